@@ -1,0 +1,188 @@
+"""A whole gateway in one process: Tornado and the in-process actors on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import time
+from typing import Any
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
+from mcp_gateway.transports.downstream.server import GatewayServer
+from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.protocol.sealing import Seal
+from mcp_gateway.transports.protocol.session import SessionIds
+from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
+from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
+
+from .edge import LoopEdge
+from .gateway_actor import CrashRequested, Wiring
+from .gateway_supervisor import GATEWAY_CHILDREN, CellArguments, CellSupervisor
+from .in_process_system import InProcessSystem
+from .messages import EventsLogged, HealthRequested, StatusRequested
+from .node_messages import NodeLink
+from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
+from .thespian_hardening import key_in_use, load_or_create_key
+from .topic_log import Event
+
+_logger = logging.getLogger(__name__)
+_QUESTION_TIMEOUT_S = 2.0
+
+
+class Cell:
+    """Implements `node_messages.CellContent`. Everything runs on the loop that calls `start`."""
+
+    def __init__(self, settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> None:
+        self._settings = settings
+        self._index = cell_index
+        self._name = cell_name
+        self._link = link
+        self._ids = itertools.count(1)
+
+    async def start(self) -> None:
+        seal = Seal(_secret(self._settings))
+        session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
+        self._port = LoopEdge(self._settings, session_ids, self._name)
+        self._port.downstream_transports.append(StreamableHttpTransport())
+        self._server = GatewayServer(self._settings, self._port)
+        mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
+        self._server.add_endpoint("/mcp", mcp)
+        self._server.add_endpoint("/mcp/servers/", mcp)
+        operations = OperationsEndpoint(self._port, HealthRequested)
+        for path in OPERATIONS_PATHS:
+            self._server.add_endpoint(path, operations)
+        self._system = InProcessSystem()
+        arguments = CellArguments(
+            settings=self._settings,
+            link=self._link,
+            port=self._port,
+            upstream_transports=(StreamableHttpUpstream(), BuiltinUpstream()),
+            probes_replicas=self._index == 0,
+        )
+        wiring = Wiring(
+            name=f"{self._name}/cell-supervisor", incarnation=1, addresses={}, runtime=self._system, arguments=arguments
+        )
+        self._root = self._system.create(CellSupervisor, wiring)
+        try:
+            self._server.listen()
+        except OSError:
+            await self.stop()
+            raise
+        # What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave
+        # few cycles behind, so it may also look less often than for a script.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        self._link.publish("mcp.transport.started", {"transport": "streamable_http", "cell": self._name}, self._port.now_ms())
+
+    async def drain(self, deadline_s: float) -> None:
+        """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
+        self._port.is_draining = True
+        self._server.stop_listening()
+        self._port.end_streams()
+        give_up_s = time.monotonic() + deadline_s
+        while self._port.waiting and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.02)
+        if self._port.waiting:
+            _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
+
+    async def stop(self) -> None:
+        self._system.stop(self._root)
+        await self._server.close()
+
+    def deliver_events(self, events: list[Event]) -> None:
+        self._system.post(self._root, EventsLogged(tuple(events)))
+
+    # ---- status and commands
+
+    async def status(self) -> dict[str, Any]:
+        taken: SnapshotTaken = await self._ask("cell-supervisor", SnapshotRequested(request_id=self._next_id()))
+        pools, routes = await asyncio.gather(self._status_of("connection-pool"), self._status_of("router"))
+        return {
+            "tree": [_row(child) for child in taken.snapshot.children],
+            "backends": [
+                {
+                    "name": backend.name,
+                    "protocol": backend.protocol,
+                    "replicas": [
+                        {
+                            "address": replica,
+                            "health": "unknown",
+                            "circuit": "unknown",
+                            "ring_share": 0.0,
+                            **routes.get(backend.name, {}).get(replica, {}),
+                            "pool": pools.get(backend.name, {}).get(replica, {}),
+                        }
+                        for replica in backend.replica_ids
+                    ],
+                }
+                for backend in self._settings.backends
+            ],
+            "sessions": len(self._port.sessions),
+            "connections": self._server.connection_counts(),
+        }
+
+    async def _status_of(self, child: str) -> dict[str, Any]:
+        try:
+            answer = await self._ask(child, StatusRequested(self._next_id()))
+        except (LookupError, TimeoutError):
+            return {}
+        return dict(answer.status)
+
+    async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """ "kill" crashes an in-process actor, "restart" restarts it in order; arguments: {"child": short name}."""
+        child = str(arguments.get("child", ""))
+        known = (*GATEWAY_CHILDREN, "edge")
+        if name not in ("kill", "restart"):
+            return {"error": f"a cell has no command {name!r}"}
+        if child not in known:
+            return {"error": f"no child {child!r}; there are {', '.join(known)}"}
+        try:
+            if name == "kill":
+                self._port.tell(child, CrashRequested())
+                return {"ok": True}
+            request = RestartChildRequested(name=child, request_id=self._next_id())
+            if child == "edge":  # its questions end with it, this one as well; but in-process all has happened when tell returns
+                self._port.tell("cell-supervisor", request)
+                return {"ok": True, "started": [child]}
+            answer = await self._ask("gateway-supervisor", request)
+        except (LookupError, TimeoutError) as error:
+            return {"error": f"{child}: {error or 'no answer in time'}"}
+        if isinstance(answer, ChildRestarted):
+            return {"ok": True, "started": list(answer.started)}
+        return {"error": answer.error_text}
+
+    async def _ask(self, child: str, question: Any) -> Any:
+        return await asyncio.wait_for(self._port.ask(child, question), _QUESTION_TIMEOUT_S)
+
+    def _next_id(self) -> str:
+        return f"{self._name}?{next(self._ids)}"
+
+
+def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> Cell:
+    """The factory that the launcher names; see `node_messages.CellFactory`."""
+    return Cell(settings, cell_index, cell_name, link)
+
+
+def _secret(settings: Settings) -> bytes:
+    """What the ids of sessions are sealed with: the same in every cell, and after a restart where there is a state directory."""
+    state_path = settings.gateway.state_path
+    if state_path is not None:
+        return load_or_create_key(state_path)
+    return key_in_use() or os.urandom(32)
+
+
+def _row(snapshot: SupervisionSnapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.name,
+        "pid": snapshot.pid,
+        "incarnation": snapshot.incarnation,
+        "uptime_seconds": round(snapshot.uptime_s, 3),
+        "restarts": snapshot.restarts,
+        **({"last_exit": snapshot.last_exit_text} if snapshot.last_exit_text else {}),
+        "children": [_row(child) for child in snapshot.children],
+    }

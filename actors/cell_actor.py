@@ -1,0 +1,191 @@
+"""The process of one cell, as the node sees it: starts the content on its loop, answers for it, carries its events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from setproctitle import setproctitle
+from thespian.actors import ActorAddress, ActorExitRequest
+
+from mcp_gateway.actors.asyncio_actor import AsyncioActor
+from mcp_gateway.actors.cell_factory import load_cell_factory
+from mcp_gateway.actors.event_outbox import EventOutbox
+from mcp_gateway.actors.gateway_actor import StopRequested
+from mcp_gateway.actors.node_messages import (
+    CellArguments,
+    CellContent,
+    CellDrained,
+    CommandAnswered,
+    CommandRequested,
+    DrainRequested,
+    EventLogMoved,
+    EventsDistributed,
+    JoinEventLog,
+    Ping,
+    Pong,
+    PublishEvents,
+    StatusReported,
+    StatusRequested,
+)
+
+STOP_CONTENT_S = 3.0
+RESEND_INTERVAL_S = 1.0
+
+
+@attrs.frozen
+class ContentServes:
+    """Loop -> its own cell: requests are accepted."""
+
+
+@attrs.frozen
+class ContentDrained:
+    """Loop -> its own cell, which was asked to stop: no exchange is left, or the deadline has passed."""
+
+
+class CellEscalated(Exception):
+    """The content asked for the end of its cell."""
+
+
+class CellActor(AsyncioActor):
+    """A cell process: Thespian's main thread and one event loop with the content of the cell.
+
+    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved (NodeSupervisor);
+              EventsDistributed (EventLog)
+    Sends     ChildReady once the content serves, Pong from the loop, CellDrained, StatusReported, CommandAnswered
+              (NodeSupervisor); JoinEventLog, PublishEvents (EventLog)
+    On crash  its client connections end; events it published that the log had not stored are lost with it
+    """
+
+    IS_READY_WHEN_WIRED = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content: CellContent | None = None  # loop thread, as everything below
+        self._outbox = EventOutbox(uuid.uuid4().hex)
+        self._log: ActorAddress | None = None
+        self._log_incarnation = 0
+
+    # ---- wiring
+
+    def on_wired(self) -> None:
+        setproctitle(f"mcp-gateway: {self.name}")
+        self.start_loop()
+        self.run_async(self._start_content(self.arguments))
+
+    async def _start_content(self, arguments: CellArguments) -> None:
+        factory = load_cell_factory(arguments.cell_factory)
+        self._content = factory(arguments.settings, arguments.cell_index, self.name, self)
+        await self._content.start()
+        self.deliver(self.myAddress, ContentServes())
+
+    def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
+        self.announce_ready()
+
+    # ---- requests: what reaches the content goes through the loop, so an answer proves that the loop lives
+
+    def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
+        self.call_loop(self.deliver, sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
+
+    def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
+        self.run_async(self._drain(message.deadline_s, sender, CellDrained(name=self.name, incarnation=self.incarnation)))
+
+    def receiveMsg_StopRequested(self, message: StopRequested, sender: ActorAddress) -> None:
+        deadline_s = self.arguments.settings.gateway.drain_timeout if self.arguments is not None else 0.0
+        if self.loop is None:
+            super().receiveMsg_StopRequested(message, sender)
+        else:
+            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained()))
+
+    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object) -> None:
+        if self._content is not None:
+            await self._content.drain(deadline_s)
+        self.deliver(asker, answer)
+
+    def receiveMsg_ContentDrained(self, message: ContentDrained, sender: ActorAddress) -> None:
+        self.send(self.myAddress, ActorExitRequest())
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        self.run_async(self._report_status(message.request_id, sender))
+
+    async def _report_status(self, request_id: str, asker: ActorAddress) -> None:
+        status = await self._content.status() if self._content is not None else {}
+        self.deliver(asker, StatusReported(request_id=request_id, name=self.name, status=status))
+
+    def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
+        self.run_async(self._carry_out(message, sender))
+
+    async def _carry_out(self, message: CommandRequested, asker: ActorAddress) -> None:
+        if self._content is None:
+            answer: dict[str, Any] = {"error": f"{self.name} is starting"}
+        else:
+            answer = await self._content.command(message.command, message.arguments)
+        self.deliver(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    # ---- events
+
+    def receiveMsg_EventLogMoved(self, message: EventLogMoved, sender: ActorAddress) -> None:
+        self.call_loop(self._join_log, message)
+
+    def _join_log(self, message: EventLogMoved) -> None:
+        if message.log_incarnation < self._log_incarnation:
+            return
+        self._log, self._log_incarnation = message.log, message.log_incarnation
+        join = JoinEventLog(
+            cell_name=self.name,
+            source=self._outbox.source,
+            last_event_id=self._outbox.last_event_id,
+            recent_events=tuple(self._outbox.recent),
+            unstored=self._outbox.unstored,
+        )
+        self.deliver(self._log, join)
+
+    def receiveMsg_EventsDistributed(self, message: EventsDistributed, sender: ActorAddress) -> None:
+        self.call_loop(self._take_events, message)
+
+    def _take_events(self, message: EventsDistributed) -> None:
+        if message.log_incarnation != self._log_incarnation:
+            return
+        fresh = self._outbox.take(message)
+        if fresh is None and self._log is not None:
+            self._join_log(EventLogMoved(log=self._log, log_incarnation=self._log_incarnation))
+        elif fresh and self._content is not None:
+            self._content.deliver_events(fresh)
+
+    def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
+        if any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
+            # Kept in the outbox: a log that died is announced again by EventLogMoved; one that was only slow must be asked again.
+            self.start_timer("rejoin_log", RESEND_INTERVAL_S, (target, self._log_incarnation))
+        else:
+            super().on_undeliverable(target, messages, reason)
+
+    def receiveTimer_rejoin_log(self, joined: tuple[ActorAddress, int]) -> None:
+        log, incarnation = joined
+        if incarnation == self._log_incarnation:
+            self.call_loop(self._join_log, EventLogMoved(log=log, log_incarnation=incarnation))
+
+    # ---- NodeLink, for the content
+
+    def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
+        event = self._outbox.publish(topic, payload, timestamp_ms)
+        if self._log is not None:
+            self.deliver(self._log, PublishEvents(events=(event,)))
+
+    def request_stop(self, reason: str) -> None:
+        self.fail_from_loop(CellEscalated(reason))
+
+    # ---- lifecycle
+
+    def on_exit(self) -> None:
+        if self._content is None or self.loop is None:
+            return
+        stopping = asyncio.run_coroutine_threadsafe(self._content.stop(), self.loop)
+        try:
+            stopping.result(STOP_CONTENT_S)
+        except TimeoutError:
+            self.log(logging.WARNING, "the content of the cell did not stop in time")
+

@@ -1,0 +1,456 @@
+"""Where client sockets and actors meet: handlers open exchanges through the port, the edge actor carries them out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from typing import Any
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports import metrics
+from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.naming import Naming
+from mcp_gateway.transports.protocol.refusals import Refused
+from mcp_gateway.transports.protocol.session import SessionIds, SessionState, UpstreamSession
+
+from .conversation import Conversation, inner_response
+from .conversation_choice import conversation_for
+from .gateway_actor import GatewayActor, Runtime
+from .messages import (
+    Call,
+    CallAnswered,
+    CallEvent,
+    CallFailed,
+    CallKind,
+    CancelCall,
+    CreditGranted,
+    EventPublished,
+    EventsFlushed,
+    ExchangeClosed,
+    ExchangeOpened,
+    GatewayWired,
+    PublishEvent,
+    QuestionAsked,
+    RegisterTransport,
+    RouteCall,
+    StreamEnded,
+    Subscribe,
+    Topology,
+    TransportRefused,
+    TransportRegistered,
+    TransportsChanged,
+)
+from .session_stream import SessionStream
+from .session_table import SessionTable
+from .telling import Tell
+
+_SESSION_ENDED = "mcp.session.ended"
+_FAN_OUT_DEADLINE_S = 5.0
+"""Longest wait for one backend's part of a merged answer."""
+_SWEEP_S = 1.0
+_GRACE_S = 2.0
+"""After an exchange's own deadline: the upstream reports the timeout first; the sweep is for calls whose actor has died."""
+
+
+class LoopEdge:
+    """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
+
+    def __init__(self, settings: Settings, session_ids: SessionIds, cell_name: str) -> None:
+        self.settings = settings
+        self.cell_name = cell_name
+        self.session_ids = session_ids
+        streamable = settings.transports.streamable_http
+        self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
+        self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
+        self.downstream_transports: list[Any] = []
+        self.enabled_transports: frozenset[str] = frozenset()
+        self.is_draining = False
+        self._runtime: Runtime | None = None
+        self._address: ActorAddress | None = None
+        self._ids = itertools.count(1)
+        self._questions: dict[str, asyncio.Future[Any]] = {}
+        self.addresses: dict[str, ActorAddress] = {}
+
+    def attach(self, runtime: Runtime, address: ActorAddress) -> None:
+        """The edge actor is up: its address from now on."""
+        self._runtime, self._address = runtime, address
+
+    def next_exchange_id(self) -> int:
+        return next(self._ids)
+
+    def open(self, exchange: Exchange, sink: AnswerSink) -> None:
+        if self._runtime is None or self._address is None:
+            sink.refuse(Refused("draining", "the gateway is starting"), "")
+            return
+        self.waiting[exchange.exchange_id] = (exchange, sink)
+        self._runtime.post(self._address, ExchangeOpened(exchange))
+
+    def close(self, exchange_id: int) -> None:
+        if exchange_id in self.waiting:
+            self._post(ExchangeClosed(exchange_id))
+
+    def flushed(self, exchange_id: int, event_count: int) -> None:
+        if exchange_id in self.waiting:
+            self._post(EventsFlushed(exchange_id, event_count))
+
+    def read_session(self, session_id: str) -> SessionState | None:
+        state = self.session_ids.read(session_id)
+        return None if state is None or self.sessions.is_ended(state.key) else state
+
+    def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._questions[question.request_id] = future
+        future.add_done_callback(lambda _: self._questions.pop(question.request_id, None))
+        self._post(QuestionAsked(child, question))
+        return future
+
+    def answer_question(self, answer: Any) -> None:
+        future = self._questions.get(answer.request_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def tell(self, child: str, message: object) -> None:
+        """Send to an actor of this cell by its short name.
+
+        Raises: LookupError where it does not run.
+        """
+        target = self._address if child == "edge" else self.addresses.get(child)
+        if target is None or self._runtime is None:
+            raise LookupError(f"{child} is not running")
+        self._runtime.post(target, message)
+
+    def end_streams(self) -> None:
+        """End what has no end of its own, for a drain: streams of sessions and subscriptions."""
+        for exchange, _ in list(self.waiting.values()):
+            if exchange.deadline_s == float("inf"):
+                self._post(StreamEnded(exchange.exchange_id))
+
+    @staticmethod
+    def now_ms() -> int:
+        """The time of day, in milliseconds since the epoch, as events carry it."""
+        return int(time.time() * 1000)
+
+    def fail_question(self, request_id: str, text: str) -> None:
+        future = self._questions.get(request_id)
+        if future is not None and not future.done():
+            future.set_exception(LookupError(text))
+
+    def _post(self, message: object) -> None:
+        if self._runtime is not None and self._address is not None:
+            self._runtime.post(self._address, message)
+
+
+class Edge(GatewayActor):
+    """Carries out exchanges: each becomes a conversation, its calls go to the router, its answer to the client's sink.
+
+    Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, QuestionAsked (handlers, cell), CallAnswered,
+              CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
+              EventPublished (event bus)
+    Sends     RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams), RegisterTransport (transport registry)
+    On crash  clients that waited for an answer read `upstream_failed`; streams of sessions are opened again; sessions live on in
+              their sealed ids
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conversations: dict[int, Conversation] = {}
+        self._exchange_of_call: dict[int, int] = {}
+        self._gateway: dict[str, ActorAddress] = {}
+        self._incarnations: dict[str, int] = {}
+        self._call_ids = itertools.count(1)
+        self._is_wired_to_gateway = False
+
+    def on_wired(self) -> None:
+        self._port: LoopEdge = self.arguments
+        settings = self._port.settings
+        self.server_info = {"name": "mcp-gateway", "version": VERSION}
+        self._topology(settings.backends)
+        # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
+        self._call_ids = itertools.count(self.incarnation * 1_000_000_000 + 1)
+        assert self.runtime is not None
+        self._port.attach(self.runtime, self.myAddress)
+        self._take_over()
+        self.start_timer("sweep", _SWEEP_S)
+
+    def _take_over(self) -> None:
+        """Answer for the exchanges of an incarnation that crashed: its calls are lost, and a tool must not run twice."""
+        for exchange, sink in list(self._port.waiting.values()):
+            if exchange.kind is ExchangeKind.STREAM:
+                self._open(exchange, sink)
+            else:
+                self._port.waiting.pop(exchange.exchange_id, None)
+                request_id = exchange.message.id if isinstance(exchange.message, Request) else None
+                text = "the gateway's edge was restarted while the request ran"
+                sink.refuse(Refused("upstream_failed", text, request_id=request_id), "")
+
+    # ---- wiring
+
+    def receiveMsg_GatewayWired(self, message: GatewayWired, sender: ActorAddress) -> None:
+        """The chain is up, for the first time or again. Calls in a pool that is no more have no upstream left to answer them."""
+        lost_pool = self._incarnations.get("connection-pool", 0) not in (0, message.incarnations["connection-pool"])
+        self._gateway, self._incarnations = dict(message.addresses), dict(message.incarnations)
+        self._gateway["cell-supervisor"] = self.addresses["supervisor"]
+        self._port.addresses = self._gateway
+        for strategy in self._port.downstream_transports:
+            registration = RegisterTransport(request_id="edge", strategy=strategy)
+            self.send(self._gateway["transport-registry"], registration)
+        subscribe = Subscribe(pattern=_SESSION_ENDED, subscriber_id=self.name)
+        self.send(self._gateway["event-bus"], subscribe)
+        if lost_pool:
+            self._fail_open_calls("the connection pool was restarted while the request ran")
+        self._is_wired_to_gateway = True
+        for exchange, sink in list(self._port.waiting.values()):
+            if exchange.exchange_id not in self._conversations:
+                self._open(exchange, sink)
+
+    def _fail_open_calls(self, text: str) -> None:
+        for call_id, exchange_id in list(self._exchange_of_call.items()):
+            if exchange_id in self._conversations:
+                failure = CallFailed(call_id=call_id, reason="upstream_failed", text=text, was_sent=True)
+                self.receiveMsg_CallFailed(failure, self.myAddress)
+
+    def receiveMsg_TransportsChanged(self, message: TransportsChanged, sender: ActorAddress) -> None:
+        self._port.enabled_transports = message.names
+
+    def receiveMsg_TransportRegistered(self, message: TransportRegistered, sender: ActorAddress) -> None:
+        self._port.answer_question(message)
+
+    def receiveMsg_TransportRefused(self, message: TransportRefused, sender: ActorAddress) -> None:
+        self.log(logging.ERROR, f"a client transport was refused: {message.problem}")
+        self._port.answer_question(message)
+
+    def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
+        self._topology(message.backends)
+
+    def _topology(self, backends: tuple[Any, ...]) -> None:
+        self._namings = {backend.name: Naming(backend.name, backend.prefix) for backend in backends}
+        self._alone = {backend.name: Naming(backend.name, "") for backend in backends}
+        self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
+
+    # ---- exchanges
+
+    def receiveMsg_ExchangeOpened(self, message: ExchangeOpened, sender: ActorAddress) -> None:
+        exchange = message.exchange
+        waiting = self._port.waiting.get(exchange.exchange_id)
+        if waiting is not None and self._is_wired_to_gateway:
+            self._open(exchange, waiting[1])
+
+    def _open(self, exchange: Exchange, sink: AnswerSink) -> None:
+        if not self._is_wired_to_gateway:
+            return  # GatewayWired opens what waits
+        if exchange.session is not None:
+            exchange = attrs.evolve(exchange, session=self._port.sessions.use(exchange.session, self.monotonic_s()))
+        try:
+            conversation = self._conversation(exchange, sink)
+        except Refused as refused:
+            self._port.waiting.pop(exchange.exchange_id, None)
+            sink.refuse(refused, exchange.endpoint)
+            return
+        self._conversations[exchange.exchange_id] = conversation
+        conversation.start()
+
+    def _conversation(self, exchange: Exchange, sink: AnswerSink) -> Conversation:
+        if exchange.endpoint and exchange.endpoint not in self._namings:
+            message = exchange.message
+            request_id = message.id if isinstance(message, Request) else None
+            raise Refused("no_backend", f"no backend {exchange.endpoint!r}", request_id=request_id)
+        if exchange.kind is ExchangeKind.STREAM:
+            return SessionStream(exchange, sink, self)
+        backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
+        if exchange.kind is ExchangeKind.TERMINATE:
+            return Tell(exchange, sink, self, [(backend, None) for backend in backends], CallKind.TERMINATE)
+        message = exchange.message
+        if isinstance(message, Request):
+            return conversation_for(exchange, sink, self)
+        told: list[tuple[str, Message | None]] = []
+        if isinstance(message, Notification):
+            told = [(backend, message) for backend in backends]
+        elif isinstance(message, Response):
+            told = self._response_target(exchange, message, backends)
+        return Tell(exchange, sink, self, told, CallKind.MESSAGE)
+
+    def _response_target(self, exchange: Exchange, response: Response, backends: list[str]) -> list[tuple[str, Message | None]]:
+        """Which server the client's response answers; of several, the id that we gave its request tells."""
+        if exchange.endpoint or not any(naming.prefix for naming in self.namings("")):
+            return [(backend, response) for backend in backends[:1]]
+        answered = inner_response(response)
+        if answered is None or answered[0] not in backends:
+            raise Refused("invalid_request", "the response answers no request of this session")
+        return [answered]
+
+    def receiveMsg_ExchangeClosed(self, message: ExchangeClosed, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(message.exchange_id)
+        if conversation is not None:
+            conversation.client_gone()
+        self._port.waiting.pop(message.exchange_id, None)
+
+    def receiveMsg_EventsFlushed(self, message: EventsFlushed, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(message.exchange_id)
+        if conversation is not None:
+            conversation.flushed(message.event_count)
+
+    def receiveMsg_StreamEnded(self, message: StreamEnded, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(message.exchange_id)
+        if conversation is not None:
+            conversation.end()
+
+    # ---- outcomes of calls
+
+    def receiveMsg_CallAnswered(self, message: CallAnswered, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(self._exchange_of_call.pop(message.call_id, 0))
+        if conversation is not None:
+            conversation.answered(message)
+
+    def receiveMsg_CallFailed(self, message: CallFailed, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(self._exchange_of_call.pop(message.call_id, 0))
+        if conversation is not None:
+            conversation.failed(message)
+
+    def receiveMsg_CallEvent(self, message: CallEvent, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(self._exchange_of_call.get(message.call_id, 0))
+        if conversation is not None:
+            conversation.event(message)
+
+    # ---- what conversations may do (see `conversation.Desk`)
+
+    def namings(self, endpoint: str) -> tuple[Naming, ...]:
+        if endpoint:
+            return (self._alone[endpoint],) if endpoint in self._alone else ()
+        return tuple(self._namings.values())
+
+    def call(
+        self,
+        exchange: Exchange,
+        message: Message | None,
+        *,
+        kind: CallKind,
+        backend: str = "",
+        session: SessionState | None = None,
+        opens_session: bool = False,
+        excluded: frozenset[str] = frozenset(),
+        deadline_s: float | None = None,
+        last_event_id: str | None = None,
+    ) -> int:
+        call_id = next(self._call_ids)
+        self._exchange_of_call[call_id] = exchange.exchange_id
+        limit_s = self._timeouts_s.get(backend)
+        if deadline_s is None:
+            deadline_s = exchange.deadline_s
+        if limit_s is not None and kind is not CallKind.STREAM:
+            deadline_s = min(deadline_s, self.monotonic_s() + limit_s)
+        call = Call(
+            call_id=call_id,
+            edge=self.myAddress,
+            kind=kind,
+            transport=exchange.transport,
+            revision=exchange.revision,
+            target=exchange.target,
+            backend=backend,
+            is_merged=not exchange.endpoint,
+            message=message,
+            session=session,
+            opens_session=opens_session,
+            hash_keys=exchange.hash_keys,
+            headers=exchange.headers,
+            deadline_s=deadline_s,
+            excluded=excluded,
+            last_event_id=last_event_id,
+        )
+        self.send(self._gateway["router"], RouteCall(call))
+        return call_id
+
+    def cancel(self, call_id: int) -> None:
+        if self._exchange_of_call.pop(call_id, None) is not None:
+            self.send(self._gateway["connection-pool"], CancelCall(call_id))
+
+    def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
+        self.send(upstream, CreditGranted(call_id, event_count))
+
+    def conclude(self, exchange: Exchange) -> None:
+        self._conversations.pop(exchange.exchange_id, None)
+        self._port.waiting.pop(exchange.exchange_id, None)
+
+    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
+        assert self.runtime is not None
+        self.runtime.post_later(delay_s, self.myAddress, _RetryDue(exchange.exchange_id, backend))
+
+    def receiveMsg__RetryDue(self, message: _RetryDue, sender: ActorAddress) -> None:
+        conversation = self._conversations.get(message.exchange_id)
+        if conversation is not None:
+            conversation.retry(message.backend)
+
+    def fan_out_deadline_s(self, exchange: Exchange) -> float:
+        return min(exchange.deadline_s, self.monotonic_s() + _FAN_OUT_DEADLINE_S)
+
+    def use_session(self, state: SessionState) -> SessionState:
+        return self._port.sessions.use(state, self.monotonic_s())
+
+    def is_session_ended(self, state: SessionState) -> bool:
+        return self._port.sessions.is_ended(state.key)
+
+    def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
+        return self._port.sessions.replace_upstream(state.key, upstream) or state
+
+    def end_session(self, state: SessionState) -> None:
+        """Refuse it here at once, and in the other cells as soon as the event reaches them."""
+        self._port.sessions.end(state.key)
+        ended = PublishEvent(topic=_SESSION_ENDED, payload={"session": state.key})
+        self.send(self._gateway["event-bus"], ended)
+
+    def issue_session(self, state: SessionState) -> str:
+        self._port.sessions.use(state, self.monotonic_s())
+        return self._port.session_ids.issue(state)
+
+    def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
+        if message.topic == _SESSION_ENDED:
+            self._port.sessions.end(str(message.payload.get("session")))
+
+    # ---- questions and housekeeping
+
+    def receiveMsg_QuestionAsked(self, message: QuestionAsked, sender: ActorAddress) -> None:
+        target = self._gateway.get(message.child)
+        if target is None:
+            self._port.fail_question(message.question.request_id, f"{message.child} is not running")
+        else:
+            self.send(target, message.question)
+
+    def _receive_stray_mail(self, message: object, sender: ActorAddress) -> None:
+        """Whatever carries the request_id of a question is its answer."""
+        if hasattr(message, "request_id"):
+            self._port.answer_question(message)
+        else:
+            super()._receive_stray_mail(message, sender)
+
+    def receiveTimer_sweep(self, _: Any) -> None:
+        """End what has outlived its deadline: nobody else may be left to do it."""
+        now_s = self.monotonic_s()
+        for exchange, _sink in list(self._port.waiting.values()):
+            if now_s > exchange.deadline_s + _GRACE_S and exchange.exchange_id in self._conversations:
+                self._conversations[exchange.exchange_id].expired()
+        self._port.sessions.forget_idle(now_s)
+        for revision, count in self._port.sessions.count_by_revision().items():
+            metrics.sessions.labels(revision).set(count)
+        self.start_timer("sweep", _SWEEP_S)
+
+    # ---- the end
+
+    def on_exit(self) -> None:
+        """End the calls of this incarnation: nobody takes their answers, and a server serves one stream per session."""
+        if "connection-pool" in self._gateway:
+            for call_id in self._exchange_of_call:
+                self.send(self._gateway["connection-pool"], CancelCall(call_id))
+
+
+@attrs.frozen
+class _RetryDue:
+    """An edge to itself: the delay of `retry_later` has passed."""
+
+    exchange_id: int
+    backend: str

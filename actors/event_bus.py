@@ -1,0 +1,75 @@
+"""The cell's event bus: what any actor publishes reaches every subscriber, in the order of the node's log."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from thespian.actors import ActorAddress
+
+from mcp_gateway.transports import metrics
+
+from .gateway_actor import GatewayActor
+from .messages import (
+    ComponentProbed,
+    EventPublished,
+    EventsLogged,
+    ProbeComponent,
+    PublishEvent,
+    StatusReported,
+    StatusRequested,
+    Subscribe,
+    Unsubscribe,
+)
+from .node_messages import NodeLink
+from .topic_log import TopicPattern
+
+
+class EventBus(GatewayActor):
+    """Publishes through the node's log and hands what the log has ordered to the subscribers of this cell.
+
+    Receives  PublishEvent, Subscribe, Unsubscribe (any actor), EventsLogged (cell: events of all cells, from the log)
+    Sends     EventPublished (subscribers)
+    On crash  subscriptions are forgotten; every subscriber restarts after the bus, or is wired again, and subscribes anew.
+              Events are kept by the log, not here
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscriptions: dict[tuple[str, str], tuple[TopicPattern, ActorAddress]] = {}
+        self._published_count = 0
+
+    def receiveMsg_PublishEvent(self, message: PublishEvent, sender: ActorAddress) -> None:
+        link: NodeLink = self.arguments
+        link.publish(message.topic, dict(message.payload), int(time.time() * 1000))
+        self._published_count += 1
+        metrics.events_published_total.labels(_topic_label(message.topic)).inc()
+
+    def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
+        subscriptions = list(self._subscriptions.values())
+        for event in message.events:
+            published: Any = None
+            for pattern, subscriber in subscriptions:
+                if pattern.matches(event.topic):
+                    published = published or EventPublished(
+                        event_id=event.id, topic=event.topic, payload=event.payload, timestamp_ms=event.timestamp_ms
+                    )
+                    self.send(subscriber, published)
+
+    def receiveMsg_Subscribe(self, message: Subscribe, sender: ActorAddress) -> None:
+        self._subscriptions[message.subscriber_id, message.pattern] = (TopicPattern(message.pattern), sender)
+
+    def receiveMsg_Unsubscribe(self, message: Unsubscribe, sender: ActorAddress) -> None:
+        self._subscriptions.pop((message.subscriber_id, message.pattern), None)
+
+    def receiveMsg_ProbeComponent(self, message: ProbeComponent, sender: ActorAddress) -> None:
+        self.send(sender, ComponentProbed(message.request_id, "event-bus"))
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        status = {"subscriptions": len(self._subscriptions), "published": self._published_count}
+        self.send(sender, StatusReported(message.request_id, status))
+
+
+def _topic_label(topic: str) -> str:
+    """The topic as a metric label; clients' own topics share one, so that they cannot make up labels without end."""
+    return "client" if topic.startswith("client.") else topic

@@ -1,0 +1,55 @@
+"""Which events a cell owes the log, which it has seen, and which it could give back to a log that lost them. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from mcp_gateway.actors.node_messages import EventsDistributed, StoredEvent, UnstoredEvent
+from mcp_gateway.actors.topic_log import Event, check_topic
+
+RECENT_EVENTS = 1_000  # a new log rebuilds its tail from these; ours: more than a restart's time of events at any rate we expect
+
+
+class EventOutbox:
+    """The events of one start of a cell.
+
+    source: unique for this start, so that numbers of an earlier start are never taken for repeats.
+    """
+
+    def __init__(self, source: str, *, recent_count: int = RECENT_EVENTS) -> None:
+        self.source = source
+        self.last_event_id = 0
+        self.recent: deque[StoredEvent] = deque(maxlen=recent_count)
+        self._unstored: dict[int, UnstoredEvent] = {}  # by sequence, ascending
+        self._last_sequence = 0
+
+    @property
+    def unstored(self) -> tuple[UnstoredEvent, ...]:
+        """Published here, not confirmed by the log, oldest first."""
+        return tuple(self._unstored.values())
+
+    def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> UnstoredEvent:
+        """Number the event and keep it until `take` sees it stored.
+
+        Raises: InvalidTopic
+        """
+        check_topic(topic)
+        self._last_sequence += 1
+        event = UnstoredEvent(
+            source=self.source, sequence=self._last_sequence, topic=topic, payload=payload, timestamp_ms=timestamp_ms
+        )
+        self._unstored[event.sequence] = event
+        return event
+
+    def take(self, message: EventsDistributed) -> list[Event] | None:
+        """Return what is new here, ids ascending; None, and nothing is taken, if some on the way here were lost: join again."""
+        new = [stored for stored in message.events if stored.event.id > self.last_event_id]
+        if new and new[0].event.id != self.last_event_id + 1 and not message.is_catch_up:
+            return None
+        for stored in new:
+            if stored.source == self.source:
+                self._unstored.pop(stored.sequence, None)
+            self.last_event_id = stored.event.id
+            self.recent.append(stored)
+        return [stored.event for stored in new]

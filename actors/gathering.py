@@ -1,0 +1,239 @@
+"""A question to every backend of an endpoint, whose answers become one: lists, `server/discover`, `logging/setLevel`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import attrs
+import msgspec
+
+from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol import jsonrpc
+from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.merged_server import BackendAnswer, list_position, merged_discover, merged_list
+from mcp_gateway.transports.protocol.refusals import Refused
+
+from .conversation import Conversation, Desk, may_go_elsewhere
+from .messages import CallAnswered, CallFailed, CallKind
+from .relay import INITIALIZED
+from .session_opening import opened_session
+
+
+class _Step(Enum):
+    """What a call of a gathering is: the question itself, or one half of opening a lost session again before it."""
+
+    ASK = "ask"
+    REOPEN = "reopen"
+    CONFIRM = "confirm"
+
+
+@attrs.frozen
+class _Question:
+    """One call of a gathering. excluded: the replicas that could not be reached with it or with the pages before."""
+
+    backend: str
+    message: Request
+    excluded: frozenset[str] = frozenset()
+    step: _Step = _Step.ASK
+    has_reopened: bool = False
+
+
+class Gather(Conversation):
+    """A question to every backend of the endpoint, whose answers become one: lists, `server/discover`, `logging/setLevel`.
+
+    One backend never spoils the rest: who has not answered by the fan-out deadline is named as missing. A backend that has lost
+    the client's session, or was down when it began, gets it again: nothing that is gathered does harm when asked twice.
+    """
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._namings = desk.namings(exchange.endpoint)
+        self._deadline_s = desk.fan_out_deadline_s(exchange)
+        self._session = exchange.session
+        self._questions: dict[int, _Question] = {}
+        self._results: dict[str, list[bytes]] = {}
+        self._missing: dict[str, str] = {}
+        self._failures: list[CallFailed] = []
+        self._errors: list[CallAnswered] = []
+        self._upstream_s = 0.0
+
+    def _start(self) -> None:
+        for naming in self._namings:
+            self._ask(_Question(naming.backend, self._first_message()))
+
+    def _first_message(self) -> Request:
+        assert isinstance(self.exchange.message, Request)
+        return self.exchange.message
+
+    def _ask(self, question: _Question) -> None:
+        message: Request | Notification = question.message
+        if question.step is _Step.REOPEN:
+            assert self._session is not None
+            message = Request(b'"mcp-gateway-reopen"', "initialize", self._session.initialize)
+        elif question.step is _Step.CONFIRM:
+            message = INITIALIZED
+        call_id = self._call(
+            message,
+            kind=CallKind.MESSAGE if question.step is _Step.CONFIRM else CallKind.REQUEST,
+            backend=question.backend,
+            session=self._session,
+            opens_session=question.step is _Step.REOPEN,
+            deadline_s=self._deadline_s,
+            excluded=question.excluded,
+        )
+        self._questions[call_id] = question
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        question = self._questions.pop(answer.call_id)
+        if question.step is _Step.ASK:
+            self._on_result(question, answer)
+        elif question.step is _Step.CONFIRM:
+            self._results.pop(question.backend, None)  # cursors of the lost session mean nothing to the new one
+            self._ask(attrs.evolve(question, step=_Step.ASK, message=self._first_message()))
+        elif (opened := opened_session(answer)) is not None and self._session is not None:
+            self._session = self.desk.renew_session(self._session, opened)
+            self._ask(attrs.evolve(question, step=_Step.CONFIRM))
+        else:
+            self._missing[question.backend] = "session_not_found"
+            self._conclude_when_done()
+
+    def _on_result(self, question: _Question, answer: CallAnswered) -> None:
+        self._upstream_s = max(self._upstream_s, answer.upstream_s)
+        response = answer.response
+        if response is None or not response.result:
+            if response is not None and response.error:
+                self._errors.append(answer)
+            if self._counts_as_empty(response):
+                self._results.setdefault(answer.backend, [])
+            else:
+                self._missing[answer.backend] = "answered with an error"
+        else:
+            self._results.setdefault(answer.backend, []).append(response.result)
+            following = self._following(answer.backend, response.result)
+            if following is not None:
+                self._ask(attrs.evolve(question, message=following))
+        self._conclude_when_done()
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        question = self._questions.pop(failure.call_id)
+        can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
+        if failure.replica and not failure.was_sent:
+            question = attrs.evolve(question, excluded=question.excluded | {failure.replica})
+        if can_go_elsewhere and (self._session is None or question.step is _Step.REOPEN):
+            self._ask(question)
+            return
+        is_lost = failure.is_session_lost or (can_go_elsewhere and failure.reason != "pool_exhausted")
+        if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
+            self._ask(attrs.evolve(question, step=_Step.REOPEN, has_reopened=True))
+            return
+        self._missing[question.backend] = failure.reason
+        self._failures.append(failure)
+        self._conclude_when_done()
+
+    def _conclude_when_done(self) -> None:
+        if not self._open_calls:
+            self._conclude_or_refuse()
+
+    def _conclude_or_refuse(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        if not self._results and (self._failures or self._errors):
+            if self._errors and not self._failures:
+                first = self._errors[0]
+                assert first.response is not None
+                body = jsonrpc.encode_response(Response(request_id, b"", first.response.error))
+                self._answer(first.status, body, {}, first.backend, self._upstream_s)
+            else:
+                worst = next((each for each in self._failures if not each.is_unsupported), self._failures[0])
+                self._refuse(self._refusal_for(worst), "")
+            return
+        try:
+            body = jsonrpc.encode_result(request_id, self._merged())
+        except Refused as refused:
+            refused.request_id = request_id
+            self._refuse(refused, "")
+        else:
+            self._answer(200, body, {}, "", self._upstream_s)
+
+    def _counts_as_empty(self, response: Response | None) -> bool:
+        """A server without this feature answers -32601: it has nothing to add, and nothing is missing."""
+        if response is None or not response.error:
+            return False
+        try:
+            code = msgspec.json.decode(response.error).get("code")
+        except (msgspec.DecodeError, AttributeError):
+            return False
+        return bool(code == -32601)
+
+    def _following(self, backend: str, result: bytes) -> Request | None:
+        """What to ask this backend next, if there is more."""
+        return None
+
+    def _merged(self) -> object:
+        raise NotImplementedError
+
+
+class SetLevel(Gather):
+    """`logging/setLevel` for every backend that has logging."""
+
+    def _merged(self) -> object:
+        return {}
+
+
+class Discover(Gather):
+    """`server/discover` of the merged server."""
+
+    def _merged(self) -> object:
+        answers = []
+        for naming in self._namings:
+            for result in self._results.get(naming.backend, ()):
+                try:
+                    answers.append((naming.backend, msgspec.json.decode(result)))
+                except (msgspec.DecodeError, RecursionError) as error:
+                    self._missing[naming.backend] = f"malformed answer: {error}"
+        if not answers and any(self._results.values()):
+            raise Refused("upstream_failed", "no backend sent an answer that can be read", data={"missing": self._missing})
+        return merged_discover(answers, self._missing, self.desk.server_info)
+
+
+class ListAll(Gather):
+    """A list of the merged server: every page of every backend, then our own pages of that.
+
+    A backend that pages for ever is cut at MAX_PAGES and named as incomplete.
+    """
+
+    MAX_PAGES = 100
+
+    def _start(self) -> None:
+        message = super()._first_message()
+        try:
+            self._first_item = list_position(message.params, message.id)
+        except Refused as refused:
+            self._refuse(refused, "")
+            return
+        super()._start()
+
+    def _first_message(self) -> Request:
+        message = super()._first_message()
+        parameters = jsonrpc.members(message.params)
+        if "cursor" not in parameters:
+            return message
+        del parameters["cursor"]
+        return Request(message.id, message.method, msgspec.json.encode(parameters))
+
+    def _following(self, backend: str, result: bytes) -> Request | None:
+        cursor = jsonrpc.members(result).get("nextCursor")
+        if cursor is None or bytes(cursor) == jsonrpc.NULL:
+            return None
+        if len(self._results[backend]) >= self.MAX_PAGES:
+            self._missing[backend] = f"list cut after {self.MAX_PAGES} pages"
+            return None
+        message = self._first_message()
+        parameters = {**jsonrpc.members(message.params), "cursor": cursor}
+        return Request(message.id, message.method, msgspec.json.encode(parameters))
+
+    def _merged(self) -> object:
+        message = self._first_message()
+        answers = [BackendAnswer(naming, self._results.get(naming.backend, [])) for naming in self._namings]
+        return merged_list(
+            message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
+        )

@@ -1,0 +1,179 @@
+"""Asks every component and every replica whether it is well, and tells the router who may take traffic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.transports import metrics
+
+from .gateway_actor import GatewayActor
+from .health_rules import Change, HealthRecord, RiseFall, Status, StatusChanged
+from .messages import (
+    ComponentProbed,
+    EventPublished,
+    HealthReported,
+    HealthRequested,
+    ProbeComponent,
+    ProbeReplicas,
+    PublishEvent,
+    ReplicaEjected,
+    ReplicaProbed,
+    ReplicaRestored,
+    StatusReported,
+    StatusRequested,
+    Subscribe,
+    Topology,
+)
+
+_COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
+_BACKENDS = "backends"
+_FIRST_ROUND_S = 0.02
+_LONGEST_PROBE_S = 5.0
+_TOPICS = {Status.HEALTHY: "mcp.health.recovered", Status.DEGRADED: "mcp.health.degraded", Status.UNHEALTHY: "mcp.health.failed"}
+
+
+@attrs.frozen(kw_only=True)
+class HealthMonitorArguments:
+    """probes_replicas: one cell of a node does; the others follow its events."""
+
+    settings: Settings
+    probes_replicas: bool
+
+
+class HealthMonitor(GatewayActor):
+    """Judges components by whether they answer, replicas by rise and fall of their probes.
+
+    Receives  ComponentProbed (components), ReplicaProbed (upstreams), HealthRequested, StatusRequested (edge), Topology (cell),
+              EventPublished (event bus: verdicts of the cell that probes)
+    Sends     ProbeComponent (components), ProbeReplicas (connection pool), ReplicaEjected, ReplicaRestored (router),
+              PublishEvent (event bus), HealthReported, StatusReported (edge)
+    On crash  verdicts are forgotten; the router keeps its last view of a replica until that one's next probe
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._record = HealthRecord((*_COMPONENTS, _BACKENDS))
+        self._round = 0
+        self._unanswered: set[str] = set()
+        self._verdicts: dict[tuple[str, str], RiseFall] = {}
+        self._found_up: set[tuple[str, str]] = set()
+
+    def on_wired(self) -> None:
+        arguments: HealthMonitorArguments = self.arguments
+        self._interval_s = arguments.settings.gateway.health_check_interval
+        self._arrange(arguments.settings.backends)
+        if not arguments.probes_replicas:
+            subscribe = Subscribe(pattern="mcp.replica.*", subscriber_id=self.name)
+            self.send(self.addresses["event-bus"], subscribe)
+        self.start_timer("round", _FIRST_ROUND_S)
+
+    def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
+        self._arrange(message.backends)
+
+    def _arrange(self, backends: tuple[BackendSettings, ...]) -> None:
+        wanted = {(backend.name, replica) for backend in backends for replica in backend.replica_ids}
+        for key in [key for key in self._verdicts if key not in wanted]:
+            del self._verdicts[key]
+            self._found_up.discard(key)
+            self._announce(self._record.forget(_component(*key)))
+        for key in wanted - self._verdicts.keys():
+            self._verdicts[key] = RiseFall()
+            if not self.arguments.probes_replicas:  # events tell of changes only: what they never name is up
+                self._judge_replica(key, is_up=True, is_failing=False, reason="")
+
+    # ---- rounds
+
+    def receiveTimer_round(self, _: Any) -> None:
+        """Who has not answered since the last round is unhealthy; ask all of them again."""
+        for component in self._unanswered:
+            self._judge(component, Status.UNHEALTHY, "does not answer")
+        self._round += 1
+        self._unanswered = set(_COMPONENTS)
+        for component in _COMPONENTS:
+            self.send(self.addresses[component], ProbeComponent(str(self._round)))
+        if self.arguments.probes_replicas:
+            timeout_s = min(self._interval_s, _LONGEST_PROBE_S)
+            probe = ProbeReplicas(request_id=str(self._round), timeout_s=timeout_s, monitor=self.myAddress)
+            self.send(self.addresses["connection-pool"], probe)
+        self.start_timer("round", self._interval_s)
+
+    def receiveMsg_ComponentProbed(self, message: ComponentProbed, sender: ActorAddress) -> None:
+        if message.request_id == str(self._round):
+            self._unanswered.discard(message.component)
+        self._judge(message.component, Status.DEGRADED if message.problem else Status.HEALTHY, message.problem)
+
+    def receiveMsg_ReplicaProbed(self, message: ReplicaProbed, sender: ActorAddress) -> None:
+        key = (message.backend, message.replica)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            return
+        change = verdict.observe(not message.problem)
+        payload = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
+        if change is Change.DOWN:
+            self.send(self.addresses["router"], ReplicaEjected(*key, message.problem))
+            self._publish("mcp.replica.ejected", payload)
+        elif change is Change.UP:
+            self.send(self.addresses["router"], ReplicaRestored(*key))
+            self._publish("mcp.replica.restored", payload)
+        elif verdict.is_up and not message.problem and key not in self._found_up:
+            # A monitor before this one may have ejected it: whoever still keeps it out takes it in again.
+            self.send(self.addresses["router"], ReplicaRestored(*key))
+            if self.arguments.settings.gateway.cell_count > 1:
+                self._publish("mcp.replica.restored", payload)
+        if verdict.is_up and not message.problem:
+            self._found_up.add(key)
+        self._judge_replica(key, is_up=verdict.is_up, is_failing=bool(message.problem), reason=message.problem)
+
+    def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
+        key = (str(message.payload.get("backend")), str(message.payload.get("replica")))
+        if key in self._verdicts:
+            is_up = message.topic == "mcp.replica.restored"
+            self._verdicts[key] = RiseFall(is_up=is_up)
+            self._judge_replica(key, is_up=is_up, is_failing=not is_up, reason=str(message.payload.get("reason")))
+
+    def _judge_replica(self, key: tuple[str, str], *, is_up: bool, is_failing: bool, reason: str) -> None:
+        doubtful = Status.DEGRADED if is_failing else Status.HEALTHY
+        self._judge(_component(*key), doubtful if is_up else Status.UNHEALTHY, reason)
+        if all(not verdict.is_up for verdict in self._verdicts.values()):
+            self._judge(_BACKENDS, Status.UNHEALTHY, "no replica of any backend answers")
+        else:
+            self._judge(_BACKENDS, Status.HEALTHY, "")
+
+    def _judge(self, component: str, status: Status, reason: str) -> None:
+        self._announce(self._record.set_status(component, status, reason, self.monotonic_s()))
+        metrics.health_status.labels(component).set(status.gauge)
+
+    def _announce(self, changes: tuple[StatusChanged, ...]) -> None:
+        for change in changes:
+            payload = {
+                "component": change.component,
+                "status": change.new.value,
+                "was": change.old.value,
+                "reason": change.reason,
+            }
+            is_better = change.new.gauge > change.old.gauge and change.new is not Status.HEALTHY
+            self._publish("mcp.health.improving" if is_better else _TOPICS[change.new], payload)
+
+    # ---- questions
+
+    def receiveMsg_HealthRequested(self, message: HealthRequested, sender: ActorAddress) -> None:
+        components = {
+            name: {"status": health.status.value, **({"reason": health.reason} if health.reason else {})}
+            for name, health in self._record.components.items()
+        }
+        reported = HealthReported(request_id=message.request_id, status=self._record.overall.value, components=components)
+        self.send(sender, reported)
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        self.send(sender, StatusReported(message.request_id, {"status": self._record.overall.value}))
+
+    def _publish(self, topic: str, payload: dict[str, Any]) -> None:
+        self.send(self.addresses["event-bus"], PublishEvent(topic=topic, payload=payload))
+
+
+def _component(backend: str, replica: str) -> str:
+    return f"{backend}/{replica}"

@@ -1,0 +1,154 @@
+"""`subscriptions/listen` of the merged server: one stream out of those of its backends."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol import jsonrpc
+from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.naming import Naming
+from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID
+
+from .conversation import Conversation, Desk, may_go_elsewhere, outer_message
+from .messages import CallAnswered, CallEvent, CallFailed, CallKind
+from .relay import Relay
+
+_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
+
+class ListenAlone(Relay):
+    """`subscriptions/listen` of one backend: its stream as it is, with an end of our own when the gateway drains."""
+
+    def end(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        self._answer(200, graceful_end(request_id), {}, "", 0.0)
+
+
+class Listen(Conversation):
+    """`subscriptions/listen` of the merged server: one stream out of those of its backends.
+
+    The acknowledgment comes first and names what any server honours; a server that has not said so in ACKNOWLEDGE_S is no longer
+    waited for. Events that come earlier are held. A known gap: a server that ends its part alone is not asked again.
+
+    Source: MCP 2026-07-28, basic/patterns/subscriptions, "Acknowledgment" and "Graceful Closure".
+    """
+
+    ACKNOWLEDGE_S = 5.0
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._namings = {naming.backend: naming for naming in desk.namings(exchange.endpoint)}
+        self._parts: dict[str, Request] = {}
+        self._excluded: dict[str, frozenset[str]] = {}
+        self._acknowledged: dict[str, dict[str, object]] = {}
+        self._silent: set[str] = set()
+        self._backend_of: dict[int, str] = {}
+        self._held: list[tuple[CallEvent, bytes]] = []
+
+    def _start(self) -> None:
+        message = self.exchange.message
+        assert isinstance(message, Request)
+        parameters = jsonrpc.members(message.params)
+        wanted = msgspec.json.decode(parameters.get("notifications", Raw(b"{}")), type=dict)
+        uris = msgspec.convert(wanted.pop("resourceSubscriptions", []), list[str])
+        for naming in self._namings.values():
+            own = [naming.inner_uri(uri) for uri in uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
+            part = {**wanted, **({"resourceSubscriptions": own} if own else {})}
+            params = msgspec.json.encode({**parameters, "notifications": part})
+            self._parts[naming.backend] = Request(message.id, message.method, params)
+            self._ask(naming.backend)
+        self.desk.retry_later(self.exchange, self.ACKNOWLEDGE_S, "")
+
+    def _ask(self, backend: str) -> None:
+        excluded = self._excluded.get(backend, frozenset())
+        part = self._parts[backend]
+        call_id = self._call(part, kind=CallKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
+        self._backend_of[call_id] = backend
+
+    def _on_event(self, event: CallEvent) -> None:
+        message = event.message
+        if not isinstance(message, Notification):
+            self.desk.grant(event.upstream, event.call_id, 1)
+            return
+        naming = self._namings[event.backend]
+        if message.method == _ACKNOWLEDGED:
+            self.desk.grant(event.upstream, event.call_id, 1)
+            self._acknowledged[event.backend] = _honoured(naming, message.params)
+            self._acknowledge_when_all_have()
+            return
+        data = outer_message(naming, message)
+        if self._has_begun:
+            self._forward(event, data, None)
+        else:
+            self._held.append((event, data))
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        self._lose(self._backend_of.pop(answer.call_id), None)
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        backend = self._backend_of.pop(failure.call_id)
+        tried = self._excluded.get(backend, frozenset())
+        if may_go_elsewhere(failure, tried):
+            self._excluded[backend] = tried | {failure.replica}
+            self._ask(backend)
+        else:
+            self._lose(backend, failure)
+
+    def _lose(self, backend: str, failure: CallFailed | None) -> None:
+        self._silent.add(backend)
+        if self._acknowledged:
+            self._acknowledge_when_all_have()
+        if self._open_calls:
+            return
+        if self._has_begun or failure is None:
+            self.end()
+        else:
+            self._refuse(self._refusal_for(failure), failure.backend)
+
+    def retry(self, backend: str) -> None:
+        """ACKNOWLEDGE_S have passed: one server that says nothing does not keep the others waiting."""
+        if not self._is_over:
+            self._silent |= self._namings.keys()
+            self._acknowledge_when_all_have()
+
+    def _acknowledge_when_all_have(self) -> None:
+        if self._has_begun or len(self._acknowledged.keys() | self._silent) < len(self._namings):
+            return
+        united: dict[str, object] = {}
+        for honoured in self._acknowledged.values():
+            for key, value in honoured.items():
+                known = united.get(key, value)
+                if key in united and isinstance(known, list) and isinstance(value, list):
+                    united[key] = known + value
+                else:
+                    united[key] = known or value
+        self._has_begun = True
+        self.sink.begin({})
+        meta = {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}
+        self._write(jsonrpc.encode_notification(_ACKNOWLEDGED, msgspec.json.encode({"_meta": meta, "notifications": united})))
+        held, self._held = self._held, []
+        for event, data in held:
+            self._forward(event, data, None)
+
+    def end(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        self._answer(200, graceful_end(request_id), {}, "", 0.0)
+
+
+def graceful_end(request_id: bytes) -> bytes:
+    """The response that ends a subscription in good order."""
+    return jsonrpc.encode_result(request_id, {"resultType": "complete", "_meta": {META_SUBSCRIPTION_ID: Raw(request_id)}})
+
+
+def _honoured(naming: Naming, params: bytes) -> dict[str, object]:
+    """What a server's acknowledgment grants, resources by their outer names; nothing where it cannot be read."""
+    try:
+        honoured: dict[str, object] = msgspec.json.decode(jsonrpc.members(params).get("notifications", Raw(b"{}")), type=dict)
+        if "resourceSubscriptions" in honoured:
+            uris = msgspec.convert(honoured["resourceSubscriptions"], list[str])
+            honoured["resourceSubscriptions"] = [naming.outer_uri(uri) for uri in uris]
+    except msgspec.DecodeError:
+        return {}
+    return honoured

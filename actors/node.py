@@ -1,0 +1,411 @@
+"""The root supervisor of a node: the event log and the cells as processes, heartbeats, status and commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import attrs
+import psutil
+from prometheus_client import multiprocess
+from setproctitle import setproctitle
+from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
+
+from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
+from mcp_gateway.actors.event_log import EventLog
+from mcp_gateway.actors.node_messages import (
+    CellArguments,
+    CellDrained,
+    CommandAnswered,
+    CommandRequested,
+    DrainRequested,
+    EventLogArguments,
+    EventLogMoved,
+    NodeArguments,
+    NodeDrained,
+    NodeFailed,
+    Ping,
+    Pong,
+    StatusReported,
+    StatusRequested,
+)
+from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
+from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
+from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
+from mcp_gateway.actors.thespian_hardening import send_with_result
+
+EVENT_LOG = "event-log"
+HEARTBEAT_S = 1.0
+MAX_MISSED_HEARTBEATS = 3
+ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
+COMMAND_DEADLINE_S = 30.0
+
+
+def cell_short_name(index: int) -> str:
+    """The name of a cell among its siblings; "cell/0" is its full name, and "/" separates levels."""
+    return f"cell-{index}"
+
+
+@attrs.define
+class _Heartbeat:
+    incarnation: int
+    missed_count: int = 0
+
+
+@attrs.define
+class _Question:
+    """A request that waits for cells.
+
+    waiting: full names of the cells that have not answered.
+    """
+
+    asker: ActorAddress
+    request_id: str
+    due_s: float
+    waiting: set[str]
+    statuses: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    is_status: bool = True
+
+
+class NodeSupervisor(Supervisor):
+    """Keeps the processes of a node running, and ends with its launcher.
+
+    Receives  Wiring, DrainRequested (launcher); StatusRequested, CommandRequested (admin commands);
+              Pong, CellDrained, StatusReported, CommandAnswered (its children)
+    Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); StatusReported, CommandAnswered (admin commands);
+              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved (its children)
+    On crash  everything below ends with it, and the launcher starts the whole system again
+    """
+
+    strategy = Strategy.ONE_FOR_ONE
+    # Ours: OTP's default of 1 in 5 s is for code that fails; here a child also ends when somebody kills it on purpose.
+    intensity = RestartIntensity(max_restarts=10, period_s=20.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._launcher_fd: int | None = None
+        self._heartbeats: dict[str, _Heartbeat] = {}  # by short name
+        self._heartbeat_count = 0
+        self._is_beat_under_way = False
+        self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
+        self._last_pids: dict[str, int] = {}  # by short name
+        self._drain_asker: ActorAddress | None = None
+        self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
+        self._questions: dict[str, _Question] = {}
+        self._question_count = 0
+
+    # ---- wiring
+
+    def on_wired(self) -> None:
+        setproctitle(f"mcp-gateway: {self.name}")
+        self._admin_pid = os.getppid()
+        self._launcher_fd = os.pidfd_open(self._node.launcher_pid)
+        self.start_timer("heartbeat", HEARTBEAT_S)
+        super().on_wired()
+
+    @property
+    def _node(self) -> NodeArguments:
+        assert isinstance(self.arguments, NodeArguments)
+        return self.arguments
+
+    def child_specs(self) -> Sequence[ChildSpec]:
+        settings = self._node.settings
+        log_arguments = EventLogArguments(
+            retention_events=settings.transports.http_sse.retention_events, cell_count=settings.gateway.cell_count
+        )
+        log = ChildSpec(name=EVENT_LOG, actor_class=EventLog, arguments=log_arguments, start_timeout_s=5.0)
+        cells = [
+            ChildSpec(
+                name=cell_short_name(index),
+                actor_class=CellActor,
+                arguments=CellArguments(settings=settings, cell_factory=self._node.cell_factory, cell_index=index),
+                shutdown_timeout_s=settings.gateway.drain_timeout + STOP_CONTENT_S + 1.0,
+            )
+            for index in range(settings.gateway.cell_count)
+        ]
+        return [log, *cells]
+
+    def child_full_name(self, spec: ChildSpec) -> str:
+        return f"cell/{spec.arguments.cell_index}" if isinstance(spec.arguments, CellArguments) else spec.name
+
+    def _cells(self) -> Iterator[tuple[str, str, int, ActorAddress]]:
+        """(short name, full name, incarnation, address) of every cell that runs."""
+        for short in self.supervision.names:
+            spec = self.supervision.spec(short)
+            if isinstance(spec.arguments, CellArguments) and (address := self.child_address(short)) is not None:
+                yield short, self.child_full_name(spec), self.supervision.incarnation(short), address
+
+    # ---- children
+
+    def on_children_changed(self) -> None:
+        for name in self.supervision.names:
+            if (pid := self.child_pid(name)) is not None:
+                self._last_pids[name] = pid
+        log = self.child_address(EVENT_LOG)
+        if log is None:
+            return
+        log_incarnation = self.supervision.incarnation(EVENT_LOG)
+        for short, _, incarnation, address in self._cells():
+            if (short, incarnation, log_incarnation) not in self._told_of_log:
+                self._told_of_log.add((short, incarnation, log_incarnation))
+                self.send(address, EventLogMoved(log=log, log_incarnation=log_incarnation))
+
+    def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
+        if kind == "child_exited":
+            full_name = self.child_full_name(self.supervision.spec(name))
+            self._cell_has_drained(full_name, self._draining.get(full_name))
+            for question in list(self._questions.values()):
+                self._cell_has_answered(question, full_name)
+            if (pid := self._last_pids.pop(name, None)) is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+                multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        elif kind == "escalated" and self._wired_by is not None:
+            self.send(self._wired_by, NodeFailed(reason=reason_text))
+
+    def receiveTimer_heartbeat(self, _payload: object) -> None:
+        self.start_timer("heartbeat", HEARTBEAT_S)
+        self._heartbeat_count += 1
+        self._beat_to_launcher()
+        for name in self.supervision.names:
+            if self.supervision.phase(name) is not Phase.RUNNING or (address := self.child_address(name)) is None:
+                continue
+            incarnation = self.supervision.incarnation(name)
+            heartbeat = self._heartbeats.get(name)
+            if heartbeat is None or heartbeat.incarnation != incarnation:
+                heartbeat = self._heartbeats[name] = _Heartbeat(incarnation)
+            if heartbeat.missed_count >= MAX_MISSED_HEARTBEATS:
+                self.kill_child(name, f"no heartbeat for {MAX_MISSED_HEARTBEATS * HEARTBEAT_S:g} s")
+            else:
+                heartbeat.missed_count += 1
+                self.send(address, Ping(sequence=self._heartbeat_count))
+        self._expire_questions()
+
+    def _beat_to_launcher(self) -> None:
+        # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.
+        if self._wired_by is None or self._is_beat_under_way:
+            return
+        self._is_beat_under_way = True
+        beat = Pong(name=self.name, incarnation=self.incarnation, sequence=self._heartbeat_count)
+        send_with_result(self, self._wired_by, beat, self._beat_has_arrived, ANSWER_DEADLINE_S)
+
+    def _beat_has_arrived(self, _error: str | None) -> None:
+        self._is_beat_under_way = False
+
+    def receiveMsg_Pong(self, message: Pong, sender: ActorAddress) -> None:
+        for name, heartbeat in self._heartbeats.items():
+            if heartbeat.incarnation == message.incarnation and self.child_full_name(self.supervision.spec(name)) == message.name:
+                heartbeat.missed_count = 0
+
+    def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
+        if self._launcher_fd is not None:  # without a launcher there is no node: an admin command that came too early made this
+            self.send(sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
+
+    # ---- drain
+
+    def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
+        self._drain_asker = sender
+        for _, full_name, incarnation, address in self._cells():
+            self._draining[full_name] = incarnation
+            self.send(address, message)
+        self._cell_has_drained("", None)
+
+    def receiveMsg_CellDrained(self, message: CellDrained, sender: ActorAddress) -> None:
+        self._cell_has_drained(message.name, message.incarnation)
+
+    def _cell_has_drained(self, full_name: str, incarnation: int | None) -> None:
+        if self._draining.get(full_name) == incarnation:
+            self._draining.pop(full_name, None)
+        if not self._draining and self._drain_asker is not None:
+            self.send(self._drain_asker, NodeDrained())
+            self._drain_asker = None
+
+    # ---- status
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        self._ask_cells(sender, message.request_id, [(full, address) for _, full, _, address in self._cells()], None)
+
+    def receiveMsg_StatusReported(self, message: StatusReported, sender: ActorAddress) -> None:
+        if (question := self._questions.get(message.request_id)) is not None:
+            question.statuses[message.name] = message.status
+            self._cell_has_answered(question, message.name)
+
+    def _report_status(self, question: _Question) -> None:
+        statuses = question.statuses
+        status = {
+            "version": version("mcp-gateway"),
+            "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
+            "tree": [self._launcher_row(statuses)],
+            **merge_cell_statuses(statuses.values()),
+        }
+        self.send(question.asker, StatusReported(request_id=question.request_id, name=self.name, status=status))
+
+    def _launcher_row(self, statuses: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        now_s = time.time()
+        snapshot = self.snapshot()
+        children = [
+            tree_row(
+                row.name,
+                pid=row.pid,
+                uptime_s=row.uptime_s,
+                incarnation=row.incarnation,
+                restarts=row.restarts,
+                children=statuses.get(row.name, {}).get("tree", ()),
+            )
+            for row in snapshot.children
+        ]
+        own = tree_row(
+            self.name,
+            pid=os.getpid(),
+            uptime_s=snapshot.uptime_s,
+            incarnation=self.incarnation,
+            restarts=snapshot.restarts,
+            children=children,
+        )
+        thespian = [
+            tree_row(name, pid=process.pid, uptime_s=now_s - process.create_time(), incarnation=self.incarnation)
+            for name, process in self._thespian_processes().items()
+        ]
+        return tree_row(
+            "launcher",
+            pid=self._node.launcher_pid,
+            uptime_s=now_s - self._node.started_at_s,
+            children=[*thespian, own],
+        )
+
+    def _thespian_processes(self) -> dict[str, psutil.Process]:
+        """{"admin", "logger": process}: this actor's parent, and the parent's other child."""
+        admin = psutil.Process(self._admin_pid)
+        loggers = [process for process in admin.children() if process.pid != os.getpid()]
+        return {"admin": admin} | ({"logger": loggers[-1]} if loggers else {})
+
+    # ---- commands
+
+    def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
+        child = str(message.arguments.get("child", ""))
+        shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
+        cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
+        if message.command not in ("restart", "kill"):
+            self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
+        elif cell is not None:
+            self._pass_on(message, sender, cell)
+        elif message.command == "kill":
+            self._kill_process(message, sender, child, shorts)
+        elif child in shorts:
+            self._question_count += 1
+            request_id = f"restart#{self._question_count}"
+            due_s = self.monotonic_s() + COMMAND_DEADLINE_S
+            self._questions[request_id] = _Question(sender, message.request_id, due_s, {"the restart"}, is_status=False)
+            self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
+        else:
+            self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
+
+    def _pass_on(self, message: CommandRequested, asker: ActorAddress, cell: str) -> None:
+        if "signal" in message.arguments:
+            error = f"{message.arguments['child']} is an actor inside a process: a signal cannot reach it alone"
+            self._answer_command(asker, message, {"error": error})
+            return
+        arguments = {**message.arguments, "child": message.arguments["child"].removeprefix(f"{cell}/")}
+        address = next(address for _, full, _, address in self._cells() if full == cell)
+        self._ask_cells(asker, message.request_id, [(cell, address)], (message.command, arguments))
+
+    def _kill_process(self, message: CommandRequested, asker: ActorAddress, child: str, shorts: dict[str, str]) -> None:
+        number = message.arguments.get("signal", signal.SIGKILL)
+        if child in shorts:
+            pid = self.child_pid(shorts[child])
+        elif child == self.name:
+            pid = os.getpid()
+        else:
+            process = self._thespian_processes().get(child)
+            pid = None if process is None else process.pid
+        known = [*shorts, self.name, "admin", "logger"]
+        if pid is None:
+            error = f"{child} is not running" if child in known else self._no_such(child, known)
+            self._answer_command(asker, message, {"error": error})
+        elif number not in signal.valid_signals():
+            self._answer_command(asker, message, {"error": f"{number} is not a signal"})
+        else:
+            # The signal may end this process as well: the answer goes first.
+            answer = CommandAnswered(request_id=message.request_id, answer={"ok": True, "pid": pid})
+            send_with_result(self, asker, answer, lambda _: os.kill(pid, number), ANSWER_DEADLINE_S)
+
+    @staticmethod
+    def _no_such(child: str, known: Sequence[str]) -> str:
+        return f"there is no child {child!r}; known are {', '.join(known)} and the actors of a cell (cell/0/router)"
+
+    def receiveMsg_ChildRestarted(self, message: ChildRestarted, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, {"ok": True})
+
+    def receiveMsg_ChildRestartRefused(self, message: ChildRestartRefused, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, {"error": message.error_text})
+
+    def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, message.answer)
+
+    def _command_is_done(self, request_id: str, answer: dict[str, Any]) -> None:
+        if (question := self._questions.pop(request_id, None)) is not None:
+            self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=answer))
+
+    def _answer_command(self, asker: ActorAddress, message: CommandRequested, answer: dict[str, Any]) -> None:
+        self.send(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    # ---- questions to cells
+
+    def _ask_cells(
+        self,
+        asker: ActorAddress,
+        request_id: str,
+        cells: list[tuple[str, ActorAddress]],
+        command: tuple[str, dict[str, Any]] | None,
+    ) -> None:
+        """Ask the cells for their status, or to carry out the command."""
+        self._question_count += 1
+        question_id = f"question#{self._question_count}"
+        due_s = self.monotonic_s() + (ANSWER_DEADLINE_S if command is None else COMMAND_DEADLINE_S)
+        question = _Question(asker, request_id, due_s, {full for full, _ in cells}, is_status=command is None)
+        self._questions[question_id] = question
+        for _, address in cells:
+            if command is None:
+                self.send(address, StatusRequested(request_id=question_id))
+            else:
+                self.send(address, CommandRequested(request_id=question_id, command=command[0], arguments=command[1]))
+        self._answer_if_complete(question)
+
+    def _cell_has_answered(self, question: _Question, full_name: str) -> None:
+        question.waiting.discard(full_name)
+        self._answer_if_complete(question)
+
+    def _answer_if_complete(self, question: _Question) -> None:
+        if question.waiting:
+            return
+        for question_id in [each for each, known in self._questions.items() if known is question]:
+            del self._questions[question_id]
+            if question.is_status:
+                self._report_status(question)
+            else:
+                answer = {"error": "the process ended before it answered"}
+                self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=answer))
+
+    def _expire_questions(self) -> None:
+        now_s = self.monotonic_s()
+        for question in [question for question in self._questions.values() if question.due_s <= now_s]:
+            question.waiting.clear()
+            self._answer_if_complete(question)
+
+    # ---- the launcher's death
+
+    def receiveMessage(self, message: Any, sender: ActorAddress) -> Any:
+        super().receiveMessage(message, sender)
+        # Thespian forgets the watch at every return without one.
+        return None if self._launcher_fd is None or self._is_crashed else ThespianWatch([self._launcher_fd])
+
+    def receiveMsg_WatchMessage(self, message: WatchMessage, sender: ActorAddress) -> None:
+        """End the whole node at once: nobody is left to drain it for, and a stopped or hung process would not leave by itself."""
+        if os.getppid() == self._admin_pid:
+            admin = psutil.Process(self._admin_pid)
+            for process in [admin, *admin.children(recursive=True)]:
+                if process.pid != os.getpid():
+                    process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)

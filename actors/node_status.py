@@ -1,0 +1,62 @@
+"""Puts together what the processes of a node say about themselves. Pure; the shape is that of `status --json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# From best to worst: what a node says of a replica is the worst that one of its cells says.
+_HEALTH_ORDER = ("healthy", "degraded", "unhealthy")
+_CIRCUIT_ORDER = ("closed", "half_open", "open")
+
+
+def tree_row(
+    name: str,
+    *,
+    pid: int | None,
+    uptime_s: float,
+    incarnation: int = 1,
+    restarts: int = 0,
+    children: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """One row of the supervision tree."""
+    return {
+        "name": name,
+        "pid": pid,
+        "incarnation": incarnation,
+        "uptime_seconds": round(uptime_s, 3),
+        "restarts": restarts,
+        "children": list(children),
+    }
+
+
+def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"backends", "sessions", "connections"} of the node: counts are added, a replica is as bad as the worst cell sees it."""
+    sessions = 0
+    connections: dict[str, int] = {}
+    backends: dict[str, dict[str, Any]] = {}
+    for status in statuses:
+        sessions += status.get("sessions", 0)
+        _add_counts(connections, status.get("connections", {}))
+        for backend in status.get("backends", ()):
+            known = backends.setdefault(backend["name"], {**backend, "replicas": []})
+            replicas = {replica["address"]: replica for replica in known["replicas"]}
+            for replica in backend.get("replicas", ()):
+                if (same := replicas.get(replica["address"])) is None:
+                    known["replicas"].append({**replica, "pool": dict(replica.get("pool", {}))})
+                    continue
+                _add_counts(same["pool"], replica.get("pool", {}))
+                for key, order in (("health", _HEALTH_ORDER), ("circuit", _CIRCUIT_ORDER)):
+                    same[key] = _worse(same.get(key), replica.get(key), order)
+    return {"backends": list(backends.values()), "sessions": sessions, "connections": connections}
+
+
+def _worse(one: Any, other: Any, order: Sequence[str]) -> Any:
+    """The value that comes later in the order; one that is not in it says nothing."""
+    ranks = [order.index(value) if value in order else -1 for value in (one, other)]
+    return other if ranks[1] > ranks[0] else one
+
+
+def _add_counts(total: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count

@@ -1,0 +1,75 @@
+"""The sessions this cell has seen: what changed since their id was sealed, which were ended, how many there are."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
+
+_ENDED_REMEMBERED = 100_000
+
+
+class SessionTable:
+    """{session key: newest state}, the least recently used first; at most max_sessions are kept.
+
+    A session that is forgotten here lives on in its sealed id. One that was ended is refused, here and in cells that are told.
+    """
+
+    def __init__(self, max_sessions: int, idle_timeout_s: float) -> None:
+        self._max_sessions = max_sessions
+        self._idle_timeout_s = idle_timeout_s
+        self._states: OrderedDict[str, tuple[SessionState, float]] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def use(self, state: SessionState, now_s: float) -> SessionState:
+        """Note that the session is alive; gives its newest state. One that was ended stays ended."""
+        if state.key in self._ended:
+            return state
+        known = self._states.get(state.key)
+        newest = known[0] if known is not None else state
+        self._states[state.key] = (newest, now_s)
+        self._states.move_to_end(state.key)
+        if len(self._states) > self._max_sessions:
+            self._states.popitem(last=False)
+        return newest
+
+    def replace_upstream(self, key: str, upstream: UpstreamSession) -> SessionState | None:
+        """Set the session's conversation with one backend after a repair; gives the new state, None for an unknown session."""
+        known = self._states.get(key)
+        if known is None:
+            return None
+        state, used_s = known
+        others = tuple(each for each in state.upstreams if each.backend != upstream.backend)
+        renewed = SessionState(state.key, state.endpoint, state.revision, state.hash_key, state.initialize, (*others, upstream))
+        self._states[key] = (renewed, used_s)
+        return renewed
+
+    def end(self, key: str) -> None:
+        """Refuse this session from now on."""
+        self._states.pop(key, None)
+        self._ended[key] = None
+        if len(self._ended) > _ENDED_REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def is_ended(self, key: str) -> bool:
+        return key in self._ended
+
+    def forget_idle(self, now_s: float) -> int:
+        """Drop sessions that were not used for the idle timeout; gives their number."""
+        dropped = 0
+        while self._states:
+            key, (_, used_s) = next(iter(self._states.items()))
+            if now_s - used_s < self._idle_timeout_s:
+                break
+            del self._states[key]
+            dropped += 1
+        return dropped
+
+    def count_by_revision(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for state, _ in self._states.values():
+            counts[state.revision] = counts.get(state.revision, 0) + 1
+        return counts

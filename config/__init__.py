@@ -1,0 +1,1 @@
+"""Settings of the gateway: what may be configured, how a file is read, sample files."""

@@ -1,0 +1,342 @@
+"""Reads settings from files and says everything that is wrong with them, one clear line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from mcp_gateway.config.setting_rules import Rule, SettingProblem, kind_of, name_part, quote
+from mcp_gateway.config.settings import (
+    ActorSystemSettings,
+    BackendSettings,
+    GatewaySettings,
+    HttpSseSettings,
+    LimitsSettings,
+    RouteSettings,
+    Settings,
+    StreamableHttpSettings,
+    TransportsSettings,
+    WebSocketSettings,
+    backend_list_problems,
+    backend_problems,
+    default_prefix,
+    port_problems,
+    route_list_problems,
+    websocket_problems,
+)
+
+_LARGEST_FILE_BYTES = 4_194_304
+_MOST_TABLES = 10_000
+_SECTIONS = ("gateway", "actor_system", "transports", "limits", "backends", "routes")
+_TRANSPORTS: dict[str, type[Any]] = {
+    "http_sse": HttpSseSettings,
+    "streamable_http": StreamableHttpSettings,
+    "websocket": WebSocketSettings,
+}
+_MCP_JSON_KEYS = ("command", "args", "env", "cwd", "url", "type", "headers", "disabled")
+_MCP_JSON_URL_TYPES = ("http", "streamable-http", "streamableHttp", "sse", "ws", "websocket")
+
+
+@attrs.frozen(kw_only=True)
+class ConfigProblem:
+    """One thing wrong in a configuration file; `str()` of it is one line.
+
+    file:         as the caller named it.
+    key:          "gateway.pool_size", "backends[1].replicas[0]"; "" when the file as a whole cannot be read.
+    found:        what is there, quoted and short; never a secret.
+    allowed:      what may be there.
+    line, column: from 1; None where the format's reader does not tell (a value that reads well and is not allowed).
+    """
+
+    file: str
+    key: str
+    found: str
+    allowed: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        where = self.file if self.file.isprintable() else repr(self.file)
+        if self.line is not None:
+            where += f":{self.line}:{self.column}"
+        if self.key:
+            where += f": {self.key}"
+        return f"{where}: found {self.found}; allowed: {self.allowed}"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. `problems` names everything that is wrong, in the order of the settings."""
+
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def load_settings(path: str | os.PathLike[str]) -> Settings:
+    """Read a TOML file. Raises ConfigError with all problems."""
+    import tomllib  # here, because `serve` without a file has no use for it and start-up is measured
+
+    file = os.fspath(path)
+    text = _read_text(file)
+    try:
+        mapping = tomllib.loads(text)
+    except RecursionError:
+        raise _unreadable(file, "arrays or tables nested too deeply", "TOML") from None
+    except ValueError as error:  # a TOMLDecodeError, or an integer of more than 4300 digits
+        raise _toml_error(file, text, error) from None
+    return settings_from_mapping(mapping, file)
+
+
+def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
+    """Build settings from what a TOML reader returned; `file` is only named in the problems. Raises ConfigError."""
+    report = _Report(file)
+    report.unknown_keys("", mapping, _SECTIONS)
+    gateway = report.read_table("gateway", mapping.get("gateway", {}), GatewaySettings)
+    actor_system = report.read_table("actor_system", mapping.get("actor_system", {}), ActorSystemSettings)
+    report.add("", port_problems(gateway, actor_system))
+    transport_tables = report.as_table("transports", mapping.get("transports", {}))
+    report.unknown_keys("transports", transport_tables, tuple(_TRANSPORTS))
+    transports = {
+        name: report.read_table(f"transports.{name}", transport_tables.get(name, {}), settings_class)
+        for name, settings_class in _TRANSPORTS.items()
+    }
+    report.add("transports.websocket", websocket_problems(transports["websocket"]))
+    limits = report.read_table("limits", mapping.get("limits", {}), LimitsSettings)
+    backend_tables = report.as_tables("backends", mapping.get("backends", []))
+    backends = [report.read_backend(f"backends[{index}]", table, gateway) for index, table in enumerate(backend_tables)]
+    report.add("", backend_list_problems(backends))
+    route_tables = report.as_tables("routes", mapping.get("routes", []))
+    routes = [report.read_table(f"routes[{index}]", table, RouteSettings) for index, table in enumerate(route_tables)]
+    # A name that is wrong in [[backends]] was told there; the route that repeats it need not be told again.
+    names = {table["name"] for table in backend_tables if isinstance(table, Mapping) and isinstance(table.get("name"), str)}
+    report.add("", route_list_problems(routes, names))
+    report.raise_if_any()
+    return Settings(
+        gateway=GatewaySettings(**gateway),
+        actor_system=ActorSystemSettings(**actor_system),
+        transports=TransportsSettings(**{name: _TRANSPORTS[name](**values) for name, values in transports.items()}),
+        limits=LimitsSettings(**limits),
+        backends=tuple(BackendSettings(**backend) for backend in backends),
+        routes=tuple(RouteSettings(**route) for route in routes),
+    )
+
+
+def backend_from_mapping(mapping: Mapping[str, Any], file: str, gateway: GatewaySettings) -> BackendSettings:
+    """Build one backend, such as `add-backend` names, with the defaults of a running gateway. Raises ConfigError."""
+    report = _Report(file)
+    values = report.read_backend("", mapping, attrs.asdict(gateway, recurse=False))
+    report.raise_if_any()
+    return BackendSettings(**values)
+
+
+def load_mcp_json(path: str | os.PathLike[str], gateway: GatewaySettings | None = None) -> tuple[BackendSettings, ...]:
+    """Read the servers of an `mcpServers` file, the format that desktop clients share. Raises ConfigError with all problems.
+
+    An entry has `command` (with `args`, `env`, `cwd`) or `url` (with `type` and `headers`); "disabled": true leaves it out.
+    Keys of which we know nothing belong to other programs and are passed over, unless one looks like a slip of ours.
+    Source: Claude Desktop, Claude Code and Cursor, which agree on these keys.
+    """
+    file = os.fspath(path)
+    text = _read_text(file)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        found = f"invalid JSON ({error.msg})"
+        invalid = ConfigProblem(file=file, key="", found=found, allowed="JSON", line=error.lineno, column=error.colno)
+        raise ConfigError([invalid]) from None
+    except RecursionError:
+        raise _unreadable(file, "arrays or objects nested too deeply", "JSON") from None
+    except ValueError:
+        raise _unreadable(file, "an integer of more than 4300 digits", "JSON") from None
+    report = _Report(file)
+    servers = report.as_table("mcpServers", document.get("mcpServers") if isinstance(document, dict) else None)
+    defaults = attrs.asdict(gateway or GatewaySettings(), recurse=False)
+    backends = []
+    for name, entry in servers.items():
+        where = f"mcpServers.{name_part(name)}"
+        if not isinstance(entry, dict):
+            report.as_table(where, entry)
+        elif entry.get("disabled") is not True:
+            report.slips(where, entry, _MCP_JSON_KEYS)
+            backends.append((where, _read_mcp_server(report, where, name, entry, defaults)))
+    report.add("", backend_list_problems([backend for _, backend in backends], [where for where, _ in backends]))
+    report.raise_if_any()
+    return tuple(BackendSettings(**backend) for _, backend in backends)
+
+
+def _read_mcp_server(
+    report: _Report, where: str, name: str, entry: Mapping[str, Any], gateway: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read one entry of `mcpServers` by the rules of `[[backends]]`; problems name the keys of the entry."""
+    table: dict[str, Any] = {"name": name}
+    table.update((key, entry[key]) for key in ("env", "cwd", "headers") if entry.get(key) is not None)
+    if "command" in entry:
+        arguments = entry.get("args", [])
+        if not isinstance(arguments, list):
+            report.add(where, [SettingProblem(key="args", found=kind_of(arguments), allowed="an array of strings")])
+            arguments = []
+        table["command"] = [entry["command"], *arguments]
+    if "url" in entry:
+        url, kind = entry["url"], entry.get("type", "http")
+        if kind not in _MCP_JSON_URL_TYPES:
+            allowed = f"one of {', '.join(_MCP_JSON_URL_TYPES)}"
+            report.add(where, [SettingProblem(key="type", found=quote(kind), allowed=allowed)])
+        is_sse = kind == "sse" and isinstance(url, str) and url.startswith(("http:", "https:"))
+        table["replicas"] = [f"sse+{url}" if is_sse else url]
+    own = _Report(report.file)
+    values = own.read_backend("", table, gateway)
+    for problem in own.problems:
+        key = re.sub(
+            r"^command\[([0-9]+)\]", lambda match: f"args[{int(match[1]) - 1}]", problem.key.replace("command[0]", "command")
+        )
+        key = re.sub(r"^replicas(\[0\])?", "url", key)
+        allowed = "either command or url" if not key else problem.allowed.replace("replicas", "url")
+        found = problem.found.replace("replicas", "url")
+        report.add(where, [SettingProblem(key=key, found=found, allowed=allowed)])
+    return values
+
+
+class _Report:
+    """Collects problems while tables are read into {field name: value}; a field that was wrong is left out."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[ConfigProblem] = []
+
+    def add(self, where: str, problems: Iterable[SettingProblem]) -> None:
+        for problem in problems:
+            key = ".".join(part for part in (where, problem.key) if part)
+            self.problems.append(ConfigProblem(file=self.file, key=key, found=problem.found, allowed=problem.allowed))
+
+    def raise_if_any(self) -> None:
+        if self.problems:
+            raise ConfigError(self.problems)
+
+    def as_table(self, where: str, value: Any) -> Mapping[str, Any]:
+        if isinstance(value, Mapping):
+            return value
+        self.add(where, [SettingProblem(key="", found=kind_of(value), allowed="a table")])
+        return {}
+
+    def as_tables(self, where: str, value: Any) -> list[Any]:
+        if isinstance(value, list) and len(value) <= _MOST_TABLES:
+            return value
+        found = f"{len(value)} tables" if isinstance(value, list) else kind_of(value)
+        self.add(where, [SettingProblem(key="", found=found, allowed=f"up to {_MOST_TABLES} tables, each under [[{where}]]")])
+        return []
+
+    def unknown_keys(self, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                near = _nearest(key, known)
+                allowed = f"{near} (did you mean that?)" if near else ", ".join(known)
+                self.add(where, [SettingProblem(key=name_part(key), found="an unknown key", allowed=allowed)])
+
+    def slips(self, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        """Tell of unknown keys only where they resemble a known one."""
+        for key in table:
+            if key not in known and (near := _nearest(key, known)):
+                problem = SettingProblem(key=name_part(key), found="an unknown key", allowed=f"{near} (did you mean that?)")
+                self.add(where, [problem])
+
+    def read_table(
+        self, where: str, value: Any, settings_class: type[Any], inherited: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Read one table by the rules of its class. `inherited` are defaults that stand before those of the class."""
+        if not isinstance(value, Mapping):
+            self.as_table(where, value)
+            return {}
+        fields = attrs.fields_dict(settings_class)
+        self.unknown_keys(where, value, tuple(fields))
+        values: dict[str, Any] = {}
+        for name, field in fields.items():
+            default: Any = field.default
+            if name in value:
+                wrong = list(_rule_of(field).problems(name, value[name]))
+                self.add(where, wrong)
+                if not wrong:
+                    values[name] = value[name]
+            elif inherited is not None and name in inherited:
+                values[name] = inherited[name]
+            elif default is attrs.NOTHING:
+                self.add(where, [SettingProblem(key=name, found="nothing", allowed=_rule_of(field).allowed)])
+            elif not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+                values[name] = default
+            elif not default.takes_self:
+                values[name] = default.factory()
+        return values
+
+    def read_backend(self, where: str, table: Any, gateway: Mapping[str, Any]) -> dict[str, Any]:
+        inherited = {key: gateway[key] for key in ("request_timeout", "pool_size") if key in gateway}
+        values = self.read_table(where, table, BackendSettings, inherited)
+        if "name" in values and "prefix" not in table:
+            values["prefix"] = default_prefix(values["name"])
+        self.add(where, backend_problems(values))
+        return values
+
+
+def _rule_of(field: attrs.Attribute[Any]) -> Rule:
+    """The rule that judges a field of a settings class."""
+    rule = field.validator
+    assert isinstance(rule, Rule), field.name
+    return rule
+
+
+def _nearest(key: object, known: tuple[str, ...]) -> str | None:
+    if not isinstance(key, str) or len(key) > 100:
+        return None
+    import difflib  # only when there is something to complain about
+
+    return next(iter(difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)), None)
+
+
+def _read_text(file: str) -> str:
+    """Read UTF-8, with or without a byte order mark."""
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(_LARGEST_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(file, (error.strerror or "an error").lower(), "a file that can be read") from None
+    except ValueError:
+        raise _unreadable(file, "a file name with NUL", "a file that can be read") from None
+    if len(content) > _LARGEST_FILE_BYTES:
+        raise _unreadable(file, f"more than {_LARGEST_FILE_BYTES} bytes", f"up to {_LARGEST_FILE_BYTES} bytes")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8")
+        found = f"byte 0x{content[error.start]:02x}, which is not UTF-8"
+        line, column = _position(before)
+        raise ConfigError([ConfigProblem(file=file, key="", found=found, allowed="UTF-8", line=line, column=column)]) from None
+
+
+def _toml_error(file: str, text: str, error: ValueError) -> ConfigError:
+    """Turn "Invalid value (at line 3, column 5)" into a problem with a position; tomllib has no other way to tell."""
+    message, _, position = str(error).rpartition(" (at ")
+    if position == "end of document)":
+        line, column = _position(text)
+    elif position.startswith("line ") and position.endswith(")"):
+        line, column = (int(part.split()[1]) for part in position[:-1].split(", "))
+    else:
+        return _unreadable(file, "an integer of more than 4300 digits", "TOML")
+    message = message if message.isprintable() and len(message) <= 200 else "a key or value that TOML refuses"
+    found = f"invalid TOML ({message})"
+    return ConfigError([ConfigProblem(file=file, key="", found=found, allowed="TOML 1.0", line=line, column=column)])
+
+
+def _position(text_before: str) -> tuple[int, int]:
+    """Line and column, from 1, of what follows this text."""
+    return text_before.count("\n") + 1, len(text_before) - text_before.rfind("\n")
+
+
+def _unreadable(file: str, found: str, allowed: str) -> ConfigError:
+    return ConfigError([ConfigProblem(file=file, key="", found=found, allowed=allowed)])

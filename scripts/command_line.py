@@ -1,0 +1,212 @@
+"""The `mcp-gateway` command: reads its arguments and hands over to what serves, checks or asks.
+
+Imports stand inside the commands: `serve` sets the environment before some modules may be imported, and asking should not load a
+web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcp_gateway.config.settings import Settings
+
+DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell:make_cell"
+EXIT_NOTHING_THERE = 1
+EXIT_REFUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 nothing runs there or it failed, 2 refused (argparse too)."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except BrokenPipeError:  # `mcp-gateway status | head -1`
+        sys.stderr.close()
+        return EXIT_NOTHING_THERE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mcp-gateway",
+        description="A supervised actor gateway for the Model Context Protocol: any client, any server, one endpoint.",
+    )
+    parser.add_argument("--version", action="version", version=f"mcp-gateway {version('mcp-gateway')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="serve in the foreground; without a file, the built-in demo server")
+    serve.add_argument("--config", metavar="F.toml", help="configuration file")
+    serve.add_argument("--mcp-json", metavar="F.json", help="an mcpServers file, as desktop clients use it: more backends")
+    serve.add_argument("--host", metavar="H", help="address to listen on")
+    serve.add_argument("--port", metavar="P", type=int, help="port to listen on; 0 takes a free one")
+    serve.add_argument("--embedded", action="store_true", help="one cell in this process, no actor ports")
+    serve.add_argument("--cell-factory", default=DEFAULT_CELL_FACTORY, help=argparse.SUPPRESS)  # tests put a stand-in here
+    _add_attach_options(serve, with_config=False)
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check-config", help="read a configuration file and tell everything that is wrong with it")
+    check.add_argument("file", metavar="F")
+    check.set_defaults(run=_check_config)
+
+    status = commands.add_parser("status", help="the supervision tree, backends, sessions and clients of a running gateway")
+    status.add_argument("--json", action="store_true", help="for programs")
+    backends = commands.add_parser("backends", help="the backends of a running gateway and their replicas")
+    backends.add_argument("--json", action="store_true", help="for programs")
+    restart = commands.add_parser("restart", help="restart a part of a running gateway in good order")
+    restart.add_argument("child", metavar="CHILD", help="cell/0, event-log, cell/0/router")
+    kill = commands.add_parser("kill", help="fault injection: a signal to a process, or the crash of an in-process actor")
+    kill.add_argument("child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router")
+    kill.add_argument("--signal", metavar="N", type=int, help="for a process; default 9")
+    for parser_of_command, run in ((status, _status), (backends, _backends), (restart, _restart), (kill, _kill)):
+        _add_attach_options(parser_of_command, with_config=True)
+        parser_of_command.set_defaults(run=run)
+    return parser
+
+
+def _add_attach_options(parser: argparse.ArgumentParser, *, with_config: bool) -> None:
+    parser.add_argument("--state-dir", metavar="D", help="where the gateway keeps its state and the key of its actor system")
+    parser.add_argument("--admin-port", metavar="N", type=int, help="port of its actor system (default 1900)")
+    if with_config:
+        parser.add_argument("--config", metavar="F.toml", help="read both from the file it was started with")
+
+
+class _Refused(Exception):
+    """What the user asked for cannot be done; one or more clear lines."""
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The settings of the file, or those of the demo, with the options put over them.
+
+    Raises: _Refused
+    """
+    import attrs
+
+    from mcp_gateway.config.loader import ConfigError, load_mcp_json, load_settings
+    from mcp_gateway.config.setting_rules import InvalidSetting
+    from mcp_gateway.config.settings import IN_PROCESS_BASE, Settings
+
+    try:
+        settings = load_settings(options.config) if options.config is not None else Settings.demo()
+        if getattr(options, "mcp_json", None) is not None:
+            more = load_mcp_json(options.mcp_json, settings.gateway)
+            settings = attrs.evolve(settings, backends=(*(settings.backends if options.config else ()), *more))
+        actor_system = _given(options, "admin_port")
+        if getattr(options, "embedded", False):
+            actor_system["base"] = IN_PROCESS_BASE
+        return attrs.evolve(
+            settings,
+            gateway=attrs.evolve(settings.gateway, **_given(options, "host", "port", "state_dir")),
+            actor_system=attrs.evolve(settings.actor_system, **actor_system),
+        )
+    except (ConfigError, InvalidSetting) as error:
+        raise _Refused(str(error)) from error
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from mcp_gateway.scripts.start_checks import StartRefused
+
+    try:
+        settings = _settings(options)
+        if settings.actor_system.is_embedded:
+            from mcp_gateway.scripts.embedded import serve
+        else:
+            from mcp_gateway.scripts.launcher import serve
+        return serve(settings, options.cell_factory)
+    except (_Refused, StartRefused) as refusal:
+        return _say(str(refusal), EXIT_REFUSED)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from mcp_gateway.config.loader import ConfigError, load_settings
+
+    try:
+        settings = load_settings(options.file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_REFUSED
+    counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
+    print(f"{options.file}: valid ({counts})")
+    return 0
+
+
+def _count(table: Sequence[object], name: str) -> str:
+    return f"{len(table)} {name}{'' if len(table) == 1 else 's'}"
+
+
+def _status(options: argparse.Namespace) -> int:
+    return _ask(options, lambda client: _show_status(client, options.json))
+
+
+def _show_status(client: Any, as_json: bool) -> int:
+    from mcp_gateway.scripts.status_table import status_lines
+
+    return _print(client.status(), status_lines, as_json)
+
+
+def _backends(options: argparse.Namespace) -> int:
+    return _ask(options, lambda client: _show_backends(client, options.json))
+
+
+def _show_backends(client: Any, as_json: bool) -> int:
+    from mcp_gateway.scripts.status_table import backend_lines
+
+    return _print(client.status()["backends"], backend_lines, as_json)
+
+
+def _restart(options: argparse.Namespace) -> int:
+    arguments = {"child": options.child}
+    return _ask(options, lambda client: _report(client.command("restart", arguments), f"{options.child} restarted"))
+
+
+def _kill(options: argparse.Namespace) -> int:
+    arguments = {"child": options.child} | ({} if options.signal is None else {"signal": options.signal})
+    return _ask(options, lambda client: _report(client.command("kill", arguments), f"{options.child} killed"))
+
+
+def _ask(options: argparse.Namespace, conversation: Callable[[Any], int]) -> int:
+    try:
+        settings = _settings(options)
+    except _Refused as refusal:
+        return _say(str(refusal), EXIT_REFUSED)
+    from mcp_gateway.scripts.admin_client import AttachFailed, attach
+
+    try:
+        with attach(settings) as client:
+            return conversation(client)
+    except AttachFailed as failure:
+        return _say(str(failure), EXIT_NOTHING_THERE)
+
+
+def _print(value: Any, lines_of: Callable[[Any], list[str]], as_json: bool) -> int:
+    import json
+
+    print(json.dumps(value, indent=2) if as_json else "\n".join(lines_of(value)), flush=True)
+    return 0
+
+
+def _report(answer: dict[str, Any], done_text: str) -> int:
+    if "error" in answer:
+        return _say(str(answer["error"]), EXIT_NOTHING_THERE)
+    print(done_text)
+    return 0
+
+
+def _say(text: str, exit_code: int) -> int:
+    for line in text.splitlines():
+        print(f"mcp-gateway: {line}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The status of a gateway as tables for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TREE_COLUMNS = ("NAME", "PID", "INCARNATION", "RESTARTS", "UP")
+_BACKEND_COLUMNS = ("BACKEND", "PROTOCOL", "REPLICA", "HEALTH", "CIRCUIT", "POOL", "RING SHARE")
+
+
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """Show what `status --json` gives: the tree, the backends, the counts."""
+    connections = ", ".join(f"{transport} {count}" for transport, count in sorted(status["connections"].items())) or "none"
+    return [
+        f"mcp-gateway {status['version']}, up {duration_text(status['uptime_seconds'])}",
+        "",
+        *table_lines(_TREE_COLUMNS, _tree_rows(status["tree"])),
+        "",
+        *backend_lines(status["backends"]),
+        "",
+        f"sessions: {status['sessions']}   connections: {connections}",
+    ]
+
+
+def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Show one row per replica; a backend without replicas keeps a row of its own."""
+    rows = []
+    for backend in backends:
+        for replica in backend.get("replicas") or [{}]:
+            share = replica.get("ring_share")
+            rows.append(
+                (
+                    str(backend["name"]),
+                    str(backend.get("protocol", "-")),
+                    str(replica.get("address", "-")),
+                    str(replica.get("health", "-")),
+                    str(replica.get("circuit", "-")),
+                    " ".join(f"{state}={count}" for state, count in replica.get("pool", {}).items()) or "-",
+                    "-" if share is None else f"{share:.1%}",
+                )
+            )
+    return table_lines(_BACKEND_COLUMNS, rows) if rows else ["no backends"]
+
+
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the columns; no line ends in spaces."""
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
+
+
+def duration_text(seconds: float) -> str:
+    """Show 3725.2 as "1h 2m"; below a minute with one decimal."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, hours = int(seconds) // 60 % 60, int(seconds) // 3600
+    if hours >= 24:
+        return f"{hours // 24}d {hours % 24}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {int(seconds) % 60}s"
+
+
+def _tree_rows(rows: Sequence[Mapping[str, Any]], indent: str | None = None) -> list[tuple[str, ...]]:
+    """One row per process and actor, in depth-first order; indent is None for those at the top, which hang on nothing."""
+    found: list[tuple[str, ...]] = []
+    for index, row in enumerate(rows):
+        is_last = index == len(rows) - 1
+        branch, below = ("", "") if indent is None else ("└─ ", f"{indent}   ") if is_last else ("├─ ", f"{indent}│  ")
+        uptime = row.get("uptime_seconds")
+        found.append(
+            (
+                (indent or "") + branch + str(row["name"]),
+                "" if row.get("pid") is None else str(row["pid"]),
+                str(row.get("incarnation", "")),
+                str(row.get("restarts", "")),
+                "" if uptime is None else duration_text(uptime),
+            )
+        )
+        found += _tree_rows(row.get("children", ()), below)
+    return found

@@ -1,0 +1,269 @@
+"""The health monitor between components and an upstream that the test plays: verdicts, ejections, reports, rounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from mcp_gateway.actors.health_monitor import HealthMonitor, HealthMonitorArguments
+from mcp_gateway.actors.messages import (
+    ComponentProbed,
+    EventPublished,
+    HealthReported,
+    HealthRequested,
+    ProbeComponent,
+    ProbeReplicas,
+    PublishEvent,
+    ReplicaEjected,
+    ReplicaProbed,
+    ReplicaRestored,
+    StatusRequested,
+    Subscribe,
+    Topology,
+)
+from tests.doubles.actor_stage import Peer, Stage
+from tests.doubles.running_cell import cell_settings
+
+ONE, TWO = "http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"
+COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
+INTERVAL_S = 5.0
+
+
+class Bench:
+    """A monitor whose components answer when `round` says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, probes_replicas: bool = True, cells: int = 1) -> None:
+        self.stage = Stage()
+        self.stage.take_over_time(monkeypatch)
+        gateway = {"health_check_interval": INTERVAL_S, "cells": cells}
+        self.settings = cell_settings([{"name": "files", "replicas": [ONE, TWO]}], gateway=gateway)
+        self.peers: dict[str, Peer] = {name: self.stage.peer() for name in COMPONENTS}
+        arguments = HealthMonitorArguments(settings=self.settings, probes_replicas=probes_replicas)
+        self.monitor = self.stage.start(HealthMonitor, self.peers, arguments, name="cell/0/health-monitor")
+        self.first_mail = {name: list(peer.received) for name, peer in self.peers.items()}
+        self._forget()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.verdicts: list[object] = []
+
+    def _forget(self) -> None:
+        for peer in self.peers.values():
+            peer.received.clear()
+
+    def round(self, *, silent: tuple[str, ...] = (), problems: dict[str, str] | None = None, **replicas: str) -> None:
+        """The next round: components answer, but for the silent ones; one="broken" is the problem of replica ONE."""
+        self._forget()
+        self.stage.advance(INTERVAL_S)
+        for name, peer in self.peers.items():
+            (probe,) = peer.of(ProbeComponent)
+            if name not in silent:
+                peer.say(self.monitor, ComponentProbed(probe.request_id, name, (problems or {}).get(name, "")))
+        for name, problem in replicas.items():
+            self.probed({"one": ONE, "two": TWO}[name], problem)
+        self.note()
+
+    def probed(self, replica: str, problem: str, backend: str = "files") -> None:
+        message = ReplicaProbed(request_id="p", backend=backend, replica=replica, problem=problem, elapsed_s=0.1)
+        self.stage.tell(self.monitor, message)
+
+    def note(self) -> None:
+        """Take down what was published and what the router was told."""
+        self.events += [(event.topic, dict(event.payload)) for event in self.peers["event-bus"].of(PublishEvent)]
+        router = self.peers["router"].received
+        self.verdicts += [each for each in router if isinstance(each, (ReplicaEjected, ReplicaRestored))]
+        self._forget()
+
+    def topics(self) -> list[str]:
+        """What was published since the last look."""
+        topics = [topic for topic, _ in self.events]
+        self.events.clear()
+        return topics
+
+    def take_verdicts(self) -> list[object]:
+        verdicts, self.verdicts = self.verdicts, []
+        return verdicts
+
+    @property
+    def health(self) -> HealthReported:
+        reported: HealthReported = self.stage.ask(self.monitor, HealthRequested("h"))
+        return reported
+
+
+def on_loop(test: Callable[[], None]) -> None:
+    async def body() -> None:
+        test()
+
+    asyncio.run(body())
+
+
+def test_each_round_asks_every_component_and_every_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.stage.advance(0.1)  # the first round does not wait for the interval
+        for name, peer in bench.peers.items():
+            assert len(peer.of(ProbeComponent)) == 1, name
+        probe = bench.peers["connection-pool"].of(ProbeReplicas)[0]
+        assert (probe.timeout_s, probe.monitor) == (5.0, bench.monitor)
+        bench._forget()
+        bench.stage.advance(INTERVAL_S * 3)
+        assert [len(peer.of(ProbeComponent)) for peer in bench.peers.values()] == [3, 3, 3, 3]
+        rounds = [probe.request_id for probe in bench.peers["connection-pool"].of(ProbeReplicas)]
+        assert len(set(rounds)) == 3
+
+    on_loop(test)
+
+
+def test_all_is_healthy_when_all_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="")
+        bench.round(one="", two="")
+        report = bench.health
+        assert (report.request_id, report.status) == ("h", "healthy")
+        assert dict(report.components) == {
+            name: {"status": "healthy"} for name in (*COMPONENTS, "backends", f"files/{ONE}", f"files/{TWO}")
+        }
+        assert bench.topics() == []
+        assert bench.stage.ask(bench.monitor, StatusRequested("s")).status == {"status": "healthy"}
+
+    on_loop(test)
+
+
+def test_a_component_that_does_not_answer_is_unhealthy_by_the_next_round_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="", silent=("router",))
+        assert bench.health.status == "healthy"  # it has the whole interval to answer
+        bench.round(one="", two="")
+        assert bench.topics() == ["mcp.health.failed", "mcp.health.failed", "mcp.health.recovered", "mcp.health.recovered"]
+        bench.round(one="", two="", silent=("router",))
+        bench.round(one="", two="", silent=("router",))
+        assert bench.health.status == "unhealthy"
+        assert bench.health.components["router"] == {"status": "unhealthy", "reason": "does not answer"}
+
+    on_loop(test)
+
+
+def test_a_component_with_a_problem_degrades_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="", problems={"connection-pool": "calls wait"})
+        assert bench.health.status == "degraded"
+        assert bench.health.components["connection-pool"] == {"status": "degraded", "reason": "calls wait"}
+        payload = {"component": "connection-pool", "status": "degraded", "was": "healthy", "reason": "calls wait"}
+        assert bench.events[0] == ("mcp.health.degraded", payload)
+        assert bench.events[1][1]["component"] == "overall"
+        bench.round(one="", two="")
+        assert bench.health.status == "healthy"
+
+    on_loop(test)
+
+
+def test_a_replica_is_ejected_at_the_third_failure_and_restored_at_the_second_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Source: HAProxy manual, `rise 2 fall 3`."""
+
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="")
+        bench.take_verdicts()
+        about = {"backend": "files", "replica": ONE}
+        for _ in range(2):
+            bench.round(one="refused", two="")
+            assert bench.take_verdicts() == []
+            assert bench.health.components[f"files/{ONE}"] == {"status": "degraded", "reason": "refused"}
+        bench.events.clear()
+        bench.round(one="refused", two="")
+        assert bench.take_verdicts() == [ReplicaEjected("files", ONE, "refused")]
+        assert ("mcp.replica.ejected", {**about, "reason": "refused"}) in bench.events
+        assert bench.health.components[f"files/{ONE}"]["status"] == "unhealthy"
+        assert bench.health.status == "degraded"  # one of two still serves
+        bench.events.clear()
+        bench.round(one="", two="")
+        assert bench.take_verdicts() == []
+        bench.round(one="", two="")
+        assert bench.take_verdicts() == [ReplicaRestored("files", ONE)]
+        assert ("mcp.replica.restored", {**about, "reason": ""}) in bench.events
+        assert bench.health.status == "healthy"
+
+    on_loop(test)
+
+
+def test_without_any_replica_the_whole_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            bench.round(one="refused", two="refused")
+        assert bench.health.status == "unhealthy"
+        assert bench.health.components["backends"]["reason"] == "no replica of any backend answers"
+        assert "mcp.health.failed" in bench.topics()
+        for _ in range(2):
+            bench.round(one="", two="refused")
+        assert bench.health.status == "degraded"
+        assert "mcp.health.improving" in bench.topics()
+
+    on_loop(test)
+
+
+def test_a_new_monitor_takes_back_ejections_of_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not know who was ejected: the first good answer of a replica tells the router, and other cells, that it is up."""
+
+    def test() -> None:
+        for cells, events in ((1, []), (2, ["mcp.replica.restored"])):
+            bench = Bench(monkeypatch, cells=cells)
+            bench.round(one="", two="refused")
+            assert bench.take_verdicts() == [ReplicaRestored("files", ONE)]
+            assert [topic for topic, _ in bench.events if topic.startswith("mcp.replica")] == events
+            bench.events.clear()
+            bench.round(one="", two="refused")
+            assert bench.take_verdicts() == []
+            bench.round(one="", two="refused")
+            bench.take_verdicts()
+            # One that was down from the start comes up by the usual rule.
+            bench.round(one="", two="")
+            assert bench.take_verdicts() == []
+            bench.round(one="", two="")
+            assert bench.take_verdicts() == [ReplicaRestored("files", TWO)]
+
+    on_loop(test)
+
+
+def test_a_cell_that_does_not_probe_follows_the_events_of_the_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, probes_replicas=False)
+        assert [each.pattern for each in bench.first_mail["event-bus"] if isinstance(each, Subscribe)] == ["mcp.replica.*"]
+        bench.stage.advance(0.1)
+        assert bench.peers["connection-pool"].of(ProbeReplicas) == []
+        assert bench.health.components[f"files/{ONE}"] == {"status": "healthy"}
+        payload = {"backend": "files", "replica": ONE, "reason": "refused"}
+        bench.stage.tell(bench.monitor, EventPublished(event_id=1, topic="mcp.replica.ejected", payload=payload, timestamp_ms=0))
+        assert bench.health.components[f"files/{ONE}"] == {"status": "unhealthy", "reason": "refused"}
+        assert bench.health.status == "degraded"
+        bench.stage.tell(bench.monitor, EventPublished(event_id=2, topic="mcp.replica.restored", payload=payload, timestamp_ms=0))
+        assert bench.health.status == "healthy"
+        assert bench.peers["router"].of(ReplicaEjected) == []  # the router follows the same events
+
+    on_loop(test)
+
+
+def test_a_removed_replica_is_forgotten_and_a_new_one_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            bench.round(one="", two="refused")
+        assert bench.health.status == "degraded"
+        backend = bench.settings.backends[0]
+        bench.stage.tell(bench.monitor, Topology(backends=(attrs.evolve(backend, replicas=(ONE,)),), routes=()))
+        assert f"files/{TWO}" not in bench.health.components
+        assert bench.health.status == "healthy"
+        bench.probed(TWO, "refused")  # a probe that was under way
+        assert f"files/{TWO}" not in bench.health.components
+        bench.stage.tell(bench.monitor, Topology(backends=(backend,), routes=()))
+        bench.take_verdicts()
+        for _ in range(2):
+            bench.round(one="", two="refused")
+        assert bench.take_verdicts() == []
+
+    on_loop(test)

@@ -1,0 +1,150 @@
+"""The GET stream of a session. Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server"."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_gateway.actors.messages import CallKind
+from mcp_gateway.actors.session_stream import SessionStream
+from mcp_gateway.transports.downstream.edge_port import ExchangeKind
+from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.session import UpstreamSession
+from tests.doubles.recording_desk import ALONE, FILES, MAIL, Scene, session_at
+
+CHANGED = Notification("notifications/tools/list_changed", b"")
+
+
+def streaming(*namings, last_event_id: str | None = None, endpoint: str = "") -> Scene:
+    namings = namings or (FILES, MAIL)
+    backends = [endpoint] if endpoint else [naming.backend for naming in namings]
+    return Scene(
+        SessionStream,
+        *namings,
+        session=session_at(*backends),
+        kind=ExchangeKind.STREAM,
+        deadline_s=float("inf"),
+        last_event_id=last_event_id,
+        endpoint=endpoint,
+    )
+
+
+def test_the_stream_begins_at_once_and_listens_to_every_backend():
+    scene = streaming()
+    assert scene.sink.begun == 1
+    assert [(call.backend, call.kind, call.message, call.deadline_s) for call in scene.desk.sent] == [
+        ("files", CallKind.STREAM, None, float("inf")),
+        ("mail", CallKind.STREAM, None, float("inf")),
+    ]
+
+
+def test_what_servers_say_arrives_with_ids_that_name_them():
+    scene = streaming()
+    scene.event(scene.call_to("mail"), CHANGED, "m1")
+    scene.event(scene.call_to("files"), None, "f1")
+    scene.event(scene.call_to("files"), Request(b"5", "roots/list", b""))
+    (changed, changed_id), (primed, primed_id), (asked, asked_id) = scene.sink.events
+    assert (changed["method"], changed_id) == (CHANGED.method, "mail:m1")
+    assert (primed, primed_id) == (None, "files:f1")
+    assert (asked["id"], asked_id) == ("files:5", None)
+
+
+def test_a_single_backend_keeps_its_own_ids():
+    scene = streaming(ALONE)
+    scene.event(scene.last, Request(b"5", "roots/list", b""), "f1")
+    assert scene.sink.events == [({"jsonrpc": "2.0", "id": 5, "method": "roots/list"}, "f1")]
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "resumed"),
+    [
+        (None, {"files": None, "mail": None}),
+        ("mail:a:b", {"files": None, "mail": "a:b"}),
+        ("gone:1", {"files": None, "mail": None}),
+        ("", {"files": None, "mail": None}),
+    ],
+)
+def test_a_broken_stream_resumes_at_the_backend_whose_event_came_last(last_event_id, resumed):
+    scene = streaming(last_event_id=last_event_id)
+    assert {call.backend: call.last_event_id for call in scene.desk.sent} == resumed
+
+
+@pytest.mark.parametrize(("namings", "endpoint"), [((ALONE,), ""), ((FILES, MAIL), "files")])
+def test_a_single_backend_resumes_at_its_own_id(namings, endpoint):
+    scene = streaming(*namings, last_event_id="mail:7", endpoint=endpoint)
+    assert [call.last_event_id for call in scene.desk.sent] == ["mail:7"]
+
+
+@pytest.mark.parametrize("way", ["ended", "failed", "session lost"])
+def test_a_stream_that_a_server_ends_is_opened_again_after_a_pause_at_its_own_last_event(way):
+    scene = streaming()
+    scene.event(scene.call_to("files"), CHANGED, "f1")
+    scene.event(scene.call_to("mail"), CHANGED, "m1")
+    scene.event(scene.call_to("mail"), CHANGED)
+    if way == "ended":
+        scene.answer(scene.call_to("mail"), has_response=False)
+    else:
+        scene.fail(scene.call_to("mail"), was_sent=True, is_session_lost=way == "session lost")
+    assert [call.backend for call in scene.open] == ["files"]
+    assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
+    scene.conversation.retry("mail")
+    assert scene.call_to("mail").last_event_id == "m1"
+    assert not scene.sink.is_over
+    assert scene.sink.begun == 1
+
+
+def test_a_server_that_offers_no_stream_is_not_asked_again():
+    """405: "the server does not offer an SSE stream at this endpoint"."""
+    scene = streaming()
+    for backend in ("files", "mail"):
+        scene.fail(scene.call_to(backend), "unknown_method", was_sent=True)
+    assert scene.desk.retries == []
+    assert not scene.sink.is_over
+    scene.conversation.client_gone()
+    scene.assert_over(client_is_there=False)
+
+
+def test_a_stream_that_is_opened_again_is_that_of_the_repaired_session():
+    scene = streaming()
+    assert scene.exchange.session is not None
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#1", "new", "2025-06-18"))
+    scene.conversation.retry("mail")
+    session = scene.call_to("mail").session
+    assert session is not None
+    assert session.upstream("mail") == UpstreamSession("mail", "mail#1", "new", "2025-06-18")
+
+
+def test_the_stream_of_an_ended_session_ends():
+    scene = streaming()
+    scene.desk.ended.append("key")
+    scene.answer(scene.call_to("mail"), has_response=False)
+    scene.conversation.retry("mail")
+    assert scene.desk.cancelled == [1]
+    scene.assert_over()
+
+
+def test_credit_goes_back_to_the_server_whose_event_was_taken():
+    scene = streaming()
+    files, mail = scene.call_to("files"), scene.call_to("mail")
+    for call in (files, mail, mail, files):
+        scene.event(call, CHANGED)
+    scene.conversation.flushed(1)
+    assert scene.desk.grants == [("upstream of files", files.call_id, 1)]
+    scene.conversation.flushed(3)
+    assert sorted(scene.desk.grants[1:]) == [("upstream of files", files.call_id, 1), ("upstream of mail", mail.call_id, 2)]
+
+
+@pytest.mark.parametrize("way", ["client_gone", "end"])
+def test_an_end_cancels_what_is_open(way):
+    scene = streaming()
+    getattr(scene.conversation, way)()
+    assert scene.desk.cancelled == [1, 2]
+    scene.assert_over(client_is_there=way != "client_gone")
+
+
+def test_a_pause_that_ends_after_the_client_has_gone_opens_nothing():
+    scene = streaming()
+    scene.answer(scene.call_to("mail"), has_response=False)
+    scene.conversation.client_gone()
+    scene.conversation.retry("mail")
+    scene.assert_over(client_is_there=False)

@@ -1,0 +1,276 @@
+"""Settings: defaults are those of the contract, and no class can hold a value that its rule refuses."""
+
+import pickle
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mcp_gateway.config.setting_rules import InvalidSetting
+from mcp_gateway.config.settings import (
+    ActorSystemSettings,
+    BackendSettings,
+    GatewaySettings,
+    HttpSseSettings,
+    LimitsSettings,
+    RouteSettings,
+    Settings,
+    StreamableHttpSettings,
+    WebSocketSettings,
+)
+
+CONTRACT = {
+    GatewaySettings: {
+        "host": "127.0.0.1",
+        "port": 4000,
+        "cells": 1,
+        "pool_size": 50,
+        "max_overflow": 10,
+        "checkout_timeout": 5.0,
+        "hash_ring_size": 1024,
+        "health_check_interval": 5.0,
+        "request_timeout": 60.0,
+        "drain_timeout": 10.0,
+        "max_message_bytes": 4_194_304,
+        "state_dir": "~/.local/state/mcp-gateway",
+        "allowed_origins": (),
+    },
+    ActorSystemSettings: {"base": "multiprocTCPBase", "admin_port": 1900, "bind": "127.0.0.1"},
+    HttpSseSettings: {"max_connections": 1000, "heartbeat_interval": 30.0, "buffer_size": 100, "retention_events": 10_000},
+    StreamableHttpSettings: {"max_connections": 1000, "session_idle_timeout": 1800.0, "max_sessions": 10_000},
+    WebSocketSettings: {"max_connections": 1000, "ping_interval": 30.0, "pong_timeout": 10.0, "compression": True},
+    LimitsSettings: {"requests_per_second": 0.0, "burst": 0, "key": "user|session|ip"},
+}
+
+
+@pytest.mark.parametrize("settings_class", CONTRACT)
+def test_defaults_and_keys_are_those_of_the_contract(settings_class):
+    assert attrs.asdict(settings_class()) == CONTRACT[settings_class]
+
+
+def test_backend_and_route_defaults_are_those_of_the_contract():
+    backend = attrs.asdict(BackendSettings(name="files", replicas=("http://127.0.0.1:3001/mcp",)))
+    assert backend == {
+        "name": "files",
+        "prefix": "files__",
+        "replicas": ("http://127.0.0.1:3001/mcp",),
+        "command": (),
+        "env": {},
+        "cwd": ".",
+        "instances": 1,
+        "builtin": None,
+        "protocol": "auto",
+        "headers": {},
+        "request_timeout": 60.0,
+        "pool_size": 50,
+    }
+    assert attrs.asdict(RouteSettings(pattern="tools/call/files__*", backend="files")) == {
+        "pattern": "tools/call/files__*",
+        "backend": "files",
+        "hash_on": "user|session|ip",
+        "failure_threshold": 5,
+        "reset_timeout": 30.0,
+        "transports": ("streamable_http", "http_sse", "websocket"),
+    }
+
+
+def test_serving_without_arguments_means_the_demo_server_under_its_own_names():
+    (backend,) = Settings.demo().backends
+    assert (backend.name, backend.prefix, backend.builtin) == ("demo", "", "demo")
+
+
+REFUSED = [
+    (GatewaySettings, {"host": ""}),
+    (GatewaySettings, {"host": "a b"}),
+    (GatewaySettings, {"port": -1}),
+    (GatewaySettings, {"port": 65_536}),
+    (GatewaySettings, {"port": True}),
+    (GatewaySettings, {"port": "4000"}),
+    (GatewaySettings, {"port": 4000.0}),
+    (GatewaySettings, {"cells": 0}),
+    (GatewaySettings, {"cells": "many"}),
+    (GatewaySettings, {"pool_size": 0}),
+    (GatewaySettings, {"max_overflow": -1}),
+    (GatewaySettings, {"checkout_timeout": -0.1}),
+    (GatewaySettings, {"request_timeout": 0}),
+    (GatewaySettings, {"request_timeout": float("nan")}),
+    (GatewaySettings, {"request_timeout": float("inf")}),
+    (GatewaySettings, {"request_timeout": 10**400}),
+    (GatewaySettings, {"health_check_interval": 0}),
+    (GatewaySettings, {"health_check_interval": 1e-9}),
+    (GatewaySettings, {"state_dir": "a\x00b"}),
+    (GatewaySettings, {"allowed_origins": "https://a.example"}),
+    (GatewaySettings, {"allowed_origins": ["https://a.example/path"]}),
+    (GatewaySettings, {"allowed_origins": ["*"]}),
+    (ActorSystemSettings, {"base": "multiprocQueueBase"}),
+    (ActorSystemSettings, {"admin_port": 70_000}),
+    (HttpSseSettings, {"buffer_size": 0}),
+    (StreamableHttpSettings, {"max_sessions": 0}),
+    (WebSocketSettings, {"compression": 1}),
+    (WebSocketSettings, {"ping_interval": 5.0, "pong_timeout": 6.0}),
+    (LimitsSettings, {"requests_per_second": -1}),
+    (LimitsSettings, {"key": ""}),
+    (LimitsSettings, {"key": "user||ip"}),
+    (LimitsSettings, {"key": "user|user"}),
+    (LimitsSettings, {"key": "argument:path"}),
+    (BackendSettings, {"name": "1files", "builtin": "demo"}),
+    (BackendSettings, {"name": "a" * 65, "builtin": "demo"}),
+    (BackendSettings, {"name": "a b", "builtin": "demo"}),
+    (BackendSettings, {"name": "a"}),
+    (BackendSettings, {"name": "a", "builtin": "other"}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "prefix": "a*"}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "command": ["x"]}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "env": {"A": "b"}}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "instances": 2}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "protocol": "2025-01-01"}),
+    (BackendSettings, {"name": "a", "command": ["x"], "headers": {"A": "b"}}),
+    (BackendSettings, {"name": "a", "command": ["x"], "env": {"A=B": "c"}}),
+    (BackendSettings, {"name": "a", "command": [""]}),
+    (BackendSettings, {"name": "a", "command": ["x", "\x00"]}),
+    (BackendSettings, {"name": "a", "command": ["x", "\ud800"]}),
+    (BackendSettings, {"name": "a", "replicas": ["http://h/"], "headers": {"A": "b\r\nC: d"}}),
+    (BackendSettings, {"name": "a", "replicas": ["http://h/"], "headers": {"A b": "c"}}),
+    (BackendSettings, {"name": "a", "replicas": ["http://h/"], "headers": {"Content-Length": "3"}}),
+    (BackendSettings, {"name": "a", "replicas": ["http://h/"], "headers": {"X-A": "1", "x-a": "2"}}),
+    (BackendSettings, {"name": "a", "replicas": ["http://h/", "http://h/"]}),
+    (RouteSettings, {"pattern": "", "backend": "a"}),
+    (RouteSettings, {"pattern": "a", "backend": ""}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "hash_on": "cookie"}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "hash_on": "header:"}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "failure_threshold": 0}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "transports": []}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "transports": ["grpc"]}),
+]
+
+
+@pytest.mark.parametrize(("settings_class", "values"), REFUSED, ids=lambda part: str(part)[:60] if isinstance(part, dict) else "")
+def test_values_outside_their_rule_are_refused(settings_class, values):
+    with pytest.raises(InvalidSetting) as refusal:
+        settings_class(**values)
+    assert "allowed:" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:3001/mcp",
+        "https://mcp.example.com",
+        "sse+http://localhost:80/sse",
+        "sse+https://h/sse?x=1",
+        "ws://h:65535/",
+        "wss://[::1]:1/mcp",
+        "https://user:pass@h/mcp",
+        "http://h?x",
+    ],
+)
+def test_replica_urls_of_every_kind_are_taken(url):
+    assert BackendSettings(name="a", replicas=[url]).replicas == (url,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:3001",
+        "ftp://h/",
+        "http://",
+        "http:///mcp",
+        "http://h:65536/",
+        "http://h:/",
+        "http://h h/",
+        "http://h/#x",
+        "sse+ws://h/",
+    ],
+)
+def test_what_is_no_replica_url_is_refused(url):
+    with pytest.raises(InvalidSetting):
+        BackendSettings(name="a", replicas=[url])
+
+
+def test_whole_seconds_are_taken_as_float():
+    assert type(GatewaySettings(request_timeout=5).request_timeout) is float
+
+
+def test_origins_are_spelled_as_browsers_send_them():
+    origins = ["https://App.Example.com:443", "http://a:80", "http://a:443", "vscode-webview://x", "https://app.example.com"]
+    expected = ("https://app.example.com", "http://a", "http://a:443", "vscode-webview://x")
+    assert GatewaySettings(allowed_origins=origins).allowed_origins == expected
+
+
+def test_key_sources_are_read_in_order_of_preference():
+    route = RouteSettings(pattern="*", backend="a", hash_on="header:X-Tenant | argument:path|user")
+    assert route.hash_sources == ("header:X-Tenant", "argument:path", "user")
+    assert LimitsSettings(key="header:X-Api-Key|ip").key_sources == ("header:X-Api-Key", "ip")
+
+
+def test_state_dir_is_below_the_home_directory_or_nowhere(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert GatewaySettings().state_path == Path("/home/someone/.local/state/mcp-gateway")
+    assert GatewaySettings(state_dir="").state_path is None
+
+
+def test_auto_cells_is_one_per_usable_core():
+    assert GatewaySettings(cells="auto").cell_count >= 1
+    assert GatewaySettings(cells=3).cell_count == 3
+
+
+def backends(*prefixes):
+    return tuple(BackendSettings(name=f"b{index}", prefix=prefix, builtin="demo") for index, prefix in enumerate(prefixes))
+
+
+@pytest.mark.parametrize("prefixes", [("a__", "a__"), ("a__", "a__b__"), ("ab", "a"), ("", "a__"), ("x", "a", "y", "ab")])
+def test_prefixes_that_could_mean_two_backends_are_refused(prefixes):
+    with pytest.raises(InvalidSetting, match="prefix"):
+        Settings(backends=backends(*prefixes))
+
+
+@pytest.mark.parametrize("prefixes", [(), ("",), ("a__", "b__"), ("a_", "ab"), ("x", "a", "y")])
+def test_prefixes_that_tell_backends_apart_are_taken(prefixes):
+    assert len(Settings(backends=backends(*prefixes)).backends) == len(prefixes)
+
+
+def test_names_of_backends_are_unique():
+    twin = BackendSettings(name="b0", prefix="other__", builtin="demo")
+    with pytest.raises(InvalidSetting, match=r"backends\[1\].name: found 'b0'"):
+        Settings(backends=(*backends("a__"), twin))
+
+
+def test_a_route_needs_a_backend_that_exists():
+    with pytest.raises(InvalidSetting, match=r"routes\[0\].backend: found 'files'.* demo"):
+        Settings(backends=Settings.demo().backends, routes=(RouteSettings(pattern="*", backend="files"),))
+
+
+def test_a_route_that_nothing_can_reach_is_refused():
+    route = RouteSettings(pattern="tools/*", backend="demo", transports=["websocket", "http_sse"])
+    later = RouteSettings(pattern="tools/*", backend="demo", transports=["websocket"])
+    with pytest.raises(InvalidSetting, match=r"routes\[1\].pattern"):
+        Settings(backends=Settings.demo().backends, routes=(route, later))
+    Settings(backends=Settings.demo().backends, routes=(later, route))
+
+
+def test_clients_and_actors_never_share_a_port():
+    gateway, actor_system = GatewaySettings(port=1900), ActorSystemSettings()
+    with pytest.raises(InvalidSetting, match="admin_port"):
+        Settings(gateway=gateway, actor_system=actor_system)
+    Settings(gateway=gateway, actor_system=attrs.evolve(actor_system, base="simpleSystemBase"))
+    Settings(gateway=GatewaySettings(port=0), actor_system=ActorSystemSettings(admin_port=0))
+
+
+def test_no_secret_shows_in_the_text_of_settings():
+    remote = BackendSettings(name="a", replicas=["https://joe:hunter2@h/mcp?token=hunter2"], headers={"Authorization": "hunter2"})
+    local = BackendSettings(name="b", command=["server", "--key=hunter2"], env={"KEY": "hunter2"})
+    assert "hunter2" not in repr(Settings(backends=(remote, local)))
+
+
+def test_settings_survive_the_way_to_another_process():
+    remote = BackendSettings(name="a", replicas=["https://h/mcp"], headers={"Authorization": "x"})
+    settings = Settings(backends=(remote,), routes=(RouteSettings(pattern="*", backend="a"),))
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert hash(settings) == hash(pickle.loads(pickle.dumps(settings)))
+
+
+@pytest.mark.parametrize(("one", "other"), [("a_b", "a-b"), ("Files", "files"), ("A_b", "a-B")])
+def test_names_that_would_be_one_scheme_are_refused(one: str, other: str):
+    """A merged server shows `a_b`'s resources under the scheme `a-b+`: case and "_" do not survive in a scheme."""
+    with pytest.raises(InvalidSetting, match="differs from backends"):
+        Settings(backends=(BackendSettings(name=one, builtin="demo"), BackendSettings(name=other, builtin="demo")))

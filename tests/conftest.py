@@ -1,0 +1,39 @@
+"""What tests of the whole gateway share: the gateway itself, and real servers of both eras."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.doubles.sdk_server import SdkServer, start_sdk_server
+from tests.end_to_end.running_gateway import RunningGateway, start_gateway
+
+StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
+
+
+@pytest.fixture(scope="session", name="start_gateway")
+def start_gateway_fixture(tmp_path_factory: pytest.TempPathFactory) -> StartGateway:
+    """`start_gateway(form, backends, ...)` in a directory of its own, see `running_gateway.start_gateway`."""
+
+    @functools.wraps(start_gateway)
+    def start(*arguments: object, **options: object) -> AbstractContextManager[RunningGateway]:
+        return start_gateway(tmp_path_factory.mktemp("gateway"), *arguments, **options)  # type: ignore[arg-type]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def legacy_server() -> Iterator[SdkServer]:
+    """A server that knows only revisions with a handshake; tests that share it tell their traces apart by tags."""
+    with start_sdk_server(name="legacy", era="legacy", page_size=5) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def modern_server() -> Iterator[SdkServer]:
+    """A server that knows only 2026-07-28."""
+    with start_sdk_server(name="modern", era="modern", page_size=5) as server:
+        yield server

@@ -1,0 +1,298 @@
+"""A desk and a sink that record what a conversation does with them, and refuse what their contracts forbid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from mcp_gateway.actors.conversation import Conversation
+from mcp_gateway.actors.messages import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.transports.downstream.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.naming import Naming
+from mcp_gateway.transports.protocol.refusals import Refused
+from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
+
+LEGACY, MODERN = "2025-06-18", "2026-07-28"
+FILES, MAIL = Naming("files", "files__"), Naming("mail", "mail__")
+ALONE = Naming("files", "")
+INITIALIZE = b'{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c","version":"1"}}'
+
+
+def session_at(*backends: str, replica: str = "#0", revision: str = LEGACY) -> SessionState:
+    upstreams = tuple(UpstreamSession(backend, backend + replica, f"{backend}-session", revision) for backend in backends)
+    return SessionState("key", "", revision, "", INITIALIZE, upstreams)
+
+
+def request(method: str, request_id: Any = 7, **params: Any) -> Request:
+    return Request(encoded(request_id), method, encoded(params) if params else b"")
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+@attrs.frozen
+class SentCall:
+    """One call as the desk got it."""
+
+    call_id: int
+    message: Message | None
+    kind: CallKind
+    backend: str
+    session: SessionState | None
+    opens_session: bool
+    excluded: frozenset[str]
+    deadline_s: float | None
+    last_event_id: str | None
+
+    @property
+    def params(self) -> Any:
+        assert isinstance(self.message, Request | Notification)
+        return json.loads(self.message.params or b"{}")
+
+    @property
+    def method(self) -> str:
+        assert isinstance(self.message, Request | Notification)
+        return self.message.method
+
+
+class RecordingDesk:
+    """Implements `Desk`. open_calls: {call_id: call} of those with no outcome yet."""
+
+    def __init__(self, *namings: Naming) -> None:
+        self.server_info = {"name": "mcp-gateway", "version": "1"}
+        self._namings = namings
+        self.sent: list[SentCall] = []
+        self.open_calls: dict[int, SentCall] = {}
+        self.cancelled: list[int] = []
+        self.grants: list[tuple[Any, int, int]] = []
+        self.finished = 0
+        self.retries: list[tuple[float, str]] = []
+        self.issued: list[SessionState] = []
+        self.ended: list[str] = []
+        self.renewed: list[UpstreamSession] = []
+        self._newest: dict[str, SessionState] = {}
+
+    def namings(self, endpoint: str) -> tuple[Naming, ...]:
+        if endpoint:
+            return tuple(Naming(each.backend, "") for each in self._namings if each.backend == endpoint)
+        return self._namings
+
+    def call(
+        self,
+        exchange: Exchange,
+        message: Message | None,
+        *,
+        kind: CallKind,
+        backend: str = "",
+        session: SessionState | None = None,
+        opens_session: bool = False,
+        excluded: frozenset[str] = frozenset(),
+        deadline_s: float | None = None,
+        last_event_id: str | None = None,
+    ) -> int:
+        assert not self.finished, "a call after the exchange was over"
+        call_id = len(self.sent) + 1
+        call = SentCall(call_id, message, kind, backend, session, opens_session, excluded, deadline_s, last_event_id)
+        self.sent.append(call)
+        self.open_calls[call_id] = call
+        return call_id
+
+    def cancel(self, call_id: int) -> None:
+        del self.open_calls[call_id]
+        self.cancelled.append(call_id)
+
+    def grant(self, upstream: Any, call_id: int, event_count: int) -> None:
+        self.grants.append((upstream, call_id, event_count))
+
+    def conclude(self, exchange: Exchange) -> None:
+        assert not self.finished, "the exchange was over already"
+        self.finished += 1
+
+    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
+        self.retries.append((delay_s, backend))
+
+    def fan_out_deadline_s(self, exchange: Exchange) -> float:
+        return min(exchange.deadline_s, 5.0)
+
+    def use_session(self, state: SessionState) -> SessionState:
+        return self._newest.get(state.key, state)
+
+    def is_session_ended(self, state: SessionState) -> bool:
+        return state.key in self.ended
+
+    def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
+        self.renewed.append(upstream)
+        others = tuple(each for each in state.upstreams if each.backend != upstream.backend)
+        newest = SessionState(state.key, state.endpoint, state.revision, state.hash_key, state.initialize, (*others, upstream))
+        self._newest[state.key] = newest
+        return newest
+
+    def end_session(self, state: SessionState) -> None:
+        self.ended.append(state.key)
+
+    def issue_session(self, state: SessionState) -> str:
+        self.issued.append(state)
+        return "sealed"
+
+
+class RecordingSink:
+    """Implements `AnswerSink`; fails on a second answer, an event outside of a stream, or anything after the end."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.headers: dict[str, str] = {}
+        self.refused: Refused | None = None
+        self.events: list[tuple[Any, str | None]] = []
+        self.begun = 0
+        self.is_over = False
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        assert not self.begun, "a whole answer within a stream"
+        self._end()
+        self.status, self.body, self.headers = status, body, dict(headers)
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        self._end()
+        self.refused = refused
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        assert not self.begun, "a stream that began twice"
+        assert not self.is_over
+        self.begun += 1
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        assert self.begun, "an event before the stream began"
+        assert not self.is_over
+        self.events.append((json.loads(data) if data else None, event_id))
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        assert self.begun, "the end of a stream that never began"
+        self._end()
+
+    def _end(self) -> None:
+        assert not self.is_over, "a second answer"
+        self.is_over = True
+
+    @property
+    def result(self) -> Any:
+        assert self.refused is None, self.refused
+        return json.loads(self.body)["result"]
+
+
+class Scene:
+    """One conversation between a recording desk and a recording sink; plays the outcomes of its calls."""
+
+    def __init__(
+        self,
+        make: Callable[..., Conversation],
+        *namings: Naming,
+        message: Message | None = None,
+        session: SessionState | None = None,
+        revision: str = LEGACY,
+        endpoint: str = "",
+        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        takes_events: bool = True,
+        deadline_s: float = 60.0,
+        last_event_id: str | None = None,
+        arguments: tuple[Any, ...] = (),
+    ) -> None:
+        self.desk = RecordingDesk(*namings)
+        self.sink = RecordingSink()
+        self.exchange = Exchange(
+            exchange_id=1,
+            transport="streamable_http",
+            revision=revision,
+            endpoint=endpoint,
+            kind=kind,
+            message=message,
+            session=session,
+            hash_keys={"session": "key", "user": "ada"},
+            deadline_s=deadline_s,
+            takes_events=takes_events,
+            last_event_id=last_event_id,
+        )
+        self.conversation = make(self.exchange, self.sink, self.desk, *arguments)
+        self.conversation.start()
+
+    @property
+    def open(self) -> list[SentCall]:
+        return list(self.desk.open_calls.values())
+
+    @property
+    def last(self) -> SentCall:
+        return self.desk.sent[-1]
+
+    def call_to(self, backend: str) -> SentCall:
+        """The open call to this backend."""
+        (call,) = [call for call in self.open if call.backend == backend]
+        return call
+
+    def answer(
+        self,
+        call: SentCall,
+        result: Any = None,
+        *,
+        raw: bytes = b"",
+        error: Any = None,
+        status: int = 200,
+        backend: str = "",
+        replica: str = "",
+        session_id: str | None = None,
+        has_response: bool = True,
+    ) -> None:
+        """The server answers. raw: a result as JSON; has_response: False for an acknowledgment, or a stream that ended."""
+        self.desk.open_calls.pop(call.call_id)
+        response = None
+        if has_response:
+            request_id = call.message.id if isinstance(call.message, Request) else b"null"
+            body = raw or (b"" if error is not None else encoded(result if result is not None else {}))
+            response = Response(request_id, body, encoded(error) if error is not None else b"")
+        name = backend or call.backend or "files"
+        self.conversation.answered(
+            CallAnswered(
+                call_id=call.call_id,
+                backend=name,
+                replica=replica or f"{name}#0",
+                status=status,
+                response=response,
+                upstream_session_id=session_id,
+                upstream_s=0.5,
+            )
+        )
+
+    def fail(self, call: SentCall, reason: str = "upstream_failed", *, backend: str = "", **rest: Any) -> None:
+        self.desk.open_calls.pop(call.call_id)
+        rest = {"replica": "", "was_sent": False, **rest}
+        name = backend or call.backend or "files"
+        self.conversation.failed(CallFailed(call_id=call.call_id, reason=reason, text="why", backend=name, **rest))
+
+    def event(self, call: SentCall, message: Message | None, event_id: str | None = None, *, backend: str = "") -> None:
+        name = backend or call.backend or "files"
+        self.conversation.event(CallEvent(call.call_id, name, message, event_id, f"upstream of {name}"))
+
+    def assert_over(self, *, client_is_there: bool = True) -> None:
+        """The exchange has ended once, with one answer, and nothing is left of it; whatever still comes changes nothing."""
+        assert self.desk.finished == 1
+        assert not self.desk.open_calls
+        assert self.sink.is_over == client_is_there
+        before = (len(self.desk.sent), len(self.desk.retries), len(self.sink.events))
+        for call in self.desk.sent[-3:]:
+            self.desk.open_calls[call.call_id] = call
+            self.answer(call, {"late": True})
+            self.desk.open_calls[call.call_id] = call
+            self.fail(call, replica="files#9")
+            self.event(call, Notification("notifications/late", b""))
+        self.conversation.retry("files")
+        if client_is_there:
+            self.conversation.end()
+            self.conversation.expired()
+        self.conversation.client_gone()
+        self.conversation.flushed(100)
+        assert before == (len(self.desk.sent), len(self.desk.retries), len(self.sink.events))
+        assert self.desk.finished == 1

@@ -1,0 +1,100 @@
+"""A whole cell on the test's own event loop, with the node around it replaced by a log in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp_gateway.actors.cell import Cell, make_cell
+from mcp_gateway.actors.topic_log import Event, TopicLog
+from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.config.settings import Settings
+
+from .gateway_process import free_port
+
+DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
+
+
+class RecordingLink:
+    """Stands in for the node: orders events, hands them back to the cell in the next turn of the loop, keeps what it was told.
+
+    events: every event so far. stops: the reasons of `request_stop`.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.stops: list[str] = []
+        self.cell: Cell | None = None
+        self._log = TopicLog(10_000)
+
+    def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
+        event = self._log.append(topic, payload, timestamp_ms)
+        self.events.append(event)
+        asyncio.get_running_loop().call_soon(self._deliver, event)
+
+    def _deliver(self, event: Event) -> None:
+        if self.cell is not None:
+            self.cell.deliver_events([event])
+
+    def request_stop(self, reason: str) -> None:
+        self.stops.append(reason)
+
+    def topics(self) -> list[str]:
+        return [event.topic for event in self.events]
+
+
+class RunningCell:
+    """What a test sees of the cell. url: without a path."""
+
+    def __init__(self, cell: Cell, link: RecordingLink, settings: Settings) -> None:
+        self.cell = cell
+        self.link = link
+        self.settings = settings
+        self.url = f"http://127.0.0.1:{settings.gateway.port}"
+
+    async def command(self, name: str, child: str) -> None:
+        answer = await self.cell.command(name, {"child": child})
+        assert answer.get("ok"), answer
+
+    async def rows(self) -> dict[str, dict[str, Any]]:
+        """{name: row} of the supervision tree."""
+        found: dict[str, dict[str, Any]] = {}
+        rows = list((await self.cell.status())["tree"])
+        while rows:
+            row = rows.pop()
+            found[row["name"]] = row
+            rows += row["children"]
+        return found
+
+    def actor_count(self) -> int:
+        """Actors that Thespian knows of, dead ones that nobody has forgotten included."""
+        return len(self.cell._system._base.actorRegistry)
+
+
+def cell_settings(
+    backends: Sequence[Mapping[str, Any]] = (DEMO,), routes: Sequence[Mapping[str, Any]] = (), **tables: Mapping[str, Any]
+) -> Settings:
+    """Settings with a free port and no state directory; tables: of the configuration file, by name."""
+    gateway = {"port": free_port(), "state_dir": "", "health_check_interval": 0.2, **tables.pop("gateway", {})}
+    lists = {"backends": [dict(each) for each in backends], "routes": [dict(each) for each in routes]}
+    return settings_from_mapping({**tables, **lists, "gateway": gateway}, "test.toml")
+
+
+@asynccontextmanager
+async def running_cell(settings: Settings) -> AsyncIterator[RunningCell]:
+    """Serve for the length of the `async with` block; afterwards nothing of the cell is left on the loop."""
+    link = RecordingLink()
+    cell = make_cell(settings, 0, "cell/0", link)
+    thresholds = gc.get_threshold()
+    await cell.start()
+    link.cell = cell
+    try:
+        yield RunningCell(cell, link, settings)
+    finally:
+        link.cell = None
+        await cell.stop()
+        gc.unfreeze()  # a cell takes the process for its own, a test does not
+        gc.set_threshold(*thresholds)

@@ -1,0 +1,120 @@
+"""A cell's content without a gateway in it: enough of a web server to see which process answers, drains and gets events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from mcp_gateway.actors.node_messages import CellContent, NodeLink
+from mcp_gateway.actors.topic_log import Event
+from mcp_gateway.config.settings import Settings
+
+
+class StandInCell:
+    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /escalate, /hang (blocks the loop)."""
+
+    def __init__(self, settings: Settings, cell_name: str, link: NodeLink) -> None:
+        self._settings = settings
+        self._name = cell_name
+        self._link = link
+        self._open_count = 0
+        self.events: list[Event] = []
+        self._server: tornado.httpserver.HTTPServer | None = None
+
+    async def start(self) -> None:
+        if os.environ.get("STAND_IN_FAILS") == "start":
+            raise RuntimeError("told to fail")
+        handlers = [
+            (rf"/{name}", _Handler, {"cell": self, "answer": answer})
+            for name, answer in {
+                "pid": self._pid,
+                "slow": self._slow,
+                "publish": self._publish,
+                "events": self._events,
+                "escalate": self._escalate,
+                "hang": self._hang,
+            }.items()
+        ]
+        gateway = self._settings.gateway
+        sockets = tornado.netutil.bind_sockets(gateway.port, gateway.host, reuse_port=True)
+        self._server = tornado.httpserver.HTTPServer(tornado.web.Application(handlers, log_function=lambda _: None))
+        self._server.add_sockets(sockets)
+
+    async def drain(self, deadline_s: float) -> None:
+        assert self._server is not None
+        self._server.stop()
+        until_s = time.monotonic() + deadline_s
+        while self._open_count and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.stop()
+        await self._server.close_all_connections()
+
+    async def status(self) -> dict[str, Any]:
+        router = {"name": f"{self._name}/router", "pid": os.getpid(), "incarnation": 1, "uptime_seconds": 1.0, "restarts": 0}
+        replica = {"address": "builtin:demo", "health": "healthy", "circuit": "closed", "pool": {"idle": 1}, "ring_share": 1.0}
+        return {
+            "tree": [{**router, "children": []}],
+            "backends": [{"name": "demo", "protocol": "auto", "replicas": [replica]}],
+            "sessions": 1,
+            "connections": {"streamable_http": self._open_count},
+        }
+
+    async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("child") != "router":
+            return {"error": f"there is no {arguments.get('child')}"}
+        return {"ok": True, "command": name}
+
+    def deliver_events(self, events: list[Event]) -> None:
+        self.events += events
+
+    # ---- answers
+
+    async def _pid(self, _request: tornado.web.RequestHandler) -> object:
+        return os.getpid()
+
+    async def _slow(self, request: tornado.web.RequestHandler) -> object:
+        await asyncio.sleep(float(request.get_query_argument("seconds")))
+        return os.getpid()
+
+    async def _publish(self, request: tornado.web.RequestHandler) -> object:
+        self._link.publish(request.get_query_argument("topic"), {"by": os.getpid()}, int(time.time() * 1000))
+        return os.getpid()
+
+    async def _events(self, _request: tornado.web.RequestHandler) -> object:
+        return {"pid": os.getpid(), "events": [[event.id, event.topic] for event in self.events]}
+
+    async def _escalate(self, _request: tornado.web.RequestHandler) -> object:
+        self._link.request_stop("told to escalate")
+        return os.getpid()
+
+    async def _hang(self, _request: tornado.web.RequestHandler) -> object:
+        time.sleep(3600)  # noqa: ASYNC251 - a loop that hangs is what is wanted
+        return None
+
+
+class _Handler(tornado.web.RequestHandler):
+    def initialize(self, cell: StandInCell, answer: Any) -> None:
+        self._cell = cell
+        self._answer = answer
+
+    async def get(self) -> None:
+        self._cell._open_count += 1
+        try:
+            self.set_header("Connection", "close")  # the next request may reach another cell
+            self.finish(json.dumps(await self._answer(self)))
+        finally:
+            self._cell._open_count -= 1
+
+
+def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> CellContent:
+    return StandInCell(settings, cell_name, link)

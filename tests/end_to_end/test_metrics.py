@@ -1,0 +1,89 @@
+"""The gateway counts what its clients count, and any cell tells it for the whole node."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.end_to_end.raw_http import MODERN, Answer, ask, ask_modern, open_session, request, tool_call
+from tests.end_to_end.running_gateway import RunningGateway, wait_until
+
+REQUESTS = "mcp_gateway_requests_total"
+OUTCOME_OF_STATUS = {200: "ok", 202: "ok", 504: "upstream_timeout"}
+
+
+@pytest.fixture(params=["embedded", "node", "two cells"])
+def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[RunningGateway]:
+    backends = [
+        {"name": "demo", "builtin": "demo"},
+        {"name": "impatient", "builtin": "demo", "request_timeout": 0.2},
+    ]
+    with start_gateway(request.param, backends) as gateway:
+        yield gateway
+
+
+def test_the_sums_equal_what_the_client_counted(gateway: RunningGateway) -> None:
+    counted: Counter[tuple[str, str]] = Counter()
+
+    def note(method: str, outcome: str, answer: Answer, status: int = 200) -> None:
+        assert answer.status == status, answer
+        counted[method, outcome] += 1
+
+    started_s = time.monotonic()
+    for _ in range(5):
+        session = open_session(gateway.endpoint())
+        counted["initialize", "ok"] += 1
+        counted["notifications/initialized", "ok"] += 1
+        for _ in range(4):
+            note("tools/call", "ok", ask(gateway.endpoint(), tool_call("demo__echo", {"message": "hi"}), session))
+        note("ping", "ok", ask(gateway.endpoint(), request("ping"), session))
+        note("terminate", "ok", ask(gateway.endpoint(), b"", session, verb="DELETE"))
+    for _ in range(30):
+        note("tools/call", "ok", ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})))
+        note("tools/list", "ok", ask_modern(gateway.endpoint(), request("tools/list")))
+    for _ in range(3):
+        slow = tool_call("slow", {"seconds": 5})
+        note("tools/call", "upstream_timeout", ask_modern(gateway.endpoint("impatient"), slow), 504)
+        note("other", "parse_error", ask(gateway.endpoint(), b"{"), 400)
+        note("other", "header_mismatch", ask(gateway.endpoint(), *mismatched()), 400)
+        note("other", "session_not_found", ask(gateway.endpoint(), request("tools/list"), {"Mcp-Session-Id": "x"}), 404)
+    took_s = time.monotonic() - started_s
+
+    for (method, outcome), count in counted.items():
+        assert gateway.metric_sum(REQUESTS, method=method, outcome=outcome, transport="streamable_http") == count, (
+            method,
+            outcome,
+        )
+    assert gateway.metric_sum(REQUESTS) == counted.total()
+    assert gateway.metric_sum("mcp_gateway_request_duration_seconds_count") == counted.total()
+    assert 0 < gateway.metric_sum("mcp_gateway_request_duration_seconds_sum") < took_s
+    called = gateway.metric_sum(REQUESTS, method="tools/call", backend="impatient", outcome="upstream_timeout")
+    assert called == 3
+
+
+def mismatched() -> tuple[dict[str, object], dict[str, str]]:
+    meta = {f"io.modelcontextprotocol/{key}": value for key, value in (("protocolVersion", MODERN), ("clientCapabilities", {}))}
+    return request("tools/list", {"_meta": meta}), {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call"}
+
+
+def test_every_scrape_tells_the_same_for_the_whole_node(gateway: RunningGateway) -> None:
+    """Each scrape is a new connection, so the kernel gives it to one cell or the other."""
+    for _ in range(40):
+        assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+    assert {gateway.metric_sum(REQUESTS, method="tools/call") for _ in range(16)} == {40.0}
+
+
+def test_gauges_tell_of_pools_circuits_rings_health_and_sessions(gateway: RunningGateway) -> None:
+    sessions = [open_session(gateway.endpoint()) for _ in range(3)]
+    wait_until(lambda: gateway.metric_sum("mcp_gateway_sessions", revision="2025-11-25") >= len(sessions), 5, "sessions")
+    names = {name for name, _ in gateway.metrics()}
+    assert {
+        f"mcp_gateway_{name}" for name in ("pool_connections", "ring_members", "health_status", "events_published_total")
+    } <= names
+    assert gateway.metric_sum("mcp_gateway_ring_members", route="demo") == 1
+    wait_until(lambda: gateway.metric_sum("mcp_gateway_health_status", component="router") == 2, 5, "healthy")
+    assert gateway.restart_count() == 0

@@ -1,0 +1,286 @@
+"""What happens when a process of the gateway is killed, stopped or told to end: service comes back, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
+
+from gateway_process import GatewayProcess, is_gone, run_command, wait_until
+
+TWO_CELLS = "[gateway]\ncells = 2\n"
+PROCESSES = {"launcher", "admin", "logger", "node-supervisor", "event-log", "cell/0"}
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path / "state") as running:
+        yield running
+
+
+# ---- kill -9
+
+
+@pytest.mark.parametrize("name", ["cell/0", "node-supervisor", "admin"])
+def test_service_is_back_within_3_s_after_the_death_of(name: str, gateway: GatewayProcess) -> None:
+    before = gateway.rows()
+    old = [process for process in gateway.note_processes() if process.pid != gateway.process.pid]
+    killed_s = time.monotonic()
+    os.kill(before[name]["pid"], signal.SIGKILL)
+    wait_until(lambda: gateway.get("/pid", timeout_s=0.5) != before["cell/0"]["pid"], 3, "another cell answers")
+    assert time.monotonic() - killed_s < 3
+    after = wait_until(lambda: (rows := gateway.rows()).keys() >= PROCESSES and rows, 5, "the tree is complete again")
+    assert after[name]["pid"] != before[name]["pid"]
+    assert after["launcher"]["pid"] == before["launcher"]["pid"]
+    if name == "cell/0":
+        assert (after[name]["restarts"], after["event-log"]["pid"]) == (1, before["event-log"]["pid"])
+    else:
+        assert after["node-supervisor"]["restarts"] == 1
+        assert [process for process in old if not is_gone(process)] == []
+    assert gateway.end() == 0
+    assert gateway.left_over() == []
+
+
+@pytest.mark.parametrize("name", ["event-log", "logger"])
+def test_clients_do_not_notice_the_death_of(name: str, gateway: GatewayProcess) -> None:
+    before = gateway.rows()
+    done = gateway.command("kill", name)
+    assert done.returncode == 0, done.stderr
+    deadline_s = time.monotonic() + 1
+    while time.monotonic() < deadline_s:
+        assert gateway.get("/pid") == before["cell/0"]["pid"]
+    after = wait_until(lambda: (rows := gateway.rows())[name]["pid"] != before[name]["pid"] and rows, 3, f"{name} runs again")
+    unharmed = PROCESSES - {name}
+    assert {each: after[each]["pid"] for each in unharmed} == {each: before[each]["pid"] for each in unharmed}
+    assert gateway.end() == 0
+    assert gateway.left_over() == []
+
+
+def test_nothing_outlives_the_launcher(gateway: GatewayProcess) -> None:
+    os.kill(gateway.pid("cell/0"), signal.SIGSTOP)  # one that cannot leave by itself
+    gateway.end(signal.SIGKILL)
+    wait_until(lambda: gateway.left_over() == [], 3, "every process has ended")
+
+
+def test_a_second_death_of_the_node_supervisor_is_survived_as_well(gateway: GatewayProcess) -> None:
+    for _ in range(2):
+        old_pid = gateway.pid("node-supervisor")
+        gateway.note_processes()
+        os.kill(old_pid, signal.SIGKILL)
+        wait_until(lambda old_pid=old_pid: gateway.pid("node-supervisor") != old_pid, 6, "a new node supervisor answers")
+    assert gateway.rows()["node-supervisor"]["restarts"] == 2
+    assert gateway.end() == 0
+    assert gateway.left_over() == []
+
+
+def test_a_system_that_keeps_dying_is_given_up_with_one_clear_line(gateway: GatewayProcess) -> None:
+    deadline_s = time.monotonic() + 30
+    while gateway.process.poll() is None:
+        assert time.monotonic() < deadline_s
+        for process in gateway.note_processes():
+            if "node-supervisor" in " ".join(process.cmdline() if not is_gone(process) else ()):
+                process.kill()
+        time.sleep(0.05)
+    assert gateway.process.returncode == 1
+    assert "mcp-gateway: the actor system died more than 5 times in 60 s" in gateway.errors
+    assert gateway.left_over() == []
+
+
+def test_events_survive_the_death_of_the_event_log(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", settings=TWO_CELLS) as gateway:
+        # 1. Publish through both cells while the log is killed twice.
+        stop = threading.Event()
+        published: list[str] = []
+
+        def publish() -> None:
+            while not stop.is_set():
+                topic = f"test.n{len(published)}"
+                gateway.get(f"/publish?topic={topic}")
+                published.append(topic)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        try:
+            for _ in range(2):
+                pid = gateway.pid("event-log")
+                os.kill(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: gateway.pid("event-log") != pid, 5, "another event log")
+        finally:
+            stop.set()
+            publisher.join()
+        # 2. Every event has reached every cell once, with the same id there, and no id is missing.
+        assert len(published) > 20
+        seen: dict[int, list[list[object]]] = {}
+
+        def all_arrived() -> bool:
+            answer = gateway.get("/events")
+            seen[answer["pid"]] = answer["events"]
+            return len(seen) == 2 and all(len(events) >= len(published) for events in seen.values())
+
+        wait_until(all_arrived, 5, "all events are in both cells")
+        first, second = seen.values()
+        assert first == second
+        assert sorted(topic for _, topic in first) == sorted(published)
+        assert [event_id for event_id, _ in first] == list(range(1, len(published) + 1))
+
+
+@pytest.mark.parametrize("name", ["cell/0", "event-log", "node-supervisor", "admin", "logger"])
+def test_the_gateway_itself_is_healthy_again_within_3_s_after_the_death_of(name: str, tmp_path: Path) -> None:
+    """As above with the real cell and `mcp-gateway kill`."""
+    with GatewayProcess(tmp_path / "state", cell_factory=None) as gateway:
+        old_pid = gateway.pid(name)
+        assert gateway.command("kill", name).returncode == 0
+        killed_s = time.monotonic()
+        wait_until(lambda: gateway.get("/health", timeout_s=0.5)["status"] == "healthy", 3, "it is healthy")
+        wait_until(lambda: gateway.pid(name) != old_pid, 5, f"{name} runs again")
+        gateway.note_processes()
+        assert gateway.get("/health")["status"] == "healthy"
+        assert time.monotonic() - killed_s < 6
+        assert gateway.end() == 0
+        assert gateway.left_over() == []
+
+
+# ---- stopped and hung
+
+
+def test_a_stopped_cell_is_killed_and_replaced(gateway: GatewayProcess) -> None:
+    old_pid = gateway.pid("cell/0")
+    os.kill(old_pid, signal.SIGSTOP)
+    wait_until(lambda: gateway.get("/pid", timeout_s=0.5) != old_pid, 8, "another cell answers")
+    assert gateway.rows()["cell/0"]["restarts"] == 1
+
+
+def test_a_cell_whose_loop_hangs_is_killed_and_replaced(gateway: GatewayProcess) -> None:
+    old_pid = gateway.pid("cell/0")
+    with pytest.raises(OSError, match="timed out"):
+        gateway.get("/hang", timeout_s=0.5)
+    wait_until(lambda: gateway.get("/pid", timeout_s=0.5) != old_pid, 8, "another cell answers")
+
+
+def test_a_hung_cell_does_not_disturb_the_other(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", settings=TWO_CELLS) as gateway:
+        stopped, other = (gateway.rows()[name]["pid"] for name in ("cell/0", "cell/1"))
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: gateway.rows()["cell/0"]["restarts"] == 1, 8, "the stopped cell is replaced")
+        assert gateway.rows()["cell/1"]["pid"] == other
+        assert gateway.end() == 0
+        assert gateway.left_over() == []
+
+
+def test_a_stopped_node_supervisor_is_replaced_with_all_that_hangs_on_it(gateway: GatewayProcess) -> None:
+    old_pid = gateway.pid("node-supervisor")
+    os.kill(old_pid, signal.SIGSTOP)
+    wait_until(lambda: gateway.pid("node-supervisor") != old_pid, 20, "another node supervisor answers")
+    assert gateway.serves()
+
+
+def test_a_cell_whose_content_escalates_is_restarted(gateway: GatewayProcess) -> None:
+    old_pid = gateway.get("/escalate")
+    wait_until(lambda: gateway.get("/pid", timeout_s=0.5) != old_pid, 3, "another cell answers")
+
+
+def test_an_embedded_cell_that_escalates_is_started_again_and_given_up_when_it_does_so_too_often(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", "--embedded") as gateway:
+        for _ in range(5):
+            gateway.get("/publish?topic=test.one")
+            wait_until(lambda: gateway.get("/events", timeout_s=0.5)["events"], 2, "the event is here")
+            gateway.get("/escalate")
+            wait_until(lambda: gateway.get("/events", timeout_s=0.5)["events"] == [], 3, "a new cell answers")
+        gateway.get("/escalate")
+        assert gateway.process.wait(5) == 1
+        assert gateway.errors.splitlines()[-1].startswith("mcp-gateway: the cell failed more than 5 times in 60 s")
+
+
+# ---- orderly ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_a_signal_drains_and_ends_with_0_and_leaves_nothing(number: signal.Signals, mode: str, tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", *(["--embedded"] if mode == "embedded" else [])) as gateway:
+        answers: list[int] = []
+        client = threading.Thread(target=lambda: answers.append(gateway.get("/slow?seconds=1", timeout_s=5)))
+        client.start()
+        time.sleep(0.3)  # the request must have arrived; nothing tells when
+        assert gateway.end(number) == 0
+        client.join()
+        assert len(answers) == 1
+        assert gateway.left_over() == []
+        assert [each.name for each in gateway.state_dir.iterdir() if each.name.startswith("mcp-gateway-run")] == []
+
+
+def test_a_second_signal_ends_the_drain(gateway: GatewayProcess) -> None:
+    def ask() -> None:
+        with pytest.raises(OSError, match=r"."):
+            gateway.get("/slow?seconds=8", 10)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    time.sleep(0.3)  # as above
+    gateway.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)  # two signals at once are one
+    ended_s = time.monotonic()
+    assert gateway.end(signal.SIGTERM) == 0
+    assert time.monotonic() - ended_s < 2
+    client.join()
+    assert gateway.left_over() == []
+
+
+def test_two_gateways_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "one") as one, GatewayProcess(tmp_path / "two") as two:
+        before = two.rows()
+        os.kill(one.pid("admin"), signal.SIGKILL)
+        wait_until(one.serves, 3, "the first serves again")
+        assert one.end() == 0
+        assert two.serves()
+        names = PROCESSES - {"launcher"}
+        assert {name: two.rows()[name]["pid"] for name in names} == {name: before[name]["pid"] for name in names}
+
+
+# ---- refused starts
+
+
+def _serve(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    options = ["--state-dir", str(tmp_path / "state"), "--cell-factory", "stand_in_cell:make_cell"]
+    return run_command("serve", *options, *arguments, env=env)
+
+
+@pytest.mark.parametrize("embedded", [[], ["--embedded"]])
+def test_a_port_in_use_is_refused_with_one_line(tmp_path: Path, embedded: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = _serve(tmp_path, "--port", str(port), "--admin-port", "0", *embedded)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mcp-gateway: port {port} on 127.0.0.1 is in use\n")
+
+
+def test_the_port_of_another_gateway_is_refused(gateway: GatewayProcess, tmp_path: Path) -> None:
+    done = _serve(tmp_path / "other", "--port", gateway.url.rpartition(":")[2], "--admin-port", "0")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_the_admin_port_of_another_gateway_is_refused(gateway: GatewayProcess, tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    done = _serve(tmp_path, "--port", "0", "--admin-port", str(gateway.admin_port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mcp-gateway: actor system: port {gateway.admin_port} on 127.0.0.1 is in use")
+    assert len(done.stderr.splitlines()) == 1
+    assert time.monotonic() - started_s < 3
+    assert gateway.serves()
+
+
+@pytest.mark.parametrize("embedded", [[], ["--embedded"]])
+def test_cells_that_cannot_start_end_the_start_with_one_clear_line(tmp_path: Path, embedded: list[str]) -> None:
+    done = _serve(tmp_path, "--port", "0", "--admin-port", "0", *embedded, STAND_IN_FAILS="start")
+    assert done.returncode == 1
+    assert "mcp-gateway: could not start: " in done.stderr.splitlines()[-1]
+    assert done.stdout == ""

@@ -1,0 +1,325 @@
+"""The command as a user meets it: exit codes, one clear line, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.scripts.status_table import backend_lines, duration_text, status_lines
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
+
+from gateway_process import GatewayProcess, free_port, run_command
+
+CONTRACT_KEYS = {"version", "uptime_seconds", "tree", "backends", "sessions", "connections"}
+LATER_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "events")
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path_factory.mktemp("command_line") / "state") as running:
+        yield running
+
+
+# ---- tables (pure)
+
+STATUS = {
+    "version": "0.1.0",
+    "uptime_seconds": 75.0,
+    "tree": [
+        {
+            "name": "launcher",
+            "pid": 1,
+            "incarnation": 1,
+            "uptime_seconds": 75.0,
+            "restarts": 0,
+            "children": [
+                {"name": "a", "pid": 2, "incarnation": 3, "uptime_seconds": 1.0, "restarts": 2, "children": [
+                    {"name": "a/b", "pid": None, "incarnation": 1, "uptime_seconds": 0.0, "restarts": 0, "children": []}
+                ]},
+                {"name": "c", "pid": 4, "incarnation": 1, "uptime_seconds": 3700.0, "restarts": 0, "children": []},
+            ],
+        }
+    ],
+    "backends": [],
+    "sessions": 5,
+    "connections": {"streamable_http": 2, "http_sse": 1},
+}  # fmt: skip
+
+
+def test_the_tree_is_drawn_with_its_branches() -> None:
+    assert status_lines(STATUS) == [
+        "mcp-gateway 0.1.0, up 1m 15s",
+        "",
+        "NAME       PID  INCARNATION  RESTARTS  UP",
+        "launcher   1    1            0         1m 15s",
+        "├─ a       2    3            2         1.0s",
+        "│  └─ a/b       1            0         0.0s",
+        "└─ c       4    1            0         1h 1m",
+        "",
+        "no backends",
+        "",
+        "sessions: 5   connections: http_sse 1, streamable_http 2",
+    ]
+
+
+def test_a_backend_has_a_line_for_each_replica_and_one_if_it_has_none() -> None:
+    replicas = [
+        {"address": "http://one", "health": "healthy", "circuit": "closed", "pool": {"idle": 1}, "ring_share": 0.25},
+        {"address": "http://two"},
+    ]
+    lines = backend_lines([{"name": "x", "protocol": "auto", "replicas": replicas}, {"name": "y"}])
+    assert [line.split() for line in lines[1:]] == [
+        ["x", "auto", "http://one", "healthy", "closed", "idle=1", "25.0%"],
+        ["x", "auto", "http://two", "-", "-", "-", "-"],
+        ["y", "-", "-", "-", "-", "-", "-"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0s"), (59.94, "59.9s"), (60, "1m 0s"), (3599, "59m 59s"), (3600, "1h 0m"), (90_000, "1d 1h")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+# ---- help and arguments
+
+
+def test_help_lists_what_exists_and_nothing_else() -> None:
+    done = run_command("--help")
+    assert done.returncode == 0
+    commands = {line.split()[0] for line in done.stdout.partition("COMMAND\n")[2].splitlines() if line.startswith("    ")}
+    assert {"serve", "check-config", "status", "backends", "restart", "kill"} <= commands
+    assert not commands & set(LATER_COMMANDS)
+    assert "cell-factory" not in run_command("serve", "--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--port", "many"], ["kill"]])
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    done = run_command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_asking_loads_no_web_server(gateway: GatewayProcess) -> None:
+    arguments = ["status", "--state-dir", str(gateway.state_dir), "--admin-port", str(gateway.admin_port)]
+    code = f"""
+import sys
+from mcp_gateway.scripts.command_line import main
+assert main({arguments!r}) == 0
+print([name for name in ("tornado", "aiohttp", "prometheus_client") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+# ---- check-config
+
+
+def test_a_valid_file_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[[backends]]\nname = "demo"\nbuiltin = "demo"\n')
+    done = run_command("check-config", str(file))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: valid (1 backend, 0 routes)\n", "")
+
+
+def test_every_mistake_in_a_file_has_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nprot = 1\npool_size = "many"\n')
+    done = run_command("check-config", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    keys = [line.split(" found ")[0] for line in done.stderr.splitlines()]
+    assert keys == [f"{file}: gateway.prot:", f"{file}: gateway.pool_size:"]
+
+
+# ---- serve refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--config", "/nonexistent.toml"], "/nonexistent.toml: found no such file"),
+        (["--mcp-json", "/nonexistent.json"], "/nonexistent.json: found no such file"),
+        (["--port", "70000"], "port: found 70000"),
+        (["--state-dir", "/proc/nowhere"], "state_dir /proc/nowhere cannot be written"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
+        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_what_cannot_be_served_is_refused_with_one_line(arguments: list[str], text: str, mode: str, tmp_path: Path) -> None:
+    state = [] if "--state-dir" in arguments else ["--state-dir", str(tmp_path / "state")]
+    port = [] if "--port" in arguments else ["--port", "0"]
+    done = run_command("serve", "--admin-port", "0", *state, *port, *arguments, *(["--embedded"] if mode == "embedded" else []))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"mcp-gateway: {text}")
+
+
+@pytest.mark.parametrize("damage", ["short", "readable by others"])
+def test_a_key_that_is_not_safe_is_refused(damage: str, tmp_path: Path) -> None:
+    key = tmp_path / "actor-system.key"
+    key.write_bytes(bytes(5 if damage == "short" else 32))
+    key.chmod(0o600 if damage == "short" else 0o644)
+    done = run_command("serve", "--admin-port", "0", "--port", "0", "--state-dir", str(tmp_path))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith(f"mcp-gateway: key file {key}")
+    assert [path.name for path in tmp_path.iterdir()] == [key.name]
+
+
+# ---- status of what runs
+
+
+def test_status_json_has_the_keys_of_the_contract(gateway: GatewayProcess) -> None:
+    status = gateway.status()
+    assert status.keys() == CONTRACT_KEYS
+    row = status["tree"][0]
+    assert row.keys() == {"name", "pid", "incarnation", "uptime_seconds", "restarts", "children"}
+    assert (row["name"], row["pid"]) == ("launcher", gateway.process.pid)
+
+
+def test_status_is_a_table_for_people_and_quick(gateway: GatewayProcess) -> None:
+    started_s = time.monotonic()
+    done = gateway.command("status")
+    assert time.monotonic() - started_s < 2
+    assert done.returncode == 0
+    assert "└─ node-supervisor" in done.stdout
+
+
+def test_backends_are_listed(gateway: GatewayProcess) -> None:
+    assert "builtin:demo" in gateway.command("backends").stdout
+    done = gateway.command("backends", "--json")
+    assert json.loads(done.stdout)[0]["name"] == "demo"
+
+
+def test_the_config_file_says_where_to_ask(gateway: GatewayProcess, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'[gateway]\nstate_dir = "{gateway.state_dir}"\n[actor_system]\nadmin_port = {gateway.admin_port}\n')
+    assert run_command("status", "--json", "--config", str(file)).returncode == 0
+
+
+def test_asking_disturbs_nobody(gateway: GatewayProcess) -> None:
+    before = {process.pid for process in gateway.note_processes()}
+    gateway.status()
+    assert {process.pid for process in gateway.note_processes()} == before
+    assert gateway.serves()
+
+
+# ---- status of what does not run
+
+
+def refused(*arguments: str) -> str:
+    """The one line of a status that finds nobody."""
+    started_s = time.monotonic()
+    done = run_command("status", *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+    assert time.monotonic() - started_s < 3
+    return done.stderr
+
+
+def test_where_nothing_runs_nothing_is_started(tmp_path: Path) -> None:
+    port = free_port()
+    text = refused("--state-dir", str(tmp_path), "--admin-port", str(port))
+    assert text == f"mcp-gateway: no gateway runs on admin port {port} of 127.0.0.1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_port_is_answered_with_the_right_one(gateway: GatewayProcess) -> None:
+    text = refused("--state-dir", str(gateway.state_dir), "--admin-port", str(free_port()))
+    assert f"the one on {gateway.url} has --admin-port {gateway.admin_port}" in text
+
+
+def test_another_state_directory_has_another_key(gateway: GatewayProcess, tmp_path: Path) -> None:
+    text = refused("--state-dir", str(tmp_path), "--admin-port", str(gateway.admin_port))
+    assert text.startswith(f"mcp-gateway: what listens on 127.0.0.1:{gateway.admin_port} is no gateway with state_dir")
+    assert gateway.serves()
+
+
+def test_an_embedded_gateway_says_that_it_cannot_be_asked(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", "--embedded") as embedded:
+        text = refused("--state-dir", str(embedded.state_dir), "--admin-port", str(embedded.admin_port))
+        assert f"the gateway on {embedded.url} (pid {embedded.process.pid}) is embedded" in text
+        assert embedded.end() == 0
+    text = refused("--state-dir", str(tmp_path / "state"), "--admin-port", str(embedded.admin_port))
+    assert "no gateway runs" in text
+
+
+def test_a_gateway_in_memory_only_cannot_be_asked() -> None:
+    assert 'state_dir is ""' in refused("--state-dir", "", "--admin-port", str(free_port()))
+
+
+# ---- start and end
+
+
+def test_a_node_serves_within_3_s_and_an_embedded_gateway_within_1_5_s(gateway: GatewayProcess, tmp_path: Path) -> None:
+    assert gateway.start_s < 3
+    with GatewayProcess(tmp_path / "state", "--embedded") as embedded:
+        assert embedded.start_s < 1.5
+        assert embedded.serves()
+
+
+def test_in_memory_only_leaves_no_file(tmp_path: Path) -> None:
+    env = {"TMPDIR": str(tmp_path)}
+    with GatewayProcess(tmp_path / "unused", "--state-dir", "", env=env) as running:
+        assert running.serves()
+        assert running.end(signal.SIGINT) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_gateway_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state") as first:
+        first.end(signal.SIGKILL)
+        assert len(list(first.state_dir.glob("mcp-gateway-run-*"))) == 1
+    with GatewayProcess(tmp_path / "state") as second:
+        assert len(list(second.state_dir.glob("mcp-gateway-run-*"))) == 1
+        assert second.end() == 0
+    assert list(second.state_dir.glob("mcp-gateway-run-*")) == []
+
+
+def test_several_servers_of_an_mcp_json_file_are_served(tmp_path: Path) -> None:
+    file = tmp_path / "servers.json"
+    file.write_text(json.dumps({"mcpServers": {"one": {"url": "http://127.0.0.1:1/mcp"}, "two": {"url": "http://127.0.0.1:2/mcp"}}}))
+    with GatewayProcess(tmp_path / "state", "--mcp-json", str(file), cell_factory=None, settings="[gateway]\n") as running:
+        assert [backend["name"] for backend in running.status()["backends"]] == ["one", "two"]
+
+
+def test_the_pipe_of_a_reader_that_leaves_is_no_error(gateway: GatewayProcess) -> None:
+    command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", "status", "--state-dir", str(gateway.state_dir)]
+    with subprocess.Popen(
+        [*command, "--admin-port", str(gateway.admin_port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    ) as asking:
+        assert asking.stdout is not None
+        assert asking.stderr is not None
+        asking.stdout.close()
+        assert asking.stderr.read() == b""
+
+
+def test_an_admin_that_dies_between_look_and_attach_is_not_replaced_by_one_of_ours(tmp_path: Path) -> None:
+    """Something listens on the port and a gateway is said to run there, but no admin answers the port's call."""
+    with GatewayProcess(tmp_path / "state") as running:
+        code = f"""
+import sys
+from mcp_gateway.scripts import admin_client, command_line
+looked = admin_client._check_that_it_runs
+def look_and_kill(*arguments):
+    import os, psutil
+    looked(*arguments)
+    os.kill({running.process.pid}, 19)  # the launcher, so that it starts nothing
+    admin = psutil.Process({running.pid("admin")})
+    admin.kill()
+    while psutil.pid_exists(admin.pid) and admin.status() != psutil.STATUS_ZOMBIE: pass
+admin_client._check_that_it_runs = look_and_kill
+sys.exit(command_line.main(["status", "--state-dir", {str(running.state_dir)!r}, "--admin-port", "{running.admin_port}"]))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, done.stderr) == (1, "mcp-gateway: the gateway has just ended; it may be starting again\n")
+        os.kill(running.process.pid, signal.SIGCONT)
+        assert running.end() == 0

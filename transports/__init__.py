@@ -1,0 +1,1 @@
+"""How MCP crosses a wire: pure protocol rules, Tornado handlers for clients, conversations with servers."""

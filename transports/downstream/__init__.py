@@ -1,0 +1,1 @@
+"""Tornado handlers: the side of the gateway that clients see."""

@@ -1,0 +1,98 @@
+"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from mcp_gateway.config.version import VERSION
+
+from .edge_port import EdgePort
+from .server import Incoming, method_not_allowed
+
+OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/metrics")
+_ANSWER_S = 2.0
+
+
+class QuestionFactory(Protocol):
+    """Makes the question for the health monitor; the message class belongs to the actors."""
+
+    def __call__(self, request_id: str) -> Any: ...
+
+
+class OperationsEndpoint:
+    """Answers what a load balancer, a scraper and a person on call ask."""
+
+    def __init__(self, port: EdgePort, health_question: QuestionFactory) -> None:
+        self._port = port
+        self._health_question = health_question
+        self._started_s = time.monotonic()
+        self._ids = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, incoming: Incoming) -> None:
+        if incoming.method not in ("GET", "HEAD"):
+            method_not_allowed(incoming, "GET")
+        elif incoming.path == "/health/live":
+            _respond(incoming, 200, {"status": "live"})
+        else:
+            answer = {"/health": self._health, "/health/ready": self._ready, "/metrics": self._metrics}[incoming.path]
+            task = asyncio.get_running_loop().create_task(answer(incoming))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _health(self, incoming: Incoming) -> None:
+        """200 while it is healthy or degraded, 503 while unhealthy or draining."""
+        status, components = await self._ask()
+        if self._port.is_draining:
+            status, components = "unhealthy", {**components, "gateway": {"status": "unhealthy", "reason": "draining"}}
+        body = {
+            "status": status,
+            "components": components,
+            "version": VERSION,
+            "uptime_seconds": round(time.monotonic() - self._started_s, 3),
+        }
+        _respond(incoming, 503 if status == "unhealthy" else 200, body)
+
+    async def _ready(self, incoming: Incoming) -> None:
+        """200 once the actors are up, until a drain begins."""
+        status, components = await self._ask()
+        if self._port.is_draining:
+            _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
+        elif status == "unhealthy":
+            reasons = [f"{name}: {each.get('reason', '')}" for name, each in components.items() if each["status"] == "unhealthy"]
+            _respond(incoming, 503, {"status": "not ready", "reason": "; ".join(reasons)})
+        else:
+            _respond(incoming, 200, {"status": "ready"})
+
+    async def _ask(self) -> tuple[str, dict[str, Any]]:
+        try:
+            question = self._health_question(f"health?{next(self._ids)}")
+            reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
+        except (LookupError, TimeoutError):
+            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}
+        return reported.status, dict(reported.components)
+
+    async def _metrics(self, incoming: Incoming) -> None:
+        """The whole node's numbers, from any of its cells."""
+        body = await asyncio.get_running_loop().run_in_executor(None, _exposition)
+        incoming.respond(200, body, {}, content_type=CONTENT_TYPE_LATEST)
+
+
+def _exposition() -> bytes:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _respond(incoming: Incoming, status: int, body: dict[str, Any]) -> None:
+    incoming.respond(status, msgspec.json.encode(body), {"Cache-Control": "no-store"})

@@ -1,0 +1,51 @@
+"""Every metric of the gateway. With PROMETHEUS_MULTIPROC_DIR set before the import, all processes of a node share them.
+
+Names and labels are the gateway's contract; they may be added to, not changed.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+downstream_connections = Gauge(
+    "mcp_gateway_downstream_connections", "Open connections of clients", ["transport"], multiprocess_mode="livesum"
+)
+requests_total = Counter(
+    "mcp_gateway_requests_total", "Requests of clients that have ended", ["transport", "method", "backend", "outcome"]
+)
+request_duration_seconds = Histogram(
+    "mcp_gateway_request_duration_seconds",
+    "Seconds from a client's request to the end of its answer",
+    ["method", "backend"],
+    buckets=_BUCKETS,
+)
+gateway_latency_seconds = Histogram(
+    "mcp_gateway_gateway_latency_seconds",
+    "Seconds of a request by where they went: the gateway itself, or the server",
+    ["stage"],
+    buckets=_BUCKETS,
+)
+pool_connections = Gauge(
+    "mcp_gateway_pool_connections",
+    "Connections to a replica by state: leased, waiting",
+    ["backend", "replica", "state"],
+    multiprocess_mode="livesum",
+)
+pool_exhausted_total = Counter(
+    "mcp_gateway_pool_exhausted_total", "Calls refused because no connection became free in time", ["backend"]
+)
+circuit_state = Gauge(
+    "mcp_gateway_circuit_state",
+    "Circuit breaker: 0 closed, 1 half open, 2 open",
+    ["route", "replica"],
+    multiprocess_mode="livemax",
+)
+ring_members = Gauge("mcp_gateway_ring_members", "Replicas on a route's hash ring", ["route"], multiprocess_mode="livemax")
+health_status = Gauge(
+    "mcp_gateway_health_status", "2 healthy, 1 degraded, 0 unhealthy", ["component"], multiprocess_mode="livemin"
+)
+restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
+events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
+sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revision"], multiprocess_mode="livesum")

@@ -1,0 +1,1 @@
+"""Pure protocol rules: no socket, no clock, no actor."""

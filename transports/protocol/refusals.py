@@ -1,0 +1,86 @@
+"""What refuses a request: one table from reason to JSON-RPC code and HTTP status, as users rely on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import msgspec
+
+
+@attrs.frozen
+class RefusalKind:
+    """code: JSON-RPC error code. status: HTTP status. retry: whether `Retry-After` tells the client to come back."""
+
+    code: int
+    status: int
+    retry: bool = False
+
+
+# Source: the gateway's own contract; the -320xx codes are those of MCP 2026-07-28, basic/index, "Error Codes".
+REFUSALS: dict[str, RefusalKind] = {
+    "parse_error": RefusalKind(-32700, 400),
+    "invalid_request": RefusalKind(-32600, 400),
+    "unknown_method": RefusalKind(-32601, 400),
+    "invalid_params": RefusalKind(-32602, 400),
+    "header_mismatch": RefusalKind(-32020, 400),
+    "missing_capability": RefusalKind(-32021, 400),
+    "unsupported_version": RefusalKind(-32022, 400),
+    "unauthorized": RefusalKind(4010, 401),
+    "origin_forbidden": RefusalKind(4030, 403),
+    "forbidden": RefusalKind(4031, 403),
+    "session_not_found": RefusalKind(4040, 404),
+    "too_large": RefusalKind(4130, 413),
+    "rate_limited": RefusalKind(4290, 429, retry=True),
+    "too_many_connections": RefusalKind(4291, 503, retry=True),
+    "upstream_failed": RefusalKind(5020, 502),
+    "no_backend": RefusalKind(5030, 503, retry=True),
+    "circuit_open": RefusalKind(5031, 503, retry=True),
+    "pool_exhausted": RefusalKind(5032, 503, retry=True),
+    "draining": RefusalKind(5033, 503, retry=True),
+    "upstream_timeout": RefusalKind(5040, 504),
+}
+
+
+class Refused(Exception):
+    """A request that ends here, with the reason its client will read.
+
+    reason:        a key of REFUSALS.
+    text:          one sentence for a person.
+    request_id:    the request's own id as JSON bytes, once it is known; None answers with a null id.
+    status:        HTTP status where the revision asks for another one than the table's.
+    retry_after_s: seconds after which trying again may help; 1 where the kind allows a retry and nobody knows better.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        text: str,
+        *,
+        request_id: bytes | None = None,
+        data: dict[str, Any] | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        kind = REFUSALS[reason]
+        self.reason = reason
+        self.text = text
+        self.request_id = request_id
+        self.code = kind.code
+        self.status = status or kind.status
+        self.data = data or {}
+        self.retry_after_s = (retry_after_s if retry_after_s is not None else 1.0) if kind.retry else None
+
+    def body(self) -> bytes:
+        """The JSON-RPC error response."""
+        data: dict[str, Any] = {"reason": self.reason, **self.data}
+        if self.retry_after_s is not None:
+            data["retry_after"] = self.retry_after_s
+        return msgspec.json.encode(
+            {
+                "jsonrpc": "2.0",
+                "id": msgspec.Raw(self.request_id if self.request_id is not None else b"null"),
+                "error": {"code": self.code, "message": self.text, "data": data},
+            }
+        )

@@ -1,0 +1,74 @@
+"""The revisions of MCP and what tells them apart on the wire."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LEGACY_REVISIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+"""Revisions with the `initialize` handshake, oldest first."""
+
+MODERN_REVISIONS: Final = ("2026-07-28",)
+"""Stateless revisions: `_meta` on every request."""
+
+REVISIONS: Final = LEGACY_REVISIONS + MODERN_REVISIONS
+NEWEST_LEGACY: Final = LEGACY_REVISIONS[-1]
+NEWEST: Final = MODERN_REVISIONS[-1]
+
+STREAMABLE_HTTP_DEFAULT: Final = "2025-03-26"
+"""What a request without `MCP-Protocol-Version` speaks. Source: MCP 2025-11-25, basic/transports, "Protocol Version Header"."""
+
+META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+META_CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
+
+# Methods with one addressed item: the member of params that names it. The headers mirror it (2026-07-28) and routes match it.
+ITEM_MEMBER: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+# Lists of one merged server: the member of the result that holds the items. The key is what identifies one.
+LIST_MEMBERS: Final = {
+    "tools/list": ("tools", "name"),
+    "prompts/list": ("prompts", "name"),
+    "resources/list": ("resources", "uri"),
+    "resources/templates/list": ("resourceTemplates", "uriTemplate"),
+}
+
+_MODERN_METHODS: Final = frozenset(
+    {
+        "server/discover",
+        "tools/list",
+        "tools/call",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+        "subscriptions/listen",
+    }
+)
+_LEGACY_METHODS: Final = (_MODERN_METHODS - {"server/discover", "subscriptions/listen"}) | {
+    "initialize",
+    "ping",
+    "logging/setLevel",
+    "resources/subscribe",
+    "resources/unsubscribe",
+}
+
+
+def is_modern(revision: str) -> bool:
+    return revision in MODERN_REVISIONS
+
+
+def is_known_method(method: str, revision: str) -> bool:
+    """Whether the revision's schema defines this client-to-server request."""
+    return method in (_MODERN_METHODS if is_modern(revision) else _LEGACY_METHODS)
+
+
+def negotiated_legacy(requested: str) -> str:
+    """The revision that answers an `initialize`: the requested one, else the newest that has a handshake.
+
+    Source: MCP 2025-11-25, basic/lifecycle, "Version Negotiation". A date from the future is answered, not refused.
+    """
+    return requested if requested in LEGACY_REVISIONS else NEWEST_LEGACY

@@ -1,0 +1,137 @@
+"""The strategy that every transport implements, towards clients (downstream) and towards servers (upstream)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+
+from mcp_gateway.config.settings import BackendSettings
+
+from .protocol.jsonrpc import Message, Response
+
+EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
+"""Takes a message before the answer and its event id; awaits until there is credit to read on."""
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamRequest:
+    """What one exchange with a server needs.
+
+    kind:          "request" waits for a response; "message" is acknowledged; "stream" stays open; "terminate" ends the session.
+    message:       None for a session's own stream and for its end.
+    revision:      what this exchange speaks.
+    session_id:    the server's own, where it has assigned one.
+    headers:       lower-case, to be sent along as they are.
+    timeout_s:     for the whole exchange, answer body included; None for streams.
+    """
+
+    kind: str
+    message: Message | None = attrs.field(default=None, repr=False)
+    revision: str
+    session_id: str | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    timeout_s: float | None = None
+    last_event_id: str | None = None
+
+
+@attrs.frozen
+class UpstreamAnswer:
+    """status: HTTP status, 200 where there is none. response: None for an accepted message, or a stream that has ended."""
+
+    status: int
+    response: Response | None
+    session_id: str | None = None
+
+
+class UpstreamError(Exception):
+    """An exchange that has no answer.
+
+    reason:          "upstream_failed", "upstream_timeout", "unknown_method", "too_large" (keys of `refusals.REFUSALS`).
+    was_sent:        whether the server may have seen the message.
+    is_fault:        whether it counts against the server, as a broken or overloaded one.
+    is_session_lost: the server does not know the session.
+    is_unsupported:  the server does not speak the revision of this exchange.
+    error:           the JSON-RPC error it gave, as JSON.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        text: str,
+        *,
+        was_sent: bool = True,
+        is_fault: bool = True,
+        is_session_lost: bool = False,
+        is_unsupported: bool = False,
+        error: bytes = b"",
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.was_sent = was_sent
+        self.is_fault = is_fault
+        self.is_session_lost = is_session_lost
+        self.is_unsupported = is_unsupported
+        self.error = error
+
+
+class UpstreamConversation(Protocol):
+    """One replica's wire: any number of exchanges at once, on the event loop that made it."""
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """Speak to the server once. Cancelling the task cancels the exchange as the transport does it.
+
+        Raises: UpstreamError.
+        """
+
+    async def probe(self, timeout_s: float) -> None:
+        """Ask whether the server is well.
+
+        Raises: UpstreamError.
+        """
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+
+@runtime_checkable
+class UpstreamTransport(Protocol):
+    """Strategy towards servers. schemes: of the replica addresses it speaks to ("http", "builtin")."""
+
+    name: str
+    schemes: frozenset[str]
+
+    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation: ...
+
+
+@runtime_checkable
+class DownstreamTransport(Protocol):
+    """Strategy towards clients. paths: the endpoints it serves, for people to read."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+def strategy_problem(strategy: Any) -> str:
+    """Why an object cannot be registered as a transport, or "" where it can."""
+    name = getattr(strategy, "name", None)
+    if not isinstance(name, str) or not name:
+        return "a transport has a name"
+    if isinstance(strategy, UpstreamTransport):
+        schemes = strategy.schemes
+        if not isinstance(schemes, frozenset) or not schemes or not all(isinstance(scheme, str) for scheme in schemes):
+            return f"transport {name!r}: schemes must be a non-empty frozenset of strings"
+        return "" if callable(strategy.connect) else f"transport {name!r}: connect must be callable"
+    if isinstance(strategy, DownstreamTransport):
+        paths = strategy.paths
+        if not isinstance(paths, tuple) or not paths or not all(isinstance(path, str) and path.startswith("/") for path in paths):
+            return f"transport {name!r}: paths must be a non-empty tuple of paths"
+        return ""
+    return f"transport {name!r} has neither schemes and connect (upstream) nor paths (downstream)"
+
+
+def scheme_of(replica_id: str) -> str:
+    """The scheme of a replica's address: "http", "sse+http", "stdio", "builtin"."""
+    return replica_id.partition(":")[0]

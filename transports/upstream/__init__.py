@@ -1,0 +1,1 @@
+"""Conversations with MCP servers, one module per transport."""

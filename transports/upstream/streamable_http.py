@@ -1,0 +1,319 @@
+"""Streamable HTTP towards servers: every revision from 2025-03-26 on, over kept-alive connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from mcp_gateway.config.settings import BackendSettings
+
+from ..protocol import jsonrpc
+from ..protocol.jsonrpc import Notification, Request, Response
+from ..protocol.modern_rules import encoded_header
+from ..protocol.refusals import Refused
+from ..protocol.revisions import (
+    ITEM_MEMBER,
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    NEWEST,
+    NEWEST_LEGACY,
+    is_modern,
+)
+from ..protocol.sse import EventStreamParser, EventTooLarge
+from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+# Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
+_KEEP_ALIVE_S: Final = 4.0
+_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
+# Source: MCP 2026-07-28, basic/transports/streamable-http "Backward Compatibility": what only a modern server answers.
+_MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022, -32601, -32602})
+# A lost connection does not tell whether a tool has run; these may be asked again in any case.
+_REPEATABLE: Final = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+    }
+)
+
+
+class StreamableHttpUpstream:
+    """Registry strategy for http(s) replicas."""
+
+    name = "streamable_http_upstream"
+    schemes = frozenset({"http", "https"})
+
+    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation:
+        return StreamableHttpConversation(backend, backend.replicas[replica_index], max_message_bytes)
+
+
+class StreamableHttpConversation:
+    """The wire to one replica. How many exchanges run at once is the connection pool's business."""
+
+    def __init__(self, backend: BackendSettings, url: str, max_message_bytes: int) -> None:
+        self._backend = backend
+        self._url = url
+        self._max_message_bytes = max_message_bytes
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            headers={"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
+            skip_auto_headers=("Content-Type",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            read_bufsize=2**16,
+        )
+        self._speaks_modern: bool | None = None if backend.protocol == "auto" else is_modern(backend.protocol)
+        self._probe_session: str | None = None
+
+    # ---- exchanges
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        headers = self._headers(request)
+        message = request.message
+        if message is None:
+            verb = "GET" if request.kind == "stream" else "DELETE"
+            return await self._speak(verb, b"", headers, request, on_event)
+        if self._speaks_modern is False and is_modern(request.revision):
+            raise _unsupported()
+        body = jsonrpc.encode(message)
+        try:
+            return await self._speak("POST", body, headers, request, on_event)
+        except UpstreamError as error:
+            if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(message):
+                return await self._speak("POST", body, headers, request, on_event)
+            raise
+
+    async def _speak(
+        self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        timeout = aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        try:
+            async with self._http.request(
+                verb, self._url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return await self._read(response, request, on_event)
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise UpstreamError("upstream_failed", f"cannot connect: {_reason(error)}", was_sent=False) from error
+        except TimeoutError as error:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from error
+        except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
+            raise UpstreamError("upstream_failed", f"the connection failed: {_reason(error)}") from error
+
+    async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        status = response.status
+        content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        session_id = response.headers.get("Mcp-Session-Id")
+        if 200 <= status < 300:
+            if request.kind in ("message", "terminate"):
+                return UpstreamAnswer(status, None, session_id)
+            if content_type == "text/event-stream":
+                return await self._read_events(response, request, on_event, session_id)
+            if content_type == "application/json" and status == 200:
+                return UpstreamAnswer(200, self._response(await self._whole(response), request), session_id)
+            raise UpstreamError("upstream_failed", f"the server answered with status {status} and {content_type or 'no body'}")
+        return await self._read_refusal(response, status, content_type, request)
+
+    async def _read_events(
+        self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
+    ) -> UpstreamAnswer:
+        parser = EventStreamParser(self._max_message_bytes)
+        own_id = request.message.id if isinstance(request.message, Request) else None
+        async for chunk in response.content.iter_any():
+            for event in parser.feed(chunk):
+                if event.event != "message":
+                    continue
+                if not event.data:
+                    await on_event(None, event.event_id)
+                    continue
+                try:
+                    message = jsonrpc.decode(event.data)
+                except Refused as refused:
+                    raise UpstreamError("upstream_failed", f"the server sent a malformed event: {refused.text}") from None
+                if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
+                    return UpstreamAnswer(200, message, session_id)
+                await on_event(message, event.event_id)
+        if request.kind == "request":
+            raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+        return UpstreamAnswer(200, None, session_id)
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        limit = self._max_message_bytes
+        if response.content_length is not None and response.content_length > limit:
+            raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+        if response.content_length is not None:
+            return await response.read()
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    def _response(self, body: bytes, request: UpstreamRequest) -> Response:
+        try:
+            message = jsonrpc.decode(body)
+        except Refused as refused:
+            raise UpstreamError("upstream_failed", f"the server sent a malformed answer: {refused.text}") from None
+        if not isinstance(message, Response):
+            raise UpstreamError("upstream_failed", "the server answered with something that is no response")
+        if isinstance(request.message, Request) and not _same_id(message.id, request.message.id):
+            raise UpstreamError("upstream_failed", "the server answered another request than ours")
+        return message
+
+    async def _read_refusal(
+        self, response: aiohttp.ClientResponse, status: int, content_type: str, request: UpstreamRequest
+    ) -> UpstreamAnswer:
+        """A JSON-RPC error with a status below 500 is an answer for the client; all else is a failure of the exchange."""
+        error = b""
+        if content_type == "application/json":
+            with contextlib.suppress(Refused, UpstreamError):
+                message = jsonrpc.decode(await self._whole(response))
+                error = message.error if isinstance(message, Response) else b""
+        if status == 404 and request.session_id is not None:
+            text = "the server does not know the session"
+            raise UpstreamError("session_not_found", text, is_fault=False, is_session_lost=True)
+        if status == 405 and request.message is None:
+            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False)
+        is_client_fault = 400 <= status < 500
+        if (
+            is_modern(request.revision)
+            and is_client_fault
+            and not self._speaks_modern
+            and _code_of(error) not in _MODERN_ERROR_CODES
+        ):
+            raise _unsupported()
+        if error and is_client_fault and isinstance(request.message, Request):
+            return UpstreamAnswer(status, Response(request.message.id, b"", error))
+        raise UpstreamError(
+            "upstream_failed", f"the server answered with status {status}", is_fault=not is_client_fault, error=error
+        )
+
+    def _headers(self, request: UpstreamRequest) -> dict[str, str]:
+        headers = {**self._backend.headers, **request.headers}
+        message = request.message
+        if message is not None:
+            headers["Content-Type"] = "application/json"
+        elif request.kind == "stream":
+            headers["Accept"] = "text/event-stream"
+            if request.last_event_id is not None:
+                headers["Last-Event-ID"] = request.last_event_id
+        if request.session_id is not None:
+            headers["Mcp-Session-Id"] = request.session_id
+        if not (isinstance(message, Request) and message.method == "initialize"):
+            headers["MCP-Protocol-Version"] = request.revision
+        if is_modern(request.revision) and isinstance(message, Request | Notification):
+            headers["Mcp-Method"] = message.method
+            member = ITEM_MEMBER.get(message.method)
+            if member is not None:
+                item = jsonrpc.members(message.params).get(member)
+                headers["Mcp-Name"] = encoded_header(msgspec.json.decode(item, type=str)) if item is not None else ""
+        return headers
+
+    # ---- probes
+
+    async def probe(self, timeout_s: float) -> None:
+        """`server/discover` to a modern server; `ping` in a session of our own to one that only knows the handshake."""
+        deadline_s = time.monotonic() + timeout_s
+        if self._speaks_modern is not False:
+            meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
+            request = Request(b'"probe"', "server/discover", msgspec.json.encode({"_meta": meta}))
+            try:
+                await self._ask(request, NEWEST, None, timeout_s)
+                self._speaks_modern = True
+                return
+            except UpstreamError as error:
+                if not error.is_unsupported:
+                    raise
+                self._speaks_modern = False
+        await self._probe_by_ping(deadline_s)
+
+    async def _probe_by_ping(self, deadline_s: float) -> None:
+        left_s = max(0.1, deadline_s - time.monotonic())
+        if self._probe_session is not None:
+            try:
+                await self._ask(Request(b'"probe"', "ping", b""), NEWEST_LEGACY, self._probe_session, left_s)
+                return
+            except UpstreamError as error:
+                self._probe_session = None
+                if not error.is_session_lost:
+                    raise
+        params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+        request = Request(b'"probe"', "initialize", msgspec.json.encode(params))
+        opened = await self._ask(request, NEWEST_LEGACY, None, left_s)
+        self._probe_session = opened.session_id
+        if opened.session_id is not None:
+            initialized = UpstreamRequest(
+                kind="message",
+                message=Notification("notifications/initialized", b""),
+                revision=NEWEST_LEGACY,
+                session_id=opened.session_id,
+                timeout_s=left_s,
+            )
+            await self.exchange(initialized, _ignore)
+
+    async def _ask(self, message: Request, revision: str, session_id: str | None, timeout_s: float) -> UpstreamAnswer:
+        request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
+        return await self.exchange(request, _ignore)
+
+    async def close(self) -> None:
+        session_id, self._probe_session = self._probe_session, None
+        if session_id is not None:
+            request = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=session_id, timeout_s=1.0)
+            with contextlib.suppress(UpstreamError):  # the server forgets an idle session by itself
+                await self.exchange(request, _ignore)
+        await self._http.close()
+
+
+def _unsupported() -> UpstreamError:
+    text = "the server only speaks revisions with the initialize handshake"
+    return UpstreamError("unsupported_version", text, was_sent=True, is_fault=False, is_unsupported=True)
+
+
+def _may_repeat(message: jsonrpc.Message) -> bool:
+    return not isinstance(message, Request) or message.method in _REPEATABLE
+
+
+def _same_id(one: bytes, other: bytes) -> bool:
+    return one == other or _loads(one) == _loads(other)
+
+
+def _loads(request_id: bytes) -> object:
+    try:
+        return jsonrpc.id_value(request_id)
+    except msgspec.DecodeError:
+        return None
+
+
+def _code_of(error: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(jsonrpc.members(error)["code"], type=int) if error else None
+    except (KeyError, msgspec.DecodeError):
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    """The cause in words: the system's own where there is one, without addresses."""
+    system_error = getattr(error, "os_error", None) or error
+    if (number := getattr(system_error, "errno", None)) is not None and number > 0:
+        return os.strerror(number)  # asyncio puts the address into the error's own text
+    return getattr(system_error, "strerror", None) or str(system_error) or type(error).__name__
+
+
+async def _ignore(message: jsonrpc.Message | None, event_id: str | None) -> None:
+    await asyncio.sleep(0)
