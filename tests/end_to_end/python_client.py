@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import anyio
 import attrs
 import mcp_types as types
 from mcp.client import Client
@@ -78,8 +79,15 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
         "logging_callback": log,
         "message_handler": message,
     }
-    async with Client(url, mode=mode, cache=None, **callbacks, **options) as client:
-        yield client, record
+    # The SDK (2.3.0) answers a late response to a request that it has cancelled into a stream that its own end has closed.
+    has_ended = False
+    try:
+        async with Client(url, mode=mode, cache=None, **callbacks, **options) as client:
+            yield client, record
+            has_ended = True
+    except* anyio.ClosedResourceError:
+        if not has_ended:
+            raise
 
 
 def run(conversation: Coroutine[Any, Any, _Value], timeout_s: float = 30.0) -> _Value:
