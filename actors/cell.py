@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
@@ -20,6 +21,7 @@ from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 
 from .edge import LoopEdge
+from .forwarding import Forwarding
 from .gateway_actor import CrashRequested, Wiring
 from .gateway_supervisor import GATEWAY_CHILDREN, CellArguments, CellSupervisor
 from .in_process_system import InProcessSystem
@@ -42,16 +44,20 @@ class Cell:
         self._name = cell_name
         self._link = link
         self._ids = itertools.count(1)
+        self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
-        self._port = LoopEdge(self._settings, session_ids, self._name)
-        self._port.downstream_transports.append(StreamableHttpTransport())
+        self._port = LoopEdge(self._settings, session_ids, self._cells)
+        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport()]
         self._server = GatewayServer(self._settings, self._port)
         mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
         self._server.add_endpoint("/mcp", mcp)
         self._server.add_endpoint("/mcp/servers/", mcp)
+        sse = HttpSseEndpoint(self._settings, self._server, self._port)
+        for path in HTTP_SSE_PATHS:
+            self._server.add_endpoint(path, sse)
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)
@@ -77,12 +83,11 @@ class Cell:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        self._link.publish("mcp.transport.started", {"transport": "streamable_http", "cell": self._name}, self._port.now_ms())
 
     async def drain(self, deadline_s: float) -> None:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
         self._port.is_draining = True
-        self._server.stop_listening()
+        self._server.drain()
         self._port.end_streams()
         give_up_s = time.monotonic() + deadline_s
         while self._port.waiting and time.monotonic() < give_up_s:
@@ -91,11 +96,21 @@ class Cell:
             _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
 
     async def stop(self) -> None:
+        self._cells.close()
         self._system.stop(self._root)
         await self._server.close()
 
     def deliver_events(self, events: list[Event]) -> None:
         self._system.post(self._root, EventsLogged(tuple(events)))
+
+    def cells_changed(self, running: dict[str, int]) -> None:
+        self._cells.cells_changed(running)
+
+    def deliver_forwarded(self, from_cell: str, message: object) -> None:
+        self._cells.deliver(from_cell, message)
+
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+        self._cells.failed(cell_name, messages)
 
     # ---- status and commands
 

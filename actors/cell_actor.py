@@ -20,11 +20,13 @@ from mcp_gateway.actors.node_messages import (
     CellArguments,
     CellContent,
     CellDrained,
+    CellsChanged,
     CommandAnswered,
     CommandRequested,
     DrainRequested,
     EventLogMoved,
     EventsDistributed,
+    Forwarded,
     JoinEventLog,
     Ping,
     Pong,
@@ -54,10 +56,10 @@ class CellEscalated(Exception):
 class CellActor(AsyncioActor):
     """A cell process: Thespian's main thread and one event loop with the content of the cell.
 
-    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved (NodeSupervisor);
-              EventsDistributed (EventLog)
+    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged
+              (NodeSupervisor); EventsDistributed (EventLog); Forwarded (other cells)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, StatusReported, CommandAnswered
-              (NodeSupervisor); JoinEventLog, PublishEvents (EventLog)
+              (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -69,6 +71,7 @@ class CellActor(AsyncioActor):
         self._outbox = EventOutbox(uuid.uuid4().hex)
         self._log: ActorAddress | None = None
         self._log_incarnation = 0
+        self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
 
     # ---- wiring
 
@@ -79,8 +82,10 @@ class CellActor(AsyncioActor):
 
     async def _start_content(self, arguments: CellArguments) -> None:
         factory = load_cell_factory(arguments.cell_factory)
-        self._content = factory(arguments.settings, arguments.cell_index, self.name, self)
-        await self._content.start()
+        content = factory(arguments.settings, arguments.cell_index, self.name, self)
+        await content.start()
+        self._content = content
+        self._content.cells_changed(self._incarnations())
         self.deliver(self.myAddress, ContentServes())
 
     def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
@@ -156,8 +161,36 @@ class CellActor(AsyncioActor):
         elif fresh and self._content is not None:
             self._content.deliver_events(fresh)
 
+    # ---- other cells
+
+    def receiveMsg_CellsChanged(self, message: CellsChanged, sender: ActorAddress) -> None:
+        self.call_loop(self._take_cells, message)
+
+    def _take_cells(self, message: CellsChanged) -> None:
+        self._cells = {name: cell for name, cell in message.cells.items() if name != self.name}
+        if self._content is not None:
+            self._content.cells_changed(self._incarnations())
+
+    def _incarnations(self) -> dict[str, int]:
+        return {name: incarnation for name, (_, incarnation) in self._cells.items()}
+
+    def receiveMsg_Forwarded(self, message: Forwarded, sender: ActorAddress) -> None:
+        self.call_loop(self._take_forwarded, message)
+
+    def _take_forwarded(self, message: Forwarded) -> None:
+        if self._content is not None:
+            self._content.deliver_forwarded(message.from_cell, message.message)
+
+    def _fail_forwarded(self, target: ActorAddress, messages: tuple[object, ...]) -> None:
+        name = next((name for name, (address, _) in self._cells.items() if address == target), None)
+        if name is not None and self._content is not None:
+            self._content.forward_failed(name, messages)
+
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
-        if any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
+        forwarded = tuple(each.message for each in messages if isinstance(each, Forwarded))
+        if forwarded:
+            self.call_loop(self._fail_forwarded, target, forwarded)
+        elif any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
             # Kept in the outbox: a log that died is announced again by EventLogMoved; one that was only slow must be asked again.
             self.start_timer("rejoin_log", RESEND_INTERVAL_S, (target, self._log_incarnation))
         else:
@@ -174,6 +207,11 @@ class CellActor(AsyncioActor):
         event = self._outbox.publish(topic, payload, timestamp_ms)
         if self._log is not None:
             self.deliver(self._log, PublishEvents(events=(event,)))
+
+    def forward(self, cell_name: str, message: object) -> None:
+        if cell_name not in self._cells:
+            raise LookupError(f"{cell_name} does not run")
+        self.deliver(self._cells[cell_name][0], Forwarded(from_cell=self.name, message=message))
 
     def request_stop(self, reason: str) -> None:
         self.fail_from_loop(CellEscalated(reason))

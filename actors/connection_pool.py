@@ -16,6 +16,7 @@ from mcp_gateway.transports import metrics
 from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.transport import UpstreamTransport, scheme_of
 
+from .forwarding import Forwarding
 from .lease_ledger import Grant, LeaseLedger
 from .messages import (
     CallFailed,
@@ -61,6 +62,14 @@ class _Replica:
     is_told_exhausted: bool = False
 
 
+@attrs.frozen(kw_only=True)
+class ConnectionPoolArguments:
+    """cells: the other cells of the node, which hold some of the connections."""
+
+    settings: Settings
+    cells: Forwarding = attrs.field(repr=False)
+
+
 class ConnectionPool(Supervisor):
     """Grants each call a connection of its replica, or lets it wait for at most the checkout timeout, or refuses it.
 
@@ -85,8 +94,10 @@ class ConnectionPool(Supervisor):
 
     def on_wired(self) -> None:
         super().on_wired()
-        settings: Settings = self.arguments
-        self._arrange(settings.backends)
+        arguments: ConnectionPoolArguments = self.arguments
+        self._cells = arguments.cells
+        self._gateway = arguments.settings.gateway
+        self._arrange(arguments.settings.backends)
         self.start_timer("gauges", _GAUGES_S)
 
     # ---- topology
@@ -95,7 +106,7 @@ class ConnectionPool(Supervisor):
         self._arrange(message.backends)
 
     def _arrange(self, backends: Sequence[BackendSettings]) -> None:
-        gateway = self.arguments.gateway
+        max_overflow = self._share(self._gateway.max_overflow)
         wanted = {
             (backend.name, replica): (backend, index) for backend in backends for index, replica in enumerate(backend.replica_ids)
         }
@@ -105,15 +116,19 @@ class ConnectionPool(Supervisor):
             known = self._replicas.get(key)
             if known is not None and _connection(known.backend, known.index) == _connection(backend, index):
                 known.backend, known.index = backend, index
-                self._grant(known, known.ledger.resize(backend.pool_size, gateway.max_overflow, self.monotonic_s()))
+                self._grant(known, known.ledger.resize(self._share(backend.pool_size), max_overflow, self.monotonic_s()))
                 continue
             if known is not None:
                 self._drop(key)
-            connections = backend.pool_size + gateway.max_overflow
-            ledger = LeaseLedger(backend.pool_size, gateway.max_overflow, connections * _WAITING_PER_CONNECTION)
+            pool_size = self._share(backend.pool_size)
+            ledger = LeaseLedger(pool_size, max_overflow, (pool_size + max_overflow) * _WAITING_PER_CONNECTION)
             self._replicas[key] = _Replica(backend, index, ledger, self._free_child_name(backend.name, index))
         for scheme in {scheme_of(replica) for _, replica in self._replicas}:
             self.send(self.addresses["transport-registry"], ResolveScheme(f"scheme:{scheme}", scheme))
+
+    def _share(self, connection_count: int) -> int:
+        """This cell's part of what is promised for the node."""
+        return -(-connection_count // self._gateway.cell_count)
 
     def _free_child_name(self, backend: str, index: int) -> str:
         """`files#0`, or the next number where an upstream of that name runs, or is about to end."""
@@ -132,7 +147,8 @@ class ConnectionPool(Supervisor):
                 backend=name,
                 replica=replica,
                 naming=Naming(name, known.backend.prefix),
-                connect=functools.partial(strategy.connect, known.backend, known.index, self.arguments.gateway.max_message_bytes),
+                connect=functools.partial(strategy.connect, known.backend, known.index, self._gateway.max_message_bytes),
+                cells=self._cells,
             )
             self.start_child(ChildSpec(name=known.child, actor_class=Upstream, arguments=arguments))
 
@@ -163,7 +179,7 @@ class ConnectionPool(Supervisor):
         if due_s < call.deadline_s:  # the edge did not know to which backend its target leads
             call = attrs.evolve(call, deadline_s=due_s)
             message = attrs.evolve(message, call=call)
-        give_up_s = min(call.deadline_s, now_s + self.arguments.gateway.checkout_timeout)
+        give_up_s = min(call.deadline_s, now_s + self._gateway.checkout_timeout)
         grant = replica.ledger.request(call.call_id, give_up_s)
         if grant is Grant.GRANTED:
             self._run(replica, message)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -22,6 +24,7 @@ from mcp_gateway.transports.protocol.session import SessionIds, SessionState, Up
 
 from .conversation import Conversation, inner_response
 from .conversation_choice import conversation_for
+from .forwarding import Forwarding
 from .gateway_actor import GatewayActor, Runtime
 from .messages import (
     Call,
@@ -62,9 +65,10 @@ _GRACE_S = 2.0
 class LoopEdge:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
 
-    def __init__(self, settings: Settings, session_ids: SessionIds, cell_name: str) -> None:
+    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding) -> None:
         self.settings = settings
-        self.cell_name = cell_name
+        self.cells = cells
+        self.cell_name = cells.cell_name
         self.session_ids = session_ids
         streamable = settings.transports.streamable_http
         self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
@@ -125,6 +129,10 @@ class LoopEdge:
         if target is None or self._runtime is None:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
+        with contextlib.suppress(LookupError):
+            self.tell("event-bus", PublishEvent(topic=topic, payload=payload))
 
     def end_streams(self) -> None:
         """End what has no end of its own, for a drain: streams of sessions and subscriptions."""

@@ -11,7 +11,7 @@ from thespian.actors import ActorAddress
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports import metrics
 
-from .connection_pool import ConnectionPool
+from .connection_pool import ConnectionPool, ConnectionPoolArguments
 from .edge import Edge, LoopEdge
 from .event_bus import EventBus
 from .health_monitor import HealthMonitor, HealthMonitorArguments
@@ -73,11 +73,12 @@ class GatewaySupervisor(_CellChildren):
     def child_specs(self) -> Sequence[ChildSpec]:
         arguments: CellArguments = self.arguments
         settings = arguments.settings
+        pool = ConnectionPoolArguments(settings=settings, cells=arguments.port.cells)
         monitor = HealthMonitorArguments(settings=settings, probes_replicas=arguments.probes_replicas)
         return (
             ChildSpec(name="event-bus", actor_class=EventBus, arguments=arguments.link),
             ChildSpec(name="transport-registry", actor_class=TransportRegistry, arguments=arguments.upstream_transports),
-            ChildSpec(name="connection-pool", actor_class=ConnectionPool, arguments=settings),
+            ChildSpec(name="connection-pool", actor_class=ConnectionPool, arguments=pool),
             ChildSpec(name="router", actor_class=Router, arguments=settings),
             ChildSpec(name="health-monitor", actor_class=HealthMonitor, arguments=monitor),
         )

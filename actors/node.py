@@ -20,6 +20,7 @@ from mcp_gateway.actors.event_log import EventLog
 from mcp_gateway.actors.node_messages import (
     CellArguments,
     CellDrained,
+    CellsChanged,
     CommandAnswered,
     CommandRequested,
     DrainRequested,
@@ -77,7 +78,7 @@ class NodeSupervisor(Supervisor):
     Receives  Wiring, DrainRequested (launcher); StatusRequested, CommandRequested (admin commands);
               Pong, CellDrained, StatusReported, CommandAnswered (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); StatusReported, CommandAnswered (admin commands);
-              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved (its children)
+              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again
     """
 
@@ -92,6 +93,7 @@ class NodeSupervisor(Supervisor):
         self._heartbeat_count = 0
         self._is_beat_under_way = False
         self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
+        self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
         self._last_pids: dict[str, int] = {}  # by short name
         self._drain_asker: ActorAddress | None = None
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
@@ -145,6 +147,7 @@ class NodeSupervisor(Supervisor):
         for name in self.supervision.names:
             if (pid := self.child_pid(name)) is not None:
                 self._last_pids[name] = pid
+        self._tell_of_cells()
         log = self.child_address(EVENT_LOG)
         if log is None:
             return
@@ -154,8 +157,18 @@ class NodeSupervisor(Supervisor):
                 self._told_of_log.add((short, incarnation, log_incarnation))
                 self.send(address, EventLogMoved(log=log, log_incarnation=log_incarnation))
 
+    def _tell_of_cells(self) -> None:
+        """Tell every cell which ones run, when that has changed."""
+        cells = {full: (address, incarnation) for _, full, incarnation, address in self._cells()}
+        incarnations = {full: incarnation for full, (_, incarnation) in cells.items()}
+        if incarnations != self._told_of_cells:
+            self._told_of_cells = incarnations
+            for address, _ in cells.values():
+                self.send(address, CellsChanged(cells=cells))
+
     def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
         if kind == "child_exited":
+            self._tell_of_cells()
             full_name = self.child_full_name(self.supervision.spec(name))
             self._cell_has_drained(full_name, self._draining.get(full_name))
             for question in list(self._questions.values()):

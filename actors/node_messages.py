@@ -27,6 +27,12 @@ class NodeLink(Protocol):
     def request_stop(self, reason: str) -> None:
         """Escalate: crash this cell process; whoever supervises it starts a new one."""
 
+    def forward(self, cell_name: str, message: object) -> None:
+        """Send to another cell of the node, whose content gets it by `deliver_forwarded`; what is lost comes to `forward_failed`.
+
+        Raises: LookupError where no such cell runs.
+        """
+
 
 class CellContent(Protocol):
     """A whole gateway cell, run by one event loop. Everything is called on that loop."""
@@ -51,6 +57,15 @@ class CellContent(Protocol):
 
     def deliver_events(self, events: list[Event]) -> None:
         """Take events of any cell of the node, each once, ids ascending; without gaps unless the log itself has lost some."""
+
+    def cells_changed(self, running: dict[str, int]) -> None:
+        """These other cells of the node run, {name: incarnation}; told again after each change."""
+
+    def deliver_forwarded(self, from_cell: str, message: object) -> None:
+        """Take a message that another cell has forwarded."""
+
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+        """These messages did not reach that cell."""
 
 
 class CellFactory(Protocol):
@@ -96,6 +111,24 @@ class EventLogArguments:
 
     retention_events: int
     cell_count: int
+
+
+# ---- cells among themselves
+
+
+@attrs.frozen(kw_only=True)
+class CellsChanged:
+    """NodeSupervisor -> every cell: the cells that run now. cells: {name: (address, incarnation)}."""
+
+    cells: dict[str, tuple[ActorAddress, int]] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Forwarded:
+    """Cell -> another cell: for the content of that one, see `forward_messages`."""
+
+    from_cell: str
+    message: object = attrs.field(repr=False)
 
 
 # ---- heartbeats

@@ -18,6 +18,7 @@ from mcp_gateway.transports.protocol.naming import Naming, inner_params
 from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 
+from .forwarding import Forwarding
 from .gateway_actor import GatewayActor
 from .messages import (
     Call,
@@ -35,6 +36,7 @@ from .messages import (
     ReplicaProbed,
     RunCall,
 )
+from .remote_conversation import RemoteConversation
 
 EVENT_WINDOW = 64
 """Events of one call that may be on their way to a client; a client that does not take them stops the reading of its own call."""
@@ -44,13 +46,14 @@ EVENT_WINDOW = 64
 class UpstreamArguments:
     """What the connection pool tells a new upstream.
 
-    connect: opens the wire; called once, on the event loop.
+    connect: opens the wire; called once, on the event loop, by the cell that owns the connection.
     """
 
     backend: str
     replica: str
     naming: Naming
     connect: Any = attrs.field(repr=False)
+    cells: Forwarding = attrs.field(repr=False)
 
 
 @attrs.define
@@ -82,7 +85,13 @@ class Upstream(GatewayActor):
         arguments: UpstreamArguments = self.arguments
         self._backend, self._replica = arguments.backend, arguments.replica
         self._naming = arguments.naming
-        self._wire: UpstreamConversation = arguments.connect()
+        self._cells = arguments.cells
+        self._wire: UpstreamConversation
+        if self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name:
+            self._wire = arguments.connect()
+            self._cells.serve(self._backend, self._replica, self._wire)
+        else:
+            self._wire = RemoteConversation(self._cells, self._backend, self._replica)
 
     # ---- calls
 
@@ -251,6 +260,7 @@ class Upstream(GatewayActor):
                 running.task.cancel()
             self._fail_for_exit(running.leased.call)
         self._running.clear()
+        self._cells.withdraw(self._backend, self._replica, self._wire)
         closing = asyncio.get_running_loop().create_task(self._wire.close())
         _closing.add(closing)
         closing.add_done_callback(_closing.discard)

@@ -146,3 +146,6 @@ class EmbeddedGateway:
 
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
+
+    def forward(self, cell_name: str, message: object) -> None:
+        raise LookupError(f"{cell_name} does not run: an embedded gateway is one cell")

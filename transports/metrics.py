@@ -49,3 +49,6 @@ health_status = Gauge(
 restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
 events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
 sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revision"], multiprocess_mode="livesum")
+rate_limited_total = Counter(
+    "mcp_gateway_rate_limited_total", "Requests refused by a rate limit, by the source of the client's key", ["key"]
+)

@@ -76,6 +76,11 @@ class UpstreamError(Exception):
         self.is_unsupported = is_unsupported
         self.error = error
 
+    def facts(self) -> dict[str, Any]:
+        """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
+        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_unsupported", "error")
+        return {name: getattr(self, name) for name in names}
+
 
 class UpstreamConversation(Protocol):
     """One replica's wire: any number of exchanges at once, on the event loop that made it."""

@@ -220,6 +220,8 @@ def test_a_removed_client_transport_refuses_requests_until_it_is_registered_agai
         await port.ask("transport-registry", RemoveTransport("remove", "streamable_http"))
         assert "streamable_http" not in (await port.ask("transport-registry", StatusRequested("s"))).status["transports"]
         assert await client.call("echo", {"message": "removed"}) == "draining"
+        for strategy in port.downstream_transports[1:]:
+            await port.ask("transport-registry", RemoveTransport(strategy.name, strategy.name))
         await asyncio.sleep(0.5)  # a health round or two
         assert (await get(cell, "/health"))[1]["components"]["transport-registry"]["reason"] == "no transport serves clients"
         registration = RegisterTransport(request_id="again", strategy=StreamableHttpTransport())

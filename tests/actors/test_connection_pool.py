@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mcp_gateway.actors.connection_pool import ConnectionPool
+from mcp_gateway.actors.connection_pool import ConnectionPool, ConnectionPoolArguments
 from mcp_gateway.actors.gateway_actor import CrashRequested
 from mcp_gateway.actors.messages import (
     Call,
@@ -31,7 +31,7 @@ from mcp_gateway.actors.messages import (
 )
 from mcp_gateway.transports.protocol.jsonrpc import Request
 from tests.doubles.actor_stage import Stage
-from tests.doubles.running_cell import cell_settings
+from tests.doubles.running_cell import alone, cell_settings
 from tests.doubles.scripted_wire import Exchange, ScriptedTransport, ScriptedWire
 
 ONE, TWO = "http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"
@@ -48,7 +48,8 @@ class Bench:
         self.bus, self.registry, self.edge, self.router = (self.stage.peer() for _ in range(4))
         self.transport = ScriptedTransport()
         peers = {"event-bus": self.bus, "transport-registry": self.registry}
-        self.pool = self.stage.start(ConnectionPool, peers, self.settings, name="cell/0/connection-pool")
+        arguments = ConnectionPoolArguments(settings=self.settings, cells=alone())
+        self.pool = self.stage.start(ConnectionPool, peers, arguments, name="cell/0/connection-pool")
         self.answer_registry()
         self._call_id = 0
 

@@ -37,7 +37,7 @@ from mcp_gateway.transports.protocol.refusals import Refused
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds, SessionState, UpstreamSession
 from tests.doubles.actor_stage import Peer, Stage
-from tests.doubles.running_cell import cell_settings
+from tests.doubles.running_cell import alone, cell_settings
 
 CHAIN = ("event-bus", "transport-registry", "connection-pool", "router", "health-monitor")
 REPLICA = "http://127.0.0.1:3001/mcp"
@@ -74,7 +74,7 @@ class Bench:
         self.stage.take_over_time(monkeypatch)
         default = {"name": "one", "prefix": "", "replicas": [REPLICA], "request_timeout": 30.0}
         self.settings = cell_settings(backends or (default,))
-        self.port = LoopEdge(self.settings, SessionIds(Seal(b"0123456789abcdef")), "cell/0")
+        self.port = LoopEdge(self.settings, SessionIds(Seal(b"0123456789abcdef")), alone())
         self.port.downstream_transports.append(StreamableHttpTransport())
         self.peers: dict[str, Peer] = {name: self.stage.peer() for name in CHAIN}
         self.upstream = self.stage.peer()
@@ -188,7 +188,7 @@ def test_a_request_before_the_chain_is_up_waits_for_it(monkeypatch: pytest.Monke
 
 
 def test_before_there_is_an_edge_clients_are_asked_to_come_back() -> None:
-    port = LoopEdge(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), "cell/0")
+    port = LoopEdge(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), alone())
     sink = Sink()
     port.open(Exchange(exchange_id=1, transport="t", revision="r", endpoint="", deadline_s=0.0), sink)
     assert sink.steps == [("refuse", "draining")]

@@ -33,6 +33,7 @@ from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
 from mcp_gateway.transports.transport import UpstreamError
 from tests.doubles.actor_stage import Stage
+from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
 
 REPLICA = "http://127.0.0.1:3001/mcp"
@@ -48,7 +49,7 @@ class Bench:
         self.pool = self.stage.supervisor
         self.wire = ScriptedWire()
         arguments = UpstreamArguments(
-            backend="files", replica=REPLICA, naming=Naming("files", "files__"), connect=lambda: self.wire
+            backend="files", replica=REPLICA, naming=Naming("files", "files__"), connect=lambda: self.wire, cells=alone()
         )
         self.upstream = self.stage.start(Upstream, {}, arguments)
         self.pool.received.clear()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp_gateway.actors.cell import Cell, make_cell
+from mcp_gateway.actors.forwarding import Forwarding
 from mcp_gateway.actors.topic_log import Event, TopicLog
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
@@ -41,6 +42,9 @@ class RecordingLink:
 
     def request_stop(self, reason: str) -> None:
         self.stops.append(reason)
+
+    def forward(self, cell_name: str, message: object) -> None:
+        raise LookupError(cell_name)
 
     def topics(self) -> list[str]:
         return [event.topic for event in self.events]
@@ -81,6 +85,11 @@ def cell_settings(
     gateway = {"port": free_port(), "state_dir": "", "health_check_interval": 0.2, **tables.pop("gateway", {})}
     lists = {"backends": [dict(each) for each in backends], "routes": [dict(each) for each in routes]}
     return settings_from_mapping({**tables, **lists, "gateway": gateway}, "test.toml")
+
+
+def alone() -> Forwarding:
+    """The cells of a node that is one cell."""
+    return Forwarding(RecordingLink(), "cell/0", 1)
 
 
 @asynccontextmanager

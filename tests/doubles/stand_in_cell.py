@@ -18,7 +18,7 @@ from mcp_gateway.config.settings import Settings
 
 
 class StandInCell:
-    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /escalate, /hang (blocks the loop)."""
+    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /forward?text=T, /forwarded, /escalate, /hang (the loop)."""
 
     def __init__(self, settings: Settings, cell_name: str, link: NodeLink) -> None:
         self._settings = settings
@@ -26,6 +26,9 @@ class StandInCell:
         self._link = link
         self._open_count = 0
         self.events: list[Event] = []
+        self.other_cells: dict[str, int] = {}
+        self.forwarded: list[tuple[str, object]] = []
+        self.failed: list[tuple[str, object]] = []
         self._server: tornado.httpserver.HTTPServer | None = None
 
     async def start(self) -> None:
@@ -38,6 +41,8 @@ class StandInCell:
                 "slow": self._slow,
                 "publish": self._publish,
                 "events": self._events,
+                "forward": self._forward,
+                "forwarded": self._forwarded,
                 "escalate": self._escalate,
                 "hang": self._hang,
             }.items()
@@ -77,6 +82,15 @@ class StandInCell:
     def deliver_events(self, events: list[Event]) -> None:
         self.events += events
 
+    def cells_changed(self, running: dict[str, int]) -> None:
+        self.other_cells = running
+
+    def deliver_forwarded(self, from_cell: str, message: object) -> None:
+        self.forwarded.append((from_cell, message))
+
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+        self.failed += [(cell_name, message) for message in messages]
+
     # ---- answers
 
     async def _pid(self, _request: tornado.web.RequestHandler) -> object:
@@ -92,6 +106,15 @@ class StandInCell:
 
     async def _events(self, _request: tornado.web.RequestHandler) -> object:
         return {"pid": os.getpid(), "events": [[event.id, event.topic] for event in self.events]}
+
+    async def _forward(self, request: tornado.web.RequestHandler) -> object:
+        text = request.get_query_argument("text")
+        for name in self.other_cells:
+            self._link.forward(name, text)
+        return {"pid": os.getpid(), "to": self.other_cells}
+
+    async def _forwarded(self, _request: tornado.web.RequestHandler) -> object:
+        return {"pid": os.getpid(), "forwarded": self.forwarded, "failed": self.failed, "cells": self.other_cells}
 
     async def _escalate(self, _request: tornado.web.RequestHandler) -> object:
         self._link.request_stop("told to escalate")

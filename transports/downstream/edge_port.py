@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
@@ -76,11 +76,33 @@ class AnswerSink(Protocol):
         """The stream is complete."""
 
 
+class CellsPort(Protocol):
+    """The other cells of the node, for what only the cell can serve that holds a client's connection. cell_name: this one."""
+
+    cell_name: str
+
+    @property
+    def other_cells(self) -> frozenset[str]:
+        """Names of those that run ("cell/1")."""
+
+    def answer_cells(self, kind: type, answer: Callable[[Any], Any]) -> None:
+        """Answer questions of this class that other cells ask; the answer may be a coroutine."""
+
+    async def ask_cell(self, cell_name: str, question: object, timeout_s: float) -> Any:
+        """The other cell's answer. Questions and answers must be frozen and picklable, their payloads not shown by `str()`.
+
+        Raises: LookupError where the cell does not run, ends first, or cannot answer; TimeoutError.
+        """
+
+
 class EdgePort(Protocol):
     """What the edge offers to handlers; every method returns at once."""
 
     is_draining: bool
     enabled_transports: frozenset[str]
+
+    @property
+    def cells(self) -> CellsPort: ...
 
     def next_exchange_id(self) -> int: ...
 
@@ -95,6 +117,9 @@ class EdgePort(Protocol):
 
     def read_session(self, session_id: str) -> SessionState | None:
         """The session behind an id of ours, unless it has been ended."""
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
+        """Put an event on the bus; while the bus starts again it is dropped."""
 
     def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
         """Put a question with a `request_id` to an actor of this cell ("router"); the future gets its answer."""

@@ -27,6 +27,7 @@ from mcp_gateway.config.settings import Settings
 
 from .. import metrics
 from ..protocol.refusals import Refused
+from .request_limiter import RequestLimiter
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class ServerPort(Protocol):
 
     is_draining: bool
     enabled_transports: frozenset[str]
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None: ...
 
 
 class Incoming(HTTPMessageDelegate):
@@ -214,8 +217,10 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._origins = frozenset(settings.gateway.allowed_origins)
         hosts = {urlsplit(origin).hostname or "" for origin in self._origins}
         self._hosts = _LOOPBACK_NAMES | {settings.gateway.host} | hosts
+        self.limiter = RequestLimiter(settings, port.publish)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
+        self._drained: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._keep_alive_due_s = 0.0
         self._server = HTTPServer(
@@ -244,8 +249,15 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._server.add_sockets(bind_sockets(gateway.port, gateway.host, reuse_port=True, backlog=1024))
         self._sweep()
 
-    def stop_listening(self) -> None:
+    def on_drain(self, end: Callable[[], None]) -> None:
+        """Call `end` when the cell drains, to close connections that have no end of their own, as soon as they are idle."""
+        self._drained.append(end)
+
+    def drain(self) -> None:
+        """Stop accepting connections, and end those that stay open by their nature."""
         self._server.stop()
+        for end in self._drained:
+            end()
 
     async def close(self) -> None:
         """Stop, and close every connection that is still open."""
@@ -360,6 +372,12 @@ class GatewayServer(HTTPServerConnectionDelegate):
 def method_not_allowed(incoming: Incoming, allowed: str) -> None:
     refused = Refused("invalid_request", f"{incoming.method} is not served here", status=405)
     incoming.respond(405, refused.body(), {"Allow": allowed})
+
+
+def retrieve(written: asyncio.Future[None]) -> None:
+    """Take note of a failed write, so that asyncio does not report it: the close callback tells of the client's end."""
+    if not written.cancelled():
+        written.exception()
 
 
 def _plain(headers: HTTPHeaders) -> dict[str, str]:

@@ -7,24 +7,24 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote
-
-import msgspec
+from urllib.parse import unquote
 
 from mcp_gateway.config.settings import Settings
 
-from .. import metrics
 from ..protocol import jsonrpc
+from ..protocol.handshake import initialize_revision
 from ..protocol.jsonrpc import Message, Notification, Request
 from ..protocol.modern_rules import check_modern_request, is_modern_post, unsupported_version
 from ..protocol.naming import route_target
 from ..protocol.refusals import Refused
-from ..protocol.revisions import MODERN_REVISIONS, NEWEST, NEWEST_LEGACY, REVISIONS, is_known_method
+from ..protocol.revisions import MODERN_REVISIONS, NEWEST, REVISIONS
 from ..protocol.session import SessionState
 from ..protocol.sse import KEEP_ALIVE, encode_event
 from .batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
 from .edge_port import EdgePort, Exchange, ExchangeKind
-from .server import GatewayServer, Incoming, method_not_allowed
+from .hash_keys import HashKeys
+from .request_metrics import count_request
+from .server import GatewayServer, Incoming, method_not_allowed, retrieve
 
 _logger = logging.getLogger(__name__)
 _ENDPOINT: Final = "/mcp"
@@ -48,15 +48,13 @@ class StreamableHttpEndpoint:
         self._port = port
         timeouts_s = [backend.request_timeout for backend in settings.backends]
         self._timeout_s = max(settings.gateway.request_timeout, *timeouts_s, 0.0)
-        sources = {source for route in settings.routes for source in route.hash_sources}
-        self._hash_headers = [source.partition(":")[2] for source in sources if source.startswith("header:")]
-        self._hash_arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
+        self._hash_keys = HashKeys(settings)
 
     def handle(self, incoming: Incoming) -> None:
         try:
             self._handle(incoming)
         except Refused as refused:
-            _count("other", "", refused.reason, 0.0, 0.0)
+            count_request(StreamableHttpTransport.name, "other", "", refused.reason, 0.0, 0.0)
             raise
 
     def _handle(self, incoming: Incoming) -> None:
@@ -110,16 +108,7 @@ class StreamableHttpEndpoint:
         self._open(incoming, endpoint, message, NEWEST, target, forwarded=forwarded, is_stream=is_stream)
 
     def _post_initialize(self, incoming: Incoming, endpoint: str, message: Request) -> None:
-        """Source: MCP 2025-11-25, basic/lifecycle, "Initialization"."""
-        try:
-            params = jsonrpc.members(message.params)
-            requested = msgspec.json.decode(params["protocolVersion"], type=str)
-            for name in ("capabilities", "clientInfo"):
-                msgspec.json.decode(params[name], type=dict[str, msgspec.Raw])
-        except (KeyError, msgspec.DecodeError):
-            text = "initialize needs protocolVersion (a string), capabilities and clientInfo (objects)"
-            raise Refused("invalid_params", text, request_id=message.id) from None
-        revision = requested if requested in REVISIONS and requested not in MODERN_REVISIONS else NEWEST_LEGACY
+        revision = initialize_revision(message)
         self._open(incoming, endpoint, message, revision, "initialize", new_session=secrets.token_urlsafe(9))
 
     def _post_batch(self, incoming: Incoming, endpoint: str, version: str | None) -> None:
@@ -144,7 +133,7 @@ class StreamableHttpEndpoint:
         if isinstance(message, Request):
             if message.method == "ping":
                 incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
-                _count("ping", "", "ok", 0.0, 0.0)
+                count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
                 return
             target = route_target(message.method, message.params, message.id)
         else:
@@ -193,6 +182,9 @@ class StreamableHttpEndpoint:
         forwarded: Mapping[str, str] | None = None,
     ) -> None:
         request_id = message.id if isinstance(message, Request) else None
+        connection = self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+        if request_id is not None and self._server.limiter.is_on:
+            self._server.limiter.admit(self._hash_keys.of_message(connection, session, "", None), request_id)
         try:
             self._server.take_connection(StreamableHttpTransport.name)
         except Refused as refused:
@@ -210,7 +202,7 @@ class StreamableHttpEndpoint:
             message=message,
             target=target,
             session=session,
-            hash_keys=self._hash_keys(incoming, session, new_session, message),
+            hash_keys=self._hash_keys.of_message(connection, session, new_session, message),
             headers={**travels_on, **forwarded} if forwarded else travels_on,
             deadline_s=_FOREVER if is_stream else time.monotonic() + self._timeout_s,
             last_event_id=shown.get("Last-Event-Id") if kind is ExchangeKind.STREAM else None,
@@ -219,27 +211,6 @@ class StreamableHttpEndpoint:
         method = message.method if isinstance(message, Request | Notification) else kind.value
         answer = _Answer(self._server, self._port, incoming, exchange.exchange_id, method, request_id)
         self._port.open(exchange, answer)
-
-    def _hash_keys(
-        self, incoming: Incoming | BatchPart, session: SessionState | None, new_session: str, message: Message | None
-    ) -> dict[str, str]:
-        keys = {"ip": incoming.remote_ip}
-        if session is not None:
-            keys["session"] = session.key
-            keys["user"] = session.hash_key
-        elif new_session:
-            keys["session"] = new_session
-        if incoming.query:
-            users = parse_qs(incoming.query, max_num_fields=20).get("user_id") if len(incoming.query) < 2_000 else None
-            if users:
-                keys["user"] = users[0]
-        for name in self._hash_headers:
-            value = incoming.headers.get("-".join(word.capitalize() for word in name.split("-")))
-            if value is not None:
-                keys[f"header:{name}"] = value
-        if self._hash_arguments and isinstance(message, Request):
-            keys.update(_argument_keys(message.params, self._hash_arguments))
-        return keys
 
 
 class _Answer:
@@ -319,7 +290,7 @@ class _Answer:
     # ---- the connection
 
     def keep_alive(self) -> None:
-        self._incoming.write(KEEP_ALIVE).add_done_callback(_retrieve)
+        self._incoming.write(KEEP_ALIVE).add_done_callback(retrieve)
 
     def _flushed(self, written: Any) -> None:
         if not written.cancelled() and written.exception() is None and not self._is_over:
@@ -334,45 +305,6 @@ class _Answer:
         self._is_over = True
         self._server.open_streams.discard(self)
         self._server.release_connection(StreamableHttpTransport.name)
-        _count(self._method, backend, outcome, time.monotonic() - self._started_s, upstream_s)
+        duration_s = time.monotonic() - self._started_s
+        count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
 
-
-_counters: dict[tuple[str, str, str], Any] = {}
-_histograms: dict[tuple[str, str], Any] = {}
-_gateway_time = metrics.gateway_latency_seconds.labels("gateway")
-_upstream_time = metrics.gateway_latency_seconds.labels("upstream")
-
-
-def _count(method: str, backend: str, outcome: str, duration_s: float, upstream_s: float) -> None:
-    """Count one ended request. Label objects are kept: looking one up costs more than counting."""
-    if not (is_known_method(method, NEWEST) or is_known_method(method, NEWEST_LEGACY) or method in _COUNTED_METHODS):
-        method = "other"
-    counter = _counters.get((method, backend, outcome))
-    if counter is None:
-        counter = metrics.requests_total.labels(StreamableHttpTransport.name, method, backend, outcome)
-        _counters[method, backend, outcome] = counter
-    counter.inc()
-    histogram = _histograms.get((method, backend))
-    if histogram is None:
-        histogram = _histograms[method, backend] = metrics.request_duration_seconds.labels(method, backend)
-    histogram.observe(duration_s)
-    _gateway_time.observe(max(0.0, duration_s - upstream_s))
-    _upstream_time.observe(upstream_s)
-
-
-_COUNTED_METHODS: Final = frozenset({"notifications/initialized", "notifications/cancelled", "stream", "terminate", "message"})
-
-
-def _argument_keys(params: bytes, names: list[str]) -> dict[str, str]:
-    """{"argument:NAME": value as JSON} of the tool arguments that routes hash on."""
-    try:
-        arguments = jsonrpc.members(bytes(jsonrpc.members(params).get("arguments", msgspec.Raw(b""))))
-    except msgspec.DecodeError:
-        return {}
-    return {f"argument:{name}": bytes(arguments[name]).decode(errors="replace") for name in names if name in arguments}
-
-
-def _retrieve(written: Any) -> None:
-    """Take note of a failed write, so that asyncio does not report it: the close callback tells of the client's end."""
-    if not written.cancelled():
-        written.exception()

@@ -49,20 +49,11 @@ def check_modern_request(
     Raises: Refused with invalid_params, header_mismatch or unsupported_version.
     """
     try:
-        parameters = members(request.params)
-        meta = _decode_meta(parameters["_meta"]) if "_meta" in parameters else {}
-    except (msgspec.DecodeError, RecursionError):
-        raise Refused("invalid_params", '"_meta" must be an object', request_id=request.id) from None
-    missing = [key for key in (META_VERSION, META_CLIENT_CAPABILITIES) if key not in meta]
-    if missing:
-        if META_VERSION in missing and version_header is not None and version_header not in REVISIONS:
-            raise unsupported_version(version_header, request.id)
-        raise Refused("invalid_params", f"_meta lacks {' and '.join(missing)}", request_id=request.id)
-    version = meta[META_VERSION]
-    if not isinstance(version, str) or not isinstance(meta[META_CLIENT_CAPABILITIES], dict):
-        raise Refused(
-            "invalid_params", f"{META_VERSION} must be a string, {META_CLIENT_CAPABILITIES} an object", request_id=request.id
-        )
+        parameters, version = _checked_meta(request)
+    except _MetaLacks as lack:
+        if lack.is_version and version_header is not None and version_header not in REVISIONS:
+            raise unsupported_version(version_header, request.id) from None
+        raise
     _agree("MCP-Protocol-Version", version_header, version, request.id)
     _agree("Mcp-Method", method_header, request.method, request.id)
     item = None
@@ -73,6 +64,43 @@ def check_modern_request(
     if version not in MODERN_REVISIONS:
         raise unsupported_version(version, request.id)
     return item
+
+
+def check_modern_body(request: Request) -> None:
+    """Apply the rules to a request that came without headers of its own, on a socket or a stream of messages.
+
+    Raises: Refused with invalid_params or unsupported_version.
+    Source: MCP 2026-07-28, basic/transports/stdio "Request Metadata".
+    """
+    _, version = _checked_meta(request)
+    if version not in MODERN_REVISIONS:
+        raise unsupported_version(version, request.id)
+
+
+class _MetaLacks(Refused):
+    """A required member of `_meta` is absent. is_version: the protocol version is."""
+
+    def __init__(self, missing: list[str], request_id: bytes) -> None:
+        super().__init__("invalid_params", f"_meta lacks {' and '.join(missing)}", request_id=request_id)
+        self.is_version = META_VERSION in missing
+
+
+def _checked_meta(request: Request) -> tuple[dict[str, msgspec.Raw], str]:
+    """(members of the params, protocol version)."""
+    try:
+        parameters = members(request.params)
+        meta = _decode_meta(parameters["_meta"]) if "_meta" in parameters else {}
+    except (msgspec.DecodeError, RecursionError):
+        raise Refused("invalid_params", '"_meta" must be an object', request_id=request.id) from None
+    missing = [key for key in (META_VERSION, META_CLIENT_CAPABILITIES) if key not in meta]
+    if missing:
+        raise _MetaLacks(missing, request.id)
+    version = meta[META_VERSION]
+    if not isinstance(version, str) or not isinstance(meta[META_CLIENT_CAPABILITIES], dict):
+        raise Refused(
+            "invalid_params", f"{META_VERSION} must be a string, {META_CLIENT_CAPABILITIES} an object", request_id=request.id
+        )
+    return parameters, version
 
 
 def item_of(parameters: Mapping[str, msgspec.Raw], member: str, request_id: bytes) -> str:

@@ -134,7 +134,7 @@ def test_host_and_origin(host: str, shown_host: str, origin: str | None, may_con
     headers = {name: value for name, value in (("Host", shown_host), ("Origin", origin)) if value is not None}
 
     async def check() -> None:
-        port = SimpleNamespace(is_draining=False, enabled_transports=frozenset())
+        port = SimpleNamespace(is_draining=False, enabled_transports=frozenset(), publish=lambda topic, payload: None)
         GatewayServer(settings, port).check(SimpleNamespace(headers=headers))  # type: ignore[arg-type]
 
     if may_connect:

@@ -1,0 +1,71 @@
+"""What a client's requests are hashed on: the values behind the sources that routes name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+import msgspec
+
+from mcp_gateway.config.settings import Settings
+
+from ..protocol import jsonrpc
+from ..protocol.jsonrpc import Message, Request
+from ..protocol.session import SessionState
+
+_LONGEST_QUERY = 2_000
+_MOST_QUERY_FIELDS = 20
+
+
+class HashKeys:
+    """Finds the values of "user", "session", "ip", "header:NAME" and "argument:NAME" for one message of a client."""
+
+    def __init__(self, settings: Settings) -> None:
+        sources = {source for route in settings.routes for source in route.hash_sources} | {*settings.limits.key_sources}
+        self._headers = [source.partition(":")[2] for source in sources if source.startswith("header:")]
+        self._arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
+
+    def of_connection(self, headers: Mapping[str, str], query: str, remote_ip: str) -> dict[str, str]:
+        """{source: value} of what does not change while the client stays connected. headers: as in `server.Incoming`."""
+        keys = {"ip": remote_ip}
+        if query and (user := query_value(query, "user_id")):
+            keys["user"] = user
+        for name in self._headers:
+            value = headers.get("-".join(word.capitalize() for word in name.split("-")))
+            if value is not None:
+                keys[f"header:{name}"] = value
+        return keys
+
+    def of_message(
+        self, connection: Mapping[str, str], session: SessionState | None, new_session: str, message: Message | None
+    ) -> dict[str, str]:
+        """The same for one message. new_session: the key of the session that the message opens, or ""."""
+        keys = dict(connection)
+        if session is not None:
+            keys["session"] = session.key
+            keys.setdefault("user", session.hash_key)
+        elif new_session:
+            keys["session"] = new_session
+        if self._arguments and isinstance(message, Request):
+            keys.update(_argument_keys(message.params, self._arguments))
+        return keys
+
+
+def query_value(query: str, name: str) -> str | None:
+    """The first value of a query parameter; None where it is absent, or the query too long or too crowded to look for it."""
+    if not query or len(query) > _LONGEST_QUERY:
+        return None
+    try:
+        values = parse_qs(query, max_num_fields=_MOST_QUERY_FIELDS).get(name)
+    except ValueError:  # too many fields
+        return None
+    return values[0] if values else None
+
+
+def _argument_keys(params: bytes, names: list[str]) -> dict[str, str]:
+    """{"argument:NAME": value as JSON} of the tool arguments that routes hash on."""
+    try:
+        arguments = jsonrpc.members(bytes(jsonrpc.members(params).get("arguments", msgspec.Raw(b""))))
+    except msgspec.DecodeError:
+        return {}
+    return {f"argument:{name}": bytes(arguments[name]).decode(errors="replace") for name in names if name in arguments}
