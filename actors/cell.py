@@ -166,7 +166,7 @@ class Cell:
                 return {"ok": True, "started": [child]}
             answer = await self._ask("gateway-supervisor", request)
         except (LookupError, TimeoutError) as error:
-            return {"error": f"{child}: {error or 'no answer in time'}"}
+            return {"error": f"{child}: {str(error) or 'no answer in time'}"}
         if isinstance(answer, ChildRestarted):
             return {"ok": True, "started": list(answer.started)}
         return {"error": answer.error_text}

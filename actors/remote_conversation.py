@@ -25,7 +25,7 @@ class RemoteConversation:
             question = WireProbed(self._backend, self._replica, timeout_s)
             problem = await self._forwarding.ask_cell(self._owner, question, timeout_s)
         except (LookupError, TimeoutError) as error:
-            raise UpstreamError("upstream_failed", f"{self._owner}: {error or 'no answer in time'}") from None
+            raise UpstreamError("upstream_failed", f"{self._owner}: {str(error) or 'no answer in time'}") from None
         if problem:
             raise UpstreamError("upstream_failed", problem)
 
