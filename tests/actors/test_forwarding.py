@@ -19,7 +19,9 @@ from tests.doubles.scripted_wire import ScriptedWire
 
 ONE, TWO = "cell/0", "cell/1"
 STDIO = "stdio:files#0"
-REQUEST = UpstreamRequest(kind="request", message=Request(b"7", "tools/call", b'{"name":"x"}'), revision="2025-11-25", timeout_s=30)
+REQUEST = UpstreamRequest(
+    kind="request", message=Request(b"7", "tools/call", b'{"name":"x"}'), revision="2025-11-25", timeout_s=30
+)
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import anyio
 import attrs
 import mcp_types as types
 from mcp.client import Client
+from mcp.client.sse import sse_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 MODES = ("legacy", "2026-07-28")
@@ -82,12 +83,17 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
     # The SDK (2.3.0) answers a late response to a request that it has cancelled into a stream that its own end has closed.
     has_ended = False
     try:
-        async with Client(url, mode=mode, cache=None, **callbacks, **options) as client:
+        async with Client(_transport(url), mode=mode, cache=None, **callbacks, **options) as client:
             yield client, record
             has_ended = True
     except* anyio.ClosedResourceError:
         if not has_ended:
             raise
+
+
+def _transport(url: str) -> Any:
+    """What the SDK connects by: Streamable HTTP for a plain URL, else the transport of the gateway's endpoint."""
+    return sse_client(url) if "/mcp/sse/" in url else url
 
 
 def run(conversation: Coroutine[Any, Any, _Value], timeout_s: float = 30.0) -> _Value:

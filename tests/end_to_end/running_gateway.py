@@ -21,6 +21,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 Form = Literal["embedded", "node", "two cells"]
+Transport = Literal["streamable_http", "http_sse", "websocket"]
 FORMS: tuple[Form, ...] = ("embedded", "node", "two cells")
 
 _START_TIMEOUT_S = 20.0
@@ -29,7 +30,7 @@ _Value = TypeVar("_Value")
 
 
 class RunningGateway:
-    """A gateway that serves. url: without a path; log: its standard error so far."""
+    """A gateway that serves. url: without a path; log: its standard error so far; transport: what `endpoint` is an address of."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, form: Form, directory: Path, admin_port: int) -> None:
         self._process = process
@@ -38,6 +39,7 @@ class RunningGateway:
         self._is_told_to_end = False
         self.url = url
         self.form = form
+        self.transport: Transport = "streamable_http"
         self.host, _, port = url.removeprefix("http://").partition(":")
         self.port = int(port)
 
@@ -54,7 +56,11 @@ class RunningGateway:
         return [line for line in self.log.splitlines() if '"level": "error"' in line or "critical" in line or "Traceback" in line]
 
     def endpoint(self, backend: str = "") -> str:
-        return f"{self.url}/mcp/servers/{backend}" if backend else f"{self.url}/mcp"
+        """Where clients of `transport` connect to; `python_client.connected` knows each by its address."""
+        if self.transport == "streamable_http":
+            return f"{self.url}/mcp/servers/{backend}" if backend else f"{self.url}/mcp"
+        query = f"?backend={backend}" if backend else ""
+        return f"{self.url}/mcp/sse/connect{query}" if self.transport == "http_sse" else f"ws{self.url[4:]}/mcp/ws{query}"
 
     def health(self) -> dict[str, Any]:
         try:

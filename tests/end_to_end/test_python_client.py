@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 from tests.conftest import StartGateway
 from tests.doubles.sdk_server import SdkServer
 from tests.end_to_end.python_client import MODES, all_pages, connected, eventually, run, text_of
-from tests.end_to_end.running_gateway import FORMS, Form, RunningGateway
+from tests.end_to_end.running_gateway import FORMS, Form, RunningGateway, Transport
 
 TOOLS = [
     "echo", "add", "whoami", "count", "fail", "big", "crash", "progress", "log", "slow",
@@ -22,7 +22,10 @@ TOOLS = [
 
 
 # A node of one cell differs from one of two by nothing that these tests could see: one era of it is enough.
-SETTINGS = [(form, mode) for form in FORMS for mode in MODES if (form, mode) != ("node", "2026-07-28")]
+SETTINGS: list[tuple[Form, str, Transport]] = [
+    *((form, mode, "streamable_http") for form in FORMS for mode in MODES if (form, mode) != ("node", "2026-07-28")),
+    *((form, "legacy", "http_sse") for form in FORMS if form != "node"),
+]
 
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=" ".join)
@@ -30,9 +33,10 @@ def setting(
     request: pytest.FixtureRequest, start_gateway: StartGateway, legacy_server: SdkServer, modern_server: SdkServer
 ) -> Iterator[tuple[RunningGateway, SdkServer, str]]:
     """(gateway, the one server behind it, how the client shall connect)."""
-    form, mode = request.param
+    form, mode, transport = request.param
     server = legacy_server if mode == "legacy" else modern_server
     with start_gateway(form, [{"name": "all", "prefix": "", "replicas": [server.url]}]) as gateway:
+        gateway.transport = transport
         yield gateway, server, mode
         assert gateway.restart_count() == 0
 
@@ -189,7 +193,7 @@ def test_two_clients_at_once_each_get_their_own_questions(setting: Setting) -> N
 
 def test_a_cancelled_call_is_cancelled_on_the_server_at_once(setting: Setting) -> None:
     gateway, server, mode = setting
-    tag = f"{gateway.form} {mode}"
+    tag = f"{gateway.form} {mode} {gateway.transport}"
 
     async def converse() -> None:
         async with connected(gateway.endpoint(), mode) as (client, _):
@@ -211,7 +215,7 @@ async def eventually_on(server: SdkServer, member: str, tag: str) -> None:
 def test_changes_reach_the_client_that_asked_for_them(setting: Setting) -> None:
     """Legacy: `resources/subscribe` and the GET stream. Modern: `subscriptions/listen`."""
     gateway, _, mode = setting
-    tool = f"later_{gateway.form.replace(' ', '_')}_{mode[:4]}"
+    tool = f"later_{gateway.form.replace(' ', '_')}_{mode[:4]}_{gateway.transport}"
 
     async def legacy() -> None:
         async with connected(gateway.endpoint(), mode) as (client, record):
