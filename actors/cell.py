@@ -17,6 +17,7 @@ from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
+from mcp_gateway.transports.protocol.topic_log import Event
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 
@@ -29,7 +30,6 @@ from .messages import EventsLogged, HealthRequested, StatusRequested
 from .node_messages import NodeLink
 from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
 from .thespian_hardening import key_in_use, load_or_create_key
-from .topic_log import Event
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0

@@ -8,6 +8,7 @@ from typing import Any
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports import metrics
+from mcp_gateway.transports.protocol.topic_log import TopicPattern
 
 from .gateway_actor import GatewayActor
 from .messages import (
@@ -22,7 +23,6 @@ from .messages import (
     Unsubscribe,
 )
 from .node_messages import NodeLink
-from .topic_log import TopicPattern
 
 
 class EventBus(GatewayActor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcp_gateway.actors.node_messages import JoinEventLog, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import TopicLog, TopicPattern
+from mcp_gateway.transports.protocol.topic_log import TopicLog, TopicPattern
 
 _EVERYTHING = TopicPattern("all")
 

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from mcp_gateway.actors.node_messages import EventsDistributed, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import Event, check_topic
+from mcp_gateway.transports.protocol.topic_log import Event, check_topic
 
 RECENT_EVENTS = 1_000  # a new log rebuilds its tail from these; ours: more than a restart's time of events at any rate we expect
 

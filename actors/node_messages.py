@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from mcp_gateway.actors.topic_log import Event
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topic_log import Event
 
 if TYPE_CHECKING:  # the pure modules that share these messages import no Thespian
     from thespian.actors import ActorAddress

@@ -16,7 +16,6 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.node_messages import CellContent, CellFactory
-from mcp_gateway.actors.topic_log import Event, TopicLog
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
@@ -27,6 +26,7 @@ from mcp_gateway.scripts.start_checks import (
     reserve_port,
     with_real_ports,
 )
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
 
 CELL_NAME = "cell/0"
 EXIT_FAILED = 1

@@ -21,7 +21,7 @@ from mcp_gateway.actors.messages import (
     Subscribe,
     Unsubscribe,
 )
-from mcp_gateway.actors.topic_log import Event
+from mcp_gateway.transports.protocol.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
 
 

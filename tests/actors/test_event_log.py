@@ -9,7 +9,7 @@ import pytest
 from mcp_gateway.actors.event_order import EventOrder
 from mcp_gateway.actors.event_outbox import EventOutbox
 from mcp_gateway.actors.node_messages import EventsDistributed, JoinEventLog, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import InvalidTopic
+from mcp_gateway.transports.protocol.topic_log import InvalidTopic
 
 
 def join_of(outbox: EventOutbox) -> JoinEventLog:

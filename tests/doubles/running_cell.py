@@ -10,9 +10,9 @@ from typing import Any
 
 from mcp_gateway.actors.cell import Cell, make_cell
 from mcp_gateway.actors.forwarding import Forwarding
-from mcp_gateway.actors.topic_log import Event, TopicLog
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
 
 from .gateway_process import free_port
 

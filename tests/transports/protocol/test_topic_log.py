@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_gateway.actors.topic_log import Event, InvalidTopic, TopicLog, TopicPattern, check_topic
+from mcp_gateway.transports.protocol.topic_log import Event, InvalidTopic, TopicLog, TopicPattern, check_topic
 
 EVERYTHING = TopicPattern("all")
 
