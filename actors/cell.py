@@ -101,7 +101,7 @@ class Cell:
         await self._server.close()
 
     def deliver_events(self, events: list[Event]) -> None:
-        self._system.post(self._root, EventsLogged(tuple(events)))
+        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))
 
     def cells_changed(self, running: dict[str, int]) -> None:
         self._cells.cells_changed(running)

@@ -26,7 +26,7 @@ from mcp_gateway.scripts.start_checks import (
     reserve_port,
     with_real_ports,
 )
-from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog, TopicPattern
 
 CELL_NAME = "cell/0"
 EXIT_FAILED = 1
@@ -136,6 +136,11 @@ class EmbeddedGateway:
                 task.cancel()
 
     # ---- NodeLink
+
+    is_caught_up = True
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return list(self._log.read(event_id, TopicPattern("all"), self._settings.transports.http_sse.retention_events).events)
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         event = self._log.append(topic, payload, timestamp_ms)

@@ -17,7 +17,7 @@ def join_of(outbox: EventOutbox) -> JoinEventLog:
         cell_name=outbox.source,
         source=outbox.source,
         last_event_id=outbox.last_event_id,
-        recent_events=tuple(outbox.recent),
+        recent_events=outbox.returnable,
         unstored=outbox.unstored,
     )
 

@@ -31,6 +31,11 @@ class RecordingLink:
         self.cell: Cell | None = None
         self._log = TopicLog(10_000)
 
+    is_caught_up = True
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return [event for event in self.events if event.id > event_id]
+
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         event = self._log.append(topic, payload, timestamp_ms)
         self.events.append(event)
