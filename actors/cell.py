@@ -17,6 +17,7 @@ from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
+from mcp_gateway.transports.protocol.topic_log import Event
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 
@@ -29,7 +30,6 @@ from .messages import EventsLogged, HealthRequested, StatusRequested
 from .node_messages import NodeLink
 from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
 from .thespian_hardening import key_in_use, load_or_create_key
-from .topic_log import Event
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0
@@ -101,7 +101,7 @@ class Cell:
         await self._server.close()
 
     def deliver_events(self, events: list[Event]) -> None:
-        self._system.post(self._root, EventsLogged(tuple(events)))
+        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))
 
     def cells_changed(self, running: dict[str, int]) -> None:
         self._cells.cells_changed(running)

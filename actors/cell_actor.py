@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.event_outbox import EventOutbox
 from mcp_gateway.actors.gateway_actor import StopRequested
 from mcp_gateway.actors.node_messages import (
+    EVENT_LOG,
     CellArguments,
     CellContent,
     CellDrained,
@@ -34,9 +36,11 @@ from mcp_gateway.actors.node_messages import (
     StatusReported,
     StatusRequested,
 )
+from mcp_gateway.transports.protocol.topic_log import Event
 
 STOP_CONTENT_S = 3.0
 RESEND_INTERVAL_S = 1.0
+LOG_WAIT_S = 2.0  # a cell that starts waits that long for the events so far, then serves without them until they come
 
 
 @attrs.frozen
@@ -70,22 +74,31 @@ class CellActor(AsyncioActor):
         self._content: CellContent | None = None  # loop thread, as everything below
         self._outbox = EventOutbox(uuid.uuid4().hex)
         self._log: ActorAddress | None = None
-        self._log_incarnation = 0
+        self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
+        self._has_caught_up = asyncio.Event()
         self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
 
     # ---- wiring
 
     def on_wired(self) -> None:
         setproctitle(f"mcp-gateway: {self.name}")
+        arguments: CellArguments = self.arguments
+        self._outbox = EventOutbox(self._outbox.source, arguments.settings.transports.http_sse.retention_events)
         self.start_loop()
+        if (log := self.addresses.get(EVENT_LOG)) is not None:
+            self.call_loop(self._join_log, log, None)
         self.run_async(self._start_content(self.arguments))
 
     async def _start_content(self, arguments: CellArguments) -> None:
         factory = load_cell_factory(arguments.cell_factory)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_caught_up.wait(), LOG_WAIT_S)
         content = factory(arguments.settings, arguments.cell_index, self.name, self)
+        last_event_id = self._outbox.last_event_id
         await content.start()
         self._content = content
-        self._content.cells_changed(self._incarnations())
+        content.deliver_events(self._outbox.events_after(last_event_id))
+        content.cells_changed(self._incarnations())
         self.deliver(self.myAddress, ContentServes())
 
     def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
@@ -134,17 +147,17 @@ class CellActor(AsyncioActor):
     # ---- events
 
     def receiveMsg_EventLogMoved(self, message: EventLogMoved, sender: ActorAddress) -> None:
-        self.call_loop(self._join_log, message)
+        self.call_loop(self._join_log, message.log, message.log_incarnation)
 
-    def _join_log(self, message: EventLogMoved) -> None:
-        if message.log_incarnation < self._log_incarnation:
+    def _join_log(self, log: ActorAddress, log_incarnation: int | None) -> None:
+        if log_incarnation is not None and log_incarnation < (self._log_incarnation or 0):
             return
-        self._log, self._log_incarnation = message.log, message.log_incarnation
+        self._log, self._log_incarnation = log, log_incarnation
         join = JoinEventLog(
             cell_name=self.name,
             source=self._outbox.source,
             last_event_id=self._outbox.last_event_id,
-            recent_events=tuple(self._outbox.recent),
+            recent_events=self._outbox.returnable,
             unstored=self._outbox.unstored,
         )
         self.deliver(self._log, join)
@@ -153,12 +166,19 @@ class CellActor(AsyncioActor):
         self.call_loop(self._take_events, message)
 
     def _take_events(self, message: EventsDistributed) -> None:
+        if self._log_incarnation is None:
+            self._log_incarnation = message.log_incarnation
         if message.log_incarnation != self._log_incarnation:
             return
         fresh = self._outbox.take(message)
-        if fresh is None and self._log is not None:
-            self._join_log(EventLogMoved(log=self._log, log_incarnation=self._log_incarnation))
-        elif fresh and self._content is not None:
+        if fresh is None:
+            if self._log is not None:
+                self._join_log(self._log, self._log_incarnation)
+            return
+        has_news = bool(fresh) or (message.is_catch_up and not self.is_caught_up)
+        if message.is_catch_up:
+            self._has_caught_up.set()
+        if has_news and self._content is not None:
             self._content.deliver_events(fresh)
 
     # ---- other cells
@@ -196,12 +216,19 @@ class CellActor(AsyncioActor):
         else:
             super().on_undeliverable(target, messages, reason)
 
-    def receiveTimer_rejoin_log(self, joined: tuple[ActorAddress, int]) -> None:
+    def receiveTimer_rejoin_log(self, joined: tuple[ActorAddress, int | None]) -> None:
         log, incarnation = joined
         if incarnation == self._log_incarnation:
-            self.call_loop(self._join_log, EventLogMoved(log=log, log_incarnation=incarnation))
+            self.call_loop(self._join_log, log, incarnation)
 
     # ---- NodeLink, for the content
+
+    @property
+    def is_caught_up(self) -> bool:
+        return self._has_caught_up.is_set()
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return self._outbox.events_after(event_id)
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         event = self._outbox.publish(topic, payload, timestamp_ms)

@@ -33,11 +33,14 @@ from .messages import (
     CallFailed,
     CallKind,
     CancelCall,
+    ClientEventsWaiting,
     CreditGranted,
     EventPublished,
     EventsFlushed,
+    EventsLogged,
     ExchangeClosed,
     ExchangeOpened,
+    FollowLog,
     GatewayWired,
     PublishEvent,
     QuestionAsked,
@@ -53,6 +56,7 @@ from .messages import (
 from .session_stream import SessionStream
 from .session_table import SessionTable
 from .telling import Tell
+from .topic_feed import CellTopicFeed
 
 _SESSION_ENDED = "mcp.session.ended"
 _FAN_OUT_DEADLINE_S = 5.0
@@ -73,6 +77,7 @@ class LoopEdge:
         streamable = settings.transports.streamable_http
         self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
         self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
+        self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
         self.downstream_transports: list[Any] = []
         self.enabled_transports: frozenset[str] = frozenset()
         self.is_draining = False
@@ -160,8 +165,9 @@ class Edge(GatewayActor):
 
     Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, QuestionAsked (handlers, cell), CallAnswered,
               CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
-              EventPublished (event bus)
-    Sends     RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams), RegisterTransport (transport registry)
+              EventPublished, EventsLogged (event bus), ClientEventsWaiting (topic feed)
+    Sends     RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams), RegisterTransport (transport registry),
+              Subscribe, FollowLog, PublishEvent (event bus)
     On crash  clients that waited for an answer read `upstream_failed`; streams of sessions are opened again; sessions live on in
               their sealed ids
     """
@@ -211,6 +217,8 @@ class Edge(GatewayActor):
             self.send(self._gateway["transport-registry"], registration)
         subscribe = Subscribe(pattern=_SESSION_ENDED, subscriber_id=self.name)
         self.send(self._gateway["event-bus"], subscribe)
+        self.send(self._gateway["event-bus"], FollowLog(self._port.topics.last_id))
+        self._publish_waiting()
         if lost_pool:
             self._fail_open_calls("the connection pool was restarted while the request ran")
         self._is_wired_to_gateway = True
@@ -419,6 +427,20 @@ class Edge(GatewayActor):
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
         if message.topic == _SESSION_ENDED:
             self._port.sessions.end(str(message.payload.get("session")))
+
+    # ---- topics that clients follow, and what they publish
+
+    def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
+        self._port.topics.take(message.events, message.is_caught_up)
+
+    def receiveMsg_ClientEventsWaiting(self, message: ClientEventsWaiting, sender: ActorAddress) -> None:
+        if self._gateway:
+            self._publish_waiting()
+
+    def _publish_waiting(self) -> None:
+        outgoing = self._port.topics.outgoing
+        while outgoing:
+            self.send(self._gateway["event-bus"], outgoing.popleft())
 
     # ---- questions and housekeeping
 

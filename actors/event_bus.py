@@ -8,12 +8,14 @@ from typing import Any
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports import metrics
+from mcp_gateway.transports.protocol.topic_log import TopicPattern
 
 from .gateway_actor import GatewayActor
 from .messages import (
     ComponentProbed,
     EventPublished,
     EventsLogged,
+    FollowLog,
     ProbeComponent,
     PublishEvent,
     StatusReported,
@@ -22,30 +24,44 @@ from .messages import (
     Unsubscribe,
 )
 from .node_messages import NodeLink
-from .topic_log import TopicPattern
 
 
 class EventBus(GatewayActor):
     """Publishes through the node's log and hands what the log has ordered to the subscribers of this cell.
 
-    Receives  PublishEvent, Subscribe, Unsubscribe (any actor), EventsLogged (cell: events of all cells, from the log)
-    Sends     EventPublished (subscribers)
+    Receives  PublishEvent, Subscribe, Unsubscribe (any actor), FollowLog (edge), EventsLogged (cell: events of all cells)
+    Sends     EventPublished (subscribers), EventsLogged (edge)
     On crash  subscriptions are forgotten; every subscriber restarts after the bus, or is wired again, and subscribes anew.
-              Events are kept by the log, not here
+              Events are kept by the log, not here; what waits to be published still goes to the log
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._subscriptions: dict[tuple[str, str], tuple[TopicPattern, ActorAddress]] = {}
+        self._edge: ActorAddress | None = None
         self._published_count = 0
 
     def receiveMsg_PublishEvent(self, message: PublishEvent, sender: ActorAddress) -> None:
+        self._publish(message)
+        self._published_count += 1
+
+    def _publish(self, message: PublishEvent) -> None:
         link: NodeLink = self.arguments
         link.publish(message.topic, dict(message.payload), int(time.time() * 1000))
-        self._published_count += 1
         metrics.events_published_total.labels(_topic_label(message.topic)).inc()
 
+    def on_crash(self, message: object, sender: ActorAddress) -> None:
+        if isinstance(message, PublishEvent):
+            self._publish(message)
+
+    def receiveMsg_FollowLog(self, message: FollowLog, sender: ActorAddress) -> None:
+        link: NodeLink = self.arguments
+        self._edge = sender
+        self.send(sender, EventsLogged(tuple(link.events_after(message.after_id)), link.is_caught_up))
+
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
+        if self._edge is not None:
+            self.send(self._edge, message)
         subscriptions = list(self._subscriptions.values())
         for event in message.events:
             published: Any = None

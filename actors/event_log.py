@@ -46,6 +46,8 @@ class EventLog(AsyncioActor):
         setproctitle(f"mcp-gateway: {self.name}")
         arguments: EventLogArguments = self.arguments
         self._order = EventOrder(arguments.retention_events)
+        if self.incarnation == 1:
+            self._joins = None  # nobody can hold what was never distributed
 
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         self.deliver(sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
@@ -94,9 +96,8 @@ class EventLog(AsyncioActor):
 
     def _catch_up(self, cell_name: str, after_id: int) -> None:
         events = tuple(self._order.after(after_id))
-        if events:
-            message = EventsDistributed(log_incarnation=self.incarnation, events=events, is_catch_up=True)
-            self.deliver(self._cells[cell_name], message)
+        message = EventsDistributed(log_incarnation=self.incarnation, events=events, is_catch_up=True)
+        self.deliver(self._cells[cell_name], message)
 
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
         name = next((name for name, address in self._cells.items() if address == target), None)

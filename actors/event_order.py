@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mcp_gateway.actors.node_messages import JoinEventLog, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import TopicLog, TopicPattern
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog, TopicPattern
 
 _EVERYTHING = TopicPattern("all")
 
@@ -69,7 +69,10 @@ class EventOrder:
         for event in events:
             if event.sequence == self._last_sequences.get(event.source, 0) + 1:
                 self._last_sequences[event.source] = event.sequence
-                stored = self._log.append(event.topic, event.payload, event.timestamp_ms)
+                stored = Event(
+                    id=self.last_id + 1, topic=event.topic, payload_json=event.payload_json, timestamp_ms=event.timestamp_ms
+                )
+                self._log.add(stored)
                 self._remember_origin(stored.id, event.source, event.sequence)
                 new.append(StoredEvent(event=stored, source=event.source, sequence=event.sequence))
         return new
@@ -87,8 +90,8 @@ class EventOrder:
         return found
 
     def _keep(self, stored: StoredEvent) -> None:
-        event = self._log.append(stored.event.topic, stored.event.payload, stored.event.timestamp_ms)
-        self._remember_origin(event.id, stored.source, stored.sequence)
+        self._log.add(stored.event)
+        self._remember_origin(stored.event.id, stored.source, stored.sequence)
         self._last_sequences[stored.source] = max(self._last_sequences.get(stored.source, 0), stored.sequence)
 
     def _remember_origin(self, event_id: int, source: str, sequence: int) -> None:

@@ -1,26 +1,30 @@
-"""Which events a cell owes the log, which it has seen, and which it could give back to a log that lost them. Pure."""
+"""Which events a cell owes the log, which it has been given, and which it could give back to a log that lost them. Pure."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import Any
 
-from mcp_gateway.actors.node_messages import EventsDistributed, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import Event, check_topic
+import msgspec
 
-RECENT_EVENTS = 1_000  # a new log rebuilds its tail from these; ours: more than a restart's time of events at any rate we expect
+from mcp_gateway.actors.node_messages import EventsDistributed, StoredEvent, UnstoredEvent
+from mcp_gateway.transports.protocol.topic_log import Event, check_topic
+
+RETURNED_EVENTS = 1_000  # a log that lost them takes these back; ours: more than a restart's time of events at any rate we expect
 
 
 class EventOutbox:
     """The events of one start of a cell.
 
-    source: unique for this start, so that numbers of an earlier start are never taken for repeats.
+    source:    unique for this start, so that numbers of an earlier start are never taken for repeats.
+    retention: how many of the events that came from the log are kept.
     """
 
-    def __init__(self, source: str, *, recent_count: int = RECENT_EVENTS) -> None:
+    def __init__(self, source: str, retention: int = RETURNED_EVENTS) -> None:
         self.source = source
         self.last_event_id = 0
-        self.recent: deque[StoredEvent] = deque(maxlen=recent_count)
+        self._recent: deque[StoredEvent] = deque(maxlen=retention)
         self._unstored: dict[int, UnstoredEvent] = {}  # by sequence, ascending
         self._last_sequence = 0
 
@@ -29,16 +33,30 @@ class EventOutbox:
         """Published here, not confirmed by the log, oldest first."""
         return tuple(self._unstored.values())
 
+    @property
+    def returnable(self) -> tuple[StoredEvent, ...]:
+        """The newest events that came from the log, oldest first."""
+        skipped = max(0, len(self._recent) - RETURNED_EVENTS)
+        return tuple(itertools.islice(self._recent, skipped, None))
+
+    def events_after(self, event_id: int) -> list[Event]:
+        """What came from the log after this id and is still kept, ids ascending."""
+        newer = itertools.takewhile(lambda stored: stored.event.id > event_id, reversed(self._recent))
+        return [stored.event for stored in newer][::-1]
+
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> UnstoredEvent:
         """Number the event and keep it until `take` sees it stored.
 
         Raises: InvalidTopic
         """
-        check_topic(topic)
-        self._last_sequence += 1
         event = UnstoredEvent(
-            source=self.source, sequence=self._last_sequence, topic=topic, payload=payload, timestamp_ms=timestamp_ms
+            source=self.source,
+            sequence=self._last_sequence + 1,
+            topic=check_topic(topic),
+            payload_json=msgspec.json.encode(payload),
+            timestamp_ms=timestamp_ms,
         )
+        self._last_sequence = event.sequence
         self._unstored[event.sequence] = event
         return event
 
@@ -51,5 +69,5 @@ class EventOutbox:
             if stored.source == self.source:
                 self._unstored.pop(stored.sequence, None)
             self.last_event_id = stored.event.id
-            self.recent.append(stored)
+            self._recent.append(stored)
         return [stored.event for stored in new]

@@ -16,6 +16,7 @@ from mcp_gateway.config.settings import BackendSettings, RouteSettings
 from mcp_gateway.transports.downstream.edge_port import Exchange
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.session import SessionState
+from mcp_gateway.transports.protocol.topic_log import Event
 
 # ---- a client's request: handler -> edge
 
@@ -433,6 +434,23 @@ class EventPublished:
 
 @attrs.frozen
 class EventsLogged:
-    """Cell -> event bus: events that the log has ordered, of this cell and of others."""
+    """Cell -> event bus -> edge: events that the log has ordered, of this cell and of others.
 
-    events: tuple[Any, ...] = attrs.field(repr=False)
+    is_caught_up: whether the cell holds, with these, all that the log had when the cell joined it.
+    """
+
+    events: tuple[Event, ...] = attrs.field(repr=False)
+    is_caught_up: bool = True
+
+
+@attrs.frozen
+class FollowLog:
+    """Edge -> event bus: send `EventsLogged` with what the cell holds after this id, then with all that comes."""
+
+    after_id: int
+
+
+@attrs.frozen
+class ClientEventsWaiting:
+    """Loop -> edge: the topic feed holds events that shall be published."""
+

@@ -18,6 +18,7 @@ from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
 from mcp_gateway.actors.event_log import EventLog
 from mcp_gateway.actors.node_messages import (
+    EVENT_LOG,
     CellArguments,
     CellDrained,
     CellsChanged,
@@ -39,7 +40,6 @@ from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, 
 from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
 
-EVENT_LOG = "event-log"
 HEARTBEAT_S = 1.0
 MAX_MISSED_HEARTBEATS = 3
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer

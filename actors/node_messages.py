@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from mcp_gateway.actors.topic_log import Event
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topic_log import Event
 
 if TYPE_CHECKING:  # the pure modules that share these messages import no Thespian
     from thespian.actors import ActorAddress
 
+EVENT_LOG = "event-log"  # its name among the children of a node
 NODE_GLOBAL_NAME = "mcp-gateway-node"  # under which launcher and admin commands find the NodeSupervisor
 
 
@@ -19,10 +20,19 @@ NODE_GLOBAL_NAME = "mcp-gateway-node"  # under which launcher and admin commands
 
 
 class NodeLink(Protocol):
-    """What a cell's content may ask of the node around it. Loop thread only."""
+    """What a cell's content may ask of the node around it. Loop thread only.
+
+    is_caught_up: whether this cell has been given all that the log had when the cell joined it.
+    """
+
+    @property
+    def is_caught_up(self) -> bool: ...
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         """Give an event to the node's EventLog; kept and sent again until it is stored. It comes back by `deliver_events`."""
+
+    def events_after(self, event_id: int) -> list[Event]:
+        """Events that have come back so far, ids ascending, as many as are retained: for an actor that missed some."""
 
     def request_stop(self, reason: str) -> None:
         """Escalate: crash this cell process; whoever supervises it starts a new one."""
@@ -234,7 +244,7 @@ class UnstoredEvent:
     source: str
     sequence: int
     topic: str
-    payload: dict[str, Any] = attrs.field(repr=False)
+    payload_json: bytes = attrs.field(repr=False)
     timestamp_ms: int
 
 
@@ -282,7 +292,8 @@ class EventsDistributed:
     """EventLog -> every cell: stored events; to the cell that published them they are the confirmation as well.
 
     log_incarnation: a cell drops what comes from an earlier log than the one it has joined.
-    is_catch_up:     the answer to a JoinEventLog: what lies between the cell's last event and the first of these is gone.
+    is_catch_up:     the answer to a JoinEventLog, perhaps without any: what lies between the cell's last event and the first of
+                     these is gone.
     """
 
     log_incarnation: int

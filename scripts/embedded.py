@@ -16,7 +16,6 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.node_messages import CellContent, CellFactory
-from mcp_gateway.actors.topic_log import Event, TopicLog
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
@@ -27,6 +26,7 @@ from mcp_gateway.scripts.start_checks import (
     reserve_port,
     with_real_ports,
 )
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog, TopicPattern
 
 CELL_NAME = "cell/0"
 EXIT_FAILED = 1
@@ -136,6 +136,11 @@ class EmbeddedGateway:
                 task.cancel()
 
     # ---- NodeLink
+
+    is_caught_up = True
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return list(self._log.read(event_id, TopicPattern("all"), self._settings.transports.http_sse.retention_events).events)
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         event = self._log.append(topic, payload, timestamp_ms)

@@ -13,8 +13,10 @@ import aiohttp
 import pytest
 
 from mcp_gateway.actors.cell import Cell
+from mcp_gateway.actors.gateway_actor import CrashRequested
 from mcp_gateway.actors.messages import RegisterTransport, RemoveTransport, StatusRequested
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpTransport
+from mcp_gateway.transports.protocol.topic_log import TopicPattern
 from tests.doubles.calling_client import CallingClient, SessionStreamReader
 from tests.doubles.running_cell import RecordingLink, RunningCell, cell_settings, running_cell
 from tests.doubles.scripted_upstreams import EchoUpstream, FlappingUpstream, SilentUpstream
@@ -319,3 +321,31 @@ def test_metrics_of_what_was_served_are_exposed() -> None:
             await client.close()
 
         on_cell(body, {"name": "measured", "prefix": "", "replicas": [server.url]})
+
+
+# ---- topics
+
+
+@pytest.mark.parametrize("child", ["event-bus", "edge", "router"])
+def test_the_topic_feed_has_no_hole_whichever_part_is_restarted(child: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        topics = cell.cell._port.topics
+        for number in range(1, 31):
+            topics.publish(f"client.n{number}", {"n": number})
+            if number % 5 == 0:
+                cell.cell._port.tell(child, CrashRequested())
+            if number % 7 == 0:
+                await cell.command("restart", child)
+            await asyncio.sleep(0)
+
+        async def has_come() -> bool:
+            return topics.last_id == cell.link.events[-1].id and "client.n30" in cell.link.topics()
+
+        await eventually(has_come)
+        page = topics.read(0, TopicPattern("all"), 1_000)
+        assert [(event.id, event.topic) for event in page.events] == [(event.id, event.topic) for event in cell.link.events]
+        assert sorted(event.topic for event in page.events if event.topic.startswith("client.")) == sorted(
+            f"client.n{number}" for number in range(1, 31)
+        )
+
+    on_cell(body)

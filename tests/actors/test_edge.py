@@ -21,9 +21,12 @@ from mcp_gateway.actors.messages import (
     CancelCall,
     CreditGranted,
     EventPublished,
+    EventsLogged,
+    FollowLog,
     GatewayWired,
     HealthReported,
     HealthRequested,
+    PublishEvent,
     RegisterTransport,
     RouteCall,
     Subscribe,
@@ -36,6 +39,7 @@ from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Respo
 from mcp_gateway.transports.protocol.refusals import Refused
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds, SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.topic_log import Event, TopicPattern
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import alone, cell_settings
 
@@ -400,6 +404,45 @@ def test_mail_behind_the_crash_loses_no_client(monkeypatch: pytest.MonkeyPatch) 
         _, sink = bench.open()  # posted to the address of the dead
         bench.start(incarnation=2)
         assert sink.steps == [("refuse", "upstream_failed")]
+
+    on_loop(body)
+
+
+# ---- topics
+
+
+def logged(*ids: int) -> EventsLogged:
+    return EventsLogged(tuple(Event(id=number, topic="a.b", payload_json=b"{}", timestamp_ms=0) for number in ids))
+
+
+def test_it_follows_the_log_and_goes_on_where_it_was_after_each_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        bus = bench.peers["event-bus"]
+        assert bus.only(FollowLog) == FollowLog(0)
+        bench.tell(logged(1, 2))
+        bench.wire("event-bus", *CHAIN[1:])
+        assert bus.only(FollowLog) == FollowLog(2)
+        bench.tell(logged(2, 3), CrashRequested())
+        bench.start(incarnation=2)
+        bench.wire()
+        assert bus.only(FollowLog) == FollowLog(3)
+        bench.tell(logged(4))
+        assert [event.id for event in bench.port.topics.read(0, TopicPattern("all"), 10).events] == [1, 2, 3, 4]
+
+    on_loop(body)
+
+
+def test_what_clients_publish_reaches_the_bus_even_if_there_is_no_edge_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        bench.port.topics.publish("client.a", {"n": 1})
+        bench.tell(CrashRequested())
+        bench.port.topics.publish("client.b", {"n": 2})  # told to the address of the dead
+        bench.start(incarnation=2)
+        bench.port.topics.publish("client.c", {"n": 3})  # told to one that does not know the bus yet
+        bench.wire()
+        assert [event.topic for event in bench.peers["event-bus"].of(PublishEvent)] == ["client.a", "client.b", "client.c"]
 
     on_loop(body)
 

@@ -15,21 +15,28 @@ from mcp_gateway.actors.messages import (
     ComponentProbed,
     EventPublished,
     EventsLogged,
+    FollowLog,
     ProbeComponent,
     PublishEvent,
     StatusRequested,
     Subscribe,
     Unsubscribe,
 )
-from mcp_gateway.actors.topic_log import Event
+from mcp_gateway.transports.protocol.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
 
 
 class Link:
-    """Keeps what is published."""
+    """Keeps what is published; holds what the test says the log has given so far."""
+
+    is_caught_up = True
 
     def __init__(self) -> None:
         self.published: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return [event for event in self.events if event.id > event_id]
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         assert timestamp_ms > 1_600_000_000_000
@@ -50,7 +57,10 @@ def on_loop(test: Callable[[], None]) -> None:
 
 def logged(*topics: str) -> EventsLogged:
     return EventsLogged(
-        tuple(Event(id=number, topic=topic, payload={"n": number}, timestamp_ms=7) for number, topic in enumerate(topics, 1))
+        tuple(
+            Event(id=number, topic=topic, payload_json=b'{"n":%d}' % number, timestamp_ms=7)
+            for number, topic in enumerate(topics, 1)
+        )
     )
 
 
@@ -116,6 +126,41 @@ def test_a_second_subscription_of_the_same_pattern_replaces_the_first_and_each_p
         stage.tell(bus, logged("a.x", "b.x"))
         assert seen(new) == [(2, "b.x")]
         assert stage.ask(bus, StatusRequested("s")).status == {"subscriptions": 1, "published": 0}
+
+    on_loop(test)
+
+
+def test_the_edge_gets_what_it_has_missed_and_then_all_that_comes() -> None:
+    def test() -> None:
+        stage, bus, link = started()
+        events = logged("a.one", "a.two", "a.three", "a.four").events
+        link.events = list(events[:3])
+        edge = stage.peer()
+        edge.say(bus, FollowLog(1))
+        stage.tell(bus, EventsLogged(events[3:]))
+        assert edge.take(EventsLogged) == [EventsLogged(events[1:3]), EventsLogged(events[3:])]
+
+    on_loop(test)
+
+
+def test_the_edge_learns_whether_the_cell_has_caught_up_with_the_log() -> None:
+    def test() -> None:
+        stage, bus, link = started()
+        link.is_caught_up = False
+        edge = stage.peer()
+        edge.say(bus, FollowLog(0))
+        stage.tell(bus, EventsLogged((), is_caught_up=True))
+        assert edge.take(EventsLogged) == [EventsLogged((), False), EventsLogged((), True)]
+
+    on_loop(test)
+
+
+def test_what_waits_at_a_bus_that_crashes_is_published_all_the_same() -> None:
+    def test() -> None:
+        stage, bus, link = started()
+        stage.system.post_all([(bus, CrashRequested()), (bus, PublishEvent(topic="a.b", payload={"n": 1}))])
+        assert link.published == [("a.b", {"n": 1})]
+        assert not stage.is_alive(bus)
 
     on_loop(test)
 

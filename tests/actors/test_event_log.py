@@ -9,7 +9,7 @@ import pytest
 from mcp_gateway.actors.event_order import EventOrder
 from mcp_gateway.actors.event_outbox import EventOutbox
 from mcp_gateway.actors.node_messages import EventsDistributed, JoinEventLog, StoredEvent, UnstoredEvent
-from mcp_gateway.actors.topic_log import InvalidTopic
+from mcp_gateway.transports.protocol.topic_log import InvalidTopic
 
 
 def join_of(outbox: EventOutbox) -> JoinEventLog:
@@ -17,7 +17,7 @@ def join_of(outbox: EventOutbox) -> JoinEventLog:
         cell_name=outbox.source,
         source=outbox.source,
         last_event_id=outbox.last_event_id,
-        recent_events=tuple(outbox.recent),
+        recent_events=outbox.returnable,
         unstored=outbox.unstored,
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from mcp_gateway.actors.cell import Cell, make_cell
 from mcp_gateway.actors.forwarding import Forwarding
-from mcp_gateway.actors.topic_log import Event, TopicLog
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
 
 from .gateway_process import free_port
 
@@ -30,6 +30,11 @@ class RecordingLink:
         self.stops: list[str] = []
         self.cell: Cell | None = None
         self._log = TopicLog(10_000)
+
+    is_caught_up = True
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return [event for event in self.events if event.id > event_id]
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         event = self._log.append(topic, payload, timestamp_ms)

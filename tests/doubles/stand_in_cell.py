@@ -13,8 +13,8 @@ import tornado.netutil
 import tornado.web
 
 from mcp_gateway.actors.node_messages import CellContent, NodeLink
-from mcp_gateway.actors.topic_log import Event
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topic_log import Event
 
 
 class StandInCell:

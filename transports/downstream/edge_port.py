@@ -12,6 +12,7 @@ import attrs
 from ..protocol.jsonrpc import Message
 from ..protocol.refusals import Refused
 from ..protocol.session import SessionState
+from ..protocol.topic_log import Page, TopicPattern
 
 
 class ExchangeKind(Enum):
@@ -95,6 +96,30 @@ class CellsPort(Protocol):
         """
 
 
+class TopicFeed(Protocol):
+    """The events of the node as this cell holds them: the newest of the shared log, in its order.
+
+    A subscriber keeps nothing but its place in it, see `topic_cursor.TopicCursor`.
+    """
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest event here; 0 before the first."""
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether everything is here that the log had when this cell joined it; until then nothing can be called new."""
+
+    def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
+        """As `topic_log.TopicLog.read`."""
+
+    def follow(self, on_news: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_news` called, from the loop, each time after events have come; returns what stops that."""
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
+        """Give an event to the event bus; what comes from a client has passed `client_events.check_client_event`."""
+
+
 class EdgePort(Protocol):
     """What the edge offers to handlers; every method returns at once."""
 
@@ -103,6 +128,9 @@ class EdgePort(Protocol):
 
     @property
     def cells(self) -> CellsPort: ...
+
+    @property
+    def topics(self) -> TopicFeed: ...
 
     def next_exchange_id(self) -> int: ...
 

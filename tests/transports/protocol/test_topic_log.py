@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_gateway.actors.topic_log import Event, InvalidTopic, TopicLog, TopicPattern, check_topic
+from mcp_gateway.transports.protocol.topic_log import Event, InvalidTopic, TopicLog, TopicPattern, check_topic
 
 EVERYTHING = TopicPattern("all")
 
@@ -69,10 +69,37 @@ def test_patterns_that_mean_the_same_are_equal():
 def test_ids_rise_by_one_from_one_and_go_on_after_a_restart():
     log = TopicLog(10)
     assert log.append("a", {"x": 1}, 1_700_000_000_000) == Event(
-        id=1, topic="a", payload={"x": 1}, timestamp_ms=1_700_000_000_000
+        id=1, topic="a", payload_json=b'{"x":1}', timestamp_ms=1_700_000_000_000
     )
     assert log.append("b", {}, 0).id == 2
     assert TopicLog(10, last_id=41).append("a", {}, 0).id == 42
+
+
+def test_what_the_publisher_changes_afterwards_does_not_reach_the_log():
+    payload = {"x": 1}
+    event = TopicLog(10).append("a", payload, 0)
+    payload["x"] = 2
+    assert event.payload == {"x": 1}
+
+
+def event_with(event_id):
+    return Event(id=event_id, topic="a", payload_json=b"{}", timestamp_ms=0)
+
+
+def test_an_event_that_has_its_id_already_keeps_it():
+    log = TopicLog(10, last_id=4)
+    log.add(event_with(5))
+    assert (log.last_id, ids(log.read(0, EVERYTHING, 10))) == (5, [5])
+    with pytest.raises(ValueError, match="event 5 comes after 5"):
+        log.add(event_with(5))
+
+
+def test_after_a_hole_readers_are_told_of_all_that_they_cannot_read():
+    log = log_of("a", "a", "a")
+    log.add(event_with(7))
+    log.assert_consistent()
+    page = log.read(1, EVERYTHING, 10)
+    assert (page.gap, ids(page)) == ((2, 6), [7])
 
 
 def test_an_event_does_not_show_its_payload():

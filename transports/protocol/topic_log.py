@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import attrs
+import msgspec
 
 _LONGEST_TOPIC = 200
 _TOPIC = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -64,12 +65,22 @@ class TopicPattern:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """One event of the log. timestamp_ms: milliseconds since the epoch."""
+    """One event of the log.
+
+    payload_json: a JSON object, encoded once, where the event was published: nobody can change it afterwards, and a large one
+                  costs no more memory than its text.
+    timestamp_ms: milliseconds since the epoch.
+    """
 
     id: int
     topic: str
-    payload: Any = attrs.field(repr=False)
+    payload_json: bytes = attrs.field(repr=False)
     timestamp_ms: int
+
+    @property
+    def payload(self) -> Any:
+        """A fresh copy at each call."""
+        return msgspec.json.decode(self.payload_json)
 
 
 @attrs.frozen(kw_only=True)
@@ -113,11 +124,24 @@ class TopicLog:
 
     def append(self, topic: str, payload: Any, timestamp_ms: int) -> Event:
         """Add an event and drop the oldest if there are more than are kept. Raises InvalidTopic."""
-        event = Event(id=self.last_id + 1, topic=check_topic(topic), payload=payload, timestamp_ms=timestamp_ms)
+        event = Event(
+            id=self.last_id + 1,
+            topic=check_topic(topic),
+            payload_json=msgspec.json.encode(payload),
+            timestamp_ms=timestamp_ms,
+        )
+        self.add(event)
+        return event
+
+    def add(self, event: Event) -> None:
+        """Take an event that has its id already. What came before a hole is forgotten: readers are told of all that they miss."""
+        if event.id <= self.last_id:
+            raise ValueError(f"event {event.id} comes after {self.last_id}")
+        if event.id != self.last_id + 1:
+            self._events.clear()
         self.last_id = event.id
         self._events[event.id] = event
         self._events.pop(event.id - self._retention, None)
-        return event
 
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
         """Read up to `limit` events with ids above `after_id` (0: from the start).
