@@ -44,8 +44,12 @@ async def eventually(check: Callable[[], bool], timeout_s: float, what: str) -> 
 
 
 @asynccontextmanager
-async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -> AsyncIterator[tuple[Client, Record]]:
-    """A connected client and its record. name: what this client answers to an elicitation, and signs samples with."""
+async def connected(target: Any, mode: str, *, name: str = "Ada", **options: Any) -> AsyncIterator[tuple[Client, Record]]:
+    """A connected client and its record.
+
+    target: the URL of a Streamable HTTP endpoint, or a transport of the SDK.
+    name:   what this client answers to an elicitation, and signs samples with.
+    """
     record = Record()
 
     async def elicit(context: Any, params: Any) -> types.ElicitResult:
@@ -82,7 +86,7 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
     # The SDK (2.3.0) answers a late response to a request that it has cancelled into a stream that its own end has closed.
     has_ended = False
     try:
-        async with Client(url, mode=mode, cache=None, **callbacks, **options) as client:
+        async with Client(target, mode=mode, cache=None, **callbacks, **options) as client:
             yield client, record
             has_ended = True
     except* anyio.ClosedResourceError:
