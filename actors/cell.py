@@ -15,6 +15,8 @@ from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEn
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.downstream.websocket import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
+from mcp_gateway.transports.downstream.websocket_connection import WebSockets
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
@@ -50,7 +52,7 @@ class Cell:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
         self._port = LoopEdge(self._settings, session_ids, self._cells)
-        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport()]
+        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)
         mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
         self._server.add_endpoint("/mcp", mcp)
@@ -58,6 +60,9 @@ class Cell:
         sse = HttpSseEndpoint(self._settings, self._server, self._port)
         for path in HTTP_SSE_PATHS:
             self._server.add_endpoint(path, sse)
+        self._sockets = WebSockets(self._settings, self._server, self._port)
+        websocket = WebSocketEndpoint(self._settings, self._server, self._port, self._sockets)
+        self._server.add_endpoint(WEBSOCKET_PATH, websocket)
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)
@@ -97,6 +102,7 @@ class Cell:
 
     async def stop(self) -> None:
         self._cells.close()
+        await self._sockets.close()
         self._system.stop(self._root)
         await self._server.close()
 

@@ -15,6 +15,8 @@ from mcp.client import Client
 from mcp.client.sse import sse_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 
+from tests.end_to_end.websocket_transport import websocket_transport
+
 MODES = ("legacy", "2026-07-28")
 _Value = TypeVar("_Value")
 
@@ -46,7 +48,11 @@ async def eventually(check: Callable[[], bool], timeout_s: float, what: str) -> 
 
 @asynccontextmanager
 async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -> AsyncIterator[tuple[Client, Record]]:
-    """A connected client and its record. name: what this client answers to an elicitation, and signs samples with."""
+    """A connected client and its record.
+
+    url:  of any endpoint of the gateway, or a server's own; it tells the transport.
+    name: what this client answers to an elicitation, and signs samples with.
+    """
     record = Record()
 
     async def elicit(context: Any, params: Any) -> types.ElicitResult:
@@ -93,6 +99,8 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
 
 def _transport(url: str) -> Any:
     """What the SDK connects by: Streamable HTTP for a plain URL, else the transport of the gateway's endpoint."""
+    if url.startswith("ws"):
+        return websocket_transport(url)
     return sse_client(url) if "/mcp/sse/" in url else url
 
 

@@ -25,6 +25,7 @@ TOOLS = [
 SETTINGS: list[tuple[Form, str, Transport]] = [
     *((form, mode, "streamable_http") for form in FORMS for mode in MODES if (form, mode) != ("node", "2026-07-28")),
     *((form, "legacy", "http_sse") for form in FORMS if form != "node"),
+    *((form, mode, "websocket") for form in FORMS for mode in MODES if form != "node"),
 ]
 
 

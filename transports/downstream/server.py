@@ -21,6 +21,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from mcp_gateway.config.settings import Settings
@@ -55,8 +56,10 @@ class Incoming(HTTPMessageDelegate):
     """One HTTP request of a client, whole once `body` is there, and the way to answer it.
 
     headers: {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
+    version: "HTTP/1.1" or "HTTP/1.0".
 
-    Answers: `respond` once; or `begin`, any number of `write`, then `finish`. All are harmless after the client has gone.
+    Answers: `respond` once; or `begin`, any number of `write`, then `end`; or `detach`. They are harmless after the client has
+    gone.
     """
 
     __slots__ = (
@@ -72,6 +75,7 @@ class Incoming(HTTPMessageDelegate):
         "path",
         "query",
         "started_s",
+        "version",
     )
 
     def __init__(self, server: GatewayServer, connection: HTTPConnection) -> None:
@@ -89,6 +93,7 @@ class Incoming(HTTPMessageDelegate):
         assert isinstance(start_line, RequestStartLine)
         self.method = start_line.method
         self.path, _, self.query = start_line.path.partition("?")
+        self.version = start_line.version
         self.headers = _plain(headers)
         self.started_s = time.monotonic()
         self._server.reading.add(self)
@@ -182,6 +187,12 @@ class Incoming(HTTPMessageDelegate):
 
     def end(self) -> None:
         self.connection.finish()
+
+    def detach(self) -> IOStream:
+        """Take the connection over for another protocol, whose answer this request is; nothing of HTTP follows."""
+        self._has_answered = True
+        stream: IOStream = self.connection.detach()  # type: ignore[attr-defined]
+        return stream
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once if the client closes its connection before the answer is complete."""
