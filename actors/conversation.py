@@ -7,6 +7,7 @@ outcomes; they speak through a `Desk` (calls out) and a sink (answers).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -76,6 +77,12 @@ class Desk(Protocol):
     def end_session(self, state: SessionState) -> None: ...
 
     def issue_session(self, state: SessionState) -> str: ...
+
+    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
+        """Keep a backend's list, in case that it does not answer the next time."""
+
+    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
+        """(pages, seconds since they were given)."""
 
 
 class Conversation:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -26,6 +26,7 @@ from .conversation import Conversation, inner_response
 from .conversation_choice import conversation_for
 from .forwarding import Forwarding
 from .gateway_actor import GatewayActor, Runtime
+from .last_known_lists import LastKnownLists
 from .messages import (
     Call,
     CallAnswered,
@@ -76,6 +77,7 @@ class LoopEdge:
         self.session_ids = session_ids
         streamable = settings.transports.streamable_http
         self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
+        self.last_known_lists = LastKnownLists()
         self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
         self.downstream_transports: list[Any] = []
@@ -423,6 +425,12 @@ class Edge(GatewayActor):
     def issue_session(self, state: SessionState) -> str:
         self._port.sessions.use(state, self.monotonic_s())
         return self._port.session_ids.issue(state)
+
+    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
+        self._port.last_known_lists.remember((backend, method, revision), pages, self.monotonic_s())
+
+    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
+        return self._port.last_known_lists.recall((backend, method, revision), self.monotonic_s())
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
         if message.topic == _SESSION_ENDED:

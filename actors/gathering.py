@@ -10,7 +10,13 @@ import msgspec
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol import jsonrpc
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
-from mcp_gateway.transports.protocol.merged_server import BackendAnswer, list_position, merged_discover, merged_list
+from mcp_gateway.transports.protocol.merged_server import (
+    BackendAnswer,
+    is_private,
+    list_position,
+    merged_discover,
+    merged_list,
+)
 from mcp_gateway.transports.protocol.refusals import Refused
 
 from .conversation import Conversation, Desk, may_go_elsewhere
@@ -136,6 +142,7 @@ class Gather(Conversation):
 
     def _conclude_or_refuse(self) -> None:
         request_id = self._request_id() or jsonrpc.NULL
+        self._fill_in()
         if not self._results and (self._failures or self._errors):
             if self._errors and not self._failures:
                 first = self._errors[0]
@@ -168,6 +175,9 @@ class Gather(Conversation):
         """What to ask this backend next, if there is more."""
         return None
 
+    def _fill_in(self) -> None:
+        """All have answered, or will not: what stands in for the missing ones."""
+
     def _merged(self) -> object:
         raise NotImplementedError
 
@@ -198,7 +208,8 @@ class Discover(Gather):
 class ListAll(Gather):
     """A list of the merged server: every page of every backend, then our own pages of that.
 
-    A backend that pages for ever is cut at MAX_PAGES and named as incomplete.
+    A backend that pages for ever is cut at MAX_PAGES and named as incomplete. For one that does not answer, the list that it gave
+    last stands in for a while; it is named as missing all the same.
     """
 
     MAX_PAGES = 100
@@ -237,3 +248,19 @@ class ListAll(Gather):
         return merged_list(
             message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
         )
+
+    def _fill_in(self) -> None:
+        method = self._first_message().method
+        for naming in self._namings:
+            self._remember_or_recall(naming.backend, method)
+
+    def _remember_or_recall(self, backend: str, method: str) -> None:
+        pages = self._results.get(backend, [])
+        if backend not in self._missing:
+            if pages and not any(is_private(page) for page in pages):
+                self.desk.remember_list(backend, method, self.exchange.revision, pages)
+            return
+        known = self.desk.last_known_list(backend, method, self.exchange.revision)
+        if known is not None and len(known[0]) > len(pages):
+            self._results[backend], age_s = list(known[0]), known[1]
+            self._missing[backend] += f"; this is its list of {age_s:.0f} s ago"

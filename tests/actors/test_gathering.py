@@ -62,6 +62,50 @@ def test_one_backend_never_spoils_the_rest(way):
     scene.assert_over()
 
 
+def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():
+    first = listing(revision=MODERN)
+    first.answer(first.call_to("files"), tools("a"))
+    first.answer(first.call_to("mail"), tools("b", nextCursor="2"))
+    first.answer(first.call_to("mail"), tools("c"))
+    then = listing(revision=MODERN)
+    then.desk.last_known = first.desk.last_known
+    then.fail(then.call_to("mail"), "upstream_timeout", replica="mail#0", was_sent=True)
+    then.answer(then.call_to("files"), tools("new"))
+    assert names_of(then) == ["files__new", "mail__b", "mail__c"]
+    missing = then.sink.result["_meta"][MISSING_BACKENDS]
+    assert missing == {"mail": "upstream_timeout; this is its list of 7 s ago"}
+    assert then.sink.result["ttlMs"] == 0  # nobody shall keep what may be wrong
+    then.assert_over()
+
+
+def test_the_last_known_lists_are_the_answer_when_nobody_answers():
+    first = listing(revision=MODERN)
+    for backend in ("files", "mail"):
+        first.answer(first.call_to(backend), tools("a"))
+    then = listing(revision=MODERN)
+    then.desk.last_known = first.desk.last_known
+    for backend in ("files", "mail"):
+        then.fail(then.call_to(backend), "circuit_open")
+    assert names_of(then) == ["files__a", "mail__a"]
+    then.assert_over()
+
+
+def test_a_list_of_another_revision_or_private_to_a_client_does_not_stand_in():
+    first = listing(revision=MODERN)
+    first.answer(first.call_to("files"), tools("a"))
+    first.answer(first.call_to("mail"), tools("b", cacheScope="private", ttlMs=1))
+    for revision in (LEGACY, MODERN):
+        then = listing(revision=revision)
+        then.desk.last_known = first.desk.last_known
+        for backend in ("mail", *(("files",) if revision == LEGACY else ())):
+            then.fail(then.call_to(backend), "upstream_timeout", replica=f"{backend}#0", was_sent=True)
+        if revision == LEGACY:
+            assert then.sink.refused is not None
+        else:
+            then.answer(then.call_to("files"), tools("a"))
+            assert names_of(then) == ["files__a"]
+
+
 def test_a_server_without_the_feature_is_not_missing():
     scene = listing()
     scene.answer(scene.call_to("mail"), error=NOT_FOUND)

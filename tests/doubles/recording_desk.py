@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -75,6 +75,7 @@ class RecordingDesk:
         self.issued: list[SessionState] = []
         self.ended: list[str] = []
         self.renewed: list[UpstreamSession] = []
+        self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self._newest: dict[str, SessionState] = {}
 
     def namings(self, endpoint: str) -> tuple[Naming, ...]:
@@ -138,6 +139,13 @@ class RecordingDesk:
     def issue_session(self, state: SessionState) -> str:
         self.issued.append(state)
         return "sealed"
+
+    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
+        self.last_known[backend, method, revision] = tuple(pages)
+
+    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
+        known = self.last_known.get((backend, method, revision))
+        return None if known is None else (known, 7.0)
 
 
 class RecordingSink:

@@ -139,6 +139,11 @@ def merged_list(
     return result
 
 
+def is_private(result: bytes) -> bool:
+    """Whether a result is for nobody but the client that asked for it. Source: MCP 2026-07-28, server/utilities/caching."""
+    return b'"private"' in result and _hints_of(result).get("cacheScope") == "private"
+
+
 def list_cursor(first_item: int) -> str:
     return base64.urlsafe_b64encode(b"items:%d" % first_item).decode()
 
