@@ -25,6 +25,7 @@ class UpstreamRequest:
     session_id:    the server's own, where it has assigned one.
     headers:       lower-case, to be sent along as they are.
     timeout_s:     for the whole exchange, answer body included; None for streams.
+    hash_keys:     who the client is, by source ("user", "session", "ip").
     """
 
     kind: str
@@ -34,6 +35,7 @@ class UpstreamRequest:
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     timeout_s: float | None = None
     last_event_id: str | None = None
+    hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.frozen
