@@ -15,6 +15,7 @@ from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEn
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.downstream.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
@@ -58,6 +59,7 @@ class Cell:
         sse = HttpSseEndpoint(self._settings, self._server, self._port)
         for path in HTTP_SSE_PATHS:
             self._server.add_endpoint(path, sse)
+        self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)
