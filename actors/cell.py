@@ -15,6 +15,7 @@ from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEn
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.downstream.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.websocket import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket_connection import WebSockets
 from mcp_gateway.transports.protocol.sealing import Seal
@@ -63,6 +64,7 @@ class Cell:
         self._sockets = WebSockets(self._settings, self._server, self._port)
         websocket = WebSocketEndpoint(self._settings, self._server, self._port, self._sockets)
         self._server.add_endpoint(WEBSOCKET_PATH, websocket)
+        self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -138,8 +137,7 @@ class LoopEdge:
         self._runtime.post(target, message)
 
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
-        with contextlib.suppress(LookupError):
-            self.tell("event-bus", PublishEvent(topic=topic, payload=payload))
+        self.topics.publish(topic, payload)
 
     def end_streams(self) -> None:
         """End what has no end of its own, for a drain: streams of sessions and subscriptions."""

@@ -48,6 +48,12 @@ health_status = Gauge(
 )
 restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
 events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
+events_delivered_total = Counter(
+    "mcp_gateway_events_delivered_total", "Events of topics that clients' sockets have taken", ["transport"]
+)
+events_lost_total = Counter(
+    "mcp_gateway_events_lost_total", "Events that a client missed because it came back too late, or was too slow", ["transport"]
+)
 sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revision"], multiprocess_mode="livesum")
 rate_limited_total = Counter(
     "mcp_gateway_rate_limited_total", "Requests refused by a rate limit, by the source of the client's key", ["key"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Callable, Mapping
 from http.client import responses
@@ -182,8 +183,19 @@ class Incoming(HTTPMessageDelegate):
         self.connection.write_headers(_status_line(200), lines)
 
     def write(self, data: bytes) -> asyncio.Future[None]:
-        """Send bytes of a begun stream; the future is done when the socket has taken them."""
-        return self.connection.write(data)
+        """Send bytes of a begun stream; the future is done when the socket has taken these and all before them."""
+        written = self.connection.write(data)
+        if self.connection.stream.closed():  # type: ignore[attr-defined]
+            return written
+        # Of writes that overlap, Tornado's connection ends only the last one's future, and too early: it keeps a single one.
+        pending: asyncio.Future[None] = self.connection._pending_write  # type: ignore[attr-defined]
+        return pending
+
+    def limit_unsent(self, byte_count: int) -> None:
+        """Have the kernel hold only about so many bytes that it cannot send on: a client that does not read is noticed soon."""
+        sock = self.connection.stream.socket  # type: ignore[attr-defined]
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, byte_count)
 
     def end(self) -> None:
         self.connection.finish()

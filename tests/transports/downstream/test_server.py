@@ -366,3 +366,38 @@ def test_a_defect_in_a_handler_is_an_internal_error_and_no_traceback(monkeypatch
             assert (await client.ask("GET", "/health/live")).status == 200
 
     on_cell(body)
+
+
+def test_writes_that_overlap_are_each_reported_when_the_socket_has_taken_them() -> None:
+    """Tornado's connection alone would end only the last one's future, and with the first bytes: whoever waits for credit would
+    wait for ever.
+    """
+
+    async def body(cell: RunningCell) -> None:
+        taken: list[int] = []
+        started = asyncio.Event()
+
+        class Flood:
+            def handle(self, incoming: server_module.Incoming) -> None:
+                incoming.begin({})
+                incoming.limit_unsent(16_384)
+                for number in range(40):
+                    written = incoming.write(b"x" * 100_000)
+                    written.add_done_callback(lambda _, number=number: taken.append(number))  # type: ignore[misc]
+                started.set()
+
+        cell.cell._server.add_endpoint("/flood", Flood())
+        async with RawClient(cell) as client:
+            client.start("GET", "/flood", 0)
+            await started.wait()
+            await asyncio.sleep(0)
+            assert len(taken) < 40
+            read = 0
+            while read < 40 * 100_000:
+                read += len(await client.reader.read(1 << 20))
+            async with asyncio.timeout(5):
+                while len(taken) < 40:
+                    await asyncio.sleep(0.01)
+        assert taken == list(range(40))
+
+    on_cell(body)
