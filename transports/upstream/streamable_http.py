@@ -58,7 +58,9 @@ class StreamableHttpUpstream:
     name = "streamable_http_upstream"
     schemes = frozenset({"http", "https"})
 
-    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation:
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+    ) -> UpstreamConversation:
         return StreamableHttpConversation(backend, backend.replicas[replica_index], max_message_bytes)
 
 
