@@ -21,9 +21,11 @@ from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
+from mcp_gateway.transports.upstream.http_sse import SseUpstream
 from mcp_gateway.transports.upstream.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
+from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
 from .edge import LoopEdge
 from .forwarding import Forwarding
@@ -75,7 +77,13 @@ class Cell:
             settings=self._settings,
             link=self._link,
             port=self._port,
-            upstream_transports=(StreamableHttpUpstream(), StdioUpstream(), BuiltinUpstream()),
+            upstream_transports=(
+                StreamableHttpUpstream(),
+                StdioUpstream(),
+                SseUpstream(),
+                WebSocketUpstream(),
+                BuiltinUpstream(),
+            ),
             probes_replicas=self._index == 0,
         )
         wiring = Wiring(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -34,10 +35,11 @@ class ScriptedPipe:
             raise PipeClosed(self._open_error)
         self.is_open = True
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
         await self.reads.wait()
         if self._end_text:
             raise PipeClosed(self._end_text)
+        on_begin()
         decoded = jsonrpc.decode(message)
         self.sent.append(decoded)
         if isinstance(decoded, Request) and decoded.method in self._answers:

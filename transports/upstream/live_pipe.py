@@ -17,7 +17,7 @@ from ..protocol.log_budget import LogBudget
 from ..protocol.pipe_exchanges import Answered, Ended, Held, Ignored, PipeExchanges, Replied, Told
 from ..protocol.refusals import Refused
 from ..transport import EventHandler, UpstreamError
-from .message_pipe import MessagePipe, PipeClosed, TooLarge
+from .message_pipe import MessagePipe, PipeClosed, SendFailed, TooLarge
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +92,16 @@ class Inbox:
                 await self._news.wait()
 
 
+class _Sending:
+    """Whether the server may have seen the message."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    def begin(self) -> None:
+        self.has_begun = True
+
+
 class LivePipe:
     """An open pipe.
 
@@ -152,19 +162,18 @@ class LivePipe:
         self._use()
         exchange_id, message = self._exchanges.begin(owner, request, is_stream=is_stream)
         inbox = self._inboxes[exchange_id] = Inbox()
-        was_sent = False
+        sending = _Sending()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(jsonrpc.encode(message))
-                was_sent = True
+                await self._send(message, sending)
                 return await inbox.play(on_event)
         except TimeoutError:
-            if was_sent:
+            if sending.has_begun:
                 self._give_up(exchange_id, "no answer in time")
                 raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
-            raise UpstreamError("upstream_timeout", "the server does not read what it is sent", was_sent=False) from None
+            raise _reads_nothing() from None
         except asyncio.CancelledError:
-            if was_sent:
+            if sending.has_begun:
                 self._give_up(exchange_id, "the client has gone")
             raise
         finally:
@@ -200,11 +209,12 @@ class LivePipe:
                 inbox.conclude(None, UpstreamError("upstream_failed", "the client has cancelled the request", is_fault=False))
         if outgoing is None:
             return
+        sending = _Sending()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(jsonrpc.encode(outgoing))
+                await self._send(outgoing, sending)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server does not read what it is sent", was_sent=False) from None
+            raise _reads_nothing(was_sent=sending.has_begun) from None
 
     def end_streams(self, owner: str) -> None:
         """The session has moved to a pipe of its own, where its stream goes on."""
@@ -228,23 +238,27 @@ class LivePipe:
         if cancellation is not None:
             self._send_soon(cancellation)
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, message: Message, sending: _Sending) -> None:
         try:
-            await self._pipe.send(data)
+            await self._pipe.send(jsonrpc.encode(message), sending.begin)
         except PipeClosed as closed:
             self._fail(str(closed))
+            if sending.has_begun:
+                raise UpstreamError("upstream_failed", str(closed)) from None
             raise session_lost(str(closed)) from None
+        except SendFailed as failed:
+            raise UpstreamError("upstream_failed", str(failed), was_sent=sending.has_begun) from None
 
     def _send_soon(self, message: Message) -> None:
         """Send without waiting. A server that takes nothing misses it: by then it has worse problems."""
         if self._ended is None and len(self._tasks) < _SENDING_SOON:
-            self._start(self._send_within_bound(jsonrpc.encode(message)))
+            self._start(self._send_within_bound(message))
 
-    async def _send_within_bound(self, data: bytes) -> None:
+    async def _send_within_bound(self, message: Message) -> None:
         try:
             async with asyncio.timeout(_SEND_SOON_S):
-                await self._pipe.send(data)
-        except (TimeoutError, PipeClosed):
+                await self._send(message, _Sending())
+        except (TimeoutError, UpstreamError):
             _logger.debug("%s: a message to the server was given up", self._name)
 
     # ---- what comes from the server
@@ -352,6 +366,10 @@ class LivePipe:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _reads_nothing(*, was_sent: bool = False) -> UpstreamError:
+    return UpstreamError("upstream_timeout", "the server does not read what it is sent", was_sent=was_sent)
 
 
 def _size_bytes(message: Message) -> int:

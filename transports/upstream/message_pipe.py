@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -9,6 +10,10 @@ import attrs
 
 class PipeClosed(Exception):
     """The connection has ended, or could not be opened; the text says why, for people to read."""
+
+
+class SendFailed(Exception):
+    """One message did not get through, or nobody knows whether it did; the connection goes on."""
 
 
 @attrs.frozen
@@ -28,12 +33,12 @@ class MessagePipe(Protocol):
         Raises: PipeClosed.
         """
 
-    async def send(self, message: bytes) -> None:
-        """Hand over one message without line breaks; waits while the server does not take what was sent before.
+    async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
+        """Hand over one message; waits while the server does not take what was sent before.
 
-        Cancelled while it waits, nothing of the message is sent.
+        on_begin: called before the first byte leaves; until then the server cannot have seen the message.
 
-        Raises: PipeClosed before anything of the message was sent.
+        Raises: PipeClosed; SendFailed.
         """
 
     async def receive(self) -> bytes | TooLarge:

@@ -106,10 +106,10 @@ class ChildProcess:
 
     # ---- messages
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
         if b"\n" in message or b"\r" in message:  # JSON may have them between its tokens, and nowhere else
             message = message.replace(b"\n", b" ").replace(b"\r", b" ")
-        if not await self._input.write(message + b"\n"):
+        if not await self._input.write(message + b"\n", on_begin):
             raise PipeClosed(self._end_text())
 
     async def receive(self) -> bytes | TooLarge:
@@ -199,12 +199,13 @@ class _Input(asyncio.BaseProtocol):
         self._may_write.set()
         self._on_lost()
 
-    async def write(self, line: bytes) -> bool:
+    async def write(self, line: bytes, on_begin: Callable[[], None]) -> bool:
         """False where the server reads no more."""
         async with self._turn:
             await self._may_write.wait()
             if self._transport is None or self._transport.is_closing():
                 return False
+            on_begin()
             self._transport.write(line)
             return True
 

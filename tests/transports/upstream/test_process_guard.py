@@ -25,7 +25,7 @@ async def main():
             input()
         pipe = ChildProcess(BackendSettings(name="odd", command=(sys.executable, sys.argv[1], "stubborn")), "odd", 1_000_000)
         await pipe.open()
-        await pipe.send(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
+        await pipe.send(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', lambda: None)
         await pipe.receive()
     print("up", flush=True)
     await asyncio.sleep(600)

@@ -216,7 +216,7 @@ def test_a_server_that_never_reads_costs_each_caller_its_own_deadline_and_can_be
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 while True:
-                    await pipe.send(b'{"jsonrpc":"2.0","method":"x","params":{"x":"%b"}}' % (b"x" * 100_000))
+                    await pipe.send(b'{"jsonrpc":"2.0","method":"x","params":{"x":"%b"}}' % (b"x" * 100_000), lambda: None)
                     sent += 1
         assert sent < 10, "nothing piles up for it"
         await pipe.close()
