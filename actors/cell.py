@@ -22,7 +22,11 @@ from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
+from mcp_gateway.transports.upstream.http_sse import SseUpstream
+from mcp_gateway.transports.upstream.process_guard import PROCESS_GUARD
+from mcp_gateway.transports.upstream.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
+from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
 from .edge import LoopEdge
 from .forwarding import Forwarding
@@ -33,9 +37,11 @@ from .messages import EventsLogged, HealthRequested, StatusRequested
 from .node_messages import NodeLink
 from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
 from .thespian_hardening import key_in_use, load_or_create_key
+from .upstream import wires_closed
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0
+_CLOSE_WIRES_S = 2.5  # stdio servers are ended in that time; the node gives the whole cell a little longer
 
 
 class Cell:
@@ -73,7 +79,13 @@ class Cell:
             settings=self._settings,
             link=self._link,
             port=self._port,
-            upstream_transports=(StreamableHttpUpstream(), BuiltinUpstream()),
+            upstream_transports=(
+                StreamableHttpUpstream(),
+                StdioUpstream(),
+                SseUpstream(),
+                WebSocketUpstream(),
+                BuiltinUpstream(),
+            ),
             probes_replicas=self._index == 0,
         )
         wiring = Wiring(
@@ -106,7 +118,8 @@ class Cell:
         self._cells.close()
         await self._sockets.close()
         self._system.stop(self._root)
-        await self._server.close()
+        await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
+        await asyncio.to_thread(PROCESS_GUARD.stop)
 
     def deliver_events(self, events: list[Event]) -> None:
         self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))

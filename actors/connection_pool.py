@@ -147,7 +147,13 @@ class ConnectionPool(Supervisor):
                 backend=name,
                 replica=replica,
                 naming=Naming(name, known.backend.prefix),
-                connect=functools.partial(strategy.connect, known.backend, known.index, self._gateway.max_message_bytes),
+                connect=functools.partial(
+                    strategy.connect,
+                    known.backend,
+                    known.index,
+                    self._gateway.max_message_bytes,
+                    self._gateway.max_overflow,
+                ),
                 cells=self._cells,
             )
             self.start_child(ChildSpec(name=known.child, actor_class=Upstream, arguments=arguments))

@@ -276,6 +276,12 @@ _closing: set[asyncio.Task[None]] = set()
 """Wires that are being closed: a task that nobody holds may vanish before it is done."""
 
 
+async def wires_closed(timeout_s: float) -> None:
+    """Wait, within a bound, until all wires of upstreams that have ended are closed."""
+    if _closing:
+        await asyncio.wait(_closing, timeout=timeout_s)
+
+
 def _with_subscription_id(json_object: bytes, request_id: bytes) -> bytes:
     try:
         values = jsonrpc.members(json_object)

@@ -110,7 +110,10 @@ class UpstreamTransport(Protocol):
     name: str
     schemes: frozenset[str]
 
-    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation: ...
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
+    ) -> UpstreamConversation:
+        """max_overflow: connections beyond `backend.pool_size` that a busy moment may open."""
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from typing import Annotated, Any
 
+import mcp.server.runner as runner_module
 import mcp.server.streamable_http_manager as manager_module
 import mcp_types as types
 import uvicorn
@@ -57,7 +58,11 @@ def session_id(request: Any) -> str:
 def build(options: argparse.Namespace) -> MCPServer[Any]:
     """The server with all its tools, resources and prompts."""
     server: MCPServer[Any] = MCPServer(
-        options.name, title="Everything", version="9.8.7", instructions=f"I am {options.name}.", log_level="ERROR",
+        options.name,
+        title="Everything",
+        version="9.8.7",
+        instructions=f"I am {options.name}.",
+        log_level="ERROR",
         warn_on_duplicate_tools=False,
     )
     counters = Counters()
@@ -65,6 +70,11 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
     add_interactive_tools(server, counters)
     add_resources_and_prompts(server)
     add_session_methods(server, counters, options)
+    if options.transport == "stdio":  # there is no other way to ask
+
+        @server.tool(name="counters", description="What happened inside.")
+        def show() -> dict[str, Any]:
+            return counters.shown()
 
     @server.custom_route("/counters", methods=["GET"])
     async def show_counters(request: Request) -> Response:
@@ -271,6 +281,7 @@ def restrict_to(era: str) -> None:
     """Make this process a server of one era; the code that answers stays the SDK's own."""
     if era == "legacy":
         manager_module.HANDSHAKE_PROTOCOL_VERSIONS = EveryVersion()  # type: ignore[misc,assignment]
+        runner_module._has_modern_envelope = lambda params: False  # type: ignore[assignment]
     elif era == "modern":
 
         async def modern_only(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -279,6 +290,15 @@ def restrict_to(era: str) -> None:
             )
 
         manager_module.StreamableHTTPSessionManager._handle_request = modern_only  # type: ignore[method-assign]
+
+        async def modern_stream_only(
+            server: Any, streams: Any, replies: Any, *, lifespan_state: Any, raise_exceptions: bool, **_: Any
+        ) -> None:
+            await runner_module._serve_modern_stream(
+                server, streams, replies, lifespan_state=lifespan_state, raise_exceptions=raise_exceptions
+            )
+
+        runner_module._serve_legacy_stream = modern_stream_only  # type: ignore[assignment]
 
 
 def end_with_parent() -> None:
@@ -301,10 +321,10 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     server = build(options)
+    restrict_to(options.era)
     if options.transport == "stdio":
         server.run("stdio")
         return
-    restrict_to(options.era)
     if options.transport == "sse":
         app = server.sse_app()
     else:

@@ -71,7 +71,7 @@ class ScriptedTransport:
     def __init__(self) -> None:
         self.wires: dict[str, list[ScriptedWire]] = {}
 
-    def connect(self, backend: Any, replica_index: int, max_message_bytes: int) -> ScriptedWire:
+    def connect(self, backend: Any, replica_index: int, max_message_bytes: int, max_overflow: int) -> ScriptedWire:
         wire = ScriptedWire()
         self.wires.setdefault(backend.replicas[replica_index], []).append(wire)
         return wire

@@ -27,7 +27,9 @@ class BuiltinUpstream:
     name = "builtin_upstream"
     schemes = frozenset({"builtin"})
 
-    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation:
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+    ) -> UpstreamConversation:
         return BuiltinConversation()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from typing import Final
 
@@ -28,6 +27,8 @@ from ..protocol.revisions import (
 )
 from ..protocol.sse import EventStreamParser, EventTooLarge
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from .failure_text import failure_text
+from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
@@ -58,7 +59,9 @@ class StreamableHttpUpstream:
     name = "streamable_http_upstream"
     schemes = frozenset({"http", "https"})
 
-    def connect(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> UpstreamConversation:
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+    ) -> UpstreamConversation:
         return StreamableHttpConversation(backend, backend.replicas[replica_index], max_message_bytes)
 
 
@@ -102,17 +105,24 @@ class StreamableHttpConversation:
         self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
         timeout = aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        url = self._url
         try:
-            async with self._http.request(
-                verb, self._url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                return await self._read(response, request, on_event)
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._http.request(
+                    verb, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
+                ) as response:
+                    if not is_redirect(verb, response.status):
+                        return await self._read(response, request, on_event)
+                    url = address_within_origin(url, response.headers.get("Location", ""))
+            raise LedAstray("the server redirects too often")
+        except LedAstray as error:
+            raise UpstreamError("upstream_failed", str(error)) from None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError("upstream_failed", f"cannot connect: {_reason(error)}", was_sent=False) from error
+            raise UpstreamError("upstream_failed", f"cannot connect: {failure_text(error)}", was_sent=False) from error
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout", "the server did not answer in time") from error
         except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
-            raise UpstreamError("upstream_failed", f"the connection failed: {_reason(error)}") from error
+            raise UpstreamError("upstream_failed", f"the connection failed: {failure_text(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
@@ -305,14 +315,6 @@ def _code_of(error: bytes) -> int | None:
         return msgspec.json.decode(jsonrpc.members(error)["code"], type=int) if error else None
     except (KeyError, msgspec.DecodeError):
         return None
-
-
-def _reason(error: BaseException) -> str:
-    """The cause in words: the system's own where there is one, without addresses."""
-    system_error = getattr(error, "os_error", None) or error
-    if (number := getattr(system_error, "errno", None)) is not None and number > 0:
-        return os.strerror(number)  # asyncio puts the address into the error's own text
-    return getattr(system_error, "strerror", None) or str(system_error) or type(error).__name__
 
 
 async def _ignore(message: jsonrpc.Message | None, event_id: str | None) -> None:

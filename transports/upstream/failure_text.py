@@ -1,0 +1,13 @@
+"""Why a connection failed, in words for people."""
+
+from __future__ import annotations
+
+import os
+
+
+def failure_text(error: BaseException) -> str:
+    """The cause in words: the system's own where there is one, without addresses."""
+    system_error = getattr(error, "os_error", None) or error
+    if (number := getattr(system_error, "errno", None)) is not None and number > 0:
+        return os.strerror(number)  # asyncio puts the address into the error's own text
+    return getattr(system_error, "strerror", None) or str(system_error) or type(error).__name__

@@ -1,0 +1,105 @@
+"""A small process beside a cell: ends the stdio servers of a cell that was killed before it could.
+
+`kill -9` of a cell leaves its child processes, and theirs, to others. The guard reads the process groups that the cell has
+started from a pipe; when the pipe ends, the cell has, and the guard kills what is left of them. In a node the launcher adopts
+and ends orphans as well; the guard does it where there is no launcher (embedded), or where it was killed too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+from typing import BinaryIO, Final
+
+_logger = logging.getLogger(__name__)
+
+_LEAVE_S: Final = 2.0
+NAME: Final = "mcp-gateway: stdio-guard"
+
+
+class ProcessGuard:
+    """Tells the guard process of this process which groups it runs. The guard is started with the first one."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._groups: set[int] = set()
+
+    def watch(self, group: int) -> None:
+        self._groups.add(group)
+        self._tell(b"+%d\n" % group)
+
+    def forget(self, group: int) -> None:
+        """The group was ended: its number may come to mean something else."""
+        self._groups.discard(group)
+        if self._process is not None:
+            self._tell(b"-%d\n" % group)
+
+    def _tell(self, line: bytes) -> None:
+        """A guard that has died is replaced by one that knows all groups; a write below PIPE_BUF bytes is whole or not at all."""
+        for _ in range(2):
+            try:
+                if self._process is None:
+                    self._process = _start_guard()
+                    line = b"".join(b"+%d\n" % each for each in self._groups)
+                assert self._process.stdin is not None
+                self._process.stdin.write(line)
+                return
+            except OSError as error:
+                _logger.warning("the guard of the stdio servers has died: %s", error)
+                self.stop()
+
+    def stop(self) -> None:
+        """Let the guard end; it kills the groups that were not forgotten."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(_LEAVE_S)
+
+
+def _start_guard() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        start_new_session=True,
+    )
+
+
+def end_group(group: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send the signal to every process of the group; nothing where there is none."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def run_guard(lines: BinaryIO) -> None:
+    """Follow the groups until the pipe ends, then kill those that are left."""
+    groups: set[int] = set()
+    for line in lines:
+        if line.endswith(b"\n") and line[1:].strip().isdigit():
+            (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
+    for group in groups:
+        end_group(group)
+
+
+PROCESS_GUARD: Final = ProcessGuard()
+"""One for all stdio servers of this process."""
+
+
+if __name__ == "__main__":
+    from setproctitle import setproctitle
+
+    setproctitle(NAME)
+    run_guard(sys.stdin.buffer)
