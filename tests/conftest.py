@@ -6,10 +6,16 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+import hypothesis
 import pytest
 
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
-from tests.end_to_end.running_gateway import RunningGateway, start_gateway
+from tests.end_to_end.running_gateway import RunningGateway, is_continuous_integration, start_gateway
+
+# What fails in CI must fail again at home: there the examples are the same in every run, at home they are new each time.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if is_continuous_integration():
+    hypothesis.settings.load_profile("ci")
 
 StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
 

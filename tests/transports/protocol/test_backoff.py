@@ -33,4 +33,4 @@ def test_the_wait_is_never_longer_than_the_bound(failures_s: list[float]) -> Non
     backoff = Backoff(longest_s=30.0)
     for now_s in sorted(failures_s):
         backoff.failed(now_s)
-        assert 0.0 <= backoff.delay_s(now_s) <= 30.0
+        assert 0.0 <= backoff.delay_s(now_s) <= 30.0 + 1e-9  # what is left of a deadline carries the rounding of the clock
