@@ -13,10 +13,11 @@ from typing import Any
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
+from mcp_gateway.transports.downstream.phoenix_socket import PhoenixEndpoint
 from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
 from mcp_gateway.transports.downstream.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
-from mcp_gateway.transports.downstream.websocket import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
+from mcp_gateway.transports.downstream.websocket import PHOENIX_PATH, WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket_connection import WebSockets
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
@@ -71,6 +72,7 @@ class Cell:
         websocket = WebSocketEndpoint(self._settings, self._server, self._port, self._sockets)
         self._server.add_endpoint(WEBSOCKET_PATH, websocket)
         self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
+        self._server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(self._settings, self._server, self._port, self._sockets))
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)

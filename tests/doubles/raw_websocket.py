@@ -65,9 +65,7 @@ class RawWebSocket:
             self.body = await self.reader.readexactly(int(self.headers.get("content-length", 0)))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.writer.close()
 
     def send(self, opcode: int, payload: bytes = b"", **how: object) -> None:

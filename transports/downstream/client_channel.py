@@ -125,6 +125,10 @@ class ClientChannel:
     def is_congested(self) -> bool:
         return self._unread_bytes > MOST_UNREAD_BYTES and not self.is_closed
 
+    def is_running(self, request_id: bytes) -> bool:
+        """Whether the answer of a request is still to come. request_id: as JSON, as the client wrote it."""
+        return request_id in self._open
+
     def when_idle(self, on_idle: Callable[[], None]) -> None:
         """Call back once no request of the client runs, now or later; for a drain."""
         if self._open:

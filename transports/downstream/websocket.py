@@ -22,7 +22,7 @@ from .websocket_connection import TRANSPORT, WebSocket, WebSockets
 WEBSOCKET_PATH: Final = "/mcp/ws"
 PHOENIX_PATH: Final = "/mcp/websocket"
 _SUBPROTOCOL: Final = "mcp"
-_FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
+FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
 
 
 class WebSocketTransport:
@@ -45,7 +45,7 @@ class WebSocketEndpoint:
     def handle(self, incoming: Incoming) -> None:
         keys = self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
         endpoint = query_value(incoming.query, "backend") or ""
-        headers = {name.lower(): incoming.headers[name] for name in _FORWARDED if name in incoming.headers}
+        headers = {name.lower(): incoming.headers[name] for name in FORWARDED if name in incoming.headers}
 
         def make_user(connection: WebSocket) -> _Client:
             client = _Client(connection)

@@ -289,6 +289,8 @@ class WebSockets:
             return
         self._server.take_connection(TRANSPORT)
         stream = incoming.detach()
+        # The system holds only so much more for a client that does not read; its own default is megabytes.
+        stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _READ_BYTES)
         stream.write(answer.serialize()).add_done_callback(retrieve)
         connection = WebSocket(stream, protocol, self._ended)
         connection.user = make_user(connection)

@@ -13,6 +13,7 @@ import attrs
 from .revisions import (
     LEGACY_REVISIONS,
     META_CLIENT_CAPABILITIES,
+    META_LOG_LEVEL,
     META_SERVER_INFO,
     META_SUBSCRIPTION_ID,
     META_VERSION,
@@ -29,8 +30,6 @@ UNSUPPORTED_VERSION: Final = -32022
 
 # Source: RFC 5424, section 6.2.1, least severe first.
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-
-META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 
 MAX_SLOW_SECONDS: Final = 600
 MAX_SLOW_STEPS: Final = 1000
