@@ -16,6 +16,8 @@ from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
+from mcp_gateway.transports.upstream.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridged import BridgedTransport
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 
@@ -46,7 +48,8 @@ class Cell:
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
-        self._port = LoopEdge(self._settings, session_ids, self._name)
+        site = BridgeSite(cell_name=self._name, seal=seal)
+        self._port = LoopEdge(self._settings, session_ids, self._name, seal)
         self._port.downstream_transports.append(StreamableHttpTransport())
         self._server = GatewayServer(self._settings, self._port)
         mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
@@ -60,7 +63,10 @@ class Cell:
             settings=self._settings,
             link=self._link,
             port=self._port,
-            upstream_transports=(StreamableHttpUpstream(), BuiltinUpstream()),
+            upstream_transports=(
+                BridgedTransport(StreamableHttpUpstream(), site),
+                BridgedTransport(BuiltinUpstream(), site),
+            ),
             probes_replicas=self._index == 0,
         )
         wiring = Wiring(

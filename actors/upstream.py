@@ -139,6 +139,8 @@ class Upstream(GatewayActor):
             headers=call.headers,
             timeout_s=timeout_s,
             last_event_id=call.last_event_id,
+            session=call.session,
+            hash_keys=call.hash_keys,
         )
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
@@ -182,6 +184,7 @@ class Upstream(GatewayActor):
             status=answer.status,
             response=response,
             upstream_session_id=answer.session_id,
+            upstream_revision=answer.revision,
             upstream_s=upstream_s,
         )
 

@@ -49,3 +49,8 @@ health_status = Gauge(
 restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
 events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
 sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revision"], multiprocess_mode="livesum")
+bridge_total = Counter(
+    "mcp_gateway_bridge_total",
+    "Exchanges that were translated between revisions, by the eras of the two sides",
+    ["client_era", "server_era", "method"],
+)
