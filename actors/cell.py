@@ -22,6 +22,8 @@ from mcp_gateway.transports.downstream.websocket_connection import WebSockets
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
+from mcp_gateway.transports.upstream.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridged import BridgedTransport
 from mcp_gateway.transports.upstream.builtin import BuiltinUpstream
 from mcp_gateway.transports.upstream.http_sse import SseUpstream
 from mcp_gateway.transports.upstream.process_guard import PROCESS_GUARD
@@ -59,7 +61,8 @@ class Cell:
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
-        self._port = LoopEdge(self._settings, session_ids, self._cells)
+        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange)
+        self._port = LoopEdge(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)
         mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
@@ -82,11 +85,11 @@ class Cell:
             link=self._link,
             port=self._port,
             upstream_transports=(
-                StreamableHttpUpstream(),
-                StdioUpstream(),
-                SseUpstream(),
-                WebSocketUpstream(),
-                BuiltinUpstream(),
+                BridgedTransport(StreamableHttpUpstream(), site),
+                BridgedTransport(StdioUpstream(), site),
+                BridgedTransport(SseUpstream(), site),
+                BridgedTransport(WebSocketUpstream(), site),
+                BridgedTransport(BuiltinUpstream(), site),
             ),
             probes_replicas=self._index == 0,
         )

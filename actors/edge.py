@@ -16,9 +16,11 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports import metrics
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.call_state import resumed_replica
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.refusals import Refused
+from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds, SessionState, UpstreamSession
 
 from .conversation import Conversation, inner_response
@@ -69,11 +71,14 @@ _GRACE_S = 2.0
 class LoopEdge:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
 
-    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding) -> None:
+    def __init__(
+        self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None
+    ) -> None:
         self.settings = settings
         self.cells = cells
         self.cell_name = cells.cell_name
         self.session_ids = session_ids
+        self._seal = seal
         streamable = settings.transports.streamable_http
         self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
         self.last_known_lists = LastKnownLists()
@@ -113,6 +118,12 @@ class LoopEdge:
     def read_session(self, session_id: str) -> SessionState | None:
         state = self.session_ids.read(session_id)
         return None if state is None or self.sessions.is_ended(state.key) else state
+
+    def pinned_to(self, message: Message | None) -> str:
+        """The replica whose parked call this request goes on with, or "" where it names none."""
+        if self._seal is None or not isinstance(message, Request) or b'"requestState"' not in message.params:
+            return ""
+        return resumed_replica(self._seal, message.params)
 
     def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -378,6 +389,7 @@ class Edge(GatewayActor):
             deadline_s=deadline_s,
             excluded=excluded,
             last_event_id=last_event_id,
+            pinned_to=self._port.pinned_to(message) if session is None else "",
         )
         self.send(self._gateway["router"], RouteCall(call))
         return call_id

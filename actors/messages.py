@@ -88,6 +88,7 @@ class Call:
     is_merged:       whether names carry the prefixes of the merged server.
     opens_session:   an `initialize`, which no existing upstream session must pin to a replica.
     excluded:        replicas that have refused this very call already.
+    pinned_to:       the replica that holds the parked call which this request goes on with, or "".
     """
 
     call_id: int
@@ -106,6 +107,7 @@ class Call:
     deadline_s: float
     excluded: frozenset[str] = frozenset()
     last_event_id: str | None = None
+    pinned_to: str = ""
 
 
 @attrs.frozen
@@ -161,6 +163,7 @@ class CallAnswered:
     status:              HTTP status for the client; servers without HTTP give 200.
     response:            None where a notification was accepted.
     upstream_session_id: the id that the server assigned in this answer.
+    upstream_revision:   what the server speaks, where its answer to `initialize` was translated.
     upstream_s:          seconds from the first byte sent to the last one read.
     """
 
@@ -170,6 +173,7 @@ class CallAnswered:
     status: int
     response: Response | None = attrs.field(repr=False)
     upstream_session_id: str | None = attrs.field(default=None, repr=False)
+    upstream_revision: str | None = None
     upstream_s: float = 0.0
 
 

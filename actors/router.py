@@ -126,6 +126,12 @@ class Router(GatewayActor):
                 text = "the session's replica can take no calls now, another one can"
                 self._fail(call, "upstream_failed", text, route.backend, replica=pinned, is_session_lost=True)
                 return
+        if call.pinned_to:
+            if call.pinned_to not in backend.ring.members:
+                text = "the replica that held the call was removed; the call was lost and was NOT run again"
+                self._fail(call, "upstream_failed", text, route.backend)
+                return
+            pinned = call.pinned_to
         refused_until_s = None
         for replica in (pinned,) if pinned is not None else backend.ring.preference_list(_hash_key(route, call)):
             if replica in call.excluded or (pinned is None and (replica in backend.ejected or backend.is_draining)):

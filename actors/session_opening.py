@@ -66,10 +66,11 @@ class Open(Conversation):
         if stands_alone:
             answer = self._answers[upstreams[0].backend]
             assert answer.response is not None
-            revision, body = upstreams[0].revision, jsonrpc.encode_response(answer.response)
+            revision, body = told_revision(answer), jsonrpc.encode_response(answer.response)
         else:
-            revision = common_revision(self.exchange.revision, (each.revision for each in upstreams))
-            results = [(each.backend, _decoded_result(self._answers[each.backend])) for each in upstreams]
+            answers = [self._answers[each.backend] for each in upstreams]
+            revision = common_revision(self.exchange.revision, (told_revision(answer) for answer in answers))
+            results = [(answer.backend, _decoded_result(answer)) for answer in answers]
             body = jsonrpc.encode_result(request_id, merged_initialize(results, revision, self.desk.server_info))
         state = SessionState(
             self._key, self.exchange.endpoint, revision, self.exchange.hash_keys.get("user", ""), message.params, upstreams
@@ -95,12 +96,19 @@ def opened_session(answer: CallAnswered) -> UpstreamSession | None:
     if answer.response is None or not answer.response.result:
         return None
     try:
-        revision = _decoded_result(answer)["protocolVersion"]
+        revision = told_revision(answer)
     except (KeyError, msgspec.DecodeError, RecursionError):
         return None
-    if not isinstance(revision, str):
-        return None
-    return UpstreamSession(answer.backend, answer.replica, answer.upstream_session_id, revision)
+    return UpstreamSession(answer.backend, answer.replica, answer.upstream_session_id, answer.upstream_revision or revision)
+
+
+def told_revision(answer: CallAnswered) -> str:
+    """The revision that the answer to `initialize` tells the client.
+
+    Raises: KeyError, msgspec.DecodeError, RecursionError where it tells none.
+    """
+    revision = _decoded_result(answer)["protocolVersion"]
+    return msgspec.convert(revision, str)
 
 
 def _decoded_result(answer: CallAnswered) -> dict[str, object]:

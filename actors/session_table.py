@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
+import msgspec
+
+from mcp_gateway.transports.protocol.session import SessionFacts, SessionState, UpstreamSession
 
 _ENDED_REMEMBERED = 100_000
 
@@ -43,9 +45,19 @@ class SessionTable:
             return None
         state, used_s = known
         others = tuple(each for each in state.upstreams if each.backend != upstream.backend)
-        renewed = SessionState(state.key, state.endpoint, state.revision, state.hash_key, state.initialize, (*others, upstream))
+        renewed = msgspec.structs.replace(state, upstreams=(*others, upstream))
         self._states[key] = (renewed, used_s)
         return renewed
+
+    def replace_facts(self, key: str, facts: SessionFacts) -> SessionState | None:
+        """Set what the client has asked for; gives the new state, None for an unknown session."""
+        known = self._states.get(key)
+        if known is None:
+            return None
+        state, used_s = known
+        changed = msgspec.structs.replace(state, facts=facts)
+        self._states[key] = (changed, used_s)
+        return changed
 
     def end(self, key: str) -> None:
         """Refuse this session from now on."""

@@ -17,7 +17,6 @@ from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Reque
 from mcp_gateway.transports.protocol.naming import Naming, inner_params
 from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
-from mcp_gateway.transports.upstream.cached import CachedConversation
 
 from .forwarding import Forwarding
 from .gateway_actor import GatewayActor
@@ -89,7 +88,7 @@ class Upstream(GatewayActor):
         self._cells = arguments.cells
         self._wire: UpstreamConversation
         if self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name:
-            self._wire = CachedConversation(arguments.connect())
+            self._wire = arguments.connect()
             self._cells.serve(self._backend, self._replica, self._wire)
         else:
             self._wire = RemoteConversation(self._cells, self._backend, self._replica)
@@ -149,6 +148,7 @@ class Upstream(GatewayActor):
             headers=call.headers,
             timeout_s=timeout_s,
             last_event_id=call.last_event_id,
+            session=call.session,
             hash_keys=call.hash_keys,
         )
 
@@ -193,6 +193,7 @@ class Upstream(GatewayActor):
             status=answer.status,
             response=response,
             upstream_session_id=answer.session_id,
+            upstream_revision=answer.revision,
             upstream_s=upstream_s,
         )
 

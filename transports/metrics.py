@@ -58,3 +58,8 @@ sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revisi
 rate_limited_total = Counter(
     "mcp_gateway_rate_limited_total", "Requests refused by a rate limit, by the source of the client's key", ["key"]
 )
+bridge_total = Counter(
+    "mcp_gateway_bridge_total",
+    "Exchanges that were translated between revisions, by the eras of the two sides",
+    ["client_era", "server_era", "method"],
+)

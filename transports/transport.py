@@ -10,6 +10,7 @@ import attrs
 from mcp_gateway.config.settings import BackendSettings
 
 from .protocol.jsonrpc import Message, Response
+from .protocol.session import SessionState
 
 EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
 """Takes a message before the answer and its event id; awaits until there is credit to read on."""
@@ -25,7 +26,9 @@ class UpstreamRequest:
     session_id:    the server's own, where it has assigned one.
     headers:       lower-case, to be sent along as they are.
     timeout_s:     for the whole exchange, answer body included; None for streams.
+    session:       the client's, where it has one: its own `initialize`, the revision it speaks, what it has asked for since.
     hash_keys:     who the client is, by source ("user", "session", "ip").
+    on_open:       called once a stream is open, before its first event.
     """
 
     kind: str
@@ -35,16 +38,31 @@ class UpstreamRequest:
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     timeout_s: float | None = None
     last_event_id: str | None = None
+    session: SessionState | None = attrs.field(default=None, repr=False)
     hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    on_open: Callable[[], None] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
 class UpstreamAnswer:
-    """status: HTTP status, 200 where there is none. response: None for an accepted message, or a stream that has ended."""
+    """What ended an exchange.
+
+    status:   HTTP status, 200 where there is none.
+    response: None for an accepted message, or a stream that has ended.
+    revision: what the server speaks, where an answer to `initialize` tells the client another one.
+    """
 
     status: int
     response: Response | None
     session_id: str | None = None
+    revision: str | None = None
+
+
+Elsewhere = Callable[[str, str, str, UpstreamRequest, EventHandler], Awaitable[UpstreamAnswer]]
+"""(cell name, backend, replica id, request, on_event): let the named cell of this node speak to its replica.
+
+Raises: UpstreamError, also where the cell does not run.
+"""
 
 
 class UpstreamError(Exception):

@@ -22,10 +22,11 @@ _START_TIMEOUT_S = 20.0
 class SdkServer:
     """A running server of the official SDK. It can be killed, and started again on the same port.
 
-    url: its MCP endpoint; the same after `restart`.
+    name: what it calls itself. url: its MCP endpoint; the same after `restart`.
     """
 
-    def __init__(self, arguments: list[str], path: str) -> None:
+    def __init__(self, name: str, arguments: list[str], path: str) -> None:
+        self.name = name
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -134,7 +135,7 @@ def start_sdk_server(
     arguments = ["--name", name, "--era", era, "--transport", transport]
     arguments += ["--page-size", str(page_size), "--extra-tools", str(extra_tools)]
     arguments += ["--stateless"] * stateless + ["--json-response"] * json_response
-    server = SdkServer(arguments, "/mcp" if transport == "streamable-http" else "/sse")
+    server = SdkServer(name, arguments, "/mcp" if transport == "streamable-http" else "/sse")
     server.start()
     try:
         yield server

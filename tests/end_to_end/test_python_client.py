@@ -1,4 +1,4 @@
-"""The official Python client uses every feature of a server of its own era through the gateway, as if it were not there."""
+"""The official Python client uses every feature of a server of either era through the gateway, as if it spoke its own."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ TOOLS = [
 ]  # fmt: skip
 
 
-# A node of one cell differs from one of two by nothing that these tests could see: one era of it is enough.
-SETTINGS: list[tuple[Form, str, Transport]] = [
-    *((form, mode, "streamable_http") for form in FORMS for mode in MODES if (form, mode) != ("node", "2026-07-28")),
-    *((form, "legacy", "http_sse") for form in FORMS if form != "node"),
-    *((form, mode, "websocket") for form in FORMS for mode in MODES if form != "node"),
+# (form, how the client connects, era of the server, transport). A node of one cell differs from one of two by nothing that these
+# tests could see: one pair of eras is enough for it.
+SETTINGS: list[tuple[Form, str, str, Transport]] = [
+    *(
+        (form, mode, era, "streamable_http")
+        for form in FORMS
+        for mode in MODES
+        for era in ("legacy", "modern")
+        if form != "node" or (mode, era) == ("legacy", "legacy")
+    ),
+    *((form, "legacy", "legacy", "http_sse") for form in FORMS if form != "node"),
+    *((form, "legacy", "legacy", "websocket") for form in FORMS if form != "node"),
+    *((form, "2026-07-28", "modern", "websocket") for form in FORMS if form != "node"),
 ]
 
 
-@pytest.fixture(scope="module", params=SETTINGS, ids=" ".join)
+@pytest.fixture(scope="module", params=SETTINGS, ids=lambda setting: f"{setting[0]}, {setting[1]} client, {setting[2]} server")
 def setting(
     request: pytest.FixtureRequest, start_gateway: StartGateway, legacy_server: SdkServer, modern_server: SdkServer
 ) -> Iterator[tuple[RunningGateway, SdkServer, str]]:
     """(gateway, the one server behind it, how the client shall connect)."""
-    form, mode, transport = request.param
-    server = legacy_server if mode == "legacy" else modern_server
+    form, mode, era, transport = request.param
+    server = legacy_server if era == "legacy" else modern_server
     with start_gateway(form, [{"name": "all", "prefix": "", "replicas": [server.url]}]) as gateway:
         gateway.transport = transport
         yield gateway, server, mode
@@ -45,13 +53,15 @@ def setting(
 Setting = tuple[RunningGateway, SdkServer, str]
 
 
-def test_it_negotiates_the_servers_revision_and_reads_who_serves(setting: Setting) -> None:
-    gateway, _, mode = setting
-    name, revision = ("legacy", "2025-11-25") if mode == "legacy" else ("modern", "2026-07-28")
+@pytest.mark.parametrize("opening", ["legacy", "auto"])
+def test_it_speaks_the_newest_revision_of_its_era_and_reads_who_serves(setting: Setting, opening: str) -> None:
+    """A client that knows both eras finds the newer one, whatever the server speaks."""
+    gateway, server, _ = setting
+    name = server.name  # the servers of these tests are named after their eras
 
     async def converse() -> None:
-        async with connected(gateway.endpoint(), "auto") as (client, _):
-            assert client.protocol_version == revision
+        async with connected(gateway.endpoint(), opening) as (client, _):
+            assert client.protocol_version == ("2025-11-25" if opening == "legacy" else "2026-07-28")
             assert client.server_capabilities.tools is not None
             assert client.server_info is not None
             assert (client.server_info.name, client.instructions) == (name, f"I am {name}.")
@@ -72,7 +82,7 @@ def test_it_lists_every_tool_over_the_servers_own_pages(setting: Setting) -> Non
 
 
 def test_it_calls_tools_and_reads_structured_content_and_errors(setting: Setting) -> None:
-    gateway, _, mode = setting
+    gateway, server, mode = setting
 
     async def converse() -> None:
         async with connected(gateway.endpoint(), mode) as (client, _):
@@ -84,7 +94,8 @@ def test_it_calls_tools_and_reads_structured_content_and_errors(setting: Setting
             assert len(text_of(await client.call_tool("big", {"size_bytes": 500_000}))) == 500_000
             who = (await client.call_tool("whoami", {})).structured_content
             assert who is not None
-            assert who["protocol_version"] == client.protocol_version
+            assert who["protocol_version"] == ("2025-11-25" if server.name == "legacy" else "2026-07-28")
+            assert who["client"] == client.session._client_info.name
             many = await asyncio.gather(*(client.call_tool("echo", {"message": str(number)}) for number in range(50)))
             assert [text_of(result) for result in many] == [str(number) for number in range(50)]
 
@@ -94,7 +105,7 @@ def test_it_calls_tools_and_reads_structured_content_and_errors(setting: Setting
 def test_an_unknown_tool_is_answered_as_the_server_answers_it(setting: Setting) -> None:
     gateway, server, mode = setting
 
-    async def converse(url: str) -> object:
+    async def converse(url: str, mode: str) -> object:
         async with connected(url, mode) as (client, _):
             try:
                 result = await client.call_tool("no_such_tool", {})
@@ -102,7 +113,7 @@ def test_an_unknown_tool_is_answered_as_the_server_answers_it(setting: Setting) 
                 return error.error.code
             return result.is_error, text_of(result)
 
-    assert run(converse(gateway.endpoint())) == run(converse(server.url))
+    assert run(converse(gateway.endpoint(), mode)) == run(converse(server.url, MODES[server.name == "modern"]))
 
 
 def test_it_reads_resources_templates_prompts_and_completions(setting: Setting) -> None:

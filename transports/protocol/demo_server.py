@@ -11,7 +11,9 @@ from urllib.parse import unquote
 import attrs
 
 from .revisions import (
+    CACHEABLE_METHODS,
     LEGACY_REVISIONS,
+    LOG_LEVELS,
     META_CLIENT_CAPABILITIES,
     META_LOG_LEVEL,
     META_SERVER_INFO,
@@ -28,9 +30,6 @@ INVALID_PARAMS: Final = -32602
 RESOURCE_NOT_FOUND: Final = -32002
 UNSUPPORTED_VERSION: Final = -32022
 
-# Source: RFC 5424, section 6.2.1, least severe first.
-LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-
 MAX_SLOW_SECONDS: Final = 600
 MAX_SLOW_STEPS: Final = 1000
 
@@ -41,9 +40,6 @@ _STRUCTURED_CONTENT_SINCE: Final = "2025-06-18"
 _PROGRESS_MESSAGE_SINCE: Final = "2025-03-26"
 _ARGUMENT_ERRORS_ARE_TOOL_ERRORS_SINCE: Final = "2025-11-25"  # Source: changelog of 2025-11-25, SEP-1303
 
-_CACHEABLE: Final = frozenset(
-    {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
-)
 _TTL_MS: Final = 300_000  # ours: the catalogue never changes, five minutes is the specification's own example
 
 _README_URI: Final = "demo://readme"
@@ -467,7 +463,7 @@ def _complete(request: DemoRequest, result: dict[str, Any]) -> DemoAnswer:
     if request.revision != NEWEST:
         return DemoAnswer(result=result)
     meta = {META_SERVER_INFO: _as_of(_SERVER_INFO, request.revision), **result.get("_meta", {})}
-    hints = {"ttlMs": _TTL_MS, "cacheScope": "public"} if request.method in _CACHEABLE else {}
+    hints = {"ttlMs": _TTL_MS, "cacheScope": "public"} if request.method in CACHEABLE_METHODS else {}
     return DemoAnswer(result={"resultType": "complete", **result, **hints, "_meta": meta})
 
 

@@ -13,10 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from .jsonrpc import members
-
-CACHEABLE: Final = frozenset(
-    {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
-)
+from .revisions import CACHEABLE_METHODS
 
 MOST_RESULTS: Final = 1_000
 MOST_BYTES: Final = 16_777_216
@@ -52,7 +49,7 @@ def cache_key(method: str, params: bytes) -> CacheKey | None:
 
     Raises: msgspec.DecodeError.
     """
-    if method not in CACHEABLE:
+    if method not in CACHEABLE_METHODS:
         return None
     values = members(params)
     if "inputResponses" in values or "requestState" in values:

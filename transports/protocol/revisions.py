@@ -24,6 +24,14 @@ META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 META_SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 
+# Source: RFC 5424, section 6.2.1, least severe first.
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+# Results that say how long they may be kept. Source: MCP 2026-07-28, server/utilities/caching, "Cacheable Results".
+CACHEABLE_METHODS: Final = frozenset(
+    {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
+)
+
 # Methods with one addressed item: the member of params that names it. The headers mirror it (2026-07-28) and routes match it.
 ITEM_MEMBER: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 

@@ -9,18 +9,54 @@ from collections import OrderedDict
 
 import msgspec
 
+from .jsonrpc import members
 from .sealing import Seal, SealBroken
 
 _KIND = "session"
+BRIDGED_SESSION = "bridged/"
+"""What the session id of a legacy client at a modern server begins with; then comes the cell that keeps it."""
 
 
 class UpstreamSession(msgspec.Struct, frozen=True, array_like=True):
-    """One backend's side of a session. session_id is None where the server assigns none."""
+    """One backend's side of a session.
+
+    session_id: None where the server assigns none; begins with BRIDGED_SESSION where the server has no sessions at all.
+    revision:   what this server speaks; it may differ from the client's.
+    """
 
     backend: str
     replica: str
     session_id: str | None
     revision: str
+
+
+class SessionFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What a client has asked for since its session began: a server that has lost the session is told again.
+
+    subscriptions: (backend, uri as the backend knows it).
+    """
+
+    log_level: str | None = None
+    subscriptions: tuple[tuple[str, str], ...] = ()
+
+    def of_backend(self, backend: str) -> tuple[str, ...]:
+        return tuple(uri for name, uri in self.subscriptions if name == backend)
+
+    def after(self, backend: str, method: str, params: bytes) -> SessionFacts:
+        """The facts once the backend has accepted this request; the oldest subscription makes room at MAX_SUBSCRIPTIONS."""
+        values = members(params)
+        if method == "logging/setLevel":
+            return SessionFacts(msgspec.json.decode(values["level"], type=str), self.subscriptions)
+        subscription = (backend, msgspec.json.decode(values["uri"], type=str))
+        others = tuple(each for each in self.subscriptions if each != subscription)
+        if method == "resources/subscribe":
+            return SessionFacts(self.log_level, (*others, subscription)[-MAX_SUBSCRIPTIONS:])
+        return SessionFacts(self.log_level, others)
+
+
+MAX_SUBSCRIPTIONS = 1000
+FACT_METHODS = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+"""Requests that change the facts of a session."""
 
 
 class SessionState(msgspec.Struct, frozen=True, array_like=True):
@@ -31,6 +67,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     revision:   negotiated with the client.
     initialize: the client's own `initialize` params as JSON; repair opens an upstream session again with them.
     upstreams:  one entry per backend that answered `initialize`.
+    facts:      none when the id is sealed; the cells keep them.
     """
 
     key: str
@@ -39,6 +76,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     hash_key: str
     initialize: bytes
     upstreams: tuple[UpstreamSession, ...]
+    facts: SessionFacts = SessionFacts()
 
     def upstream(self, backend: str) -> UpstreamSession | None:
         return next((each for each in self.upstreams if each.backend == backend), None)

@@ -11,8 +11,8 @@ import attrs
 import msgspec
 
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..protocol.result_cache import CACHEABLE, CacheKey, ResultCache, cache_key
-from ..protocol.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
+from ..protocol.result_cache import CacheKey, ResultCache, cache_key
+from ..protocol.revisions import CACHEABLE_METHODS, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 
 _LISTEN_AGAIN_S: Final = 5.0
@@ -46,7 +46,7 @@ class CachedConversation:
         message = request.message
         if request.kind == "stream":
             return await self._wire.exchange(request, self._noting_changes(on_event))
-        if not isinstance(message, Request) or message.method not in CACHEABLE or not is_modern(request.revision):
+        if not isinstance(message, Request) or message.method not in CACHEABLE_METHODS or not is_modern(request.revision):
             return await self._wire.exchange(request, on_event)
         try:
             key = cache_key(message.method, message.params)

@@ -141,6 +141,8 @@ class StreamableHttpConversation:
     async def _read_events(
         self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
     ) -> UpstreamAnswer:
+        if request.on_open is not None:
+            request.on_open()
         parser = EventStreamParser(self._max_message_bytes)
         own_id = request.message.id if isinstance(request.message, Request) else None
         async for chunk in response.content.iter_any():

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.protocol.result_cache import CACHEABLE, ResultCache, cache_key
+from mcp_gateway.transports.protocol.result_cache import ResultCache, cache_key
+from mcp_gateway.transports.protocol.revisions import CACHEABLE_METHODS
 
 
 def result(**members: Any) -> bytes:
@@ -129,10 +130,10 @@ def test_nothing_is_kept_for_longer_than_a_day() -> None:
 )
 def test_a_change_makes_stale_what_shows_it_and_nothing_else(notification: str, stale: set[str]) -> None:
     cache = ResultCache()
-    for method in CACHEABLE:
+    for method in CACHEABLE_METHODS:
         cache.keep(key(method), "", PUBLIC, 0.0)
     cache.note_change(notification, b"")
-    assert {method for method in CACHEABLE if cache.find(key(method), "", 1.0) is None} == stale
+    assert {method for method in CACHEABLE_METHODS if cache.find(key(method), "", 1.0) is None} == stale
 
 
 def test_an_updated_resource_is_read_again_and_others_are_not() -> None:

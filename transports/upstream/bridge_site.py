@@ -1,0 +1,23 @@
+"""What the bridges of one cell share."""
+
+from __future__ import annotations
+
+import attrs
+
+from ..protocol.parked_calls import ParkedCalls, ParkingLimits
+from ..protocol.sealing import Seal
+from ..transport import Elsewhere
+
+
+@attrs.define(kw_only=True)
+class BridgeSite:
+    """The cell that a bridge works in.
+
+    seal:      the same one in every cell of the node.
+    elsewhere: how to reach the other cells; None where there are none.
+    """
+
+    cell_name: str
+    seal: Seal = attrs.field(repr=False)
+    elsewhere: Elsewhere | None = None
+    parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))

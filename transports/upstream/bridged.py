@@ -1,0 +1,198 @@
+"""Any client to any server: speaks to one replica in its own era, whatever era its client speaks.
+
+Where both speak the same revision nothing is done here: the wire gets the very request and gives the very answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from mcp_gateway.config.settings import BackendSettings
+
+from .. import metrics
+from ..protocol import jsonrpc
+from ..protocol.bridge import METHOD_NOT_FOUND, MODERN_ERRORS, error_code, modern_params
+from ..protocol.jsonrpc import Message, Request
+from ..protocol.revisions import (
+    LEGACY_REVISIONS,
+    MODERN_REVISIONS,
+    NEWEST,
+    NEWEST_LEGACY,
+    is_known_method,
+    is_modern,
+)
+from ..protocol.session import BRIDGED_SESSION
+from ..transport import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamTransport,
+    scheme_of,
+)
+from .between_legacy import exchange_fitted, opened_as_asked
+from .bridge_site import BridgeSite
+from .cached import CachedConversation
+from .to_legacy_server import ToLegacyServer
+from .to_modern_server import ToModernServer
+
+_PROBE_S: Final = 10.0
+_HTTP: Final = frozenset({"http", "https"})
+_Exchange = Coroutine[Any, Any, UpstreamAnswer]
+_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
+
+
+class BridgedTransport:
+    """A strategy towards servers whose conversations speak to clients of both eras."""
+
+    def __init__(self, transport: UpstreamTransport, site: BridgeSite) -> None:
+        self._transport = transport
+        self._site = site
+        self.name = transport.name
+        self.schemes = transport.schemes
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
+    ) -> UpstreamConversation:
+        wire = CachedConversation(self._transport.connect(backend, replica_index, max_message_bytes, max_overflow))
+        return BridgedConversation(wire, self._site, backend=backend, replica=backend.replica_ids[replica_index])
+
+
+class BridgedConversation:
+    """The wire to one replica, and the two bridges to it. Which eras the server speaks is found out once.
+
+    Source: MCP 2026-07-28, basic/versioning, "Backward Compatibility with Initialization-Based Versions": the era is a property
+    of the server. A configured `protocol` decides it without a probe.
+    """
+
+    def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: BackendSettings, replica: str) -> None:
+        self._wire = wire
+        self._backend = backend.name
+        self._is_http = scheme_of(replica) in _HTTP
+        is_fixed = backend.protocol != "auto"
+        self._speaks_modern: bool | None = is_modern(backend.protocol) if is_fixed else None
+        self._speaks_legacy: bool | None = not is_modern(backend.protocol) if is_fixed else None
+        legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
+        self._to_legacy = ToLegacyServer(
+            wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
+        )
+        self._to_modern = ToModernServer(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
+        self._probing: asyncio.Task[None] | None = None
+
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
+        if is_modern(request.revision):
+            if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
+                return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
+            if self._speaks_modern:
+                return self._wire.exchange(request, on_event)
+            return self._exchange_modern(request, on_event)
+        session = request.session
+        if isinstance(request.message, Request) and request.message.method == "initialize":
+            return self._open(request, request.message, on_event)
+        if session is None or session.revision == request.revision:
+            return self._wire.exchange(request, on_event)
+        return self._counted(request, "legacy", "legacy", exchange_fitted(self._wire, request, session.revision, on_event))
+
+    async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """A modern client's request to a server that is no modern one, or of which that is not known yet."""
+        if self._speaks_modern is None:
+            await self._probe_era()
+        if self._speaks_modern:
+            return await self._wire.exchange(request, on_event)
+        return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
+
+    async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
+        """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
+        if self._speaks_legacy is not False:
+            refusal: UpstreamError | None = None
+            answer: UpstreamAnswer | None = None
+            try:
+                answer = await self._wire.exchange(request, on_event)
+            except UpstreamError as error:
+                if error.is_fault or not error.was_sent:
+                    raise
+                refusal = error
+            if answer is not None and answer.response is not None and answer.response.result:
+                self._speaks_legacy = True
+                return opened_as_asked(message, answer)
+            if self._speaks_modern is None:
+                await self._probe_era()
+            if not self._speaks_modern:
+                if answer is None:
+                    assert refusal is not None
+                    raise refusal
+                return answer
+            self._speaks_legacy = False
+        return await self._counted(request, "legacy", "modern", self._to_modern.open(request, message))
+
+    # ---- the server's era
+
+    async def _probe_era(self) -> None:
+        """Ask `server/discover`, once for all who wait.
+
+        Raises: UpstreamError where the server cannot be reached; its era stays unknown.
+        """
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._ask_era())
+        await asyncio.shield(self._probing)
+
+    async def _ask_era(self) -> None:
+        """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
+        params = msgspec.json.encode(modern_params(b"", _CLIENT_INFO, {}, None, None))
+        request = UpstreamRequest(
+            kind="request",
+            message=Request(b'"mcp-gateway-era"', "server/discover", params),
+            revision=NEWEST,
+            timeout_s=_PROBE_S,
+        )
+        try:
+            answer = await self._wire.exchange(request, _ignore)
+        except UpstreamError as error:
+            # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
+            is_silent = error.reason == "upstream_timeout" and not self._is_http
+            if not error.is_unsupported and not is_silent:
+                raise
+            self._speaks_modern = False
+            return
+        response = answer.response
+        if response is not None and response.result:
+            versions = _versions(response.result)
+            self._speaks_modern = not versions or any(version in MODERN_REVISIONS for version in versions)
+            return
+        code = error_code(response.error) if response is not None else None
+        # A server over HTTP that lacks the method says 404; in a plain answer the same code is that of the legacy era.
+        self._speaks_modern = code in MODERN_ERRORS or (self._is_http and answer.status != 200 and code == METHOD_NOT_FOUND)
+
+    def _counted(self, request: UpstreamRequest, client: str, server: str, exchange: _Exchange) -> _Exchange:
+        method = request.message.method if isinstance(request.message, Request) else request.kind
+        if not is_known_method(method, NEWEST) and not is_known_method(method, NEWEST_LEGACY):
+            method = request.kind
+        metrics.bridge_total.labels(client, server, method).inc()
+        return exchange
+
+    # ---- the rest
+
+    async def probe(self, timeout_s: float) -> None:
+        await self._wire.probe(timeout_s)
+
+    async def close(self) -> None:
+        self._to_modern.close()
+        await self._to_legacy.close()
+        await self._wire.close()
+
+
+def _versions(result: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(jsonrpc.members(result)["supportedVersions"], type=list[str])
+    except (KeyError, msgspec.DecodeError):
+        return []
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None

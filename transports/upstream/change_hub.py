@@ -1,0 +1,233 @@
+"""`subscriptions/listen` at a legacy server: a session's own stream and `resources/subscribe`, for all who listen with it.
+
+Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25, basic/transports, "Listening for Messages from the Server";
+server/resources, "Subscriptions".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from ..protocol import jsonrpc
+from ..protocol.bridge import ModernRequest
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..protocol.questions import refused_question
+from ..protocol.revisions import META_SUBSCRIPTION_ID
+from ..transport import EventHandler, UpstreamConversation, UpstreamError, UpstreamRequest
+from .legacy_sessions import LegacySession, LegacySessions, SessionKey
+
+_RETRY_S: Final = 1.0
+_OPENING_S: Final = 5.0
+"""Longest wait for a server's stream to open before the client is told what it may expect."""
+_MAX_RESOURCES: Final = 1000
+_UPDATED: Final = "notifications/resources/updated"
+
+# {notification: (member of the filter, capability)}
+CHANGES: Final[Mapping[str, tuple[str, str]]] = {
+    "notifications/tools/list_changed": ("toolsListChanged", "tools"),
+    "notifications/prompts/list_changed": ("promptsListChanged", "prompts"),
+    "notifications/resources/list_changed": ("resourcesListChanged", "resources"),
+}
+
+
+class Listener:
+    """One open subscription. What it has not taken yet is kept once: changes say that something changed, not what."""
+
+    def __init__(self, request_id: bytes, modern: ModernRequest) -> None:
+        self.wanted, self.uris = _wanted(modern)
+        self.honoured: dict[str, Any] = {}
+        self._meta = {META_SUBSCRIPTION_ID: Raw(request_id)}
+        self._waiting: dict[tuple[str, bytes], Notification] = {}
+        self._news = asyncio.Event()
+
+    def hear(self, change: Notification) -> None:
+        """A notification of the server; kept where this client has asked for it."""
+        member = "resourceSubscriptions" if change.method == _UPDATED else CHANGES.get(change.method, ("", ""))[0]
+        if member in self.honoured and (change.method != _UPDATED or self._concerns(change.params)):
+            self._waiting[change.method, change.params] = change
+            self._news.set()
+
+    async def write(self, on_event: EventHandler) -> None:
+        """Acknowledge, then pass on what comes, for ever."""
+        params = msgspec.json.encode({"_meta": self._meta, "notifications": self.honoured})
+        await on_event(Notification("notifications/subscriptions/acknowledged", params), None)
+        while True:
+            while self._waiting:
+                change = self._waiting.pop(next(iter(self._waiting)))
+                await on_event(self._tagged(change), None)
+            self._news.clear()
+            await self._news.wait()
+
+    def _concerns(self, params: bytes) -> bool:
+        """An update of a resource, or of a part of it. Source: MCP 2025-11-25, schema, ResourceUpdatedNotification."""
+        try:
+            uri = msgspec.json.decode(jsonrpc.members(params)["uri"], type=str)
+        except (KeyError, msgspec.DecodeError):
+            return False
+        return any(uri.startswith(each) for each in self.honoured["resourceSubscriptions"])
+
+    def _tagged(self, change: Notification) -> Notification:
+        values = jsonrpc.members(change.params)
+        known = jsonrpc.members(bytes(values.get("_meta", Raw(b"{}"))))
+        values["_meta"] = Raw(msgspec.json.encode({**known, **self._meta}))
+        return Notification(change.method, msgspec.json.encode(values))
+
+
+class ChangeHub:
+    """Those who listen with one kind of session. on_empty: called when the last one has gone.
+
+    A session that the server has lost is opened again, its resources subscribed again, and everybody told to look again.
+    """
+
+    def __init__(
+        self, wire: UpstreamConversation, sessions: LegacySessions, key: SessionKey, on_empty: Callable[[], None]
+    ) -> None:
+        self._wire = wire
+        self._sessions = sessions
+        self._key = key
+        self._on_empty = on_empty
+        self._listeners: set[Listener] = set()
+        self._subscribed: Counter[str] = Counter()
+        self._session: LegacySession | None = None
+        self._streaming: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._last_event_id: str | None = None
+
+    def tell(self, change: Notification) -> None:
+        for listener in self._listeners:
+            listener.hear(change)
+
+    async def serve(self, listener: Listener, on_event: EventHandler) -> None:
+        """Serve one subscription until it is cancelled.
+
+        Raises: UpstreamError where the server cannot be reached at its beginning.
+        """
+        self._listeners.add(listener)
+        try:
+            session = await self._open()
+            listener.honoured.update(_honoured_changes(listener.wanted, session))
+            if session.offers("resources", "subscribe"):
+                accepted = [uri for uri in listener.uris if await self._subscribe(uri)]
+                if accepted:
+                    listener.honoured["resourceSubscriptions"] = accepted
+            await listener.write(on_event)
+        finally:
+            self._listeners.discard(listener)
+            self._unsubscribe(listener.honoured.get("resourceSubscriptions", ()))
+            if not self._listeners:
+                self.close()
+
+    def close(self) -> None:
+        self._on_empty()
+        if self._streaming is not None:
+            self._streaming.cancel()
+        if self._session is not None:
+            self._sessions.give_back(self._session)
+            self._session = None
+
+    # ---- the session and its stream
+
+    async def _open(self) -> LegacySession:
+        """The session with its stream open, or known to have none."""
+        async with self._changing:
+            if self._session is None:
+                self._session = await self._sessions.lend(self._key, is_exclusive=False)
+                self._streaming = asyncio.get_running_loop().create_task(self._stream())
+            assert self._streaming is not None
+            opening = asyncio.ensure_future(self._opened.wait())
+            try:
+                both = {self._streaming, opening}
+                await asyncio.wait(both, timeout=_OPENING_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                opening.cancel()
+            return self._session
+
+    async def _stream(self) -> None:
+        """Keep the session's stream open: a server may end it at any time and expects to be asked again."""
+        while True:
+            assert self._session is not None
+            request = UpstreamRequest(
+                kind="stream",
+                revision=self._session.revision,
+                session_id=self._session.session_id,
+                last_event_id=self._last_event_id,
+                on_open=self._opened.set,
+            )
+            try:
+                await self._wire.exchange(request, self._hear)
+            except UpstreamError as error:
+                if error.reason == "unknown_method":
+                    return  # the server has no such stream; changes may still come during calls
+                if error.is_session_lost:
+                    with contextlib.suppress(UpstreamError):  # still down: the next attempt finds it out
+                        await self._renew()
+                        continue
+            await asyncio.sleep(_RETRY_S)
+
+    async def _renew(self) -> None:
+        """A new session in place of the lost one. Nobody heard what changed meanwhile: everybody looks again at everything."""
+        lost = self._session
+        if lost is not None:
+            self._sessions.forget(lost)
+        self._session = await self._sessions.lend(self._key, is_exclusive=False)
+        self._last_event_id = None
+        for uri in self._subscribed:
+            await self._sessions.ask(self._session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
+        for method in CHANGES:
+            self.tell(Notification(method, b""))
+        for uri in self._subscribed:
+            self.tell(Notification(_UPDATED, msgspec.json.encode({"uri": uri})))
+
+    async def _hear(self, event: Message | None, event_id: str | None) -> None:
+        if event_id is not None:
+            self._last_event_id = event_id
+        if isinstance(event, Request) and self._session is not None:
+            answer = Response(event.id, b"{}", b"") if event.method == "ping" else refused_question(event, {})
+            self._sessions.say_later(self._session, answer)
+        elif isinstance(event, Notification):
+            self.tell(event)
+
+    # ---- resources
+
+    async def _subscribe(self, uri: str) -> bool:
+        async with self._changing:
+            if uri not in self._subscribed:
+                assert self._session is not None
+                asked = msgspec.json.encode({"uri": uri})
+                answer = await self._sessions.ask(self._session, "resources/subscribe", asked)
+                if answer.response is None or not answer.response.result:
+                    return False
+            self._subscribed[uri] += 1
+            return True
+
+    def _unsubscribe(self, uris: Iterable[str]) -> None:
+        for uri in uris:
+            self._subscribed[uri] -= 1
+            if self._subscribed[uri] <= 0:
+                del self._subscribed[uri]
+                if self._session is not None:
+                    self._sessions.ask_later(self._session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
+
+
+def _honoured_changes(wanted: set[str], session: LegacySession) -> dict[str, Any]:
+    return {member: True for member, feature in CHANGES.values() if member in wanted and session.offers(feature, "listChanged")}
+
+
+def _wanted(modern: ModernRequest) -> tuple[set[str], list[str]]:
+    try:
+        asked = msgspec.json.decode(modern.params.get("notifications", Raw(b"{}")), type=dict[str, Any])
+        uris = msgspec.convert(asked.pop("resourceSubscriptions", None) or [], list[str])
+    except msgspec.ValidationError as error:
+        raise UpstreamError("invalid_params", f"notifications cannot be read: {error}", is_fault=False) from None
+    if len(uris) > _MAX_RESOURCES:
+        text = f"one subscription may name {_MAX_RESOURCES} resources"
+        raise UpstreamError("invalid_params", text, is_fault=False)
+    return {name for name, value in asked.items() if value is True}, list(dict.fromkeys(uris))

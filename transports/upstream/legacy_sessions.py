@@ -1,0 +1,241 @@
+"""Sessions at a legacy server that the gateway keeps for modern clients, who know of none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from ..protocol.bridge import initialize_params
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..transport import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+
+_OPENING_S: Final = 30.0
+_MESSAGE_S: Final = 10.0
+"""Longest wait until a server has taken a notification or a response."""
+
+
+@attrs.frozen
+class SessionKey:
+    """What a server can tell its clients apart by; a session is never used for two of them.
+
+    capabilities: canonical JSON. log_level: a session has one, so clients with another level get another session.
+    """
+
+    principal: str
+    client_info: bytes
+    capabilities: bytes
+    log_level: str | None
+
+
+class LegacySession:
+    """One session. initialized: the server's result of `initialize`. use_count: calls that run on it now."""
+
+    def __init__(self, key: SessionKey, session_id: str | None, revision: str, initialized: dict[str, Any]) -> None:
+        self.key = key
+        self.session_id = session_id
+        self.revision = revision
+        self.initialized = initialized
+        info = initialized.get("serverInfo")
+        self.server_info = msgspec.json.encode(info) if isinstance(info, dict) else b""
+        self.use_count = 0
+        self.used_s = 0.0
+        self.is_over = False
+        self._ids = itertools.count(1)
+
+    def next_id(self) -> bytes:
+        return b"%d" % next(self._ids)
+
+    def offers(self, feature: str, flag: str = "") -> bool:
+        """Whether the server has declared a capability, or a flag inside it."""
+        capabilities = self.initialized.get("capabilities")
+        declared = capabilities.get(feature) if isinstance(capabilities, dict) else None
+        return isinstance(declared, dict) and (not flag or declared.get(flag) is True)
+
+
+class LegacySessions:
+    """Opens, lends and closes sessions; at most `limit` at once, of which those that idle for `idle_s` are closed."""
+
+    def __init__(self, wire: UpstreamConversation, revision: str, *, limit: int = 1000, idle_s: float = 120.0) -> None:
+        self._wire = wire
+        self._revision = revision
+        self._limit = limit
+        self._idle_s = idle_s
+        self._idle: OrderedDict[LegacySession, None] = OrderedDict()  # least recently used first
+        self._shared: dict[SessionKey, LegacySession] = {}
+        self._count = 0
+        self._opening: dict[SessionKey, asyncio.Task[LegacySession]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """Sessions that are open, lent or not."""
+        return self._count
+
+    async def lend(self, key: SessionKey, *, is_exclusive: bool) -> LegacySession:
+        """A session for one more call; an exclusive one runs no other call meanwhile.
+
+        Raises: UpstreamError; with pool_exhausted where every session that is allowed is in use.
+        """
+        if is_exclusive:
+            found = next((each for each in reversed(self._idle) if each.key == key and each is not self._shared.get(key)), None)
+            return self._used(found if found is not None else await self._open(key))
+        known = self._shared.get(key)
+        if known is None:
+            opening = self._opening.get(key)
+            if opening is None:
+                opening = self._opening[key] = self._start(self._open_shared(key))
+                opening.add_done_callback(lambda _: self._opening.pop(key, None))
+            known = await asyncio.shield(opening)
+        return self._used(known)
+
+    def give_back(self, session: LegacySession) -> None:
+        session.use_count -= 1
+        session.used_s = time.monotonic()
+        if session.use_count == 0 and not session.is_over:
+            self._idle[session] = None
+            self._idle.move_to_end(session)
+            self._sweep_later()
+
+    def forget(self, session: LegacySession) -> None:
+        """The server does not know it any more: nobody gets it again."""
+        if session.is_over:
+            return
+        session.is_over = True
+        self._count -= 1
+        self._idle.pop(session, None)
+        if self._shared.get(session.key) is session:
+            del self._shared[session.key]
+
+    def end(self, session: LegacySession) -> None:
+        """Nobody needs it any more: tell the server so."""
+        if session.is_over:
+            return
+        self.forget(session)
+        request = UpstreamRequest(
+            kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
+        )
+        self._start(self._quietly(request))
+
+    async def say(self, session: LegacySession, message: Notification | Response) -> None:
+        """Send what needs no answer.
+
+        Raises: UpstreamError.
+        """
+        await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), _ignore)
+
+    def say_later(self, session: LegacySession, message: Notification | Response) -> None:
+        """The same without waiting; a server that cannot be reached has no use for it."""
+        self._start(self._quietly(self._request(session, "message", message, _MESSAGE_S)))
+
+    async def ask(self, session: LegacySession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
+        """A request of the gateway's own.
+
+        Raises: UpstreamError.
+        """
+        request = self._request(session, "request", Request(session.next_id(), method, params), timeout_s)
+        return await self._wire.exchange(request, _ignore)
+
+    def ask_later(self, session: LegacySession, method: str, params: bytes) -> None:
+        """A request whose answer says nothing that anybody needs."""
+        message = Request(session.next_id(), method, params)
+        self._start(self._quietly(self._request(session, "request", message, _MESSAGE_S)))
+
+    async def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for opening in self._opening.values():
+            opening.cancel()
+        for session in [*self._idle, *self._shared.values()]:
+            self.end(session)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    # ---- parts
+
+    def _request(self, session: LegacySession, kind: str, message: Message, timeout_s: float) -> UpstreamRequest:
+        return UpstreamRequest(
+            kind=kind, message=message, revision=session.revision, session_id=session.session_id, timeout_s=timeout_s
+        )
+
+    def _used(self, session: LegacySession) -> LegacySession:
+        self._idle.pop(session, None)
+        session.use_count += 1
+        return session
+
+    async def _open_shared(self, key: SessionKey) -> LegacySession:
+        session = self._shared[key] = await self._open(key)
+        return session
+
+    async def _open(self, key: SessionKey) -> LegacySession:
+        """Source: MCP 2025-11-25, basic/lifecycle, "Initialization"."""
+        if self._count >= self._limit and self._idle:
+            self.end(next(iter(self._idle)))
+        if self._count >= self._limit:
+            text = f"{self._limit} sessions are open at this server already"
+            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
+        self._count += 1
+        try:
+            params = initialize_params(key.client_info, msgspec.json.decode(key.capabilities), self._revision)
+            opening = UpstreamRequest(
+                kind="request",
+                message=Request(b'"mcp-gateway-open"', "initialize", params),
+                revision=self._revision,
+                timeout_s=_OPENING_S,
+            )
+            session = _opened(key, await self._wire.exchange(opening, _ignore))
+            await self.say(session, Notification("notifications/initialized", b""))
+            if key.log_level is not None and session.offers("logging"):
+                await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": key.log_level}))
+        except BaseException:
+            self._count -= 1
+            raise
+        return session
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._sweep = None
+        oldest_s = time.monotonic() - self._idle_s
+        for session in list(self._idle):
+            if session.used_s <= oldest_s:
+                self.end(session)
+        if self._idle:
+            self._sweep_later()
+
+    async def _quietly(self, request: UpstreamRequest) -> None:
+        with contextlib.suppress(UpstreamError):
+            await self._wire.exchange(request, _ignore)
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _opened(key: SessionKey, answer: UpstreamAnswer) -> LegacySession:
+    response = answer.response
+    if response is None or not response.result:
+        error = b"" if response is None else response.error
+        text = "the server refused to open a session"
+        raise UpstreamError("upstream_failed", text, was_sent=True, is_fault=False, error=error)
+    try:
+        initialized: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
+        revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamError("upstream_failed", f"the server's answer to initialize cannot be read: {error!r}") from None
+    return LegacySession(key, answer.session_id, revision, initialized)
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None
