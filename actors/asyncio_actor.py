@@ -70,6 +70,9 @@ class AsyncioActor(GatewayActor):
         """React to mail that `deliver` had to give up; runs as a handler."""
         self.log(logging.WARNING, f"{len(messages)} messages to {target} were given up: {reason}")
 
+    def on_batch_handled(self) -> None:
+        """Finish what several messages have in common: called after each message, or after all that came as one batch."""
+
     def on_readable(self, fd: int) -> None:
         """React to one of `watched_fds` being ready."""
 
@@ -126,6 +129,11 @@ class AsyncioActor(GatewayActor):
             super().receiveMessage(message, sender)
         if self.runtime is not None:
             return None
+        if not self._is_crashed:
+            try:
+                self.on_batch_handled()
+            except Exception as error:
+                self._crash(error, message, sender)
         self._lanes.flush()
         if self._is_crashed or self._bell_read_fd < 0:
             return None  # the bell would ring for ever at an actor that no longer answers it

@@ -15,7 +15,7 @@ from thespian.actors import ActorAddress, ActorExitRequest
 
 from mcp_gateway.actors.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.cell_factory import load_cell_factory
-from mcp_gateway.actors.event_outbox import EventOutbox
+from mcp_gateway.actors.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.gateway_actor import StopRequested
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
@@ -76,6 +76,7 @@ class CellActor(AsyncioActor):
         self._log: ActorAddress | None = None
         self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
         self._has_caught_up = asyncio.Event()
+        self._is_dropping = False
         self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
 
     # ---- wiring
@@ -158,6 +159,7 @@ class CellActor(AsyncioActor):
             source=self._outbox.source,
             last_event_id=self._outbox.last_event_id,
             recent_events=self._outbox.returnable,
+            confirmed_sequence=self._outbox.confirmed_sequence,
             unstored=self._outbox.unstored,
         )
         self.deliver(self._log, join)
@@ -231,7 +233,14 @@ class CellActor(AsyncioActor):
         return self._outbox.events_after(event_id)
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
-        event = self._outbox.publish(topic, payload, timestamp_ms)
+        try:
+            event = self._outbox.publish(topic, payload, timestamp_ms)
+        except OutboxFull:
+            if not self._is_dropping:
+                self.log(logging.ERROR, "the event log takes nothing and the outbox is full: events are dropped")
+            self._is_dropping = True
+            return
+        self._is_dropping = False
         if self._log is not None:
             self.deliver(self._log, PublishEvents(events=(event,)))
 

@@ -1,4 +1,4 @@
-"""The event log of a node: one order for the events of all cells, kept in memory, distributed to all cells."""
+"""The event log of a node: one order for the events of all cells, kept on disk, distributed to all cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.event_order import EventOrder
+from mcp_gateway.actors.event_store import EventStore
 from mcp_gateway.actors.node_messages import (
     EventLogArguments,
     EventsDistributed,
@@ -25,17 +26,21 @@ RETRY_S = 1.0
 
 
 class EventLog(AsyncioActor):
-    """Orders, keeps and distributes events. It has lanes and no loop: there is nothing to wait for but mail.
+    """Orders, keeps and distributes events. It has lanes and no loop: there is nothing to wait for but mail and the disk.
 
     Receives  Wiring, Ping (NodeSupervisor); JoinEventLog, PublishEvents (cells)
     Sends     Pong (NodeSupervisor); EventsDistributed (cells)
-    On crash  nothing that a cell still holds is lost: the cells join the next log with it, and ids go on
+    On crash  nothing is lost: what was distributed is on disk, what was not is still with the cell that published it, and joins
+              the next log with it. Without a disk, the next log takes back what the cells hold. Ids go on in either case
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._order = EventOrder(1)
+        self._store = EventStore(None, 1, self.log)
+        self._unwritten: list[StoredEvent] = []  # ordered by the messages of this batch
         self._cells: dict[str, ActorAddress] = {}  # by name
+        self._joined: dict[str, int] = {}  # {cell name: id after which it is to be told} by the messages of this batch
         self._joins: dict[str, JoinEventLog] | None = {}  # until the log is rebuilt from them
         self._waiting: list[PublishEvents] = []
         self._lost: dict[str, int] = {}  # {cell name: id after which it must be told again}
@@ -45,9 +50,11 @@ class EventLog(AsyncioActor):
     def on_wired(self) -> None:
         setproctitle(f"mcp-gateway: {self.name}")
         arguments: EventLogArguments = self.arguments
-        self._order = EventOrder(arguments.retention_events)
+        self._store = EventStore(arguments.state_path, arguments.retention_events, self.log)
+        self._order = EventOrder(arguments.retention_events, self._store.loaded, self._store.last_id)
+        self._store.loaded = []
         if self.incarnation == 1:
-            self._joins = None  # nobody can hold what was never distributed
+            self._joins = None  # no cell can hold what was never distributed
 
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         self.deliver(sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
@@ -57,8 +64,7 @@ class EventLog(AsyncioActor):
     def receiveMsg_JoinEventLog(self, message: JoinEventLog, sender: ActorAddress) -> None:
         self._cells[message.cell_name] = sender
         if self._joins is None:
-            self._distribute(self._order.join(message), except_cell=message.cell_name)
-            self._catch_up(message.cell_name, message.last_event_id)
+            self._join(message)
             return
         if not self._joins:
             self.start_timer("rebuild", JOIN_WAIT_S)
@@ -70,28 +76,37 @@ class EventLog(AsyncioActor):
         if self._joins is None:
             return
         joins, self._joins = self._joins, None
-        self._order.rebuild(joins.values())
+        self._unwritten += self._order.rebuild(joins.values())
         for join in joins.values():
-            self._order.join(join)
+            self._join(join)
         for message in self._waiting:
-            self._order.publish(message.events)
+            self._unwritten += self._order.publish(message.events)
         self._waiting.clear()
-        for name, join in joins.items():
-            self._catch_up(name, join.last_event_id)
+
+    def _join(self, message: JoinEventLog) -> None:
+        self._unwritten += self._order.join(message)
+        self._joined[message.cell_name] = message.last_event_id
 
     def receiveMsg_PublishEvents(self, message: PublishEvents, sender: ActorAddress) -> None:
         if self._joins is None:
-            self._distribute(self._order.publish(message.events))
+            self._unwritten += self._order.publish(message.events)
         else:
             self._waiting.append(message)
 
     # ---- distribution
 
-    def _distribute(self, events: Sequence[StoredEvent], except_cell: str | None = None) -> None:
-        if events:
-            message = EventsDistributed(log_incarnation=self.incarnation, events=tuple(events))
+    def on_batch_handled(self) -> None:
+        """Commit what came together in one transaction, then tell: no cell may see an event that a crash could take back."""
+        written, self._unwritten = self._unwritten, []
+        if not self._store.write(written) and self._store.wants_mending:
+            self._store.mend(self._order.after(0))
+        joined, self._joined = self._joined, {}
+        for name, after_id in joined.items():
+            self._catch_up(name, after_id)
+        if written:
+            message = EventsDistributed(log_incarnation=self.incarnation, events=tuple(written))
             for name, address in self._cells.items():
-                if name != except_cell:
+                if name not in joined:
                     self.deliver(address, message)
 
     def _catch_up(self, cell_name: str, after_id: int) -> None:
@@ -101,18 +116,23 @@ class EventLog(AsyncioActor):
 
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
         name = next((name for name, address in self._cells.items() if address == target), None)
-        ids = [stored.event.id for message in messages if isinstance(message, EventsDistributed) for stored in message.events]
-        if name is None or not ids:
+        distributed = [message for message in messages if isinstance(message, EventsDistributed)]
+        if name is None or not distributed:
             return  # a heartbeat's answer: its absence says enough
         if reason == "dead target":
             del self._cells[name]  # its successor joins by itself
             return
         self.log(logging.WARNING, f"{name} did not take events: {reason}")
-        self._lost[name] = min(self._lost.get(name, ids[0]), ids[0] - 1)
+        ids = [stored.event.id for message in distributed for stored in message.events]
+        after_id = min(ids) - 1 if ids else self._order.last_id
+        self._lost[name] = min(self._lost.get(name, after_id), after_id)
         self.start_timer("retry", RETRY_S)
 
     def receiveTimer_retry(self, _payload: object) -> None:
         lost, self._lost = self._lost, {}
-        for name, after_id in lost.items():
-            if name in self._cells:
-                self._catch_up(name, after_id)
+        self._joined |= {name: after_id for name, after_id in lost.items() if name in self._cells}
+
+    # ---- lifecycle
+
+    def on_exit(self) -> None:
+        self._store.close()

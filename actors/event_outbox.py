@@ -13,6 +13,12 @@ from mcp_gateway.transports.protocol.topic_log import Event, check_topic
 
 RETURNED_EVENTS = 1_000  # a log that lost them takes these back; ours: more than a restart's time of events at any rate we expect
 
+MOST_UNSTORED_EVENTS = 10_000  # ours: minutes of a log that is down, at any rate we expect
+
+
+class OutboxFull(Exception):
+    """The log has taken nothing for so long that no more can be kept for it."""
+
 
 class EventOutbox:
     """The events of one start of a cell.
@@ -34,6 +40,11 @@ class EventOutbox:
         return tuple(self._unstored.values())
 
     @property
+    def confirmed_sequence(self) -> int:
+        """The log has confirmed everything up to this number."""
+        return next(iter(self._unstored), self._last_sequence + 1) - 1
+
+    @property
     def returnable(self) -> tuple[StoredEvent, ...]:
         """The newest events that came from the log, oldest first."""
         skipped = max(0, len(self._recent) - RETURNED_EVENTS)
@@ -47,8 +58,10 @@ class EventOutbox:
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> UnstoredEvent:
         """Number the event and keep it until `take` sees it stored.
 
-        Raises: InvalidTopic
+        Raises: InvalidTopic, OutboxFull
         """
+        if len(self._unstored) >= MOST_UNSTORED_EVENTS:
+            raise OutboxFull
         event = UnstoredEvent(
             source=self.source,
             sequence=self._last_sequence + 1,

@@ -117,7 +117,9 @@ class NodeSupervisor(Supervisor):
     def child_specs(self) -> Sequence[ChildSpec]:
         settings = self._node.settings
         log_arguments = EventLogArguments(
-            retention_events=settings.transports.http_sse.retention_events, cell_count=settings.gateway.cell_count
+            state_path=settings.gateway.state_path,
+            retention_events=settings.transports.http_sse.retention_events,
+            cell_count=settings.gateway.cell_count,
         )
         log = ChildSpec(name=EVENT_LOG, actor_class=EventLog, arguments=log_arguments, start_timeout_s=5.0)
         cells = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -116,9 +117,11 @@ class CellArguments:
 class EventLogArguments:
     """NodeSupervisor -> EventLog, in its Wiring.
 
+    state_path: where it keeps events; None keeps them in memory.
     cell_count: how many cells share the log; a new incarnation waits for what they still hold.
     """
 
+    state_path: Path | None
     retention_events: int
     cell_count: int
 
@@ -269,14 +272,16 @@ class EventLogMoved:
 class JoinEventLog:
     """Cell -> EventLog: distribute to me what follows last_event_id, and take what the last log may not have kept.
 
-    recent_events: the latest distributed events that this cell still holds, ids ascending: a new log rebuilds itself from them.
-    unstored:      published here and not confirmed.
+    recent_events:      the latest distributed events that this cell still holds, ids ascending, for a log that lost them.
+    confirmed_sequence: all that the source has published up to this number has been stored.
+    unstored:           published here after that, and not confirmed.
     """
 
     cell_name: str
     source: str
     last_event_id: int
     recent_events: tuple[StoredEvent, ...] = attrs.field(repr=False)
+    confirmed_sequence: int
     unstored: tuple[UnstoredEvent, ...] = attrs.field(repr=False)
 
 
@@ -289,7 +294,9 @@ class PublishEvents:
 
 @attrs.frozen(kw_only=True)
 class EventsDistributed:
-    """EventLog -> every cell: stored events; to the cell that published them they are the confirmation as well.
+    """EventLog -> every cell: events that are stored, on disk where there is one.
+
+    To the cell that published them they are the confirmation as well.
 
     log_incarnation: a cell drops what comes from an earlier log than the one it has joined.
     is_catch_up:     the answer to a JoinEventLog, perhaps without any: what lies between the cell's last event and the first of

@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.node_messages import CellContent, CellFactory
+from mcp_gateway.actors.own_event_log import OwnEventLog
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
@@ -26,7 +27,7 @@ from mcp_gateway.scripts.start_checks import (
     reserve_port,
     with_real_ports,
 )
-from mcp_gateway.transports.protocol.topic_log import Event, TopicLog, TopicPattern
+from mcp_gateway.transports.protocol.topic_log import Event
 
 CELL_NAME = "cell/0"
 EXIT_FAILED = 1
@@ -67,9 +68,17 @@ class EmbeddedGateway:
         self._skip_drain = asyncio.Event()
         self._escalations: asyncio.Queue[str] = asyncio.Queue()
         self._restarts_s: deque[float] = deque()
-        self._log = TopicLog(settings.transports.http_sse.retention_events)
+        self._content: CellContent | None = None
+        retention = settings.transports.http_sse.retention_events
+        self._log = OwnEventLog(settings.gateway.state_path, retention, self._deliver)
 
     async def run(self) -> int:
+        try:
+            return await self._serve()
+        finally:
+            self._log.close()
+
+    async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -89,6 +98,7 @@ class EmbeddedGateway:
             if not isinstance(reason, str):
                 break
             if content is not None:
+                self._content = None
                 await content.stop()
                 content = None
             if not self._may_restart():
@@ -103,6 +113,7 @@ class EmbeddedGateway:
                 self._escalations.put_nowait(repr(error))
         if content is not None:
             await self._first_of(content.drain(self._settings.gateway.drain_timeout), self._skip_drain.wait())
+            self._content = None
             await content.stop()
         return 0
 
@@ -113,8 +124,10 @@ class EmbeddedGateway:
 
     async def _start(self) -> CellContent:
         content = self._factory(self._settings, 0, CELL_NAME, self)
-        self._content = content
+        last_event_id = self._log.last_id
         await content.start()
+        self._content = content
+        content.deliver_events(self._log.events_after(last_event_id))
         return content
 
     def _may_restart(self) -> bool:
@@ -140,14 +153,14 @@ class EmbeddedGateway:
     is_caught_up = True
 
     def events_after(self, event_id: int) -> list[Event]:
-        return list(self._log.read(event_id, TopicPattern("all"), self._settings.transports.http_sse.retention_events).events)
+        return self._log.events_after(event_id)
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
-        event = self._log.append(topic, payload, timestamp_ms)
-        asyncio.get_running_loop().call_soon(self._deliver, event)
+        self._log.publish(topic, payload, timestamp_ms)
 
-    def _deliver(self, event: Event) -> None:
-        self._content.deliver_events([event])
+    def _deliver(self, events: list[Event]) -> None:
+        if self._content is not None:
+            self._content.deliver_events(events)
 
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
