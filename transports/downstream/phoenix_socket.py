@@ -217,7 +217,7 @@ class PhoenixSocket:
     def _sent(self, written: asyncio.Future[None]) -> None:
         """What congested the socket is sent, perhaps: the events that were held up may follow."""
         until, self._congested_until = self._congested_until, None
-        if self.is_congested and until is not None and not until.done():
+        if self.is_congested and until is not None:
             self._congested_until = until
             until.add_done_callback(self._sent)
             return

@@ -37,7 +37,7 @@ class PhoenixTopics:
 
     def __init__(self, settings: Settings, port: EdgePort) -> None:
         self._port = port
-        self._max_in_flight = settings.transports.http_sse.buffer_size
+        self.max_in_flight = settings.transports.http_sse.buffer_size
         self._encoded: OrderedDict[int, bytes] = OrderedDict()  # {event id: payload}
         self._delivered = metrics.events_delivered_total.labels(TRANSPORT)
         self._lost = metrics.events_lost_total.labels(TRANSPORT)
@@ -46,8 +46,8 @@ class PhoenixTopics:
         """Push what comes from now on, or after the event that the client has seen last."""
         topics = self._port.topics
         starts_at = topics.last_id if after_id is None and topics.is_caught_up else after_id
-        cursor = TopicCursor(pattern, after_id=starts_at, max_in_flight=self._max_in_flight)
-        following = Following(self, cursor, pattern, outlet, topics.follow)
+        cursor = TopicCursor(pattern, after_id=starts_at, max_in_flight=self.max_in_flight)
+        following = Following(self, cursor, pattern, outlet, topics.follow, has_backlog=after_id is not None)
         if after_id is not None and after_id > topics.last_id:
             asyncio.get_running_loop().call_later(AHEAD_GRACE_S, following.pump)
         asyncio.get_running_loop().call_soon(following.pump)
@@ -75,6 +75,10 @@ class PhoenixTopics:
     def delivered(self) -> None:
         self._delivered.inc()
 
+    def waits_for(self, pattern: TopicPattern, after_id: int) -> bool:
+        """Whether there is an event that a channel has not been sent yet."""
+        return bool(self._port.topics.read(after_id, pattern, 1).events)
+
     def lag_began(self, pattern: TopicPattern, after_id: int | None) -> None:
         payload = {"transport": TRANSPORT, "topic": pattern.text, "last_event_id": after_id}
         self._port.topics.publish("mcp.sse.backpressure", payload)
@@ -83,7 +87,7 @@ class PhoenixTopics:
 class Following:
     """One channel's place in the log."""
 
-    __slots__ = ("_cursor", "_is_over", "_outlet", "_pattern", "_stop_following", "_topics")
+    __slots__ = ("_cursor", "_is_lagging", "_is_over", "_outlet", "_pattern", "_stop_following", "_topics")
 
     def __init__(
         self,
@@ -92,18 +96,24 @@ class Following:
         pattern: TopicPattern,
         outlet: TopicOutlet,
         follow: Callable[[Callable[[], None]], Callable[[], None]],
+        *,
+        has_backlog: bool,
     ) -> None:
         self._topics = topics
         self._cursor = cursor
         self._pattern = pattern
         self._outlet = outlet
+        self._is_lagging = has_backlog  # from before it came, which is not its slowness
         self._is_over = False
         self._stop_following = follow(self.pump)
 
     def pump(self) -> None:
         """Push what the client may have now."""
         for _ in range(_PORTIONS_PER_TURN):
-            if self._is_over or self._outlet.is_congested:
+            if self._is_over:
+                return
+            if self._outlet.is_congested:
+                self._hold_back()
                 return
             portion = self._topics.take(self._cursor)
             if portion.gap is not None:
@@ -113,10 +123,24 @@ class Following:
             for event in portion.events:
                 self._push(event)
             if portion.lag_began:
-                self._topics.lag_began(self._pattern, self._cursor.after_id)
+                self._begin_lag()
+            elif not portion.has_more and self._cursor.in_flight < self._topics.max_in_flight:
+                self._is_lagging = False
             if not (portion.events or portion.gap or portion.has_more):
                 return
         asyncio.get_running_loop().call_soon(self.pump)
+
+    def _hold_back(self) -> None:
+        """The socket has enough to send: find out whether that keeps anything from the channel."""
+        after_id = self._cursor.after_id
+        if not self._is_lagging and after_id is not None and self._topics.waits_for(self._pattern, after_id):
+            self._begin_lag()
+
+    def _begin_lag(self) -> None:
+        """Tell of it once, until the channel has caught up."""
+        if not self._is_lagging:
+            self._is_lagging = True
+            self._topics.lag_began(self._pattern, self._cursor.after_id)
 
     def _push(self, event: Event) -> None:
         written = self._outlet.push("event", self._topics.encode(event))

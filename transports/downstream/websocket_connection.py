@@ -151,9 +151,12 @@ class WebSocket:
         return written
 
     def _write(self, piece: bytes) -> asyncio.Future[None]:
-        self._unsent_bytes += len(piece)
         written: asyncio.Future[None] = self._stream.write(piece)
-        written.add_done_callback(lambda done: self._sent(done, len(piece)))
+        if written.done():
+            retrieve(written)
+        else:
+            self._unsent_bytes += len(piece)
+            written.add_done_callback(lambda done: self._sent(done, len(piece)))
         return written
 
     def _sent(self, written: asyncio.Future[None], size: int) -> None:
