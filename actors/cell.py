@@ -124,6 +124,7 @@ class Cell:
         await self._sockets.close()
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
+        self._port.sessions.close()
         await asyncio.to_thread(PROCESS_GUARD.stop)
 
     def deliver_events(self, events: list[Event]) -> None:

@@ -72,6 +72,9 @@ class Desk(Protocol):
 
     def is_session_ended(self, state: SessionState) -> bool: ...
 
+    def refresh_session(self, state: SessionState) -> SessionState:
+        """The newest state that any cell knows."""
+
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState: ...
 
     def end_session(self, state: SessionState) -> None: ...

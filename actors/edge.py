@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.config.settings import Settings
@@ -55,8 +56,9 @@ from .messages import (
     TransportRegistered,
     TransportsChanged,
 )
+from .session_journal import SessionJournal
+from .session_keeper import SessionKeeper
 from .session_stream import SessionStream
-from .session_table import SessionTable
 from .telling import Tell
 from .topic_feed import CellTopicFeed
 
@@ -80,7 +82,12 @@ class LoopEdge:
         self.session_ids = session_ids
         self._seal = seal
         streamable = settings.transports.streamable_http
-        self.sessions = SessionTable(streamable.max_sessions, streamable.session_idle_timeout or float("inf"))
+        self.sessions = SessionKeeper(
+            SessionJournal(settings.gateway.state_path, self.now_ms()),
+            streamable.max_sessions,
+            streamable.session_idle_timeout or float("inf"),
+            is_alone=settings.gateway.cell_count == 1,
+        )
         self.last_known_lists = LastKnownLists()
         self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
@@ -116,8 +123,8 @@ class LoopEdge:
             self._post(EventsFlushed(exchange_id, event_count))
 
     def read_session(self, session_id: str) -> SessionState | None:
-        state = self.session_ids.read(session_id)
-        return None if state is None or self.sessions.is_ended(state.key) else state
+        sealed = self.session_ids.read(session_id)
+        return None if sealed is None else self.sessions.find(sealed, time.monotonic())
 
     def pinned_to(self, message: Message | None) -> str:
         """The replica whose parked call this request goes on with, or "" where it names none."""
@@ -426,6 +433,9 @@ class Edge(GatewayActor):
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
         return self._port.sessions.replace_upstream(state.key, upstream) or state
 
+    def refresh_session(self, state: SessionState) -> SessionState:
+        return self._port.sessions.refresh(state)
+
     def end_session(self, state: SessionState) -> None:
         """Refuse it here at once, and in the other cells as soon as the event reaches them."""
         self._port.sessions.end(state.key)
@@ -433,8 +443,24 @@ class Edge(GatewayActor):
         self.send(self._gateway["event-bus"], ended)
 
     def issue_session(self, state: SessionState) -> str:
-        self._port.sessions.use(state, self.monotonic_s())
+        state = msgspec.structs.replace(state, issued_ms=self._port.now_ms())
+        self._end_at_servers(self._port.sessions.open(state, self.monotonic_s()))
         return self._port.session_ids.issue(state)
+
+    def _end_at_servers(self, sessions: Sequence[SessionState]) -> None:
+        """Of sessions that have expired or made room their servers know nothing: tell them, and the other cells."""
+        for state in sessions:
+            exchange = Exchange(
+                exchange_id=self._port.next_exchange_id(),
+                transport="streamable_http",
+                revision=state.revision,
+                endpoint=state.endpoint,
+                kind=ExchangeKind.TERMINATE,
+                session=state,
+                hash_keys={"session": state.key},
+                deadline_s=self.monotonic_s() + _FAN_OUT_DEADLINE_S,
+            )
+            self._port.open(exchange, _NobodyWaits())
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self._port.last_known_lists.remember((backend, method, revision), pages, self.monotonic_s())
@@ -482,7 +508,9 @@ class Edge(GatewayActor):
         for exchange, _sink in list(self._port.waiting.values()):
             if now_s > exchange.deadline_s + _GRACE_S and exchange.exchange_id in self._conversations:
                 self._conversations[exchange.exchange_id].expired()
-        self._port.sessions.forget_idle(now_s)
+            elif exchange.session is not None:  # a stream that stays open keeps its session alive
+                self._port.sessions.use(exchange.session, now_s)
+        self._end_at_servers(self._port.sessions.sweep(now_s))
         for revision, count in self._port.sessions.count_by_revision().items():
             metrics.sessions.labels(revision).set(count)
         self.start_timer("sweep", _SWEEP_S)
@@ -502,3 +530,22 @@ class _RetryDue:
 
     exchange_id: int
     backend: str
+
+
+class _NobodyWaits:
+    """The sink of an exchange that no client has asked for."""
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        """Nobody reads it."""
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        """Nobody reads it: the server is gone, or ends an idle session by itself."""
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Never called: there is no stream to the end of a session."""
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        """Never called."""
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        """Never called."""

@@ -26,17 +26,28 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._states)
 
-    def use(self, state: SessionState, now_s: float) -> SessionState:
-        """Note that the session is alive; gives its newest state. One that was ended stays ended."""
+    def find(self, key: str, now_s: float) -> SessionState | None:
+        """The newest state of a session that was used here within the idle timeout."""
+        known = self._states.get(key)
+        return None if known is None or now_s - known[1] >= self._idle_timeout_s else known[0]
+
+    def use(self, state: SessionState, now_s: float) -> list[SessionState]:
+        """Note that the session is alive; gives those that had to make room. One that was ended stays ended."""
         if state.key in self._ended:
-            return state
+            return []
         known = self._states.get(state.key)
-        newest = known[0] if known is not None else state
-        self._states[state.key] = (newest, now_s)
+        self._states[state.key] = (known[0] if known is not None else state, now_s)
         self._states.move_to_end(state.key)
-        if len(self._states) > self._max_sessions:
-            self._states.popitem(last=False)
-        return newest
+        forgotten = []
+        while len(self._states) > self._max_sessions:
+            forgotten.append(self._states.popitem(last=False)[1][0])
+        return forgotten
+
+    def replace(self, state: SessionState) -> None:
+        """Set the state of a session that is known here."""
+        known = self._states.get(state.key)
+        if known is not None:
+            self._states[state.key] = (state, known[1])
 
     def replace_upstream(self, key: str, upstream: UpstreamSession) -> SessionState | None:
         """Set the session's conversation with one backend after a repair; gives the new state, None for an unknown session."""
@@ -69,15 +80,15 @@ class SessionTable:
     def is_ended(self, key: str) -> bool:
         return key in self._ended
 
-    def forget_idle(self, now_s: float) -> int:
-        """Drop sessions that were not used for the idle timeout; gives their number."""
-        dropped = 0
+    def forget_idle(self, now_s: float) -> list[SessionState]:
+        """Drop sessions that were not used for the idle timeout, and give them."""
+        dropped = []
         while self._states:
-            key, (_, used_s) = next(iter(self._states.items()))
+            key, (state, used_s) = next(iter(self._states.items()))
             if now_s - used_s < self._idle_timeout_s:
                 break
             del self._states[key]
-            dropped += 1
+            dropped.append(state)
         return dropped
 
     def count_by_revision(self) -> dict[str, int]:

@@ -124,7 +124,8 @@ class Bench:
         )
 
     def session(self) -> SessionState:
-        return SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession("one", REPLICA, "s", "2025-11-25"),))
+        upstreams = (UpstreamSession("one", REPLICA, "s", "2025-11-25"),)
+        return SessionState("key", "", "2025-11-25", "", b"{}", upstreams, issued_ms=self.port.now_ms() // 10**6 * 10**6)
 
     def calls(self) -> list[Call]:
         """What the router was asked since the last look."""

@@ -68,6 +68,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     initialize: the client's own `initialize` params as JSON; repair opens an upstream session again with them.
     upstreams:  one entry per backend that answered `initialize`.
     facts:      none when the id is sealed; the cells keep them.
+    issued_ms:  when the session was opened, since the epoch.
     """
 
     key: str
@@ -77,6 +78,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     initialize: bytes
     upstreams: tuple[UpstreamSession, ...]
     facts: SessionFacts = SessionFacts()
+    issued_ms: int = 0
 
     def upstream(self, backend: str) -> UpstreamSession | None:
         return next((each for each in self.upstreams if each.backend == backend), None)
