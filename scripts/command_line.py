@@ -59,12 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     backends = commands.add_parser("backends", help="the backends of a running gateway and their replicas")
     backends.add_argument("--json", action="store_true", help="for programs")
+    events = commands.add_parser("events", help="follow the events of a running gateway")
+    events.add_argument("topic", metavar="TOPIC", nargs="?", default="all", help="a topic, vsm.* or all (default)")
+    events.add_argument("--since", metavar="ID", type=_event_id, help="start after this event instead of now; 0: with the oldest")
+    events.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     restart = commands.add_parser("restart", help="restart a part of a running gateway in good order")
     restart.add_argument("child", metavar="CHILD", help="cell/0, event-log, cell/0/router")
     kill = commands.add_parser("kill", help="fault injection: a signal to a process, or the crash of an in-process actor")
     kill.add_argument("child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router")
     kill.add_argument("--signal", metavar="N", type=int, help="for a process; default 9")
-    for parser_of_command, run in ((status, _status), (backends, _backends), (restart, _restart), (kill, _kill)):
+    attached = ((status, _status), (backends, _backends), (events, _events), (restart, _restart), (kill, _kill))
+    for parser_of_command, run in attached:
         _add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
     return parser
@@ -162,6 +167,32 @@ def _show_backends(client: Any, as_json: bool) -> int:
     from mcp_gateway.scripts.status_table import backend_lines
 
     return _print(client.status()["backends"], backend_lines, as_json)
+
+
+def _event_id(text: str) -> int:
+    from mcp_gateway.transports.protocol.topic_events import parse_event_id
+
+    event_id = parse_event_id(text)
+    if event_id is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of an event, a whole number")
+    return event_id
+
+
+def _events(options: argparse.Namespace) -> int:
+    from mcp_gateway.scripts.event_follower import NothingToFollow, TopicRefused, find_gateway, follow, human_line, json_line
+    from mcp_gateway.transports.protocol.topic_log import InvalidTopic, TopicPattern
+
+    line_of = json_line if options.json else human_line
+    try:
+        TopicPattern(options.topic)
+        state_path = _settings(options).gateway.state_path
+        for event in follow(find_gateway(state_path, options.admin_port), options.topic, options.since):
+            print(line_of(event), flush=True)
+    except (_Refused, InvalidTopic) as refusal:
+        return _say(str(refusal), EXIT_REFUSED)
+    except (NothingToFollow, TopicRefused) as end:
+        return _say(str(end), EXIT_NOTHING_THERE)
+    return 0
 
 
 def _restart(options: argparse.Namespace) -> int:

@@ -64,3 +64,16 @@ set_up_node() {
     printf '%s\n' "$wanted" >"$stamp"
   fi
 }
+
+# set_up_browser: install Debian's Chromium where this may be done and none is there; tests that need it are skipped otherwise.
+set_up_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v -- "$name" >/dev/null; then return; fi
+  done
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "${0##*/}: installing Chromium ..." >&2
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } >&2 && return
+  fi
+  echo "${0##*/}: there is no Chromium, and it cannot be installed here: tests in a browser are skipped" >&2
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
 from tests.end_to_end.running_gateway import RunningGateway, is_continuous_integration, start_gateway
+from tests.node.browser import Browser, start_browser
 
 # What fails in CI must fail again at home: there the examples are the same in every run, at home they are new each time.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -43,3 +45,13 @@ def modern_server() -> Iterator[SdkServer]:
     """A server that knows only 2026-07-28."""
     with start_sdk_server(name="modern", era="modern", page_size=5) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real Chromium. `./scripts/test` installs it where it may; elsewhere these tests are skipped, in CI they fail."""
+    missing = [name for name in ("node", "chromium") if shutil.which(name) is None]
+    if missing and not is_continuous_integration():
+        pytest.skip(f"{' and '.join(missing)} is not installed")
+    with start_browser() as browser:
+        yield browser

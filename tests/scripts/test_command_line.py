@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
 from gateway_process import GatewayProcess, free_port, run_command
 
 CONTRACT_KEYS = {"version", "uptime_seconds", "tree", "backends", "sessions", "connections"}
-LATER_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "events")
+LATER_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
 
 
 @pytest.fixture(scope="module")
