@@ -18,7 +18,7 @@ from mcp_gateway.transports.downstream.server import GatewayServer
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
 from mcp_gateway.transports.downstream.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.websocket import PHOENIX_PATH, WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
-from mcp_gateway.transports.downstream.websocket_connection import WebSockets
+from mcp_gateway.transports.downstream.websocket_upgrade import WebSockets
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event

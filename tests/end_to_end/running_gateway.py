@@ -99,6 +99,15 @@ class RunningGateway:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def cell_pids(self) -> list[int]:
+        """The processes of its cells; not for the embedded form."""
+        rows, found = list(self.status()["tree"]), []
+        while rows:
+            row = rows.pop()
+            found += [row["pid"]] if row["name"].startswith("cell/") and row["name"].count("/") == 1 else []
+            rows += row["children"]
+        return found
+
     def terminate(self) -> None:
         """Tell it to end, once: a second signal would cut its drain short."""
         if not self._is_told_to_end:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from websockets.exceptions import WebSocketException
 
@@ -82,17 +81,13 @@ def test_the_npm_client_walks_through_a_channel(form: Form, start_gateway: Start
 def test_the_npm_client_reconnects_and_rejoins_after_its_cell_was_killed_and_misses_no_event(start_gateway: StartGateway) -> None:
     with start_gateway("two cells", DEMO, expects_errors=True) as gateway, node_scenario(gateway.url, "--cut") as scenario:
         scenario.next()
-        for cell in cells(gateway):
-            os.kill(cell.pid, signal.SIGKILL)
+        for pid in gateway.cell_pids():
+            os.kill(pid, signal.SIGKILL)
         run(publish_meanwhile(gateway))
         seen = scenario.next()
     assert seen["again"]["result"] == {"message": "again"}
     assert seen["closes"][0] == 1006
     assert seen["meanwhile"] == [1]
-
-
-def cells(gateway: RunningGateway) -> list[psutil.Process]:
-    return [each for each in gateway.processes() if "mcp-gateway: cell/" in " ".join(each.cmdline())]
 
 
 async def publish_meanwhile(gateway: RunningGateway) -> None:

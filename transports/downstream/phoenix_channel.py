@@ -53,7 +53,7 @@ from ..protocol.refusals import Refused
 from .client_channel import MOST_OPEN_REQUESTS, ClientChannel, Outlet
 from .edge_port import EdgePort
 from .request_metrics import count_request
-from .websocket_connection import TRANSPORT
+from .websocket_upgrade import TRANSPORT
 
 _EMPTY: Final = b"{}"
 

@@ -28,7 +28,8 @@ from .phoenix_channel import PhoenixChannel
 from .phoenix_topics import Following, PhoenixTopics
 from .server import GatewayServer, Incoming
 from .websocket import FORWARDED
-from .websocket_connection import MOST_UNSENT_BYTES, TRANSPORT, WebSocket, WebSockets
+from .websocket_connection import MOST_UNSENT_BYTES, WebSocket
+from .websocket_upgrade import TRANSPORT, WebSockets
 
 _SUBPROTOCOL: Final = "phoenix"
 _PREFIX: Final = "mcp:"

@@ -15,7 +15,7 @@ from ..protocol.phoenix_requests import event_payload, gap_payload
 from ..protocol.topic_cursor import AHEAD_GRACE_S, Portion, TopicCursor
 from ..protocol.topic_log import Event, TopicPattern
 from .edge_port import EdgePort
-from .websocket_connection import TRANSPORT
+from .websocket_upgrade import TRANSPORT
 
 _ENCODED_EVENTS: Final = 256
 _PORTIONS_PER_TURN: Final = 8

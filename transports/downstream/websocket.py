@@ -17,7 +17,8 @@ from .client_channel import ClientChannel
 from .edge_port import EdgePort
 from .hash_keys import HashKeys, query_value
 from .server import GatewayServer, Incoming
-from .websocket_connection import TRANSPORT, WebSocket, WebSockets
+from .websocket_connection import WebSocket
+from .websocket_upgrade import TRANSPORT, WebSockets
 
 WEBSOCKET_PATH: Final = "/mcp/ws"
 PHOENIX_PATH: Final = "/mcp/websocket"

@@ -313,6 +313,18 @@ def test_who_asks_too_often_is_told_when_to_come_back_whatever_it_asks() -> None
     with_client(body, limits={"requests_per_second": 0.01, "burst": 2})
 
 
+def test_the_user_of_the_socket_is_what_its_requests_are_hashed_by() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with phoenix_client(cell.url, "vsn=2.0.0&user_id=ada") as client:
+            await client.join()
+            await client.push("j1", TOPIC, "request", {"method": "tools/call", "params": FOREVER, "id": 1})
+            await until(lambda: bool(cell.cell._port.waiting))
+            ((exchange, _),) = cell.cell._port.waiting.values()
+            assert (exchange.hash_keys["user"], exchange.transport, exchange.revision) == ("ada", "websocket", "2026-07-28")
+
+    on_cell(body)
+
+
 # ---- events
 
 

@@ -1,0 +1,66 @@
+"""As many WebSockets on one cell as the settings allow: what one costs, that an event reaches all, that one more is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.doubles.phoenix_client import phoenix_client
+from tests.doubles.raw_websocket import TEXT, RawWebSocket
+from tests.end_to_end.python_client import run
+from tests.end_to_end.running_gateway import Form, RunningGateway
+
+COUNT = 1_000
+MOST_BYTES_EACH = 25_000
+
+
+@pytest.mark.parametrize("path", ["/mcp/ws", "/mcp/websocket?vsn=2.0.0"])
+def test_a_thousand_idle_sockets_cost_little_and_one_more_is_refused(path: str, start_gateway: StartGateway) -> None:
+    async def converse(gateway: RunningGateway) -> None:
+        async with AsyncExitStack() as warm_up:
+            await connect(warm_up, gateway, path, 50)
+        before = gateway.memory_bytes()
+        async with AsyncExitStack() as stack:
+            await connect(stack, gateway, path, COUNT)
+            grown = gateway.memory_bytes() - before
+            assert grown < COUNT * MOST_BYTES_EACH, f"{grown / COUNT:.0f} bytes for each"
+            async with RawWebSocket(gateway.port, path) as one_more:
+                assert (one_more.status, one_more.headers["retry-after"]) == (503, "1")
+                assert json.loads(one_more.body)["error"]["data"]["reason"] == "too_many_connections"
+
+    with start_gateway("embedded", [{"name": "demo", "prefix": "", "builtin": "demo"}]) as gateway:
+        run(converse(gateway), timeout_s=90)
+
+
+@pytest.mark.parametrize("form", ["embedded", "node"])
+def test_one_event_reaches_a_thousand_channels(form: Form, start_gateway: StartGateway) -> None:
+    async def converse(gateway: RunningGateway) -> None:
+        async with AsyncExitStack() as stack:
+            clients = await connect(stack, gateway, "/mcp/websocket?vsn=2.0.0", COUNT - 1)
+            for client in clients:
+                client.send(TEXT, b'["j1","r1","mcp:client.*","phx_join",{}]')
+            replies = await asyncio.gather(*(client.receive() for client in clients))
+            assert {json.loads(reply.payload)[4]["status"] for reply in replies} == {"ok"}
+            publisher = await stack.enter_async_context(phoenix_client(gateway.url))
+            await publisher.join("mcp:client.other")
+            for number in range(3):
+                event = {"event": "news", "data": {"n": number}}
+                await publisher.ask("j1", "mcp:client.other", "event", event)
+                told = await asyncio.gather(*(client.receive() for client in clients))
+                assert {json.loads(each.payload)[4]["data"]["n"] for each in told} == {number}
+
+    with start_gateway(form, [{"name": "demo", "prefix": "", "builtin": "demo"}]) as gateway:
+        run(converse(gateway), timeout_s=90)
+
+
+async def connect(stack: AsyncExitStack, gateway: RunningGateway, path: str, count: int) -> list[RawWebSocket]:
+    clients: list[RawWebSocket] = []
+    while len(clients) < count:
+        some = [RawWebSocket(gateway.port, path) for _ in range(min(100, count - len(clients)))]
+        clients += await asyncio.gather(*(stack.enter_async_context(each) for each in some))
+    assert {client.status for client in clients} == {101}
+    return clients
