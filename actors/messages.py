@@ -317,11 +317,55 @@ class HealthRequested:
 
 @attrs.frozen(kw_only=True)
 class HealthReported:
-    """Health monitor -> edge: overall status and {component: {"status", "reason"?}}."""
+    """Health monitor -> edge: overall status and {component: {"status", "since", "reason"?}}.
+
+    history: the last changes, oldest first: {"at", "component", "was", "status", "reason"?}; times are RFC 3339.
+    """
 
     request_id: str
     status: str
     components: Mapping[str, Mapping[str, str]]
+    history: tuple[Mapping[str, str], ...] = attrs.field(default=(), repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RegisterHealthCheck:
+    """Any actor -> health monitor: send me `ProbeComponent` each round, and judge `name` by my `ComponentProbed`.
+
+    is_critical: nothing is served without it, so the whole is unhealthy when it is. Registering again replaces.
+    """
+
+    request_id: str
+    name: str
+    is_critical: bool = False
+
+
+@attrs.frozen
+class RemoveHealthCheck:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRegistered:
+    """Health monitor -> asker: the check runs from the next round on; it is forgotten when the monitor restarts."""
+
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRemoved:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRefused:
+    """Health monitor -> asker: the name belongs to the gateway itself, or is unknown."""
+
+    request_id: str
+    problem: str
 
 
 # ---- status, for the admin commands

@@ -46,6 +46,9 @@ ring_members = Gauge("mcp_gateway_ring_members", "Replicas on a route's hash rin
 health_status = Gauge(
     "mcp_gateway_health_status", "2 healthy, 1 degraded, 0 unhealthy", ["component"], multiprocess_mode="livemin"
 )
+event_loop_lag_seconds = Gauge(
+    "mcp_gateway_event_loop_lag_seconds", "How late timers of the latest cell's event loop are", multiprocess_mode="livemax"
+)
 restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
 events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
 events_delivered_total = Counter(

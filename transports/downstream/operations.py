@@ -1,4 +1,4 @@
-"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/metrics`."""
+"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/health/history`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcp_gateway.config.version import VERSION
 from .edge_port import EdgePort
 from .server import Incoming, method_not_allowed
 
-OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/metrics")
+OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
 _ANSWER_S = 2.0
 
 
@@ -43,14 +43,19 @@ class OperationsEndpoint:
         elif incoming.path == "/health/live":
             _respond(incoming, 200, {"status": "live"})
         else:
-            answer = {"/health": self._health, "/health/ready": self._ready, "/metrics": self._metrics}[incoming.path]
+            answer = {
+                "/health": self._health,
+                "/health/ready": self._ready,
+                "/health/history": self._history,
+                "/metrics": self._metrics,
+            }[incoming.path]
             task = asyncio.get_running_loop().create_task(answer(incoming))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _health(self, incoming: Incoming) -> None:
         """200 while it is healthy or degraded, 503 while unhealthy or draining."""
-        status, components = await self._ask()
+        status, components, _ = await self._ask()
         if self._port.is_draining:
             status, components = "unhealthy", {**components, "gateway": {"status": "unhealthy", "reason": "draining"}}
         body = {
@@ -62,23 +67,30 @@ class OperationsEndpoint:
         _respond(incoming, 503 if status == "unhealthy" else 200, body)
 
     async def _ready(self, incoming: Incoming) -> None:
-        """200 once the actors are up, until a drain begins."""
-        status, components = await self._ask()
+        """200 once the actors are up, until a drain begins; else what it waits for."""
+        status, components, _ = await self._ask()
         if self._port.is_draining:
-            _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
+            body: dict[str, Any] = {"status": "not ready", "reason": "draining", "waiting_for": []}
+            _respond(incoming, 503, body)
         elif status == "unhealthy":
-            reasons = [f"{name}: {each.get('reason', '')}" for name, each in components.items() if each["status"] == "unhealthy"]
-            _respond(incoming, 503, {"status": "not ready", "reason": "; ".join(reasons)})
+            waiting_for = [{"component": name, **each} for name, each in components.items() if each["status"] == "unhealthy"]
+            reason = "; ".join(f"{each['component']}: {each.get('reason', '')}" for each in waiting_for)
+            _respond(incoming, 503, {"status": "not ready", "reason": reason, "waiting_for": waiting_for})
         else:
             _respond(incoming, 200, {"status": "ready"})
 
-    async def _ask(self) -> tuple[str, dict[str, Any]]:
+    async def _history(self, incoming: Incoming) -> None:
+        """The last changes of health that this cell has seen, oldest first."""
+        status, _, history = await self._ask()
+        _respond(incoming, 200, {"status": status, "changes": history})
+
+    async def _ask(self) -> tuple[str, dict[str, Any], list[Any]]:
         try:
             question = self._health_question(f"health?{next(self._ids)}")
             reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
         except (LookupError, TimeoutError):
-            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}
-        return reported.status, dict(reported.components)
+            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}, []
+        return reported.status, dict(reported.components), list(reported.history)
 
     async def _metrics(self, incoming: Incoming) -> None:
         """The whole node's numbers, from any of its cells."""
