@@ -368,6 +368,22 @@ class HealthCheckRefused:
     problem: str
 
 
+# ---- viability
+
+
+@attrs.frozen
+class ViabilityRequested:
+    request_id: str
+
+
+@attrs.frozen
+class ViabilityReported:
+    """Viability monitor -> edge: what `/metrics/dashboard` shows of the node, JSON-able; {} in a cell that does not judge."""
+
+    request_id: str
+    report: Mapping[str, Any] = attrs.field(repr=False)
+
+
 # ---- status, for the admin commands
 
 

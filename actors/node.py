@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,7 @@ from mcp_gateway.actors.node_messages import (
     NodeFailed,
     Ping,
     Pong,
+    PublishForNode,
     StatusReported,
     StatusRequested,
 )
@@ -39,11 +41,13 @@ from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
+from mcp_gateway.transports import metrics
 
 HEARTBEAT_S = 1.0
 MAX_MISSED_HEARTBEATS = 3
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
+_MOST_UNPUBLISHED = 100
 
 
 def cell_short_name(index: int) -> str:
@@ -78,7 +82,8 @@ class NodeSupervisor(Supervisor):
     Receives  Wiring, DrainRequested (launcher); StatusRequested, CommandRequested (admin commands);
               Pong, CellDrained, StatusReported, CommandAnswered (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); StatusReported, CommandAnswered (admin commands);
-              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged (its children)
+              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged, PublishForNode
+              (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again
     """
 
@@ -95,6 +100,7 @@ class NodeSupervisor(Supervisor):
         self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
         self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
         self._last_pids: dict[str, int] = {}  # by short name
+        self._unpublished: deque[PublishForNode] = deque(maxlen=_MOST_UNPUBLISHED)  # until a cell runs that can
         self._drain_asker: ActorAddress | None = None
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
         self._questions: dict[str, _Question] = {}
@@ -148,6 +154,7 @@ class NodeSupervisor(Supervisor):
             if (pid := self.child_pid(name)) is not None:
                 self._last_pids[name] = pid
         self._tell_of_cells()
+        self._publish_what_waits()
         log = self.child_address(EVENT_LOG)
         if log is None:
             return
@@ -177,6 +184,22 @@ class NodeSupervisor(Supervisor):
                 multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
         elif kind == "escalated" and self._wired_by is not None:
             self.send(self._wired_by, NodeFailed(reason=reason_text))
+        self._publish(kind, name, reason_text)
+
+    def _publish(self, kind: str, name: str, reason_text: str) -> None:
+        """Tell the node's topics what has happened to a process, through any cell that runs, now or next."""
+        child = self.child_full_name(self.supervision.spec(name)) if name else self.name
+        if kind == "restarted":
+            metrics.restarts_total.labels(child).inc()
+        payload = {"child": child, "reason": reason_text}
+        event = PublishForNode(topic=f"mcp.supervisor.{kind}", payload=payload, timestamp_ms=int(time.time() * 1000))
+        self._unpublished.append(event)
+        self._publish_what_waits()
+
+    def _publish_what_waits(self) -> None:
+        cell = next((address for _, _, _, address in self._cells()), None)
+        while cell is not None and self._unpublished:
+            self.send(cell, self._unpublished.popleft())
 
     def receiveTimer_heartbeat(self, _payload: object) -> None:
         self.start_timer("heartbeat", HEARTBEAT_S)

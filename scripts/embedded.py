@@ -16,7 +16,9 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.node_messages import CellContent, CellFactory
+from mcp_gateway.actors.node_status import tree_row
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.version import VERSION
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
@@ -67,6 +69,7 @@ class EmbeddedGateway:
         self._skip_drain = asyncio.Event()
         self._escalations: asyncio.Queue[str] = asyncio.Queue()
         self._restarts_s: deque[float] = deque()
+        self._started_at_s = time.time()
         self._log = TopicLog(settings.transports.http_sse.retention_events)
 
     async def run(self) -> int:
@@ -151,6 +154,12 @@ class EmbeddedGateway:
 
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
+
+    async def node_status(self) -> dict[str, Any]:
+        status = await self._content.status()
+        row = tree_row("embedded", pid=os.getpid(), uptime_s=time.time() - self._started_at_s, children=status.pop("tree", ()))
+        uptime_s = round(time.time() - self._started_at_s, 3)
+        return {"version": VERSION, "uptime_seconds": uptime_s, "tree": [row], **status}
 
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(f"{cell_name} does not run: an embedded gateway is one cell")

@@ -268,6 +268,7 @@ class Launcher:
         """End every process of the system, and forget it."""
         self._run_directory.describe_nothing()
         kill_descendants()
+        self._run_directory.forget_live_metrics()
         for fd in self._watched:
             os.close(fd)
         self._watched.clear()

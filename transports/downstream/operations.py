@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from typing import Any, Protocol
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from mcp_gateway.config.version import VERSION
 
+from ..metric_reader import exposition
 from .edge_port import EdgePort
 from .server import Incoming, method_not_allowed
 
@@ -70,8 +68,7 @@ class OperationsEndpoint:
         """200 once the actors are up, until a drain begins; else what it waits for."""
         status, components, _ = await self._ask()
         if self._port.is_draining:
-            body: dict[str, Any] = {"status": "not ready", "reason": "draining", "waiting_for": []}
-            _respond(incoming, 503, body)
+            _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
         elif status == "unhealthy":
             waiting_for = [{"component": name, **each} for name, each in components.items() if each["status"] == "unhealthy"]
             reason = "; ".join(f"{each['component']}: {each.get('reason', '')}" for each in waiting_for)
@@ -94,16 +91,9 @@ class OperationsEndpoint:
 
     async def _metrics(self, incoming: Incoming) -> None:
         """The whole node's numbers, from any of its cells."""
-        body = await asyncio.get_running_loop().run_in_executor(None, _exposition)
-        incoming.respond(200, body, {}, content_type=CONTENT_TYPE_LATEST)
-
-
-def _exposition() -> bytes:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+        accept = incoming.headers.get("Accept", "")
+        body, content_type = await asyncio.get_running_loop().run_in_executor(None, exposition, accept)
+        incoming.respond(200, body, {}, content_type=content_type)
 
 
 def _respond(incoming: Incoming, status: int, body: dict[str, Any]) -> None:
