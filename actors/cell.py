@@ -12,6 +12,7 @@ from typing import Any
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports import metrics
+from mcp_gateway.transports.downstream.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.phoenix_socket import PhoenixEndpoint
@@ -32,6 +33,7 @@ from mcp_gateway.transports.upstream.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
+from .dashboard_state import DashboardState
 from .edge import LoopEdge
 from .forwarding import Forwarding
 from .gateway_actor import CrashRequested, Wiring
@@ -81,6 +83,9 @@ class Cell:
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)
+        dashboard = DashboardEndpoint(DashboardState(self._port, self._link).take)
+        for path in DASHBOARD_PATHS:
+            self._server.add_endpoint(path, dashboard)
         self._start_metrics()
         self._system = InProcessSystem()
         arguments = CellArguments(

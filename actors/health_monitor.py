@@ -47,6 +47,7 @@ _RESOURCES_S = 5.0
 _LAG_S = 0.5
 _LAGS_SHOWN = 4
 _MOST_CHECKS = 100
+_RESTARTED = "mcp.supervisor.restarted"
 _FIRST_ROUND_S = 0.02
 _LONGEST_PROBE_S = 5.0
 _TOPICS = {Status.HEALTHY: "mcp.health.recovered", Status.DEGRADED: "mcp.health.degraded", Status.UNHEALTHY: "mcp.health.failed"}
@@ -90,9 +91,9 @@ class HealthMonitor(GatewayActor):
         self._components = {name: self.addresses[name] for name in _COMPONENTS}
         self._arrange(arguments.settings.backends)
         self._meter = ResourceMeter()
-        if not arguments.probes_replicas:
-            subscribe = Subscribe(pattern="mcp.replica.*", subscriber_id=self.name)
-            self.send(self.addresses["event-bus"], subscribe)
+        if not arguments.probes_replicas or arguments.settings.gateway.cell_count > 1:
+            pattern = _RESTARTED if arguments.probes_replicas else "mcp.replica.*"
+            self.send(self.addresses["event-bus"], Subscribe(pattern=pattern, subscriber_id=self.name))
         self.start_timer("round", _FIRST_ROUND_S)
         self.start_timer("resources", _RESOURCES_S)
         self._time_lag()
@@ -156,10 +157,19 @@ class HealthMonitor(GatewayActor):
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
         key = (str(message.payload.get("backend")), str(message.payload.get("replica")))
-        if key in self._verdicts:
+        if message.topic == _RESTARTED:
+            self._repeat_ejections()
+        elif key in self._verdicts:
             is_up = message.topic == "mcp.replica.restored"
             self._verdicts[key] = RiseFall(is_up=is_up)
             self._judge_replica(key, is_up=is_up, is_failing=not is_up, reason=str(message.payload.get("reason")))
+
+    def _repeat_ejections(self) -> None:
+        """Somebody has started anew, perhaps another cell: it does not know who is out."""
+        for (backend, replica), verdict in self._verdicts.items():
+            if not verdict.is_up:
+                reason = self._record.components[_component(backend, replica)].reason
+                self._publish("mcp.replica.ejected", {"backend": backend, "replica": replica, "reason": reason})
 
     def _judge_replica(self, key: tuple[str, str], *, is_up: bool, is_failing: bool, reason: str) -> None:
         doubtful = Status.DEGRADED if is_failing else Status.HEALTHY

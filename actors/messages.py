@@ -474,10 +474,14 @@ class PublishEvent:
 
 @attrs.frozen(kw_only=True)
 class Subscribe:
-    """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all")."""
+    """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all").
+
+    after_id: first those that the log still has after this one; None sends only what comes.
+    """
 
     pattern: str
     subscriber_id: str
+    after_id: int | None = None
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ SERIES_LENGTH = 120
 _FASTEST_THAT_HURTS_S = 0.05
 _FEWEST_REQUESTS = 3
 _BUSY_FROM = 0.8
+_QUEUE_SAMPLES = 3
 _MOST_NOTES = 1_000
 
 
@@ -102,7 +103,7 @@ class Sensations:
         for name, measure in measures.items():
             feelings[f"errors/{name}"] = errors(measure.flow)
             feelings[f"latency/{name}"] = latency(measure.flow, measure.drift)
-            feelings[f"saturation/{name}"] = saturation(signs.backends[name], measure.flow)
+            feelings[f"saturation/{name}"] = saturation(measure.flow, *self._sustained(name))
             feelings[f"connections/{name}"] = connections(signs.backends[name])
         for transport, limit in connection_limits.items():
             feelings[f"saturation/{transport}"] = crowding(signs.connections.get(transport, 0.0), limit)
@@ -135,6 +136,14 @@ class Sensations:
             replicas=len(vitals.replicas),
             replicas_down=len(down_replicas(vitals)),
         )
+
+    def _sustained(self, backend: str) -> tuple[float, float]:
+        """(use of the pool, calls waiting per connection) that held throughout the last samples: a queue may come and go."""
+        newest = [signs.backends.get(backend) for signs in list(self._window)[-_QUEUE_SAMPLES:]]
+        known = [vitals for vitals in newest if vitals is not None]
+        if len(known) < _QUEUE_SAMPLES:
+            return 0.0, 0.0
+        return min(map(pool_use, known)), min(vitals.waiting / max(1.0, vitals.leased) for vitals in known)
 
     def _restarted(self, now_s: float) -> Feeling:
         recent = [child for at_s, child in self._restarts if now_s - at_s <= RESTARTS_WINDOW_S]
@@ -176,14 +185,15 @@ def latency(flow: BackendFlow, drift: float) -> Feeling:
     return Feeling(level=_within(math.log2(drift) / 6.0), text=f"95 % take up to {flow.p95_s:.3g} s, {drift:.3g} times the usual")
 
 
-def saturation(vitals: BackendVitals, flow: BackendFlow) -> Feeling:
-    """A full pool is half the pain; calls that wait are more, calls that are refused the worst."""
+def saturation(flow: BackendFlow, use: float, queue: float) -> Feeling:
+    """A full pool is half the pain; calls that wait and wait are more, calls that are refused the worst.
+
+    use: of the pool, 0 to 1. queue: calls that wait for each connection.
+    """
     if flow.exhausted > 0:
         return Feeling(level=1.0, text=f"{_times(round(flow.exhausted), 'call')} got no connection in time")
-    if vitals.waiting > 0:
-        crowd = vitals.waiting / max(1.0, vitals.leased)
-        return Feeling(level=_within(0.5 + 0.5 * crowd), text=f"{_times(round(vitals.waiting), 'call')} waiting for a connection")
-    use = pool_use(vitals)
+    if queue > 0:
+        return Feeling(level=_within(0.5 + 0.5 * queue), text=f"{queue:.1f} calls wait for each connection")
     return Feeling(level=_within((use - _BUSY_FROM) / (1.0 - _BUSY_FROM) * 0.5), text=f"{use:.0%} of the connections are in use")
 
 

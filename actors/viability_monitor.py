@@ -83,6 +83,7 @@ class ViabilityMonitor(GatewayActor):
         self._measurement: Measurement | None = None
         self._systems: tuple[SystemState, ...] = ()
         self._reading: asyncio.Task[None] | None = None
+        self._last_event_id = 0  # a new bus, after a crash, is asked for what comes after this one
 
     def on_wired(self) -> None:
         arguments: ViabilityArguments = self.arguments
@@ -99,7 +100,8 @@ class ViabilityMonitor(GatewayActor):
     def receiveMsg_GatewayWired(self, message: GatewayWired, sender: ActorAddress) -> None:
         if self.arguments.judges:
             for pattern in _PATTERNS:
-                self.send(message.addresses["event-bus"], Subscribe(pattern=pattern, subscriber_id=self.name))
+                subscribe = Subscribe(pattern=pattern, subscriber_id=self.name, after_id=self._last_event_id)
+                self.send(message.addresses["event-bus"], subscribe)
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
         self._take_topology(message.backends, len(message.routes))
@@ -166,6 +168,7 @@ class ViabilityMonitor(GatewayActor):
     # ---- events, also those of the time before this monitor: the log hands them to a cell that starts
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
+        self._last_event_id = max(self._last_event_id, message.event_id)
         payload, at_s = message.payload, self._from_ms(message.timestamp_ms)
         if message.topic.startswith("vsm.algedonic."):
             kind = message.topic.rpartition(".")[2]

@@ -364,6 +364,23 @@ def test_a_cell_that_does_not_probe_follows_the_events_of_the_one_that_does(monk
     on_loop(test)
 
 
+def test_who_starts_anew_in_another_cell_is_told_again_who_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, cells=2)
+        patterns = [each.pattern for each in bench.first_mail["event-bus"] if isinstance(each, Subscribe)]
+        assert patterns == ["mcp.supervisor.restarted"]
+        for _ in range(3):
+            bench.round(one="refused", two="")
+        bench.note()
+        bench.events.clear()
+        restarted = EventPublished(event_id=1, topic="mcp.supervisor.restarted", payload={"child": "cell/1"}, timestamp_ms=0)
+        bench.stage.tell(bench.monitor, restarted)
+        bench.note()
+        assert bench.events == [("mcp.replica.ejected", {"backend": "files", "replica": ONE, "reason": "refused"})]
+
+    on_loop(test)
+
+
 def test_a_removed_replica_is_forgotten_and_a_new_one_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)

@@ -49,10 +49,8 @@ def test_latency_hurts_from_three_times_the_usual_unless_it_is_fast_all_the_same
 
 
 def test_saturation_rises_from_busy_over_full_and_waiting_to_refused() -> None:
-    quiet, busy = BackendVitals(leased=5, idle=45), BackendVitals(leased=46, idle=4)
-    full, waiting = BackendVitals(leased=50), BackendVitals(leased=50, waiting=10)
-    levels = [sensations.saturation(vitals, flow()).level for vitals in (quiet, busy, full, waiting)]
-    levels.append(sensations.saturation(waiting, flow(exhausted=1)).level)
+    levels = [sensations.saturation(flow(), use, queue).level for use, queue in ((0.1, 0), (0.92, 0), (1.0, 0), (1.0, 0.2))]
+    levels.append(sensations.saturation(flow(exhausted=1), 1.0, 0.2).level)
     assert levels == sorted(levels)
     assert (levels[0], levels[-1]) == (0.0, 1.0)
     assert levels[2] >= ONSET
@@ -79,7 +77,7 @@ def test_connections_hurt_by_the_share_of_replicas_that_are_down(
 def test_every_level_is_within_0_and_1(leased: float, idle: float, waiting: float, lag_s: float, limit: int) -> None:
     vitals = BackendVitals(leased=leased, idle=idle, waiting=waiting)
     for feeling in (
-        sensations.saturation(vitals, flow()),
+        sensations.saturation(flow(), sensations.pool_use(vitals), waiting),
         sensations.crowding(leased, limit),
         sensations.loop_lag(lag_s),
         sensations.latency(flow(p95_s=lag_s), lag_s),
@@ -107,6 +105,7 @@ class Node:
             buckets=dict(buckets),
             idle=self.files.idle,
             leased=self.files.leased,
+            waiting=self.files.waiting,
             replicas=dict(self.files.replicas),
         )
         signs = VitalSigns(at_s=self.now_s, backends={"files": copy}, lost=dict(self.lost))
@@ -142,6 +141,17 @@ def test_errors_are_over_when_the_window_is() -> None:
         well = node.second(ok=10)
     assert hurting(well) == {}
     assert well.elapsed_s == pytest.approx(10.0)
+
+
+def test_a_queue_hurts_when_it_stays() -> None:
+    node = Node()
+    node.second()
+    levels = []
+    for waiting in (5, 0, 5, 5, 5):
+        node.files.waiting = waiting
+        levels.append(node.second().feelings["saturation/files"].level)
+    assert levels[:4] == [0.0] * 4
+    assert levels[4] >= ONSET
 
 
 def test_restarts_hurt_for_a_minute_and_each_hurts_more() -> None:

@@ -1,0 +1,70 @@
+// Drives Chromium for a test: one JSON command per line on standard input, one JSON answer per line on standard output.
+// Usage: node browser.mjs CHROMIUM. See browser.py for the commands.
+import { createInterface } from 'node:readline';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { chromium } from 'playwright-core';
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const browser = await chromium.launch({ executablePath: process.argv[2], args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+let page;
+let protocol;
+let problems = [];
+let requested = [];
+
+const commands = {
+    async open({ url, width = 1280, height = 900, scheme = 'light' }) {
+        if (page) await page.context().close();
+        const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: false });
+        page = await context.newPage();
+        problems = [];
+        requested = [];
+        page.on('console', message => ['error', 'warning'].includes(message.type()) && problems.push(message.text()));
+        page.on('pageerror', error => problems.push(String(error)));
+        page.on('request', request => requested.push(request.url()));
+        protocol = await context.newCDPSession(page);
+        await page.goto(url, { waitUntil: 'domcontentloaded' });
+    },
+    // Waits until the element shows this text; gives its whole text.
+    async wait_text({ selector, text, timeout = 20000 }) {
+        await page.waitForFunction(
+            ([where, wanted]) => [...document.querySelectorAll(where)].some(each => !each.hidden && each.innerText.includes(wanted)),
+            [selector, text],
+            { timeout }
+        );
+        return page.innerText(selector);
+    },
+    text: ({ selector }) => page.innerText(selector),
+    fill: ({ selector, value }) => page.fill(selector, value),
+    click: ({ selector }) => page.click(selector),
+    press: ({ key }) => page.keyboard.press(key),
+    evaluate: ({ script }) => page.evaluate(script),
+    screenshot: ({ path, full = true }) => page.screenshot({ path, fullPage: full }).then(() => null),
+    // What axe-core finds wrong: [{id, impact, nodes}].
+    async axe() {
+        const isolated = await protocol.send('Page.createIsolatedWorld', { frameId: (await protocol.send('Page.getFrameTree')).frameTree.frame.id });
+        const run = `${axeSource}; axe.run(document, { resultTypes: ['violations'] }).then(found => JSON.stringify(found.violations.map(each =>
+            ({ id: each.id, impact: each.impact, nodes: each.nodes.map(node => node.target.join(' ') + ': ' + node.failureSummary) }))))`;
+        const done = await protocol.send('Runtime.evaluate', { expression: run, contextId: isolated.executionContextId, awaitPromise: true, returnByValue: true });
+        if (done.exceptionDetails) throw new Error(JSON.stringify(done.exceptionDetails));
+        return JSON.parse(done.result.value);
+    },
+    async heap() {
+        await protocol.send('HeapProfiler.collectGarbage');
+        return (await protocol.send('Runtime.getHeapUsage')).usedSize;
+    },
+    problems: async () => problems,
+    requested: async () => requested,
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+    const { do: name, ...options } = JSON.parse(line);
+    let answer;
+    try {
+        answer = { value: (await commands[name](options)) ?? null };
+    } catch (error) {
+        answer = { error: `${name}: ${error.message}` };
+    }
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+await browser.close();
