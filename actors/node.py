@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
 from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
 from mcp_gateway.actors.event_log import EventLog
+from mcp_gateway.actors.gateway_actor import LogLevelChanged
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
     CellArguments,
@@ -41,6 +43,7 @@ from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
+from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports import metrics
 
 HEARTBEAT_S = 1.0
@@ -101,6 +104,7 @@ class NodeSupervisor(Supervisor):
         self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
         self._last_pids: dict[str, int] = {}  # by short name
         self._unpublished: deque[PublishForNode] = deque(maxlen=_MOST_UNPUBLISHED)  # until a cell runs that can
+        self._log_level: LogLevelChanged | None = None  # as an operator has asked for
         self._drain_asker: ActorAddress | None = None
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
         self._questions: dict[str, _Question] = {}
@@ -155,6 +159,7 @@ class NodeSupervisor(Supervisor):
                 self._last_pids[name] = pid
         self._tell_of_cells()
         self._publish_what_waits()
+        self._tell_log_level()
         log = self.child_address(EVENT_LOG)
         if log is None:
             return
@@ -323,7 +328,9 @@ class NodeSupervisor(Supervisor):
         child = str(message.arguments.get("child", ""))
         shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
         cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
-        if message.command not in ("restart", "kill"):
+        if message.command == "log-level":
+            self._change_log_level(message, sender)
+        elif message.command not in ("restart", "kill"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
             self._pass_on(message, sender, cell)
@@ -337,6 +344,22 @@ class NodeSupervisor(Supervisor):
             self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
+
+    def _change_log_level(self, message: CommandRequested, asker: ActorAddress) -> None:
+        level = str(message.arguments.get("level"))
+        if level not in LOG_LEVELS:
+            self._answer_command(asker, message, {"error": f"{level!r} is no level; there are {', '.join(LOG_LEVELS)}"})
+            return
+        self._log_level = LogLevelChanged(level=level)
+        logging.root.setLevel(level.upper())
+        self._tell_log_level()
+        self._answer_command(asker, message, {"ok": True, "level": level})
+
+    def _tell_log_level(self) -> None:
+        """Tell every process, also those that have started since with the level of the file."""
+        for name in self.supervision.names if self._log_level is not None else ():
+            if (address := self.child_address(name)) is not None:
+                self.send(address, self._log_level)
 
     def _pass_on(self, message: CommandRequested, asker: ActorAddress, cell: str) -> None:
         if "signal" in message.arguments:

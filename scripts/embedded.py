@@ -43,7 +43,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
 
     Raises: StartRefused before anything has started
     """
-    configure_logging()
+    configure_logging(settings.logging)
     prepare_state_directory(settings.gateway.state_path)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])

@@ -52,7 +52,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
 
     Raises: StartRefused before anything has started
     """
-    configure_logging()
+    configure_logging(settings.logging)
     state_path = settings.gateway.state_path
     prepare_state_directory(state_path)
     key = read_or_make_key(state_path)
