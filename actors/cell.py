@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports import metrics
+from mcp_gateway.transports import metrics, tracing
 from mcp_gateway.transports.downstream.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
@@ -33,6 +33,7 @@ from mcp_gateway.transports.upstream.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
+from .alert_sinks import AlertDispatcher
 from .dashboard_state import DashboardState
 from .edge import LoopEdge
 from .forwarding import Forwarding
@@ -60,6 +61,7 @@ class Cell:
         self._name = cell_name
         self._link = link
         self._ids = itertools.count(1)
+        self._alerts: AlertDispatcher | None = None
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
 
     async def start(self) -> None:
@@ -110,6 +112,9 @@ class Cell:
         except OSError:
             await self.stop()
             raise
+        if self._index == 0:  # one cell of a node tells whoever must know
+            self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics)
+        tracing.start(self._settings.telemetry, self._name)
         # What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave
         # few cycles behind, so it may also look less often than for a script.
         gc.collect()
@@ -141,10 +146,14 @@ class Cell:
 
     async def stop(self) -> None:
         self._cells.close()
+        if self._alerts is not None:
+            await self._alerts.close()
         await self._sockets.close()
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
         await asyncio.to_thread(PROCESS_GUARD.stop)
+        if tracing.tracer is not None:
+            await asyncio.to_thread(tracing.stop)
 
     def deliver_events(self, events: list[Event]) -> None:
         self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))

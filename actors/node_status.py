@@ -32,7 +32,7 @@ def tree_row(
 
 def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """{"backends", "sessions", "connections", "viability"} of the node: counts are added, a replica is as bad as the worst cell
-    sees it, and viability is what the one cell says that judges it.
+    sees it, and viability is what the one cell says that judges it, if any does.
     """
     sessions = 0
     viability: Mapping[str, Any] = {}
@@ -56,7 +56,7 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
         "backends": list(backends.values()),
         "sessions": sessions,
         "connections": connections,
-        "viability": dict(viability),
+        **({"viability": dict(viability)} if viability else {}),
     }
 
 

@@ -155,8 +155,6 @@ class ViabilityMonitor(GatewayActor):
         metrics.algedonic_signals_total.labels(signal.kind.value, metrics.bounded_source(signal.source)).inc()
         topic = _TOPICS[signal.kind]
         metrics.events_published_total.labels(topic).inc()
-        level = logging.INFO if signal.kind is SignalKind.PLEASURE else logging.WARNING
-        self.log(level, f"{signal.kind.value}: {signal.source}: {signal.text}", intensity=signal.intensity)
         payload = {
             "source": signal.source,
             "intensity": signal.intensity,
