@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports import metrics, tracing
+from mcp_gateway.transports.downstream.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.phoenix_socket import PhoenixEndpoint
@@ -31,13 +33,16 @@ from mcp_gateway.transports.upstream.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
+from .alert_sinks import AlertDispatcher
+from .dashboard_state import DashboardState
 from .edge import LoopEdge
 from .forwarding import Forwarding
 from .gateway_actor import CrashRequested, Wiring
-from .gateway_supervisor import GATEWAY_CHILDREN, CellArguments, CellSupervisor
+from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellArguments, CellSupervisor
 from .in_process_system import InProcessSystem
 from .messages import EventsLogged, HealthRequested, StatusRequested
 from .node_messages import NodeLink
+from .route_table import configured_routes
 from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
 from .thespian_hardening import key_in_use, load_or_create_key
 from .upstream import wires_closed
@@ -56,6 +61,7 @@ class Cell:
         self._name = cell_name
         self._link = link
         self._ids = itertools.count(1)
+        self._alerts: AlertDispatcher | None = None
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
 
     async def start(self) -> None:
@@ -79,6 +85,10 @@ class Cell:
         operations = OperationsEndpoint(self._port, HealthRequested)
         for path in OPERATIONS_PATHS:
             self._server.add_endpoint(path, operations)
+        dashboard = DashboardEndpoint(DashboardState(self._port, self._link).take)
+        for path in DASHBOARD_PATHS:
+            self._server.add_endpoint(path, dashboard)
+        self._start_metrics()
         self._system = InProcessSystem()
         arguments = CellArguments(
             settings=self._settings,
@@ -102,11 +112,26 @@ class Cell:
         except OSError:
             await self.stop()
             raise
+        if self._index == 0:  # one cell of a node tells whoever must know
+            self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics)
+        tracing.start(self._settings.telemetry, self._name)
         # What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave
         # few cycles behind, so it may also look less often than for a script.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
+
+    def _start_metrics(self) -> None:
+        backends = self._settings.backends
+        replicas = [
+            (route.pattern, replica)
+            for route in configured_routes(backends, self._settings.routes)
+            for backend in backends
+            if backend.name == route.backend
+            for replica in backend.replica_ids
+        ]
+        children = [f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN)]
+        metrics.start_from_zero([backend.name for backend in backends], replicas, children)
 
     async def drain(self, deadline_s: float) -> None:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
@@ -121,11 +146,15 @@ class Cell:
 
     async def stop(self) -> None:
         self._cells.close()
+        if self._alerts is not None:
+            await self._alerts.close()
         await self._sockets.close()
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
         self._port.sessions.close()
         await asyncio.to_thread(PROCESS_GUARD.stop)
+        if tracing.tracer is not None:
+            await asyncio.to_thread(tracing.stop)
 
     def deliver_events(self, events: list[Event]) -> None:
         self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))
@@ -143,7 +172,9 @@ class Cell:
 
     async def status(self) -> dict[str, Any]:
         taken: SnapshotTaken = await self._ask("cell-supervisor", SnapshotRequested(request_id=self._next_id()))
-        pools, routes = await asyncio.gather(self._status_of("connection-pool"), self._status_of("router"))
+        pools, routes, viability = await asyncio.gather(
+            *(self._status_of(child) for child in ("connection-pool", "router", "viability-monitor"))
+        )
         return {
             "tree": [_row(child) for child in taken.snapshot.children],
             "backends": [
@@ -166,6 +197,7 @@ class Cell:
             ],
             "sessions": len(self._port.sessions),
             "connections": self._server.connection_counts(),
+            "viability": viability,
         }
 
     async def _status_of(self, child: str) -> dict[str, Any]:
@@ -178,7 +210,7 @@ class Cell:
     async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """ "kill" crashes an in-process actor, "restart" restarts it in order; arguments: {"child": short name}."""
         child = str(arguments.get("child", ""))
-        known = (*GATEWAY_CHILDREN, "edge")
+        known = (*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN)
         if name not in ("kill", "restart"):
             return {"error": f"a cell has no command {name!r}"}
         if child not in known:
@@ -191,7 +223,8 @@ class Cell:
             if child == "edge":  # its questions end with it, this one as well; but in-process all has happened when tell returns
                 self._port.tell("cell-supervisor", request)
                 return {"ok": True, "started": [child]}
-            answer = await self._ask("gateway-supervisor", request)
+            supervisor = "cell-supervisor" if child in BESIDE_THE_CHAIN else "gateway-supervisor"
+            answer = await self._ask(supervisor, request)
         except (LookupError, TimeoutError) as error:
             return {"error": f"{child}: {str(error) or 'no answer in time'}"}
         if isinstance(answer, ChildRestarted):

@@ -33,14 +33,17 @@ from mcp_gateway.actors.node_messages import (
     Ping,
     Pong,
     PublishEvents,
+    PublishForNode,
     StatusReported,
     StatusRequested,
 )
+from mcp_gateway.transports import metrics
 from mcp_gateway.transports.protocol.topic_log import Event
 
 STOP_CONTENT_S = 3.0
 RESEND_INTERVAL_S = 1.0
 LOG_WAIT_S = 2.0  # a cell that starts waits that long for the events so far, then serves without them until they come
+NODE_STATUS_S = 4.0  # the node supervisor itself waits for slow cells, but not as long
 
 
 @attrs.frozen
@@ -60,10 +63,10 @@ class CellEscalated(Exception):
 class CellActor(AsyncioActor):
     """A cell process: Thespian's main thread and one event loop with the content of the cell.
 
-    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged
-              (NodeSupervisor); EventsDistributed (EventLog); Forwarded (other cells)
-    Sends     ChildReady once the content serves, Pong from the loop, CellDrained, StatusReported, CommandAnswered
-              (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
+    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, StatusReported, CommandRequested, EventLogMoved,
+              CellsChanged, PublishForNode (NodeSupervisor); EventsDistributed (EventLog); Forwarded (other cells)
+    Sends     ChildReady once the content serves, Pong from the loop, CellDrained, StatusReported, StatusRequested,
+              CommandAnswered (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -78,6 +81,7 @@ class CellActor(AsyncioActor):
         self._has_caught_up = asyncio.Event()
         self._is_dropping = False
         self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
+        self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     # ---- wiring
 
@@ -135,6 +139,14 @@ class CellActor(AsyncioActor):
         status = await self._content.status() if self._content is not None else {}
         self.deliver(asker, StatusReported(request_id=request_id, name=self.name, status=status))
 
+    def receiveMsg_StatusReported(self, message: StatusReported, sender: ActorAddress) -> None:
+        self.call_loop(self._take_node_status, message)
+
+    def _take_node_status(self, message: StatusReported) -> None:
+        future = self._node_questions.get(message.request_id)
+        if future is not None and not future.done():
+            future.set_result(message.status)
+
     def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
         self.run_async(self._carry_out(message, sender))
 
@@ -182,6 +194,13 @@ class CellActor(AsyncioActor):
             self._has_caught_up.set()
         if has_news and self._content is not None:
             self._content.deliver_events(fresh)
+
+    def receiveMsg_PublishForNode(self, message: PublishForNode, sender: ActorAddress) -> None:
+        self.call_loop(self._publish_for_node, message)
+
+    def _publish_for_node(self, message: PublishForNode) -> None:
+        metrics.events_published_total.labels(message.topic).inc()
+        self.publish(message.topic, message.payload, message.timestamp_ms)
 
     # ---- other cells
 
@@ -249,6 +268,15 @@ class CellActor(AsyncioActor):
             raise LookupError(f"{cell_name} does not run")
         self.deliver(self._cells[cell_name][0], Forwarded(from_cell=self.name, message=message))
 
+    async def node_status(self) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex
+        future = self._node_questions[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self.deliver(self.addresses["supervisor"], StatusRequested(request_id=request_id))
+            return await asyncio.wait_for(future, NODE_STATUS_S)
+        finally:
+            del self._node_questions[request_id]
+
     def request_stop(self, reason: str) -> None:
         self.fail_from_loop(CellEscalated(reason))
 
@@ -262,4 +290,3 @@ class CellActor(AsyncioActor):
             stopping.result(STOP_CONTENT_S)
         except TimeoutError:
             self.log(logging.WARNING, "the content of the cell did not stop in time")
-

@@ -308,6 +308,7 @@ class ConnectionPool(Supervisor):
         for (backend, name), replica in self._replicas.items():
             counts = replica.ledger.counts
             metrics.pool_connections.labels(backend, name, "leased").set(counts.leased)
+            metrics.pool_connections.labels(backend, name, "idle").set(counts.idle)
             metrics.pool_connections.labels(backend, name, "waiting").set(counts.waiting)
             replica.is_told_exhausted = False
         self.start_timer("gauges", _GAUGES_S)

@@ -245,6 +245,7 @@ class Conversation:
             data=data,
             status=status,
             retry_after_s=failure.retry_after_s,
+            upstream_s=failure.upstream_s,
         )
 
     def _forward(self, event: CallEvent, data: bytes, event_id: str | None) -> None:

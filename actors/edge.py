@@ -17,6 +17,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports import metrics
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.downstream.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.protocol.call_state import resumed_replica
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.naming import Naming
@@ -80,6 +81,7 @@ class LoopEdge:
         self.cells = cells
         self.cell_name = cells.cell_name
         self.session_ids = session_ids
+        self._watch = RequestWatch(settings.logging, cells.cell_name)
         self._seal = seal
         streamable = settings.transports.streamable_http
         self.sessions = SessionKeeper(
@@ -111,11 +113,14 @@ class LoopEdge:
         if self._runtime is None or self._address is None:
             sink.refuse(Refused("draining", "the gateway is starting"), "")
             return
+        exchange, sink = self._watch.watch(exchange, sink)
         self.waiting[exchange.exchange_id] = (exchange, sink)
         self._runtime.post(self._address, ExchangeOpened(exchange))
 
     def close(self, exchange_id: int) -> None:
-        if exchange_id in self.waiting:
+        if (waiting := self.waiting.get(exchange_id)) is not None:
+            if isinstance(waiting[1], WatchedSink):
+                waiting[1].gone()
             self._post(ExchangeClosed(exchange_id))
 
     def flushed(self, exchange_id: int, event_count: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports import metrics
-from mcp_gateway.transports.protocol.topic_log import TopicPattern
+from mcp_gateway.transports.protocol.topic_log import Event, TopicPattern
 
 from .gateway_actor import GatewayActor
 from .messages import (
@@ -62,8 +63,10 @@ class EventBus(GatewayActor):
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
         if self._edge is not None:
             self.send(self._edge, message)
-        subscriptions = list(self._subscriptions.values())
-        for event in message.events:
+        self._hand_out(message.events, list(self._subscriptions.values()))
+
+    def _hand_out(self, events: Iterable[Event], subscriptions: Sequence[tuple[TopicPattern, ActorAddress]]) -> None:
+        for event in events:
             published: Any = None
             for pattern, subscriber in subscriptions:
                 if pattern.matches(event.topic):
@@ -73,7 +76,10 @@ class EventBus(GatewayActor):
                     self.send(subscriber, published)
 
     def receiveMsg_Subscribe(self, message: Subscribe, sender: ActorAddress) -> None:
-        self._subscriptions[message.subscriber_id, message.pattern] = (TopicPattern(message.pattern), sender)
+        subscription = (TopicPattern(message.pattern), sender)
+        self._subscriptions[message.subscriber_id, message.pattern] = subscription
+        if message.after_id is not None:
+            self._hand_out(self.arguments.events_after(message.after_id), (subscription,))
 
     def receiveMsg_Unsubscribe(self, message: Unsubscribe, sender: ActorAddress) -> None:
         self._subscriptions.pop((message.subscriber_id, message.pattern), None)

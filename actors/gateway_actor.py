@@ -79,6 +79,13 @@ class StopRequested:
 
 
 @attrs.frozen(kw_only=True)
+class LogLevelChanged:
+    """NodeSupervisor -> each of its processes: write lines of this level ("debug") and above from now on."""
+
+    level: str
+
+
+@attrs.frozen(kw_only=True)
 class CrashRequested:
     """Fault injection -> any actor: raise an unhandled error now."""
 
@@ -103,7 +110,7 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
 
     Thespian alone would run the failing handler again and keep the damaged actor alive.
 
-    Receives  Wiring, StopRequested (supervisor), CrashRequested (fault injection), its own timers
+    Receives  Wiring, StopRequested (supervisor), LogLevelChanged, CrashRequested (operator), its own timers
     Sends     ChildReady, ActorCrashed, ActorFinished (supervisor)
     On crash  `on_crash` gets the message at hand and all mail that follows, so that nobody waits for an answer in vain
     """
@@ -228,6 +235,9 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
 
     def receiveMsg_StopRequested(self, message: StopRequested, sender: ActorAddress) -> None:
         self.send(self.myAddress, ActorExitRequest())
+
+    def receiveMsg_LogLevelChanged(self, message: LogLevelChanged, sender: ActorAddress) -> None:
+        logging.root.setLevel(message.level.upper())
 
     def receiveMsg_CrashRequested(self, message: CrashRequested, sender: ActorAddress) -> None:
         raise RequestedCrash(message.reason)

@@ -21,9 +21,13 @@ from .restart_plan import ChildSpec, Restart, RestartIntensity, Strategy
 from .router import Router
 from .supervisor import ChildRestarted, ChildRestartRefused, Supervisor
 from .transport_registry import TransportRegistry
+from .viability_monitor import ViabilityArguments, ViabilityMonitor
 
 GATEWAY_CHILDREN = ("event-bus", "transport-registry", "connection-pool", "router", "health-monitor")
 """The chain, in start order."""
+
+BESIDE_THE_CHAIN = ("edge", "viability-monitor")
+"""What survives the chain's restarts."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +54,7 @@ class _CellChildren(Supervisor):
         full_name = f"{arguments.port.cell_name}/{name}" if name else self.name
         if kind == "restarted":
             metrics.restarts_total.labels(full_name).inc()
+        metrics.events_published_total.labels(f"mcp.supervisor.{kind}").inc()
         payload = {"child": full_name, "reason": reason_text}
         now_ms = arguments.port.now_ms()
         arguments.link.publish(f"mcp.supervisor.{kind}", payload, now_ms)
@@ -113,10 +118,10 @@ class GatewaySupervisor(_CellChildren):
 
 
 class CellSupervisor(_CellChildren):
-    """The root of a cell: the gateway's chain, and beside it the edge, which survives the chain's restarts.
+    """The root of a cell: the gateway's chain, and beside it what survives the chain's restarts: the edge, the viability monitor.
 
     Receives  GatewayWired (gateway supervisor), EventsLogged, Topology (cell)
-    Sends     GatewayWired (edge), EventsLogged, Topology (gateway supervisor)
+    Sends     GatewayWired, Topology (edge, viability monitor), EventsLogged, Topology (gateway supervisor)
     On crash  the cell ends, and with it its clients' connections; they come back to another cell or the next incarnation
     """
 
@@ -127,32 +132,38 @@ class CellSupervisor(_CellChildren):
         super().__init__()
         self._wired: GatewayWired | None = None
         self._topology: Topology | None = None
-        self._edge_incarnation = 0
+        self._wired_incarnations: dict[str, int] = {}
 
     def child_specs(self) -> Sequence[ChildSpec]:
         arguments: CellArguments = self.arguments
+        viability = ViabilityArguments(settings=arguments.settings, link=arguments.link, judges=arguments.probes_replicas)
         return (
             ChildSpec(name="edge", actor_class=Edge, arguments=arguments.port),
+            ChildSpec(name="viability-monitor", actor_class=ViabilityMonitor, arguments=viability),
             # A chain that cannot be kept alive takes the cell down: TEMPORARY, and on_child_event escalates.
             ChildSpec(name="gateway-supervisor", actor_class=GatewaySupervisor, arguments=arguments, restart=Restart.TEMPORARY),
         )
 
     def receiveMsg_GatewayWired(self, message: GatewayWired, sender: ActorAddress) -> None:
         self._wired = message
-        self._wire_edge()
+        self._wire(BESIDE_THE_CHAIN)
 
     def on_children_changed(self) -> None:
-        incarnation = self.supervision.incarnation("edge")
-        if incarnation != self._edge_incarnation:
-            self._edge_incarnation = incarnation
-            self._wire_edge()
+        incarnations = {name: self.supervision.incarnation(name) for name in BESIDE_THE_CHAIN}
+        changed = [name for name in BESIDE_THE_CHAIN if incarnations[name] != self._wired_incarnations.get(name, 0)]
+        self._wired_incarnations = incarnations
+        # The edge is told of its sibling, too: it passes questions on.
+        self._wire(BESIDE_THE_CHAIN if "viability-monitor" in changed else changed)
 
-    def _wire_edge(self) -> None:
-        edge = self.child_address("edge")
-        if edge is not None and self._topology is not None:
-            self.send(edge, self._topology)
-        if edge is not None and self._wired is not None:
-            self.send(edge, self._wired)
+    def _wire(self, names: Sequence[str]) -> None:
+        siblings = {name: address for name in BESIDE_THE_CHAIN if (address := self.child_address(name)) is not None}
+        for name in names:
+            if name not in siblings:
+                continue
+            if self._topology is not None:
+                self.send(siblings[name], self._topology)
+            if self._wired is not None:
+                self.send(siblings[name], attrs.evolve(self._wired, addresses={**siblings, **self._wired.addresses}))
 
     def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
         self.tell(kind, name, reason_text)
@@ -168,9 +179,9 @@ class CellSupervisor(_CellChildren):
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
         self._topology = message
         self._pass_to_gateway(message)
-        edge = self.child_address("edge")
-        if edge is not None:
-            self.send(edge, message)
+        for name in BESIDE_THE_CHAIN:
+            if (address := self.child_address(name)) is not None:
+                self.send(address, message)
 
     def receiveMsg_ChildRestarted(self, message: ChildRestarted, sender: ActorAddress) -> None:
         """Of a restart that the loop asked for in this supervisor's own name: nobody waits for the answer."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Collection, Mapping
 
 import attrs
+
+HISTORY_LENGTH = 100
 
 
 class Change(enum.Enum):
@@ -83,8 +86,38 @@ class StatusChanged:
     reason: str
 
 
+class SteadyVerdict:
+    """Turns findings about one component into its status, so that a single bad one does not count as a failure.
+
+    A finding of unhealthy degrades at once, and is believed after `fall` in a row; after that, `rise` others in a row end it.
+    worst: what such findings amount to; a component that can only be strained never becomes worse than degraded.
+    """
+
+    __slots__ = ("_rule", "_worst")
+
+    def __init__(self, worst: Status | None = None) -> None:
+        self._rule = RiseFall()
+        self._worst = worst or Status.UNHEALTHY
+
+    def observe(self, finding: Status) -> Status:
+        self._rule.observe(finding is not Status.UNHEALTHY)
+        if not self._rule.is_up:
+            return self._worst
+        if finding is Status.UNHEALTHY:
+            return Status.DEGRADED if self._worst is Status.UNHEALTHY else Status.HEALTHY
+        return finding
+
+
+@attrs.frozen(kw_only=True)
+class PastChange:
+    """One change of the past. at_s: on the clock of the caller."""
+
+    change: StatusChanged
+    at_s: float
+
+
 class HealthRecord:
-    """The health of all components and of the whole, with reasons and the time of each change.
+    """The health of all components and of the whole, with reasons, the time of each change, and the last changes themselves.
 
     critical: names of the components without which nothing is served.
     """
@@ -92,11 +125,21 @@ class HealthRecord:
     def __init__(self, critical: Collection[str]) -> None:
         self._critical = frozenset(critical)
         self._components: dict[str, ComponentHealth] = {}
+        self._history: deque[PastChange] = deque(maxlen=HISTORY_LENGTH)
 
     @property
     def components(self) -> dict[str, ComponentHealth]:
         """{component: its health}, a copy, in the order of first mention."""
         return dict(self._components)
+
+    @property
+    def history(self) -> tuple[PastChange, ...]:
+        """The last HISTORY_LENGTH changes, oldest first."""
+        return tuple(self._history)
+
+    def set_critical(self, component: str, is_critical: bool) -> None:
+        """Say whether anything is served without this component."""
+        self._critical = self._critical | {component} if is_critical else self._critical - {component}
 
     @property
     def overall(self) -> Status:
@@ -116,15 +159,17 @@ class HealthRecord:
         old_overall = self.overall
         self._components[component] = ComponentHealth(status=status, reason=reason, since_s=now_s)
         old = known.status if known is not None else Status.HEALTHY
-        return self._changes(component, old, status, old_overall, reason)
+        return self._changes(component, old, status, old_overall, reason, now_s)
 
-    def forget(self, component: str) -> tuple[StatusChanged, ...]:
+    def forget(self, component: str, now_s: float) -> tuple[StatusChanged, ...]:
         """Drop a component that exists no more, such as a removed replica; returns the change of the whole, if any."""
         old_overall = self.overall
         self._components.pop(component, None)
-        return self._changes(component, Status.HEALTHY, Status.HEALTHY, old_overall, f"{component} was removed")
+        return self._changes(component, Status.HEALTHY, Status.HEALTHY, old_overall, f"{component} was removed", now_s)
 
-    def _changes(self, component: str, old: Status, new: Status, old_overall: Status, reason: str) -> tuple[StatusChanged, ...]:
+    def _changes(
+        self, component: str, old: Status, new: Status, old_overall: Status, reason: str, now_s: float
+    ) -> tuple[StatusChanged, ...]:
         changes = []
         if old is not new:
             changes.append(StatusChanged(component=component, old=old, new=new, reason=reason))
@@ -132,6 +177,7 @@ class HealthRecord:
         if new_overall is not old_overall:
             because = f"{component}: {reason}" if old is not new and reason else reason
             changes.append(StatusChanged(component="overall", old=old_overall, new=new_overall, reason=because))
+        self._history.extend(PastChange(change=change, at_s=now_s) for change in changes)
         return tuple(changes)
 
 

@@ -317,11 +317,71 @@ class HealthRequested:
 
 @attrs.frozen(kw_only=True)
 class HealthReported:
-    """Health monitor -> edge: overall status and {component: {"status", "reason"?}}."""
+    """Health monitor -> edge: overall status and {component: {"status", "since", "reason"?}}.
+
+    history: the last changes, oldest first: {"at", "component", "was", "status", "reason"?}; times are RFC 3339.
+    """
 
     request_id: str
     status: str
     components: Mapping[str, Mapping[str, str]]
+    history: tuple[Mapping[str, str], ...] = attrs.field(default=(), repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RegisterHealthCheck:
+    """Any actor -> health monitor: send me `ProbeComponent` each round, and judge `name` by my `ComponentProbed`.
+
+    is_critical: nothing is served without it, so the whole is unhealthy when it is. Registering again replaces.
+    """
+
+    request_id: str
+    name: str
+    is_critical: bool = False
+
+
+@attrs.frozen
+class RemoveHealthCheck:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRegistered:
+    """Health monitor -> asker: the check runs from the next round on; it is forgotten when the monitor restarts."""
+
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRemoved:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRefused:
+    """Health monitor -> asker: the name belongs to the gateway itself, or is unknown."""
+
+    request_id: str
+    problem: str
+
+
+# ---- viability
+
+
+@attrs.frozen
+class ViabilityRequested:
+    request_id: str
+
+
+@attrs.frozen
+class ViabilityReported:
+    """Viability monitor -> edge: what `/metrics/dashboard` shows of the node, JSON-able; {} in a cell that does not judge."""
+
+    request_id: str
+    report: Mapping[str, Any] = attrs.field(repr=False)
 
 
 # ---- status, for the admin commands
@@ -414,10 +474,14 @@ class PublishEvent:
 
 @attrs.frozen(kw_only=True)
 class Subscribe:
-    """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all")."""
+    """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all").
+
+    after_id: first those that the log still has after this one; None sends only what comes.
+    """
 
     pattern: str
     subscriber_id: str
+    after_id: int | None = None
 
 
 @attrs.frozen

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +19,7 @@ from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
 from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
 from mcp_gateway.actors.event_log import EventLog
+from mcp_gateway.actors.gateway_actor import LogLevelChanged
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
     CellArguments,
@@ -32,6 +35,7 @@ from mcp_gateway.actors.node_messages import (
     NodeFailed,
     Ping,
     Pong,
+    PublishForNode,
     StatusReported,
     StatusRequested,
 )
@@ -39,11 +43,14 @@ from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
+from mcp_gateway.config.settings import LOG_LEVELS
+from mcp_gateway.transports import metrics
 
 HEARTBEAT_S = 1.0
 MAX_MISSED_HEARTBEATS = 3
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
+_MOST_UNPUBLISHED = 100
 
 
 def cell_short_name(index: int) -> str:
@@ -78,7 +85,8 @@ class NodeSupervisor(Supervisor):
     Receives  Wiring, DrainRequested (launcher); StatusRequested, CommandRequested (admin commands);
               Pong, CellDrained, StatusReported, CommandAnswered (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); StatusReported, CommandAnswered (admin commands);
-              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged (its children)
+              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged, PublishForNode
+              (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again
     """
 
@@ -95,6 +103,8 @@ class NodeSupervisor(Supervisor):
         self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
         self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
         self._last_pids: dict[str, int] = {}  # by short name
+        self._unpublished: deque[PublishForNode] = deque(maxlen=_MOST_UNPUBLISHED)  # until a cell runs that can
+        self._log_level: LogLevelChanged | None = None  # as an operator has asked for
         self._drain_asker: ActorAddress | None = None
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
         self._questions: dict[str, _Question] = {}
@@ -150,6 +160,8 @@ class NodeSupervisor(Supervisor):
             if (pid := self.child_pid(name)) is not None:
                 self._last_pids[name] = pid
         self._tell_of_cells()
+        self._publish_what_waits()
+        self._tell_log_level()
         log = self.child_address(EVENT_LOG)
         if log is None:
             return
@@ -179,6 +191,22 @@ class NodeSupervisor(Supervisor):
                 multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
         elif kind == "escalated" and self._wired_by is not None:
             self.send(self._wired_by, NodeFailed(reason=reason_text))
+        self._publish(kind, name, reason_text)
+
+    def _publish(self, kind: str, name: str, reason_text: str) -> None:
+        """Tell the node's topics what has happened to a process, through any cell that runs, now or next."""
+        child = self.child_full_name(self.supervision.spec(name)) if name else self.name
+        if kind == "restarted":
+            metrics.restarts_total.labels(child).inc()
+        payload = {"child": child, "reason": reason_text}
+        event = PublishForNode(topic=f"mcp.supervisor.{kind}", payload=payload, timestamp_ms=int(time.time() * 1000))
+        self._unpublished.append(event)
+        self._publish_what_waits()
+
+    def _publish_what_waits(self) -> None:
+        cell = next((address for _, _, _, address in self._cells()), None)
+        while cell is not None and self._unpublished:
+            self.send(cell, self._unpublished.popleft())
 
     def receiveTimer_heartbeat(self, _payload: object) -> None:
         self.start_timer("heartbeat", HEARTBEAT_S)
@@ -302,7 +330,9 @@ class NodeSupervisor(Supervisor):
         child = str(message.arguments.get("child", ""))
         shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
         cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
-        if message.command not in ("restart", "kill"):
+        if message.command == "log-level":
+            self._change_log_level(message, sender)
+        elif message.command not in ("restart", "kill"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
             self._pass_on(message, sender, cell)
@@ -316,6 +346,22 @@ class NodeSupervisor(Supervisor):
             self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
+
+    def _change_log_level(self, message: CommandRequested, asker: ActorAddress) -> None:
+        level = str(message.arguments.get("level"))
+        if level not in LOG_LEVELS:
+            self._answer_command(asker, message, {"error": f"{level!r} is no level; there are {', '.join(LOG_LEVELS)}"})
+            return
+        self._log_level = LogLevelChanged(level=level)
+        logging.root.setLevel(level.upper())
+        self._tell_log_level()
+        self._answer_command(asker, message, {"ok": True, "level": level})
+
+    def _tell_log_level(self) -> None:
+        """Tell every process, also those that have started since with the level of the file."""
+        for name in self.supervision.names if self._log_level is not None else ():
+            if (address := self.child_address(name)) is not None:
+                self.send(address, self._log_level)
 
     def _pass_on(self, message: CommandRequested, asker: ActorAddress, cell: str) -> None:
         if "signal" in message.arguments:

@@ -45,6 +45,13 @@ class NodeLink(Protocol):
         """
 
 
+    async def node_status(self) -> dict[str, Any]:
+        """What `mcp-gateway status --json` prints, of the whole node.
+
+        Raises: TimeoutError
+        """
+
+
 class CellContent(Protocol):
     """A whole gateway cell, run by one event loop. Everything is called on that loop."""
 
@@ -142,6 +149,15 @@ class Forwarded:
 
     from_cell: str
     message: object = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class PublishForNode:
+    """NodeSupervisor -> one cell: publish this; the supervisor itself has no outbox that outlives the event log."""
+
+    topic: str
+    payload: dict[str, Any] = attrs.field(repr=False)
+    timestamp_ms: int
 
 
 # ---- heartbeats

@@ -31,12 +31,16 @@ def tree_row(
 
 
 def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"backends", "sessions", "connections"} of the node: counts are added, a replica is as bad as the worst cell sees it."""
+    """{"backends", "sessions", "connections", "viability"} of the node: counts are added, a replica is as bad as the worst cell
+    sees it, and viability is what the one cell says that judges it, if any does.
+    """
     sessions = 0
+    viability: Mapping[str, Any] = {}
     connections: dict[str, int] = {}
     backends: dict[str, dict[str, Any]] = {}
     for status in statuses:
         sessions += status.get("sessions", 0)
+        viability = viability or status.get("viability", {})
         _add_counts(connections, status.get("connections", {}))
         for backend in status.get("backends", ()):
             known = backends.setdefault(backend["name"], {**backend, "replicas": []})
@@ -48,7 +52,12 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
                 _add_counts(same["pool"], replica.get("pool", {}))
                 for key, order in (("health", _HEALTH_ORDER), ("circuit", _CIRCUIT_ORDER)):
                     same[key] = _worse(same.get(key), replica.get(key), order)
-    return {"backends": list(backends.values()), "sessions": sessions, "connections": connections}
+    return {
+        "backends": list(backends.values()),
+        "sessions": sessions,
+        "connections": connections,
+        **({"viability": dict(viability)} if viability else {}),
+    }
 
 
 def _worse(one: Any, other: Any, order: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -12,10 +13,12 @@ import msgspec
 from msgspec import Raw
 from thespian.actors import ActorAddress
 
+from mcp_gateway.transports import tracing
 from mcp_gateway.transports.protocol import jsonrpc
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.naming import Naming, inner_params
 from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID, is_modern
+from mcp_gateway.transports.protocol.trace_context import params_with_context
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 
 from .forwarding import Forwarding
@@ -139,13 +142,15 @@ class Upstream(GatewayActor):
         call = running.leased.call
         upstream = call.session.upstream(self._backend) if call.session is not None and not call.opens_session else None
         timeout_s = None if call.kind is CallKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
-        message = self._inner_message(call)
+        span = self._span(call)
+        headers = call.headers if span is None else span.headers
+        message = self._inner_message(call, headers)
         request = UpstreamRequest(
             kind=call.kind.value,
             message=message,
             revision=call.revision if upstream is None else upstream.revision,
             session_id=None if upstream is None else upstream.session_id,
-            headers=call.headers,
+            headers=headers,
             timeout_s=timeout_s,
             last_event_id=call.last_event_id,
             session=call.session,
@@ -162,14 +167,35 @@ class Upstream(GatewayActor):
             assert self.runtime is not None
             self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, shown, event_id, self.myAddress))
 
-        return await self._wire.exchange(request, on_event)
+        if span is None:
+            return await self._wire.exchange(request, on_event)
+        outcome = "cancelled"
+        try:
+            answer = await self._wire.exchange(request, on_event)
+            outcome = "ok" if answer.status < 400 else "error"
+            return answer
+        except UpstreamError as error:
+            outcome = error.reason
+            raise
+        finally:
+            span.end(outcome)
 
-    def _inner_message(self, call: Call) -> Message | None:
+    def _span(self, call: Call) -> tracing.Span | None:
+        if tracing.tracer is None:
+            return None
+        message = call.message
+        method = message.method if isinstance(message, Request | Notification) else call.kind.value
+        about = {"mcp_gateway.backend": self._backend, "mcp_gateway.replica": self._replica}
+        return tracing.tracer.client_span(method, call.target, call.headers, about)
+
+    def _inner_message(self, call: Call, headers: Mapping[str, str]) -> Message | None:
         """The message as the server shall see it: its own names, and for a stateless server an id that no other client uses."""
         message = call.message
         if not isinstance(message, Request):
             return message
         params = inner_params(self._naming, message.method, message.params) if call.is_merged else message.params
+        if "traceparent" in headers:  # a server without HTTP headers reads it there, and one with them may
+            params = params_with_context(params, headers)
         request_id = b"%d" % call.call_id if is_modern(call.revision) else message.id
         return Request(request_id, message.method, params)
 

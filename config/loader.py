@@ -13,13 +13,16 @@ import attrs
 from mcp_gateway.config.setting_rules import Rule, SettingProblem, kind_of, name_part, quote
 from mcp_gateway.config.settings import (
     ActorSystemSettings,
+    AlertsSettings,
     BackendSettings,
     GatewaySettings,
     HttpSseSettings,
     LimitsSettings,
+    LoggingSettings,
     RouteSettings,
     Settings,
     StreamableHttpSettings,
+    TelemetrySettings,
     TransportsSettings,
     WebSocketSettings,
     backend_list_problems,
@@ -32,7 +35,7 @@ from mcp_gateway.config.settings import (
 
 _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
-_SECTIONS = ("gateway", "actor_system", "transports", "limits", "backends", "routes")
+_SECTIONS = ("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry", "backends", "routes")
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
     "streamable_http": StreamableHttpSettings,
@@ -110,6 +113,9 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     }
     report.add("transports.websocket", websocket_problems(transports["websocket"]))
     limits = report.read_table("limits", mapping.get("limits", {}), LimitsSettings)
+    logging = report.read_table("logging", mapping.get("logging", {}), LoggingSettings)
+    alerts = report.read_table("alerts", mapping.get("alerts", {}), AlertsSettings)
+    telemetry = report.read_table("telemetry", mapping.get("telemetry", {}), TelemetrySettings)
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
     backends = [report.read_backend(f"backends[{index}]", table, gateway) for index, table in enumerate(backend_tables)]
     report.add("", backend_list_problems(backends))
@@ -124,6 +130,9 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         actor_system=ActorSystemSettings(**actor_system),
         transports=TransportsSettings(**{name: _TRANSPORTS[name](**values) for name, values in transports.items()}),
         limits=LimitsSettings(**limits),
+        logging=LoggingSettings(**logging),
+        alerts=AlertsSettings(**alerts),
+        telemetry=TelemetrySettings(**telemetry),
         backends=tuple(BackendSettings(**backend) for backend in backends),
         routes=tuple(RouteSettings(**route) for route in routes),
     )

@@ -26,6 +26,7 @@ from mcp_gateway.config.setting_rules import (
     Text,
     Whole,
     Words,
+    kind_of,
     quote,
     quote_url,
 )
@@ -34,6 +35,7 @@ MULTIPROCESS_BASE = "multiprocTCPBase"
 IN_PROCESS_BASE = "simpleSystemBase"
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "ws", "wss")
 
 _ONE_WEEK_S = 604_800.0
@@ -83,6 +85,16 @@ _HEADERS = SecretTable(
     ),
     ignore_case=True,
 )
+_TOPIC_PATTERN = Text(
+    r"\*|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(?:\.\*)?", "a topic or a pattern such as vsm.algedonic.* or all", longest=200
+)
+_WEB_URL = Text(
+    r"|https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
+    "an http or https URL without user and fragment, or an empty string",
+    longest=2_000,
+    show=quote_url,
+)
+_SECRET = Text(r"[^\x00-\x1f\x7f]*", "a string without control characters", longest=1_000, show=kind_of)
 _ENV = SecretTable(
     name=r"[^=\x00\ud800-\udfff]+",
     name_allowed="the name of an environment variable",
@@ -239,6 +251,62 @@ class LimitsSettings:
 
 
 @attrs.frozen(kw_only=True)
+class LoggingSettings:
+    """`[logging]`: what is written to standard error, and how.
+
+    format:        "auto" writes lines for people on a terminal and JSON lines elsewhere.
+    access:        whether each request of a client leaves a line.
+    access_sample: the share of requests that ended well of which a line is written; all others are written in any case.
+    """
+
+    level: str = attrs.field(default="info", validator=OneOf(*LOG_LEVELS))
+    format: str = attrs.field(default="auto", validator=OneOf("auto", "json", "human"))
+    access: bool = attrs.field(default=False, validator=Flag())
+    access_sample: float = attrs.field(
+        default=1.0,
+        converter=_as_seconds,
+        validator=Number(0.0001, 1.0, unit="requests, as a share", zero_means="none that ended well"),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class AlertsSettings:
+    """`[alerts]`: who is told when something hurts.
+
+    topics:         events that are alerts.
+    log:            whether each alert is a line of the log.
+    webhook_url:    where alerts are posted to; "" nowhere. `webhook_secret` signs them; never shown.
+    queue_size:     alerts that wait for a sink that does not take them; beyond, the oldest are given up.
+    """
+
+    topics: tuple[str, ...] = attrs.field(
+        default=("vsm.algedonic.*", "mcp.health.failed", "mcp.health.recovered", "mcp.supervisor.escalated"),
+        converter=_as_tuple,
+        validator=Each(_TOPIC_PATTERN, fewest=1, most=100),
+    )
+    log: bool = attrs.field(default=True, validator=Flag())
+    webhook_url: str = attrs.field(default="", validator=_WEB_URL, repr=quote_url)
+    webhook_secret: str = attrs.field(default="", validator=_SECRET, repr=False)
+    webhook_timeout: float = attrs.field(default=5.0, converter=_as_seconds, validator=_DURATION)
+    queue_size: int = attrs.field(default=1_000, validator=Whole(1, 100_000))
+
+
+@attrs.frozen(kw_only=True)
+class TelemetrySettings:
+    """`[telemetry]`: traces for OpenTelemetry; needs the extra `otel`.
+
+    otlp_endpoint: collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; "" makes no spans.
+    sample_ratio:  the share of traces that begin here; one that a client has begun is kept as the client says.
+    """
+
+    otlp_endpoint: str = attrs.field(default="", validator=_WEB_URL, repr=quote_url)
+    service_name: str = attrs.field(default="mcp-gateway", validator=Text(r"[^\x00-\x1f\x7f]+", "a name", longest=200))
+    sample_ratio: float = attrs.field(
+        default=1.0, converter=_as_seconds, validator=Number(0.0001, 1.0, unit="traces, as a share", zero_means="none")
+    )
+
+
+@attrs.frozen(kw_only=True)
 class BackendSettings:
     """`[[backends]]`: one MCP server, as any number of equal replicas.
 
@@ -311,6 +379,9 @@ class Settings:
     actor_system: ActorSystemSettings = attrs.field(factory=ActorSystemSettings, validator=instance_of(ActorSystemSettings))
     transports: TransportsSettings = attrs.field(factory=TransportsSettings, validator=instance_of(TransportsSettings))
     limits: LimitsSettings = attrs.field(factory=LimitsSettings, validator=instance_of(LimitsSettings))
+    logging: LoggingSettings = attrs.field(factory=LoggingSettings, validator=instance_of(LoggingSettings))
+    alerts: AlertsSettings = attrs.field(factory=AlertsSettings, validator=instance_of(AlertsSettings))
+    telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings, validator=instance_of(TelemetrySettings))
     backends: tuple[BackendSettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(BackendSettings), instance_of(tuple))
     )

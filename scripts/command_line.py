@@ -68,7 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     kill = commands.add_parser("kill", help="fault injection: a signal to a process, or the crash of an in-process actor")
     kill.add_argument("child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router")
     kill.add_argument("--signal", metavar="N", type=int, help="for a process; default 9")
-    attached = ((status, _status), (backends, _backends), (events, _events), (restart, _restart), (kill, _kill))
+    log_level = commands.add_parser("log-level", help="change what a running gateway writes to its log")
+    log_level.add_argument("level", metavar="LEVEL", help="debug, info, warning, error")
+    attached = (
+        (status, _status),
+        (backends, _backends),
+        (events, _events),
+        (restart, _restart),
+        (kill, _kill),
+        (log_level, _log_level),
+    )
     for parser_of_command, run in attached:
         _add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
@@ -203,6 +212,11 @@ def _restart(options: argparse.Namespace) -> int:
 def _kill(options: argparse.Namespace) -> int:
     arguments = {"child": options.child} | ({} if options.signal is None else {"signal": options.signal})
     return _ask(options, lambda client: _report(client.command("kill", arguments), f"{options.child} killed"))
+
+
+def _log_level(options: argparse.Namespace) -> int:
+    arguments = {"level": options.level}
+    return _ask(options, lambda client: _report(client.command("log-level", arguments), f"log level is {options.level}"))
 
 
 def _ask(options: argparse.Namespace, conversation: Callable[[Any], int]) -> int:

@@ -16,8 +16,10 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.cell_factory import load_cell_factory
 from mcp_gateway.actors.node_messages import CellContent, CellFactory
+from mcp_gateway.actors.node_status import tree_row
 from mcp_gateway.actors.own_event_log import OwnEventLog
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.version import VERSION
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
@@ -42,7 +44,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
 
     Raises: StartRefused before anything has started
     """
-    configure_logging()
+    configure_logging(settings.logging)
     prepare_state_directory(settings.gateway.state_path)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])
@@ -71,6 +73,7 @@ class EmbeddedGateway:
         self._content: CellContent | None = None
         retention = settings.transports.http_sse.retention_events
         self._log = OwnEventLog(settings.gateway.state_path, retention, self._deliver)
+        self._started_at_s = time.time()
 
     async def run(self) -> int:
         try:
@@ -164,6 +167,12 @@ class EmbeddedGateway:
 
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
+
+    async def node_status(self) -> dict[str, Any]:
+        status = await self._content.status() if self._content is not None else {}
+        row = tree_row("embedded", pid=os.getpid(), uptime_s=time.time() - self._started_at_s, children=status.pop("tree", ()))
+        uptime_s = round(time.time() - self._started_at_s, 3)
+        return {"version": VERSION, "uptime_seconds": uptime_s, "tree": [row], **status}
 
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(f"{cell_name} does not run: an embedded gateway is one cell")

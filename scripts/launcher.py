@@ -52,7 +52,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
 
     Raises: StartRefused before anything has started
     """
-    configure_logging()
+    configure_logging(settings.logging)
     state_path = settings.gateway.state_path
     prepare_state_directory(state_path)
     key = read_or_make_key(state_path)
@@ -268,6 +268,7 @@ class Launcher:
         """End every process of the system, and forget it."""
         self._run_directory.describe_nothing()
         kill_descendants()
+        self._run_directory.forget_live_metrics()
         for fd in self._watched:
             os.close(fd)
         self._watched.clear()

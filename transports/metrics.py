@@ -5,9 +5,32 @@ Names and labels are the gateway's contract; they may be added to, not changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
-_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+OTHER = "other"
+
+
+class BoundedLabel:
+    """Keeps the values of a label few: the first `most` that come are shown by name, all later ones share `other`."""
+
+    __slots__ = ("_known", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value in self._known:
+            return value
+        if len(self._known) >= self._most:
+            return OTHER
+        self._known.add(value)
+        return value
+
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 downstream_connections = Gauge(
     "mcp_gateway_downstream_connections", "Open connections of clients", ["transport"], multiprocess_mode="livesum"
@@ -19,17 +42,17 @@ request_duration_seconds = Histogram(
     "mcp_gateway_request_duration_seconds",
     "Seconds from a client's request to the end of its answer",
     ["method", "backend"],
-    buckets=_BUCKETS,
+    buckets=BUCKETS,
 )
 gateway_latency_seconds = Histogram(
     "mcp_gateway_gateway_latency_seconds",
     "Seconds of a request by where they went: the gateway itself, or the server",
     ["stage"],
-    buckets=_BUCKETS,
+    buckets=BUCKETS,
 )
 pool_connections = Gauge(
     "mcp_gateway_pool_connections",
-    "Connections to a replica by state: leased, waiting",
+    "Connections to a replica by state: leased, idle; and the calls waiting for one",
     ["backend", "replica", "state"],
     multiprocess_mode="livesum",
 )
@@ -45,6 +68,9 @@ circuit_state = Gauge(
 ring_members = Gauge("mcp_gateway_ring_members", "Replicas on a route's hash ring", ["route"], multiprocess_mode="livemax")
 health_status = Gauge(
     "mcp_gateway_health_status", "2 healthy, 1 degraded, 0 unhealthy", ["component"], multiprocess_mode="livemin"
+)
+event_loop_lag_seconds = Gauge(
+    "mcp_gateway_event_loop_lag_seconds", "How late timers of the latest cell's event loop are", multiprocess_mode="livemax"
 )
 restarts_total = Counter("mcp_gateway_restarts_total", "Restarts of supervised children", ["child"])
 events_published_total = Counter("mcp_gateway_events_published_total", "Events published on the bus", ["topic"])
@@ -63,3 +89,38 @@ bridge_total = Counter(
     "Exchanges that were translated between revisions, by the eras of the two sides",
     ["client_era", "server_era", "method"],
 )
+algedonic_signals_total = Counter(
+    "mcp_gateway_algedonic_signals_total", "Signals of pain, pleasure and emergency by what they come from", ["kind", "source"]
+)
+tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
+alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
+
+bounded_source = BoundedLabel(300)
+bounded_tool = BoundedLabel(500)
+_TRANSPORTS = ("streamable_http", "http_sse", "websocket")
+
+
+def start_from_zero(backends: Iterable[str], replicas: Iterable[tuple[str, str]], children: Iterable[str]) -> None:
+    """Show what has not happened yet as 0: a rate needs a first value, and an alert rule must not miss the first event.
+
+    replicas: (route, replica).
+    """
+    for transport in _TRANSPORTS:
+        downstream_connections.labels(transport).set(0)
+        for counter in (events_delivered_total, events_lost_total):
+            counter.labels(transport)
+    for backend in backends:
+        pool_exhausted_total.labels(backend)
+        for source in ("errors", "latency", "saturation", "connections"):
+            algedonic_signals_total.labels("pain", bounded_source(f"{source}/{backend}"))
+    for route, replica in replicas:
+        circuit_state.labels(route, replica).set(0)
+    for child in children:
+        restarts_total.labels(child)
+    for source in ("restarts", "event-loop", "viability"):
+        algedonic_signals_total.labels("pain", bounded_source(source))
+    algedonic_signals_total.labels("emergency", bounded_source("viability"))
+    for eras in (("legacy", "modern"), ("modern", "legacy")):
+        bridge_total.labels(*eras, "tools/call")
+    for key in ("user", "session", "ip"):
+        rate_limited_total.labels(key)

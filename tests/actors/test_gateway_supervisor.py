@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.actors.gateway_supervisor import GATEWAY_CHILDREN
+from mcp_gateway.actors.gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN
 from mcp_gateway.actors.messages import Topology
 from tests.doubles.calling_client import CallingClient
 from tests.doubles.running_cell import DEMO, RunningCell, cell_settings, running_cell
@@ -36,16 +36,16 @@ def supervision_events(cell: RunningCell) -> list[tuple[str, str]]:
 def test_the_chain_starts_in_order_and_the_edge_beside_it() -> None:
     async def body(cell: RunningCell) -> None:
         tree = (await cell.cell.status())["tree"]
-        assert [row["name"] for row in tree] == ["cell/0/edge", "cell/0/gateway-supervisor"]
-        assert [row["name"] for row in tree[1]["children"]] == [f"cell/0/{name}" for name in GATEWAY_CHILDREN]
-        (pool,) = (row for row in tree[1]["children"] if row["name"].endswith("pool"))
+        assert [row["name"] for row in tree] == ["cell/0/edge", "cell/0/viability-monitor", "cell/0/gateway-supervisor"]
+        assert [row["name"] for row in tree[2]["children"]] == [f"cell/0/{name}" for name in GATEWAY_CHILDREN]
+        (pool,) = (row for row in tree[2]["children"] if row["name"].endswith("pool"))
         assert [row["name"] for row in pool["children"]] == ["cell/0/connection-pool/demo#0"]
         assert supervision_events(cell) == []
 
     on_cell(body)
 
 
-@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, "edge"])
+@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN])
 @pytest.mark.parametrize("command", ["kill", "restart"])
 def test_each_end_is_an_event_that_outlives_the_event_bus(command: str, child: str) -> None:
     async def body(cell: RunningCell) -> None:
@@ -57,7 +57,7 @@ def test_each_end_is_an_event_that_outlives_the_event_bus(command: str, child: s
     on_cell(body)
 
 
-@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, "edge"])
+@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN])
 def test_client_transports_are_registered_again_and_the_router_is_known_again(child: str) -> None:
     async def body(cell: RunningCell) -> None:
         await cell.command("kill", child)
@@ -81,7 +81,7 @@ def test_subscriptions_at_the_event_bus_are_made_again() -> None:
     on_cell(body)
 
 
-@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, "edge"])
+@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN])
 def test_backends_that_were_added_while_it_runs_are_still_there_after_a_crash(child: str) -> None:
     async def body(cell: RunningCell) -> None:
         backends = cell_settings([FIRST, SECOND]).backends

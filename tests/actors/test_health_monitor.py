@@ -13,11 +13,16 @@ from mcp_gateway.actors.health_monitor import HealthMonitor, HealthMonitorArgume
 from mcp_gateway.actors.messages import (
     ComponentProbed,
     EventPublished,
+    HealthCheckRefused,
+    HealthCheckRegistered,
+    HealthCheckRemoved,
     HealthReported,
     HealthRequested,
     ProbeComponent,
     ProbeReplicas,
     PublishEvent,
+    RegisterHealthCheck,
+    RemoveHealthCheck,
     ReplicaEjected,
     ReplicaProbed,
     ReplicaRestored,
@@ -25,6 +30,8 @@ from mcp_gateway.actors.messages import (
     Subscribe,
     Topology,
 )
+from mcp_gateway.actors.resource_meter import ResourceMeter
+from mcp_gateway.actors.resource_rules import ResourceUse
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import cell_settings
 
@@ -91,6 +98,15 @@ class Bench:
         reported: HealthReported = self.stage.ask(self.monitor, HealthRequested("h"))
         return reported
 
+    @property
+    def components(self) -> dict[str, dict[str, str]]:
+        """{component: {"status", "reason"?}}, less the resources of the machine that the test happens to run on."""
+        return {
+            name: {key: value for key, value in health.items() if key != "since"}
+            for name, health in self.health.components.items()
+            if name not in ("memory", "cpu", "event-loop")
+        }
+
 
 def on_loop(test: Callable[[], None]) -> None:
     async def body() -> None:
@@ -123,7 +139,7 @@ def test_all_is_healthy_when_all_answer(monkeypatch: pytest.MonkeyPatch) -> None
         bench.round(one="", two="")
         report = bench.health
         assert (report.request_id, report.status) == ("h", "healthy")
-        assert dict(report.components) == {
+        assert bench.components == {
             name: {"status": "healthy"} for name in (*COMPONENTS, "backends", f"files/{ONE}", f"files/{TWO}")
         }
         assert bench.topics() == []
@@ -132,17 +148,117 @@ def test_all_is_healthy_when_all_answer(monkeypatch: pytest.MonkeyPatch) -> None
     on_loop(test)
 
 
-def test_a_component_that_does_not_answer_is_unhealthy_by_the_next_round_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_that_does_not_answer_is_degraded_then_unhealthy_and_recovers_by_rise_and_fall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Source: HAProxy manual, `rise 2 fall 3`."""
+
     def test() -> None:
         bench = Bench(monkeypatch)
         bench.round(one="", two="", silent=("router",))
         assert bench.health.status == "healthy"  # it has the whole interval to answer
-        bench.round(one="", two="")
-        assert bench.topics() == ["mcp.health.failed", "mcp.health.failed", "mcp.health.recovered", "mcp.health.recovered"]
+        for _ in range(2):
+            bench.round(one="", two="", silent=("router",))
+            assert bench.components["router"] == {"status": "degraded", "reason": "does not answer"}
         bench.round(one="", two="", silent=("router",))
-        bench.round(one="", two="", silent=("router",))
+        assert bench.components["router"] == {"status": "unhealthy", "reason": "does not answer"}
         assert bench.health.status == "unhealthy"
-        assert bench.health.components["router"] == {"status": "unhealthy", "reason": "does not answer"}
+        bench.topics()
+        bench.round(one="", two="")  # the round before this one was not answered either
+        assert bench.components["router"]["status"] == "unhealthy"
+        bench.round(one="", two="")
+        assert bench.components["router"] == {"status": "healthy"}
+        assert bench.topics() == ["mcp.health.recovered", "mcp.health.recovered"]
+
+    on_loop(test)
+
+
+def test_each_status_says_since_when_and_the_history_keeps_the_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        monkeypatch.setattr("mcp_gateway.actors.health_monitor.time.time", lambda: 1_800_000_000.0 + bench.stage.now_s)
+        bench.round(one="", two="")
+        began = bench.health.components["router"]["since"]
+        bench.round(one="", two="", problems={"router": "no backend"})
+        bench.round(one="", two="", problems={"router": "no backend"})
+        router = bench.health.components["router"]
+        assert router["since"] > began
+        changes = [(each["component"], each["was"], each["status"], each["reason"]) for each in bench.health.history]
+        assert changes == [
+            ("router", "healthy", "degraded", "no backend"),
+            ("overall", "healthy", "degraded", "router: no backend"),
+        ]
+        assert bench.health.history[0]["at"] == router["since"]
+
+    on_loop(test)
+
+
+def test_any_actor_may_have_itself_checked_until_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        disk = bench.stage.peer()
+        disk.say(bench.monitor, RegisterHealthCheck(request_id="1", name="disk", is_critical=True))
+        assert disk.only(HealthCheckRegistered) == HealthCheckRegistered("1", "disk")
+        for problem in ("", "almost full"):
+            bench.round(one="", two="")
+            disk.say(bench.monitor, ComponentProbed(disk.only(ProbeComponent).request_id, "disk", problem))
+        assert bench.components["disk"] == {"status": "degraded", "reason": "almost full"}
+        for _ in range(4):
+            bench.round(one="", two="")
+        assert bench.components["disk"] == {"status": "unhealthy", "reason": "does not answer"}
+        assert bench.health.status == "unhealthy"  # it said that nothing is served without it
+        disk.received.clear()
+        disk.say(bench.monitor, RemoveHealthCheck("2", "disk"))
+        assert disk.only(HealthCheckRemoved) == HealthCheckRemoved("2", "disk")
+        assert "disk" not in bench.components
+        assert bench.health.status == "healthy"
+        bench.round(one="", two="")
+        assert disk.received == []
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("name", ["router", "backends", "memory", "overall", "", "files/x"])
+def test_a_check_cannot_take_a_name_of_the_gateways_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        asker = bench.stage.peer()
+        asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name=name))
+        assert "own" in asker.only(HealthCheckRefused).problem
+        asker.say(bench.monitor, RemoveHealthCheck("2", name))
+        assert asker.only(HealthCheckRefused).request_id == "2"
+
+    on_loop(test)
+
+
+def test_a_hundred_checks_may_be_registered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        asker = bench.stage.peer()
+        for number in range(101):
+            asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name=f"check-{number}"))
+        assert len(asker.of(HealthCheckRegistered)) == 100
+        assert len(asker.take(HealthCheckRefused)) == 1
+        asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name="check-7"))  # again
+        assert len(asker.of(HealthCheckRegistered)) == 1
+
+    on_loop(test)
+
+
+def test_a_resource_that_is_short_degrades_after_three_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        def usage(self: ResourceMeter, lag_s: float) -> ResourceUse:
+            return ResourceUse(memory_bytes=90, limit_bytes=100, available_bytes=10, total_bytes=100, cpu_share=0.1, lag_s=lag_s)
+
+        monkeypatch.setattr(ResourceMeter, "read", usage)
+        bench = Bench(monkeypatch)
+        for _ in range(2):
+            bench.round(one="", two="")
+        assert bench.health.status == "healthy"
+        bench.round(one="", two="")
+        assert bench.health.components["memory"]["status"] == "degraded"
+        assert bench.health.components["event-loop"]["status"] == "healthy"
+        assert bench.health.status == "degraded"
 
     on_loop(test)
 
@@ -152,7 +268,7 @@ def test_a_component_with_a_problem_degrades_the_whole(monkeypatch: pytest.Monke
         bench = Bench(monkeypatch)
         bench.round(one="", two="", problems={"connection-pool": "calls wait"})
         assert bench.health.status == "degraded"
-        assert bench.health.components["connection-pool"] == {"status": "degraded", "reason": "calls wait"}
+        assert bench.components["connection-pool"] == {"status": "degraded", "reason": "calls wait"}
         payload = {"component": "connection-pool", "status": "degraded", "was": "healthy", "reason": "calls wait"}
         assert bench.events[0] == ("mcp.health.degraded", payload)
         assert bench.events[1][1]["component"] == "overall"
@@ -173,12 +289,12 @@ def test_a_replica_is_ejected_at_the_third_failure_and_restored_at_the_second_su
         for _ in range(2):
             bench.round(one="refused", two="")
             assert bench.take_verdicts() == []
-            assert bench.health.components[f"files/{ONE}"] == {"status": "degraded", "reason": "refused"}
+            assert bench.components[f"files/{ONE}"] == {"status": "degraded", "reason": "refused"}
         bench.events.clear()
         bench.round(one="refused", two="")
         assert bench.take_verdicts() == [ReplicaEjected("files", ONE, "refused")]
         assert ("mcp.replica.ejected", {**about, "reason": "refused"}) in bench.events
-        assert bench.health.components[f"files/{ONE}"]["status"] == "unhealthy"
+        assert bench.components[f"files/{ONE}"]["status"] == "unhealthy"
         assert bench.health.status == "degraded"  # one of two still serves
         bench.events.clear()
         bench.round(one="", two="")
@@ -197,7 +313,7 @@ def test_without_any_replica_the_whole_is_unhealthy(monkeypatch: pytest.MonkeyPa
         for _ in range(3):
             bench.round(one="refused", two="refused")
         assert bench.health.status == "unhealthy"
-        assert bench.health.components["backends"]["reason"] == "no replica of any backend answers"
+        assert bench.components["backends"]["reason"] == "no replica of any backend answers"
         assert "mcp.health.failed" in bench.topics()
         for _ in range(2):
             bench.round(one="", two="refused")
@@ -236,14 +352,31 @@ def test_a_cell_that_does_not_probe_follows_the_events_of_the_one_that_does(monk
         assert [each.pattern for each in bench.first_mail["event-bus"] if isinstance(each, Subscribe)] == ["mcp.replica.*"]
         bench.stage.advance(0.1)
         assert bench.peers["connection-pool"].of(ProbeReplicas) == []
-        assert bench.health.components[f"files/{ONE}"] == {"status": "healthy"}
+        assert bench.components[f"files/{ONE}"] == {"status": "healthy"}
         payload = {"backend": "files", "replica": ONE, "reason": "refused"}
         bench.stage.tell(bench.monitor, EventPublished(event_id=1, topic="mcp.replica.ejected", payload=payload, timestamp_ms=0))
-        assert bench.health.components[f"files/{ONE}"] == {"status": "unhealthy", "reason": "refused"}
+        assert bench.components[f"files/{ONE}"] == {"status": "unhealthy", "reason": "refused"}
         assert bench.health.status == "degraded"
         bench.stage.tell(bench.monitor, EventPublished(event_id=2, topic="mcp.replica.restored", payload=payload, timestamp_ms=0))
         assert bench.health.status == "healthy"
         assert bench.peers["router"].of(ReplicaEjected) == []  # the router follows the same events
+
+    on_loop(test)
+
+
+def test_who_starts_anew_in_another_cell_is_told_again_who_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, cells=2)
+        patterns = [each.pattern for each in bench.first_mail["event-bus"] if isinstance(each, Subscribe)]
+        assert patterns == ["mcp.supervisor.restarted"]
+        for _ in range(3):
+            bench.round(one="refused", two="")
+        bench.note()
+        bench.events.clear()
+        restarted = EventPublished(event_id=1, topic="mcp.supervisor.restarted", payload={"child": "cell/1"}, timestamp_ms=0)
+        bench.stage.tell(bench.monitor, restarted)
+        bench.note()
+        assert bench.events == [("mcp.replica.ejected", {"backend": "files", "replica": ONE, "reason": "refused"})]
 
     on_loop(test)
 
@@ -256,10 +389,10 @@ def test_a_removed_replica_is_forgotten_and_a_new_one_counts_from_the_start(monk
         assert bench.health.status == "degraded"
         backend = bench.settings.backends[0]
         bench.stage.tell(bench.monitor, Topology(backends=(attrs.evolve(backend, replicas=(ONE,)),), routes=()))
-        assert f"files/{TWO}" not in bench.health.components
+        assert f"files/{TWO}" not in bench.components
         assert bench.health.status == "healthy"
         bench.probed(TWO, "refused")  # a probe that was under way
-        assert f"files/{TWO}" not in bench.health.components
+        assert f"files/{TWO}" not in bench.components
         bench.stage.tell(bench.monitor, Topology(backends=(backend,), routes=()))
         bench.take_verdicts()
         for _ in range(2):

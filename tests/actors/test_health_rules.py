@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_gateway.actors.health_rules import Change, ComponentHealth, HealthRecord, RiseFall, Status, StatusChanged, overall
+from mcp_gateway.actors.health_rules import (
+    HISTORY_LENGTH,
+    Change,
+    ComponentHealth,
+    HealthRecord,
+    RiseFall,
+    Status,
+    StatusChanged,
+    SteadyVerdict,
+    overall,
+)
 
 HEALTHY, DEGRADED, UNHEALTHY = Status.HEALTHY, Status.DEGRADED, Status.UNHEALTHY
 
@@ -100,6 +110,45 @@ def test_forgetting_what_was_ill_makes_the_whole_well():
     record = HealthRecord(critical=[])
     record.set_status("files", UNHEALTHY, "gone", 1.0)
     expected = StatusChanged(component="overall", old=DEGRADED, new=HEALTHY, reason="files was removed")
-    assert record.forget("files") == (expected,)
-    assert record.forget("files") == ()
+    assert record.forget("files", 2.0) == (expected,)
+    assert record.forget("files", 3.0) == ()
     assert record.components == {}
+
+
+@pytest.mark.parametrize(
+    ("findings", "worst", "expected"),
+    [
+        ("+--+", UNHEALTHY, "hddh"),
+        ("---", UNHEALTHY, "ddu"),
+        ("---+-+-++", UNHEALTHY, "dduuuuuuh"),
+        ("---++", UNHEALTHY, "dduuh"),
+        ("~~~~", UNHEALTHY, "dddd"),
+        ("---~~", UNHEALTHY, "dduud"),
+        ("----++", DEGRADED, "hhdddh"),
+    ],
+)
+def test_a_component_is_unhealthy_after_three_bad_findings_and_well_after_two_good_ones(findings, worst, expected):
+    """Findings: "+" well, "~" half well, "-" not at all. Source: HAProxy, defaults of `fall` and `rise`."""
+    verdict = SteadyVerdict(worst)
+    kinds = {"+": HEALTHY, "~": DEGRADED, "-": UNHEALTHY}
+    assert "".join(verdict.observe(kinds[each]).value[0] for each in findings) == expected
+
+
+def test_the_history_keeps_the_newest_changes_in_order():
+    record = HealthRecord(critical=[])
+    for number in range(200):
+        record.set_status("files", DEGRADED if number % 2 else HEALTHY, str(number), float(number))
+    assert len(record.history) == HISTORY_LENGTH
+    times = [past.at_s for past in record.history]
+    assert times == sorted(times)
+    assert times[-1] == 199.0
+
+
+def test_a_component_that_becomes_critical_decides_for_the_whole():
+    record = HealthRecord(critical=[])
+    record.set_status("disk", UNHEALTHY, "full", 1.0)
+    assert record.overall is DEGRADED
+    record.set_critical("disk", True)
+    assert record.overall is UNHEALTHY
+    record.set_critical("disk", False)
+    assert record.overall is DEGRADED

@@ -9,13 +9,16 @@ import pytest
 from mcp_gateway.config.setting_rules import InvalidSetting
 from mcp_gateway.config.settings import (
     ActorSystemSettings,
+    AlertsSettings,
     BackendSettings,
     GatewaySettings,
     HttpSseSettings,
     LimitsSettings,
+    LoggingSettings,
     RouteSettings,
     Settings,
     StreamableHttpSettings,
+    TelemetrySettings,
     WebSocketSettings,
 )
 
@@ -39,6 +42,16 @@ CONTRACT = {
     HttpSseSettings: {"max_connections": 1000, "heartbeat_interval": 30.0, "buffer_size": 100, "retention_events": 10_000},
     StreamableHttpSettings: {"max_connections": 1000, "session_idle_timeout": 1800.0, "max_sessions": 10_000},
     WebSocketSettings: {"max_connections": 1000, "ping_interval": 30.0, "pong_timeout": 10.0, "compression": True},
+    LoggingSettings: {"level": "info", "format": "auto", "access": False, "access_sample": 1.0},
+    AlertsSettings: {
+        "topics": ("vsm.algedonic.*", "mcp.health.failed", "mcp.health.recovered", "mcp.supervisor.escalated"),
+        "log": True,
+        "webhook_url": "",
+        "webhook_secret": "",
+        "webhook_timeout": 5.0,
+        "queue_size": 1000,
+    },
+    TelemetrySettings: {"otlp_endpoint": "", "service_name": "mcp-gateway", "sample_ratio": 1.0},
     LimitsSettings: {"requests_per_second": 0.0, "burst": 0, "key": "user|session|ip"},
 }
 
@@ -274,3 +287,33 @@ def test_names_that_would_be_one_scheme_are_refused(one: str, other: str):
     """A merged server shows `a_b`'s resources under the scheme `a-b+`: case and "_" do not survive in a scheme."""
     with pytest.raises(InvalidSetting, match="differs from backends"):
         Settings(backends=(BackendSettings(name=one, builtin="demo"), BackendSettings(name=other, builtin="demo")))
+
+
+@pytest.mark.parametrize(
+    ("settings_class", "values", "key"),
+    [
+        (LoggingSettings, {"level": "verbose"}, "level"),
+        (LoggingSettings, {"format": "xml"}, "format"),
+        (LoggingSettings, {"access_sample": 1.5}, "access_sample"),
+        (AlertsSettings, {"topics": []}, "topics"),
+        (AlertsSettings, {"topics": ["Not A Topic"]}, "topics[0]"),
+        (AlertsSettings, {"webhook_url": "ftp://x/"}, "webhook_url"),
+        (AlertsSettings, {"webhook_url": "https://user:pass@x/"}, "webhook_url"),
+        (AlertsSettings, {"webhook_secret": "two\nlines"}, "webhook_secret"),
+        (AlertsSettings, {"queue_size": 0}, "queue_size"),
+        (TelemetrySettings, {"otlp_endpoint": "127.0.0.1:4318"}, "otlp_endpoint"),
+        (TelemetrySettings, {"sample_ratio": 2}, "sample_ratio"),
+    ],
+)
+def test_what_observes_has_rules_too_and_shows_no_secret(settings_class, values, key):
+    with pytest.raises(InvalidSetting) as refused:
+        settings_class(**values)
+    assert refused.value.problem.key == key
+    assert "pass" not in str(refused.value)
+    assert "two" not in str(refused.value)
+
+
+def test_the_secret_of_a_webhook_is_never_shown():
+    settings = AlertsSettings(webhook_url="https://example.com/hook?key=abc", webhook_secret="s3cr3t")
+    assert "s3cr3t" not in repr(settings)
+    assert "abc" not in repr(settings)

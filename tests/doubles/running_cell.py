@@ -51,6 +51,10 @@ class RecordingLink:
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(cell_name)
 
+    async def node_status(self) -> dict[str, Any]:
+        assert self.cell is not None
+        return {"version": "0", "uptime_seconds": 1.0, **await self.cell.status()}
+
     def topics(self) -> list[str]:
         return [event.topic for event in self.events]
 

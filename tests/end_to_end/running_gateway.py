@@ -80,6 +80,12 @@ class RunningGateway:
         assert len(found) == len(samples), "the same sample stands twice in the exposition"
         return found
 
+    def openmetrics(self) -> str:
+        """One scrape as OpenMetrics, which has exemplars."""
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=accept), timeout=5) as answer:
+            return str(answer.read().decode())
+
     def metric_sum(self, name: str, **labels: str) -> float:
         """The sum over all samples of this name that carry these labels."""
         return sum(
@@ -92,11 +98,9 @@ class RunningGateway:
 
     def status(self) -> dict[str, Any]:
         """`mcp-gateway status --json`; not for the embedded form."""
-        options = ["--state-dir", str(self._directory / "state"), "--admin-port", str(self._admin_port)]
-        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", "status", "--json", *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+        exit_code, output = self.admin("status", "--json")
+        assert exit_code == 0, output
+        found: dict[str, Any] = json.loads(output)
         return found
 
     def cell_pids(self) -> list[int]:
@@ -107,6 +111,13 @@ class RunningGateway:
             found += [row["pid"]] if row["name"].startswith("cell/") and row["name"].count("/") == 1 else []
             rows += row["children"]
         return found
+
+    def admin(self, *arguments: str) -> tuple[int, str]:
+        """Run an admin command: (exit code, its output, or its errors where it failed); not for the embedded form."""
+        options = ["--state-dir", str(self._directory / "state"), "--admin-port", str(self._admin_port)]
+        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", *arguments, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
     def terminate(self) -> None:
         """Tell it to end, once: a second signal would cut its drain short."""

@@ -1,23 +1,21 @@
-"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/metrics`."""
+"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/health/history`, `/metrics`."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from typing import Any, Protocol
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from mcp_gateway.config.version import VERSION
 
+from ..metric_reader import exposition
 from .edge_port import EdgePort
 from .server import Incoming, method_not_allowed
 
-OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/metrics")
+OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
 _ANSWER_S = 2.0
 
 
@@ -43,14 +41,19 @@ class OperationsEndpoint:
         elif incoming.path == "/health/live":
             _respond(incoming, 200, {"status": "live"})
         else:
-            answer = {"/health": self._health, "/health/ready": self._ready, "/metrics": self._metrics}[incoming.path]
+            answer = {
+                "/health": self._health,
+                "/health/ready": self._ready,
+                "/health/history": self._history,
+                "/metrics": self._metrics,
+            }[incoming.path]
             task = asyncio.get_running_loop().create_task(answer(incoming))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _health(self, incoming: Incoming) -> None:
         """200 while it is healthy or degraded, 503 while unhealthy or draining."""
-        status, components = await self._ask()
+        status, components, _ = await self._ask()
         if self._port.is_draining:
             status, components = "unhealthy", {**components, "gateway": {"status": "unhealthy", "reason": "draining"}}
         body = {
@@ -62,36 +65,35 @@ class OperationsEndpoint:
         _respond(incoming, 503 if status == "unhealthy" else 200, body)
 
     async def _ready(self, incoming: Incoming) -> None:
-        """200 once the actors are up, until a drain begins."""
-        status, components = await self._ask()
+        """200 once the actors are up, until a drain begins; else what it waits for."""
+        status, components, _ = await self._ask()
         if self._port.is_draining:
             _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
         elif status == "unhealthy":
-            reasons = [f"{name}: {each.get('reason', '')}" for name, each in components.items() if each["status"] == "unhealthy"]
-            _respond(incoming, 503, {"status": "not ready", "reason": "; ".join(reasons)})
+            waiting_for = [{"component": name, **each} for name, each in components.items() if each["status"] == "unhealthy"]
+            reason = "; ".join(f"{each['component']}: {each.get('reason', '')}" for each in waiting_for)
+            _respond(incoming, 503, {"status": "not ready", "reason": reason, "waiting_for": waiting_for})
         else:
             _respond(incoming, 200, {"status": "ready"})
 
-    async def _ask(self) -> tuple[str, dict[str, Any]]:
+    async def _history(self, incoming: Incoming) -> None:
+        """The last changes of health that this cell has seen, oldest first."""
+        status, _, history = await self._ask()
+        _respond(incoming, 200, {"status": status, "changes": history})
+
+    async def _ask(self) -> tuple[str, dict[str, Any], list[Any]]:
         try:
             question = self._health_question(f"health?{next(self._ids)}")
             reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
         except (LookupError, TimeoutError):
-            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}
-        return reported.status, dict(reported.components)
+            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}, []
+        return reported.status, dict(reported.components), list(reported.history)
 
     async def _metrics(self, incoming: Incoming) -> None:
         """The whole node's numbers, from any of its cells."""
-        body = await asyncio.get_running_loop().run_in_executor(None, _exposition)
-        incoming.respond(200, body, {}, content_type=CONTENT_TYPE_LATEST)
-
-
-def _exposition() -> bytes:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+        accept = incoming.headers.get("Accept", "")
+        body, content_type = await asyncio.get_running_loop().run_in_executor(None, exposition, accept)
+        incoming.respond(200, body, {}, content_type=content_type)
 
 
 def _respond(incoming: Incoming, status: int, body: dict[str, Any]) -> None:

@@ -266,7 +266,7 @@ class _Answer:
             self._incoming.end()
         else:
             self._incoming.refuse(refused)
-        self._close(backend, refused.reason, 0.0)
+        self._close(backend, refused.reason, refused.upstream_s)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         if self._is_over:

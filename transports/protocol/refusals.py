@@ -50,6 +50,7 @@ class Refused(Exception):
     request_id:    the request's own id as JSON bytes, once it is known; None answers with a null id.
     status:        HTTP status where the revision asks for another one than the table's.
     retry_after_s: seconds after which trying again may help; 1 where the kind allows a retry and nobody knows better.
+    upstream_s:    how long a server was waited for before; so that its time is not taken for the gateway's own.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Refused(Exception):
         data: dict[str, Any] | None = None,
         status: int | None = None,
         retry_after_s: float | None = None,
+        upstream_s: float = 0.0,
     ) -> None:
         super().__init__(text)
+        self.upstream_s = upstream_s
         kind = REFUSALS[reason]
         self.reason = reason
         self.text = text

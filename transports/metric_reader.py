@@ -1,0 +1,57 @@
+"""Reads the metrics of the whole node: from the files that its processes share, or from this process where it is alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.samples import Sample
+
+from .exemplars import EXEMPLARS
+
+_OURS = "mcp_gateway_"
+
+
+class _Collector(Protocol):
+    def collect(self) -> Iterable[Metric]: ...
+
+
+def read_samples() -> list[Sample]:
+    """Every sample of the gateway's own metrics, of all processes of the node, summed up or chosen as each metric says."""
+    return [sample for metric in _source().collect() if metric.name.startswith(_OURS) for sample in metric.samples]
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """(body, content type) of a scrape; OpenMetrics with exemplars where the scraper takes it.
+
+    accept: the scraper's `Accept` header. Source: OpenMetrics 1.0, "Protocol Negotiation".
+    """
+    if "application/openmetrics-text" not in accept:
+        return generate_latest(_source()), CONTENT_TYPE_LATEST
+    return generate_openmetrics(_WithExemplars(_source())), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+
+
+def _source() -> _Collector:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+class _WithExemplars:
+    """Puts this cell's newest exemplars beside the buckets that the whole node has filled: the shared files hold none."""
+
+    def __init__(self, source: _Collector) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._source.collect():
+            if metric.name == "mcp_gateway_request_duration_seconds":
+                metric.samples = [EXEMPLARS.beside(sample) for sample in metric.samples]
+            yield metric
