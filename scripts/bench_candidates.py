@@ -58,6 +58,12 @@ state_dir = "{folder / "state"}"
 [actor_system]
 admin_port = {free_port()}
 
+[transports.http_sse]
+max_connections = 10_000
+
+[transports.websocket]
+max_connections = 10_000
+
 [[backends]]
 name = "bench"
 prefix = ""

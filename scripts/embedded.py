@@ -24,6 +24,7 @@ from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
     StartRefused,
+    allow_many_files,
     announce,
     prepare_state_directory,
     reserve_port,
@@ -45,6 +46,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
     Raises: StartRefused before anything has started
     """
     configure_logging(settings.logging)
+    allow_many_files()
     prepare_state_directory(settings.gateway.state_path)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])

@@ -28,6 +28,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.log_lines import configure_logging
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
+    allow_many_files,
     announce,
     check_admin_port,
     prepare_state_directory,
@@ -54,6 +55,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
     """
     configure_logging(settings.logging)
     state_path = settings.gateway.state_path
+    allow_many_files()
     prepare_state_directory(state_path)
     key = read_or_make_key(state_path)
     bind = settings.actor_system.bind

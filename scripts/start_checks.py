@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import socket
 import tempfile
@@ -84,6 +86,13 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use"
     return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def allow_many_files() -> None:
+    """Use all file descriptors that this user may: a thousand clients are more than the usual limit of 1024 has room for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def prepare_state_directory(state_path: Path | None) -> None:

@@ -1,4 +1,7 @@
-"""The real cell with one more endpoint: `GET /publish?topic=client.x&n=1` publishes, and answers once the event is stored."""
+"""The real cell with one more endpoint: `GET /publish?topic=client.x&n=1` publishes, and answers once the event is stored.
+
+`count` publishes as many, numbered from `n`; `size` is the length of a text in each.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,11 @@ class _Publisher:
 
     async def _publish(self, incoming: Incoming) -> None:
         query = {name: values[0] for name, values in parse_qs(incoming.query).items()}
-        key = os.urandom(8).hex()
-        stored = self._waiting[key] = asyncio.get_running_loop().create_future()
-        payload = {"n": int(query.get("n", 0)), "key": key, "text": "x" * int(query.get("size", 0))}
-        self._topics.publish(query["topic"], payload)
+        first = int(query.get("n", 0))
+        for number in range(first, first + int(query.get("count", 1))):
+            key = os.urandom(8).hex()
+            stored = self._waiting[key] = asyncio.get_running_loop().create_future()
+            self._topics.publish(query["topic"], {"n": number, "key": key, "text": "x" * int(query.get("size", 0))})
         event_id = await stored
         incoming.respond(200, json.dumps({"id": event_id, "pid": os.getpid()}).encode(), {"Connection": "close"})
 
