@@ -36,8 +36,16 @@ class RawWebSocket:
     status, headers, body: of the answer to the upgrade request; header names in lower case.
     """
 
-    def __init__(self, port: int, path: str, headers: Mapping[str, str | None] | None = None, *, start: str = "GET") -> None:
-        """headers: besides those of an upgrade, or instead of them; None leaves one out."""
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        headers: Mapping[str, str | None] | None = None,
+        *,
+        start: str = "GET",
+        follows: bytes = b"",
+    ) -> None:
+        """headers: besides those of an upgrade, or instead of them, None leaves one out. follows: sent at once."""
         self._port = port
         shown: dict[str, str | None] = {
             "Host": f"127.0.0.1:{port}",
@@ -49,7 +57,7 @@ class RawWebSocket:
         }
         lines = [f"{name}: {value}" for name, value in shown.items() if value is not None]
         first = f"{start} {path} HTTP/1.1" if " " not in start else start
-        self._request = "\r\n".join([first, *lines, "", ""]).encode()
+        self._request = "\r\n".join([first, *lines, "", ""]).encode() + follows
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""

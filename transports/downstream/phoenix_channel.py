@@ -68,6 +68,9 @@ class ChannelSocket(Protocol):
 
     def open_client(self, outlet: Outlet) -> ClientChannel: ...
 
+    def running_count(self) -> int:
+        """Requests of all its channels that run now."""
+
     def admit(self, client: ClientChannel | None) -> None:
         """Count what the client does, other than the requests that its ClientChannel counts.
 
@@ -77,7 +80,7 @@ class ChannelSocket(Protocol):
 
 @attrs.frozen
 class _Running:
-    """A request without its answer yet. id: the client's, as JSON."""
+    """A request without its answer yet. id: the client's, as JSON; pushed: what to reply to, without its payload."""
 
     pushed: PhoenixMessage
     id: bytes
@@ -155,12 +158,13 @@ class PhoenixChannel:
         client = self._client
         if client is None:
             client = self._client = self._socket.open_client(self)
-        if len(self._running) >= MOST_OPEN_REQUESTS:  # some may have ended without an answer, as a subscription does in a drain
-            self._running = {each: running for each, running in self._running.items() if client.is_running(each)}
+        if self._socket.running_count() >= MOST_OPEN_REQUESTS:
+            raise Refused("too_many_connections", f"{MOST_OPEN_REQUESTS} requests run on this socket at once")
         request_id = b"%d" % next(self._ids)
         is_in_session = client.session is not None or request.method in ("initialize", "ping")
         asked = in_session(request, request_id) if is_in_session else stateless(request, request_id, self._join)
-        self._running[request_id] = _Running(message, request.id, request.method)
+        pushed = msgspec.structs.replace(message, payload=b"")
+        self._running[request_id] = _Running(pushed, request.id, request.method)
         try:
             client.receive_message(asked)
         except Refused:
@@ -202,6 +206,12 @@ class PhoenixChannel:
         return self._socket.push(self._topic, "response", payload)
 
     # ---- the end
+
+    def running_count(self) -> int:
+        if self._client is not None and len(self._running) >= MOST_OPEN_REQUESTS // 2:
+            # Some may have ended without an answer, as a subscription does that its server ends.
+            self._running = {each: running for each, running in self._running.items() if self._client.is_running(each)}
+        return len(self._running)
 
     def when_idle(self, on_idle: Callable[[], None]) -> None:
         if self._client is None:

@@ -204,6 +204,9 @@ class PhoenixSocket:
     def open_client(self, outlet: Outlet) -> ClientChannel:
         return self._open_client(outlet)
 
+    def running_count(self) -> int:
+        return sum(channel.running_count() for channel, _ in self._channels.values())
+
     def admit(self, client: ClientChannel | None) -> None:
         self._endpoint.admit(self._keys, client)
 

@@ -13,6 +13,7 @@ from typing import Final
 from mcp_gateway.config.settings import Settings
 
 from ..protocol.refusals import Refused
+from .batch import BATCH_REVISION, batch_messages, is_batch
 from .client_channel import ClientChannel
 from .edge_port import EdgePort
 from .hash_keys import HashKeys, query_value
@@ -75,11 +76,22 @@ class _Client:
         self.channel: ClientChannel
 
     def take(self, data: bytes, is_text: bool) -> None:
-        """What is no message is answered by an error, and nothing else on the connection suffers."""
+        """What is no message is answered by an error, and nothing else on the connection suffers.
+
+        The messages of a batch are answered one by one, as they are ready: nothing on this connection is an answer to a frame.
+        """
+        session = self.channel.session
         try:
-            self.channel.receive(data)
+            takes_batch = session is not None and session.revision == BATCH_REVISION and is_batch(data)
+            messages = batch_messages(data) if takes_batch else [data]
         except Refused as refused:
             self._connection.send(refused.body())
+            return
+        for message in messages:
+            try:
+                self.channel.receive(message)
+            except Refused as refused:
+                self._connection.send(refused.body())
 
     def closed(self) -> None:
         self.channel.close()

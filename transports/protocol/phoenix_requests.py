@@ -28,6 +28,8 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _SEEN_AS: Final = {"name": "mcp-gateway-phoenix", "version": VERSION}
 _LOG_LEVEL: Final = "info"
+_MOST_JOIN_BYTES: Final = 16_384
+"""What a join says is kept as long as the channel."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +49,9 @@ class JoinParams:
 
     @classmethod
     def read(cls, payload: bytes) -> JoinParams:
-        """Raises: Refused with invalid_params."""
+        """Raises: Refused with invalid_params or too_large."""
+        if len(payload) > _MOST_JOIN_BYTES:
+            raise Refused("too_large", f"the payload of a join is at most {_MOST_JOIN_BYTES} bytes, not {len(payload)}")
         given = _object(payload, "the payload of a join")
         last_event_id = given.get("last_event_id")
         if last_event_id is not None and (type(last_event_id) is not int or last_event_id < 0):

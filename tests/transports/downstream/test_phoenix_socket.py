@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from mcp_gateway.transports.downstream.client_channel import MOST_OPEN_REQUESTS
 from mcp_gateway.transports.downstream.phoenix_channel import PhoenixChannel
 from tests.doubles.phoenix_client import PhoenixClient, phoenix_client
 from tests.doubles.raw_websocket import BINARY, TEXT, RawWebSocket
@@ -323,6 +324,27 @@ def test_the_user_of_the_socket_is_what_its_requests_are_hashed_by() -> None:
             assert (exchange.hash_keys["user"], exchange.transport, exchange.revision) == ("ada", "websocket", "2026-07-28")
 
     on_cell(body)
+
+
+def test_one_request_too_many_at_once_is_refused_over_all_channels_of_a_socket() -> None:
+    async def body(client: PhoenixClient, cell: RunningCell) -> None:
+        topics = [TOPIC, "mcp:client.*"]
+        for topic in topics:
+            await client.join(topic)
+        for number in range(MOST_OPEN_REQUESTS):
+            await client.push("j1", topics[number % 2], "request", {"method": "tools/call", "params": FOREVER, "id": number})
+        await until(lambda: len(cell.cell._port.waiting) == MOST_OPEN_REQUESTS)
+        for topic in topics:
+            reply = await client.ask("j1", topic, "request", {"method": "tools/call", "params": FOREVER, "id": "x"})
+            assert (reply.status, reply.response["error"]["data"]["reason"]) == ("error", "too_many_connections")
+            await client.find(event="response", topic=topic)
+        assert (await client.request("echo", id="here"))["result"] == {}
+        cancelled = {"method": "notifications/cancelled", "params": {"requestId": 0}}
+        await client.ask("j1", TOPIC, "request", cancelled)
+        await client.find(event="response", topic=TOPIC)
+        assert "result" in await client.request("tools/list", id="one more")
+
+    with_client(body, backends=[{"name": "demo", "prefix": "", "builtin": "demo", "pool_size": 1_000}])
 
 
 # ---- events

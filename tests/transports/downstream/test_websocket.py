@@ -44,11 +44,9 @@ class Client:
             pass
         return heard
 
-    async def initialize(self) -> None:
-        opened = await self.ask(
-            "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": INFO}, id="open"
-        )
-        assert opened["result"]["protocolVersion"] == "2025-11-25"
+    async def initialize(self, revision: str = "2025-11-25") -> None:
+        opened = await self.ask("initialize", {"protocolVersion": revision, "capabilities": {}, "clientInfo": INFO}, id="open")
+        assert opened["result"]["protocolVersion"] == revision
         await self.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
 
@@ -105,6 +103,29 @@ def test_a_session_and_stateless_requests_share_a_connection() -> None:
         assert "resultType" in (await client.ask("tools/list", {"_meta": META}))["result"]
 
     with_client(body)
+
+
+def test_a_batch_is_served_in_the_one_revision_that_has_them() -> None:
+    """Source: MCP 2025-03-26, basic/index, "Batching"."""
+
+    async def body(client: Client, cell: RunningCell) -> None:
+        await client.initialize("2025-03-26")
+        ping = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
+        await client.say(
+            [ping, call("echo", {"message": "hi"}, id="e"), {"jsonrpc": "2.0", "method": "notifications/x"}, {"id": "b"}]
+        )
+        heard = [await client.hear() for _ in range(3)]
+        assert {each["id"]: "error" in each for each in heard} == {"p": False, "e": False, "b": True}
+        await client.say([])
+        assert (await client.hear())["error"]["data"]["reason"] == "invalid_request"
+
+    async def other(client: Client, cell: RunningCell) -> None:
+        await client.initialize("2025-06-18")
+        await client.say([{"jsonrpc": "2.0", "id": "p", "method": "ping"}])
+        assert (await client.hear())["error"]["data"]["reason"] == "invalid_request"
+
+    with_client(body)
+    with_client(other)
 
 
 def test_requests_run_at_once_and_answers_come_as_they_are_ready() -> None:

@@ -11,8 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.doubles.echo_sockets import EchoServer, with_echo
-from tests.doubles.raw_websocket import CLOSE, PING, PONG, TEXT, RawFrame
+from tests.doubles.echo_sockets import PATH, EchoServer, with_echo
+from tests.doubles.raw_websocket import CLOSE, PING, PONG, TEXT, RawFrame, RawWebSocket, frame
 
 # ---- the upgrade
 
@@ -59,6 +59,14 @@ def test_the_subprotocol_is_selected_where_offered_and_required_of_nobody(offere
             assert (client.status, client.headers.get("sec-websocket-protocol")) == (101, selected)
             client.send(TEXT, b"hello")
             assert await client.receive() == RawFrame(TEXT, b"hello")
+
+    with_echo(body)
+
+
+def test_what_a_client_sends_before_it_has_read_the_answer_is_served() -> None:
+    async def body(echo: EchoServer) -> None:
+        async with RawWebSocket(echo.number, PATH, follows=frame(TEXT, b"at once")) as client:
+            assert (client.status, await client.receive()) == (101, RawFrame(TEXT, b"at once"))
 
     with_echo(body)
 

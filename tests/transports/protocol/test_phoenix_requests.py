@@ -163,6 +163,14 @@ def test_a_join_that_says_nonsense_is_refused(payload: bytes) -> None:
     assert refused.value.reason == "invalid_params"
 
 
+def test_a_join_that_says_too_much_is_refused() -> None:
+    at_the_limit = json.dumps({"capabilities": {"x": "y" * (16_384 - 27)}}).encode()
+    assert (len(at_the_limit), JoinParams.read(at_the_limit).capabilities["x"][:2]) == (16_384, "yy")
+    with pytest.raises(Refused) as refused:
+        JoinParams.read(at_the_limit + b" ")
+    assert refused.value.reason == "too_large"
+
+
 def test_a_meta_that_is_no_object_is_refused_with_the_clients_id() -> None:
     for add in (lambda request: stateless(request, b"41", NOBODY), lambda request: in_session(request, b"41")):
         with pytest.raises(Refused) as refused:
