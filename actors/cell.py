@@ -152,7 +152,7 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
         self._port.sessions.close()
-        await asyncio.to_thread(PROCESS_GUARD.stop)
+        PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)
 
