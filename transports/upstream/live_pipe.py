@@ -153,9 +153,18 @@ class LivePipe:
     # ---- exchanges
 
     async def request(
-        self, owner: str, request: Request, on_event: EventHandler, timeout_s: float | None, *, is_stream: bool = False
+        self,
+        owner: str,
+        request: Request,
+        on_event: EventHandler,
+        timeout_s: float | None,
+        *,
+        is_stream: bool = False,
+        on_open: Callable[[], None] | None = None,
     ) -> Response | None:
         """One request from its first byte to its response; None where the server has ended a subscription.
+
+        on_open: called once it was sent.
 
         Raises: UpstreamError.
         """
@@ -166,6 +175,8 @@ class LivePipe:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(message, sending)
+                if on_open is not None:
+                    on_open()
                 return await inbox.play(on_event)
         except TimeoutError:
             if sending.has_begun:
@@ -179,7 +190,7 @@ class LivePipe:
         finally:
             self._forget(exchange_id)
 
-    async def stream(self, owner: str, on_event: EventHandler) -> None:
+    async def stream(self, owner: str, on_event: EventHandler, on_open: Callable[[], None] | None = None) -> None:
         """Pass on what the server says on its own, until the pipe is closed for want of use.
 
         Raises: UpstreamError.
@@ -189,6 +200,8 @@ class LivePipe:
         inbox = self._inboxes[exchange_id] = Inbox()
         for message in held:
             inbox.put(message)
+        if on_open is not None:
+            on_open()
         try:
             await inbox.play(on_event)
         finally:

@@ -30,6 +30,7 @@ from ..protocol.revisions import (
     NEWEST,
     NEWEST_LEGACY,
     is_modern,
+    negotiated_legacy,
 )
 from ..transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from .live_pipe import LivePipe, session_lost
@@ -48,7 +49,7 @@ _LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is to
 _SWEEP_S: Final = 15.0
 _MISSED_PINGS: Final = 3
 _CLOSING_AT_ONCE: Final = 16
-_MODERN: Final = "modern"
+_MODERN: Final = NEWEST  # names the shared pipe of all stateless requests, as a legacy revision names that of its sessions
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 _INITIALIZED: Final = Notification("notifications/initialized", b"")
 # Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation": what lets a server ask its client.
@@ -93,7 +94,7 @@ class PipeConversation:
         self.speaks_modern = speaks_modern
         self._pipes: list[LivePipe] = []
         self._opening_count = 0
-        self._shared: dict[str, LivePipe] = {}  # {revision that was asked for: pipe}, and _MODERN
+        self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -136,7 +137,7 @@ class PipeConversation:
         session = self._session(request.session_id)
         while True:
             pipe = session.pipe
-            await pipe.stream(session.session_id, on_event)
+            await pipe.stream(session.session_id, on_event, request.on_open)
             if session.pipe is pipe:
                 return UpstreamAnswer(200, None)
 
@@ -148,7 +149,9 @@ class PipeConversation:
                     await pipe.tell("", message, request.timeout_s)
                     return UpstreamAnswer(202, None)
                 is_stream = request.kind == "stream"
-                response = await pipe.request("", message, on_event, request.timeout_s, is_stream=is_stream)
+                response = await pipe.request(
+                    "", message, on_event, request.timeout_s, is_stream=is_stream, on_open=request.on_open if is_stream else None
+                )
                 return UpstreamAnswer(_status(response), response)
             except UpstreamError as error:
                 if not error.is_session_lost:
@@ -184,14 +187,14 @@ class PipeConversation:
             self._close_soon(session.pipe, "the client has ended its session")
 
     async def _initialize(self, message: Request, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
-        version, can_be_asked = _read_initialize(message.params)
+        revision, can_be_asked = _read_initialize(message.params)
         try:
             async with asyncio.timeout(timeout_s):
                 if can_be_asked:
                     pipe = await self._open(is_private=True, is_modern=False)
                     await self._handshake(pipe, message, on_event)
                 else:
-                    pipe = await self._shared_pipe(version, message)
+                    pipe = await self._shared_pipe(revision, message)
         except TimeoutError:
             raise UpstreamError("upstream_timeout", "the server did not open a session in time") from None
         answer = pipe.answer
@@ -201,19 +204,19 @@ class PipeConversation:
             return UpstreamAnswer(200, response)
         return UpstreamAnswer(200, response, self._begin_session(pipe, message.params))
 
-    async def _shared_pipe(self, version: str, initialize: Request) -> LivePipe:
-        pipe = self._shared.get(version)
+    async def _shared_pipe(self, revision: str, initialize: Request, timeout_s: float | None = None) -> LivePipe:
+        pipe = self._shared.get(revision)
         if pipe is not None and pipe.is_open:
             return pipe
-        opened: LivePipe = await self._once(version, lambda: self._open_shared(version, initialize), None)
+        opened: LivePipe = await self._once(revision, lambda: self._open_shared(revision, initialize), timeout_s)
         return opened
 
-    async def _open_shared(self, version: str, initialize: Request) -> LivePipe:
+    async def _open_shared(self, revision: str, initialize: Request) -> LivePipe:
         pipe = await self._open(is_private=False, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, initialize, _ignore)
             if pipe.is_open:  # the server has not refused
-                self._shared[version] = pipe
+                self._shared[revision] = pipe
                 pipe.is_initialized = True
                 await pipe.tell("", _INITIALIZED, None)
         return pipe
@@ -443,8 +446,7 @@ class PipeConversation:
             return max(free, key=lambda pipe: pipe.used_s, default=None)
         if self.speaks_modern:
             return await self._modern_pipe(timeout_s)
-        opened: LivePipe = await self._once(NEWEST_LEGACY, lambda: self._open_shared(NEWEST_LEGACY, _own_initialize()), timeout_s)
-        return opened
+        return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -459,13 +461,13 @@ class PipeConversation:
 
 
 def _read_initialize(params: bytes) -> tuple[str, bool]:
-    """(the revision it asks for, whether its client can be asked); what cannot be read is for the server to refuse."""
+    """(the revision it leads to, whether its client can be asked); what cannot be read is for the server to refuse."""
     try:
         values = jsonrpc.members(params)
-        version = msgspec.json.decode(values["protocolVersion"], type=str)
-        return version, not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        revision = negotiated_legacy(msgspec.json.decode(values["protocolVersion"], type=str))
+        return revision, not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
     except (msgspec.DecodeError, RecursionError, KeyError):
-        return "", True
+        return NEWEST_LEGACY, True
 
 
 def _own_initialize() -> Request:

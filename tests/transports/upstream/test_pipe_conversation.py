@@ -5,7 +5,9 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
@@ -16,6 +18,20 @@ from tests.doubles.scripted_pipe import INITIALIZE_RESULT, ScriptedServer, settl
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 ANY = {"sampling": {}}
+# What resembles messages. Of the ids 1 was answered, 2 is open, 3 will be; of the tokens 2 is given.
+FRAGMENTS = [
+    *(
+        b'{"jsonrpc":"2.0","id":%b,"%b":{}}' % (request_id, member)
+        for request_id in (b"null", b"1", b'"x"', b"[]", b"9e99")
+        for member in (b"result", b"error", b"method", b"params")
+    ),
+    *(
+        b'{"jsonrpc":"2.0","method":"notifications/%b","params":%b}' % (method, content)
+        for method in (b"progress", b"cancelled", b"message", b"tools/list_changed")
+        for content in (b"[]", b"{}", b'{"progressToken":2}', b'{"progressToken":{}}', b'{"requestId":2}', b'{"_meta":3}')
+    ),
+    *(b'{"jsonrpc":"2.0","id":%d,"method":"sampling/createMessage"}' % number for number in range(3)),
+]
 INITIALIZED = Notification("notifications/initialized", b"")
 
 
@@ -30,6 +46,7 @@ class Harness:
         self.server = server
         self.wire = PipeConversation("stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, **options})
         self.events: list[Message | None] = []
+        self.opened: list[str] = []  # sessions whose streams are open
 
     async def on_event(self, message: Message | None, event_id: str | None) -> None:
         self.events.append(message)
@@ -58,7 +75,9 @@ class Harness:
         return await self.wire.exchange(request, self.on_event)
 
     def listen(self, session_id: str) -> asyncio.Task[UpstreamAnswer]:
-        request = UpstreamRequest(kind="stream", revision=LEGACY, session_id=session_id)
+        request = UpstreamRequest(
+            kind="stream", revision=LEGACY, session_id=session_id, on_open=lambda: self.opened.append(session_id)
+        )
         return asyncio.create_task(self.wire.exchange(request, self.on_event))
 
     async def terminate(self, session_id: str) -> None:
@@ -112,7 +131,8 @@ async def test_sessions_whose_clients_cannot_be_asked_share_one_connection_and_o
 
 @conversation()
 async def test_clients_that_ask_at_once_wait_for_the_one_handshake_and_each_revision_has_its_own(harness: Harness) -> None:
-    await asyncio.gather(*(harness.open() for _ in range(4)), harness.open(revision="2025-06-18"))
+    future = [harness.open(revision=each) for each in ("2027-01-01", "2026-07-28", "session x", "")]
+    await asyncio.gather(*(harness.open() for _ in range(4)), *future, harness.open(revision="2025-06-18"))
     assert [len(pipe.requests("initialize")) for pipe in harness.server.pipes] == [1, 1]
 
 
@@ -151,6 +171,7 @@ async def test_a_refused_handshake_is_the_servers_answer_and_leaves_no_connectio
 async def test_a_session_that_begins_to_keep_state_moves_to_a_connection_of_its_own_with_its_stream(harness: Harness) -> None:
     session_id, other = await harness.open(), await harness.open()
     stream, other_stream = harness.listen(session_id), harness.listen(other)
+    await settled(lambda: harness.opened == [session_id, other])
     harness.server.answers["logging/setLevel"] = b"{}"
     await asyncio.gather(
         *(harness.ask(Request(b"%d" % each, "logging/setLevel", params(level="info")), session_id) for each in range(3))
@@ -417,6 +438,26 @@ async def test_what_is_no_message_is_skipped_and_batches_are_taken_apart(harness
     pipe.say(b'[{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}},%b]' % answer)
     await call
     assert len(harness.events) == 1
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(FRAGMENTS)), max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_whatever_bytes_a_server_sends_the_next_call_works(noise: list[bytes]) -> None:
+    @conversation()
+    async def check(harness: Harness) -> None:
+        session_id = await harness.open(ANY)
+        first = harness.call(session_id)
+        (pipe,) = harness.server.pipes
+        await settled(lambda: pipe.requests("tools/call"))
+        for data in noise:
+            pipe.say(data)
+        first.cancel()
+        call = harness.call(session_id)
+        await settled(lambda: len(pipe.requests("tools/call")) == 2)
+        pipe.say(Response(pipe.requests("tools/call")[1].id, b'{"fine":1}', b""))
+        assert (await call).response == Response(b"1", b'{"fine":1}', b"")
+
+    check()
 
 
 # ---- eras
