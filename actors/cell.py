@@ -49,7 +49,7 @@ from .upstream import wires_closed
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0
-_CLOSE_WIRES_S = 2.5  # stdio servers are ended in that time; the node gives the whole cell a little longer
+_CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 
 
 class Cell:

@@ -42,6 +42,7 @@ IDLE_S: Final = 300.0
 """Without a call and without a listener for so long, a pipe is closed; its session is opened again when it is used."""
 
 SESSIONS_REMEMBERED: Final = 10_000
+_LONGEST_INITIALIZE_BYTES: Final = 8_192  # of a session that shares its pipe; a client with more to say gets one of its own
 OPEN_TIMEOUT_S: Final = 30.0
 DISCOVER_TIMEOUT_S: Final = 10.0
 _LIVED_S: Final = 2.0  # a pipe that ended earlier counts as one that could not be opened
@@ -171,7 +172,7 @@ class PipeConversation:
 
     def _begin_session(self, pipe: LivePipe, initialize: bytes) -> str:
         session_id = secrets.token_urlsafe(12)
-        self._sessions[session_id] = _Session(session_id, initialize, pipe)
+        self._sessions[session_id] = _Session(session_id, b"" if pipe.is_private else initialize, pipe)
         pipe.sessions.add(session_id)
         if len(self._sessions) > SESSIONS_REMEMBERED:
             self._terminate(next(iter(self._sessions)))
@@ -187,10 +188,10 @@ class PipeConversation:
             self._close_soon(session.pipe, "the client has ended its session")
 
     async def _initialize(self, message: Request, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
-        revision, can_be_asked = _read_initialize(message.params)
+        revision, is_private = _read_initialize(message.params)
         try:
             async with asyncio.timeout(timeout_s):
-                if can_be_asked:
+                if is_private:
                     pipe = await self._open(is_private=True, is_modern=False)
                     await self._handshake(pipe, message, on_event)
                 else:
@@ -461,11 +462,12 @@ class PipeConversation:
 
 
 def _read_initialize(params: bytes) -> tuple[str, bool]:
-    """(the revision it leads to, whether its client can be asked); what cannot be read is for the server to refuse."""
+    """(the revision it leads to, whether it needs a pipe of its own); what cannot be read is for the server to refuse."""
     try:
         values = jsonrpc.members(params)
         revision = negotiated_legacy(msgspec.json.decode(values["protocolVersion"], type=str))
-        return revision, not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        can_be_asked = not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        return revision, can_be_asked or len(params) > _LONGEST_INITIALIZE_BYTES
     except (msgspec.DecodeError, RecursionError, KeyError):
         return NEWEST_LEGACY, True
 

@@ -156,6 +156,15 @@ async def test_a_session_whose_client_can_be_asked_has_a_connection_of_its_own(h
 
 
 @conversation()
+async def test_a_client_that_says_very_much_of_itself_has_a_connection_of_its_own(harness: Harness) -> None:
+    """So that what is kept of sessions that share one is bounded."""
+    for size in (8_000, 8_000, 8_192):
+        await harness.open({"experimental": {"x": {"y": "z" * size}}})
+    assert len(harness.server.pipes) == 2
+    assert sum(len(session.initialize) for session in harness.wire._sessions.values()) < 2 * 8_192
+
+
+@conversation()
 async def test_a_refused_handshake_is_the_servers_answer_and_leaves_no_connection(harness: Harness) -> None:
     harness.server.answers["initialize"] = b'{"code":-32602,"message":"no"}'
     for capabilities in ({}, ANY):
