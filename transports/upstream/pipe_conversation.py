@@ -10,7 +10,6 @@ pipe; an unknown one has lost it, and is opened again by whoever used it. Two ki
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -20,9 +19,7 @@ import attrs
 import msgspec
 
 from ..protocol import jsonrpc
-from ..protocol.backoff import Backoff
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..protocol.pipe_use import idle, least_needed
 from ..protocol.revisions import (
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
@@ -34,22 +31,16 @@ from ..protocol.revisions import (
 )
 from ..transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from .live_pipe import LivePipe, session_lost
-from .message_pipe import MessagePipe, PipeClosed
-
-_logger = logging.getLogger(__name__)
+from .message_pipe import MessagePipe
+from .pipe_set import OPEN_TIMEOUT_S, PipeSet
 
 IDLE_S: Final = 300.0
 """Without a call and without a listener for so long, a pipe is closed; its session is opened again when it is used."""
 
 SESSIONS_REMEMBERED: Final = 10_000
 _LONGEST_INITIALIZE_BYTES: Final = 8_192  # of a session that shares its pipe; a client with more to say gets one of its own
-OPEN_TIMEOUT_S: Final = 30.0
 DISCOVER_TIMEOUT_S: Final = 10.0
-_LIVED_S: Final = 2.0  # a pipe that ended earlier counts as one that could not be opened
-_LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is told instead
-_SWEEP_S: Final = 15.0
 _MISSED_PINGS: Final = 3
-_CLOSING_AT_ONCE: Final = 16
 _MODERN: Final = NEWEST  # names the shared pipe of all stateless requests, as a legacy revision names that of its sessions
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 _INITIALIZED: Final = Notification("notifications/initialized", b"")
@@ -88,21 +79,11 @@ class PipeConversation:
         speaks_modern: bool | None,
         idle_s: float = IDLE_S,
     ) -> None:
-        self._name = name
-        self._open_pipe = open_pipe
-        self._max_pipes = max_pipes
-        self._idle_s = idle_s
         self.speaks_modern = speaks_modern
-        self._pipes: list[LivePipe] = []
-        self._opening_count = 0
+        self._pipes = PipeSet(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
         self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Any]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._backoff = Backoff()
-        self._end_text = ""
-        self._is_closed = False
-        self._sweeper: asyncio.TimerHandle | None = None
 
     # ---- exchanges
 
@@ -185,14 +166,14 @@ class PipeConversation:
         session.has_ended = True
         session.pipe.sessions.discard(session.session_id)
         if session.pipe.is_private:
-            self._close_soon(session.pipe, "the client has ended its session")
+            self._pipes.close_soon(session.pipe, "the client has ended its session")
 
     async def _initialize(self, message: Request, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
         revision, is_private = _read_initialize(message.params)
         try:
             async with asyncio.timeout(timeout_s):
                 if is_private:
-                    pipe = await self._open(is_private=True, is_modern=False)
+                    pipe = await self._pipes.open(is_private=True, is_modern=False)
                     await self._handshake(pipe, message, on_event)
                 else:
                     pipe = await self._shared_pipe(revision, message)
@@ -213,7 +194,7 @@ class PipeConversation:
         return opened
 
     async def _open_shared(self, revision: str, initialize: Request) -> LivePipe:
-        pipe = await self._open(is_private=False, is_modern=False)
+        pipe = await self._pipes.open(is_private=False, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, initialize, _ignore)
             if pipe.is_open:  # the server has not refused
@@ -230,13 +211,13 @@ class PipeConversation:
         try:
             pipe.answer = await pipe.request("", message, on_event, None)
             if pipe.answer is None or not pipe.answer.result:
-                self._close_soon(pipe, "the server has refused the session")
+                self._pipes.close_soon(pipe, "the server has refused the session")
         except UpstreamError as error:
-            self._close_soon(pipe, "the session could not be opened")
+            self._pipes.close_soon(pipe, "the session could not be opened")
             # Safe to repeat: nothing but the handshake was sent.
             raise UpstreamError(error.reason, error.text, was_sent=False, is_fault=True) from None
         except BaseException:
-            self._close_soon(pipe, "nobody waits for the session any more")
+            self._pipes.close_soon(pipe, "nobody waits for the session any more")
             raise
 
     async def _move(self, session: _Session) -> None:
@@ -244,11 +225,11 @@ class PipeConversation:
         if session.pipe.is_private:
             return
         shared = session.pipe
-        pipe = await self._open(is_private=True, is_modern=False)
+        pipe = await self._pipes.open(is_private=True, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, Request(b'"move"', "initialize", session.initialize), _ignore)
         if session.has_ended or not pipe.is_open:
-            self._close_soon(pipe, "the session is over")
+            self._pipes.close_soon(pipe, "the session is over")
             raise session_lost("the server has refused another connection for the session")
         pipe.is_initialized = True
         await pipe.tell(session.session_id, _INITIALIZED, OPEN_TIMEOUT_S)
@@ -270,7 +251,7 @@ class PipeConversation:
         return opened
 
     async def _open_modern(self) -> LivePipe:
-        pipe = await self._open(is_private=False, is_modern=True)
+        pipe = await self._pipes.open(is_private=False, is_modern=True)
         if self.speaks_modern is None:
             await self._find_era(pipe)
         self._shared[_MODERN] = pipe
@@ -291,7 +272,7 @@ class PipeConversation:
         if response is not None and (response.result or _code_of(response.error) in _MODERN_ERROR_CODES):
             self.speaks_modern = True
             return
-        self._close_soon(pipe, "the server speaks revisions with a handshake")
+        self._pipes.close_soon(pipe, "the server speaks revisions with a handshake")
         if response is None:
             opened = await self._shared_pipe(NEWEST_LEGACY, _own_initialize())
             if not opened.is_open:
@@ -302,88 +283,13 @@ class PipeConversation:
 
     # ---- pipes
 
-    async def _open(self, *, is_private: bool, is_modern: bool) -> LivePipe:
-        """Open one more pipe, where there is room or an idle one can make it.
-
-        Raises: UpstreamError with was_sent=False.
-        """
-        loop = asyncio.get_running_loop()
-        delay_s = self._backoff.delay_s(loop.time())
-        if delay_s > _LONGEST_WAIT_S:
-            text = f"failed {self._backoff.failure_count} times in a row, last: {self._end_text}; next attempt in {delay_s:.1f} s"
-            raise UpstreamError("upstream_failed", text, was_sent=False)
-        await asyncio.sleep(delay_s)
-        while len(self._closing) >= _CLOSING_AT_ONCE:
-            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-        if self._is_closed:
-            raise UpstreamError("upstream_failed", "the connection is closed", was_sent=False, is_fault=False)
-        self._make_room()
-        pipe = self._open_pipe()
-        self._opening_count += 1
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await pipe.open()
-            if self._is_closed:
-                raise PipeClosed("the connection is closed")
-        except BaseException as error:
-            self._hold_until_closed(pipe.close())
-            if not isinstance(error, PipeClosed | TimeoutError):
-                raise
-            self._end_text = str(error) or "not open in time"
-            self._backoff.failed(loop.time())
-            raise UpstreamError("upstream_failed", self._end_text, was_sent=False) from None
-        finally:
-            self._opening_count -= 1
-        live = LivePipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
-        self._pipes.append(live)
-        loop.call_later(_LIVED_S, self._judge, live)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
-        return live
-
-    def _make_room(self) -> None:
-        if len(self._pipes) + self._opening_count < self._max_pipes:
-            return
-        least = least_needed(self._pipes)
-        if least is None:
-            text = f"each of the {self._max_pipes} connections to the server is in use"
-            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
-        self._close_soon(least, "another session needed the connection")
-
-    def _on_end(self, pipe: LivePipe) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._end_text = pipe.end_text
-        _logger.warning("%s: %s", self._name, self._end_text)
-        if now_s - pipe.opened_s < _LIVED_S:
-            self._backoff.failed(now_s)
-        self._close_soon(pipe, self._end_text)
-
-    def _judge(self, pipe: LivePipe) -> None:
-        if pipe.is_open:
-            self._backoff.succeeded()
-
-    def _close_soon(self, pipe: LivePipe, reason: str) -> None:
-        """Forget a pipe with its sessions now, and let it end by and by."""
-        if pipe in self._pipes:
-            self._pipes.remove(pipe)
+    def _on_gone(self, pipe: LivePipe) -> None:
+        """Its sessions are lost with it."""
         for key in [key for key, shared in self._shared.items() if shared is pipe]:
             del self._shared[key]
         for session_id in pipe.sessions:
             self._sessions.pop(session_id, None)
         pipe.sessions.clear()
-        pipe.leave(reason)
-        self._hold_until_closed(pipe.close())
-
-    def _hold_until_closed(self, closing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(closing)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        for pipe in idle(self._pipes, loop.time(), self._idle_s):
-            self._close_soon(pipe, "nobody used the connection")
-        self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._pipes else None
 
     async def _once(self, key: str, make: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float | None) -> Any:
         """What `make` gives, made once for all who ask for it meanwhile. It goes on where one of them gives up.
@@ -435,7 +341,7 @@ class PipeConversation:
                 raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
             pipe.pings_missed += error.reason == "upstream_timeout"
             if pipe.pings_missed >= _MISSED_PINGS and not pipe.is_busy:
-                self._close_soon(pipe, "the server does not answer")
+                self._pipes.close_soon(pipe, "the server does not answer")
             raise
 
     async def _pipe_to_probe(self, timeout_s: float) -> LivePipe | None:
@@ -450,15 +356,9 @@ class PipeConversation:
         return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
 
     async def close(self) -> None:
-        self._is_closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         for task in self._under_way.values():
             task.cancel()
-        for pipe in list(self._pipes):
-            self._close_soon(pipe, "the connection was closed")
-        while self._closing:
-            await asyncio.wait(self._closing)
+        await self._pipes.close()
 
 
 def _read_initialize(params: bytes) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, Upst
 from mcp_gateway.transports.upstream import pipe_conversation
 from mcp_gateway.transports.upstream.message_pipe import TooLarge
 from mcp_gateway.transports.upstream.pipe_conversation import PipeConversation
+from mcp_gateway.transports.upstream.pipe_set import CLOSING_AT_ONCE
 from tests.doubles.scripted_pipe import INITIALIZE_RESULT, ScriptedServer, settled
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
@@ -342,7 +343,7 @@ async def test_ten_thousand_sessions_opened_and_never_closed_leave_a_bounded_num
     first = await harness.open(ANY)
     for _ in range(1_000):
         await harness.open(ANY)
-        assert harness.server.open_count <= 3 + pipe_conversation._CLOSING_AT_ONCE
+        assert harness.server.open_count <= 3 + CLOSING_AT_ONCE
     await settled(lambda: harness.server.open_count == 3)
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), first))).is_session_lost
     for _ in range(9_000):
@@ -371,7 +372,7 @@ async def test_a_connection_that_nobody_uses_is_closed_unless_its_client_listens
     idle, listened = await harness.open(ANY), await harness.open(ANY)
     stream = harness.listen(listened)
     await asyncio.sleep(0)
-    harness.wire._sweep()
+    harness.wire._pipes.sweep()
     await settled(lambda: [pipe.is_open for pipe in harness.server.pipes] == [False, True])
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).is_session_lost
     stream.cancel()
