@@ -121,6 +121,17 @@ def test_a_server_that_cannot_run_is_a_clear_error_and_no_busy_loop(form: Form, 
         assert "cannot find my configuration" in gateway.log
 
 
+def test_a_server_that_hangs_is_told_of_and_replaced(form: Form, start_gateway: StartGateway) -> None:
+    with start_gateway(form, [backend()], gateway={"health_check_interval": 0.3}, expects_errors=True) as gateway:
+        session = Session(gateway, can_be_asked=False)
+        server = psutil.Process(session.pid())
+        server.suspend()
+        wait_until(lambda: gateway.health()["status"] != "healthy", 15, "it is told of")
+        wait_until(lambda: is_gone(server), 15, "it is ended")
+        wait_until(lambda: gateway.health()["status"] == "healthy", 15, "another one is well")
+        assert session.pid() != server.pid
+
+
 def test_sessions_that_nobody_ends_leave_as_many_processes_as_the_pool_allows(start_gateway: StartGateway) -> None:
     with start_gateway("embedded", [backend(pool_size=3)], gateway={"max_overflow": 1}) as gateway:
         sessions = [Session(gateway) for _ in range(40)]

@@ -108,6 +108,7 @@ class LivePipe:
     is_private: it serves one session; otherwise any number of sessions or stateless requests.
     on_end:     called once, when the connection has ended by itself.
     answer:     the server's response to `initialize`, where there was one.
+    used_s, heard_s: when a client last spoke on it, and the server.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class LivePipe:
         self.is_initialized = False
         self.answer: Response | None = None
         self.sessions: set[str] = set()
-        self.opened_s = self.used_s = asyncio.get_running_loop().time()
+        self.opened_s = self.used_s = self.heard_s = asyncio.get_running_loop().time()
         self.pings_missed = 0
         self._exchanges = PipeExchanges(is_private=is_private, is_modern=is_modern)
         self._inboxes: dict[int, Inbox] = {}
@@ -280,6 +281,7 @@ class LivePipe:
         try:
             while True:
                 data = await self._pipe.receive()
+                self.heard_s = asyncio.get_running_loop().time()
                 if isinstance(data, TooLarge):
                     self._take_too_large(data)
                     continue

@@ -65,9 +65,10 @@ class _Session:
 class PipeConversation:
     """The wire to one replica.
 
-    open_pipe:     makes a connection that is not open yet.
-    max_pipes:     of them at most at any time.
-    speaks_modern: None where the server's era is not known yet.
+    open_pipe:      makes a connection that is not open yet.
+    max_pipes:      of them at most at any time.
+    speaks_modern:  None where the server's era is not known yet.
+    longest_call_s: a server that has said nothing at all for so long does not live any more.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class PipeConversation:
         *,
         max_pipes: int,
         speaks_modern: bool | None,
+        longest_call_s: float,
         idle_s: float = IDLE_S,
     ) -> None:
+        self._longest_call_s = longest_call_s
         self.speaks_modern = speaks_modern
         self._pipes = PipeSet(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
         self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
@@ -340,7 +343,9 @@ class PipeConversation:
             if error.is_session_lost:
                 raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
             pipe.pings_missed += error.reason == "upstream_timeout"
-            if pipe.pings_missed >= _MISSED_PINGS and not pipe.is_busy:
+            # A server may be busy with one call and answer nothing else meanwhile, but not for longer than a call may take.
+            silent_s = asyncio.get_running_loop().time() - pipe.heard_s
+            if pipe.pings_missed >= _MISSED_PINGS and (not pipe.is_busy or silent_s > self._longest_call_s):
                 self._pipes.close_soon(pipe, "the server does not answer")
             raise
 

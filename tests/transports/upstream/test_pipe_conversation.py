@@ -45,7 +45,9 @@ class Harness:
 
     def __init__(self, server: ScriptedServer, **options: Any) -> None:
         self.server = server
-        self.wire = PipeConversation("stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, **options})
+        self.wire = PipeConversation(
+            "stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, "longest_call_s": 60.0, **options}
+        )
         self.events: list[Message | None] = []
         self.opened: list[str] = []  # sessions whose streams are open
 
@@ -569,6 +571,26 @@ async def test_a_server_that_does_not_answer_pings_is_a_problem_and_replaced_onc
     harness.server.answers["ping"] = b"{}"
     await harness.wire.probe(1.0)
     assert len(harness.server.pipes) == 2
+
+
+@pytest.mark.parametrize(("longest_call_s", "is_replaced"), [(60.0, False), (0.01, True)])
+def test_a_busy_server_may_miss_pings_but_not_be_silent_for_longer_than_any_call(
+    longest_call_s: float, is_replaced: bool
+) -> None:
+    @conversation(longest_call_s=longest_call_s)
+    async def check(harness: Harness) -> None:
+        session_id = await harness.open()
+        del harness.server.answers["ping"]
+        call = harness.call(session_id)
+        for _ in range(4):
+            if not harness.server.pipes[0].is_closed:
+                assert (await refused(harness.wire.probe(0.05))).reason == "upstream_timeout"
+                await asyncio.sleep(0.01)
+        assert harness.server.pipes[0].is_closed == is_replaced
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    check()
 
 
 @conversation(max_pipes=1)
