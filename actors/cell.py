@@ -49,7 +49,7 @@ from .upstream import wires_closed
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0
-_CLOSE_WIRES_S = 2.5  # stdio servers are ended in that time; the node gives the whole cell a little longer
+_CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 
 
 class Cell:
@@ -152,7 +152,7 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
         self._port.sessions.close()
-        await asyncio.to_thread(PROCESS_GUARD.stop)
+        PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)
 

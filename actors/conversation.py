@@ -123,7 +123,7 @@ class Conversation:
 
     def failed(self, failure: CallFailed) -> None:
         self._open_calls.discard(failure.call_id)
-        if failure.replica and not failure.was_sent:
+        if has_turned_away(failure):
             self._turned_away[failure.backend] = failure
         elif not failure.replica and not failure.is_session_lost and failure.reason in ("upstream_failed", "no_backend"):
             # No replica was left to try: what the last one said ("pool_exhausted") tells the client more.
@@ -270,8 +270,12 @@ def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
 
     excluded: the replicas that failed before this one.
     """
-    is_new = bool(failure.replica) and failure.replica not in excluded
-    return is_new and not failure.was_sent and len(excluded) + 1 < MAX_ATTEMPTS
+    return has_turned_away(failure) and failure.replica not in excluded and len(excluded) + 1 < MAX_ATTEMPTS
+
+
+def has_turned_away(failure: CallFailed) -> bool:
+    """Whether the replica that never saw the call should be passed over; one that only lost the session is as good as any."""
+    return bool(failure.replica) and not failure.was_sent and not failure.is_session_lost
 
 
 def outer_message(naming: Naming | None, message: Message | None) -> bytes:

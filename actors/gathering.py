@@ -19,7 +19,7 @@ from mcp_gateway.transports.protocol.merged_server import (
 )
 from mcp_gateway.transports.protocol.refusals import Refused
 
-from .conversation import Conversation, Desk, may_go_elsewhere
+from .conversation import Conversation, Desk, has_turned_away, may_go_elsewhere
 from .messages import CallAnswered, CallFailed, CallKind
 from .relay import INITIALIZED
 from .session_opening import opened_session
@@ -123,7 +123,7 @@ class Gather(Conversation):
     def _on_failure(self, failure: CallFailed) -> None:
         question = self._questions.pop(failure.call_id)
         can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
-        if failure.replica and not failure.was_sent:
+        if has_turned_away(failure):
             question = attrs.evolve(question, excluded=question.excluded | {failure.replica})
         if can_go_elsewhere and (self._session is None or question.step is _Step.REOPEN):
             self._ask(question)

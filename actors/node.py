@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, R
 from mcp_gateway.actors.thespian_hardening import send_with_result
 from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports import metrics
+from mcp_gateway.transports.upstream.process_guard import GUARD_NAME
 
 HEARTBEAT_S = 1.0
 MAX_MISSED_HEARTBEATS = 3
@@ -467,6 +469,8 @@ class NodeSupervisor(Supervisor):
         if os.getppid() == self._admin_pid:
             admin = psutil.Process(self._admin_pid)
             for process in [admin, *admin.children(recursive=True)]:
-                if process.pid != os.getpid():
-                    process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # The guards of stdio servers know what those have started meanwhile; they leave when their cells have.
+                    if process.pid != os.getpid() and process.name() != GUARD_NAME:
+                        process.kill()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Respo
 from mcp_gateway.transports.protocol.naming import Naming, outer_result
 from mcp_gateway.transports.protocol.refusals import Refused
 
-from .conversation import Conversation, Desk, may_go_elsewhere, outer_event_id, outer_message
+from .conversation import Conversation, Desk, has_turned_away, may_go_elsewhere, outer_event_id, outer_message
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 from .session_opening import opened_session
 
@@ -61,7 +61,7 @@ class Relay(Conversation):
     def _on_failure(self, failure: CallFailed) -> None:
         has_session = self._session is not None and self._session.upstream(failure.backend) is not None
         can_go_elsewhere = not self._has_begun and may_go_elsewhere(failure, self._excluded)
-        if failure.replica and not failure.was_sent:
+        if has_turned_away(failure):
             self._excluded |= {failure.replica}
         # A server that is only busy keeps its sessions: opening them elsewhere would lose what it holds for its clients.
         is_unreachable = can_go_elsewhere and failure.reason != "pool_exhausted"

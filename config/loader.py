@@ -84,7 +84,7 @@ class ConfigError(Exception):
 
 
 def load_settings(path: str | os.PathLike[str]) -> Settings:
-    """Read a TOML file. Raises ConfigError with all problems."""
+    """Read a TOML file; the folders of stdio servers are relative to its own. Raises ConfigError with all problems."""
     import tomllib  # here, because `serve` without a file has no use for it and start-up is measured
 
     file = os.fspath(path)
@@ -95,7 +95,8 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
         raise _unreadable(file, "arrays or tables nested too deeply", "TOML") from None
     except ValueError as error:  # a TOMLDecodeError, or an integer of more than 4300 digits
         raise _toml_error(file, text, error) from None
-    return settings_from_mapping(mapping, file)
+    settings = settings_from_mapping(mapping, file)
+    return attrs.evolve(settings, backends=tuple(_beside_file(backend, file) for backend in settings.backends))
 
 
 def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
@@ -150,6 +151,7 @@ def load_mcp_json(path: str | os.PathLike[str], gateway: GatewaySettings | None 
     """Read the servers of an `mcpServers` file, the format that desktop clients share. Raises ConfigError with all problems.
 
     An entry has `command` (with `args`, `env`, `cwd`) or `url` (with `type` and `headers`); "disabled": true leaves it out.
+    A relative `cwd` is seen from the folder of the file.
     Keys of which we know nothing belong to other programs and are passed over, unless one looks like a slip of ours.
     Source: Claude Desktop, Claude Code and Cursor, which agree on these keys.
     """
@@ -178,7 +180,15 @@ def load_mcp_json(path: str | os.PathLike[str], gateway: GatewaySettings | None 
             backends.append((where, _read_mcp_server(report, where, name, entry, defaults)))
     report.add("", backend_list_problems([backend for _, backend in backends], [where for where, _ in backends]))
     report.raise_if_any()
-    return tuple(BackendSettings(**backend) for _, backend in backends)
+    return tuple(_beside_file(BackendSettings(**backend), file) for _, backend in backends)
+
+
+def _beside_file(backend: BackendSettings, file: str) -> BackendSettings:
+    """The backend with its `cwd` as seen from the folder of the file that names it, wherever the gateway was started."""
+    if not backend.command:
+        return backend
+    folder = os.path.dirname(os.path.abspath(file))
+    return attrs.evolve(backend, cwd=os.path.normpath(os.path.join(folder, os.path.expanduser(backend.cwd))))
 
 
 def _read_mcp_server(

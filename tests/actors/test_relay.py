@@ -204,10 +204,12 @@ OPENED = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {}}
 LOST = {"replica": "files#0", "was_sent": True, "is_session_lost": True}
 
 
-def test_a_lost_session_is_opened_again_and_the_call_made_once_more():
+@pytest.mark.parametrize("was_sent", [True, False], ids=["the server says so", "its connection has ended"])
+def test_a_lost_session_is_opened_again_and_the_call_made_once_more(was_sent):
     scene = relay(session=session_at("files"))
-    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.fail(scene.last, "session_not_found", **{**LOST, "was_sent": was_sent})
     opening = scene.last
+    assert opening.excluded == frozenset(), "the replica is as good as any"
     assert (opening.method, opening.opens_session, opening.backend) == ("initialize", True, "files")
     assert opening.message.params == INITIALIZE, "the client's own parameters"
     scene.answer(opening, OPENED, replica="files#1", session_id="new")

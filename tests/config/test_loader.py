@@ -1,6 +1,7 @@
 """Loading settings: every problem of a file is told at once, one line each, and no input gives a traceback."""
 
 import json
+import os
 import string
 import subprocess
 import sys
@@ -248,6 +249,22 @@ def test_desktop_client_file_is_read(tmp_path):
         ("wss://h/mcp",),
     ]
     assert {backend.pool_size for backend in backends.values()} == {7}
+
+
+def test_the_folder_of_a_server_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    folders = {"default": None, "below": "servers/one", "above": "../x", "absolute": "/srv", "home": "~/x"}
+    expected = [str(tmp_path), f"{tmp_path}/servers/one", str(tmp_path.parent / "x"), "/srv", os.path.expanduser("~/x")]
+    tables = "".join(
+        f'[[backends]]\nname = "{name}"\ncommand = ["x"]\n' + (f'cwd = "{cwd}"\n' if cwd else "") for name, cwd in folders.items()
+    )
+    write(tmp_path / "gateway.toml", tables)
+    assert [backend.cwd for backend in load_settings("../gateway.toml").backends] == expected
+    servers = {name: {"command": "x", **({"cwd": cwd} if cwd else {})} for name, cwd in folders.items()}
+    write(tmp_path / "mcp.json", json.dumps({"mcpServers": servers}))
+    assert [backend.cwd for backend in load_mcp_json("../mcp.json")] == expected
 
 
 def test_all_problems_of_a_desktop_client_file_are_told_with_its_own_keys(tmp_path):

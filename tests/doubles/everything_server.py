@@ -13,10 +13,13 @@ import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 import mcp.server.runner as runner_module
 import mcp.server.streamable_http_manager as manager_module
 import mcp_types as types
@@ -25,9 +28,13 @@ from mcp.server import NotificationOptions
 from mcp.server._streamable_http_modern import handle_modern_request
 from mcp.server.mcpserver import Context, Elicit, ElicitationResult, ListRoots, MCPServer, Resolve, Sample
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.message import SessionMessage
 from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
@@ -51,6 +58,19 @@ class Counters:
         return {**vars(self), "calls": dict(self.calls), "pid": os.getpid()}
 
 
+def write_counters(counters: Counters, directory: str) -> None:
+    """Keep a file with what happened in this process: behind stdio there is no other way to ask it."""
+    path = Path(directory) / f"{os.getpid()}.json"
+    shown = ""
+    while True:
+        now = json.dumps(counters.shown())
+        if now != shown:
+            path.with_suffix(".new").write_text(now)
+            path.with_suffix(".new").rename(path)
+            shown = now
+        time.sleep(0.02)
+
+
 def session_id(request: Any) -> str:
     return (request.headers.get("mcp-session-id") if request is not None else None) or ""
 
@@ -70,11 +90,8 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
     add_interactive_tools(server, counters)
     add_resources_and_prompts(server)
     add_session_methods(server, counters, options)
-    if options.transport == "stdio":  # there is no other way to ask
-
-        @server.tool(name="counters", description="What happened inside.")
-        def show() -> dict[str, Any]:
-            return counters.shown()
+    if options.counters_dir:
+        threading.Thread(target=write_counters, args=(counters, options.counters_dir), daemon=True).start()
 
     @server.custom_route("/counters", methods=["GET"])
     async def show_counters(request: Request) -> Response:
@@ -271,6 +288,33 @@ def add_session_methods(server: MCPServer[Any], counters: Counters, options: arg
     )
 
 
+def websocket_app(server: MCPServer[Any]) -> Starlette:
+    """The server's sessions behind WebSockets at /ws, and its own routes. The SDK brings no such transport any more."""
+
+    async def serve(socket: WebSocket) -> None:
+        await socket.accept(subprotocol="mcp")
+        heard, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        outgoing, said = anyio.create_memory_object_stream[SessionMessage](0)
+
+        async def hear() -> None:
+            async with heard:
+                async for text in socket.iter_text():
+                    await heard.send(SessionMessage(types.jsonrpc_message_adapter.validate_json(text, by_name=False)))
+
+        async def say() -> None:
+            async for message in said:
+                await socket.send_text(message.message.model_dump_json(by_alias=True, exclude_unset=True))
+
+        low_level = server._lowlevel_server
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hear)
+            tasks.start_soon(say)
+            await low_level.run(incoming, outgoing, low_level.create_initialization_options())
+            tasks.cancel_scope.cancel()
+
+    return Starlette(routes=[WebSocketRoute("/ws", serve), *server._custom_starlette_routes])
+
+
 class EveryVersion:
     """A set that contains every version: the session manager then takes no request for a modern one."""
 
@@ -318,7 +362,9 @@ def main() -> None:
     parser.add_argument("--json-response", action="store_true")
     parser.add_argument("--page-size", type=int, default=0, help="tools in one page; 0: all in one")
     parser.add_argument("--extra-tools", type=int, default=0)
-    parser.add_argument("--transport", choices=("streamable-http", "sse", "stdio"), default="streamable-http")
+    parser.add_argument("--counters-dir", default="", help="where each process writes what happened inside, as PID.json")
+    transports = ("streamable-http", "sse", "websocket", "stdio")
+    parser.add_argument("--transport", choices=transports, default="streamable-http")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     server = build(options)
@@ -328,6 +374,8 @@ def main() -> None:
         return
     if options.transport == "sse":
         app = server.sse_app()
+    elif options.transport == "websocket":
+        app = websocket_app(server)
     else:
         app = server.streamable_http_app(stateless_http=options.stateless, json_response=options.json_response)
     listener = socket.socket()

@@ -18,7 +18,7 @@ def say(message: Any) -> None:
 
 
 def answer(request: dict[str, Any]) -> None:
-    """`initialize`, `ping`, and tools: `echo` gives its arguments, `big` a text of that size, `environment` and `where`."""
+    """`initialize`, `ping`, and tools: `echo` gives its arguments, `big` a text of that size; the others tell of its process."""
     method, arguments = request["method"], request.get("params", {}).get("arguments", {})
     name = request.get("params", {}).get("name")
     result: Any = {}
@@ -34,6 +34,7 @@ def answer(request: dict[str, Any]) -> None:
             "big": lambda: "x" * arguments["size_bytes"],
             "environment": lambda: json.dumps(dict(os.environ)),
             "where": lambda: os.getcwd(),
+            "files": lambda: json.dumps([each for each in range(1_000) if os.path.exists(f"/proc/self/fd/{each}")]),
             "pid": lambda: str(os.getpid()),
             "exit": lambda: os._exit(arguments.get("code", 3)),
         }[name]()

@@ -22,7 +22,7 @@ _START_TIMEOUT_S = 20.0
 class SdkServer:
     """A running server of the official SDK. It can be killed, and started again on the same port.
 
-    name: what it calls itself. url: its MCP endpoint; the same after `restart`.
+    name: what it calls itself. url: its MCP endpoint, as a replica's address of the gateway; the same after `restart`.
     """
 
     def __init__(self, name: str, arguments: list[str], path: str) -> None:
@@ -34,7 +34,8 @@ class SdkServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self._path}"
+        scheme = {"/sse": "sse+http", "/ws": "ws"}.get(self._path, "http")
+        return f"{scheme}://127.0.0.1:{self.port}{self._path}"
 
     @property
     def pid(self) -> int:
@@ -124,7 +125,7 @@ def start_sdk_server(
     json_response: bool = False,
     page_size: int = 0,
     extra_tools: int = 0,
-    transport: Literal["streamable-http", "sse"] = "streamable-http",
+    transport: Literal["streamable-http", "sse", "websocket"] = "streamable-http",
 ) -> Iterator[SdkServer]:
     """Run a server with the official Python SDK for the length of the `with` block.
 
@@ -135,7 +136,7 @@ def start_sdk_server(
     arguments = ["--name", name, "--era", era, "--transport", transport]
     arguments += ["--page-size", str(page_size), "--extra-tools", str(extra_tools)]
     arguments += ["--stateless"] * stateless + ["--json-response"] * json_response
-    server = SdkServer(name, arguments, "/mcp" if transport == "streamable-http" else "/sse")
+    server = SdkServer(name, arguments, {"streamable-http": "/mcp", "sse": "/sse", "websocket": "/ws"}[transport])
     server.start()
     try:
         yield server

@@ -119,7 +119,7 @@ async def echoed(server: Any) -> str:
 
 def test_the_everything_server_speaks_http_with_sse_too() -> None:
     with start_sdk_server(transport="sse") as server:
-        assert asyncio.run(echoed(sse_client(server.url))) == "hi"
+        assert asyncio.run(echoed(sse_client(server.url.removeprefix("sse+")))) == "hi"
 
 
 def test_the_everything_server_speaks_stdio_too() -> None:

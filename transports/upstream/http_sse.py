@@ -5,8 +5,6 @@ Source: MCP 2024-11-05, basic/transports, "HTTP with SSE".
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -42,6 +40,7 @@ class SseUpstream:
             lambda: SsePipe(url, backend.headers, max_message_bytes),
             max_pipes=backend.pool_size + max_overflow,
             speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            longest_call_s=backend.request_timeout,
         )
 
 
@@ -138,5 +137,4 @@ class SsePipe:
         if self._stream is not None:
             self._stream.close()
         if self._http is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._http.close()
+            await self._http.close()

@@ -108,6 +108,7 @@ class LivePipe:
     is_private: it serves one session; otherwise any number of sessions or stateless requests.
     on_end:     called once, when the connection has ended by itself.
     answer:     the server's response to `initialize`, where there was one.
+    used_s, heard_s: when a client last spoke on it, and the server.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class LivePipe:
         self.is_initialized = False
         self.answer: Response | None = None
         self.sessions: set[str] = set()
-        self.opened_s = self.used_s = asyncio.get_running_loop().time()
+        self.opened_s = self.used_s = self.heard_s = asyncio.get_running_loop().time()
         self.pings_missed = 0
         self._exchanges = PipeExchanges(is_private=is_private, is_modern=is_modern)
         self._inboxes: dict[int, Inbox] = {}
@@ -153,9 +154,18 @@ class LivePipe:
     # ---- exchanges
 
     async def request(
-        self, owner: str, request: Request, on_event: EventHandler, timeout_s: float | None, *, is_stream: bool = False
+        self,
+        owner: str,
+        request: Request,
+        on_event: EventHandler,
+        timeout_s: float | None,
+        *,
+        is_stream: bool = False,
+        on_open: Callable[[], None] | None = None,
     ) -> Response | None:
         """One request from its first byte to its response; None where the server has ended a subscription.
+
+        on_open: called once it was sent.
 
         Raises: UpstreamError.
         """
@@ -166,6 +176,8 @@ class LivePipe:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(message, sending)
+                if on_open is not None:
+                    on_open()
                 return await inbox.play(on_event)
         except TimeoutError:
             if sending.has_begun:
@@ -179,7 +191,7 @@ class LivePipe:
         finally:
             self._forget(exchange_id)
 
-    async def stream(self, owner: str, on_event: EventHandler) -> None:
+    async def stream(self, owner: str, on_event: EventHandler, on_open: Callable[[], None] | None = None) -> None:
         """Pass on what the server says on its own, until the pipe is closed for want of use.
 
         Raises: UpstreamError.
@@ -189,6 +201,8 @@ class LivePipe:
         inbox = self._inboxes[exchange_id] = Inbox()
         for message in held:
             inbox.put(message)
+        if on_open is not None:
+            on_open()
         try:
             await inbox.play(on_event)
         finally:
@@ -267,6 +281,7 @@ class LivePipe:
         try:
             while True:
                 data = await self._pipe.receive()
+                self.heard_s = asyncio.get_running_loop().time()
                 if isinstance(data, TooLarge):
                     self._take_too_large(data)
                     continue

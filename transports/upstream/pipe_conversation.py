@@ -10,7 +10,6 @@ pipe; an unknown one has lost it, and is opened again by whoever used it. Two ki
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -20,9 +19,7 @@ import attrs
 import msgspec
 
 from ..protocol import jsonrpc
-from ..protocol.backoff import Backoff
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..protocol.pipe_use import idle, least_needed
 from ..protocol.revisions import (
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
@@ -30,25 +27,21 @@ from ..protocol.revisions import (
     NEWEST,
     NEWEST_LEGACY,
     is_modern,
+    negotiated_legacy,
 )
 from ..transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from .live_pipe import LivePipe, session_lost
-from .message_pipe import MessagePipe, PipeClosed
-
-_logger = logging.getLogger(__name__)
+from .message_pipe import MessagePipe
+from .pipe_set import OPEN_TIMEOUT_S, PipeSet
 
 IDLE_S: Final = 300.0
 """Without a call and without a listener for so long, a pipe is closed; its session is opened again when it is used."""
 
 SESSIONS_REMEMBERED: Final = 10_000
-OPEN_TIMEOUT_S: Final = 30.0
+_LONGEST_INITIALIZE_BYTES: Final = 8_192  # of a session that shares its pipe; a client with more to say gets one of its own
 DISCOVER_TIMEOUT_S: Final = 10.0
-_LIVED_S: Final = 2.0  # a pipe that ended earlier counts as one that could not be opened
-_LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is told instead
-_SWEEP_S: Final = 15.0
 _MISSED_PINGS: Final = 3
-_CLOSING_AT_ONCE: Final = 16
-_MODERN: Final = "modern"
+_MODERN: Final = NEWEST  # names the shared pipe of all stateless requests, as a legacy revision names that of its sessions
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 _INITIALIZED: Final = Notification("notifications/initialized", b"")
 # Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation": what lets a server ask its client.
@@ -72,9 +65,10 @@ class _Session:
 class PipeConversation:
     """The wire to one replica.
 
-    open_pipe:     makes a connection that is not open yet.
-    max_pipes:     of them at most at any time.
-    speaks_modern: None where the server's era is not known yet.
+    open_pipe:      makes a connection that is not open yet.
+    max_pipes:      of them at most at any time.
+    speaks_modern:  None where the server's era is not known yet.
+    longest_call_s: a server that has said nothing at all for so long does not live any more.
     """
 
     def __init__(
@@ -84,23 +78,15 @@ class PipeConversation:
         *,
         max_pipes: int,
         speaks_modern: bool | None,
+        longest_call_s: float,
         idle_s: float = IDLE_S,
     ) -> None:
-        self._name = name
-        self._open_pipe = open_pipe
-        self._max_pipes = max_pipes
-        self._idle_s = idle_s
+        self._longest_call_s = longest_call_s
         self.speaks_modern = speaks_modern
-        self._pipes: list[LivePipe] = []
-        self._opening_count = 0
-        self._shared: dict[str, LivePipe] = {}  # {revision that was asked for: pipe}, and _MODERN
+        self._pipes = PipeSet(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
+        self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Any]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._backoff = Backoff()
-        self._end_text = ""
-        self._is_closed = False
-        self._sweeper: asyncio.TimerHandle | None = None
 
     # ---- exchanges
 
@@ -136,7 +122,7 @@ class PipeConversation:
         session = self._session(request.session_id)
         while True:
             pipe = session.pipe
-            await pipe.stream(session.session_id, on_event)
+            await pipe.stream(session.session_id, on_event, request.on_open)
             if session.pipe is pipe:
                 return UpstreamAnswer(200, None)
 
@@ -148,7 +134,9 @@ class PipeConversation:
                     await pipe.tell("", message, request.timeout_s)
                     return UpstreamAnswer(202, None)
                 is_stream = request.kind == "stream"
-                response = await pipe.request("", message, on_event, request.timeout_s, is_stream=is_stream)
+                response = await pipe.request(
+                    "", message, on_event, request.timeout_s, is_stream=is_stream, on_open=request.on_open if is_stream else None
+                )
                 return UpstreamAnswer(_status(response), response)
             except UpstreamError as error:
                 if not error.is_session_lost:
@@ -168,7 +156,7 @@ class PipeConversation:
 
     def _begin_session(self, pipe: LivePipe, initialize: bytes) -> str:
         session_id = secrets.token_urlsafe(12)
-        self._sessions[session_id] = _Session(session_id, initialize, pipe)
+        self._sessions[session_id] = _Session(session_id, b"" if pipe.is_private else initialize, pipe)
         pipe.sessions.add(session_id)
         if len(self._sessions) > SESSIONS_REMEMBERED:
             self._terminate(next(iter(self._sessions)))
@@ -181,17 +169,17 @@ class PipeConversation:
         session.has_ended = True
         session.pipe.sessions.discard(session.session_id)
         if session.pipe.is_private:
-            self._close_soon(session.pipe, "the client has ended its session")
+            self._pipes.close_soon(session.pipe, "the client has ended its session")
 
     async def _initialize(self, message: Request, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
-        version, can_be_asked = _read_initialize(message.params)
+        revision, is_private = _read_initialize(message.params)
         try:
             async with asyncio.timeout(timeout_s):
-                if can_be_asked:
-                    pipe = await self._open(is_private=True, is_modern=False)
+                if is_private:
+                    pipe = await self._pipes.open(is_private=True, is_modern=False)
                     await self._handshake(pipe, message, on_event)
                 else:
-                    pipe = await self._shared_pipe(version, message)
+                    pipe = await self._shared_pipe(revision, message)
         except TimeoutError:
             raise UpstreamError("upstream_timeout", "the server did not open a session in time") from None
         answer = pipe.answer
@@ -201,19 +189,19 @@ class PipeConversation:
             return UpstreamAnswer(200, response)
         return UpstreamAnswer(200, response, self._begin_session(pipe, message.params))
 
-    async def _shared_pipe(self, version: str, initialize: Request) -> LivePipe:
-        pipe = self._shared.get(version)
+    async def _shared_pipe(self, revision: str, initialize: Request, timeout_s: float | None = None) -> LivePipe:
+        pipe = self._shared.get(revision)
         if pipe is not None and pipe.is_open:
             return pipe
-        opened: LivePipe = await self._once(version, lambda: self._open_shared(version, initialize), None)
+        opened: LivePipe = await self._once(revision, lambda: self._open_shared(revision, initialize), timeout_s)
         return opened
 
-    async def _open_shared(self, version: str, initialize: Request) -> LivePipe:
-        pipe = await self._open(is_private=False, is_modern=False)
+    async def _open_shared(self, revision: str, initialize: Request) -> LivePipe:
+        pipe = await self._pipes.open(is_private=False, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, initialize, _ignore)
             if pipe.is_open:  # the server has not refused
-                self._shared[version] = pipe
+                self._shared[revision] = pipe
                 pipe.is_initialized = True
                 await pipe.tell("", _INITIALIZED, None)
         return pipe
@@ -226,13 +214,13 @@ class PipeConversation:
         try:
             pipe.answer = await pipe.request("", message, on_event, None)
             if pipe.answer is None or not pipe.answer.result:
-                self._close_soon(pipe, "the server has refused the session")
+                self._pipes.close_soon(pipe, "the server has refused the session")
         except UpstreamError as error:
-            self._close_soon(pipe, "the session could not be opened")
+            self._pipes.close_soon(pipe, "the session could not be opened")
             # Safe to repeat: nothing but the handshake was sent.
             raise UpstreamError(error.reason, error.text, was_sent=False, is_fault=True) from None
         except BaseException:
-            self._close_soon(pipe, "nobody waits for the session any more")
+            self._pipes.close_soon(pipe, "nobody waits for the session any more")
             raise
 
     async def _move(self, session: _Session) -> None:
@@ -240,11 +228,11 @@ class PipeConversation:
         if session.pipe.is_private:
             return
         shared = session.pipe
-        pipe = await self._open(is_private=True, is_modern=False)
+        pipe = await self._pipes.open(is_private=True, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, Request(b'"move"', "initialize", session.initialize), _ignore)
         if session.has_ended or not pipe.is_open:
-            self._close_soon(pipe, "the session is over")
+            self._pipes.close_soon(pipe, "the session is over")
             raise session_lost("the server has refused another connection for the session")
         pipe.is_initialized = True
         await pipe.tell(session.session_id, _INITIALIZED, OPEN_TIMEOUT_S)
@@ -266,7 +254,7 @@ class PipeConversation:
         return opened
 
     async def _open_modern(self) -> LivePipe:
-        pipe = await self._open(is_private=False, is_modern=True)
+        pipe = await self._pipes.open(is_private=False, is_modern=True)
         if self.speaks_modern is None:
             await self._find_era(pipe)
         self._shared[_MODERN] = pipe
@@ -287,7 +275,7 @@ class PipeConversation:
         if response is not None and (response.result or _code_of(response.error) in _MODERN_ERROR_CODES):
             self.speaks_modern = True
             return
-        self._close_soon(pipe, "the server speaks revisions with a handshake")
+        self._pipes.close_soon(pipe, "the server speaks revisions with a handshake")
         if response is None:
             opened = await self._shared_pipe(NEWEST_LEGACY, _own_initialize())
             if not opened.is_open:
@@ -298,88 +286,13 @@ class PipeConversation:
 
     # ---- pipes
 
-    async def _open(self, *, is_private: bool, is_modern: bool) -> LivePipe:
-        """Open one more pipe, where there is room or an idle one can make it.
-
-        Raises: UpstreamError with was_sent=False.
-        """
-        loop = asyncio.get_running_loop()
-        delay_s = self._backoff.delay_s(loop.time())
-        if delay_s > _LONGEST_WAIT_S:
-            text = f"failed {self._backoff.failure_count} times in a row, last: {self._end_text}; next attempt in {delay_s:.1f} s"
-            raise UpstreamError("upstream_failed", text, was_sent=False)
-        await asyncio.sleep(delay_s)
-        while len(self._closing) >= _CLOSING_AT_ONCE:
-            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-        if self._is_closed:
-            raise UpstreamError("upstream_failed", "the connection is closed", was_sent=False, is_fault=False)
-        self._make_room()
-        pipe = self._open_pipe()
-        self._opening_count += 1
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await pipe.open()
-            if self._is_closed:
-                raise PipeClosed("the connection is closed")
-        except BaseException as error:
-            self._hold_until_closed(pipe.close())
-            if not isinstance(error, PipeClosed | TimeoutError):
-                raise
-            self._end_text = str(error) or "not open in time"
-            self._backoff.failed(loop.time())
-            raise UpstreamError("upstream_failed", self._end_text, was_sent=False) from None
-        finally:
-            self._opening_count -= 1
-        live = LivePipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
-        self._pipes.append(live)
-        loop.call_later(_LIVED_S, self._judge, live)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
-        return live
-
-    def _make_room(self) -> None:
-        if len(self._pipes) + self._opening_count < self._max_pipes:
-            return
-        least = least_needed(self._pipes)
-        if least is None:
-            text = f"each of the {self._max_pipes} connections to the server is in use"
-            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
-        self._close_soon(least, "another session needed the connection")
-
-    def _on_end(self, pipe: LivePipe) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._end_text = pipe.end_text
-        _logger.warning("%s: %s", self._name, self._end_text)
-        if now_s - pipe.opened_s < _LIVED_S:
-            self._backoff.failed(now_s)
-        self._close_soon(pipe, self._end_text)
-
-    def _judge(self, pipe: LivePipe) -> None:
-        if pipe.is_open:
-            self._backoff.succeeded()
-
-    def _close_soon(self, pipe: LivePipe, reason: str) -> None:
-        """Forget a pipe with its sessions now, and let it end by and by."""
-        if pipe in self._pipes:
-            self._pipes.remove(pipe)
+    def _on_gone(self, pipe: LivePipe) -> None:
+        """Its sessions are lost with it."""
         for key in [key for key, shared in self._shared.items() if shared is pipe]:
             del self._shared[key]
         for session_id in pipe.sessions:
             self._sessions.pop(session_id, None)
         pipe.sessions.clear()
-        pipe.leave(reason)
-        self._hold_until_closed(pipe.close())
-
-    def _hold_until_closed(self, closing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(closing)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        for pipe in idle(self._pipes, loop.time(), self._idle_s):
-            self._close_soon(pipe, "nobody used the connection")
-        self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._pipes else None
 
     async def _once(self, key: str, make: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float | None) -> Any:
         """What `make` gives, made once for all who ask for it meanwhile. It goes on where one of them gives up.
@@ -430,8 +343,10 @@ class PipeConversation:
             if error.is_session_lost:
                 raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
             pipe.pings_missed += error.reason == "upstream_timeout"
-            if pipe.pings_missed >= _MISSED_PINGS and not pipe.is_busy:
-                self._close_soon(pipe, "the server does not answer")
+            # A server may be busy with one call and answer nothing else meanwhile, but not for longer than a call may take.
+            silent_s = asyncio.get_running_loop().time() - pipe.heard_s
+            if pipe.pings_missed >= _MISSED_PINGS and (not pipe.is_busy or silent_s > self._longest_call_s):
+                self._pipes.close_soon(pipe, "the server does not answer")
             raise
 
     async def _pipe_to_probe(self, timeout_s: float) -> LivePipe | None:
@@ -443,29 +358,23 @@ class PipeConversation:
             return max(free, key=lambda pipe: pipe.used_s, default=None)
         if self.speaks_modern:
             return await self._modern_pipe(timeout_s)
-        opened: LivePipe = await self._once(NEWEST_LEGACY, lambda: self._open_shared(NEWEST_LEGACY, _own_initialize()), timeout_s)
-        return opened
+        return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
 
     async def close(self) -> None:
-        self._is_closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         for task in self._under_way.values():
             task.cancel()
-        for pipe in list(self._pipes):
-            self._close_soon(pipe, "the connection was closed")
-        while self._closing:
-            await asyncio.wait(self._closing)
+        await self._pipes.close()
 
 
 def _read_initialize(params: bytes) -> tuple[str, bool]:
-    """(the revision it asks for, whether its client can be asked); what cannot be read is for the server to refuse."""
+    """(the revision it leads to, whether it needs a pipe of its own); what cannot be read is for the server to refuse."""
     try:
         values = jsonrpc.members(params)
-        version = msgspec.json.decode(values["protocolVersion"], type=str)
-        return version, not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        revision = negotiated_legacy(msgspec.json.decode(values["protocolVersion"], type=str))
+        can_be_asked = not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        return revision, can_be_asked or len(params) > _LONGEST_INITIALIZE_BYTES
     except (msgspec.DecodeError, RecursionError, KeyError):
-        return "", True
+        return NEWEST_LEGACY, True
 
 
 def _own_initialize() -> Request:

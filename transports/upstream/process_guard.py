@@ -17,8 +17,8 @@ from typing import BinaryIO, Final
 
 _logger = logging.getLogger(__name__)
 
-_LEAVE_S: Final = 2.0
-NAME: Final = "mcp-gateway: stdio-guard"
+_LEAVE_S: Final = 0.5
+GUARD_NAME: Final = "mcp-gateway: stdio-guard"
 
 
 class ProcessGuard:
@@ -53,7 +53,7 @@ class ProcessGuard:
                 self.stop()
 
     def stop(self) -> None:
-        """Let the guard end; it kills the groups that were not forgotten."""
+        """Let the guard end, which it does at once; it kills the groups that were not forgotten."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -101,5 +101,5 @@ PROCESS_GUARD: Final = ProcessGuard()
 if __name__ == "__main__":
     from setproctitle import setproctitle
 
-    setproctitle(NAME)
+    setproctitle(GUARD_NAME)
     run_guard(sys.stdin.buffer)

@@ -60,6 +60,7 @@ class StdioUpstream:
             lambda: ChildProcess(backend, name, max_message_bytes),
             max_pipes=backend.pool_size + max_overflow,
             speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            longest_call_s=backend.request_timeout,
         )
 
 

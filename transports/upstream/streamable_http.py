@@ -104,10 +104,12 @@ class StreamableHttpConversation:
     async def _speak(
         self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
-        timeout = aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
         url = self._url
+        started_s = time.monotonic()
         try:
             for _ in range(MAX_REDIRECTS + 1):
+                left_s = request.timeout_s and max(0.001, request.timeout_s - (time.monotonic() - started_s))
+                timeout = aiohttp.ClientTimeout(total=left_s, sock_connect=_CONNECT_TIMEOUT_S)
                 async with self._http.request(
                     verb, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
                 ) as response:

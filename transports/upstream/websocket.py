@@ -40,6 +40,7 @@ class WebSocketUpstream:
             lambda: WebSocketPipe(url, backend.headers, max_message_bytes),
             max_pipes=backend.pool_size + max_overflow,
             speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            longest_call_s=backend.request_timeout,
         )
 
 

@@ -5,17 +5,34 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream import pipe_conversation
 from mcp_gateway.transports.upstream.message_pipe import TooLarge
 from mcp_gateway.transports.upstream.pipe_conversation import PipeConversation
+from mcp_gateway.transports.upstream.pipe_set import CLOSING_AT_ONCE
 from tests.doubles.scripted_pipe import INITIALIZE_RESULT, ScriptedServer, settled
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 ANY = {"sampling": {}}
+# What resembles messages. Of the ids 1 was answered, 2 is open, 3 will be; of the tokens 2 is given.
+FRAGMENTS = [
+    *(
+        b'{"jsonrpc":"2.0","id":%b,"%b":{}}' % (request_id, member)
+        for request_id in (b"null", b"1", b'"x"', b"[]", b"9e99")
+        for member in (b"result", b"error", b"method", b"params")
+    ),
+    *(
+        b'{"jsonrpc":"2.0","method":"notifications/%b","params":%b}' % (method, content)
+        for method in (b"progress", b"cancelled", b"message", b"tools/list_changed")
+        for content in (b"[]", b"{}", b'{"progressToken":2}', b'{"progressToken":{}}', b'{"requestId":2}', b'{"_meta":3}')
+    ),
+    *(b'{"jsonrpc":"2.0","id":%d,"method":"sampling/createMessage"}' % number for number in range(3)),
+]
 INITIALIZED = Notification("notifications/initialized", b"")
 
 
@@ -28,8 +45,11 @@ class Harness:
 
     def __init__(self, server: ScriptedServer, **options: Any) -> None:
         self.server = server
-        self.wire = PipeConversation("stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, **options})
+        self.wire = PipeConversation(
+            "stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, "longest_call_s": 60.0, **options}
+        )
         self.events: list[Message | None] = []
+        self.opened: list[str] = []  # sessions whose streams are open
 
     async def on_event(self, message: Message | None, event_id: str | None) -> None:
         self.events.append(message)
@@ -58,7 +78,9 @@ class Harness:
         return await self.wire.exchange(request, self.on_event)
 
     def listen(self, session_id: str) -> asyncio.Task[UpstreamAnswer]:
-        request = UpstreamRequest(kind="stream", revision=LEGACY, session_id=session_id)
+        request = UpstreamRequest(
+            kind="stream", revision=LEGACY, session_id=session_id, on_open=lambda: self.opened.append(session_id)
+        )
         return asyncio.create_task(self.wire.exchange(request, self.on_event))
 
     async def terminate(self, session_id: str) -> None:
@@ -112,7 +134,8 @@ async def test_sessions_whose_clients_cannot_be_asked_share_one_connection_and_o
 
 @conversation()
 async def test_clients_that_ask_at_once_wait_for_the_one_handshake_and_each_revision_has_its_own(harness: Harness) -> None:
-    await asyncio.gather(*(harness.open() for _ in range(4)), harness.open(revision="2025-06-18"))
+    future = [harness.open(revision=each) for each in ("2027-01-01", "2026-07-28", "session x", "")]
+    await asyncio.gather(*(harness.open() for _ in range(4)), *future, harness.open(revision="2025-06-18"))
     assert [len(pipe.requests("initialize")) for pipe in harness.server.pipes] == [1, 1]
 
 
@@ -136,6 +159,15 @@ async def test_a_session_whose_client_can_be_asked_has_a_connection_of_its_own(h
 
 
 @conversation()
+async def test_a_client_that_says_very_much_of_itself_has_a_connection_of_its_own(harness: Harness) -> None:
+    """So that what is kept of sessions that share one is bounded."""
+    for size in (8_000, 8_000, 8_192):
+        await harness.open({"experimental": {"x": {"y": "z" * size}}})
+    assert len(harness.server.pipes) == 2
+    assert sum(len(session.initialize) for session in harness.wire._sessions.values()) < 2 * 8_192
+
+
+@conversation()
 async def test_a_refused_handshake_is_the_servers_answer_and_leaves_no_connection(harness: Harness) -> None:
     harness.server.answers["initialize"] = b'{"code":-32602,"message":"no"}'
     for capabilities in ({}, ANY):
@@ -151,6 +183,7 @@ async def test_a_refused_handshake_is_the_servers_answer_and_leaves_no_connectio
 async def test_a_session_that_begins_to_keep_state_moves_to_a_connection_of_its_own_with_its_stream(harness: Harness) -> None:
     session_id, other = await harness.open(), await harness.open()
     stream, other_stream = harness.listen(session_id), harness.listen(other)
+    await settled(lambda: harness.opened == [session_id, other])
     harness.server.answers["logging/setLevel"] = b"{}"
     await asyncio.gather(
         *(harness.ask(Request(b"%d" % each, "logging/setLevel", params(level="info")), session_id) for each in range(3))
@@ -312,7 +345,7 @@ async def test_ten_thousand_sessions_opened_and_never_closed_leave_a_bounded_num
     first = await harness.open(ANY)
     for _ in range(1_000):
         await harness.open(ANY)
-        assert harness.server.open_count <= 3 + pipe_conversation._CLOSING_AT_ONCE
+        assert harness.server.open_count <= 3 + CLOSING_AT_ONCE
     await settled(lambda: harness.server.open_count == 3)
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), first))).is_session_lost
     for _ in range(9_000):
@@ -341,7 +374,7 @@ async def test_a_connection_that_nobody_uses_is_closed_unless_its_client_listens
     idle, listened = await harness.open(ANY), await harness.open(ANY)
     stream = harness.listen(listened)
     await asyncio.sleep(0)
-    harness.wire._sweep()
+    harness.wire._pipes.sweep()
     await settled(lambda: [pipe.is_open for pipe in harness.server.pipes] == [False, True])
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).is_session_lost
     stream.cancel()
@@ -417,6 +450,26 @@ async def test_what_is_no_message_is_skipped_and_batches_are_taken_apart(harness
     pipe.say(b'[{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}},%b]' % answer)
     await call
     assert len(harness.events) == 1
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(FRAGMENTS)), max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_whatever_bytes_a_server_sends_the_next_call_works(noise: list[bytes]) -> None:
+    @conversation()
+    async def check(harness: Harness) -> None:
+        session_id = await harness.open(ANY)
+        first = harness.call(session_id)
+        (pipe,) = harness.server.pipes
+        await settled(lambda: pipe.requests("tools/call"))
+        for data in noise:
+            pipe.say(data)
+        first.cancel()
+        call = harness.call(session_id)
+        await settled(lambda: len(pipe.requests("tools/call")) == 2)
+        pipe.say(Response(pipe.requests("tools/call")[1].id, b'{"fine":1}', b""))
+        assert (await call).response == Response(b"1", b'{"fine":1}', b"")
+
+    check()
 
 
 # ---- eras
@@ -518,6 +571,26 @@ async def test_a_server_that_does_not_answer_pings_is_a_problem_and_replaced_onc
     harness.server.answers["ping"] = b"{}"
     await harness.wire.probe(1.0)
     assert len(harness.server.pipes) == 2
+
+
+@pytest.mark.parametrize(("longest_call_s", "is_replaced"), [(60.0, False), (0.01, True)])
+def test_a_busy_server_may_miss_pings_but_not_be_silent_for_longer_than_any_call(
+    longest_call_s: float, is_replaced: bool
+) -> None:
+    @conversation(longest_call_s=longest_call_s)
+    async def check(harness: Harness) -> None:
+        session_id = await harness.open()
+        del harness.server.answers["ping"]
+        call = harness.call(session_id)
+        for _ in range(4):
+            if not harness.server.pipes[0].is_closed:
+                assert (await refused(harness.wire.probe(0.05))).reason == "upstream_timeout"
+                await asyncio.sleep(0.01)
+        assert harness.server.pipes[0].is_closed == is_replaced
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    check()
 
 
 @conversation(max_pipes=1)

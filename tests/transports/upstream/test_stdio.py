@@ -16,6 +16,7 @@ import pytest
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.transport import UpstreamError, UpstreamRequest
+from mcp_gateway.transports.upstream.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.stdio import ChildProcess, StdioUpstream, inherited_environment
 from tests.doubles.gateway_process import is_gone
 from tests.doubles.scripted_pipe import settled
@@ -67,14 +68,9 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     asyncio.run(bounded())
+    PROCESS_GUARD.stop()
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    assert [process for process in left if not is_gone(process) and not is_guard(process)] == []
-
-
-def is_guard(process: psutil.Process) -> bool:
-    """By its command line until it has named itself."""
-    shown = " ".join(process.cmdline())
-    return "process_guard" in shown or "stdio-guard" in shown
+    assert [process for process in left if not is_gone(process)] == []
 
 
 def test_a_server_gets_its_own_environment_its_folder_and_no_secret_of_ours(
@@ -92,6 +88,7 @@ def test_a_server_gets_its_own_environment_its_folder_and_no_secret_of_ours(
         assert environment["https_proxy"] == "http://127.0.0.1:1"
         assert not {"PROMETHEUS_MULTIPROC_DIR", "DATABASE_PASSWORD"} & environment.keys()
         assert await client.call("where") == str(tmp_path)
+        assert json.loads(await client.call("files")) == [0, 1, 2], "no socket of ours"
         await client.wire.close()
 
     run(check)

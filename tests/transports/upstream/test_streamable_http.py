@@ -283,7 +283,9 @@ BROKEN: dict[str, Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]] = {
     "204 to a request": reply(b"", "204 No Content", ""),
     "no body": reply(b"", "200 OK", "application/json"),
     "another content type": reply(OK, content_type="text/html"),
-    "a redirect": reply(b"", "307 Temporary Redirect", "", Location="http://127.0.0.1:1/"),
+    "a redirect to another origin": reply(b"", "307 Temporary Redirect", "", Location="http://127.0.0.1:1/"),
+    "a redirect that would change the request": reply(b"", "302 Found", "", Location="/other"),
+    "a redirect to nowhere": reply(b"", "308 Permanent Redirect", "", Location="http://[/"),
     "500 with a page": reply(b"<h1>", "500 Internal Server Error", "text/html"),
     "503 with a JSON-RPC error": reply({"error": {"code": -32000, "message": "busy"}}, "503 Service Unavailable"),
     "a large body": reply({"result": {"x": "y" * MAX_BYTES}}),
@@ -308,6 +310,31 @@ def test_a_broken_answer_is_a_fault_of_the_server(what: str) -> None:
             assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, True), error.text
             assert (error.is_session_lost, error.is_unsupported) == (False, False)
             assert [seen.verb for seen in server.seen] == ["POST"]  # a tool is never called twice
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(("status", "times"), [(307, 1), (308, 3)])
+def test_a_redirect_within_the_origin_is_followed_with_the_same_request(status: int, times: int) -> None:
+    async def body() -> None:
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            moves = len(server.seen) <= times
+            await (reply(b"", f"{status} Moved", "", Location=f"/step/{len(server.seen)}") if moves else reply(OK))(seen, writer)
+
+        async with serving(script) as (server, wire):
+            answer, _ = await ask(wire)
+            assert isinstance(answer, UpstreamAnswer), answer
+            assert [seen.verb for seen in server.seen] == ["POST"] * (times + 1)
+            assert all(seen.body == server.seen[0].body for seen in server.seen)
+
+    on_loop(body)
+
+
+def test_a_server_that_redirects_for_ever_is_given_up() -> None:
+    async def body() -> None:
+        async with serving(reply(b"", "307 Temporary Redirect", "", Location="/mcp/")) as (server, wire):
+            assert (await refused(wire)).text == "the server redirects too often"
+            assert len(server.seen) == 4
 
     on_loop(body)
 

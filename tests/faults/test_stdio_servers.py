@@ -1,0 +1,176 @@
+"""What happens when a stdio server, its cell or the launcher is killed: service comes back, no process is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import StartGateway
+from tests.doubles.gateway_process import is_gone
+from tests.end_to_end.raw_http import LEGACY, Answer, ask
+from tests.end_to_end.running_gateway import Form, RunningGateway, wait_until
+
+ODD = Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py"
+
+
+def backend(*habit: str, **more: Any) -> dict[str, Any]:
+    return {"name": "odd", "prefix": "", "command": [sys.executable, str(ODD), *habit], **more}
+
+
+class Session:
+    """A legacy client's session. can_be_asked: it gets a process of its own."""
+
+    def __init__(self, gateway: RunningGateway, *, can_be_asked: bool = True) -> None:
+        self.url = gateway.endpoint()
+        content = {
+            "protocolVersion": LEGACY,
+            "capabilities": {"roots": {}} if can_be_asked else {},
+            "clientInfo": {"name": "c", "version": "1"},
+        }
+        opened = self._ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": content}, {})
+        assert opened.status == 200, opened.body
+        self.headers = {"Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": LEGACY}
+        assert self._ask({"jsonrpc": "2.0", "method": "notifications/initialized"}, self.headers).status == 202
+
+    def _ask(self, message: dict[str, Any], headers: dict[str, str]) -> Answer:
+        return ask(self.url, message, headers)
+
+    def call(self, tool: str, **arguments: Any) -> Answer:
+        content = {"name": tool, "arguments": arguments}
+        return self._ask({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": content}, self.headers)
+
+    def pid(self) -> int:
+        answer = self.call("pid")
+        assert answer.status == 200, answer.body
+        return int(answer.text)
+
+
+def servers(gateway: RunningGateway) -> list[psutil.Process]:
+    """The processes of stdio servers, and of the guard, that run below this gateway."""
+    found = []
+    for process in gateway.processes():
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if ODD.name in line or "stdio-guard" in line or "process_guard" in line or "SIG_IGN" in line:
+            found.append(process)
+    return [process for process in found if not is_gone(process)]
+
+
+def call_once_served(session: Session, tool: str) -> Answer | None:
+    try:
+        answer = session.call(tool)
+    except OSError:
+        return None
+    return answer if answer.status == 200 else None
+
+
+@pytest.fixture(params=["embedded", "two cells"])
+def form(request: pytest.FixtureRequest) -> Form:
+    chosen: Form = request.param
+    return chosen
+
+
+def test_after_kill_9_of_a_server_the_open_call_gets_the_reason_and_the_next_one_works(
+    form: Form, start_gateway: StartGateway
+) -> None:
+    with start_gateway(form, [backend()]) as gateway:
+        session, other = Session(gateway), Session(gateway)
+        pid, other_pid = session.pid(), other.pid()
+        os.kill(pid, signal.SIGSTOP)
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(session.call("echo")))
+        thread.start()
+        time.sleep(0.2)  # it is on its way; the process that would answer is stopped
+        os.kill(pid, signal.SIGKILL)
+        thread.join(10)
+        assert (answers[0].status, answers[0].reason) == (502, "upstream_failed")
+        assert "the server's process was ended by SIGKILL" in answers[0].message["error"]["message"]
+        assert session.pid() != pid
+        assert other.pid() == other_pid, "another session's process has nothing to do with it"
+
+
+def test_a_server_that_leaves_by_itself_is_started_again_for_the_next_call(form: Form, start_gateway: StartGateway) -> None:
+    with start_gateway(form, [backend()]) as gateway:
+        for can_be_asked in (True, False):
+            session = Session(gateway, can_be_asked=can_be_asked)
+            before = session.pid()
+            assert "exit status 3" in session.call("exit", code=3).message["error"]["message"]
+            assert session.pid() != before
+
+
+def test_a_server_that_cannot_run_is_a_clear_error_and_no_busy_loop(form: Form, start_gateway: StartGateway) -> None:
+    with start_gateway(form, [backend("dies")]) as gateway:
+        content = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+        started_s, refused = time.monotonic(), []
+        while time.monotonic() - started_s < 3:
+            refused.append(ask(gateway.endpoint(), {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": content}))
+        assert {answer.status for answer in refused} <= {502, 503}
+        assert "exit status 4" in refused[0].message["error"]["message"]
+        assert gateway.log.count("started process") < 12
+        assert "cannot find my configuration" in gateway.log
+
+
+def test_a_server_that_hangs_is_told_of_and_replaced(form: Form, start_gateway: StartGateway) -> None:
+    with start_gateway(form, [backend()], gateway={"health_check_interval": 0.3}, expects_errors=True) as gateway:
+        session = Session(gateway, can_be_asked=False)
+        server = psutil.Process(session.pid())
+        server.suspend()
+        wait_until(lambda: gateway.health()["status"] != "healthy", 15, "it is told of")
+        wait_until(lambda: is_gone(server), 15, "it is ended")
+        wait_until(lambda: gateway.health()["status"] == "healthy", 15, "another one is well")
+        assert session.pid() != server.pid
+
+
+def test_sessions_that_nobody_ends_leave_as_many_processes_as_the_pool_allows(start_gateway: StartGateway) -> None:
+    with start_gateway("embedded", [backend(pool_size=3)], gateway={"max_overflow": 1}) as gateway:
+        sessions = [Session(gateway) for _ in range(40)]
+        wait_until(lambda: len([each for each in servers(gateway) if ODD.name in str(each.cmdline())]) <= 4, 10, "bounded")
+        assert sessions[0].pid() > 0, "repaired when it is used"
+        shared = [Session(gateway, can_be_asked=False) for _ in range(200)]
+        assert len({session.pid() for session in shared}) == 1
+        assert len(servers(gateway)) <= 4 + 2
+
+
+@pytest.fixture
+def everyone(form: Form, start_gateway: StartGateway) -> Iterator[tuple[RunningGateway, list[psutil.Process]]]:
+    """A gateway that is about to be killed, with servers that leave only when they are."""
+    try:
+        with start_gateway(form, [backend("stubborn")], expects_errors=True) as gateway:
+            for can_be_asked in (True, False):
+                Session(gateway, can_be_asked=can_be_asked).pid()
+            found = servers(gateway)
+            assert len(found) >= 5
+            yield gateway, found
+    except AssertionError as error:
+        if "exit code -9" not in str(error):
+            raise
+
+
+def test_nothing_is_left_after_kill_9_of_the_launcher(everyone: tuple[RunningGateway, list[psutil.Process]]) -> None:
+    gateway, found = everyone
+    os.kill(gateway.pid, signal.SIGKILL)
+    wait_until(lambda: all(is_gone(process) for process in found), 15, f"left: {found}")
+
+
+def test_nothing_is_left_after_kill_9_of_the_cell_that_owns_them(start_gateway: StartGateway) -> None:
+    with start_gateway("node", [backend("stubborn")], expects_errors=True) as gateway:
+        session = Session(gateway)
+        found = servers(gateway)
+        server = psutil.Process(session.pid())
+        cell = server.parent()
+        assert cell is not None
+        cell.kill()
+        wait_until(lambda: all(is_gone(process) for process in found), 15, f"left: {found}")
+        answer = wait_until(lambda: call_once_served(session, "pid"), 15, "another cell serves and the session is repaired")
+        assert int(answer.text) != server.pid
