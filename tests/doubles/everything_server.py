@@ -78,7 +78,8 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
 
     @server.custom_route("/counters", methods=["GET"])
     async def show_counters(request: Request) -> Response:
-        return JSONResponse(counters.shown())
+        open_sessions = 0 if options.transport == "sse" else len(server.session_manager._server_instances)
+        return JSONResponse({**counters.shown(), "sessions": open_sessions})
 
     return server
 

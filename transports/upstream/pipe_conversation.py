@@ -136,6 +136,8 @@ class PipeConversation:
         session = self._session(request.session_id)
         while True:
             pipe = session.pipe
+            if request.on_open is not None:
+                request.on_open()
             await pipe.stream(session.session_id, on_event)
             if session.pipe is pipe:
                 return UpstreamAnswer(200, None)
