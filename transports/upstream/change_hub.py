@@ -121,10 +121,9 @@ class ChangeHub:
         try:
             session = await self._open()
             listener.honoured.update(_honoured_changes(listener.wanted, session))
-            if session.offers("resources", "subscribe"):
-                accepted = [uri for uri in listener.uris if await self._subscribe(uri)]
-                if accepted:
-                    listener.honoured["resourceSubscriptions"] = accepted
+            for uri in listener.uris if session.offers("resources", "subscribe") else ():
+                if await self._subscribe(uri):
+                    listener.honoured.setdefault("resourceSubscriptions", []).append(uri)
             await listener.write(on_event)
         finally:
             self._listeners.discard(listener)
