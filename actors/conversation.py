@@ -77,6 +77,9 @@ class Desk(Protocol):
 
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState: ...
 
+    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
+        """A backend has accepted a request that changes what its session holds. params: as the backend knows them."""
+
     def end_session(self, state: SessionState) -> None: ...
 
     def issue_session(self, state: SessionState) -> str: ...

@@ -441,6 +441,10 @@ class Edge(GatewayActor):
     def refresh_session(self, state: SessionState) -> SessionState:
         return self._port.sessions.refresh(state)
 
+    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
+        newest = self.refresh_session(state)
+        return self._port.sessions.replace_facts(state.key, newest.facts.after(backend, method, params)) or newest
+
     def end_session(self, state: SessionState) -> None:
         """Refuse it here at once, and in the other cells as soon as the event reaches them."""
         self._port.sessions.end(state.key)

@@ -62,8 +62,8 @@ class _Sent:
     cell: str
     outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | UpstreamError] = attrs.field(factory=asyncio.Queue)
 
-    def fail(self, text: str) -> None:
-        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False))
+    def fail(self, text: str, *, is_cut: bool = False) -> None:
+        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False, is_cut=is_cut))
 
 
 @attrs.define(eq=False)
@@ -130,7 +130,7 @@ class Forwarding:
                     future.set_exception(LookupError(f"{name} has ended"))
         for sent in list(self._sent.values()):
             if sent.cell == name:
-                sent.fail(f"{name}, which held the connection to the server, has ended; the request was not run again")
+                sent.fail(f"{name}, which held the connection to the server, has ended", is_cut=True)
         for carried in list(self._carried.values()):
             if carried.cell == name and carried.task is not None:
                 carried.task.cancel()

@@ -21,16 +21,17 @@ from mcp_gateway.transports.protocol.refusals import Refused
 
 from .conversation import Conversation, Desk, has_turned_away, may_go_elsewhere
 from .messages import CallAnswered, CallFailed, CallKind
-from .relay import INITIALIZED
 from .session_opening import opened_session
+from .session_repair import INITIALIZED, restoring_requests
 
 
 class _Step(Enum):
-    """What a call of a gathering is: the question itself, or one half of opening a lost session again before it."""
+    """What a call of a gathering is: the question itself, or a step of opening a lost session again before it."""
 
     ASK = "ask"
     REOPEN = "reopen"
     CONFIRM = "confirm"
+    RESTORE = "restore"
 
 
 @attrs.frozen
@@ -93,8 +94,11 @@ class Gather(Conversation):
         question = self._questions.pop(answer.call_id)
         if question.step is _Step.ASK:
             self._on_result(question, answer)
+        elif question.step is _Step.RESTORE:
+            self._conclude_when_done()
         elif question.step is _Step.CONFIRM:
             self._results.pop(question.backend, None)  # cursors of the lost session mean nothing to the new one
+            self._restore(question)
             self._ask(attrs.evolve(question, step=_Step.ASK, message=self._first_message()))
         elif (opened := opened_session(answer)) is not None and self._session is not None:
             self._session = self.desk.renew_session(self._session, opened)
@@ -102,6 +106,13 @@ class Gather(Conversation):
         else:
             self._missing[question.backend] = "session_not_found"
             self._conclude_when_done()
+
+    def _restore(self, question: _Question) -> None:
+        """Tell the new session what the client had asked for; no list depends on it, so nobody waits for it."""
+        assert self._session is not None
+        naming = next((each for each in self._namings if each.backend == question.backend), None)
+        for request in restoring_requests(self._session, question.backend, naming):
+            self._ask(attrs.evolve(question, step=_Step.RESTORE, message=request))
 
     def _on_result(self, question: _Question, answer: CallAnswered) -> None:
         self._upstream_s = max(self._upstream_s, answer.upstream_s)
@@ -122,6 +133,9 @@ class Gather(Conversation):
 
     def _on_failure(self, failure: CallFailed) -> None:
         question = self._questions.pop(failure.call_id)
+        if question.step is _Step.RESTORE:
+            self._conclude_when_done()
+            return
         can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
         if has_turned_away(failure):
             question = attrs.evolve(question, excluded=question.excluded | {failure.replica})
@@ -186,6 +200,9 @@ class SetLevel(Gather):
     """`logging/setLevel` for every backend that has logging."""
 
     def _merged(self) -> object:
+        if self._session is not None:
+            message = self._first_message()
+            self.desk.note_facts(self._session, "", message.method, message.params)
         return {}
 
 

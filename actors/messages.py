@@ -203,6 +203,7 @@ class CallFailed:
     reason:          a key of `refusals.REFUSALS`.
     was_sent:        whether the server may have seen the message; False makes another try safe.
     is_session_lost: the server does not know its session any more.
+    is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
     error:           the JSON-RPC error that the server gave, if any.
     """
 
@@ -213,6 +214,7 @@ class CallFailed:
     replica: str = ""
     was_sent: bool = False
     is_session_lost: bool = False
+    is_cut: bool = False
     is_unsupported: bool = False
     error: bytes = attrs.field(default=b"", repr=False)
     retry_after_s: float | None = None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.naming import Naming
+from mcp_gateway.transports.protocol.session import SessionState
 
 from .conversation import Conversation, Desk, outer_event_id, outer_message
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
+from .session_repair import Repair, SessionRepair
 
 
 class SessionStream(Conversation):
@@ -20,6 +23,8 @@ class SessionStream(Conversation):
         super().__init__(exchange, sink, desk)
         self._backend_of: dict[int, str] = {}
         self._last_event_ids: dict[str, str] = {}
+        self._used_sessions: dict[str, SessionState] = {}
+        self._repairs: dict[str, SessionRepair] = {}
 
     def _start(self) -> None:
         assert self.exchange.session is not None
@@ -37,9 +42,14 @@ class SessionStream(Conversation):
     def _is_merged(self) -> bool:
         return not self.exchange.endpoint and any(naming.prefix for naming in self.desk.namings(""))
 
+    def _naming(self, backend: str) -> Naming | None:
+        if not self._is_merged():
+            return None
+        return next((each for each in self.desk.namings("") if each.backend == backend), None)
+
     def _listen(self, backend: str) -> None:
         assert self.exchange.session is not None
-        session = self.desk.use_session(self.exchange.session)
+        session = self._used_sessions[backend] = self.desk.use_session(self.exchange.session)
         call_id = self._call(
             None,
             kind=CallKind.STREAM,
@@ -53,18 +63,53 @@ class SessionStream(Conversation):
     def _on_event(self, event: CallEvent) -> None:
         if event.event_id is not None:
             self._last_event_ids[event.backend] = event.event_id
-        naming = None
-        if self._is_merged():
-            naming = next((each for each in self.desk.namings("") if each.backend == event.backend), None)
+        naming = self._naming(event.backend)
         self._forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
 
     def _on_answer(self, answer: CallAnswered) -> None:
-        self.desk.retry_later(self.exchange, self.RETRY_S, self._backend_of.pop(answer.call_id))
+        repair = self._repair_with(answer.call_id)
+        if repair is not None:
+            self._on_repair(repair, repair.answered(answer))
+        elif answer.call_id in self._backend_of:
+            self.desk.retry_later(self.exchange, self.RETRY_S, self._backend_of.pop(answer.call_id))
 
     def _on_failure(self, failure: CallFailed) -> None:
-        backend = self._backend_of.pop(failure.call_id)
-        if failure.reason != "unknown_method":  # the server offers no such stream (405): nothing to wait for
+        repair = self._repair_with(failure.call_id)
+        if repair is not None:
+            self._on_repair(repair, repair.failed(failure))
+            return
+        backend = self._backend_of.pop(failure.call_id, None)
+        if backend is None or failure.reason == "unknown_method":  # the server offers no such stream: nothing to wait for
+            return
+        if failure.is_session_lost:
+            self._repair(backend)
+        else:
             self.desk.retry_later(self.exchange, self.RETRY_S, backend)
+
+    # ---- a server that has lost the session
+
+    def _repair(self, backend: str) -> None:
+        """Open it again: a client that only listens would never find out."""
+        assert self.exchange.session is not None
+        if self.desk.is_session_ended(self.exchange.session):
+            self.end()
+            return
+        repair = SessionRepair(self._call, self.desk, self._used_sessions[backend], backend, self._naming(backend))
+        self._repairs[backend] = repair
+        self._on_repair(repair, repair.start())
+
+    def _repair_with(self, call_id: int) -> SessionRepair | None:
+        return next((repair for repair in self._repairs.values() if repair.owns(call_id)), None)
+
+    def _on_repair(self, repair: SessionRepair, progress: Repair) -> None:
+        if progress is Repair.GOING_ON:
+            return
+        del self._repairs[repair.backend]
+        self._last_event_ids.pop(repair.backend, None)
+        if progress is Repair.DONE:
+            self._listen(repair.backend)
+        else:
+            self.desk.retry_later(self.exchange, self.RETRY_S, repair.backend)
 
     def retry(self, backend: str) -> None:
         assert self.exchange.session is not None

@@ -232,6 +232,7 @@ class Upstream(GatewayActor):
             replica=self._replica,
             was_sent=error.was_sent,
             is_session_lost=error.is_session_lost,
+            is_cut=error.is_cut,
             is_unsupported=error.is_unsupported,
             error=error.error,
             upstream_s=upstream_s,

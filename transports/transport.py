@@ -72,6 +72,7 @@ class UpstreamError(Exception):
     was_sent:        whether the server may have seen the message.
     is_fault:        whether it counts against the server, as a broken or overloaded one.
     is_session_lost: the server does not know the session.
+    is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
     is_unsupported:  the server does not speak the revision of this exchange.
     error:           the JSON-RPC error it gave, as JSON.
     """
@@ -84,6 +85,7 @@ class UpstreamError(Exception):
         was_sent: bool = True,
         is_fault: bool = True,
         is_session_lost: bool = False,
+        is_cut: bool = False,
         is_unsupported: bool = False,
         error: bytes = b"",
     ) -> None:
@@ -93,12 +95,13 @@ class UpstreamError(Exception):
         self.was_sent = was_sent
         self.is_fault = is_fault
         self.is_session_lost = is_session_lost
+        self.is_cut = is_cut
         self.is_unsupported = is_unsupported
         self.error = error
 
     def facts(self) -> dict[str, Any]:
         """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
-        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_unsupported", "error")
+        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "error")
         return {name: getattr(self, name) for name in names}
 
 

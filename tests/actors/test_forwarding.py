@@ -175,6 +175,7 @@ def test_a_failure_keeps_every_fact() -> None:
             "was_sent": False,
             "is_fault": False,
             "is_session_lost": True,
+            "is_cut": True,
             "is_unsupported": True,
             "error": b'{"code":1}',
         }
@@ -241,8 +242,8 @@ def test_the_death_of_the_owner_is_told_at_once_and_nothing_runs_again() -> None
         await settle()
         carried.node.kill(TWO)
         error = await carried.error()
-        assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, False)
-        assert "cell/1, which held the connection to the server, has ended; the request was not run again" in error.text
+        assert (error.reason, error.was_sent, error.is_fault, error.is_cut) == ("upstream_failed", True, False, True)
+        assert "cell/1, which held the connection to the server, has ended" in error.text
         assert len(carried.wire.exchanges) == 1
 
     on_loop(body)

@@ -74,7 +74,7 @@ def test_a_single_backend_resumes_at_its_own_id(namings, endpoint):
     assert [call.last_event_id for call in scene.desk.sent] == ["mail:7"]
 
 
-@pytest.mark.parametrize("way", ["ended", "failed", "session lost"])
+@pytest.mark.parametrize("way", ["ended", "failed"])
 def test_a_stream_that_a_server_ends_is_opened_again_after_a_pause_at_its_own_last_event(way):
     scene = streaming()
     scene.event(scene.call_to("files"), CHANGED, "f1")
@@ -83,7 +83,7 @@ def test_a_stream_that_a_server_ends_is_opened_again_after_a_pause_at_its_own_la
     if way == "ended":
         scene.answer(scene.call_to("mail"), has_response=False)
     else:
-        scene.fail(scene.call_to("mail"), was_sent=True, is_session_lost=way == "session lost")
+        scene.fail(scene.call_to("mail"), was_sent=True)
     assert [call.backend for call in scene.open] == ["files"]
     assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
     scene.conversation.retry("mail")
@@ -106,9 +106,8 @@ def test_a_server_that_offers_no_stream_is_not_asked_again():
 def test_a_stream_that_is_opened_again_is_that_of_the_repaired_session():
     scene = streaming()
     assert scene.exchange.session is not None
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
     scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#1", "new", "2025-06-18"))
-    scene.conversation.retry("mail")
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
     session = scene.call_to("mail").session
     assert session is not None
     assert session.upstream("mail") == UpstreamSession("mail", "mail#1", "new", "2025-06-18")
@@ -148,3 +147,37 @@ def test_a_pause_that_ends_after_the_client_has_gone_opens_nothing():
     scene.conversation.client_gone()
     scene.conversation.retry("mail")
     scene.assert_over(client_is_there=False)
+
+
+def test_a_session_that_the_server_has_lost_is_opened_again_for_a_client_that_only_listens():
+    """Nobody else would find it out: without requests there is no other repair."""
+    scene = streaming()
+    assert scene.exchange.session is not None
+    scene.desk.note_facts(scene.exchange.session, "mail", "resources/subscribe", b'{"uri":"mail:1"}')
+    scene.event(scene.call_to("mail"), CHANGED, "m1")
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    opening = scene.call_to("mail")
+    assert (opening.method, opening.opens_session) == ("initialize", True)
+    scene.answer(opening, {"protocolVersion": "2025-11-25"}, session_id="new")
+    assert scene.call_to("mail").method == "notifications/initialized"
+    scene.answer(scene.call_to("mail"), has_response=False)
+    assert scene.call_to("mail").method == "resources/subscribe"
+    scene.answer(scene.call_to("mail"), {})
+    listening = scene.call_to("mail")
+    assert (listening.kind, listening.last_event_id) == (CallKind.STREAM, None)
+    assert listening.session is not None
+    upstream = listening.session.upstream("mail")
+    assert upstream is not None
+    assert upstream.session_id == "new"
+    assert not scene.sink.is_over
+
+
+@pytest.mark.parametrize("way", ["refused", "unreachable"])
+def test_a_session_that_cannot_be_opened_again_now_is_tried_again_later(way):
+    scene = streaming()
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    if way == "refused":
+        scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
+    else:
+        scene.fail(scene.call_to("mail"), was_sent=False)
+    assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from mcp_gateway.actors.conversation import Conversation
 from mcp_gateway.actors.messages import CallAnswered, CallEvent, CallFailed, CallKind
@@ -129,9 +130,13 @@ class RecordingDesk:
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
         self.renewed.append(upstream)
         others = tuple(each for each in state.upstreams if each.backend != upstream.backend)
-        newest = SessionState(state.key, state.endpoint, state.revision, state.hash_key, state.initialize, (*others, upstream))
-        self._newest[state.key] = newest
-        return newest
+        self._newest[state.key] = msgspec.structs.replace(self.use_session(state), upstreams=(*others, upstream))
+        return self._newest[state.key]
+
+    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
+        newest = self.use_session(state)
+        self._newest[state.key] = msgspec.structs.replace(newest, facts=newest.facts.after(backend, method, params))
+        return self._newest[state.key]
 
     def end_session(self, state: SessionState) -> None:
         self.ended.append(state.key)

@@ -102,7 +102,7 @@ class BridgedConversation:
     async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         """A modern client's request to a server that is no modern one, or of which that is not known yet."""
         if self._speaks_modern is None:
-            await self._probe_era()
+            await self._probe_era(request.timeout_s)
         if self._speaks_modern:
             return await self._wire.exchange(request, on_event)
         return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
@@ -122,7 +122,7 @@ class BridgedConversation:
                 self._speaks_legacy = True
                 return opened_as_asked(message, answer)
             if self._speaks_modern is None:
-                await self._probe_era()
+                await self._probe_era(request.timeout_s)
             if not self._speaks_modern:
                 if answer is None:
                     assert refusal is not None
@@ -133,14 +133,19 @@ class BridgedConversation:
 
     # ---- the server's era
 
-    async def _probe_era(self) -> None:
+    async def _probe_era(self, timeout_s: float | None) -> None:
         """Ask `server/discover`, once for all who wait.
 
         Raises: UpstreamError where the server cannot be reached; its era stays unknown.
         """
         if self._probing is None or self._probing.done():
             self._probing = asyncio.get_running_loop().create_task(self._ask_era())
-        await asyncio.shield(self._probing)
+            self._probing.add_done_callback(_retrieve)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._probing)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
 
     async def _ask_era(self) -> None:
         """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
@@ -192,6 +197,12 @@ def _versions(result: bytes) -> list[str]:
         return msgspec.json.decode(jsonrpc.members(result)["supportedVersions"], type=list[str])
     except (KeyError, msgspec.DecodeError):
         return []
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure that everybody who waited has gone before."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _ignore(message: Message | None, event_id: str | None) -> None:

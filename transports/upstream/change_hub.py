@@ -87,12 +87,19 @@ class ChangeHub:
     """
 
     def __init__(
-        self, wire: UpstreamConversation, sessions: LegacySessions, key: SessionKey, on_empty: Callable[[], None]
+        self,
+        wire: UpstreamConversation,
+        sessions: LegacySessions,
+        key: SessionKey,
+        on_empty: Callable[[], None],
+        *,
+        is_exclusive: bool,
     ) -> None:
         self._wire = wire
         self._sessions = sessions
         self._key = key
         self._on_empty = on_empty
+        self._is_exclusive = is_exclusive
         self._listeners: set[Listener] = set()
         self._subscribed: Counter[str] = Counter()
         self._session: LegacySession | None = None
@@ -114,10 +121,9 @@ class ChangeHub:
         try:
             session = await self._open()
             listener.honoured.update(_honoured_changes(listener.wanted, session))
-            if session.offers("resources", "subscribe"):
-                accepted = [uri for uri in listener.uris if await self._subscribe(uri)]
-                if accepted:
-                    listener.honoured["resourceSubscriptions"] = accepted
+            for uri in listener.uris if session.offers("resources", "subscribe") else ():
+                if await self._subscribe(uri):
+                    listener.honoured.setdefault("resourceSubscriptions", []).append(uri)
             await listener.write(on_event)
         finally:
             self._listeners.discard(listener)
@@ -130,7 +136,7 @@ class ChangeHub:
         if self._streaming is not None:
             self._streaming.cancel()
         if self._session is not None:
-            self._sessions.give_back(self._session)
+            self._sessions.let_go(self._session)
             self._session = None
 
     # ---- the session and its stream
@@ -139,7 +145,7 @@ class ChangeHub:
         """The session with its stream open, or known to have none."""
         async with self._changing:
             if self._session is None:
-                self._session = await self._sessions.lend(self._key, is_exclusive=False)
+                self._session = await self._sessions.hold(self._key, is_exclusive=self._is_exclusive)
                 self._streaming = asyncio.get_running_loop().create_task(self._stream())
             assert self._streaming is not None
             opening = asyncio.ensure_future(self._opened.wait())
@@ -177,7 +183,7 @@ class ChangeHub:
         lost = self._session
         if lost is not None:
             self._sessions.forget(lost)
-        self._session = await self._sessions.lend(self._key, is_exclusive=False)
+        self._session = await self._sessions.hold(self._key, is_exclusive=self._is_exclusive)
         self._last_event_id = None
         for uri in self._subscribed:
             await self._sessions.ask(self._session, "resources/subscribe", msgspec.json.encode({"uri": uri}))

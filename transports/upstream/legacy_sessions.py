@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
 from collections import OrderedDict
@@ -36,7 +37,12 @@ class SessionKey:
 
 
 class LegacySession:
-    """One session. initialized: the server's result of `initialize`. use_count: calls that run on it now."""
+    """One session.
+
+    initialized: the server's result of `initialize`.
+    use_count:   calls that run on it now.
+    is_held:     somebody listens to its stream, calls or not.
+    """
 
     def __init__(self, key: SessionKey, session_id: str | None, revision: str, initialized: dict[str, Any]) -> None:
         self.key = key
@@ -46,6 +52,7 @@ class LegacySession:
         info = initialized.get("serverInfo")
         self.server_info = msgspec.json.encode(info) if isinstance(info, dict) else b""
         self.use_count = 0
+        self.is_held = False
         self.used_s = 0.0
         self.is_over = False
         self._ids = itertools.count(1)
@@ -70,6 +77,7 @@ class LegacySessions:
         self._idle_s = idle_s
         self._idle: OrderedDict[LegacySession, None] = OrderedDict()  # least recently used first
         self._shared: dict[SessionKey, LegacySession] = {}
+        self._held: dict[SessionKey, LegacySession] = {}
         self._count = 0
         self._opening: dict[SessionKey, asyncio.Task[LegacySession]] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -85,24 +93,45 @@ class LegacySessions:
         Raises: UpstreamError; with pool_exhausted where every session that is allowed is in use.
         """
         if is_exclusive:
-            found = next((each for each in reversed(self._idle) if each.key == key and each is not self._shared.get(key)), None)
+            held = self._held.get(key)
+            found = held if held is not None and not held.use_count else None
+            if found is None:
+                found = next((each for each in reversed(self._idle) if each.key == key), None)
             return self._used(found if found is not None else await self._open(key))
         known = self._shared.get(key)
         if known is None:
             opening = self._opening.get(key)
             if opening is None:
                 opening = self._opening[key] = self._start(self._open_shared(key))
-                opening.add_done_callback(lambda _: self._opening.pop(key, None))
+                opening.add_done_callback(functools.partial(self._opened_shared, key))
             known = await asyncio.shield(opening)
         return self._used(known)
 
     def give_back(self, session: LegacySession) -> None:
         session.use_count -= 1
         session.used_s = time.monotonic()
-        if session.use_count == 0 and not session.is_over:
+        if session.use_count == 0 and not session.is_over and not session.is_held:
             self._idle[session] = None
             self._idle.move_to_end(session)
             self._sweep_later()
+
+    async def hold(self, key: SessionKey, *, is_exclusive: bool) -> LegacySession:
+        """A session to listen to, one per key at a time; calls prefer it, because a server may tell their own session alone.
+
+        Raises: UpstreamError.
+        """
+        session = await self.lend(key, is_exclusive=is_exclusive)
+        session.is_held = True
+        self._held[key] = session
+        self.give_back(session)
+        return session
+
+    def let_go(self, session: LegacySession) -> None:
+        session.is_held = False
+        if self._held.get(session.key) is session:
+            del self._held[session.key]
+        session.use_count += 1
+        self.give_back(session)
 
     def forget(self, session: LegacySession) -> None:
         """The server does not know it any more: nobody gets it again."""
@@ -111,8 +140,9 @@ class LegacySessions:
         session.is_over = True
         self._count -= 1
         self._idle.pop(session, None)
-        if self._shared.get(session.key) is session:
-            del self._shared[session.key]
+        for sessions in (self._shared, self._held):
+            if sessions.get(session.key) is session:
+                del sessions[session.key]
 
     def end(self, session: LegacySession) -> None:
         """Nobody needs it any more: tell the server so."""
@@ -153,7 +183,7 @@ class LegacySessions:
             self._sweep.cancel()
         for opening in self._opening.values():
             opening.cancel()
-        for session in [*self._idle, *self._shared.values()]:
+        for session in [*self._idle, *self._shared.values(), *self._held.values()]:
             self.end(session)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
@@ -169,6 +199,11 @@ class LegacySessions:
         self._idle.pop(session, None)
         session.use_count += 1
         return session
+
+    def _opened_shared(self, key: SessionKey, opening: asyncio.Task[LegacySession]) -> None:
+        self._opening.pop(key, None)
+        if not opening.cancelled():
+            opening.exception()  # everybody who waited may have gone: then nobody needs to be told
 
     async def _open_shared(self, key: SessionKey) -> LegacySession:
         session = self._shared[key] = await self._open(key)

@@ -85,11 +85,8 @@ class LiveCall:
 
     # ---- the client's side
 
-    async def attend(self, modern: ModernRequest, on_event: EventHandler, timeout_s: float | None) -> None:
-        """Pass on what the server says, until it has ended the call or asks something.
-
-        Raises: TimeoutError.
-        """
+    async def attend(self, modern: ModernRequest, on_event: EventHandler) -> None:
+        """Pass on what the server says, until it has ended the call or asks something."""
         if self.expiry is not None:
             self.expiry.cancel()
             self.expiry = None
@@ -98,12 +95,11 @@ class LiveCall:
         self._on_event = on_event
         self._arrived.set()
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._drain()
-                while self.outcome is None and not self.questions:
-                    self._news.clear()
-                    await self._news.wait()
-                await self._drain()
+            await self._drain()
+            while self.outcome is None and not self.questions:
+                self._news.clear()
+                await self._news.wait()
+            await self._drain()
         finally:
             self.is_attended = False
             self._on_event = None

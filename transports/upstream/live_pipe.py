@@ -258,7 +258,7 @@ class LivePipe:
         except PipeClosed as closed:
             self._fail(str(closed))
             if sending.has_begun:
-                raise UpstreamError("upstream_failed", str(closed)) from None
+                raise UpstreamError("upstream_failed", str(closed), is_cut=True) from None
             raise session_lost(str(closed)) from None
         except SendFailed as failed:
             raise UpstreamError("upstream_failed", str(failed), was_sent=sending.has_begun) from None
@@ -351,7 +351,7 @@ class LivePipe:
     def _fail(self, text: str) -> None:
         """The connection has ended by itself."""
         if self._ended is None:
-            self._end(UpstreamError("upstream_failed", text))
+            self._end(UpstreamError("upstream_failed", text, is_cut=True))
             self._on_end(self)
 
     def _end(self, error: UpstreamError) -> None:

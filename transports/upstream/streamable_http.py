@@ -124,7 +124,8 @@ class StreamableHttpConversation:
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout", "the server did not answer in time") from error
         except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
-            raise UpstreamError("upstream_failed", f"the connection failed: {failure_text(error)}") from error
+            is_cut = isinstance(error, aiohttp.ClientError)
+            raise UpstreamError("upstream_failed", f"the connection failed: {failure_text(error)}", is_cut=is_cut) from error
 
     async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
@@ -162,7 +163,7 @@ class StreamableHttpConversation:
                     return UpstreamAnswer(200, message, session_id)
                 await on_event(message, event.event_id)
         if request.kind == "request":
-            raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+            raise UpstreamError("upstream_failed", "the server ended its stream without a response", is_cut=True)
         return UpstreamAnswer(200, None, session_id)
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:

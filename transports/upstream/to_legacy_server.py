@@ -66,11 +66,21 @@ class ToLegacyServer:
         if not isinstance(message, Request):
             return UpstreamAnswer(202, None)  # a modern client over HTTP has nothing to notify of
         modern = self._read(message)
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await self._serve(request, message, modern, on_event)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+
+    async def _serve(
+        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
         if message.method == "server/discover":
             return await self._discover(message, modern, request)
         if message.method == "subscriptions/listen":
             listener = Listener(message.id, modern)
-            await self._hub(_key(request, modern)).serve(listener, on_event)
+            hub = self._hub(_key(request, modern), is_exclusive=self._is_exclusive(modern))
+            await hub.serve(listener, on_event)
             return UpstreamAnswer(200, None)
         if modern.request_state is not None:
             return await self._resume(request, message, modern, on_event)
@@ -106,17 +116,20 @@ class ToLegacyServer:
         return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, self._hubs.get(session.key))
 
     async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
-        """A session of this client. Where all of a session's calls share one channel, and a question or a log message could be
-        meant for any of them, a call that expects such gets a session for itself.
-        """
-        expects_more = can_be_asked(modern.capabilities) or modern.log_level is not None
-        is_exclusive = expects_more and not self._has_streams
-        return await self.sessions.lend(_key(request, modern), is_exclusive=is_exclusive)
+        return await self.sessions.lend(_key(request, modern), is_exclusive=self._is_exclusive(modern))
 
-    def _hub(self, key: SessionKey) -> ChangeHub:
+    def _is_exclusive(self, modern: ModernRequest) -> bool:
+        """Whether a call needs a session for itself: all calls of the session share one channel, and a question or a log message
+        of the server could be meant for any of them.
+        """
+        return not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
+
+    def _hub(self, key: SessionKey, *, is_exclusive: bool) -> ChangeHub:
         hub = self._hubs.get(key)
         if hub is None:
-            hub = self._hubs[key] = ChangeHub(self._wire, self.sessions, key, functools.partial(self._forget_hub, key))
+            forget = functools.partial(self._forget_hub, key)
+            hub = ChangeHub(self._wire, self.sessions, key, forget, is_exclusive=is_exclusive)
+            self._hubs[key] = hub
         return hub
 
     async def _attend(
@@ -124,10 +137,7 @@ class ToLegacyServer:
     ) -> UpstreamAnswer | None:
         """Serve one round of the call; None where the server did not know the session."""
         try:
-            await call.attend(modern, on_event, request.timeout_s)
-        except TimeoutError:
-            self._drop(call)
-            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+            await call.attend(modern, on_event)
         except BaseException:
             self._drop(call)
             raise

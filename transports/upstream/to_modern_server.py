@@ -185,8 +185,11 @@ class ToModernServer:
                     continue
                 return Response(message.id, b"", legacy_error(message.method, answer.response.error))
             try:
-                if result_type(answer.response.result) != "input_required":
+                kind = result_type(answer.response.result)
+                if kind == "complete":
                     return Response(message.id, self._complete(message, answer.response.result, session), b"")
+                if kind != "input_required":  # of an extension that no legacy client has declared
+                    raise UpstreamError("upstream_failed", f"the server's result is of the unknown type {kind[:50]!r}")
                 needed = read_input_required(answer.response.result)
             except (msgspec.DecodeError, RecursionError) as error:
                 raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None

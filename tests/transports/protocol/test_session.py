@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.sealing import Seal
-from mcp_gateway.transports.protocol.session import SessionIds, SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.session import MAX_SUBSCRIPTIONS, SessionFacts, SessionIds, SessionState, UpstreamSession
 
 SEAL = Seal(b"a secret of the node")
 
@@ -86,3 +86,21 @@ def test_garbage_is_not_remembered():
 def test_a_session_knows_its_side_at_each_backend():
     assert state().upstream("files") == UpstreamSession("files", "http://a/mcp", "abc", "2025-06-18")
     assert state().upstream("other") is None
+
+
+def test_facts_follow_what_the_client_asks_for() -> None:
+    facts = SessionFacts()
+    for uri in ("a:1", "a:2", "a:1"):
+        facts = facts.after("files", "resources/subscribe", b'{"uri":"%b"}' % uri.encode())
+    facts = facts.after("mail", "resources/subscribe", b'{"uri":"m:1"}').after("", "logging/setLevel", b'{"level":"error"}')
+    assert facts == SessionFacts("error", (("files", "a:2"), ("files", "a:1"), ("mail", "m:1")))
+    assert facts.of_backend("files") == ("a:2", "a:1")
+    assert facts.after("files", "resources/unsubscribe", b'{"uri":"a:1"}').of_backend("files") == ("a:2",)
+
+
+def test_subscriptions_are_bounded_and_the_newest_stay() -> None:
+    facts = SessionFacts()
+    for number in range(MAX_SUBSCRIPTIONS + 1):
+        facts = facts.after("files", "resources/subscribe", b'{"uri":"a:%d"}' % number)
+    assert len(facts.subscriptions) == MAX_SUBSCRIPTIONS
+    assert facts.subscriptions[-1] == ("files", f"a:{MAX_SUBSCRIPTIONS}")

@@ -1,0 +1,52 @@
+"""A scripted wire to a legacy server: handshakes, messages and farewells are taken at once, requests wait for the test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.session import FACT_METHODS
+from mcp_gateway.transports.transport import EventHandler, UpstreamAnswer, UpstreamRequest
+from tests.doubles.scripted_wire import ScriptedWire
+
+CAPABILITIES = {"tools": {"listChanged": True}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}}
+
+
+class HandshakeWire(ScriptedWire):
+    """initialized: params of each handshake; told: (session id, message) in order; ended: ids of sessions that were ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities: dict[str, Any] = dict(CAPABILITIES)
+        self.initialized: list[Any] = []
+        self.told: list[tuple[str | None, Message]] = []
+        self.ended: list[str | None] = []
+        self._sessions = itertools.count(1)
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        message = request.message
+        if request.kind == "terminate":
+            self.ended.append(request.session_id)
+            return UpstreamAnswer(200, None)
+        if request.kind == "message":
+            assert message is not None
+            self.told.append((request.session_id, message))
+            return UpstreamAnswer(202, None)
+        if isinstance(message, Request) and message.method == "initialize":
+            self.initialized.append(json.loads(message.params))
+            result = {
+                "protocolVersion": "2025-11-25",
+                "capabilities": self.capabilities,
+                "serverInfo": {"name": "scripted", "version": "1"},
+            }
+            response = Response(message.id, json.dumps(result).encode(), b"")
+            return UpstreamAnswer(200, response, f"s{next(self._sessions)}")
+        if isinstance(message, Request) and message.method in FACT_METHODS:
+            self.told.append((request.session_id, message))
+            return UpstreamAnswer(200, Response(message.id, b"{}", b""))
+        return await super().exchange(request, on_event)
+
+    def told_methods(self) -> list[str]:
+        return [getattr(message, "method", "response") for _, message in self.told]

@@ -1,0 +1,555 @@
+"""Legacy clients of a scripted modern server: who asks, what is asked back, what is told, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_LOG_LEVEL,
+    META_SERVER_INFO,
+    META_SUBSCRIPTION_ID,
+    META_VERSION,
+    NEWEST,
+)
+from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
+from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.upstream.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridged_sessions import BridgedSessions
+from mcp_gateway.transports.upstream.to_modern_server import MAX_ROUNDS, ToModernServer
+from tests.doubles.scripted_wire import Exchange, ScriptedWire
+from tests.transports.upstream.test_to_legacy_server import SEAL, on_loop, refusal, shown, turn
+
+INFO = {"name": "c", "version": "1"}
+CAPABILITIES = {"elicitation": {}, "sampling": {}, "roots": {"listChanged": True}}
+ASKS = {
+    "resultType": "input_required",
+    "inputRequests": {"q": {"method": "elicitation/create", "params": {"message": "Who?"}}},
+    "requestState": "theirs",
+}
+TOOLS = {"tools": [{"name": "x", "inputSchema": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}]}
+
+
+class Bridge:
+    """One legacy client at the bridge, its server's wire, and what the client has been told."""
+
+    def __init__(self, *, revision: str = "2025-11-25", facts: SessionFacts | None = None, is_http: bool = False) -> None:
+        self.wire = ScriptedWire()
+        self.site = BridgeSite(cell_name="cell/0", seal=SEAL)
+        self.bridge = ToModernServer(self.wire, self.site, backend="files", replica="http://a", is_http=is_http)
+        self.events: list[Message | None] = []
+        self.revision = revision
+        self.facts = facts or SessionFacts()
+        self.capabilities: dict[str, Any] = CAPABILITIES
+
+    def state(self, key: str = "key") -> SessionState:
+        params = {"protocolVersion": self.revision, "capabilities": self.capabilities, "clientInfo": INFO}
+        upstream = UpstreamSession("files", "http://a", BRIDGED_SESSION + "cell/0", NEWEST)
+        return SessionState(key, "", self.revision, "", json.dumps(params).encode(), (upstream,), self.facts)
+
+    def say(
+        self, message: Message | None, *, kind: str = "request", key: str = "key", timeout_s: float | None = None
+    ) -> asyncio.Future[UpstreamAnswer]:
+        request = UpstreamRequest(
+            kind=kind,
+            message=message,
+            revision=NEWEST,
+            session_id=BRIDGED_SESSION + "cell/0",
+            session=self.state(key),
+            timeout_s=timeout_s,
+        )
+
+        async def on_event(event: Message | None, event_id: str | None) -> None:
+            self.events.append(event)
+
+        return asyncio.ensure_future(self.bridge.exchange(request, on_event))
+
+    def send(self, method: str = "tools/call", *, request_id: bytes = b"1", **params: Any) -> asyncio.Future[UpstreamAnswer]:
+        return self.say(Request(request_id, method, json.dumps({"name": "x", **params}).encode()))
+
+    @property
+    def running(self) -> Exchange:
+        return self.wire.open[-1]
+
+    def asked(self, exchange: Exchange | None = None) -> dict[str, Any]:
+        """The params of the newest request at the server."""
+        message = (exchange or self.running).request.message
+        assert isinstance(message, Request)
+        params: dict[str, Any] = json.loads(message.params)
+        return params
+
+    def answer(self, result: Any) -> None:
+        self.running.answer(json.dumps(result).encode())
+
+    def fail(self, code: int) -> None:
+        error = Response(b"1", b"", json.dumps({"code": code, "message": "m"}).encode())
+        self.running.result.set_result(UpstreamAnswer(400, error))
+
+    @property
+    def question(self) -> Request:
+        event = self.events[-1]
+        assert isinstance(event, Request)
+        return event
+
+
+def test_the_handshake_is_answered_from_discovery_and_the_session_is_this_cells() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        params = {"protocolVersion": "2024-11-05", "capabilities": CAPABILITIES, "clientInfo": INFO}
+        message = Request(b"7", "initialize", json.dumps(params).encode())
+        request = UpstreamRequest(kind="request", message=message, revision="2024-11-05")
+        opening = asyncio.ensure_future(bridge.bridge.open(request, message))
+        await turn()
+        sent = bridge.running.request
+        assert isinstance(sent.message, Request)
+        assert (sent.message.method, sent.revision, sent.session_id) == ("server/discover", NEWEST, None)
+        assert bridge.asked()["_meta"][META_CLIENT_INFO] == INFO
+        bridge.answer({"capabilities": {"tools": {}}, "_meta": {META_SERVER_INFO: {"name": "s", "version": "2", "title": "S"}}})
+        answer = await opening
+        assert shown(answer) == {
+            "protocolVersion": "2024-11-05",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "s", "version": "2"},
+        }
+        assert (answer.session_id, answer.revision) == (BRIDGED_SESSION + "cell/0", NEWEST)
+
+    on_loop(body)
+
+
+def test_every_request_says_who_asks_and_comes_back_as_the_client_can_read_it() -> None:
+    async def body() -> None:
+        bridge = Bridge(revision="2025-03-26")
+        call = bridge.send(arguments={"a": 1})
+        await turn()
+        assert bridge.asked() == {
+            "name": "x",
+            "arguments": {"a": 1},
+            "_meta": {
+                META_VERSION: NEWEST,
+                META_CLIENT_INFO: INFO,
+                META_CLIENT_CAPABILITIES: {"elicitation": {}, "sampling": {}, "roots": {}},
+                META_LOG_LEVEL: "info",
+            },
+        }
+        bridge.answer({"resultType": "complete", "content": [], "structuredContent": {"a": 1}, "_meta": {META_SERVER_INFO: {}}})
+        assert shown(await call) == {"content": [{"type": "text", "text": '{"a":1}'}]}
+
+    on_loop(body)
+
+
+def test_progress_comes_under_the_clients_own_token() -> None:
+    async def body() -> None:
+        bridge = Bridge(revision="2024-11-05")
+        bridge.send(_meta={"progressToken": "mine"})
+        await turn()
+        token = bridge.asked()["_meta"]["progressToken"]
+        assert token != "mine"
+        for shown_token in (token, "other"):
+            params = {"progressToken": shown_token, "progress": 1, "message": "m"}
+            await bridge.running.event(Notification("notifications/progress", json.dumps(params).encode()))
+        await bridge.running.event(Notification("notifications/progress", b"[]"))
+        await bridge.running.event(Notification("notifications/message", b'{"level":"info"}'))
+        assert bridge.events == [
+            Notification("notifications/progress", b'{"progressToken":"mine","progress":1}'),
+            Notification("notifications/message", b'{"level":"info"}'),
+        ]
+
+    on_loop(body)
+
+
+def test_what_has_no_method_in_the_modern_era_is_answered_here() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        assert shown(await bridge.send("ping")) == {}
+        assert shown(await bridge.send("logging/setLevel", level="error")) == {}
+        assert shown(await bridge.send("resources/subscribe", uri="a:1")) == {}
+        for told in ("notifications/initialized", "notifications/roots/list_changed"):
+            assert (await bridge.say(Notification(told, b""), kind="message")).status == 202
+        assert bridge.wire.exchanges == []
+        bridge.send()
+        await turn()
+        assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
+        for method, params in (("logging/setLevel", {"level": "loud"}), ("logging/setLevel", {}), ("resources/subscribe", {})):
+            assert (await refusal(bridge.send(method, **params))).reason == "invalid_params"
+
+    on_loop(body)
+
+
+def test_a_cell_that_has_never_seen_the_session_knows_its_facts() -> None:
+    """After a restart of the cell: the facts are those of the sealed and journaled session."""
+
+    async def body() -> None:
+        bridge = Bridge(facts=SessionFacts("error", (("files", "a:1"), ("mail", "m:1"))))
+        bridge.send()
+        await turn()
+        assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
+        bridge.say(None, kind="stream")
+        await turn()
+        assert bridge.asked()["notifications"]["resourceSubscriptions"] == ["a:1"]
+
+    on_loop(body)
+
+
+# ---- questions
+
+
+def test_a_question_of_the_server_is_put_to_the_client_and_its_answer_goes_back_on_a_retry() -> None:
+    """Source: MCP 2026-07-28, basic/patterns/mrtr, "Client Requirements": the same params, the state, another id."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send(arguments={"a": 1})
+        await turn()
+        first = bridge.running
+        bridge.answer(ASKS)
+        await turn()
+        assert (bridge.question.method, bridge.question.params) == ("elicitation/create", b'{"message":"Who?"}')
+        response = Response(bridge.question.id, b'{"action":"accept"}', b"")
+        assert (await bridge.say(response, kind="message")).status == 202
+        await turn()
+        second = bridge.asked()
+        assert second.pop("inputResponses") == {"q": {"action": "accept"}}
+        assert second.pop("requestState") == "theirs"
+        assert second == bridge.asked(first)
+        assert isinstance(first.request.message, Request)
+        assert isinstance(bridge.running.request.message, Request)
+        assert first.request.message.id != bridge.running.request.message.id
+        bridge.answer({"content": []})
+        assert shown(await call) == {"content": []}
+
+    on_loop(body)
+
+
+def test_an_answer_of_another_client_or_to_nothing_is_taken_and_has_no_effect() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.send()
+        await turn()
+        bridge.answer(ASKS)
+        await turn()
+        for response, key in ((Response(bridge.question.id, b"{}", b""), "other"), (Response(b'"unknown"', b"{}", b""), "key")):
+            assert (await bridge.say(response, kind="message", key=key)).status == 202
+        await turn()
+        assert bridge.wire.open == []
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("method", "capabilities"), [("elicitation/create", CAPABILITIES), ("elicitation/create", {}), ("sampling/createMessage", {})]
+)
+def test_what_a_client_cannot_or_will_not_answer_is_a_dismissal_or_the_error_of_the_call(
+    method: str, capabilities: dict[str, Any]
+) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.capabilities = capabilities
+        call = bridge.send()
+        await turn()
+        bridge.answer({"resultType": "input_required", "inputRequests": {"q": {"method": method, "params": {}}}})
+        await turn()
+        if capabilities:
+            await bridge.say(Response(bridge.question.id, b"", b'{"code":-1,"message":"no"}'), kind="message")
+            await turn()
+        else:
+            assert bridge.events == []
+        if method == "elicitation/create":
+            assert bridge.asked()["inputResponses"] == {"q": {"action": "cancel"}}
+        else:
+            assert "has not declared" in shown(await call)["message"]
+
+    on_loop(body)
+
+
+def test_a_client_older_than_elicitation_is_not_asked() -> None:
+    async def body() -> None:
+        bridge = Bridge(revision="2025-03-26")
+        bridge.send()
+        await turn()
+        bridge.answer(ASKS)
+        await turn()
+        assert bridge.events == []
+        assert bridge.asked()["inputResponses"] == {"q": {"action": "cancel"}}
+
+    on_loop(body)
+
+
+def test_a_state_without_questions_is_brought_back_after_a_pause() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.send()
+        await turn()
+        bridge.answer({"resultType": "input_required", "requestState": "busy"})
+        while not bridge.wire.open:
+            await asyncio.sleep(0.01)
+        assert bridge.asked()["requestState"] == "busy"
+        assert "inputResponses" not in bridge.asked()
+
+    on_loop(body)
+
+
+def test_a_server_may_ask_as_often_as_the_bound_says_and_no_more() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        for _ in range(MAX_ROUNDS):
+            await turn()
+            bridge.answer(ASKS)
+            await turn()
+            await bridge.say(Response(bridge.question.id, b'{"action":"accept"}', b""), kind="message")
+        refused = await refusal(call)
+        assert (refused.reason, len(bridge.wire.exchanges)) == ("upstream_failed", MAX_ROUNDS)
+
+    on_loop(body)
+
+
+def test_a_question_whose_call_ends_is_taken_back() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.say(Request(b"1", "tools/call", b'{"name":"x"}'), timeout_s=0.05)
+        await turn()
+        bridge.answer(ASKS)
+        assert (await refusal(call)).reason == "upstream_timeout"
+        withdrawn = bridge.events[-1]
+        assert isinstance(withdrawn, Notification)
+        assert withdrawn.method == "notifications/cancelled"
+        assert isinstance(bridge.events[-2], Request)
+        assert json.loads(withdrawn.params)["requestId"] == json.loads(bridge.events[-2].id)
+
+    on_loop(body)
+
+
+# ---- cancellation, errors
+
+
+def test_a_cancelled_request_ends_its_exchange_and_no_other() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        first, second = bridge.send(request_id=b"1"), bridge.send(request_id=b'"2"')
+        await turn()
+        one, two = bridge.wire.open
+        for params in (b'{"requestId":9}', b"{}", b'{"requestId":1}'):
+            await bridge.say(Notification("notifications/cancelled", params), kind="message")
+        refused = await refusal(first)
+        assert (refused.reason, refused.is_fault, "cancelled" in refused.text) == ("upstream_failed", False, True)
+        assert (one.is_cancelled, two.is_cancelled) == (True, False)
+        bridge.answer({})
+        await second
+
+    on_loop(body)
+
+
+def test_another_client_cannot_cancel_it() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.send()
+        await turn()
+        await bridge.say(Notification("notifications/cancelled", b'{"requestId":1}'), kind="message", key="other")
+        await turn()
+        assert not bridge.running.is_cancelled
+
+    on_loop(body)
+
+
+def test_an_error_has_the_code_of_the_legacy_era() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send("resources/read")
+        await turn()
+        bridge.fail(-32602)
+        answer = await call
+        assert (answer.status, shown(answer)["code"]) == (200, -32002)
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("result", [b'{"resultType":"input_required"}', b"[" * 3000 + b"]" * 3000, b'{"resultType":1}'])
+def test_a_result_that_cannot_be_read_is_a_failure_of_the_server(result: bytes) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        await turn()
+        bridge.running.result.set_result(UpstreamAnswer(200, Response(b"1", result, b"")))
+        assert (await refusal(call)).reason == "upstream_failed"
+
+    on_loop(body)
+
+
+def test_what_belongs_to_a_session_of_another_cell_is_done_there() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        passed: list[tuple[str, str, str]] = []
+
+        async def elsewhere(cell: str, backend: str, replica: str, request: Any, on_event: Any) -> UpstreamAnswer:
+            passed.append((cell, backend, replica))
+            return UpstreamAnswer(200, None)
+
+        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", elsewhere
+        for message, kind in ((Request(b"1", "ping", b""), "request"), (None, "stream"), (None, "terminate")):
+            await bridge.say(message, kind=kind)
+        assert passed == [("cell/0", "files", "http://a")] * 3
+
+    on_loop(body)
+
+
+# ---- streams
+
+
+def acknowledged(bridge: Bridge, exchange: Exchange) -> Any:
+    filter_ = bridge.asked(exchange)["notifications"]
+    params = msgspec.json.encode({"notifications": filter_, "_meta": {META_SUBSCRIPTION_ID: 1}})
+    return exchange.event(Notification("notifications/subscriptions/acknowledged", params))
+
+
+def test_a_sessions_stream_is_a_subscription_that_follows_what_the_session_wants_without_a_gap() -> None:
+    """Source: MCP 2026-07-28, basic/patterns/subscriptions."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.say(None, kind="stream")
+        await turn()
+        first = bridge.running
+        changes = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
+        assert bridge.asked()["notifications"] == changes
+        await acknowledged(bridge, first)
+        await first.event(Notification("notifications/tools/list_changed", b'{"_meta":{"%b":1}}' % META_SUBSCRIPTION_ID.encode()))
+        subscribing = bridge.send("resources/subscribe", uri="a:1")
+        await turn()
+        second = bridge.running
+        assert bridge.asked(second)["notifications"] == {**changes, "resourceSubscriptions": ["a:1"]}
+        assert not first.is_cancelled
+        assert not subscribing.done()
+        await acknowledged(bridge, second)
+        await subscribing
+        await turn()
+        assert first.is_cancelled
+        await second.event(Notification("notifications/resources/updated", b'{"uri":"a:1"}'))
+        assert bridge.events == [
+            Notification("notifications/tools/list_changed", b""),
+            Notification("notifications/resources/updated", b'{"uri":"a:1"}'),
+        ]
+
+    on_loop(body)
+
+
+def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked_for_again() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        ended, refused = bridge.say(None, kind="stream"), bridge.say(None, kind="stream")
+        await turn()
+        one, two = bridge.wire.open
+        await acknowledged(bridge, one)
+        one.answer(b'{"resultType":"complete"}')
+        assert (await ended).response is None
+        error = Response(b"1", b"", b'{"code":-32601,"message":"m"}')
+        two.result.set_result(UpstreamAnswer(404, error))
+        assert (await refusal(refused)).reason == "unknown_method"
+
+    on_loop(body)
+
+
+def test_a_session_that_ends_takes_its_streams_and_calls_with_it() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.say(None, kind="stream")
+        await turn()
+        stream = bridge.running
+        await acknowledged(bridge, stream)
+        bridge.send()
+        await turn()
+        call = bridge.running
+        assert (await bridge.say(None, kind="terminate")).status == 200
+        await turn()
+        assert (stream.is_cancelled, call.is_cancelled) == (True, True)
+
+    on_loop(body)
+
+
+def test_sessions_are_bounded_and_the_least_recently_used_makes_room() -> None:
+    async def body() -> None:
+        sessions = BridgedSessions(limit=2)
+        bridge = Bridge()
+        kept = sessions.use(bridge.state("a"), "files")
+        sessions.use(bridge.state("b"), "files")
+        assert sessions.use(bridge.state("a"), "files") is kept
+        sessions.use(bridge.state("c"), "files")
+        assert len(sessions) == 2
+        assert sessions.use(bridge.state("a"), "files") is kept
+
+    on_loop(body)
+
+
+# ---- headers from arguments
+
+
+def test_arguments_that_the_tool_marks_are_repeated_in_headers() -> None:
+    """Source: MCP 2026-07-28, basic/transports/streamable-http, "Client Behavior"."""
+
+    async def body() -> None:
+        bridge = Bridge(is_http=True)
+        first = bridge.send(arguments={"a": "grüße"})
+        second = bridge.send(arguments={"a": "b"}, request_id=b"2")
+        await turn()
+        (reading,) = bridge.wire.open
+        assert isinstance(reading.request.message, Request)
+        assert reading.request.message.method == "tools/list"
+        bridge.answer({**TOOLS, "ttlMs": 1000})
+        await turn()
+        headers = [dict(each.request.headers) for each in bridge.wire.open]
+        assert headers == [{"mcp-param-a": "=?base64?Z3LDvMOfZQ==?="}, {"mcp-param-a": "b"}]
+        for exchange in bridge.wire.open:
+            exchange.answer(b"{}")
+        await asyncio.gather(first, second)
+
+    on_loop(body)
+
+
+def test_a_server_that_misses_a_header_is_asked_for_its_tools_again_once() -> None:
+    async def body() -> None:
+        bridge = Bridge(is_http=True)
+        call = bridge.send(arguments={"a": "b"})
+        await turn()
+        bridge.answer({"tools": []})
+        await turn()
+        assert dict(bridge.running.request.headers) == {}
+        bridge.fail(-32020)
+        await turn()
+        bridge.answer(TOOLS)
+        await turn()
+        assert dict(bridge.running.request.headers) == {"mcp-param-a": "b"}
+        bridge.fail(-32020)
+        assert shown(await call)["code"] == -32603
+
+    on_loop(body)
+
+
+def test_a_server_that_cannot_list_its_tools_gets_the_call_without_headers() -> None:
+    async def body() -> None:
+        bridge = Bridge(is_http=True)
+        call = bridge.send(arguments={"a": "b"})
+        await turn()
+        bridge.running.fail(UpstreamError("upstream_failed", "m"))
+        await turn()
+        bridge.answer({"content": []})
+        await call
+
+    on_loop(body)
+
+
+def test_a_tool_with_a_forbidden_annotation_is_left_out_of_the_list() -> None:
+    async def body() -> None:
+        bridge = Bridge(is_http=True)
+        call = bridge.send("tools/list")
+        await turn()
+        bad = {"name": "bad", "inputSchema": {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}}}
+        bridge.answer({"tools": [bad, *TOOLS["tools"]]})
+        assert [tool["name"] for tool in shown(await call)["tools"]] == ["x"]
+
+    on_loop(body)
