@@ -88,6 +88,7 @@ class _Nerve:
     since_s: float = 0.0
     told: float = 0.0
     peak: float = 0.0
+    peak_text: str = ""
     is_hurting: bool = False
     is_emergency: bool = False
     calm_since_s: float | None = None
@@ -155,7 +156,8 @@ def _stimulate(source: str, nerve: _Nerve, feeling: Feeling, now_s: float) -> Si
     nerve.at_s, nerve.level = now_s, level
     if feeling.text and level > RELIEF:
         nerve.text = feeling.text
-    nerve.peak = max(nerve.peak, level) if nerve.is_hurting else level
+    if not nerve.is_hurting or level >= nerve.peak:
+        nerve.peak, nerve.peak_text = level, nerve.text
     if feeling.is_emergency and not nerve.is_emergency:
         if not nerve.is_hurting:
             nerve.since_s = now_s
@@ -178,6 +180,7 @@ def _stimulate(source: str, nerve: _Nerve, feeling: Feeling, now_s: float) -> Si
     if now_s - nerve.calm_since_s < RELIEF_HOLD_S:
         return None
     nerve.is_hurting = nerve.is_emergency = False
+    nerve.text = nerve.peak_text
     relieved = _signal(SignalKind.PLEASURE, source, nerve, nerve.peak)
     nerve.since_s = now_s
     return relieved

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -48,6 +49,26 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def end(self) -> None:
+        """Stop, and leave no connection: one that is kept alive would be served for ever."""
+        self.shutdown()
+        self.server_close()
+        for each in list(self.open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
 
 @contextmanager
 def start_recording_backend(backend: RecordingBackend | None = None) -> Iterator[RecordingBackend]:
@@ -85,6 +106,5 @@ def start_recording_backend(backend: RecordingBackend | None = None) -> Iterator
     try:
         yield recording
     finally:
-        server.shutdown()
-        server.server_close()
+        server.end()
         thread.join(5)

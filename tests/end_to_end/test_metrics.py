@@ -7,8 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
+from mcp_gateway.transports.metrics import BoundedLabel
+from tests.config.test_operator_files import CONTRACT
 from tests.conftest import StartGateway
+from tests.doubles.gateway_process import wait_until as wait_through
 from tests.end_to_end.raw_http import MODERN, Answer, ask, ask_modern, open_session, request, tool_call
 from tests.end_to_end.running_gateway import RunningGateway, wait_until
 
@@ -87,3 +91,78 @@ def test_gauges_tell_of_pools_circuits_rings_health_and_sessions(gateway: Runnin
     assert gateway.metric_sum("mcp_gateway_ring_members", route="demo") == 1
     wait_until(lambda: gateway.metric_sum("mcp_gateway_health_status", component="router") == 2, 5, "healthy")
     assert gateway.restart_count() == 0
+
+
+def test_every_metric_of_the_contract_is_there_from_the_start(gateway: RunningGateway) -> None:
+    """What has not happened yet is 0: an alert on the first time would miss it otherwise."""
+    assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+    open_session(gateway.endpoint())
+
+    def missing() -> set[str]:
+        names = {name.removeprefix("mcp_gateway_") for name, _ in gateway.metrics()}
+        names |= {name.removesuffix("_count") for name in names}
+        return set(CONTRACT) - names
+
+    wait_until(lambda: not missing(), 5, "all metrics")
+
+
+def test_openmetrics_is_given_to_who_takes_it(gateway: RunningGateway) -> None:
+    assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+    text = gateway.openmetrics()
+    assert text.endswith("# EOF\n")
+    families = {family.name for family in openmetrics_families(text)}
+    assert {"mcp_gateway_requests", "mcp_gateway_request_duration_seconds"} <= families
+
+
+def test_tools_are_counted_by_name(gateway: RunningGateway) -> None:
+    for _ in range(7):
+        assert ask_modern(gateway.endpoint(), tool_call("demo__echo", {"message": "hi"})).status == 200
+    assert ask_modern(gateway.endpoint("impatient"), tool_call("slow", {"seconds": 5})).status == 504
+    calls = "mcp_gateway_tool_calls_total"
+    assert gateway.metric_sum(calls, backend="demo", tool="demo__echo", outcome="ok") == 7
+    assert gateway.metric_sum(calls, backend="impatient", tool="slow", outcome="upstream_timeout") == 1
+
+
+def test_time_spent_waiting_for_a_server_is_not_taken_for_the_gateways_own(gateway: RunningGateway) -> None:
+    assert ask_modern(gateway.endpoint("impatient"), tool_call("slow", {"seconds": 5})).status == 504
+    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="upstream") >= 0.19
+    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="gateway") < 0.19
+
+
+def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_gateway: StartGateway) -> None:
+    with start_gateway("two cells", [{"name": "demo", "builtin": "demo"}], expects_errors=True) as gateway:
+        served = 0
+
+        def serve(count: int) -> None:
+            nonlocal served
+            for _ in range(count):
+                assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+                served += 1
+
+        # 1. Both cells serve; one dies, hard.
+        serve(40)
+        sessions = [open_session(gateway.endpoint()) for _ in range(8)]
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") >= len(sessions), 5, "the sessions of both cells")
+        for name in ("cell/0", "cell/1", "cell/0"):
+            assert gateway.admin("kill", name)[0] == 0
+            wait_through(lambda name=name: gateway.metric_sum("mcp_gateway_restarts_total", child=name) >= 1, 10, "restarted")  # type: ignore[misc]
+            wait_through(lambda: gateway.health()["status"] == "healthy", 10, "healthy")
+        serve(40)
+        # 2. Nothing that was counted is lost, and nothing counts twice.
+        assert gateway.metric_sum(REQUESTS, method="tools/call") == served
+        assert gateway.metric_sum("mcp_gateway_request_duration_seconds_count", method="tools/call") == served
+        assert gateway.metric_sum("mcp_gateway_tool_calls_total") == served
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_restarts_total") == 3, 5, "three restarts")
+        # 3. The sessions that the dead cells had seen are nobody's now.
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") == 0, 5, "no ghost")
+        # 4. The death of the whole system is survived by the same rule.
+        assert gateway.admin("kill", "node-supervisor")[0] == 0
+        wait_through(lambda: gateway.admin("status", "--json")[0] == 0, 20, "another node supervisor")
+        open_session(gateway.endpoint())
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") == 1, 5, "the new session alone")
+        assert gateway.metric_sum(REQUESTS, method="tools/call") == served
+
+
+def test_names_beyond_the_bound_share_one_label() -> None:
+    bounded = BoundedLabel(2)
+    assert [bounded(name) for name in ("a", "b", "c", "a", "d", "b")] == ["a", "b", "other", "a", "other", "b"]

@@ -6,7 +6,7 @@ const STREAM_URL = '/mcp/sse/events/all';
 const REFRESH_MS = 2000;
 const HIDDEN_REFRESH_MS = 15000;
 const PATIENCE_MS = 5000; // a state that takes longer than this is no answer
-const TIMELINE_MS = 15 * 60 * 1000;
+const SPANS_S = [60, 300, 900]; // of the timeline: the shortest that shows the whole life of the gateway, the last one at most
 const MOST_EVENTS = 300;
 const MOST_SIGNALS = 200;
 const SIGNALS_LISTED = 6;
@@ -89,7 +89,7 @@ function parts(element, entries) {
 
 const seconds = value => (value === null || value === undefined ? '–' : value < 0.001 ? `${(value * 1e6).toFixed(0)} µs`
     : value < 1 ? `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms` : `${value.toFixed(value < 10 ? 1 : 0)} s`);
-const percent = value => `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
+const percent = value => `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)}\u00a0%`;
 const rate = value => (value >= 1000 ? `${(value / 1000).toFixed(1)} k/s` : `${value.toFixed(value < 10 ? 1 : 0)}/s`);
 const clock = at => new Date(at).toLocaleTimeString([], { hour12: false });
 
@@ -168,11 +168,15 @@ function showViability(viability, now) {
 
 function showTimeline(now) {
     const signals = [...view.signals.values()];
-    drawTimeline($('timeline'), signals, now, TIMELINE_MS);
-    const recent = signals.filter(signal => now - signal.at <= TIMELINE_MS);
+    const up = (view.state && view.state.node.uptime_seconds) || 0;
+    const span = SPANS_S.find(each => up <= each) || SPANS_S[SPANS_S.length - 1];
+    drawTimeline($('timeline'), signals, now, span * 1000);
+    [...$('axis').children].slice(0, 3).forEach((label, index) => setText(label, `${duration(span * (1 - index / 3))}${index ? '' : ' ago'}`));
+    const recent = signals.filter(signal => now - signal.at <= span * 1000);
     const count = kind => recent.filter(signal => signal.kind === kind).length;
-    $('timeline').setAttribute('aria-label', recent.length === 0 ? 'No signals in the last 15 minutes'
-        : `Last 15 minutes: ${count('pain')} signals of pain, ${count('pleasure')} of relief, ${count('emergency')} emergencies`);
+    const period = `the last ${duration(span)}`;
+    $('timeline').setAttribute('aria-label', recent.length === 0 ? `No signals in ${period}`
+        : `In ${period}: ${count('pain')} signals of pain, ${count('pleasure')} of relief, ${count('emergency')} emergencies`);
     keep($('signals'), signals.slice(-SIGNALS_LISTED).reverse(), signal => signal.id, signal => {
         const time = make('time', 'muted', clock(signal.at));
         time.dateTime = new Date(signal.at).toISOString();
