@@ -107,7 +107,8 @@ def test_sessions_that_are_opened_and_never_closed_cost_no_more_memory_and_no_pr
 ) -> None:
     """The short form is what CI runs; the long one is the promise."""
     cap = count // 10
-    backends = [{"name": "demo", "prefix": "demo__", "builtin": "demo"}, {"name": "local", "command": STDIO_SERVER, "pool_size": 3}]
+    demo = {"name": "demo", "prefix": "demo__", "builtin": "demo"}
+    backends = [demo, {"name": "local", "command": STDIO_SERVER, "pool_size": 3}]
     tables = {"transports": {"streamable_http": {"max_sessions": cap}}, "gateway": {"max_overflow": 1}}
     with start_gateway("embedded", backends, **tables) as gateway:
         for _ in range(2 * cap):
