@@ -53,7 +53,8 @@ class RunningGateway:
 
     def errors(self) -> list[str]:
         """Lines of the log that tell of a defect: level error or worse, or a bare traceback."""
-        return [line for line in self.log.splitlines() if '"level": "error"' in line or "critical" in line or "Traceback" in line]
+        signs = ('"level": "error"', '"level": "critical"', "Traceback")
+        return [line for line in self.log.splitlines() if any(sign in line for sign in signs)]
 
     def endpoint(self, backend: str = "") -> str:
         """Where clients of `transport` connect to; `python_client.connected` knows each by its address."""
