@@ -59,6 +59,28 @@ def test_a_thousand_clients_get_each_event_and_one_more_is_refused(form: str, tm
         wait_until(is_admitted, 5, "there is room for another")
 
 
+def test_what_one_cell_publishes_reaches_the_clients_of_every_cell_in_one_order(tmp_path: Path) -> None:
+    settings = f"[gateway]\ncells = 2\n{BACKEND}"
+    with (
+        GatewayProcess(tmp_path / "state", cell_factory="publishing_cell:make_cell", settings=settings) as gateway,
+        ExitStack() as stack,
+    ):
+        # The kernel spreads connections over the cells: a dozen clients are in both.
+        followers = [stack.enter_context(TopicFollower(gateway.url, "client.*")) for _ in range(12)]
+        wait_until(lambda: all(follower.connects for follower in followers), 10, "all follow")
+        publishers: set[int] = set()
+        number = 0
+        while len(publishers) < 2 or number < 20:
+            with urllib.request.urlopen(f"{gateway.url}/publish?topic=client.numbers&n={number}", timeout=10) as answer:
+                publishers.add(json.load(answer)["pid"])
+            number += 1
+            assert number < 200
+        for follower in followers:
+            wait_until(follower.has_seen("client.numbers", number - 1), 10, "everything is read")
+            assert follower.seen("client.numbers") == list(range(number))
+            assert follower.events == followers[0].events
+
+
 def stalled_client(gateway: GatewayProcess) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)

@@ -65,6 +65,7 @@ class Incoming(HTTPMessageDelegate):
 
     __slots__ = (
         "_chunks",
+        "_client_gone",
         "_has_answered",
         "_refusal",
         "_server",
@@ -85,6 +86,7 @@ class Incoming(HTTPMessageDelegate):
         self._chunks: list[bytes] = []
         self._size = 0
         self._has_answered = False
+        self._client_gone: Callable[[], None] | None = None
         self._refusal: Refused | None = None
         self.body = b""
 
@@ -137,6 +139,11 @@ class Incoming(HTTPMessageDelegate):
         self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._server.dispatch(self)
+        stream = self.connection.stream  # type: ignore[attr-defined]
+        if self._client_gone is not None and stream is not None and stream.closed():
+            # Noticed by a write just now: Tornado tells only of what happens after this method.
+            client_gone, self._client_gone = self._client_gone, None
+            client_gone()
 
     def on_connection_close(self) -> None:
         """The client left before its request was whole: nothing has begun."""
@@ -153,6 +160,7 @@ class Incoming(HTTPMessageDelegate):
         if self._has_answered:
             return
         self._has_answered = True
+        self._client_gone = None
         self._server.reading.discard(self)
         lines = HTTPHeaders()
         if body:
@@ -198,6 +206,7 @@ class Incoming(HTTPMessageDelegate):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, byte_count)
 
     def end(self) -> None:
+        self._client_gone = None
         self.connection.finish()
 
     def detach(self) -> IOStream:
@@ -208,6 +217,7 @@ class Incoming(HTTPMessageDelegate):
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once if the client closes its connection before the answer is complete."""
+        self._client_gone = callback
         self.connection.set_close_callback(callback)  # type: ignore[attr-defined]
 
 

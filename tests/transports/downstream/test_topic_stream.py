@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -385,6 +387,25 @@ def test_a_client_that_leaves_without_reading_leaves_nothing_behind() -> None:
         await bench.publish("client.b")
 
     on_cell(body, buffer_size=20)
+
+
+def test_a_client_that_was_gone_before_its_stream_began_leaves_nothing_behind() -> None:
+    async def body(bench: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(100):
+            with socket.socket() as client:
+                client.setblocking(False)
+                await loop.sock_connect(client, ("127.0.0.1", bench.port))
+                if number % 2:  # reset rather than end the connection
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await loop.sock_sendall(client, b"GET /mcp/sse/events/all HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await bench.until(lambda: "http_sse" in bench.cell.cell._server.connection_counts())
+        await bench.until(lambda: bench.connections() == 0)
+        async with read_topic(bench.port, "all") as reader:
+            await bench.publish("client.a")
+            assert (await reader.events(1))[0].topic == "client.a"
+
+    on_cell(body)
 
 
 def test_many_clients_get_each_event_once_and_in_order() -> None:
