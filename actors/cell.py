@@ -67,7 +67,7 @@ class Cell:
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
-        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange)
+        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
         self._port = LoopEdge(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)

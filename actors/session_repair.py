@@ -87,7 +87,7 @@ class SessionRepair:
         return Repair.GOING_ON
 
     def _is_repaired(self) -> bool:
-        newest = self._desk.use_session(self.session)
+        newest = self._desk.refresh_session(self.session)
         if newest.upstream(self.backend) == self._lost:
             return False
         self.session = newest

@@ -29,6 +29,7 @@ class UpstreamRequest:
     session:       the client's, where it has one: its own `initialize`, the revision it speaks, what it has asked for since.
     hash_keys:     who the client is, by source ("user", "session", "ip").
     on_open:       called once a stream is open, before its first event.
+    is_relayed:    another cell asks for one of its clients, and hears what its own sessions at the server are told itself.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class UpstreamRequest:
     session: SessionState | None = attrs.field(default=None, repr=False)
     hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     on_open: Callable[[], None] | None = attrs.field(default=None, repr=False)
+    is_relayed: bool = False
 
 
 @attrs.frozen

@@ -88,6 +88,8 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
     counters = Counters()
     add_tools(server, counters, options)
     add_interactive_tools(server, counters)
+    if options.midway:
+        add_midway_tool(server, counters)
     add_resources_and_prompts(server)
     add_session_methods(server, counters, options)
     if options.counters_dir:
@@ -230,6 +232,23 @@ def add_interactive_tools(server: MCPServer[Any], counters: Counters) -> None:
         return ", ".join(str(root.uri) for root in found.roots)
 
 
+def add_midway_tool(server: MCPServer[Any], counters: Counters) -> None:
+    @server.tool(description="Counts its run, then asks in the middle of it; only a legacy session has a way to ask.")
+    async def midway(ctx: Context[Any, Any], tag: str = "midway", questions: int = 1) -> str:
+        counters.calls["midway"] += 1
+        counters.started.append(tag)
+        names = []
+        try:
+            for number in range(questions):
+                answered = await ctx.elicit(f"Name {number}?", Person)
+                names.append(answered.data.name if answered.action == "accept" else answered.action)
+        except asyncio.CancelledError:
+            counters.cancelled.append(tag)
+            raise
+        counters.finished.append(tag)
+        return ", ".join(names)
+
+
 def add_resources_and_prompts(server: MCPServer[Any]) -> None:
     @server.resource("test://static", name="static", mime_type="text/plain")
     def static() -> str:
@@ -362,6 +381,7 @@ def main() -> None:
     parser.add_argument("--json-response", action="store_true")
     parser.add_argument("--page-size", type=int, default=0, help="tools in one page; 0: all in one")
     parser.add_argument("--extra-tools", type=int, default=0)
+    parser.add_argument("--midway", action="store_true", help="with a tool that asks in the middle of its run")
     parser.add_argument("--counters-dir", default="", help="where each process writes what happened inside, as PID.json")
     transports = ("streamable-http", "sse", "websocket", "stdio")
     parser.add_argument("--transport", choices=transports, default="streamable-http")

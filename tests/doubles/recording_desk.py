@@ -124,6 +124,9 @@ class RecordingDesk:
     def use_session(self, state: SessionState) -> SessionState:
         return self._newest.get(state.key, state)
 
+    def refresh_session(self, state: SessionState) -> SessionState:
+        return self.use_session(state)
+
     def is_session_ended(self, state: SessionState) -> bool:
         return state.key in self.ended
 

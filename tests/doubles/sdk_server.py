@@ -125,6 +125,7 @@ def start_sdk_server(
     json_response: bool = False,
     page_size: int = 0,
     extra_tools: int = 0,
+    midway: bool = False,
     transport: Literal["streamable-http", "sse", "websocket"] = "streamable-http",
 ) -> Iterator[SdkServer]:
     """Run a server with the official Python SDK for the length of the `with` block.
@@ -132,10 +133,11 @@ def start_sdk_server(
     era:         which revisions it knows: the SDK's own both, or one era alone.
     stateless:   legacy requests without sessions. json_response: plain JSON instead of SSE answers.
     page_size:   tools in one page of `tools/list`; 0: all in one. extra_tools: how many more tools than the usual ones.
+    midway:      with a tool that counts its run and then asks its client.
     """
     arguments = ["--name", name, "--era", era, "--transport", transport]
     arguments += ["--page-size", str(page_size), "--extra-tools", str(extra_tools)]
-    arguments += ["--stateless"] * stateless + ["--json-response"] * json_response
+    arguments += ["--stateless"] * stateless + ["--json-response"] * json_response + ["--midway"] * midway
     server = SdkServer(name, arguments, {"streamable-http": "/mcp", "sse": "/sse", "websocket": "/ws"}[transport])
     server.start()
     try:

@@ -48,6 +48,10 @@ class RunningGateway:
         return self._process.pid
 
     @property
+    def state_dir(self) -> Path:
+        return self._directory / "state"
+
+    @property
     def log(self) -> str:
         return (self._directory / "log").read_text()
 
@@ -115,7 +119,7 @@ class RunningGateway:
 
     def admin(self, *arguments: str) -> tuple[int, str]:
         """Run an admin command: (exit code, its output, or its errors where it failed); not for the embedded form."""
-        options = ["--state-dir", str(self._directory / "state"), "--admin-port", str(self._admin_port)]
+        options = ["--state-dir", str(self.state_dir), "--admin-port", str(self._admin_port)]
         command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", *arguments, *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from ..protocol.parked_calls import ParkedCalls, ParkingLimits
@@ -15,9 +17,11 @@ class BridgeSite:
 
     seal:      the same one in every cell of the node.
     elsewhere: how to reach the other cells; None where there are none.
+    others:    the names of the other cells that run now.
     """
 
     cell_name: str
     seal: Seal = attrs.field(repr=False)
     elsewhere: Elsewhere | None = None
+    others: Callable[[], frozenset[str]] = frozenset
     parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))

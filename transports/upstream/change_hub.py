@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
 from ..protocol import jsonrpc
-from ..protocol.bridge import ModernRequest
+from ..protocol.bridge import ModernRequest, legacy_notification_params
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.questions import refused_question
 from ..protocol.revisions import META_SUBSCRIPTION_ID
@@ -27,6 +27,7 @@ _RETRY_S: Final = 1.0
 _OPENING_S: Final = 5.0
 """Longest wait for a server's stream to open before the client is told what it may expect."""
 _MAX_RESOURCES: Final = 1000
+_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _UPDATED: Final = "notifications/resources/updated"
 
 # {notification: (member of the filter, capability)}
@@ -57,7 +58,7 @@ class Listener:
     async def write(self, on_event: EventHandler) -> None:
         """Acknowledge, then pass on what comes, for ever."""
         params = msgspec.json.encode({"_meta": self._meta, "notifications": self.honoured})
-        await on_event(Notification("notifications/subscriptions/acknowledged", params), None)
+        await on_event(Notification(_ACKNOWLEDGED, params), None)
         while True:
             while self._waiting:
                 change = self._waiting.pop(next(iter(self._waiting)))
@@ -78,6 +79,22 @@ class Listener:
         known = jsonrpc.members(bytes(values.get("_meta", Raw(b"{}"))))
         values["_meta"] = Raw(msgspec.json.encode({**known, **self._meta}))
         return Notification(change.method, msgspec.json.encode(values))
+
+
+class Relayed:
+    """What another cell hears for a listener of this one. is_ready: it listens by now, or cannot."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.is_ready = asyncio.Event()
+
+    async def hear(self, event: Message | None, event_id: str | None) -> None:
+        if not isinstance(event, Notification):
+            return
+        if event.method == _ACKNOWLEDGED:
+            self.is_ready.set()
+        else:
+            self._listener.hear(Notification(event.method, legacy_notification_params(event.params)))
 
 
 class ChangeHub:
@@ -112,8 +129,8 @@ class ChangeHub:
         for listener in self._listeners:
             listener.hear(change)
 
-    async def serve(self, listener: Listener, on_event: EventHandler) -> None:
-        """Serve one subscription until it is cancelled.
+    async def serve(self, listener: Listener, on_event: EventHandler, relays: Sequence[Relayed] = ()) -> None:
+        """Serve one subscription until it is cancelled; it begins when those who relay to it are ready, within a bound.
 
         Raises: UpstreamError where the server cannot be reached at its beginning.
         """
@@ -124,6 +141,10 @@ class ChangeHub:
             for uri in listener.uris if session.offers("resources", "subscribe") else ():
                 if await self._subscribe(uri):
                     listener.honoured.setdefault("resourceSubscriptions", []).append(uri)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_OPENING_S):
+                    for relayed in relays:
+                        await relayed.is_ready.wait()
             await listener.write(on_event)
         finally:
             self._listeners.discard(listener)

@@ -6,11 +6,13 @@ Source: MCP 2026-07-28, basic/patterns/mrtr, basic/patterns/subscriptions; MCP 2
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import secrets
 import time
 from typing import Any
 
+import attrs
 import msgspec
 
 from ..protocol.bridge import (
@@ -35,10 +37,11 @@ from ..protocol.questions import (
 from ..protocol.refusals import Refused
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from .bridge_site import BridgeSite
-from .change_hub import ChangeHub, Listener
+from .change_hub import ChangeHub, Listener, Relayed
 from .legacy_sessions import LegacySession, LegacySessions, SessionKey
 from .live_call import LiveCall
 
+_RELAY_AGAIN_S = 1.0
 _LOST = "the call was lost with the process that held it; it may have run and was NOT run again"
 
 
@@ -78,9 +81,7 @@ class ToLegacyServer:
         if message.method == "server/discover":
             return await self._discover(message, modern, request)
         if message.method == "subscriptions/listen":
-            listener = Listener(message.id, modern)
-            hub = self._hub(_key(request, modern), is_exclusive=self._is_exclusive(modern))
-            await hub.serve(listener, on_event)
+            await self._listen(request, message, modern, on_event)
             return UpstreamAnswer(200, None)
         if modern.request_state is not None:
             return await self._resume(request, message, modern, on_event)
@@ -263,6 +264,36 @@ class ToLegacyServer:
     def _forget(self, call: LiveCall) -> None:
         self._parked.pop(call.name, None)
         self._site.parked.leave(call.name)
+
+    # ---- subscriptions
+
+    async def _listen(self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler) -> None:
+        """Serve a subscription, until it is cancelled. Calls of the same client that reach another cell run on a session of that
+        cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
+        """
+        listener = Listener(message.id, modern)
+        hub = self._hub(_key(request, modern), is_exclusive=self._is_exclusive(modern))
+        others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
+        relays = [Relayed(listener) for _ in others]
+        tasks = [
+            asyncio.get_running_loop().create_task(self._relay(cell, request, relayed))
+            for cell, relayed in zip(others, relays, strict=True)
+        ]
+        try:
+            await hub.serve(listener, on_event, relays)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _relay(self, cell: str, request: UpstreamRequest, relayed: Relayed) -> None:
+        """Listen in another cell for as long as it is wanted; one that is started again is asked again."""
+        assert self._site.elsewhere is not None
+        request = attrs.evolve(request, is_relayed=True)
+        while True:
+            with contextlib.suppress(UpstreamError):
+                await self._site.elsewhere(cell, self._backend, self._replica, request, relayed.hear)
+            relayed.is_ready.set()  # it does not serve now: nobody waits for it
+            await asyncio.sleep(_RELAY_AGAIN_S)
 
     # ---- the rest
 
