@@ -49,7 +49,7 @@ class LogSink:
     async def send(self, alert: Alert) -> bool:
         # A warning at most: lines of level error are defects of the gateway itself.
         level = min(_LEVELS[alert.severity], logging.WARNING)
-        fields = {"alert_id": alert.alert_id, "severity": alert.severity.value, **alert.payload}
+        fields = {"alert_id": alert.alert_id, **alert.payload}
         _logger.log(level, alert.text, extra={"actor": "alerts", "fields": fields})
         return True
 

@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import attrs
 import psutil
-from prometheus_client import multiprocess
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
@@ -46,6 +46,7 @@ from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, R
 from mcp_gateway.actors.thespian_hardening import send_with_result
 from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports import metrics
+from mcp_gateway.transports.metric_archive import archive_process
 from mcp_gateway.transports.upstream.process_guard import GUARD_NAME
 
 HEARTBEAT_S = 1.0
@@ -190,7 +191,7 @@ class NodeSupervisor(Supervisor):
             for question in list(self._questions.values()):
                 self._cell_has_answered(question, full_name)
             if (pid := self._last_pids.pop(name, None)) is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-                multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+                archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         elif kind == "escalated" and self._wired_by is not None:
             self.send(self._wired_by, NodeFailed(reason=reason_text))
         self._publish(kind, name, reason_text)

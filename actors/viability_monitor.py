@@ -14,7 +14,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.config.settings import BackendSettings, Settings
 from mcp_gateway.transports import metrics
-from mcp_gateway.transports.metric_reader import read_samples
+from mcp_gateway.transports.metric_reader import MetricsUnreadable, read_samples
 
 from .algedonic import AlgedonicSense, Signal, SignalKind
 from .gateway_actor import GatewayActor
@@ -122,8 +122,8 @@ class ViabilityMonitor(GatewayActor):
         samples: Sequence[Any] = ()
         try:
             samples = await asyncio.get_running_loop().run_in_executor(None, self.arguments.read)
-        except (OSError, ValueError) as error:  # a file of a process that has just ended
-            self.log(logging.WARNING, f"the metrics could not be read: {error!r}")
+        except MetricsUnreadable as error:
+            self.log(logging.WARNING, str(error))
         assert self.runtime is not None
         self.runtime.post(self.myAddress, _SamplesRead(samples, time.monotonic() - started_s))
 

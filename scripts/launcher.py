@@ -270,7 +270,10 @@ class Launcher:
         """End every process of the system, and forget it."""
         self._run_directory.describe_nothing()
         kill_descendants()
-        self._run_directory.forget_live_metrics()
+        if self._has_served:
+            from mcp_gateway.transports.metric_archive import archive_all
+
+            archive_all(self._run_directory.metrics_path)
         for fd in self._watched:
             os.close(fd)
         self._watched.clear()

@@ -148,11 +148,6 @@ class RunDirectory:
         (path / "metrics").mkdir()
         return cls(path, lock_fd)
 
-    def forget_live_metrics(self) -> None:
-        """Drop the gauges of processes that have all ended; what they counted stays."""
-        for path in self.metrics_path.glob("gauge_live*_*.db"):
-            path.unlink(missing_ok=True)
-
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics"

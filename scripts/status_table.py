@@ -20,7 +20,16 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         *backend_lines(status["backends"]),
         "",
         f"sessions: {status['sessions']}   connections: {connections}",
+        *viability_lines(status.get("viability", {})),
     ]
+
+
+def viability_lines(viability: Mapping[str, Any]) -> list[str]:
+    """Show how well the node is in one line, and one for each thing that hurts; nothing where nobody has judged it yet."""
+    if not viability:
+        return []
+    aches = [f"  {ache['source']}: {ache['reason']}" for ache in viability["aches"]]
+    return [f"viability: {viability['status']}   pain: {viability['pain']:.2f}", *aches]
 
 
 def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:

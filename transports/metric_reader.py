@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -15,6 +17,12 @@ from prometheus_client.samples import Sample
 from .exemplars import EXEMPLARS
 
 _OURS = "mcp_gateway_"
+_TRIES = 5
+_PAUSE_S = 0.01
+
+
+class MetricsUnreadable(Exception):
+    """The files that the processes of the node share could not be read, several times."""
 
 
 class _Collector(Protocol):
@@ -22,26 +30,47 @@ class _Collector(Protocol):
 
 
 def read_samples() -> list[Sample]:
-    """Every sample of the gateway's own metrics, of all processes of the node, summed up or chosen as each metric says."""
-    return [sample for metric in _source().collect() if metric.name.startswith(_OURS) for sample in metric.samples]
+    """Every sample of the gateway's own metrics, of all processes of the node, summed up or chosen as each metric says.
+
+    Blocks: for a thread. Raises: MetricsUnreadable.
+    """
+    return [sample for metric in _collect() if metric.name.startswith(_OURS) for sample in metric.samples]
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
     """(body, content type) of a scrape; OpenMetrics with exemplars where the scraper takes it.
 
     accept: the scraper's `Accept` header. Source: OpenMetrics 1.0, "Protocol Negotiation".
+    Blocks: for a thread. Raises: MetricsUnreadable.
     """
+    collected = _Collected(_collect())
     if "application/openmetrics-text" not in accept:
-        return generate_latest(_source()), CONTENT_TYPE_LATEST
-    return generate_openmetrics(_WithExemplars(_source())), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+        return generate_latest(collected), CONTENT_TYPE_LATEST
+    return generate_openmetrics(_WithExemplars(collected)), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
 
 
-def _source() -> _Collector:
+def _collect() -> list[Metric]:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
+        return list(REGISTRY.collect())
+    for _ in range(_TRIES):
+        try:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return list(registry.collect())
+        except (OSError, ValueError, RuntimeError, struct.error) as error:  # a file that is just being made, or put away
+            last = error
+            time.sleep(_PAUSE_S)
+    raise MetricsUnreadable(f"the metrics of the node cannot be read: {last!r}") from last
+
+
+class _Collected:
+    """What has been collected already, for who wants to collect it."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
 class _WithExemplars:

@@ -17,6 +17,7 @@ from mcp_gateway.config.settings import TelemetrySettings
 
 _QUEUED_SPANS = 2_048
 _SEND_EVERY_MS = 1_000
+_EXPORT_S = 2.0  # for one batch, repetitions included: a stop waits for the last one
 
 
 class OtelSpan:
@@ -46,7 +47,7 @@ class OtelTracer:
             {"service.name": settings.service_name, "service.version": version, "service.instance.id": cell_name}
         )
         self._provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)))
-        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
         processor = BatchSpanProcessor(exporter, max_queue_size=_QUEUED_SPANS, schedule_delay_millis=_SEND_EVERY_MS)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("mcp_gateway", version)

@@ -18,6 +18,7 @@ from mcp_gateway.actors.messages import (
     ViabilityRequested,
 )
 from mcp_gateway.actors.viability_monitor import TIMELINE_LENGTH, ViabilityArguments, ViabilityMonitor
+from mcp_gateway.transports.metric_reader import MetricsUnreadable
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import RecordingLink, cell_settings
 
@@ -174,7 +175,7 @@ def test_the_timeline_is_what_the_log_says_and_bounded(monkeypatch: pytest.Monke
 def test_metrics_that_cannot_be_read_cost_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(bench: Bench) -> None:
         await bench.second()
-        bench.fails = FileNotFoundError("gauge_liveall_7.db")
+        bench.fails = MetricsUnreadable("no")
         await bench.second()
         bench.fails = None
         bench.health[ONE] = 0.0

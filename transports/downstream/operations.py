@@ -11,7 +11,7 @@ import msgspec
 
 from mcp_gateway.config.version import VERSION
 
-from ..metric_reader import exposition
+from ..metric_reader import MetricsUnreadable, exposition
 from .edge_port import EdgePort
 from .server import Incoming, method_not_allowed
 
@@ -92,7 +92,11 @@ class OperationsEndpoint:
     async def _metrics(self, incoming: Incoming) -> None:
         """The whole node's numbers, from any of its cells."""
         accept = incoming.headers.get("Accept", "")
-        body, content_type = await asyncio.get_running_loop().run_in_executor(None, exposition, accept)
+        try:
+            body, content_type = await asyncio.get_running_loop().run_in_executor(None, exposition, accept)
+        except MetricsUnreadable as error:
+            _respond(incoming, 503, {"error": str(error)})
+            return
         incoming.respond(200, body, {}, content_type=content_type)
 
 

@@ -54,12 +54,12 @@ class RequestWatch:
             about = {"network.transport": exchange.transport, "mcp.protocol.version": exchange.revision}
             span = tracing.tracer.server_span(method, exchange.target, headers, about)
             exchange = attrs.evolve(exchange, headers=span.headers)
+        if span is None and not is_traced and not self._logs:
+            return exchange, WatchedSink(None, exchange, sink, method, None)
         return exchange, WatchedSink(self, exchange, sink, method, span)
 
     def note(self, exchange: Exchange, method: str, span: tracing.Span | None, ended: Ended) -> None:
         """One request is over."""
-        if exchange.target.startswith(_TOOL):
-            _count_tool(ended.backend, exchange.target[len(_TOOL) :], ended.outcome)
         traceparent = exchange.headers.get("traceparent", "")
         trace_id = trace_id_of(traceparent) if traceparent else None
         if trace_id is not None:
@@ -101,18 +101,20 @@ class Ended:
 
 
 class WatchedSink:
-    """Passes everything on and notes the end. Implements `AnswerSink`."""
+    """Passes everything on and notes the end. Implements `AnswerSink`. watch: None where only tools are counted."""
 
     __slots__ = ("_exchange", "_is_over", "_method", "_sink", "_span", "_started_s", "_watch")
 
-    def __init__(self, watch: RequestWatch, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None) -> None:
+    def __init__(
+        self, watch: RequestWatch | None, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None
+    ) -> None:
         self._watch = watch
         self._exchange = exchange
         self._sink = sink
         self._method = method
         self._span = span
         self._is_over = False
-        self._started_s = time.monotonic()
+        self._started_s = 0.0 if watch is None else time.monotonic()
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         self._sink.answer(status, body, headers, backend, upstream_s)
@@ -140,6 +142,10 @@ class WatchedSink:
         if self._is_over:
             return
         self._is_over = True
+        if self._exchange.target.startswith(_TOOL):
+            _count_tool(backend, self._exchange.target[len(_TOOL) :], outcome)
+        if self._watch is None:
+            return
         duration_s = time.monotonic() - self._started_s
         ended = Ended(backend=backend, outcome=outcome, status=status, duration_s=duration_s, upstream_s=upstream_s)
         self._watch.note(self._exchange, self._method, self._span, ended)
