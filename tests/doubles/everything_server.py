@@ -372,6 +372,18 @@ def end_with_parent() -> None:
     os._exit(0)
 
 
+def listen_and_serve(app: Any, port: int) -> None:
+    """Serve on loopback until the parent ends; say where, in one line of standard output. port: 0 takes a free one."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(512)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
@@ -398,14 +410,7 @@ def main() -> None:
         app = websocket_app(server)
     else:
         app = server.streamable_http_app(stateless_http=options.stateless, json_response=options.json_response)
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", options.port))
-    listener.listen(512)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+    listen_and_serve(app, options.port)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts `everything_server.py` for a test, and always ends it."""
+"""Starts a server of the official SDK for a test, as a rule `everything_server.py`, and always ends it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-_PROGRAM = Path(__file__).with_name("everything_server.py")
+_PROGRAM = "tests.doubles.everything_server"
+_ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 20.0
 
 
 class SdkServer:
     """A running server of the official SDK. It can be killed, and started again on the same port.
 
-    name: what it calls itself. url: its MCP endpoint, as a replica's address of the gateway; the same after `restart`.
+    name:    what it calls itself. program: the module that is run.
+    url:     its MCP endpoint, as a replica's address of the gateway; the same after `restart`.
     """
 
-    def __init__(self, name: str, arguments: list[str], path: str) -> None:
+    def __init__(self, name: str, arguments: list[str], path: str, program: str = _PROGRAM) -> None:
         self.name = name
+        self._program = program
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -48,7 +51,8 @@ class SdkServer:
         Raises: AssertionError when it ends early or has not listened within 20 s.
         """
         self._process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), *self._arguments, "--port", str(self.port)],
+            [sys.executable, "-m", self._program, *self._arguments, "--port", str(self.port)],
+            cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -31,6 +31,7 @@ _ENDPOINT: Final = "/mcp"
 _SERVERS: Final = "/mcp/servers/"
 _FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
 _FOREVER: Final = float("inf")
+_COME_BACK_MS: Final = 1_000
 
 
 class StreamableHttpTransport:
@@ -278,7 +279,10 @@ class _Answer:
     def event(self, data: bytes, event_id: str | None) -> None:
         if self._is_over:
             return
-        written = self._incoming.write(encode_event(data, event_id=event_id))
+        # An event without data only says where to go on, so its client will come back: it is told when.
+        # Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6.
+        retry_ms = None if data else _COME_BACK_MS
+        written = self._incoming.write(encode_event(data, event_id=event_id, retry_ms=retry_ms))
         written.add_done_callback(self._flushed)
 
     def end(self, backend: str, upstream_s: float) -> None:

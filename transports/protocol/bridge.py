@@ -202,6 +202,16 @@ def discover_result(initialized: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_own_versions(discovered: bytes) -> bytes:
+    """A modern server's `server/discover` with the versions that its clients can speak here, whatever it speaks itself.
+
+    Source: MCP 2026-07-28, basic/versioning, "Protocol Version Negotiation": between the two who talk to each other.
+
+    Raises: msgspec.DecodeError where it is no object.
+    """
+    return _encode({**members(discovered), "supportedVersions": Raw(_encode(REVISIONS))})
+
+
 def initialize_result(discovered: Mapping[str, Any], revision: str, backend: str) -> dict[str, Any]:
     """`initialize`, answered from the result of a modern server's `server/discover`.
 

@@ -19,6 +19,7 @@ from .revisions import (
     META_CLIENT_CAPABILITIES,
     META_VERSION,
     MODERN_REVISIONS,
+    REMOVED_METHODS,
     REVISIONS,
 )
 
@@ -46,7 +47,7 @@ def check_modern_request(
 ) -> str | None:
     """Apply the rules in the order of the specification; first failure wins. Gives the item that the request addresses, if any.
 
-    Raises: Refused with invalid_params, header_mismatch or unsupported_version.
+    Raises: Refused with invalid_params, header_mismatch, unsupported_version or unknown_method.
     """
     try:
         parameters, version = _checked_meta(request)
@@ -61,20 +62,18 @@ def check_modern_request(
     if member is not None:
         item = item_of(parameters, member, request.id)
         _agree("Mcp-Name", decoded_header(name_header, request.id), item, request.id)
-    if version not in MODERN_REVISIONS:
-        raise unsupported_version(version, request.id)
+    _check_spoken(request, version)
     return item
 
 
 def check_modern_body(request: Request) -> None:
     """Apply the rules to a request that came without headers of its own, on a socket or a stream of messages.
 
-    Raises: Refused with invalid_params or unsupported_version.
+    Raises: Refused with invalid_params, unsupported_version or unknown_method.
     Source: MCP 2026-07-28, basic/transports/stdio "Request Metadata".
     """
     _, version = _checked_meta(request)
-    if version not in MODERN_REVISIONS:
-        raise unsupported_version(version, request.id)
+    _check_spoken(request, version)
 
 
 class _MetaLacks(Refused):
@@ -101,6 +100,18 @@ def _checked_meta(request: Request) -> tuple[dict[str, msgspec.Raw], str]:
             "invalid_params", f"{META_VERSION} must be a string, {META_CLIENT_CAPABILITIES} an object", request_id=request.id
         )
     return parameters, version
+
+
+def _check_spoken(request: Request, version: str) -> None:
+    """The version is one of the stateless ones, and has this method: no server is asked what the gateway knows to be gone.
+
+    Source: MCP 2026-07-28, basic/transports/streamable-http, "Protocol Version Header": 404 for a method that is not there.
+    """
+    if version not in MODERN_REVISIONS:
+        raise unsupported_version(version, request.id)
+    if request.method in REMOVED_METHODS:
+        text = f"Method not found: revision {version} has no {request.method}"
+        raise Refused("unknown_method", text, request_id=request.id, status=404)
 
 
 def item_of(parameters: Mapping[str, msgspec.Raw], member: str, request_id: bytes) -> str:

@@ -65,6 +65,9 @@ _LEGACY_METHODS: Final = (_MODERN_METHODS - {"server/discover", "subscriptions/l
     "resources/unsubscribe",
 }
 
+REMOVED_METHODS: Final = frozenset(_LEGACY_METHODS - _MODERN_METHODS)
+"""Methods of the legacy revisions that the modern ones do not have any more. Source: MCP 2026-07-28, changelog."""
+
 
 def is_modern(revision: str) -> bool:
     return revision in MODERN_REVISIONS

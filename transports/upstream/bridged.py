@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
+import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 
 from .. import metrics
 from ..protocol import jsonrpc
-from ..protocol.bridge import METHOD_NOT_FOUND, MODERN_ERRORS, error_code, modern_params
-from ..protocol.jsonrpc import Message, Request
+from ..protocol.bridge import METHOD_NOT_FOUND, MODERN_ERRORS, error_code, modern_params, with_own_versions
+from ..protocol.jsonrpc import Message, Request, Response
 from ..protocol.revisions import (
     LEGACY_REVISIONS,
     MODERN_REVISIONS,
@@ -89,7 +90,7 @@ class BridgedConversation:
         if is_modern(request.revision):
             if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
                 return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
-            if self._speaks_modern:
+            if self._speaks_modern and not _is_discovery(request):
                 return self._wire.exchange(request, on_event)
             return self._exchange_modern(request, on_event)
         session = request.session
@@ -100,11 +101,12 @@ class BridgedConversation:
         return self._counted(request, "legacy", "legacy", exchange_fitted(self._wire, request, session.revision, on_event))
 
     async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        """A modern client's request to a server that is no modern one, or of which that is not known yet."""
+        """A modern client's request to a server that is no modern one, or of which that is not known yet, and its discovery."""
         if self._speaks_modern is None:
             await self._probe_era(request.timeout_s)
         if self._speaks_modern:
-            return await self._wire.exchange(request, on_event)
+            answer = await self._wire.exchange(request, on_event)
+            return _discovered(answer) if _is_discovery(request) else answer
         return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
 
     async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
@@ -190,6 +192,22 @@ class BridgedConversation:
         self._to_modern.close()
         await self._to_legacy.close()
         await self._wire.close()
+
+
+def _is_discovery(request: UpstreamRequest) -> bool:
+    return isinstance(request.message, Request) and request.message.method == "server/discover"
+
+
+def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
+    """What a modern server tells of itself, with the versions that can be spoken here: the same that every refusal lists."""
+    response = answer.response
+    if response is None or not response.result:
+        return answer
+    try:
+        result = with_own_versions(response.result)
+    except (msgspec.DecodeError, RecursionError):
+        return answer
+    return attrs.evolve(answer, response=Response(response.id, result, b""))
 
 
 def _versions(result: bytes) -> list[str]:

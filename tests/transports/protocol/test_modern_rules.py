@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.jsonrpc import Request
 from mcp_gateway.transports.protocol.modern_rules import (
+    check_modern_body,
     check_modern_request,
     decoded_header,
     encoded_header,
@@ -133,6 +134,17 @@ def test_a_version_that_headers_and_body_agree_on_but_nobody_speaks_here_is_unsu
     refused = refusal(request(meta={VERSION: version, CAPABILITIES: {}}, name="echo"), version=version)
     assert (refused.reason, refused.code) == ("unsupported_version", -32022)
     assert refused.data == {"supported": list(REVISIONS), "requested": version[:100]}
+
+
+@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"])
+def test_a_method_that_the_revision_no_longer_has_is_unknown_whoever_would_serve_it(method):
+    """ "404 Not Found and a JSON-RPC error with code -32601"; the server behind may still know it."""
+    with pytest.raises(Refused) as over_http:
+        check_modern_request(request(method), NEWEST, method, None)
+    with pytest.raises(Refused) as on_a_socket:
+        check_modern_body(request(method))
+    assert (over_http.value.reason, over_http.value.code, over_http.value.status) == ("unknown_method", -32601, 404)
+    assert on_a_socket.value.reason == "unknown_method"
 
 
 def test_an_unknown_version_in_the_header_alone_is_unsupported():

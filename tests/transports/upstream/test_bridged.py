@@ -10,7 +10,7 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.revisions import LEGACY_REVISIONS, NEWEST, NEWEST_LEGACY
+from mcp_gateway.transports.protocol.revisions import LEGACY_REVISIONS, NEWEST, NEWEST_LEGACY, REVISIONS
 from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionState, UpstreamSession
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream.bridge_site import BridgeSite
@@ -86,6 +86,40 @@ def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_bet
         assert bridge.running.on_event == bridge.on_event
         for task in (running, in_session_too):
             task.cancel()
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("protocol", [NEWEST, "auto"])
+def test_discovery_of_a_modern_server_lists_the_versions_that_can_be_spoken_here(protocol: str) -> None:
+    """Source: MCP 2026-07-28, basic/versioning: what a refused version is told to choose from is in the discovery as well."""
+
+    async def body() -> None:
+        bridge = Bridge(protocol=protocol)
+        asked = bridge.modern("server/discover")
+        await turn()
+        if protocol == "auto":
+            bridge.running.answer(json.dumps({"supportedVersions": [NEWEST]}).encode())
+            await turn()
+        told = {"supportedVersions": [NEWEST, "2099-01-01"], "capabilities": {"tools": {}}, "_meta": {"a/b": 1.0}, "ttlMs": 7}
+        bridge.running.answer(json.dumps(told).encode())
+        answer = await asked
+        assert answer.response is not None
+        assert json.loads(answer.response.result) == {**told, "supportedVersions": list(REVISIONS)}
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("result", [b"", b"[]", b"7"])
+def test_a_discovery_that_is_no_object_is_passed_on_as_it_is(result: bytes) -> None:
+    async def body() -> None:
+        bridge = Bridge(protocol=NEWEST)
+        asked = bridge.modern("server/discover")
+        await turn()
+        error = b"" if result else b'{"code":-32603,"message":"m"}'
+        bridge.running.result.set_result(UpstreamAnswer(200, Response(b"1", result, error)))
+        answer = await asked
+        assert answer.response == Response(b"1", result, error)
 
     on_loop(body)
 

@@ -1,0 +1,75 @@
+"""The places where the suite runs: against a server directly, through the gateway to it, and with the eras crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import attrs
+
+from tests.conformance.suite import (
+    PLACES,
+    REVISIONS,
+    Difference,
+    Era,
+    Place,
+    Verdicts,
+    differences,
+    era_of,
+    install_once,
+    run_suite,
+)
+from tests.doubles.sdk_server import SdkServer
+from tests.end_to_end.running_gateway import start_gateway
+
+_OTHER: dict[Era, Era] = {"legacy": "modern", "modern": "legacy"}
+# The suite waits more than it works; more runs at once would only make its own time limits shorter.
+_AT_ONCE = 3
+
+
+@attrs.frozen
+class Findings:
+    """direct: {revision: verdicts}. behind: {(place, revision): verdicts}."""
+
+    direct: dict[str, Verdicts]
+    behind: dict[tuple[Place, str], Verdicts]
+
+    def differences(self) -> set[Difference]:
+        found: set[Difference] = set()
+        for (place, revision), verdicts in self.behind.items():
+            found |= differences(place, revision, self.direct[revision], verdicts)
+        return found
+
+
+def run_everywhere(directory: Path) -> Findings:
+    """Every scenario of both revisions in all three places, with one gateway. directory: an empty one, for the gateway.
+
+    Two servers, each of one era: a server of both eras would always be met in the gateway's favourite one.
+    """
+    install_once()
+    with ExitStack() as stack:
+        servers: dict[Era, SdkServer] = {era: stack.enter_context(_conformance_server(era)) for era in _OTHER}
+        backends = [{"name": era, "replicas": [server.url]} for era, server in servers.items()]
+        gateway = stack.enter_context(start_gateway(directory, "embedded", backends))
+        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
+        direct = {revision: pool.submit(run_suite, servers[era_of(revision)].url, revision) for revision in REVISIONS}
+        behind = {}
+        for place in PLACES:
+            for revision in REVISIONS:
+                era = era_of(revision) if place == "through" else _OTHER[era_of(revision)]
+                behind[place, revision] = pool.submit(run_suite, f"{gateway.url}/mcp/servers/{era}", revision)
+        return Findings(
+            {revision: run.result() for revision, run in direct.items()}, {key: run.result() for key, run in behind.items()}
+        )
+
+
+@contextmanager
+def _conformance_server(era: Era) -> Iterator[SdkServer]:
+    server = SdkServer(era, ["--era", era], "/mcp", program="tests.conformance.everything_server")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
