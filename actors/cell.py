@@ -35,11 +35,11 @@ from mcp_gateway.transports.upstream.websocket import WebSocketUpstream
 
 from .alert_sinks import AlertDispatcher
 from .dashboard_state import DashboardState
-from .edge import LoopEdge
 from .forwarding import Forwarding
 from .gateway_actor import CrashRequested, Wiring
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellArguments, CellSupervisor
 from .in_process_system import InProcessSystem
+from .loop_edge import LoopEdge
 from .messages import EventsLogged, HealthRequested, StatusRequested
 from .node_messages import NodeLink
 from .route_table import configured_routes

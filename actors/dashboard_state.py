@@ -11,7 +11,7 @@ import attrs
 
 from mcp_gateway.transports.protocol.topic_log import TopicPattern
 
-from .edge import LoopEdge
+from .loop_edge import LoopEdge
 from .messages import HealthRequested, ViabilityRequested
 from .node_messages import NodeLink
 

@@ -12,9 +12,10 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports import metrics
 
 from .connection_pool import ConnectionPool, ConnectionPoolArguments
-from .edge import Edge, LoopEdge
+from .edge import Edge
 from .event_bus import EventBus
 from .health_monitor import HealthMonitor, HealthMonitorArguments
+from .loop_edge import LoopEdge
 from .messages import EventsLogged, GatewayWired, PublishEvent, Topology
 from .node_messages import NodeLink
 from .restart_plan import ChildSpec, Restart, RestartIntensity, Strategy

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.edge import Edge, LoopEdge
+from mcp_gateway.actors.edge import Edge
 from mcp_gateway.actors.gateway_actor import CrashRequested
+from mcp_gateway.actors.loop_edge import LoopEdge
 from mcp_gateway.actors.messages import (
     Call,
     CallAnswered,
