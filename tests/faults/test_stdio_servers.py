@@ -110,7 +110,7 @@ def test_a_server_that_leaves_by_itself_is_started_again_for_the_next_call(form:
 
 
 def test_a_server_that_cannot_run_is_a_clear_error_and_no_busy_loop(form: Form, start_gateway: StartGateway) -> None:
-    with start_gateway(form, [backend("dies")]) as gateway:
+    with start_gateway(form, [backend("dies")], expects_errors=True) as gateway:
         content = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
         started_s, refused = time.monotonic(), []
         while time.monotonic() - started_s < 3:
