@@ -24,6 +24,7 @@ from mcp_gateway.transports.protocol.refusals import Refused
 from mcp_gateway.transports.protocol.revisions import LEGACY_REVISIONS, is_modern
 from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
 
+from .held_changes import CHANGE_WINDOW_S, LIST_CHANGES, HeldChanges
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 
 MAX_ATTEMPTS = 4
@@ -64,7 +65,7 @@ class Desk(Protocol):
         """The exchange is over."""
 
     def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
-        """Call the conversation's `retry(backend)` after the delay."""
+        """Call the conversation's `delay_passed(backend)` after the delay."""
 
     def fan_out_deadline_s(self, exchange: Exchange) -> float: ...
 
@@ -104,6 +105,7 @@ class Conversation:
         self._turned_away: dict[str, CallFailed] = {}  # {backend: how the last replica that was tried for it refused}
         # Whose event the client reads next; None for one that the gateway wrote itself.
         self._unflushed: deque[tuple[ActorAddress, int] | None] = deque()
+        self._changes = HeldChanges()
 
     # ---- what the edge feeds: what cannot be read ends this exchange and leaves the edge alone
 
@@ -142,6 +144,14 @@ class Conversation:
             self._on_event(event)
         except _UNREADABLE as error:
             self._refuse_unreadable(event.backend, error)
+
+    def delay_passed(self, cause: str) -> None:
+        """What `Desk.retry_later` was asked for is due."""
+        if cause not in LIST_CHANGES:
+            self.retry(cause)
+        elif not self._is_over and (kept := self._changes.close(cause)):
+            self._write(kept)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, cause)
 
     def retry(self, backend: str) -> None:
         """A delay has passed."""
@@ -261,6 +271,17 @@ class Conversation:
             self.sink.begin({})
         self._unflushed.append((event.upstream, event.call_id))
         self.sink.event(data, event_id)
+
+    def _forward_merged(self, event: CallEvent, data: bytes, event_id: str | None) -> None:
+        """The same for one of several servers: what says only that a list has changed is said once for all of them."""
+        method = event.message.method if isinstance(event.message, Notification) else ""
+        if method not in LIST_CHANGES:
+            self._forward(event, data, event_id)
+        elif self._changes.passes(method, data):
+            self._forward(event, data, event_id)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, method)
+        else:
+            self.desk.grant(event.upstream, event.call_id, 1)
 
     def _write(self, data: bytes) -> None:
         """Send an event of the gateway's own on a stream that has begun."""

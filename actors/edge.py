@@ -302,7 +302,7 @@ class Edge(GatewayActor):
     def receiveMsg__RetryDue(self, message: _RetryDue, sender: ActorAddress) -> None:
         conversation = self._conversations.get(message.exchange_id)
         if conversation is not None:
-            conversation.retry(message.backend)
+            conversation.delay_passed(message.backend)
 
     def fan_out_deadline_s(self, exchange: Exchange) -> float:
         return min(exchange.deadline_s, self.monotonic_s() + _FAN_OUT_DEADLINE_S)

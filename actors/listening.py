@@ -80,7 +80,7 @@ class Listen(Conversation):
             return
         data = outer_message(naming, message)
         if self._has_begun:
-            self._forward(event, data, None)
+            self._forward_merged(event, data, None)
         else:
             self._held.append((event, data))
 
@@ -130,7 +130,7 @@ class Listen(Conversation):
         self._write(jsonrpc.encode_notification(_ACKNOWLEDGED, msgspec.json.encode({"_meta": meta, "notifications": united})))
         held, self._held = self._held, []
         for event, data in held:
-            self._forward(event, data, None)
+            self._forward_merged(event, data, None)
 
     def end(self) -> None:
         request_id = self._request_id() or jsonrpc.NULL

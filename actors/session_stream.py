@@ -64,7 +64,8 @@ class SessionStream(Conversation):
         if event.event_id is not None:
             self._last_event_ids[event.backend] = event.event_id
         naming = self._naming(event.backend)
-        self._forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
+        forward = self._forward if naming is None else self._forward_merged
+        forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
 
     def _on_answer(self, answer: CallAnswered) -> None:
         repair = self._repair_with(answer.call_id)

@@ -119,7 +119,7 @@ def play(scene: Scene, step: tuple[str, Any], choice: int) -> None:
         scene.conversation.flushed(how)
     elif what == "retry":
         while scene.desk.retries and not scene.desk.finished:
-            scene.conversation.retry(scene.desk.retries.pop()[1])
+            scene.conversation.delay_passed(scene.desk.retries.pop()[1])
     elif scene.open:
         call = scene.open[choice % len(scene.open)]
         if what == "answer":

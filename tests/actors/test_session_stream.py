@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mcp_gateway.actors.held_changes import CHANGE_WINDOW_S
 from mcp_gateway.actors.messages import CallKind
 from mcp_gateway.actors.session_stream import SessionStream
 from mcp_gateway.transports.downstream.edge_port import ExchangeKind
@@ -11,6 +12,7 @@ from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, MAIL, Scene, session_at
 
+LOGGED = Notification("notifications/message", b'{"level":"info","data":"x"}')
 CHANGED = Notification("notifications/tools/list_changed", b"")
 
 
@@ -85,8 +87,8 @@ def test_a_stream_that_a_server_ends_is_opened_again_after_a_pause_at_its_own_la
     else:
         scene.fail(scene.call_to("mail"), was_sent=True)
     assert [call.backend for call in scene.open] == ["files"]
-    assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
-    scene.conversation.retry("mail")
+    assert scene.desk.retries[-1] == (SessionStream.RETRY_S, "mail")
+    scene.conversation.delay_passed("mail")
     assert scene.call_to("mail").last_event_id == "m1"
     assert not scene.sink.is_over
     assert scene.sink.begun == 1
@@ -117,7 +119,7 @@ def test_the_stream_of_an_ended_session_ends():
     scene = streaming()
     scene.desk.ended.append("key")
     scene.answer(scene.call_to("mail"), has_response=False)
-    scene.conversation.retry("mail")
+    scene.conversation.delay_passed("mail")
     assert scene.desk.cancelled == [1]
     scene.assert_over()
 
@@ -126,7 +128,7 @@ def test_credit_goes_back_to_the_server_whose_event_was_taken():
     scene = streaming()
     files, mail = scene.call_to("files"), scene.call_to("mail")
     for call in (files, mail, mail, files):
-        scene.event(call, CHANGED)
+        scene.event(call, LOGGED)
     scene.conversation.flushed(1)
     assert scene.desk.grants == [("upstream of files", files.call_id, 1)]
     scene.conversation.flushed(3)
@@ -145,7 +147,7 @@ def test_a_pause_that_ends_after_the_client_has_gone_opens_nothing():
     scene = streaming()
     scene.answer(scene.call_to("mail"), has_response=False)
     scene.conversation.client_gone()
-    scene.conversation.retry("mail")
+    scene.conversation.delay_passed("mail")
     scene.assert_over(client_is_there=False)
 
 
@@ -180,4 +182,27 @@ def test_a_session_that_cannot_be_opened_again_now_is_tried_again_later(way):
         scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
     else:
         scene.fail(scene.call_to("mail"), was_sent=False)
-    assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
+    assert scene.desk.retries[-1] == (SessionStream.RETRY_S, "mail")
+
+
+def test_what_several_servers_say_at_once_is_said_once_now_and_once_more_for_all_that_followed():
+    scene = streaming()
+    for backend in ("files", "mail", "files"):
+        scene.event(scene.call_to(backend), CHANGED)
+    assert scene.desk.retries == [(CHANGE_WINDOW_S, CHANGED.method)]
+    assert len(scene.sink.events) == 1
+    # Those that were kept count as read: their servers go on.
+    assert [grant[1:] for grant in scene.desk.grants] == [(2, 1), (1, 1)]
+    scene.conversation.delay_passed(CHANGED.method)
+    assert len(scene.sink.events) == 2
+    scene.conversation.delay_passed(CHANGED.method)
+    scene.event(scene.call_to("mail"), CHANGED)
+    assert len(scene.sink.events) == 3  # the window had passed with nothing in it: news are told at once again
+
+
+def test_one_server_alone_is_passed_on_as_it_speaks():
+    scene = streaming(ALONE)
+    for _ in range(3):
+        scene.event(scene.call_to("files"), CHANGED)
+    assert len(scene.sink.events) == 3
+    assert scene.desk.retries == []

@@ -305,7 +305,7 @@ class Scene:
             self.desk.open_calls[call.call_id] = call
             self.fail(call, replica="files#9")
             self.event(call, Notification("notifications/late", b""))
-        self.conversation.retry("files")
+        self.conversation.delay_passed("files")
         if client_is_there:
             self.conversation.end()
             self.conversation.expired()
