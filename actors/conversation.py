@@ -67,7 +67,11 @@ class Desk(Protocol):
     def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
         """Call the conversation's `delay_passed(backend)` after the delay."""
 
-    def fan_out_deadline_s(self, exchange: Exchange) -> float: ...
+    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
+        """When a question to several backends stops waiting for this one; soon, where it was late before."""
+
+    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
+        """Whether a backend took part in an answer of several in time."""
 
     def use_session(self, state: SessionState) -> SessionState: ...
 

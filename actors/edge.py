@@ -22,6 +22,7 @@ from mcp_gateway.transports.protocol.session import SessionState, UpstreamSessio
 from .conversation import Conversation, inner_response
 from .conversation_choice import conversation_for
 from .gateway_actor import GatewayActor
+from .late_backends import FAN_OUT_S, LateBackends
 from .loop_edge import LoopEdge
 from .messages import (
     Call,
@@ -54,8 +55,6 @@ from .session_stream import SessionStream
 from .telling import Tell
 
 _SESSION_ENDED = "mcp.session.ended"
-_FAN_OUT_DEADLINE_S = 5.0
-"""Longest wait for one backend's part of a merged answer."""
 _SWEEP_S = 1.0
 _GRACE_S = 2.0
 """After an exchange's own deadline: the upstream reports the timeout first; the sweep is for calls whose actor has died."""
@@ -79,6 +78,7 @@ class Edge(GatewayActor):
         self._exchange_of_call: dict[int, int] = {}
         self._gateway: dict[str, ActorAddress] = {}
         self._incarnations: dict[str, int] = {}
+        self._late_backends = LateBackends()
         self._call_ids = itertools.count(1)
         self._is_wired_to_gateway = False
 
@@ -147,6 +147,7 @@ class Edge(GatewayActor):
         self._topology(message.backends)
 
     def _topology(self, backends: tuple[Any, ...]) -> None:
+        self._late_backends.keep_only({backend.name for backend in backends})
         self._namings = {backend.name: Naming(backend.name, backend.prefix) for backend in backends}
         self._alone = {backend.name: Naming(backend.name, "") for backend in backends}
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
@@ -304,8 +305,15 @@ class Edge(GatewayActor):
         if conversation is not None:
             conversation.delay_passed(message.backend)
 
-    def fan_out_deadline_s(self, exchange: Exchange) -> float:
-        return min(exchange.deadline_s, self.monotonic_s() + _FAN_OUT_DEADLINE_S)
+    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
+        now_s = self.monotonic_s()
+        return min(exchange.deadline_s, now_s + self._late_backends.patience_s(backend, now_s))
+
+    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
+        if was_late:
+            self._late_backends.was_late(backend, self.monotonic_s())
+        else:
+            self._late_backends.has_answered(backend)
 
     def use_session(self, state: SessionState) -> SessionState:
         return self._port.sessions.use(state, self.monotonic_s())
@@ -345,7 +353,7 @@ class Edge(GatewayActor):
                 kind=ExchangeKind.TERMINATE,
                 session=state,
                 hash_keys={"session": state.key},
-                deadline_s=self.monotonic_s() + _FAN_OUT_DEADLINE_S,
+                deadline_s=self.monotonic_s() + FAN_OUT_S,
             )
             self._port.open(exchange, _NobodyWaits())
 

@@ -55,7 +55,7 @@ class Gather(Conversation):
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
         self._namings = desk.namings(exchange.endpoint)
-        self._deadline_s = desk.fan_out_deadline_s(exchange)
+        self._deadlines_s = {each.backend: desk.fan_out_deadline_s(exchange, each.backend) for each in self._namings}
         self._session = exchange.session
         self._questions: dict[int, _Question] = {}
         self._results: dict[str, list[bytes]] = {}
@@ -85,7 +85,7 @@ class Gather(Conversation):
             backend=question.backend,
             session=self._session,
             opens_session=question.step is _Step.REOPEN,
-            deadline_s=self._deadline_s,
+            deadline_s=self._deadlines_s[question.backend],
             excluded=question.excluded,
         )
         self._questions[call_id] = question
@@ -115,6 +115,7 @@ class Gather(Conversation):
             self._ask(attrs.evolve(question, step=_Step.RESTORE, message=request))
 
     def _on_result(self, question: _Question, answer: CallAnswered) -> None:
+        self.desk.note_punctuality(question.backend, was_late=False)
         self._upstream_s = max(self._upstream_s, answer.upstream_s)
         response = answer.response
         if response is None or not response.result:
@@ -146,6 +147,8 @@ class Gather(Conversation):
         if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
             self._ask(attrs.evolve(question, step=_Step.REOPEN, has_reopened=True))
             return
+        if failure.reason == "upstream_timeout":
+            self.desk.note_punctuality(question.backend, was_late=True)
         self._missing[question.backend] = failure.reason
         self._failures.append(failure)
         self._conclude_when_done()

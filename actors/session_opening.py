@@ -32,13 +32,14 @@ class Open(Conversation):
             self._ask(naming.backend)
 
     def _ask(self, backend: str) -> None:
-        deadline_s = self.desk.fan_out_deadline_s(self.exchange) if len(self._namings) > 1 else None
+        deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if len(self._namings) > 1 else None
         excluded = self._excluded.get(backend, frozenset())
         call_id = self._call(self.exchange.message, backend=backend, opens_session=True, excluded=excluded, deadline_s=deadline_s)
         self._backend_of[call_id] = backend
 
     def _on_answer(self, answer: CallAnswered) -> None:
         self._answers[answer.backend] = answer
+        self.desk.note_punctuality(answer.backend, was_late=False)
         self._conclude()
 
     def _on_failure(self, failure: CallFailed) -> None:
@@ -48,6 +49,8 @@ class Open(Conversation):
             self._excluded[backend] = tried | {failure.replica}
             self._ask(backend)
             return
+        if failure.reason == "upstream_timeout":
+            self.desk.note_punctuality(backend, was_late=True)
         self._failures[backend] = failure
         self._conclude()
 

@@ -29,8 +29,8 @@ class Tell(Conversation):
             self.desk.end_session(self.exchange.session)
         # One backend that hangs must not hold up what the client says to the others, nor its farewell.
         is_bounded = len(self._messages) > 1 or self._kind is CallKind.TERMINATE
-        deadline_s = self.desk.fan_out_deadline_s(self.exchange) if is_bounded else None
         for backend, message in self._messages:
+            deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if is_bounded else None
             self._call(message, kind=self._kind, backend=backend, session=self.exchange.session, deadline_s=deadline_s)
         self._acknowledge_when_done()
 

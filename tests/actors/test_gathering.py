@@ -10,7 +10,7 @@ from mcp_gateway.actors.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.gathering import Discover, ListAll, SetLevel
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
-from tests.doubles.recording_desk import FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
+from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
 
 NOT_FOUND = {"code": -32601, "message": "no such method"}
 INVALID = {"code": -32602, "message": "no"}
@@ -60,6 +60,15 @@ def test_one_backend_never_spoils_the_rest(way):
     assert names_of(scene) == ["files__a"]
     assert list(scene.sink.result["_meta"][MISSING_BACKENDS]) == ["mail"]
     scene.assert_over()
+
+
+def test_who_is_late_is_noted_and_who_answers_or_is_merely_down_is_not():
+    scene = Scene(ListAll, FILES, MAIL, ALONE, message=request("tools/list"), revision=MODERN)
+    files, mail, third = scene.open
+    scene.fail(mail, "upstream_timeout", replica="mail#0", was_sent=True)
+    scene.fail(third, "circuit_open")
+    scene.answer(files, tools("a"))
+    assert scene.desk.punctuality == [("mail", "late"), ("files", "prompt")]
 
 
 def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():

@@ -76,6 +76,7 @@ class RecordingDesk:
         self.issued: list[SessionState] = []
         self.ended: list[str] = []
         self.renewed: list[UpstreamSession] = []
+        self.punctuality: list[tuple[str, str]] = []
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self._newest: dict[str, SessionState] = {}
 
@@ -118,7 +119,10 @@ class RecordingDesk:
     def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
         self.retries.append((delay_s, backend))
 
-    def fan_out_deadline_s(self, exchange: Exchange) -> float:
+    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
+        self.punctuality.append((backend, "late" if was_late else "prompt"))
+
+    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
         return min(exchange.deadline_s, 5.0)
 
     def use_session(self, state: SessionState) -> SessionState:
