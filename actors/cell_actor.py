@@ -186,8 +186,7 @@ class CellActor(AsyncioActor):
             return
         fresh = self._outbox.take(message)
         if fresh is None:
-            if self._log is not None:
-                self._join_log(self._log, self._log_incarnation)
+            self._rejoin_log()
             return
         has_news = bool(fresh) or (message.is_catch_up and not self.is_caught_up)
         if message.is_catch_up:
@@ -232,15 +231,18 @@ class CellActor(AsyncioActor):
         if forwarded:
             self.call_loop(self._fail_forwarded, target, forwarded)
         elif any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
-            # Kept in the outbox: a log that died is announced again by EventLogMoved; one that was only slow must be asked again.
-            self.start_timer("rejoin_log", RESEND_INTERVAL_S, (target, self._log_incarnation))
+            # Kept in the outbox. Whichever log there is by then is joined: a new one may have been announced before the end of
+            # what was on its way to the old one is known.
+            self.start_timer("rejoin_log", RESEND_INTERVAL_S)
         else:
             super().on_undeliverable(target, messages, reason)
 
-    def receiveTimer_rejoin_log(self, joined: tuple[ActorAddress, int | None]) -> None:
-        log, incarnation = joined
-        if incarnation == self._log_incarnation:
-            self.call_loop(self._join_log, log, incarnation)
+    def receiveTimer_rejoin_log(self, _payload: object) -> None:
+        self.call_loop(self._rejoin_log)
+
+    def _rejoin_log(self) -> None:
+        if self._log is not None:
+            self._join_log(self._log, self._log_incarnation)
 
     # ---- NodeLink, for the content
 

@@ -170,7 +170,7 @@ def test_a_second_gateway_with_the_same_state_directory_leaves_the_first_ones_fi
             assert other.confirmed
             assert "another gateway keeps its events in" in second.errors
         publisher.publish()
-        assert publisher.confirmed == {0: publisher.confirmed[0], 1: publisher.confirmed[0] + 1}
+        assert publisher.confirmed[0] < publisher.confirmed[1] < publisher.confirmed[0] + 100  # in the first one's own order
 
 
 @pytest.mark.parametrize("form", ["node", "embedded"])
