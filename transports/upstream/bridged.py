@@ -75,7 +75,7 @@ class BridgedConversation:
         self._wire = wire
         self._backend = backend.name
         self._is_http = scheme_of(replica) in _HTTP
-        is_fixed = backend.protocol != "auto"
+        is_fixed = self._is_fixed = backend.protocol != "auto"
         self._speaks_modern: bool | None = is_modern(backend.protocol) if is_fixed else None
         self._speaks_legacy: bool | None = not is_modern(backend.protocol) if is_fixed else None
         legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
@@ -107,7 +107,13 @@ class BridgedConversation:
         if self._speaks_modern:
             answer = await self._wire.exchange(request, on_event)
             return _discovered(answer) if _is_discovery(request) else answer
-        return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
+        try:
+            return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
+        except UpstreamError as error:
+            if not error.is_unsupported:
+                raise
+            self._forget_era()
+            raise UpstreamError(error.reason, error.text, is_fault=False, error=error.error) from None
 
     async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
@@ -131,7 +137,18 @@ class BridgedConversation:
                     raise refusal
                 return answer
             self._speaks_legacy = False
-        return await self._counted(request, "legacy", "modern", self._to_modern.open(request, message))
+        answer = await self._counted(request, "legacy", "modern", self._to_modern.open(request, message))
+        if answer.response is None or not answer.response.result:
+            self._forget_era()
+        return answer
+
+    def _forget_era(self) -> None:
+        """The server does not take what it took before, so it may be another one by now: the next client finds out.
+
+        Source: MCP 2026-07-28, basic/versioning: "re-probing if the cached assumption later fails".
+        """
+        if not self._is_fixed:
+            self._speaks_modern = self._speaks_legacy = None
 
     # ---- the server's era
 

@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from ..protocol.bridge import result_type
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.result_cache import CacheKey, ResultCache, cache_key
 from ..protocol.revisions import CACHEABLE_METHODS, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
@@ -78,7 +79,8 @@ class CachedConversation:
 
     async def _fetch(self, key: CacheKey, principal: str, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         flight = self._flights.get(key)
-        if flight is None or flight.principal != principal:
+        is_own = flight is None or flight.principal != principal
+        if flight is None or is_own:
             flight = _Flight(principal, asyncio.get_running_loop().create_task(self._fly(key, principal, request, on_event)))
             self._flights[key] = flight
         flight.waiting += 1
@@ -91,6 +93,8 @@ class CachedConversation:
         message, response = request.message, answer.response
         if response is None or not isinstance(message, Request):
             return answer
+        if not is_own and response.result and _asks(response.result):
+            return await self._wire.exchange(request, on_event)  # it asks whoever made that request, and carries its state
         return attrs.evolve(answer, response=Response(message.id, response.result, response.error))
 
     async def _fly(self, key: CacheKey, principal: str, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
@@ -146,3 +150,10 @@ class CachedConversation:
                 return
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
+
+def _asks(result: bytes) -> bool:
+    """Whether the result asks its client something. Source: MCP 2026-07-28, basic/patterns/mrtr."""
+    try:
+        return result_type(result) != "complete"
+    except (msgspec.DecodeError, RecursionError):
+        return False

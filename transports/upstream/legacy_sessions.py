@@ -263,7 +263,7 @@ def _opened(key: SessionKey, answer: UpstreamAnswer) -> LegacySession:
     if response is None or not response.result:
         error = b"" if response is None else response.error
         text = "the server refused to open a session"
-        raise UpstreamError("upstream_failed", text, was_sent=True, is_fault=False, error=error)
+        raise UpstreamError("upstream_failed", text, is_fault=False, is_unsupported=True, error=error)
     try:
         initialized: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
         revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)

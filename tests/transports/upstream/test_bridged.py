@@ -260,6 +260,34 @@ def test_a_server_that_is_down_is_not_asked_for_its_era() -> None:
     on_loop(body)
 
 
+def test_a_server_that_was_replaced_by_one_of_the_other_era_is_found_out() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        first = bridge.modern()
+        await turn()
+        bridge.running.fail(UNSUPPORTED)
+        await turn()
+        bridge.fail(-32601)
+        refused = await refusal(first)
+        assert (refused.reason, refused.is_unsupported) == ("upstream_failed", False)
+        bridge.modern()
+        await turn()
+        bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')
+        await turn()
+        assert bridge.methods == ["server/discover", "initialize", "server/discover", "tools/list"]
+        opening = bridge.initialize()
+        await turn()
+        bridge.fail(-32601, 400)
+        await turn()
+        bridge.fail(-32601)
+        assert shown(await opening)["code"] == -32601
+        bridge.initialize()
+        await turn()
+        assert bridge.methods[4:] == ["initialize", "server/discover", "initialize"]
+
+    on_loop(body)
+
+
 # ---- revisions with a handshake
 
 

@@ -257,3 +257,20 @@ def test_probes_and_the_end_reach_the_wire() -> None:
         assert bench.wire.is_closed
 
     asyncio.run(run())
+
+
+def test_a_question_is_for_who_made_the_request_and_others_ask_themselves() -> None:
+    """Two clients with one `requestState` could not both go on. Source: MCP 2026-07-28, basic/patterns/mrtr."""
+    asks = b'{"resultType":"input_required","requestState":"%b"}'
+
+    async def body(bench: Bench) -> None:
+        one, two = bench.ask(b"1", "resources/read"), bench.ask(b"2", "resources/read")
+        await settle()
+        assert len(bench.asked) == 1
+        bench.asked[0].answer(asks % b"first")
+        await settle()
+        bench.asked[1].answer(asks % b"second")
+        answers = [(await task).response for task in (one, two)]
+        assert [answer.result for answer in answers if answer is not None] == [asks % b"first", asks % b"second"]
+
+    on_loop(body)
