@@ -137,15 +137,15 @@ def test_the_keyboard_reaches_everything_that_can_be_used(gateway: RunningGatewa
 
 
 def test_a_day_on_the_wall_costs_no_more_memory_than_an_hour(gateway: RunningGateway, browser: Browser) -> None:
-    """A day in fast motion: a snapshot for every half minute, ten events for each."""
+    """A day in fast motion: a snapshot for every five minutes, fifty events for each."""
     browser.open(page_of(gateway))
     browser.wait_for("#aches", "connections/gone")
     browser.evaluate("clearTimeout(view.timer), view.isFetching = true, stream.close(), 0")
     hours = """async hours => {
-        for (let step = 0; step < hours * 120; step += 1) {
+        for (let step = 0; step < hours * 12; step += 1) {
             const state = structuredClone(view.state);
-            state.at = view.state.at + step * 30000;
-            for (let count = 0; count < 10; count += 1) {
+            state.at = view.state.at + step * 300000;
+            for (let count = 0; count < 50; count += 1) {
                 view.fast = (view.fast || 1000000) + 1;
                 const topic = count % 2 ? 'vsm.algedonic.pain' : 'mcp.replica.ejected';
                 const payload = { source: `errors/b${view.fast % 7}`, intensity: 0.5, reason: 'in fast motion', since: state.at };
