@@ -166,6 +166,8 @@ class ConnectionPool(Supervisor):
         for call_id in [call_id for call_id, at in self._replica_of_call.items() if at == key]:
             del self._replica_of_call[call_id]
         self.stop_child(replica.child)
+        for state in ("leased", "idle", "waiting"):
+            metrics.forget(metrics.pool_connections, *key, state)
 
     # ---- leases
 

@@ -193,6 +193,7 @@ class HealthMonitor(GatewayActor):
     def _forget(self, component: str) -> None:
         self._findings.pop(component, None)
         self._announce(self._record.forget(component, self.monotonic_s()))
+        metrics.forget(metrics.health_status, component)
 
     def _judge(self, component: str, status: Status, reason: str) -> None:
         self._announce(self._record.set_status(component, status, reason, self.monotonic_s()))

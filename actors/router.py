@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 from thespian.actors import ActorAddress
@@ -83,6 +83,7 @@ class Router(GatewayActor):
     def _arrange(self, settings: Settings, backends: Sequence[BackendSettings], routes: Sequence[RouteSettings]) -> None:
         """Take in a new set of backends; rings of those that stay only change by the replicas that came or went."""
         kept: dict[str, _Backend] = {}
+        circuits = self._circuits_shown()  # before the rings change
         for backend in backends:
             known = self._backends.get(backend.name) or _Backend(
                 HashRing(settings.gateway.hash_ring_size), Route(pattern=f"backend/{backend.name}", backend=backend.name)
@@ -96,10 +97,27 @@ class Router(GatewayActor):
                     known.ring.add(member)
             kept[backend.name] = known
             metrics.ring_members.labels(backend.name).set(len(members))
+        replicas = {member for backend in kept.values() for member in backend.ring.members}
+        self._forget_gauges(self._backends.keys() - kept.keys(), {key for key in circuits if key[1] not in replicas})
         self._backends = kept
         self._table = RouteTable(configured_routes(backends, routes))
-        replicas = {member for backend in kept.values() for member in backend.ring.members}
         self._breakers = {key: breaker for key, breaker in self._breakers.items() if key[1] in replicas}
+
+    def _circuits_shown(self) -> set[tuple[str, str]]:
+        """(route, replica) of every circuit that the metrics show."""
+        shown = set(self._breakers)
+        for route in self._table.routes:
+            if (backend := self._backends.get(route.backend)) is not None:
+                shown |= {(route.pattern, member) for member in backend.ring.members}
+        return shown
+
+    @staticmethod
+    def _forget_gauges(backends: Iterable[str], circuits: Iterable[tuple[str, str]]) -> None:
+        """What runs no more must not look open, or like a member, for ever."""
+        for name in backends:
+            metrics.forget(metrics.ring_members, name)
+        for circuit in circuits:
+            metrics.forget(metrics.circuit_state, *circuit)
 
     # ---- calls
 

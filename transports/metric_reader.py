@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
@@ -34,7 +35,7 @@ def read_samples() -> list[Sample]:
 
     Blocks: for a thread. Raises: MetricsUnreadable.
     """
-    return [sample for metric in _collect() if metric.name.startswith(_OURS) for sample in metric.samples]
+    return [sample for metric in _shown() if metric.name.startswith(_OURS) for sample in metric.samples]
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
@@ -43,10 +44,19 @@ def exposition(accept: str) -> tuple[bytes, str]:
     accept: the scraper's `Accept` header. Source: OpenMetrics 1.0, "Protocol Negotiation".
     Blocks: for a thread. Raises: MetricsUnreadable.
     """
-    collected = _Collected(_collect())
+    collected = _Collected(_shown())
     if "application/openmetrics-text" not in accept:
         return generate_latest(collected), CONTENT_TYPE_LATEST
     return generate_openmetrics(_WithExemplars(collected)), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+
+
+def _shown() -> list[Metric]:
+    """What there is, less the gauges of what exists no more, see `metrics.forget`."""
+    collected = _collect()
+    for metric in collected:
+        if metric.type == "gauge":
+            metric.samples = [sample for sample in metric.samples if not math.isnan(sample.value)]
+    return collected
 
 
 def _collect() -> list[Metric]:

@@ -5,6 +5,7 @@ Names and labels are the gateway's contract; they may be added to, not changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -94,6 +95,14 @@ algedonic_signals_total = Counter(
 )
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
+
+def forget(gauge: Gauge, *labels: str) -> None:
+    """Let a gauge show nothing for what exists no more: a removed backend must not look down for ever.
+
+    The files that processes share cannot drop an entry: it becomes not-a-number, which no scrape shows (`metric_reader`).
+    """
+    gauge.labels(*labels).set(math.nan)
+
 
 bounded_source = BoundedLabel(300)
 bounded_tool = BoundedLabel(500)
