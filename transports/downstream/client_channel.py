@@ -369,7 +369,7 @@ class _ChannelAnswer:
         if self.request_id is not None:
             refused.request_id = self.request_id
             self._channel.send(refused.body(), self.request_id, None)
-        self._end(backend, refused.reason, 0.0)
+        self._end(backend, refused.reason, refused.upstream_s)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Nothing: on this connection every message stands alone."""
