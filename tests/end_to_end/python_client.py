@@ -92,7 +92,7 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
         async with Client(_transport(url), mode=mode, cache=None, **callbacks, **options) as client:
             yield client, record
             has_ended = True
-    except* anyio.ClosedResourceError:
+    except* (anyio.ClosedResourceError, anyio.BrokenResourceError):
         if not has_ended:
             raise
 
