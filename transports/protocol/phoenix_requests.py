@@ -17,7 +17,7 @@ from mcp_gateway.config.version import VERSION
 from . import jsonrpc
 from .jsonrpc import NULL, Notification, Request, Response
 from .refusals import Refused
-from .revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_VERSION, NEWEST
+from .revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_SUBSCRIPTION_ID, META_VERSION, NEWEST
 from .topic_log import Event
 
 CANCELLED: Final = b'{"code":-32800,"message":"cancelled by the client","data":{"reason":"cancelled"}}'
@@ -180,10 +180,10 @@ def gap_payload(first_id: int, last_id: int) -> bytes:
 def message_payload(message: Notification | Request, timestamp_ms: int, token: bytes | None, request_id: bytes | None) -> bytes:
     """The payload of an `event` that a server's own message becomes.
 
-    token:      our progress token of the request, which the client has not seen: it reads the id of its request instead.
+    token:      our id and progress token of the request, which the client has not seen: it reads the id of its request instead.
     request_id: of the client's request that it belongs to, None outside of any.
     """
-    data = Raw(_own_token(message, token, request_id))
+    data = Raw(_own_names(message, token, request_id))
     shown: dict[str, Any] = {"event": message.method, "data": data, "timestamp": timestamp_ms}
     if request_id is not None:
         shown["id"] = Raw(request_id)
@@ -192,15 +192,21 @@ def message_payload(message: Notification | Request, timestamp_ms: int, token: b
     return _encode(shown)
 
 
-def _own_token(message: Notification | Request, token: bytes | None, request_id: bytes | None) -> bytes:
-    if message.method != "notifications/progress" or request_id is None:
+def _own_names(message: Notification | Request, token: bytes | None, request_id: bytes | None) -> bytes:
+    """The params with the id of the client's own request, in progress and in what its subscription tells."""
+    if not isinstance(message, Notification) or not message.params or token is None or request_id in (None, NULL):
         return message.params or b"{}"
     try:
         params = jsonrpc.members(message.params)
+        if message.method == "notifications/progress":
+            if bytes(params.get("progressToken", Raw(b""))) == token:
+                params["progressToken"] = Raw(request_id)
+        elif "_meta" in params:
+            meta = jsonrpc.members(bytes(params["_meta"]))
+            if bytes(meta.get(META_SUBSCRIPTION_ID, Raw(b""))) == token:
+                params["_meta"] = Raw(_encode({**meta, META_SUBSCRIPTION_ID: Raw(request_id)}))
     except (msgspec.DecodeError, RecursionError):
-        return message.params or b"{}"
-    if bytes(params.get("progressToken", Raw(b""))) == token:
-        params["progressToken"] = Raw(request_id)
+        return message.params
     return _encode(params)
 
 

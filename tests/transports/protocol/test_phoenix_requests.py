@@ -207,6 +207,25 @@ def test_a_servers_messages_name_the_request_that_they_belong_to() -> None:
     assert (asked["id"], asked["request_id"], asked["data"]) == ("x", "srv-1", {"message": "?"})
 
 
+@pytest.mark.parametrize(
+    ("params", "token", "request_id", "expected"),
+    [
+        (b'{"_meta":{"%b":41,"a/b":1.0},"uri":"u"}', b"41", b'"x"', b'{"_meta":{"%b":"x","a/b":1.0},"uri":"u"}'),
+        (b'{"_meta":{"%b":40},"uri":"u"}', b"41", b'"x"', b'{"_meta":{"%b":40},"uri":"u"}'),
+        (b'{"_meta":{"%b":41}}', b"41", b"null", b'{"_meta":{"%b":41}}'),
+        (b'{"_meta":{"%b":41}}', None, None, b'{"_meta":{"%b":41}}'),
+        (b'{"_meta":7,"%b":1}', b"41", b'"x"', b'{"_meta":7,"%b":1}'),
+    ],
+)
+def test_a_subscription_has_the_id_of_the_clients_own_request(
+    params: bytes, token: bytes | None, request_id: bytes | None, expected: bytes
+) -> None:
+    """Source: MCP 2026-07-28, basic/patterns/subscriptions: the id of the `subscriptions/listen` request."""
+    name = b"io.modelcontextprotocol/subscriptionId"
+    told = Notification("notifications/resources/updated", params % name)
+    assert json.loads(message_payload(told, 1234, token, request_id))["data"] == json.loads(expected % name)
+
+
 def test_a_refusal_says_when_to_come_back() -> None:
     shown = json.loads(refusal_payload(Refused("rate_limited", "too many", retry_after_s=0.5)))
     assert shown == {"reason": "rate_limited", "message": "too many", "retry_after": 0.5}
