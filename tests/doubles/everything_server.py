@@ -97,7 +97,7 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
 
     @server.custom_route("/counters", methods=["GET"])
     async def show_counters(request: Request) -> Response:
-        open_sessions = 0 if options.transport == "sse" else len(server.session_manager._server_instances)
+        open_sessions = len(server.session_manager._server_instances) if options.transport == "streamable-http" else 0
         return JSONResponse({**counters.shown(), "sessions": open_sessions})
 
     return server

@@ -15,6 +15,7 @@ from mcp.client import Client
 from mcp.client.sse import sse_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 
+from tests.end_to_end.phoenix_transport import phoenix_transport
 from tests.end_to_end.websocket_transport import websocket_transport
 
 MODES = ("legacy", "2026-07-28")
@@ -99,6 +100,8 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
 
 def _transport(url: str) -> Any:
     """What the SDK connects by: Streamable HTTP for a plain URL, else the transport of the gateway's endpoint."""
+    if "/mcp/websocket" in url:
+        return phoenix_transport(url)
     if url.startswith("ws"):
         return websocket_transport(url)
     return sse_client(url) if "/mcp/sse/" in url else url

@@ -1,0 +1,55 @@
+"""The Markdown table of README: what works between every client and every server, from a run now."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from mcp.shared.exceptions import MCPDeprecationWarning
+
+from tests.end_to_end.matrix import FEATURES, FEATURES_ALONE, ClientKind, Outcomes, ServerKind, known_gaps, run_matrix
+
+_ALL = (*FEATURES, *FEATURES_ALONE)
+
+
+def markdown(outcomes: Outcomes) -> str:
+    """The table, what it counts, and below it each gap with its reason and each failure."""
+    clients = list(dict.fromkeys(client for client, _ in outcomes))
+    servers = list(dict.fromkeys(server for _, server in outcomes))
+    lines = ["| client \\\\ server | " + " | ".join(server.name for server in servers) + " |", "|---|" + "---:|" * len(servers)]
+    for client in clients:
+        counts = (len(_ALL) - len(missing(outcomes, client, server)) for server in servers)
+        lines.append(f"| {client.name} | " + " | ".join(f"{count}/{len(_ALL)}" for count in counts) + " |")
+    return "\n".join([*lines, "", f"Each cell: {', '.join(_ALL)}.", "", *_notes(outcomes)])
+
+
+def missing(outcomes: Outcomes, client: ClientKind, server: ServerKind) -> dict[str, str]:
+    """{feature: why}, of one cell: gaps that are known, and what failed."""
+    gaps = {gap[2]: reason for gap, reason in known_gaps().items() if gap[:2] == (client.name, server.name)}
+    return {**gaps, **outcomes[client, server]}
+
+
+def _notes(outcomes: Outcomes) -> Iterator[str]:
+    found = [
+        (server.name, feature, why, client.name)
+        for client, server in outcomes
+        for feature, why in missing(outcomes, client, server).items()
+    ]
+    for (server_name, feature, why), same in itertools.groupby(sorted(found), key=lambda each: each[:3]):
+        yield f"* {feature}: {'; '.join(name for *_, name in same)} → {server_name}: {why}"
+
+
+def main() -> int:
+    warnings.simplefilter("ignore", MCPDeprecationWarning)
+    with tempfile.TemporaryDirectory(prefix="matrix") as directory:
+        outcomes = run_matrix(Path(directory))
+    print(markdown(outcomes))
+    return 1 if any(outcomes.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
