@@ -23,7 +23,7 @@ from mcp_types import PromptReference
 
 from tests.doubles.sdk_server import start_sdk_server
 from tests.end_to_end.python_client import Record, all_pages, connected, eventually, text_of
-from tests.end_to_end.running_gateway import RunningGateway, start_gateway
+from tests.end_to_end.running_gateway import Form, RunningGateway, start_gateway
 
 Era = Literal["legacy", "modern"]
 REVISION: dict[Era, str] = {"legacy": "2025-11-25", "modern": "2026-07-28"}
@@ -268,10 +268,10 @@ Outcomes = dict[tuple[ClientKind, ServerKind], dict[str, str]]
 """{cell: {feature that does not work: why}}."""
 
 
-def run_matrix(directory: Path, clients: Sequence[ClientKind] = CLIENTS, servers: Sequence[ServerKind] = SERVERS) -> Outcomes:
+def run_matrix(directory: Path, form: Form = "embedded") -> Outcomes:
     """Let every client use every feature of every server, several at once. directory: an empty one."""
-    with _site(directory, servers) as site:
-        return asyncio.run(_all_cells(site, [(client, server) for server in servers for client in clients]))
+    with _site(directory, form) as site:
+        return asyncio.run(_all_cells(site, [(client, server) for server in SERVERS for client in CLIENTS]))
 
 
 class _Turns:
@@ -340,11 +340,11 @@ async def _try_cell(site: Site, turns: _Turns, client_kind: ClientKind, server_k
 
 
 @contextmanager
-def _site(directory: Path, servers: Sequence[ServerKind]) -> Iterator[Site]:
+def _site(directory: Path, form: Form) -> Iterator[Site]:
     backends: list[dict[str, Any]] = []
     counters: dict[ServerKind, str | Path] = {}
     with ExitStack() as stack:
-        for kind in servers:
+        for kind in SERVERS:
             if kind.transport == "stdio":
                 place = directory / kind.backend
                 place.mkdir()
@@ -358,7 +358,7 @@ def _site(directory: Path, servers: Sequence[ServerKind]) -> Iterator[Site]:
                 backends.append({"name": kind.backend, "replicas": [running.url]})
                 counters[kind] = f"http://127.0.0.1:{running.port}/counters"
         (directory / "gateway").mkdir()
-        yield Site(stack.enter_context(start_gateway(directory / "gateway", "embedded", backends)), counters)
+        yield Site(stack.enter_context(start_gateway(directory / "gateway", form, backends)), counters)
 
 
 # ---- the gaps that are known

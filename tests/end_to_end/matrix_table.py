@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 from tests.end_to_end.matrix import FEATURES, FEATURES_ALONE, ClientKind, Outcomes, ServerKind, known_gaps, run_matrix
+from tests.end_to_end.running_gateway import FORMS
 
 _ALL = (*FEATURES, *FEATURES_ALONE)
 
@@ -20,7 +22,7 @@ def markdown(outcomes: Outcomes) -> str:
     """The table, what it counts, and below it each gap with its reason and each failure."""
     clients = list(dict.fromkeys(client for client, _ in outcomes))
     servers = list(dict.fromkeys(server for _, server in outcomes))
-    lines = ["| client \\\\ server | " + " | ".join(server.name for server in servers) + " |", "|---|" + "---:|" * len(servers)]
+    lines = ["| client → server | " + " | ".join(server.name for server in servers) + " |", "|---|" + "---:|" * len(servers)]
     for client in clients:
         counts = (len(_ALL) - len(missing(outcomes, client, server)) for server in servers)
         lines.append(f"| {client.name} | " + " | ".join(f"{count}/{len(_ALL)}" for count in counts) + " |")
@@ -44,9 +46,12 @@ def _notes(outcomes: Outcomes) -> Iterator[str]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
+    parser.add_argument("--form", choices=FORMS, default="embedded", help="how the gateway runs (default: embedded)")
+    options = parser.parse_args()
     warnings.simplefilter("ignore", MCPDeprecationWarning)
     with tempfile.TemporaryDirectory(prefix="matrix") as directory:
-        outcomes = run_matrix(Path(directory))
+        outcomes = run_matrix(Path(directory), options.form)
     print(markdown(outcomes))
     return 1 if any(outcomes.values()) else 0
 

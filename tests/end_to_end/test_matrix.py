@@ -11,11 +11,12 @@ from tests.end_to_end.matrix import CLIENTS, FEATURES, FEATURES_ALONE, SERVERS, 
 from tests.end_to_end.matrix_table import markdown
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+@pytest.fixture(scope="module", params=["embedded", "two cells"])
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """On two cells a client's requests land on either, and servers behind pipes belong to one of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MCPDeprecationWarning)  # the legacy era is one half of the matrix
-        return run_matrix(tmp_path_factory.mktemp("matrix"))
+        return run_matrix(tmp_path_factory.mktemp("matrix"), request.param)
 
 
 @pytest.mark.timeout(240)
