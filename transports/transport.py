@@ -25,6 +25,7 @@ class UpstreamRequest:
     revision:      what this exchange speaks.
     session_id:    the server's own, where it has assigned one.
     headers:       lower-case, to be sent along as they are.
+    has_headers:   its client came over HTTP with the headers that a modern request has; on a socket there are none.
     timeout_s:     for the whole exchange, answer body included; None for streams.
     session:       the client's, where it has one: its own `initialize`, the revision it speaks, what it has asked for since.
     hash_keys:     who the client is, by source ("user", "session", "ip").
@@ -37,6 +38,7 @@ class UpstreamRequest:
     revision: str
     session_id: str | None = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    has_headers: bool = False
     timeout_s: float | None = None
     last_event_id: str | None = None
     session: SessionState | None = attrs.field(default=None, repr=False)

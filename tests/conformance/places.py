@@ -50,7 +50,7 @@ def run_everywhere(directory: Path) -> Findings:
     """
     install_once()
     with ExitStack() as stack:
-        servers: dict[Era, SdkServer] = {era: stack.enter_context(_conformance_server(era)) for era in _OTHER}
+        servers: dict[Era, SdkServer] = {era: stack.enter_context(conformance_server(era)) for era in _OTHER}
         backends = [{"name": era, "replicas": [server.url]} for era, server in servers.items()]
         gateway = stack.enter_context(start_gateway(directory, "embedded", backends))
         pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
@@ -66,7 +66,8 @@ def run_everywhere(directory: Path) -> Findings:
 
 
 @contextmanager
-def _conformance_server(era: Era) -> Iterator[SdkServer]:
+def conformance_server(era: Era) -> Iterator[SdkServer]:
+    """Run the everything server of the suite, of one era, for the length of the `with` block."""
     server = SdkServer(era, ["--era", era], "/mcp", program="tests.conformance.everything_server")
     server.start()
     try:

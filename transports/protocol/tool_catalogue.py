@@ -13,7 +13,11 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from .modern_rules import encoded_header
+from .jsonrpc import NULL
+from .modern_rules import decoded_header, encoded_header
+from .refusals import Refused
+
+MOST_ANNOUNCING: Final = 1_000
 
 _KEYWORD: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,6 +34,10 @@ class HeaderParameter:
 
     path: tuple[str, ...]
     name: str
+
+    @property
+    def header(self) -> str:
+        return f"mcp-param-{self.name.lower()}"
 
 
 @attrs.frozen
@@ -83,13 +91,63 @@ def parameter_headers(tool: KnownTool, arguments: bytes) -> dict[str, str]:
     values = _decode_object(arguments)
     headers: dict[str, str] = {}
     for parameter in tool.parameters:
-        value: Any = values
-        for key in parameter.path:
-            value = value.get(key) if isinstance(value, dict) else None
-        text = _header_text(value)
+        text = _header_text(_argument(values, parameter))
         if text is not None:
-            headers[f"mcp-param-{parameter.name.lower()}"] = encoded_header(text)
+            headers[parameter.header] = encoded_header(text)
     return headers
+
+
+class AnnouncedHeaders:
+    """Tools whose server announces headers that it cannot check, being a legacy one: then whoever takes its calls over HTTP must.
+
+    Known is what its lists have said here; at most MOST_ANNOUNCING tools, the latest.
+    Source: "Server Behavior for Custom Headers".
+    """
+
+    def __init__(self) -> None:
+        self._tools: dict[str, KnownTool] = {}
+
+    def note(self, result: bytes) -> None:
+        """Read one page of `tools/list`. Cheap where nothing is announced.
+
+        Raises: msgspec.DecodeError where it is no such page.
+        """
+        if not self._tools and _KEYWORD.encode() not in result:
+            return
+        for name, tool in known_tools(result).items():
+            self._tools.pop(name, None)
+            if tool.parameters:
+                self._tools[name] = tool
+        while len(self._tools) > MOST_ANNOUNCING:
+            del self._tools[next(iter(self._tools))]
+
+    def problem(self, name: str, arguments: bytes, headers: Mapping[str, str]) -> str:
+        """How the headers of a call disagree with its arguments, or "".
+
+        Raises: msgspec.DecodeError where the arguments are no object.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            return ""
+        values = _decode_object(arguments) if arguments else {}
+        for parameter in tool.parameters:
+            value = _argument(values, parameter)
+            expected = _header_text(value)
+            try:
+                shown = decoded_header(headers.get(parameter.header), NULL)
+            except Refused as refused:
+                return refused.text
+            if shown != expected and (value is None or expected is not None):
+                said = "is missing" if shown is None else f"is {shown[:200]!r}"
+                return f"Header mismatch: {parameter.header} {said}, and the argument is {str(expected)[:200]!r}"
+        return ""
+
+
+def _argument(values: Mapping[str, Any], parameter: HeaderParameter) -> Any:
+    value: Any = values
+    for key in parameter.path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _header_text(value: Any) -> str | None:

@@ -91,7 +91,7 @@ class BridgedConversation:
             if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
                 return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
             if self._speaks_modern and not _is_discovery(request):
-                return self._wire.exchange(request, on_event)
+                return self._pass_modern(request, on_event)
             return self._exchange_modern(request, on_event)
         session = request.session
         if isinstance(request.message, Request) and request.message.method == "initialize":
@@ -100,12 +100,19 @@ class BridgedConversation:
             return self._wire.exchange(request, on_event)
         return self._counted(request, "legacy", "legacy", exchange_fitted(self._wire, request, session.revision, on_event))
 
+    def _pass_modern(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        """A modern client's request to a modern server, as it is; only headers are added that the client's transport lacks."""
+        message = request.message
+        if self._is_http and not request.has_headers and isinstance(message, Request) and message.method == "tools/call":
+            return self._to_modern.parameters.call(request, message, on_event)
+        return self._wire.exchange(request, on_event)
+
     async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         """A modern client's request to a server that is no modern one, or of which that is not known yet, and its discovery."""
         if self._speaks_modern is None:
             await self._probe_era(request.timeout_s)
         if self._speaks_modern:
-            answer = await self._wire.exchange(request, on_event)
+            answer = await self._pass_modern(request, on_event)
             return _discovered(answer) if _is_discovery(request) else answer
         try:
             return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -35,6 +36,7 @@ from ..protocol.questions import (
     url_elicitations,
 )
 from ..protocol.refusals import Refused
+from ..protocol.tool_catalogue import AnnouncedHeaders
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from .bridge_site import BridgeSite
 from .change_hub import ChangeHub, Listener, Relayed
@@ -63,6 +65,7 @@ class ToLegacyServer:
         self.sessions = LegacySessions(wire, revision)
         self._parked: dict[str, LiveCall] = {}
         self._hubs: dict[SessionKey, ChangeHub] = {}
+        self._announced = AnnouncedHeaders()
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
@@ -103,6 +106,8 @@ class ToLegacyServer:
         self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
         """Run the request. A server that has lost the session did not run it, so it may be sent once more."""
+        if request.has_headers and message.method == "tools/call":
+            self._check_headers(request, modern)
         call = await self._start(request, message, modern)
         answer = await self._attend(call, request, message, modern, on_event)
         if answer is None:
@@ -111,6 +116,15 @@ class ToLegacyServer:
         if answer is None:
             raise UpstreamError("upstream_failed", "the server lost its session twice", is_fault=True)
         return answer
+
+    def _check_headers(self, request: UpstreamRequest, modern: ModernRequest) -> None:
+        try:
+            name = msgspec.json.decode(modern.params.get("name", msgspec.Raw(b'""')), type=str)
+            problem = self._announced.problem(name, bytes(modern.params.get("arguments", msgspec.Raw(b""))), request.headers)
+        except (msgspec.DecodeError, RecursionError):
+            return  # the server shall say what is wrong with it
+        if problem:
+            raise _refusal("header_mismatch", problem)
 
     async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> LiveCall:
         session = await self._lend(request, modern)
@@ -162,6 +176,9 @@ class ToLegacyServer:
             result = modern_result(message.method, response.result, call.session.server_info)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
+        if message.method == "tools/list":
+            with suppress(msgspec.DecodeError, RecursionError):  # a client that can read it will see what is announced
+                self._announced.note(response.result)
         return UpstreamAnswer(200, Response(message.id, result, b""))
 
     def _refused(

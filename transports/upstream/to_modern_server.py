@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 import secrets
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -37,10 +36,11 @@ from ..protocol.questions import capability_problem, input_response, read_input_
 from ..protocol.revision_differences import fitted_notification, fitted_question, question_problem
 from ..protocol.revisions import NEWEST, negotiated_legacy
 from ..protocol.session import BRIDGED_SESSION, SessionState
-from ..protocol.tool_catalogue import KnownTool, known_tools, parameter_headers, without_forbidden_tools
+from ..protocol.tool_catalogue import without_forbidden_tools
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from .bridge_site import BridgeSite
 from .bridged_sessions import BridgedSession, BridgedSessions
+from .parameter_headers import ParameterHeaders
 
 _logger = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ MAX_ROUNDS: Final = 50
 """Times that one request may be answered with `input_required`."""
 _WAIT_S: Final = 0.5
 """Pause before a retry that brings nothing but the server's own state back."""
-_CATALOGUE_PAGES: Final = 100
-_CATALOGUE_S: Final = 10.0
 _CLIENT_GONE: Final = "the client has cancelled the request"
 
 
@@ -64,9 +62,7 @@ class ToModernServer:
         self._sessions = BridgedSessions()
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_urlsafe(4)
-        self._tools: dict[str, KnownTool] | None = None
-        self._tools_until_s = 0.0
-        self._reading_tools: asyncio.Task[None] | None = None
+        self.parameters = ParameterHeaders(wire, backend)
 
     async def open(self, request: UpstreamRequest, message: Request) -> UpstreamAnswer:
         """`initialize`. The session is the gateway's own; its id tells every cell who keeps it.
@@ -118,8 +114,7 @@ class ToModernServer:
 
     def close(self) -> None:
         self._sessions.close()
-        if self._reading_tools is not None:
-            self._reading_tools.cancel()
+        self.parameters.close()
 
     # ---- requests
 
@@ -174,14 +169,17 @@ class ToModernServer:
         hear = _hearing(session, own_token, token, on_event)
         attempt, has_refreshed = msgspec.json.encode(params), False
         for _ in range(MAX_ROUNDS):
-            headers = await self._headers(request, message, session)
+            headers: dict[str, str] = {}
+            if self._is_http:
+                headers = await self.parameters.of(request, message, session.client_info, session.capabilities)
             asked = Request(self._next_id(), message.method, attempt)
             answer = await self._wire.exchange(self._modern(request, asked, headers), hear)
             if answer.response is None:
                 raise UpstreamError("upstream_failed", "the server ended its stream without a response")
             if answer.response.error:
                 if error_code(answer.response.error) == HEADER_MISMATCH and self._is_http and not has_refreshed:
-                    has_refreshed, self._tools = True, None  # "Client Behavior": read the tools again, then retry
+                    has_refreshed = True  # "Client Behavior": read the tools again, then retry
+                    self.parameters.forget()
                     continue
                 return Response(message.id, b"", legacy_error(message.method, answer.response.error))
             try:
@@ -243,54 +241,6 @@ class ToModernServer:
             return UpstreamAnswer(200, None)
 
         return listen
-
-    # ---- tools
-
-    async def _headers(self, request: UpstreamRequest, message: Request, session: BridgedSession) -> dict[str, str]:
-        """`Mcp-Param-*` of a tool call. A server that cannot list its tools says itself what it misses."""
-        if message.method != "tools/call" or not self._is_http:
-            return {}
-        try:
-            params = jsonrpc.members(message.params)
-            name = msgspec.json.decode(params.get("name", Raw(b'""')), type=str)
-            if self._tools is None or time.monotonic() > self._tools_until_s:
-                await self._read_tools(request, session)
-            tool = (self._tools or {}).get(name)
-            return {} if tool is None else parameter_headers(tool, bytes(params.get("arguments", Raw(b""))))
-        except (msgspec.DecodeError, RecursionError):
-            return {}
-
-    async def _read_tools(self, request: UpstreamRequest, session: BridgedSession) -> None:
-        """One reading at a time, for every client: the annotations are those of the server."""
-        if self._reading_tools is None or self._reading_tools.done():
-            reading = self._catalogue(request, session)
-            self._reading_tools = asyncio.get_running_loop().create_task(reading)
-        await asyncio.shield(self._reading_tools)
-
-    async def _catalogue(self, request: UpstreamRequest, session: BridgedSession) -> None:
-        tools: dict[str, KnownTool] = {}
-        ttl_ms = 0
-        cursor: Raw | None = None
-        try:
-            async with asyncio.timeout(_CATALOGUE_S):
-                for _ in range(_CATALOGUE_PAGES):
-                    page = msgspec.json.encode({} if cursor is None else {"cursor": cursor})
-                    params = modern_params(page, session.client_info, session.capabilities, None, None)
-                    asked = Request(self._next_id(), "tools/list", msgspec.json.encode(params))
-                    answer = await self._wire.exchange(self._modern(request, asked), _ignore)
-                    result = answer.response.result if answer.response is not None else b""
-                    if not result:
-                        break
-                    tools.update(known_tools(result))
-                    values = jsonrpc.members(result)
-                    ttl_ms = msgspec.json.decode(values.get("ttlMs", Raw(b"0")), type=int)
-                    cursor = values.get("nextCursor")
-                    if cursor is None or bytes(cursor) == jsonrpc.NULL:
-                        break
-        except (UpstreamError, TimeoutError, msgspec.DecodeError, RecursionError) as error:
-            _logger.warning("backend %s: its tools could not be read: %r", self._backend, error)
-        self._tools = tools
-        self._tools_until_s = time.monotonic() + max(60.0, ttl_ms / 1000)
 
 
 def bridged_state(request: UpstreamRequest) -> SessionState | None:

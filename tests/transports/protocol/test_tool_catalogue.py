@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 
 from mcp_gateway.transports.protocol.tool_catalogue import (
+    MOST_ANNOUNCING,
+    AnnouncedHeaders,
     HeaderParameter,
     known_tool,
     known_tools,
@@ -125,3 +127,57 @@ def test_only_a_tool_that_says_so_may_run_twice(annotations: Any, may_repeat: bo
 def test_any_schema_is_read(value: Any) -> None:
     known_tools(dumped({"tools": [{"name": "t", "inputSchema": value}, value]}))
     known_tools(dumped({"tools": value}))
+
+
+# ---- headers that a legacy server announces and cannot check
+
+
+def page(*tools: dict[str, Any]) -> bytes:
+    return json.dumps({"tools": tools}).encode()
+
+
+def announced(*tools: dict[str, Any]) -> AnnouncedHeaders:
+    found = AnnouncedHeaders()
+    found.note(page(*tools))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers", "said"),
+    [
+        ({"region": "eu"}, {"mcp-param-region": "eu"}, ""),
+        ({"region": "ü"}, {"mcp-param-region": "=?base64?w7w=?="}, ""),
+        ({"region": "Hello"}, {"mcp-param-region": "=?base64?SGVsbG8?="}, "broken Base64"),
+        ({"region": "=?base64?SGVsbG8="}, {"mcp-param-region": "=?base64?SGVsbG8="}, ""),
+        ({"region": "eu"}, {"mcp-param-region": "us"}, "is 'us', and the argument is 'eu'"),
+        ({"region": "eu"}, {}, "is missing, and the argument is 'eu'"),
+        ({"region": ""}, {}, "is missing"),
+        ({}, {"mcp-param-region": "eu"}, "is 'eu', and the argument is 'None'"),
+        ({"region": None}, {}, ""),
+        ({}, {}, ""),
+        ({"region": {"what": 1}}, {}, ""),
+        ({"region": {"what": 1}}, {"mcp-param-region": "eu"}, ""),
+        ({"region": "eu", "other": 1}, {"mcp-param-region": "eu", "mcp-param-other": "2"}, ""),
+    ],
+)
+def test_the_headers_of_a_call_say_what_its_arguments_say(arguments: Any, headers: dict[str, str], said: str) -> None:
+    """Source: "Server Behavior for Custom Headers". What is no primitive has no header; the server says what is wrong with it."""
+    problem = announced(schema(region=REGION)).problem("t", json.dumps(arguments).encode(), headers)
+    assert said in problem
+    assert bool(problem) == bool(said)
+
+
+def test_a_tool_that_announces_nothing_or_is_not_known_is_not_checked() -> None:
+    assert announced(schema(region={"type": "string"})).problem("t", b'{"region":"eu"}', {}) == ""
+    assert announced(schema(region=REGION)).problem("another", b'{"region":"eu"}', {}) == ""
+    changed = announced(schema(region=REGION))
+    changed.note(page(schema(region={"type": "string"})))
+    assert changed.problem("t", b'{"region":"eu"}', {}) == ""
+
+
+def test_so_many_announcing_tools_are_known_and_no_more() -> None:
+    tools = [{**schema(region=REGION), "name": f"t{number}"} for number in range(MOST_ANNOUNCING + 1)]
+    known = announced(*tools)
+    assert known.problem("t0", b'{"region":"eu"}', {}) == ""
+    assert known.problem("t1", b'{"region":"eu"}', {}) != ""
+    assert known.problem(f"t{MOST_ANNOUNCING}", b'{"region":"eu"}', {}) != ""

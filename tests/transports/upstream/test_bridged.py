@@ -71,7 +71,9 @@ def in_session(client: str, server: str, method: str = "tools/call") -> Upstream
 def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_between() -> None:
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST)
-        request = UpstreamRequest(kind="request", message=Request(b"1", "tools/call", b"{}"), revision=NEWEST)
+        request = UpstreamRequest(
+            kind="request", message=Request(b"1", "tools/call", b"{}"), revision=NEWEST, has_headers=True
+        )
         coroutine = bridge.bridge.exchange(request, bridge.on_event)
         assert coroutine.__qualname__ == "ScriptedWire.exchange"
         running = asyncio.ensure_future(coroutine)
@@ -88,6 +90,49 @@ def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_bet
             task.cancel()
 
     on_loop(body)
+
+
+def test_a_call_from_a_socket_gets_the_headers_that_its_tool_wants() -> None:
+    """Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters"."""
+
+    async def body() -> None:
+        bridge = Bridge(protocol=NEWEST)
+        message = Request(b"1", "tools/call", b'{"name":"t","arguments":{"region":"eu"},"_meta":{}}')
+        called = bridge.exchange(UpstreamRequest(kind="request", message=message, revision=NEWEST, headers={"traceparent": "x"}))
+        await turn()
+        bridge.running.answer(tools_list("Zone"))
+        await turn()
+        assert bridge.running.request.message is message
+        assert bridge.running.request.headers == {"traceparent": "x", "mcp-param-zone": "eu"}
+        bridge.fail(-32020, 400)  # the server has changed its mind: its tools are read again, and the call is made once more
+        await turn()
+        bridge.running.answer(tools_list("Region"))
+        await turn()
+        assert bridge.running.request.headers == {"traceparent": "x", "mcp-param-region": "eu"}
+        bridge.fail(-32020, 400)
+        answer = await called
+        assert answer.response is not None
+        assert json.loads(answer.response.error)["code"] == -32020
+        assert bridge.methods == ["tools/list", "tools/call", "tools/list", "tools/call"]
+
+    on_loop(body)
+
+
+def test_a_server_that_is_spoken_to_on_a_pipe_gets_no_headers() -> None:
+    async def body() -> None:
+        bridge = Bridge(protocol=NEWEST, replica="ws://127.0.0.1:1/")
+        call = bridge.modern("tools/call")
+        await turn()
+        assert bridge.methods == ["tools/call"]
+        bridge.running.answer()
+        await call
+
+    on_loop(body)
+
+
+def tools_list(header: str) -> bytes:
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": header}}}
+    return json.dumps({"tools": [{"name": "t", "inputSchema": schema}], "ttlMs": 0}).encode()
 
 
 @pytest.mark.parametrize("protocol", [NEWEST, "auto"])

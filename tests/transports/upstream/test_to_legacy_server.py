@@ -64,9 +64,10 @@ class Bridge:
         info: str = "c",
         kind: str = "request",
         timeout_s: float | None = None,
+        headers: dict[str, str] | None = None,
         **meta: Any,
     ) -> asyncio.Future[UpstreamAnswer]:
-        """A client's request; extra keywords go into `_meta`."""
+        """A client's request; extra keywords go into `_meta`. headers: of a client that came over HTTP."""
         fields = {
             META_VERSION: NEWEST,
             META_CLIENT_INFO: {"name": info, "version": "1"},
@@ -76,7 +77,13 @@ class Bridge:
         body = json.dumps({"name": "x", **(params or {}), "_meta": fields}).encode()
         keys = {"ip": ip, **({"user": user} if user else {})}
         request = UpstreamRequest(
-            kind=kind, message=Request(b'"mine"', method, body), revision=NEWEST, hash_keys=keys, timeout_s=timeout_s
+            kind=kind,
+            message=Request(b'"mine"', method, body),
+            revision=NEWEST,
+            headers=headers or {},
+            has_headers=headers is not None,
+            hash_keys=keys,
+            timeout_s=timeout_s,
         )
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
@@ -737,5 +744,33 @@ def test_a_state_of_another_backend_is_refused() -> None:
         state = CallState("cell/0", "i", "mail", "http://a", "", "call", 1, 4e9, b"d")
         refused = await refusal(bridge.retry({"requestState": sealed_state(SEAL, state)}))
         assert refused.reason == "invalid_params"
+
+    on_loop(body)
+
+
+# ---- headers that repeat arguments
+
+
+def test_headers_that_disagree_with_what_the_servers_list_has_announced_are_refused_before_the_server_is_asked() -> None:
+    """Source: MCP 2026-07-28, basic/transports/streamable-http, "Server Behavior for Custom Headers": the server here is us."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        listed = bridge.send("tools/list")
+        await turn()
+        region = {"type": "string", "x-mcp-header": "Region"}
+        tools = [{"name": "t", "inputSchema": {"type": "object", "properties": {"region": region}}}]
+        bridge.running.answer(json.dumps({"tools": tools}).encode())
+        await listed
+        call = {"name": "t", "arguments": {"region": "eu"}}
+        sent_before = len(bridge.wire.exchanges)
+        for headers in ({}, {"mcp-param-region": "us"}, {"mcp-param-region": "=?base64?!?="}):
+            refused = await refusal(bridge.send(params=call, headers=headers))
+            assert (refused.reason, refused.is_fault) == ("header_mismatch", False)
+        assert len(bridge.wire.exchanges) == sent_before
+        for agreed in ({"mcp-param-region": "eu"}, None):  # on a socket there are no headers to compare
+            bridge.send(params=call, headers=agreed)
+        await turn()
+        assert len(bridge.wire.exchanges) > sent_before
 
     on_loop(body)
