@@ -40,7 +40,7 @@ from .gateway_actor import CrashRequested, Wiring
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellArguments, CellSupervisor
 from .in_process_system import InProcessSystem
 from .loop_edge import LoopEdge
-from .messages import EventsLogged, HealthRequested, StatusRequested
+from .messages import EventsLogged, HealthRequested, StatusRequested, Topology
 from .node_messages import NodeLink
 from .route_table import configured_routes
 from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
@@ -62,6 +62,7 @@ class Cell:
         self._link = link
         self._ids = itertools.count(1)
         self._alerts: AlertDispatcher | None = None
+        self._shown_circuits: set[tuple[str, str]] = set()
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
 
     async def start(self) -> None:
@@ -71,14 +72,14 @@ class Cell:
         self._port = LoopEdge(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)
-        mcp = StreamableHttpEndpoint(self._settings, self._server, self._port)
+        mcp = StreamableHttpEndpoint(self._server, self._port)
         self._server.add_endpoint("/mcp", mcp)
         self._server.add_endpoint("/mcp/servers/", mcp)
         sse = HttpSseEndpoint(self._settings, self._server, self._port)
         for path in HTTP_SSE_PATHS:
             self._server.add_endpoint(path, sse)
         self._sockets = WebSockets(self._settings, self._server, self._port)
-        websocket = WebSocketEndpoint(self._settings, self._server, self._port, self._sockets)
+        websocket = WebSocketEndpoint(self._server, self._port, self._sockets)
         self._server.add_endpoint(WEBSOCKET_PATH, websocket)
         self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
         self._server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(self._settings, self._server, self._port, self._sockets))
@@ -88,7 +89,8 @@ class Cell:
         dashboard = DashboardEndpoint(DashboardState(self._port, self._link).take)
         for path in DASHBOARD_PATHS:
             self._server.add_endpoint(path, dashboard)
-        self._start_metrics()
+        metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
+        self._show_backends()
         self._system = InProcessSystem()
         arguments = CellArguments(
             settings=self._settings,
@@ -121,17 +123,23 @@ class Cell:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
 
-    def _start_metrics(self) -> None:
-        backends = self._settings.backends
-        replicas = [
+    def _show_backends(self) -> None:
+        backends = self._port.settings.backends
+        circuits = {
             (route.pattern, replica)
-            for route in configured_routes(backends, self._settings.routes)
+            for route in configured_routes(backends, self._port.settings.routes)
             for backend in backends
             if backend.name == route.backend
             for replica in backend.replica_ids
-        ]
-        children = [f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN)]
-        metrics.start_from_zero([backend.name for backend in backends], replicas, children)
+        }
+        metrics.show_backends([backend.name for backend in backends], circuits - self._shown_circuits)
+        self._shown_circuits = circuits
+
+    def apply_settings(self, settings: Settings) -> None:
+        self._port.take_settings(settings)
+        self._show_backends()
+        # When this returns, every actor has taken it in.
+        self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes))
 
     async def drain(self, deadline_s: float) -> None:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
@@ -181,6 +189,7 @@ class Cell:
                 {
                     "name": backend.name,
                     "protocol": backend.protocol,
+                    "draining": backend.draining,
                     "replicas": [
                         {
                             "address": replica,
@@ -193,7 +202,7 @@ class Cell:
                         for replica in backend.replica_ids
                     ],
                 }
-                for backend in self._settings.backends
+                for backend in self._port.settings.backends
             ],
             "sessions": len(self._port.sessions),
             "connections": self._server.connection_counts(),

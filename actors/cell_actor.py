@@ -19,6 +19,7 @@ from mcp_gateway.actors.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.gateway_actor import StopRequested
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
+    ApplySettings,
     CellArguments,
     CellContent,
     CellDrained,
@@ -34,6 +35,7 @@ from mcp_gateway.actors.node_messages import (
     Pong,
     PublishEvents,
     PublishForNode,
+    SettingsApplied,
     StatusReported,
     StatusRequested,
 )
@@ -63,10 +65,10 @@ class CellEscalated(Exception):
 class CellActor(AsyncioActor):
     """A cell process: Thespian's main thread and one event loop with the content of the cell.
 
-    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, StatusReported, CommandRequested, EventLogMoved,
-              CellsChanged, PublishForNode (NodeSupervisor); EventsDistributed (EventLog); Forwarded (other cells)
+    Receives  Wiring, StopRequested, Ping, DrainRequested, StatusRequested, StatusReported, CommandRequested, ApplySettings,
+              EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor); EventsDistributed (EventLog); Forwarded (other cells)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, StatusReported, StatusRequested,
-              CommandAnswered (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
+              CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -156,6 +158,14 @@ class CellActor(AsyncioActor):
         else:
             answer = await self._content.command(message.command, message.arguments)
         self.deliver(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    def receiveMsg_ApplySettings(self, message: ApplySettings, sender: ActorAddress) -> None:
+        self.call_loop(self._apply_settings, message, sender)
+
+    def _apply_settings(self, message: ApplySettings, asker: ActorAddress) -> None:
+        if self._content is not None:  # it serves: nobody sends this to a cell before it has said so
+            self._content.apply_settings(message.settings)
+            self.deliver(asker, SettingsApplied(name=self.name, revision=message.revision))
 
     # ---- events
 

@@ -160,6 +160,9 @@ class Conversation:
     def retry(self, backend: str) -> None:
         """A delay has passed."""
 
+    def backends_changed(self) -> None:
+        """Others are configured from now on, see `Desk.namings`: what stays open takes them in."""
+
     def flushed(self, event_count: int) -> None:
         """The client has taken events: the servers they came from may send as many again."""
         granted: dict[int, tuple[ActorAddress, int]] = {}
@@ -286,6 +289,13 @@ class Conversation:
             self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, method)
         else:
             self.desk.grant(event.upstream, event.call_id, 1)
+
+    def _tell_change(self, method: str, params: bytes) -> None:
+        """Say in the gateway's own name that a list has changed, on a stream that has begun."""
+        data = jsonrpc.encode_notification(method, params)
+        if self._changes.passes(method, data):
+            self._write(data)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, method)
 
     def _write(self, data: bytes) -> None:
         """Send an event of the gateway's own on a stream that has begun."""

@@ -144,7 +144,11 @@ class Edge(GatewayActor):
         self._port.answer_question(message)
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
+        before = self._namings
         self._topology(message.backends)
+        if self._namings != before:
+            for conversation in list(self._conversations.values()):
+                conversation.backends_changed()
 
     def _topology(self, backends: tuple[Any, ...]) -> None:
         self._late_backends.keep_only({backend.name for backend in backends})

@@ -107,6 +107,7 @@ class HealthMonitor(GatewayActor):
             del self._verdicts[key]
             self._found_up.discard(key)
             self._forget(_component(*key))
+            self._judge_backends()
         for key in wanted - self._verdicts.keys():
             self._verdicts[key] = RiseFall()
             if not self.arguments.probes_replicas:  # events tell of changes only: what they never name is up
@@ -174,7 +175,10 @@ class HealthMonitor(GatewayActor):
     def _judge_replica(self, key: tuple[str, str], *, is_up: bool, is_failing: bool, reason: str) -> None:
         doubtful = Status.DEGRADED if is_failing else Status.HEALTHY
         self._judge(_component(*key), doubtful if is_up else Status.UNHEALTHY, reason)
-        if all(not verdict.is_up for verdict in self._verdicts.values()):
+        self._judge_backends()
+
+    def _judge_backends(self) -> None:
+        if self._verdicts and all(not verdict.is_up for verdict in self._verdicts.values()):
             self._judge(_BACKENDS, Status.UNHEALTHY, "no replica of any backend answers")
         else:
             self._judge(_BACKENDS, Status.HEALTHY, "")

@@ -12,6 +12,7 @@ from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID
 
 from .conversation import Conversation, Desk, may_go_elsewhere, outer_message
+from .held_changes import LIST_CHANGES
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 from .relay import Relay
 
@@ -40,7 +41,10 @@ class Listen(Conversation):
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
         self._namings = {naming.backend: naming for naming in desk.namings(exchange.endpoint)}
-        self._parts: dict[str, Request] = {}
+        self._parameters: dict[str, Raw] = {}
+        self._wanted: dict[str, object] = {}
+        self._uris: list[str] = []
+        self._parts: dict[str, Request] = {}  # of the backends that are configured
         self._excluded: dict[str, frozenset[str]] = {}
         self._acknowledged: dict[str, dict[str, object]] = {}
         self._silent: set[str] = set()
@@ -50,16 +54,35 @@ class Listen(Conversation):
     def _start(self) -> None:
         message = self.exchange.message
         assert isinstance(message, Request)
-        parameters = jsonrpc.members(message.params)
-        wanted = msgspec.json.decode(parameters.get("notifications", Raw(b"{}")), type=dict)
-        uris = msgspec.convert(wanted.pop("resourceSubscriptions", []), list[str])
+        self._parameters = jsonrpc.members(message.params)
+        self._wanted = msgspec.json.decode(self._parameters.get("notifications", Raw(b"{}")), type=dict)
+        self._uris = msgspec.convert(self._wanted.pop("resourceSubscriptions", []), list[str])
         for naming in self._namings.values():
-            own = [naming.inner_uri(uri) for uri in uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
-            part = {**wanted, **({"resourceSubscriptions": own} if own else {})}
-            params = msgspec.json.encode({**parameters, "notifications": part})
-            self._parts[naming.backend] = Request(message.id, message.method, params)
+            self._parts[naming.backend] = self._part(naming)
             self._ask(naming.backend)
         self.desk.retry_later(self.exchange, self.ACKNOWLEDGE_S, "")
+
+    def _part(self, naming: Naming) -> Request:
+        """What one backend is asked to listen to."""
+        message = self.exchange.message
+        assert isinstance(message, Request)
+        own = [naming.inner_uri(uri) for uri in self._uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
+        part = {**self._wanted, **({"resourceSubscriptions": own} if own else {})}
+        return Request(message.id, message.method, msgspec.json.encode({**self._parameters, "notifications": part}))
+
+    def backends_changed(self) -> None:
+        """Ask those that are new, and have the client ask again for the lists that it follows."""
+        configured = {naming.backend: naming for naming in self.desk.namings(self.exchange.endpoint)}
+        self._parts = {backend: part for backend, part in self._parts.items() if backend in configured}
+        for backend in configured.keys() - self._parts.keys():
+            self._namings[backend] = configured[backend]
+            self._parts[backend] = self._part(configured[backend])
+            self._silent.discard(backend)
+            self.desk.retry_later(self.exchange, 0.0, backend)
+        params = msgspec.json.encode({"_meta": {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}})
+        for method, member in LIST_CHANGES.items() if self._has_begun else ():
+            if self._wanted.get(member):
+                self._tell_change(method, params)
 
     def _ask(self, backend: str) -> None:
         excluded = self._excluded.get(backend, frozenset())
@@ -90,7 +113,7 @@ class Listen(Conversation):
     def _on_failure(self, failure: CallFailed) -> None:
         backend = self._backend_of.pop(failure.call_id)
         tried = self._excluded.get(backend, frozenset())
-        if may_go_elsewhere(failure, tried):
+        if backend in self._parts and may_go_elsewhere(failure, tried):
             self._excluded[backend] = tried | {failure.replica}
             self._ask(backend)
         else:
@@ -100,7 +123,7 @@ class Listen(Conversation):
         self._silent.add(backend)
         if self._acknowledged:
             self._acknowledge_when_all_have()
-        if self._open_calls:
+        if self._open_calls or (self._has_begun and backend not in self._parts):  # removed: others may come
             return
         if self._has_begun or failure is None:
             self.end()
@@ -108,8 +131,10 @@ class Listen(Conversation):
             self._refuse(self._refusal_for(failure), failure.backend)
 
     def retry(self, backend: str) -> None:
-        """ACKNOWLEDGE_S have passed: one server that says nothing does not keep the others waiting."""
-        if not self._is_over:
+        """A backend is new; or ACKNOWLEDGE_S have passed: one server that says nothing does not keep the others waiting."""
+        if backend in self._parts and not self._is_over:
+            self._ask(backend)
+        elif not backend and not self._is_over:
             self._silent |= self._namings.keys()
             self._acknowledge_when_all_have()
 

@@ -12,6 +12,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.downstream.request_terms import RequestTerms
 from mcp_gateway.transports.downstream.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.protocol.call_state import resumed_replica
 from mcp_gateway.transports.protocol.jsonrpc import Message, Request
@@ -42,6 +43,7 @@ class LoopEdge:
         self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None
     ) -> None:
         self.settings = settings
+        self.terms = RequestTerms(settings)
         self.cells = cells
         self.cell_name = cells.cell_name
         self.session_ids = session_ids
@@ -65,6 +67,11 @@ class LoopEdge:
         self._ids = itertools.count(1)
         self._questions: dict[str, asyncio.Future[Any]] = {}
         self.addresses: dict[str, ActorAddress] = {}
+
+    def take_settings(self, settings: Settings) -> None:
+        """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
+        self.settings = settings
+        self.terms.take(settings)
 
     def attach(self, runtime: Runtime, address: ActorAddress) -> None:
         """The edge actor is up: its address from now on."""

@@ -242,7 +242,7 @@ class CallFaulted:
 
 @attrs.frozen(kw_only=True)
 class Topology:
-    """Cell -> connection pool and router: the backends and routes that shall run; sent again after each change."""
+    """Cell -> its supervisors -> edge and chain: the backends and routes that shall run; sent again after each change."""
 
     backends: tuple[BackendSettings, ...]
     routes: tuple[RouteSettings, ...]
@@ -263,14 +263,6 @@ class ReplicaRestored:
 
     backend: str
     replica: str
-
-
-@attrs.frozen
-class ReplicaDrained:
-    """Operator -> router: no new sessions or stateless calls for this backend (`is_draining`), or take it in again."""
-
-    backend: str
-    is_draining: bool
 
 
 # ---- health

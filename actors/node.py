@@ -18,11 +18,13 @@ import psutil
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
+from mcp_gateway.actors.backend_changes import BACKEND_COMMANDS
 from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
 from mcp_gateway.actors.event_log import EventLog
 from mcp_gateway.actors.gateway_actor import LogLevelChanged
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
+    ApplySettings,
     CellArguments,
     CellDrained,
     CellsChanged,
@@ -37,13 +39,17 @@ from mcp_gateway.actors.node_messages import (
     Ping,
     Pong,
     PublishForNode,
+    SettingsApplied,
     StatusReported,
     StatusRequested,
 )
-from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
+from mcp_gateway.actors.node_status import merge_cell_statuses
+from mcp_gateway.actors.process_tree import launcher_row, thespian_processes
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
+from mcp_gateway.actors.running_settings import RunningSettings
 from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
+from mcp_gateway.config.loader import ConfigError
 from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports import metrics
 from mcp_gateway.transports.metric_archive import archive_process
@@ -54,11 +60,16 @@ MAX_MISSED_HEARTBEATS = 3
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
 _MOST_UNPUBLISHED = 100
+_ENDED = {"error": "the process ended before it answered"}
 
 
 def cell_short_name(index: int) -> str:
     """The name of a cell among its siblings; "cell/0" is its full name, and "/" separates levels."""
     return f"cell-{index}"
+
+
+def _settings_question(revision: int) -> str:
+    return f"settings#{revision}"
 
 
 @attrs.define
@@ -72,6 +83,7 @@ class _Question:
     """A request that waits for cells.
 
     waiting: full names of the cells that have not answered.
+    outcome: what a command is answered when nobody is waited for any more; None for a question about the status.
     """
 
     asker: ActorAddress
@@ -79,18 +91,18 @@ class _Question:
     due_s: float
     waiting: set[str]
     statuses: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    is_status: bool = True
+    outcome: dict[str, Any] | None = None
 
 
 class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
     Receives  Wiring, DrainRequested (launcher); StatusRequested, CommandRequested (admin commands);
-              Pong, CellDrained, StatusReported, CommandAnswered (its children)
+              Pong, CellDrained, StatusReported, CommandAnswered, SettingsApplied (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); StatusReported, CommandAnswered (admin commands);
-              Ping, DrainRequested, StatusRequested, CommandRequested, EventLogMoved, CellsChanged, PublishForNode
-              (its children)
-    On crash  everything below ends with it, and the launcher starts the whole system again
+              Ping, DrainRequested, StatusRequested, CommandRequested, ApplySettings, EventLogMoved, CellsChanged,
+              PublishForNode (its children)
+    On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
     """
 
     strategy = Strategy.ONE_FOR_ONE
@@ -119,6 +131,7 @@ class NodeSupervisor(Supervisor):
         setproctitle(f"mcp-gateway: {self.name}")
         self._admin_pid = os.getppid()
         self._launcher_fd = os.pidfd_open(self._node.launcher_pid)
+        self._settings = RunningSettings(self._node.settings, self._node.kept_path)
         self.start_timer("heartbeat", HEARTBEAT_S)
         super().on_wired()
 
@@ -128,7 +141,7 @@ class NodeSupervisor(Supervisor):
         return self.arguments
 
     def child_specs(self) -> Sequence[ChildSpec]:
-        settings = self._node.settings
+        settings = self._settings.now
         log_arguments = EventLogArguments(
             state_path=settings.gateway.state_path,
             retention_events=settings.transports.http_sse.retention_events,
@@ -165,6 +178,7 @@ class NodeSupervisor(Supervisor):
         self._tell_of_cells()
         self._publish_what_waits()
         self._tell_log_level()
+        self._tell_settings()
         log = self.child_address(EVENT_LOG)
         if log is None:
             return
@@ -201,9 +215,10 @@ class NodeSupervisor(Supervisor):
         child = self.child_full_name(self.supervision.spec(name)) if name else self.name
         if kind == "restarted":
             metrics.restarts_total.labels(child).inc()
-        payload = {"child": child, "reason": reason_text}
-        event = PublishForNode(topic=f"mcp.supervisor.{kind}", payload=payload, timestamp_ms=int(time.time() * 1000))
-        self._unpublished.append(event)
+        self._publish_event(f"mcp.supervisor.{kind}", {"child": child, "reason": reason_text})
+
+    def _publish_event(self, topic: str, payload: dict[str, Any]) -> None:
+        self._unpublished.append(PublishForNode(topic=topic, payload=payload, timestamp_ms=int(time.time() * 1000)))
         self._publish_what_waits()
 
     def _publish_what_waits(self) -> None:
@@ -280,52 +295,14 @@ class NodeSupervisor(Supervisor):
 
     def _report_status(self, question: _Question) -> None:
         statuses = question.statuses
+        trees = {name: status.get("tree", ()) for name, status in statuses.items()}
         status = {
             "version": version("mcp-gateway"),
             "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
-            "tree": [self._launcher_row(statuses)],
+            "tree": [launcher_row(self.snapshot(), trees, self._admin_pid, self._node)],
             **merge_cell_statuses(statuses.values()),
         }
         self.send(question.asker, StatusReported(request_id=question.request_id, name=self.name, status=status))
-
-    def _launcher_row(self, statuses: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        now_s = time.time()
-        snapshot = self.snapshot()
-        children = [
-            tree_row(
-                row.name,
-                pid=row.pid,
-                uptime_s=row.uptime_s,
-                incarnation=row.incarnation,
-                restarts=row.restarts,
-                children=statuses.get(row.name, {}).get("tree", ()),
-            )
-            for row in snapshot.children
-        ]
-        own = tree_row(
-            self.name,
-            pid=os.getpid(),
-            uptime_s=snapshot.uptime_s,
-            incarnation=self.incarnation,
-            restarts=snapshot.restarts,
-            children=children,
-        )
-        thespian = [
-            tree_row(name, pid=process.pid, uptime_s=now_s - process.create_time(), incarnation=self.incarnation)
-            for name, process in self._thespian_processes().items()
-        ]
-        return tree_row(
-            "launcher",
-            pid=self._node.launcher_pid,
-            uptime_s=now_s - self._node.started_at_s,
-            children=[*thespian, own],
-        )
-
-    def _thespian_processes(self) -> dict[str, psutil.Process]:
-        """{"admin", "logger": process}: this actor's parent, and the parent's other child."""
-        admin = psutil.Process(self._admin_pid)
-        loggers = [process for process in admin.children() if process.pid != os.getpid()]
-        return {"admin": admin} | ({"logger": loggers[-1]} if loggers else {})
 
     # ---- commands
 
@@ -335,6 +312,8 @@ class NodeSupervisor(Supervisor):
         cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
         if message.command == "log-level":
             self._change_log_level(message, sender)
+        elif message.command in BACKEND_COMMANDS:
+            self._change_backends(message, sender)
         elif message.command not in ("restart", "kill"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
@@ -345,7 +324,7 @@ class NodeSupervisor(Supervisor):
             self._question_count += 1
             request_id = f"restart#{self._question_count}"
             due_s = self.monotonic_s() + COMMAND_DEADLINE_S
-            self._questions[request_id] = _Question(sender, message.request_id, due_s, {"the restart"}, is_status=False)
+            self._questions[request_id] = _Question(sender, message.request_id, due_s, {"the restart"}, outcome=_ENDED)
             self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
@@ -359,6 +338,44 @@ class NodeSupervisor(Supervisor):
         logging.root.setLevel(level.upper())
         self._tell_log_level()
         self._answer_command(asker, message, {"ok": True, "level": level})
+
+    def _change_backends(self, message: CommandRequested, asker: ActorAddress) -> None:
+        before = self._settings.revision
+        try:
+            change = self._settings.change(message.command, message.arguments)
+        except ConfigError as error:
+            self._answer_command(asker, message, {"refused": str(error).splitlines()})
+            return
+        except OSError as error:
+            self._answer_command(asker, message, {"error": f"{self._node.kept_path} cannot be written: {error.strerror}"})
+            return
+        outcome = {"ok": True, "changes": change.events, "left": change.left}
+        if self._settings.revision == before:
+            self._answer_command(asker, message, outcome)
+            return
+        for name in self.supervision.names:
+            spec = self.supervision.spec(name)
+            if isinstance(spec.arguments, CellArguments):
+                arguments = attrs.evolve(spec.arguments, settings=change.settings)
+                self.supervision.replace_spec(attrs.evolve(spec, arguments=arguments))
+        for kind, backend in change.events:
+            self._publish_event(f"mcp.backend.{kind}", {"backend": backend})
+        due_s = self.monotonic_s() + COMMAND_DEADLINE_S
+        question = _Question(asker, message.request_id, due_s, self._tell_settings(), outcome=outcome)
+        self._questions[_settings_question(self._settings.revision)] = question
+        self._answer_if_complete(question)
+
+    def _tell_settings(self) -> set[str]:
+        """Tell every cell that does not run with the settings of now; returns their full names."""
+        cells = {full: (incarnation, address) for _, full, incarnation, address in self._cells()}
+        told = self._settings.to_tell((full, incarnation) for full, (incarnation, _) in cells.items())
+        for full in told:
+            self.send(cells[full][1], ApplySettings(revision=self._settings.revision, settings=self._settings.now))
+        return told
+
+    def receiveMsg_SettingsApplied(self, message: SettingsApplied, sender: ActorAddress) -> None:
+        if (question := self._questions.get(_settings_question(message.revision))) is not None:
+            self._cell_has_answered(question, message.name)
 
     def _tell_log_level(self) -> None:
         """Tell every process, also those that have started since with the level of the file."""
@@ -382,7 +399,7 @@ class NodeSupervisor(Supervisor):
         elif child == self.name:
             pid = os.getpid()
         else:
-            process = self._thespian_processes().get(child)
+            process = thespian_processes(self._admin_pid).get(child)
             pid = None if process is None else process.pid
         known = [*shorts, self.name, "admin", "logger"]
         if pid is None:
@@ -428,7 +445,7 @@ class NodeSupervisor(Supervisor):
         self._question_count += 1
         question_id = f"question#{self._question_count}"
         due_s = self.monotonic_s() + (ANSWER_DEADLINE_S if command is None else COMMAND_DEADLINE_S)
-        question = _Question(asker, request_id, due_s, {full for full, _ in cells}, is_status=command is None)
+        question = _Question(asker, request_id, due_s, {full for full, _ in cells}, outcome=None if command is None else _ENDED)
         self._questions[question_id] = question
         for _, address in cells:
             if command is None:
@@ -446,11 +463,10 @@ class NodeSupervisor(Supervisor):
             return
         for question_id in [each for each, known in self._questions.items() if known is question]:
             del self._questions[question_id]
-            if question.is_status:
+            if question.outcome is None:
                 self._report_status(question)
             else:
-                answer = {"error": "the process ended before it answered"}
-                self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=answer))
+                self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=question.outcome))
 
     def _expire_questions(self) -> None:
         now_s = self.monotonic_s()

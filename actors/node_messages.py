@@ -76,6 +76,12 @@ class CellContent(Protocol):
     def deliver_events(self, events: list[Event]) -> None:
         """Take events of any cell of the node, each once, ids ascending; without gaps unless the log itself has lost some."""
 
+    def apply_settings(self, settings: Settings) -> None:
+        """Run these backends and routes from now on; nothing else in them differs from those of the start.
+
+        When it returns, every new request meets them. What did not change keeps its connections, processes and sessions.
+        """
+
     def cells_changed(self, running: dict[str, int]) -> None:
         """These other cells of the node run, {name: incarnation}; told again after each change."""
 
@@ -100,12 +106,14 @@ class NodeArguments:
     """Launcher -> NodeSupervisor, in its Wiring.
 
     settings:     with the real port where the file says 0.
+    kept_path:    where it keeps the backends and routes of now for a node supervisor after it; see `kept_backends`.
     cell_factory: dotted path of a CellFactory.
     launcher_pid: the process whose death ends the node.
     started_at_s: launcher's start, seconds since the epoch, for the status.
     """
 
     settings: Settings = attrs.field(repr=False)
+    kept_path: Path
     cell_factory: str
     launcher_pid: int
     started_at_s: float
@@ -131,6 +139,28 @@ class EventLogArguments:
     state_path: Path | None
     retention_events: int
     cell_count: int
+
+
+# ---- changing what runs
+
+
+@attrs.frozen(kw_only=True)
+class ApplySettings:
+    """NodeSupervisor -> every cell: other backends and routes; see `CellContent.apply_settings`.
+
+    revision: counts the changes since the node supervisor started.
+    """
+
+    revision: int
+    settings: Settings = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class SettingsApplied:
+    """Cell -> NodeSupervisor: done."""
+
+    name: str
+    revision: int
 
 
 # ---- cells among themselves
@@ -232,8 +262,8 @@ class StatusReported:
 class CommandRequested:
     """Admin command -> NodeSupervisor, which carries it out or passes it on to a cell.
 
-    command:   "restart", "kill", or another that the cells know.
-    arguments: {"child": full name, "signal": number} for those two.
+    command:   "restart", "kill", "log-level", one of `backend_changes.BACKEND_COMMANDS`, or another that the cells know.
+    arguments: {"child": full name, "signal": number} for the first two.
     """
 
     request_id: str
@@ -243,7 +273,7 @@ class CommandRequested:
 
 @attrs.frozen(kw_only=True)
 class CommandAnswered:
-    """The answer: {"ok": true, ...} or {"error": one line}."""
+    """The answer: {"ok": true, ...}, {"error": one line}, or {"refused": lines} where the arguments are wrong."""
 
     request_id: str
     answer: dict[str, Any] = attrs.field(repr=False)

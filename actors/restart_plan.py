@@ -304,6 +304,10 @@ class SupervisionState:
         self._waiting.append(_RemovalWanted(name=name, request_id=request_id))
         return self._advance()
 
+    def replace_spec(self, spec: ChildSpec) -> None:
+        """Start the child of that name by this spec from its next start on. KeyError when there is no such child."""
+        self._children[spec.name].spec = spec
+
     def stop(self) -> list[Instruction]:
         """Stop all children in reverse order, then the supervisor itself; a round under way is given up."""
         if self._is_ending:

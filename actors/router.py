@@ -26,7 +26,6 @@ from .messages import (
     LeaseCall,
     ProbeComponent,
     PublishEvent,
-    ReplicaDrained,
     ReplicaEjected,
     ReplicaRestored,
     RouteCall,
@@ -58,7 +57,7 @@ class Router(GatewayActor):
     """Sends each call to the replica that its hash key prefers, unless that one is ejected, draining or its circuit open.
 
     Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded (upstreams), ReplicaEjected, ReplicaRestored
-              (health monitor), ReplicaDrained (operator), EventPublished (event bus: ejections seen by another cell)
+              (health monitor), EventPublished (event bus: ejections seen by another cell)
     Sends     LeaseCall (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
     On crash  circuits are closed again and ejections forgotten; the next failures and probes find out anew
     """
@@ -95,13 +94,19 @@ class Router(GatewayActor):
             for member in backend.replica_ids:
                 if member not in known.ring.members:
                     known.ring.add(member)
+            known.is_draining = backend.draining
             kept[backend.name] = known
             metrics.ring_members.labels(backend.name).set(len(members))
         replicas = {member for backend in kept.values() for member in backend.ring.members}
-        self._forget_gauges(self._backends.keys() - kept.keys(), {key for key in circuits if key[1] not in replicas})
+        gone = self._backends.keys() - kept.keys()
+        before = {pattern: self._route_of(pattern) for pattern, _ in self._breakers}
         self._backends = kept
         self._table = RouteTable(configured_routes(backends, routes))
-        self._breakers = {key: breaker for key, breaker in self._breakers.items() if key[1] in replicas}
+        for pattern, replica in list(self._breakers):
+            if replica not in replicas or self._route_of(pattern) != before[pattern]:
+                del self._breakers[pattern, replica]  # what it has counted says nothing of another route
+                metrics.circuit_state.labels(pattern, replica).set(0)
+        self._forget_gauges(gone, circuits - self._circuits_shown())
 
     def _circuits_shown(self) -> set[tuple[str, str]]:
         """(route, replica) of every circuit that the metrics show."""
@@ -306,10 +311,6 @@ class Router(GatewayActor):
             self.receiveMsg_ReplicaEjected(ReplicaEjected(backend, replica, str(message.payload.get("reason"))), sender)
         elif message.topic == "mcp.replica.restored":
             self.receiveMsg_ReplicaRestored(ReplicaRestored(backend, replica), sender)
-
-    def receiveMsg_ReplicaDrained(self, message: ReplicaDrained, sender: ActorAddress) -> None:
-        if message.backend in self._backends:
-            self._backends[message.backend].is_draining = message.is_draining
 
     # ---- questions
 

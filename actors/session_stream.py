@@ -7,6 +7,7 @@ from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.session import SessionState
 
 from .conversation import Conversation, Desk, outer_event_id, outer_message
+from .held_changes import LIST_CHANGES
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 from .session_repair import Repair, SessionRepair
 
@@ -21,6 +22,7 @@ class SessionStream(Conversation):
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
+        self._backends: set[str] = set()  # those that it listens to, or will
         self._backend_of: dict[int, str] = {}
         self._last_event_ids: dict[str, str] = {}
         self._used_sessions: dict[str, SessionState] = {}
@@ -49,6 +51,7 @@ class SessionStream(Conversation):
 
     def _listen(self, backend: str) -> None:
         assert self.exchange.session is not None
+        self._backends.add(backend)
         session = self._used_sessions[backend] = self.desk.use_session(self.exchange.session)
         call_id = self._call(
             None,
@@ -81,6 +84,8 @@ class SessionStream(Conversation):
             return
         backend = self._backend_of.pop(failure.call_id, None)
         if backend is None or failure.reason == "unknown_method":  # the server offers no such stream: nothing to wait for
+            return
+        if not self._keeps(backend):
             return
         if failure.is_session_lost:
             self._repair(backend)
@@ -116,5 +121,23 @@ class SessionStream(Conversation):
         assert self.exchange.session is not None
         if self.desk.is_session_ended(self.exchange.session):
             self.end()
-        elif not self._is_over:
+        elif not self._is_over and self._keeps(backend):
             self._listen(backend)
+
+    # ---- other backends
+
+    def backends_changed(self) -> None:
+        """Listen to those that are new, which opens the session there, and have the client ask for the lists again."""
+        for naming in self.desk.namings(self.exchange.endpoint):
+            if naming.backend not in self._backends:
+                self._backends.add(naming.backend)
+                self.desk.retry_later(self.exchange, 0.0, naming.backend)
+        for method in LIST_CHANGES if self._is_merged() else ():
+            self._tell_change(method, b"")
+
+    def _keeps(self, backend: str) -> bool:
+        """Whether the backend is configured; one that was removed is forgotten."""
+        if any(naming.backend == backend for naming in self.desk.namings(self.exchange.endpoint)):
+            return True
+        self._backends.discard(backend)
+        return False

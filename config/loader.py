@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -145,6 +145,15 @@ def backend_from_mapping(mapping: Mapping[str, Any], file: str, gateway: Gateway
     values = report.read_backend("", mapping, attrs.asdict(gateway, recurse=False))
     report.raise_if_any()
     return BackendSettings(**values)
+
+
+def raise_list_problems(file: str, backends: Sequence[BackendSettings], routes: Sequence[RouteSettings]) -> None:
+    """Check backends and routes against each other, as when they stand in one file. Raises ConfigError with all problems."""
+    report = _Report(file)
+    report.add("", backend_list_problems([attrs.asdict(backend, recurse=False) for backend in backends]))
+    names = {backend.name for backend in backends}
+    report.add("", route_list_problems([attrs.asdict(route, recurse=False) for route in routes], names))
+    report.raise_if_any()
 
 
 def load_mcp_json(path: str | os.PathLike[str], gateway: GatewaySettings | None = None) -> tuple[BackendSettings, ...]:

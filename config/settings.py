@@ -313,6 +313,7 @@ class BackendSettings:
     prefix:   stands before the names of its tools and prompts; NAME__ if not given.
     replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
     headers:  sent with each request to it; secrets, never shown.
+    draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
     """
 
@@ -333,6 +334,7 @@ class BackendSettings:
     headers: dict[str, str] = attrs.field(factory=dict, converter=_as_dict, validator=_HEADERS, repr=False, hash=False)
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
+    draining: bool = attrs.field(default=False, validator=Flag())
 
     @prefix.default
     def _name_and_two_underscores(self) -> str:

@@ -24,9 +24,13 @@ class AttachFailed(Exception):
 
 
 class AdminClient:
-    """Asks the node supervisor; answers are matched by request id, because late ones of earlier questions arrive too."""
+    """Asks the node supervisor; answers are matched by request id, because late ones of earlier questions arrive too.
 
-    def __init__(self, conversation: Any, node: Any) -> None:
+    run: how the gateway describes itself, see `start_checks.announce`.
+    """
+
+    def __init__(self, conversation: Any, node: Any, run: dict[str, Any]) -> None:
+        self.run = run
         self._conversation = conversation
         self._node = node
 
@@ -41,7 +45,7 @@ class AdminClient:
         return answer
 
     def command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """{"ok": True, ...} or {"error": one line}.
+        """{"ok": True, ...}, {"error": one line} or {"refused": lines}.
 
         Raises: AttachFailed
         """
@@ -71,7 +75,7 @@ def attach(settings: Settings) -> Iterator[AdminClient]:
         raise AttachFailed("an embedded gateway has no admin port")
     if state_path is None:
         raise AttachFailed('state_dir is "": the gateway keeps its key in memory, so nobody can attach to it')
-    _check_that_it_runs(host, port, state_path)
+    run = _check_that_it_runs(host, port, state_path)
     key = _read_key(state_path)
     thespian_hardening.set_environment()
     thespian_hardening.harden(key, host)
@@ -87,7 +91,7 @@ def attach(settings: Settings) -> Iterator[AdminClient]:
             node = conversation.createActor("mcp_gateway.actors.node.NodeSupervisor", globalName=NODE_GLOBAL_NAME)
             if not isinstance(conversation.ask(node, Ping(sequence=0), HELLO_TIMEOUT_S), Pong):
                 raise AttachFailed(f"the gateway on admin port {port} does not answer; it may be starting again")
-            yield AdminClient(conversation, node)
+            yield AdminClient(conversation, node, run)
     except ActorSystemException as error:
         raise AttachFailed(f"what listens on {host}:{port} is no gateway with the key in {state_path}") from error
 
@@ -104,8 +108,8 @@ def _start_no_process() -> None:
     multiprocessing.process.BaseProcess.start = refuse  # type: ignore[method-assign,assignment]
 
 
-def _check_that_it_runs(host: str, port: int, state_path: Path) -> None:
-    """Refuse at once what Thespian would try for 11 s, or answer by starting a system of its own.
+def _check_that_it_runs(host: str, port: int, state_path: Path) -> dict[str, Any]:
+    """Its description. Refuse at once what Thespian would try for 11 s, or answer by starting a system of its own.
 
     Raises: AttachFailed
     """
@@ -113,8 +117,9 @@ def _check_that_it_runs(host: str, port: int, state_path: Path) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.settimeout(2.0)
         is_open = probe.connect_ex((host, port)) == 0
-    if is_open and any(run["admin_port"] == port for run in runs):
-        return
+    for run in runs:
+        if is_open and run["admin_port"] == port:
+            return run
     for run in runs:
         if run["is_embedded"]:
             raise AttachFailed(f"the gateway on {run['url']} (pid {run['pid']}) is embedded: it has no admin port to attach to")

@@ -10,19 +10,28 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mcp_gateway.config.settings import Settings
+from mcp_gateway.scripts.attaching import (
+    EXIT_NOTHING_THERE,
+    EXIT_REFUSED,
+    Refused,
+    add_attach_options,
+    ask,
+    report,
+    say,
+    settings_of,
+    source_of,
+)
+from mcp_gateway.scripts.backend_commands import add_backend_commands, split_server_command
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell:make_cell"
-EXIT_NOTHING_THERE = 1
-EXIT_REFUSED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 nothing runs there or it failed, 2 refused (argparse too)."""
-    options = _parser().parse_args(arguments)
+    words, server_command = split_server_command(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words, argparse.Namespace(server_command=server_command))
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -48,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", metavar="P", type=int, help="port to listen on; 0 takes a free one")
     serve.add_argument("--embedded", action="store_true", help="one cell in this process, no actor ports")
     serve.add_argument("--cell-factory", default=DEFAULT_CELL_FACTORY, help=argparse.SUPPRESS)  # tests put a stand-in here
-    _add_attach_options(serve, with_config=False)
+    add_attach_options(serve, with_config=False)
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check-config", help="read a configuration file and tell everything that is wrong with it")
@@ -79,66 +88,24 @@ def _parser() -> argparse.ArgumentParser:
         (log_level, _log_level),
     )
     for parser_of_command, run in attached:
-        _add_attach_options(parser_of_command, with_config=True)
+        add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
+    add_backend_commands(commands)
     return parser
-
-
-def _add_attach_options(parser: argparse.ArgumentParser, *, with_config: bool) -> None:
-    parser.add_argument("--state-dir", metavar="D", help="where the gateway keeps its state and the key of its actor system")
-    parser.add_argument("--admin-port", metavar="N", type=int, help="port of its actor system (default 1900)")
-    if with_config:
-        parser.add_argument("--config", metavar="F.toml", help="read both from the file it was started with")
-
-
-class _Refused(Exception):
-    """What the user asked for cannot be done; one or more clear lines."""
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    """The settings of the file, or those of the demo, with the options put over them.
-
-    Raises: _Refused
-    """
-    import attrs
-
-    from mcp_gateway.config.loader import ConfigError, load_mcp_json, load_settings
-    from mcp_gateway.config.setting_rules import InvalidSetting
-    from mcp_gateway.config.settings import IN_PROCESS_BASE, Settings
-
-    try:
-        settings = load_settings(options.config) if options.config is not None else Settings.demo()
-        if getattr(options, "mcp_json", None) is not None:
-            more = load_mcp_json(options.mcp_json, settings.gateway)
-            settings = attrs.evolve(settings, backends=(*(settings.backends if options.config else ()), *more))
-        actor_system = _given(options, "admin_port")
-        if getattr(options, "embedded", False):
-            actor_system["base"] = IN_PROCESS_BASE
-        return attrs.evolve(
-            settings,
-            gateway=attrs.evolve(settings.gateway, **_given(options, "host", "port", "state_dir")),
-            actor_system=attrs.evolve(settings.actor_system, **actor_system),
-        )
-    except (ConfigError, InvalidSetting) as error:
-        raise _Refused(str(error)) from error
-
-
-def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def _serve(options: argparse.Namespace) -> int:
     from mcp_gateway.scripts.start_checks import StartRefused
 
     try:
-        settings = _settings(options)
+        settings = settings_of(options)
         if settings.actor_system.is_embedded:
             from mcp_gateway.scripts.embedded import serve
         else:
             from mcp_gateway.scripts.launcher import serve
-        return serve(settings, options.cell_factory)
-    except (_Refused, StartRefused) as refusal:
-        return _say(str(refusal), EXIT_REFUSED)
+        return serve(settings, options.cell_factory, source_of(options))
+    except (Refused, StartRefused) as refusal:
+        return say(str(refusal), EXIT_REFUSED)
 
 
 def _check_config(options: argparse.Namespace) -> int:
@@ -159,7 +126,7 @@ def _count(table: Sequence[object], name: str) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
-    return _ask(options, lambda client: _show_status(client, options.json))
+    return ask(options, lambda client: _show_status(client, options.json))
 
 
 def _show_status(client: Any, as_json: bool) -> int:
@@ -169,7 +136,7 @@ def _show_status(client: Any, as_json: bool) -> int:
 
 
 def _backends(options: argparse.Namespace) -> int:
-    return _ask(options, lambda client: _show_backends(client, options.json))
+    return ask(options, lambda client: _show_backends(client, options.json))
 
 
 def _show_backends(client: Any, as_json: bool) -> int:
@@ -194,43 +161,29 @@ def _events(options: argparse.Namespace) -> int:
     line_of = json_line if options.json else human_line
     try:
         TopicPattern(options.topic)
-        state_path = _settings(options).gateway.state_path
+        state_path = settings_of(options).gateway.state_path
         for event in follow(find_gateway(state_path, options.admin_port), options.topic, options.since):
             print(line_of(event), flush=True)
-    except (_Refused, InvalidTopic) as refusal:
-        return _say(str(refusal), EXIT_REFUSED)
+    except (Refused, InvalidTopic) as refusal:
+        return say(str(refusal), EXIT_REFUSED)
     except (NothingToFollow, TopicRefused) as end:
-        return _say(str(end), EXIT_NOTHING_THERE)
+        return say(str(end), EXIT_NOTHING_THERE)
     return 0
 
 
 def _restart(options: argparse.Namespace) -> int:
     arguments = {"child": options.child}
-    return _ask(options, lambda client: _report(client.command("restart", arguments), f"{options.child} restarted"))
+    return ask(options, lambda client: report(client.command("restart", arguments), f"{options.child} restarted"))
 
 
 def _kill(options: argparse.Namespace) -> int:
     arguments = {"child": options.child} | ({} if options.signal is None else {"signal": options.signal})
-    return _ask(options, lambda client: _report(client.command("kill", arguments), f"{options.child} killed"))
+    return ask(options, lambda client: report(client.command("kill", arguments), f"{options.child} killed"))
 
 
 def _log_level(options: argparse.Namespace) -> int:
     arguments = {"level": options.level}
-    return _ask(options, lambda client: _report(client.command("log-level", arguments), f"log level is {options.level}"))
-
-
-def _ask(options: argparse.Namespace, conversation: Callable[[Any], int]) -> int:
-    try:
-        settings = _settings(options)
-    except _Refused as refusal:
-        return _say(str(refusal), EXIT_REFUSED)
-    from mcp_gateway.scripts.admin_client import AttachFailed, attach
-
-    try:
-        with attach(settings) as client:
-            return conversation(client)
-    except AttachFailed as failure:
-        return _say(str(failure), EXIT_NOTHING_THERE)
+    return ask(options, lambda client: report(client.command("log-level", arguments), f"log level is {options.level}"))
 
 
 def _print(value: Any, lines_of: Callable[[Any], list[str]], as_json: bool) -> int:
@@ -238,19 +191,6 @@ def _print(value: Any, lines_of: Callable[[Any], list[str]], as_json: bool) -> i
 
     print(json.dumps(value, indent=2) if as_json else "\n".join(lines_of(value)), flush=True)
     return 0
-
-
-def _report(answer: dict[str, Any], done_text: str) -> int:
-    if "error" in answer:
-        return _say(str(answer["error"]), EXIT_NOTHING_THERE)
-    print(done_text)
-    return 0
-
-
-def _say(text: str, exit_code: int) -> int:
-    for line in text.splitlines():
-        print(f"mcp-gateway: {line}", file=sys.stderr)
-    return exit_code
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from mcp_gateway.actors.own_event_log import OwnEventLog
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.scripts.log_lines import configure_logging
+from mcp_gateway.scripts.settings_source import SettingsSource
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
     StartRefused,
@@ -40,7 +41,7 @@ RESTART_PERIOD_S = 60.0
 _logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, cell_factory: str) -> int:
+def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     """Serve until SIGTERM or Ctrl-C, then drain; return the exit code.
 
     Raises: StartRefused before anything has started
@@ -56,7 +57,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
     run_directory = RunDirectory.make(settings.gateway.state_path)
     try:
         setproctitle("mcp-gateway: embedded")
-        return asyncio.run(EmbeddedGateway(settings, factory, run_directory).run())
+        return asyncio.run(EmbeddedGateway(settings, factory, run_directory, source).run())
     finally:
         run_directory.remove()
 
@@ -64,8 +65,9 @@ def serve(settings: Settings, cell_factory: str) -> int:
 class EmbeddedGateway:
     """Runs one cell's content and stands in for the node around it: the event log, and the supervisor of last resort."""
 
-    def __init__(self, settings: Settings, factory: CellFactory, run_directory: RunDirectory) -> None:
+    def __init__(self, settings: Settings, factory: CellFactory, run_directory: RunDirectory, source: SettingsSource) -> None:
         self._settings = settings
+        self._source = source
         self._factory = factory
         self._run_directory = run_directory
         self._stop_requested = asyncio.Event()
@@ -96,7 +98,7 @@ class EmbeddedGateway:
             _logger.exception("the cell could not be started")
             print(f"mcp-gateway: could not start: {error}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
-        url = announce(self._settings, self._run_directory, pid=os.getpid(), is_embedded=True)
+        url = announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
         print(f"mcp-gateway listening on {url}", flush=True)
         while not self._stop_requested.is_set():
             reason = await self._first_of(self._stop_requested.wait(), self._escalations.get())

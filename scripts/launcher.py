@@ -24,8 +24,10 @@ import psutil
 from setproctitle import setproctitle
 
 from mcp_gateway.actors import thespian_hardening
+from mcp_gateway.actors.kept_backends import with_kept_backends
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.log_lines import configure_logging
+from mcp_gateway.scripts.settings_source import SettingsSource
 from mcp_gateway.scripts.start_checks import (
     RunDirectory,
     allow_many_files,
@@ -48,7 +50,7 @@ MAX_SILENCE_S = 6.0  # a node supervisor without a heartbeat for that long is as
 _logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, cell_factory: str) -> int:
+def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     """Serve until SIGTERM or Ctrl-C, then drain; return the exit code.
 
     Raises: StartRefused before anything has started
@@ -65,7 +67,7 @@ def serve(settings: Settings, cell_factory: str) -> int:
     run_directory = RunDirectory.make(state_path)
     try:
         _prepare_process(run_directory, key, bind, cell_factory)
-        return Launcher(settings, cell_factory, run_directory).run()
+        return Launcher(settings, cell_factory, run_directory, source).run()
     finally:
         kill_descendants()
         run_directory.remove()
@@ -99,8 +101,9 @@ class StopNow(Exception):
 class Launcher:
     """Runs one actor system after the other until it is told to stop, or until they fail too often."""
 
-    def __init__(self, settings: Settings, cell_factory: str, run_directory: RunDirectory) -> None:
+    def __init__(self, settings: Settings, cell_factory: str, run_directory: RunDirectory, source: SettingsSource) -> None:
         self._settings = settings
+        self._source = source
         self._cell_factory = cell_factory
         self._run_directory = run_directory
         self._pid = os.getpid()
@@ -159,7 +162,7 @@ class Launcher:
             self._start_node()
         if self._signal_count:
             return
-        url = announce(self._settings, self._run_directory, pid=self._pid, is_embedded=False)
+        url = announce(self._settings, self._run_directory, pid=self._pid, source=self._source)
         if not self._has_served:
             self._has_served = True
             print(f"mcp-gateway listening on {url}", flush=True)
@@ -188,8 +191,13 @@ class Launcher:
         self._watch_process(admin.pid, "the actor system's admin")
         before = {process.pid for process in admin.children()}
         self._node = self._system.createActor(NodeSupervisor, globalName=NODE_GLOBAL_NAME)
+        kept_path = self._run_directory.path / "backends.json"
         arguments = NodeArguments(
-            settings=self._settings, cell_factory=self._cell_factory, launcher_pid=self._pid, started_at_s=self._started_at_s
+            settings=with_kept_backends(kept_path, self._settings),
+            kept_path=kept_path,
+            cell_factory=self._cell_factory,
+            launcher_pid=self._pid,
+            started_at_s=self._started_at_s,
         )
         wiring = Wiring(name="node-supervisor", incarnation=self._start_count, addresses={}, arguments=arguments)
         self._system.tell(self._node, wiring)

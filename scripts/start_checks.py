@@ -18,6 +18,7 @@ import attrs
 
 from mcp_gateway.actors.thespian_hardening import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.scripts.settings_source import SettingsSource
 
 RUN_PREFIX = "mcp-gateway-run-"
 RUN_FILE_NAME = "run.json"
@@ -153,7 +154,7 @@ class RunDirectory:
         return self.path / "metrics"
 
     def describe(self, **fields: object) -> None:
-        """Write what runs here: {"pid", "url", "is_embedded", "admin_port"}."""
+        """Write what runs here: {"pid", "url", "is_embedded", "admin_port", "source"}, see `announce`."""
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, json.dumps(fields).encode(), 0)
 
@@ -195,10 +196,11 @@ def with_real_ports(settings: Settings, *, port: int, admin_port: int | None = N
     return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, port=port), actor_system=actor_system)
 
 
-def announce(settings: Settings, run_directory: RunDirectory, *, pid: int, is_embedded: bool) -> str:
-    """Describe the run for admin commands, and return the URL that it serves."""
+def announce(settings: Settings, run_directory: RunDirectory, *, pid: int, source: SettingsSource) -> str:
+    """Describe the run for admin commands, and return the URL that it serves. source: where `reload` shall look again."""
     host = f"[{settings.gateway.host}]" if ":" in settings.gateway.host else settings.gateway.host
     url = f"http://{host}:{settings.gateway.port}"
+    is_embedded = settings.actor_system.is_embedded
     admin_port = None if is_embedded else settings.actor_system.admin_port
-    run_directory.describe(pid=pid, url=url, is_embedded=is_embedded, admin_port=admin_port)
+    run_directory.describe(pid=pid, url=url, is_embedded=is_embedded, admin_port=admin_port, source=source.to_keep())
     return url

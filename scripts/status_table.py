@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TREE_COLUMNS = ("NAME", "PID", "INCARNATION", "RESTARTS", "UP")
-_BACKEND_COLUMNS = ("BACKEND", "PROTOCOL", "REPLICA", "HEALTH", "CIRCUIT", "POOL", "RING SHARE")
+_BACKEND_COLUMNS = ("BACKEND", "STATE", "PROTOCOL", "REPLICA", "HEALTH", "CIRCUIT", "POOL", "RING SHARE")
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:
@@ -41,6 +41,7 @@ def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
             rows.append(
                 (
                     str(backend["name"]),
+                    "draining" if backend.get("draining") else "serving",
                     str(backend.get("protocol", "-")),
                     str(replica.get("address", "-")),
                     str(replica.get("health", "-")),

@@ -109,21 +109,12 @@ bounded_tool = BoundedLabel(500)
 _TRANSPORTS = ("streamable_http", "http_sse", "websocket")
 
 
-def start_from_zero(backends: Iterable[str], replicas: Iterable[tuple[str, str]], children: Iterable[str]) -> None:
-    """Show what has not happened yet as 0: a rate needs a first value, and an alert rule must not miss the first event.
-
-    replicas: (route, replica).
-    """
+def start_from_zero(children: Iterable[str]) -> None:
+    """Show what has not happened yet as 0: a rate needs a first value, and an alert rule must not miss the first event."""
     for transport in _TRANSPORTS:
         downstream_connections.labels(transport).set(0)
         for counter in (events_delivered_total, events_lost_total):
             counter.labels(transport)
-    for backend in backends:
-        pool_exhausted_total.labels(backend)
-        for source in ("errors", "latency", "saturation", "connections"):
-            algedonic_signals_total.labels("pain", bounded_source(f"{source}/{backend}"))
-    for route, replica in replicas:
-        circuit_state.labels(route, replica).set(0)
     for child in children:
         restarts_total.labels(child)
     for source in ("restarts", "event-loop", "viability"):
@@ -133,3 +124,16 @@ def start_from_zero(backends: Iterable[str], replicas: Iterable[tuple[str, str]]
         bridge_total.labels(*eras, "tools/call")
     for key in ("user", "session", "ip"):
         rate_limited_total.labels(key)
+
+
+def show_backends(backends: Iterable[str], replicas: Iterable[tuple[str, str]]) -> None:
+    """The same for backends and replicas that are new.
+
+    replicas: (route, replica).
+    """
+    for backend in backends:
+        pool_exhausted_total.labels(backend)
+        for source in ("errors", "latency", "saturation", "connections"):
+            algedonic_signals_total.labels("pain", bounded_source(f"{source}/{backend}"))
+    for route, replica in replicas:
+        circuit_state.labels(route, replica).set(0)

@@ -15,6 +15,7 @@ import pytest
 from mcp_gateway.actors.cell import Cell
 from mcp_gateway.actors.gateway_actor import CrashRequested
 from mcp_gateway.actors.messages import RegisterTransport, RemoveTransport, StatusRequested
+from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.downstream.streamable_http import StreamableHttpTransport
 from mcp_gateway.transports.protocol.topic_log import TopicPattern
 from tests.doubles.calling_client import CallingClient, SessionStreamReader
@@ -321,6 +322,41 @@ def test_metrics_of_what_was_served_are_exposed() -> None:
             await client.close()
 
         on_cell(body, {"name": "measured", "prefix": "", "replicas": [server.url]})
+
+
+# ---- backends that change
+
+
+def test_handlers_follow_backends_and_routes_that_change() -> None:
+    """How long a request may take, what it is hashed on, and what is shown of the backends."""
+    with EchoUpstream() as server:
+
+        async def body(cell: RunningCell) -> None:
+            backend = {"name": "late", "prefix": "late__", "replicas": [server.url], "request_timeout": 1000.0}
+            route = {"pattern": "tools/call/*", "backend": "late", "hash_on": "argument:kind"}
+            seen: list[Exchange] = []
+            open_exchange = cell.cell._port.open
+
+            def watch(exchange: Exchange, sink: AnswerSink) -> None:
+                seen.append(exchange)
+                open_exchange(exchange, sink)
+
+            cell.cell._port.open = watch  # type: ignore[method-assign]
+            client = await CallingClient(cell.url, "modern").open()
+            await client.request("tools/call", {"name": "late__echo", "arguments": {"kind": "k"}})
+            cell.cell.apply_settings(cell_settings([backend], [route]))
+            assert await client.call("late__echo", {"kind": "k"}) == "ok"
+            before, after = seen[0], seen[-1]
+            assert after.deadline_s - before.deadline_s > 900
+            assert ("argument:kind" in before.hash_keys, after.hash_keys["argument:kind"]) == (False, '"k"')
+            assert [backend["name"] for backend in (await cell.cell.status())["backends"]] == ["late"]
+            async with aiohttp.ClientSession() as http, http.get(f"{cell.url}/metrics") as response:
+                text = await response.text()
+            assert 'mcp_gateway_pool_exhausted_total{backend="late"} 0.0' in text
+            assert f'mcp_gateway_circuit_state{{replica="{server.url}",route="tools/call/*"}} 0.0' in text
+            await client.close()
+
+        on_cell(body)
 
 
 # ---- topics

@@ -104,6 +104,24 @@ def test_backends_that_were_added_while_it_runs_are_still_there_after_a_crash(ch
     on_cell(body, FIRST)
 
 
+@pytest.mark.parametrize("child", [*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN])
+def test_a_backend_that_drains_does_so_after_a_crash(child: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        cell.cell.apply_settings(cell_settings([FIRST, {**SECOND, "draining": True}]))
+        session = await CallingClient(cell.url, "legacy").open()
+        client = CallingClient(cell.url, "modern")
+        assert await client.call("second__echo", {"message": "hello"}) == "draining"
+        await cell.command("kill", child)
+        assert await client.call("second__echo", {"message": "hello"}) == "draining"
+        assert await client.call("demo__echo", {"message": "hello"}) == "ok"
+        assert await session.call("second__echo", {"message": "hello"}) == "draining"
+        assert [backend["draining"] for backend in (await cell.cell.status())["backends"]] == [False, True]
+        await client.close()
+        await session.close()
+
+    on_cell(body, FIRST)
+
+
 def test_commands_for_what_is_not_there_are_refused_in_one_line() -> None:
     async def body(cell: RunningCell) -> None:
         assert "no child 'nobody'" in (await cell.cell.command("kill", {"child": "nobody"}))["error"]

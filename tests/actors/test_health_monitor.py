@@ -381,6 +381,18 @@ def test_who_starts_anew_in_another_cell_is_told_again_who_is_out(monkeypatch: p
     on_loop(test)
 
 
+def test_with_the_last_replica_that_is_down_the_whole_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            bench.round(one="refused", two="refused")
+        assert bench.health.status == "unhealthy"
+        bench.stage.tell(bench.monitor, Topology(backends=(), routes=()))
+        assert bench.health.status == "healthy"
+
+    on_loop(test)
+
+
 def test_a_removed_replica_is_forgotten_and_a_new_one_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)

@@ -10,7 +10,9 @@ import pytest
 from mcp_gateway.actors.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.listening import Listen, ListenAlone
 from mcp_gateway.actors.messages import CallKind
+from mcp_gateway.transports.protocol import jsonrpc
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.naming import Naming
 from tests.doubles.recording_desk import ALONE, FILES, MAIL, MODERN, Scene, encoded, request
 
 ID = "io.modelcontextprotocol/subscriptionId"
@@ -68,6 +70,39 @@ def test_updates_name_the_uri_of_the_merged_server():
     acknowledge(scene, "mail")
     scene.event(scene.call_to("mail"), Notification("notifications/resources/updated", encoded({"uri": "imap://b"})))
     assert scene.sink.events[-1][0]["params"] == {"uri": "mail+imap://b"}
+
+
+NEWS = Naming("news", "news__")
+
+
+def test_a_backend_that_is_added_is_asked_for_its_part_and_the_client_for_what_it_follows():
+    scene = listening(toolsListChanged=True, resourceSubscriptions=["news+rss://a"])
+    for backend in ("files", "mail"):
+        acknowledge(scene, backend)
+    scene.desk.configure(FILES, MAIL, NEWS)
+    scene.conversation.backends_changed()
+    assert [event for event, _ in scene.sink.events[1:]] == [json.loads(jsonrpc.encode(CHANGED))]
+    assert (0.0, "news") in scene.desk.retries
+    scene.conversation.delay_passed("news")
+    assert scene.call_to("news").params["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["rss://a"]}
+    acknowledge(scene, "news")
+    scene.event(scene.call_to("news"), Notification("notifications/resources/updated", encoded({"uri": "rss://a"})))
+    assert scene.sink.events[-1][0]["params"] == {"uri": "news+rss://a"}
+
+
+def test_a_subscription_outlives_the_removal_of_all_its_backends():
+    scene = listening(toolsListChanged=True)
+    for backend in ("files", "mail"):
+        acknowledge(scene, backend)
+    scene.desk.configure()
+    scene.conversation.backends_changed()
+    scene.fail(scene.call_to("files"), replica="files#0")
+    scene.fail(scene.call_to("mail"), was_sent=True)
+    assert (scene.open, scene.sink.is_over) == ([], False)
+    scene.desk.configure(MAIL)
+    scene.conversation.backends_changed()
+    scene.conversation.delay_passed("mail")
+    assert [call.backend for call in scene.open] == ["mail"]
 
 
 def test_a_server_that_fails_does_not_keep_the_others_waiting():

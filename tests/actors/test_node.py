@@ -59,10 +59,12 @@ def test_a_row_has_the_fields_of_the_contract() -> None:
 
 # ---- a node that runs
 
+SETTINGS = '[gateway]\ncells = 2\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n'
+
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with GatewayProcess(tmp_path_factory.mktemp("node") / "state", settings="[gateway]\ncells = 2\n") as running:
+    with GatewayProcess(tmp_path_factory.mktemp("node") / "state", settings=SETTINGS) as running:
         yield running
 
 
@@ -125,3 +127,62 @@ def test_what_cannot_be_done_is_said_in_one_line(gateway: GatewayProcess, argume
     done = gateway.command(*arguments)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert done.stderr.startswith(f"mcp-gateway: {text}")
+
+
+# ---- backends that change while it runs
+
+
+def backends(gateway: GatewayProcess) -> list[str]:
+    return [backend["name"] for backend in gateway.status()["backends"]]
+
+
+def test_a_change_is_known_in_every_cell_that_runs_or_starts_later(gateway: GatewayProcess) -> None:
+    assert gateway.command("add-backend", "two", "--builtin", "demo").stdout == "two added\n"
+    assert backends(gateway) == ["demo", "two"]
+    for name in ("cell/0", "cell/1"):
+        gateway.command("restart", name)
+        assert backends(gateway) == ["demo", "two"]
+    assert gateway.command("remove-backend", "two").stdout == "two removed\n"
+    assert backends(gateway) == ["demo"]
+
+
+def test_a_change_waits_for_a_cell_that_hangs_until_that_one_has_been_replaced(gateway: GatewayProcess) -> None:
+    pid = gateway.pid("cell/1")
+    os.kill(pid, signal.SIGSTOP)
+    assert gateway.command("add-backend", "two", "--builtin", "demo").returncode == 0
+    assert not psutil.pid_exists(pid)
+    wait_until(lambda: gateway.rows()["cell/1"]["pid"] not in (None, pid), 10, "another cell")
+    wait_until(lambda: gateway.serves() and backends(gateway) == ["demo", "two"], 5, "it has the change")
+    assert gateway.command("remove-backend", "two").returncode == 0
+
+
+def test_a_change_that_cannot_be_kept_is_not_made(gateway: GatewayProcess) -> None:
+    (run,) = gateway.state_dir.glob("mcp-gateway-run-*")
+    (run / "backends.new").unlink(missing_ok=True)
+    (run / "backends.new").mkdir()
+    done = gateway.command("add-backend", "two", "--builtin", "demo")
+    (run / "backends.new").rmdir()
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "cannot be written: Is a directory" in done.stderr
+    assert backends(gateway) == ["demo"]
+
+
+def test_what_is_kept_of_backends_is_for_this_user_only(gateway: GatewayProcess) -> None:
+    options = ["--replica", "http://127.0.0.1:1/mcp", "--header", "Authorization=s3cret"]
+    assert gateway.command("add-backend", "two", *options).returncode == 0
+    (kept,) = gateway.state_dir.glob("mcp-gateway-run-*/backends.json")
+    assert kept.stat().st_mode & 0o077 == 0
+    assert "s3cret" in kept.read_text()
+    assert "s3cret" not in gateway.command("status", "--json").stdout
+    assert gateway.command("remove-backend", "two").returncode == 0
+    assert "s3cret" not in kept.read_text()
+
+
+def test_a_gateway_without_a_file_has_none_to_read_again(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "state", cell_factory=None, settings=None) as running:
+        done = running.command("reload")
+        text = "mcp-gateway: the gateway was started without a file: name one with --config\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", text)
+        added = running.command("add-backend", "two", "--builtin", "demo")
+        assert added.returncode == 2  # the demo has its names to itself
+        assert added.stderr.startswith("add-backend: backends[0].prefix: found ''; allowed: an empty prefix only with a single")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -315,6 +316,18 @@ def test_a_removed_child_is_stopped_and_its_name_is_free_again() -> None:
     supervisor = chain("a", "b", "c")
     assert supervisor.carry_out(supervisor.state.remove_child("b")) == ["stop b#1", "forget b"]
     assert supervisor.carry_out(supervisor.state.add_child(spec("b"))) == ["start b#1", "done"]
+
+
+def test_a_replaced_spec_is_used_from_the_next_start_on() -> None:
+    """Ours: OTP has code_change for that, which we have no use for."""
+    supervisor = chain("a", "b")
+    newer = attrs.evolve(spec("a"), arguments="newer")
+    supervisor.state.replace_spec(newer)
+    supervisor.exit("a")
+    started = [each.spec for each in supervisor.done if isinstance(each, StartChild) and each.spec.name == "a"]
+    assert started == [spec("a"), newer]
+    with pytest.raises(KeyError):
+        supervisor.state.replace_spec(spec("nobody"))
 
 
 # ---- properties

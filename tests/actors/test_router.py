@@ -21,7 +21,6 @@ from mcp_gateway.actors.messages import (
     LeaseCall,
     ProbeComponent,
     PublishEvent,
-    ReplicaDrained,
     ReplicaEjected,
     ReplicaRestored,
     RouteCall,
@@ -85,6 +84,11 @@ class Bench:
 
     def tell(self, *messages: object) -> None:
         self.stage.tell(self.router, *messages)
+
+    def drain(self, *names: str) -> None:
+        """These backends and no others are draining from now on."""
+        backends = tuple(attrs.evolve(each, draining=each.name in names) for each in self.settings.backends)
+        self.tell(Topology(backends=backends, routes=self.settings.routes))
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         """(topic, payload) of what was published since the last look."""
@@ -244,7 +248,7 @@ def test_a_session_stays_at_its_replica_whatever_its_key_prefers(monkeypatch: py
 def test_a_session_stays_where_a_drain_lets_no_new_call_go(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)
-        bench.tell(ReplicaDrained("files", True))
+        bench.drain("files")
         assert bench.replica("k", session=session_at(FIRST)) == FIRST
 
     on_loop(test)
@@ -312,10 +316,29 @@ def test_without_a_replica_left_calls_are_refused(monkeypatch: pytest.MonkeyPatc
         for replica in (FIRST, SECOND, THIRD):
             bench.tell(ReplicaEjected("files", replica, "down"))
         assert bench.reason() == "no_backend"
-        bench.tell(ReplicaDrained("notes", True))
+        bench.drain("notes")
         assert bench.reason("tools/call/notes__add") == "draining"
-        bench.tell(ReplicaDrained("notes", False))
+        bench.drain()
         assert isinstance(bench.call("tools/call/notes__add"), LeaseCall)
+
+    on_loop(test)
+
+
+def test_a_circuit_counts_anew_where_its_route_has_changed_and_goes_on_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        routes = [{"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 2} for name in ("files", "notes")]
+        bench = Bench(monkeypatch, FILES, NOTES, routes=routes)
+        for name, replicas in (("files", FILES["replicas"]), ("notes", NOTES["replicas"])):
+            bench.tell(*[CallFaulted(f"tools/call/{name}__*", replica) for replica in replicas] * 2)
+        assert (bench.reason(), bench.reason("tools/call/notes__add")) == ("circuit_open", "circuit_open")
+        changed = (attrs.evolve(bench.settings.routes[0], failure_threshold=3), bench.settings.routes[1])
+        bench.tell(Topology(backends=bench.settings.backends, routes=changed))
+        assert isinstance(bench.call(), LeaseCall)
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+        bench.tell(*[CallFaulted("tools/call/files__*", replica) for replica in FILES["replicas"]] * 2)
+        assert isinstance(bench.call(), LeaseCall)
+        bench.tell(*[CallFaulted("tools/call/files__*", replica) for replica in FILES["replicas"]])
+        assert bench.reason() == "circuit_open"
 
     on_loop(test)
 
@@ -325,7 +348,7 @@ def test_only_replicas_that_exist_can_be_ejected(monkeypatch: pytest.MonkeyPatch
         bench = Bench(monkeypatch)
         before = bench.replica("k")
         bench.tell(ReplicaEjected("files", "http://elsewhere/mcp", "down"), ReplicaEjected("nobody", FIRST, "down"))
-        bench.tell(ReplicaRestored("nobody", FIRST), ReplicaDrained("nobody", True))
+        bench.tell(ReplicaRestored("nobody", FIRST))
         assert bench.replica("k") == before
         assert bench.stage.is_alive(bench.router)
 

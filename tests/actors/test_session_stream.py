@@ -124,6 +124,57 @@ def test_the_stream_of_an_ended_session_ends():
     scene.assert_over()
 
 
+CHANGES = ["tools", "prompts", "resources"]
+
+
+def told_changes(scene: Scene) -> list[str]:
+    return [event["method"].split("/")[1] for event, _ in scene.sink.events]
+
+
+def test_a_backend_that_is_added_is_listened_to_and_the_client_asks_for_the_lists_again():
+    scene = streaming(FILES)
+    scene.desk.configure(FILES, MAIL)
+    scene.conversation.backends_changed()
+    assert told_changes(scene) == CHANGES
+    assert scene.desk.retries[0] == (0.0, "mail")
+    scene.conversation.delay_passed("mail")
+    # The session was never opened there: the router says so, and the stream opens it.
+    scene.fail(scene.call_to("mail"), is_session_lost=True)
+    assert (scene.call_to("mail").method, scene.call_to("mail").opens_session) == ("initialize", True)
+    # A second change within the window is said once more at its end.
+    scene.conversation.backends_changed()
+    assert told_changes(scene) == CHANGES
+    scene.conversation.delay_passed(CHANGED.method)
+    assert told_changes(scene) == [*CHANGES, "tools"]
+    assert [retry for retry in scene.desk.retries if retry[1] == "mail"] == [(0.0, "mail")]
+
+
+@pytest.mark.parametrize("way", ["lost", "failed", "waiting"])
+def test_a_backend_that_is_removed_is_not_asked_again_until_it_comes_back(way):
+    scene = streaming()
+    if way == "waiting":
+        scene.fail(scene.call_to("mail"))
+    scene.desk.configure(FILES)
+    scene.conversation.backends_changed()
+    if way == "waiting":
+        scene.conversation.delay_passed("mail")
+    else:
+        scene.fail(scene.call_to("mail"), is_session_lost=way == "lost")
+    assert [call.backend for call in scene.open] == ["files"]
+    assert told_changes(scene) == CHANGES
+    assert not scene.sink.is_over
+    scene.desk.configure(FILES, MAIL)
+    scene.conversation.backends_changed()
+    assert scene.desk.retries[-1] == (0.0, "mail")
+
+
+def test_the_stream_of_one_backend_hears_of_no_other():
+    scene = streaming(FILES, MAIL, endpoint="files")
+    scene.desk.configure(FILES)
+    scene.conversation.backends_changed()
+    assert (scene.sink.events, scene.desk.retries) == ([], [])
+
+
 def test_credit_goes_back_to_the_server_whose_event_was_taken():
     scene = streaming()
     files, mail = scene.call_to("files"), scene.call_to("mail")

@@ -67,6 +67,7 @@ class GatewayProcess:
     """A gateway that runs. Use as a context manager; `cell_factory=None` takes the real cell.
 
     arguments: further arguments of `serve`.
+    settings: what the configuration file says, "" for the demo server; None for none.
     """
 
     def __init__(
@@ -75,16 +76,18 @@ class GatewayProcess:
         *arguments: str,
         cell_factory: str | None = STAND_IN,
         env: dict[str, str] | None = None,
-        settings: str = "",
+        settings: str | None = "",
     ) -> None:
         self.state_dir = state_dir
         self.admin_port = free_port()
         self.url = ""
         self._everyone: dict[int, psutil.Process] = {}
         config = state_dir.with_suffix(".toml")
-        config.write_text(settings or '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n')
+        if settings is not None:
+            config.write_text(settings or '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n')
         factory = [] if cell_factory is None else ["--cell-factory", cell_factory]
-        options = ["--config", str(config), "--state-dir", str(state_dir), "--admin-port", str(self.admin_port), "--port", "0"]
+        file = [] if settings is None else ["--config", str(config)]
+        options = [*file, "--state-dir", str(state_dir), "--admin-port", str(self.admin_port), "--port", "0"]
         self.started_s = time.monotonic()
         self.error_path = state_dir.with_suffix(".err")
         with self.error_path.open("w") as errors:

@@ -80,6 +80,10 @@ class RecordingDesk:
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self._newest: dict[str, SessionState] = {}
 
+    def configure(self, *namings: Naming) -> None:
+        """These are the backends from now on."""
+        self._namings = namings
+
     def namings(self, endpoint: str) -> tuple[Naming, ...]:
         if endpoint:
             return tuple(Naming(each.backend, "") for each in self._namings if each.backend == endpoint)

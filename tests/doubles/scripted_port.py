@@ -8,7 +8,9 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.downstream.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
 
 SESSION = SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession("files", "r", "u", "2025-11-25"),))
@@ -27,7 +29,8 @@ class Opened:
 class ScriptedPort:
     """Implements `edge_port.EdgePort`. sessions: {sealed id: session} that `read_session` finds."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.terms = RequestTerms(settings)
         self.is_draining = False
         self.enabled_transports = frozenset({"streamable_http", "http_sse", "websocket"})
         self.opened: list[Opened] = []

@@ -69,7 +69,10 @@ class StandInCell:
         replica = {"address": "builtin:demo", "health": "healthy", "circuit": "closed", "pool": {"idle": 1}, "ring_share": 1.0}
         return {
             "tree": [{**router, "children": []}],
-            "backends": [{"name": "demo", "protocol": "auto", "replicas": [replica]}],
+            "backends": [
+                {"name": backend.name, "protocol": "auto", "draining": backend.draining, "replicas": [replica]}
+                for backend in self._settings.backends
+            ],
             "sessions": 1,
             "connections": {"streamable_http": self._open_count},
         }
@@ -81,6 +84,9 @@ class StandInCell:
 
     def deliver_events(self, events: list[Event]) -> None:
         self.events += events
+
+    def apply_settings(self, settings: Settings) -> None:
+        self._settings = settings
 
     def cells_changed(self, running: dict[str, int]) -> None:
         self.other_cells = running

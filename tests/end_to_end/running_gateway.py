@@ -52,6 +52,10 @@ class RunningGateway:
         return self._directory / "state"
 
     @property
+    def config_path(self) -> Path:
+        return self._directory / "gateway.toml"
+
+    @property
     def log(self) -> str:
         return (self._directory / "log").read_text()
 
@@ -117,10 +121,10 @@ class RunningGateway:
             rows += row["children"]
         return found
 
-    def admin(self, *arguments: str) -> tuple[int, str]:
+    def admin(self, command_name: str, *arguments: str) -> tuple[int, str]:
         """Run an admin command: (exit code, its output, or its errors where it failed); not for the embedded form."""
         options = ["--state-dir", str(self.state_dir), "--admin-port", str(self._admin_port)]
-        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", *arguments, *options]
+        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", command_name, *options, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_gateway.scripts.backend_commands import split_server_command
 from mcp_gateway.scripts.status_table import backend_lines, duration_text, status_lines
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
@@ -20,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
 from gateway_process import GatewayProcess, free_port, run_command
 
 CONTRACT_KEYS = {"version", "uptime_seconds", "tree", "backends", "sessions", "connections"}
-LATER_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,11 @@ def test_a_backend_has_a_line_for_each_replica_and_one_if_it_has_none() -> None:
         {"address": "http://one", "health": "healthy", "circuit": "closed", "pool": {"idle": 1}, "ring_share": 0.25},
         {"address": "http://two"},
     ]
-    lines = backend_lines([{"name": "x", "protocol": "auto", "replicas": replicas}, {"name": "y"}])
+    lines = backend_lines([{"name": "x", "protocol": "auto", "draining": True, "replicas": replicas}, {"name": "y"}])
     assert [line.split() for line in lines[1:]] == [
-        ["x", "auto", "http://one", "healthy", "closed", "idle=1", "25.0%"],
-        ["x", "auto", "http://two", "-", "-", "-", "-"],
-        ["y", "-", "-", "-", "-", "-", "-"],
+        ["x", "draining", "auto", "http://one", "healthy", "closed", "idle=1", "25.0%"],
+        ["x", "draining", "auto", "http://two", "-", "-", "-", "-"],
+        ["y", "serving", "-", "-", "-", "-", "-", "-"],
     ]
 
 
@@ -97,13 +98,15 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 def test_help_lists_what_exists_and_nothing_else() -> None:
     done = run_command("--help")
     assert done.returncode == 0
-    commands = {line.split()[0] for line in done.stdout.partition("COMMAND\n")[2].splitlines() if line.startswith("    ")}
-    assert {"serve", "check-config", "status", "backends", "restart", "kill"} <= commands
-    assert not commands & set(LATER_COMMANDS)
+    commands = set(re.findall(r"^    (\S+)", done.stdout.partition("COMMAND\n")[2], re.MULTILINE))
+    assert commands == {
+        *("serve", "check-config", "status", "backends", "events", "restart", "kill", "log-level"),
+        *("add-backend", "remove-backend", "drain", "undrain", "reload"),
+    }
     assert "cell-factory" not in run_command("serve", "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--port", "many"], ["kill"]])
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--port", "many"], ["kill"], ["add-backend"], ["drain"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     done = run_command(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -120,6 +123,22 @@ print([name for name in ("tornado", "aiohttp", "prometheus_client") if name in s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["add-backend", "x", "--cwd", "/", "--", "python", "--prefix", "--", "-x"], ["python", "--prefix", "--", "-x"]),
+        (["add-backend", "x", "--"], []),
+        (["add-backend", "x"], []),
+        (["status", "--", "x"], []),
+        ([], []),
+    ],
+)
+def test_what_follows_two_dashes_is_the_command_of_an_added_server(words: list[str], command: list[str]) -> None:
+    own, found = split_server_command(words)
+    assert found == command
+    assert [*own, *([] if own == words else ["--"]), *found] == words
 
 
 # ---- check-config
@@ -311,11 +330,12 @@ from mcp_gateway.scripts import admin_client, command_line
 looked = admin_client._check_that_it_runs
 def look_and_kill(*arguments):
     import os, psutil
-    looked(*arguments)
+    run = looked(*arguments)
     os.kill({running.process.pid}, 19)  # the launcher, so that it starts nothing
     admin = psutil.Process({running.pid("admin")})
     admin.kill()
     while psutil.pid_exists(admin.pid) and admin.status() != psutil.STATUS_ZOMBIE: pass
+    return run
 admin_client._check_that_it_runs = look_and_kill
 sys.exit(command_line.main(["status", "--state-dir", {str(running.state_dir)!r}, "--admin-port", "{running.admin_port}"]))
 """

@@ -14,8 +14,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from mcp_gateway.config.settings import Settings
-
 from ..protocol import jsonrpc
 from ..protocol.handshake import initialize_revision
 from ..protocol.jsonrpc import Message, Notification, Request
@@ -25,7 +23,6 @@ from ..protocol.refusals import Refused
 from ..protocol.revisions import NEWEST, is_modern
 from ..protocol.session import SessionState
 from .edge_port import EdgePort, Exchange, ExchangeKind
-from .hash_keys import HashKeys
 from .request_limiter import RequestLimiter
 from .request_metrics import count_request
 
@@ -60,7 +57,6 @@ class ClientChannel:
 
     def __init__(
         self,
-        settings: Settings,
         port: EdgePort,
         limiter: RequestLimiter,
         outlet: Outlet,
@@ -77,9 +73,6 @@ class ClientChannel:
         self._endpoint = endpoint
         self._keys = keys
         self._headers = headers or {}
-        self._hash_keys = HashKeys(settings)
-        timeouts_s = [backend.request_timeout for backend in settings.backends]
-        self._timeout_s = max(settings.gateway.request_timeout, *timeouts_s, 0.0)
         self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
         self._stream: _ChannelAnswer | None = None
         self._unread_bytes = 0
@@ -159,7 +152,7 @@ class ClientChannel:
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining", request_id=request.id)
         if self._limiter.is_on:
-            self._limiter.admit(self._hash_keys.of_message(self._keys, self.session, "", None), request.id)
+            self._limiter.admit(self._port.terms.hash_keys.of_message(self._keys, self.session, "", None), request.id)
         if request.id in self._open:
             raise Refused("invalid_request", "a request with this id is still running", request_id=request.id)
         if len(self._open) >= MOST_OPEN_REQUESTS:
@@ -225,14 +218,14 @@ class ClientChannel:
     ) -> None:
         answer = _ChannelAnswer(self, request.method, request.id, revision)
         self._open[request.id] = answer
-        deadline_s = _FOREVER if is_stream else time.monotonic() + self._timeout_s
+        deadline_s = _FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s
         self._serve(answer, request, revision, target, session=session, new_session=new_session, deadline_s=deadline_s)
 
     def _tell(self, message: Message, method: str, on_over: Callable[[], None]) -> None:
         assert self.session is not None
         answer = _ChannelAnswer(self, method, None, self.session.revision, on_over)
         target = message.method if isinstance(message, Notification) else "response"
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + self._port.terms.timeout_s
         self._serve(answer, message, self.session.revision, target, session=self.session, deadline_s=deadline_s)
 
     def _say_farewell(self, request_ids: list[bytes]) -> None:
@@ -279,7 +272,7 @@ class ClientChannel:
             message=message,
             target=target,
             session=session,
-            hash_keys=self._hash_keys.of_message(self._keys, session, new_session, message),
+            hash_keys=self._port.terms.hash_keys.of_message(self._keys, session, new_session, message),
             headers=self._headers,
             deadline_s=deadline_s,
         )

@@ -13,6 +13,7 @@ from ..protocol.jsonrpc import Message
 from ..protocol.refusals import Refused
 from ..protocol.session import SessionState
 from ..protocol.topic_log import Page, TopicPattern
+from .request_terms import RequestTerms
 
 
 class ExchangeKind(Enum):
@@ -125,6 +126,9 @@ class EdgePort(Protocol):
 
     is_draining: bool
     enabled_transports: frozenset[str]
+
+    @property
+    def terms(self) -> RequestTerms: ...
 
     @property
     def cells(self) -> CellsPort: ...

@@ -26,7 +26,11 @@ class HashKeys:
         self._arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
 
     def of_connection(self, headers: Mapping[str, str], query: str, remote_ip: str) -> dict[str, str]:
-        """{source: value} of what does not change while the client stays connected. headers: as in `server.Incoming`."""
+        """{source: value} of what does not change while the client stays connected. headers: as in `server.Incoming`.
+
+        A known gap: a connection that was there before a route with another `header:NAME` keeps no value for it; keeping all
+        headers of every connection would close it.
+        """
         keys = {"ip": remote_ip}
         if query and (user := query_value(query, "user_id")):
             keys["user"] = user

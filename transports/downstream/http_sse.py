@@ -22,7 +22,7 @@ from ..protocol.refusals import Refused
 from ..protocol.sse import encode_event
 from .client_channel import ClientChannel
 from .edge_port import EdgePort
-from .hash_keys import HashKeys, query_value
+from .hash_keys import query_value
 from .server import GatewayServer, Incoming, method_not_allowed, retrieve
 
 _CONNECT: Final = "/mcp/sse/connect"
@@ -86,10 +86,8 @@ class HttpSseEndpoint:
     """Serves `GET /mcp/sse/connect` and `POST /mcp/sse/messages`; a POST that reaches another cell is passed on."""
 
     def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort) -> None:
-        self._settings = settings
         self._server = server
         self._port = port
-        self._hash_keys = HashKeys(settings)
         self._heartbeat_s = settings.transports.http_sse.heartbeat_interval or float("inf")
         self._connections: dict[str, _Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,12 +115,11 @@ class HttpSseEndpoint:
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
         connection.channel = ClientChannel(
-            self._settings,
             self._port,
             self._server.limiter,
             connection,
             transport=_NAME,
-            keys=self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
+            keys=self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
             endpoint=endpoint,
             headers={name.lower(): incoming.headers[name] for name in _FORWARDED if name in incoming.headers},
         )

@@ -23,7 +23,7 @@ from ..protocol.refusals import Refused
 from ..protocol.topic_log import InvalidTopic, TopicPattern
 from .client_channel import ClientChannel, Outlet
 from .edge_port import EdgePort
-from .hash_keys import HashKeys, query_value
+from .hash_keys import query_value
 from .phoenix_channel import PhoenixChannel
 from .phoenix_topics import Following, PhoenixTopics
 from .server import GatewayServer, Incoming
@@ -43,19 +43,16 @@ class PhoenixEndpoint:
     """Serves `GET /mcp/websocket`; the query names the serializer (`vsn`), the user (`user_id`) and perhaps one `backend`."""
 
     def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort, sockets: WebSockets) -> None:
-        self._settings = settings
         self._server = server
         self._port = port
         self._sockets = sockets
-        self._hash_keys = HashKeys(settings)
         self.topics = PhoenixTopics(settings, port)
 
     def handle(self, incoming: Incoming) -> None:
         serializer = serializer_for(query_value(incoming.query, "vsn"))
-        keys = self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+        keys = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
         open_client = functools.partial(
             ClientChannel,
-            self._settings,
             self._port,
             self._server.limiter,
             transport=TRANSPORT,
@@ -76,7 +73,7 @@ class PhoenixEndpoint:
     def admit(self, keys: Mapping[str, str], client: ClientChannel | None) -> None:
         limiter = self._server.limiter
         if limiter.is_on:
-            limiter.admit(self._hash_keys.of_message(keys, None if client is None else client.session, "", None))
+            limiter.admit(self._port.terms.hash_keys.of_message(keys, None if client is None else client.session, "", None))
 
 
 class PhoenixSocket:

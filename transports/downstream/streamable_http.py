@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from mcp_gateway.config.settings import Settings
-
 from ..protocol import jsonrpc
 from ..protocol.handshake import initialize_revision
 from ..protocol.jsonrpc import Message, Notification, Request
@@ -22,7 +20,6 @@ from ..protocol.session import SessionState
 from ..protocol.sse import KEEP_ALIVE, encode_event
 from .batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
 from .edge_port import EdgePort, Exchange, ExchangeKind
-from .hash_keys import HashKeys
 from .request_metrics import count_request
 from .server import GatewayServer, Incoming, method_not_allowed, retrieve
 
@@ -44,12 +41,9 @@ class StreamableHttpTransport:
 class StreamableHttpEndpoint:
     """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`."""
 
-    def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort) -> None:
+    def __init__(self, server: GatewayServer, port: EdgePort) -> None:
         self._server = server
         self._port = port
-        timeouts_s = [backend.request_timeout for backend in settings.backends]
-        self._timeout_s = max(settings.gateway.request_timeout, *timeouts_s, 0.0)
-        self._hash_keys = HashKeys(settings)
 
     def handle(self, incoming: Incoming) -> None:
         try:
@@ -183,9 +177,9 @@ class StreamableHttpEndpoint:
         forwarded: Mapping[str, str] | None = None,
     ) -> None:
         request_id = message.id if isinstance(message, Request) else None
-        connection = self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+        connection = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
         if request_id is not None and self._server.limiter.is_on:
-            self._server.limiter.admit(self._hash_keys.of_message(connection, session, "", None), request_id)
+            self._server.limiter.admit(self._port.terms.hash_keys.of_message(connection, session, "", None), request_id)
         try:
             self._server.take_connection(StreamableHttpTransport.name)
         except Refused as refused:
@@ -203,9 +197,9 @@ class StreamableHttpEndpoint:
             message=message,
             target=target,
             session=session,
-            hash_keys=self._hash_keys.of_message(connection, session, new_session, message),
+            hash_keys=self._port.terms.hash_keys.of_message(connection, session, new_session, message),
             headers={**travels_on, **forwarded} if forwarded else travels_on,
-            deadline_s=_FOREVER if is_stream else time.monotonic() + self._timeout_s,
+            deadline_s=_FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s,
             last_event_id=shown.get("Last-Event-Id") if kind is ExchangeKind.STREAM else None,
             takes_events=not accept or "text/event-stream" in accept or "*/*" in accept,
         )

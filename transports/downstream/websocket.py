@@ -10,13 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from mcp_gateway.config.settings import Settings
-
 from ..protocol.refusals import Refused
 from .batch import BATCH_REVISION, batch_messages, is_batch
 from .client_channel import ClientChannel
 from .edge_port import EdgePort
-from .hash_keys import HashKeys, query_value
+from .hash_keys import query_value
 from .server import GatewayServer, Incoming
 from .websocket_connection import WebSocket
 from .websocket_upgrade import TRANSPORT, WebSockets
@@ -37,22 +35,19 @@ class WebSocketTransport:
 class WebSocketEndpoint:
     """Serves `GET /mcp/ws`, and with `?backend=NAME` one backend alone."""
 
-    def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort, sockets: WebSockets) -> None:
-        self._settings = settings
+    def __init__(self, server: GatewayServer, port: EdgePort, sockets: WebSockets) -> None:
         self._server = server
         self._port = port
         self._sockets = sockets
-        self._hash_keys = HashKeys(settings)
 
     def handle(self, incoming: Incoming) -> None:
-        keys = self._hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+        keys = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
         endpoint = query_value(incoming.query, "backend") or ""
         headers = {name.lower(): incoming.headers[name] for name in FORWARDED if name in incoming.headers}
 
         def make_user(connection: WebSocket) -> _Client:
             client = _Client(connection)
             client.channel = ClientChannel(
-                self._settings,
                 self._port,
                 self._server.limiter,
                 client,

@@ -28,12 +28,12 @@ class Client:
 
     def __init__(self, **limits: Any) -> None:
         settings = cell_settings(limits=limits)
-        self.port = ScriptedPort()
+        self.port = ScriptedPort(settings)
         self.read: list[tuple[Any, bytes | None]] = []
         self.unread: list[asyncio.Future[None]] = []
         self.is_stalled = False
         limiter = RequestLimiter(settings, self.port.publish)
-        self.channel = ClientChannel(settings, self.port, limiter, self, transport="websocket", keys={"ip": "1", "user": "ada"})
+        self.channel = ClientChannel(self.port, limiter, self, transport="websocket", keys={"ip": "1", "user": "ada"})
 
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
         self.read.append((json.loads(data), about))

@@ -1,0 +1,36 @@
+"""Backends and routes of a run, as they are now, in a file: for the actor system that follows one that died."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import attrs
+
+from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+
+
+def keep_backends(path: Path, settings: Settings) -> None:
+    """Write them, as a whole or not at all; readable for this user only, because headers and environments are secrets.
+
+    Raises: OSError
+    """
+    tables = {
+        "backends": [attrs.asdict(backend) for backend in settings.backends],
+        "routes": [attrs.asdict(route) for route in settings.routes],
+    }
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(tables, file)
+    fresh.replace(path)
+
+
+def with_kept_backends(path: Path, settings: Settings) -> Settings:
+    """The settings with what was kept last; as they are where nothing was changed."""
+    try:
+        tables = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return settings
+    backends = tuple(BackendSettings(**table) for table in tables["backends"])
+    return attrs.evolve(settings, backends=backends, routes=tuple(RouteSettings(**table) for table in tables["routes"]))
