@@ -144,14 +144,18 @@ class Edge(GatewayActor):
         self._port.answer_question(message)
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
-        before = self._namings
+        """What open streams are told of: other servers, not other limits for the same."""
+        before = self._servers
         self._topology(message.backends)
-        if self._namings != before:
+        others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
+        if others:
+            self._port.last_known_lists.forget(others)
             for conversation in list(self._conversations.values()):
                 conversation.backends_changed()
 
     def _topology(self, backends: tuple[Any, ...]) -> None:
         self._late_backends.keep_only({backend.name for backend in backends})
+        self._servers = {each.name: (each.prefix, each.replicas, each.command, each.builtin) for each in backends}
         self._namings = {backend.name: Naming(backend.name, backend.prefix) for backend in backends}
         self._alone = {backend.name: Naming(backend.name, "") for backend in backends}
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}

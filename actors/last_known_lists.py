@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 GRACE_S = 300.0
 """How long a list stands in: a backend that restarts, or is slow, keeps its tools; one that is gone does not for ever."""
@@ -35,6 +35,11 @@ class LastKnownLists:
         self._lists.move_to_end(key)
         if len(self._lists) > self._most_lists:
             self._lists.popitem(last=False)
+
+    def forget(self, backends: Collection[str]) -> None:
+        """Drop the lists of backends that are no more, or are other servers now."""
+        for key in [key for key in self._lists if key[0] in backends]:
+            del self._lists[key]
 
     def recall(self, key: ListKey, now_s: float) -> tuple[tuple[bytes, ...], float] | None:
         """(pages, seconds since they were given), or None where none is known or its time has passed."""

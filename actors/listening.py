@@ -37,6 +37,7 @@ class Listen(Conversation):
     """
 
     ACKNOWLEDGE_S = 5.0
+    JOIN_S = 1.0  # until a backend that was added is asked: every cell knows it by then, and its upstream runs
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
@@ -78,7 +79,7 @@ class Listen(Conversation):
             self._namings[backend] = configured[backend]
             self._parts[backend] = self._part(configured[backend])
             self._silent.discard(backend)
-            self.desk.retry_later(self.exchange, 0.0, backend)
+            self.desk.retry_later(self.exchange, self.JOIN_S, backend)
         params = msgspec.json.encode({"_meta": {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}})
         for method, member in LIST_CHANGES.items() if self._has_begun else ():
             if self._wanted.get(member):

@@ -40,3 +40,12 @@ def test_a_list_at_the_size_limit_is_kept_and_one_past_it_forgotten(size: int, i
     lists.remember(KEY, [b"small"], 0.0)
     lists.remember(KEY, [b"x" * last_known_lists.MOST_BYTES, b"y" * size], 0.0)
     assert (lists.recall(KEY, 0.0) is not None) is is_kept
+
+
+def test_lists_of_a_backend_that_was_replaced_are_forgotten() -> None:
+    lists = LastKnownLists()
+    others = [("mail", "tools/list", "2026-07-28"), ("files", "prompts/list", "2025-11-25")]
+    for key in (KEY, *others):
+        lists.remember(key, [b"x"], 0.0)
+    lists.forget({"files", "nobody"})
+    assert [lists.recall(key, 1.0) is not None for key in (KEY, *others)] == [False, True, False]

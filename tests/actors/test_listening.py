@@ -82,7 +82,7 @@ def test_a_backend_that_is_added_is_asked_for_its_part_and_the_client_for_what_i
     scene.desk.configure(FILES, MAIL, NEWS)
     scene.conversation.backends_changed()
     assert [event for event, _ in scene.sink.events[1:]] == [json.loads(jsonrpc.encode(CHANGED))]
-    assert (0.0, "news") in scene.desk.retries
+    assert (Listen.JOIN_S, "news") in scene.desk.retries
     scene.conversation.delay_passed("news")
     assert scene.call_to("news").params["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["rss://a"]}
     acknowledge(scene, "news")

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import StartGateway
@@ -197,6 +198,11 @@ def test_a_reload_takes_over_backends_and_routes_and_leaves_what_has_not_changed
         assert gateway.admin("reload", "--config", str(other)) == (0, "demo added\ntwo removed\n")
         assert states(gateway) == {"demo": False, "local": True}
         assert echo_stateless(gateway, "demo").text == "hi"
+        # 5. A server that is removed is ended.
+        assert whoami(gateway, sessions[0]) == server
+        assert gateway.admin("remove-backend", "local")[0] == 0
+        wait_until(lambda: not psutil.pid_exists(server["pid"]), 10, "the process of the server is gone")
+        assert all(stream.is_open for stream in streams)
 
 
 @pytest.mark.parametrize(
