@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ from ..transport import UpstreamAnswer, UpstreamConversation, UpstreamError, Ups
 _OPENING_S: Final = 30.0
 _MESSAGE_S: Final = 10.0
 """Longest wait until a server has taken a notification or a response."""
+_OPENING_AT_ONCE: Final = 2
+"""Exclusive sessions of one client that are opened at a time. Behind pipes each is a process: of a burst of calls most are served
+sooner by a session that a call before them gives back."""
 
 
 @attrs.frozen
@@ -80,6 +83,8 @@ class LegacySessions:
         self._held: dict[SessionKey, LegacySession] = {}
         self._count = 0
         self._opening: dict[SessionKey, asyncio.Task[LegacySession]] = {}
+        self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
+        self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -97,7 +102,7 @@ class LegacySessions:
             found = held if held is not None and not held.use_count else None
             if found is None:
                 found = next((each for each in reversed(self._idle) if each.key == key), None)
-            return self._used(found if found is not None else await self._open(key))
+            return self._used(found if found is not None else await self._next_free(key))
         known = self._shared.get(key)
         if known is None:
             opening = self._opening.get(key)
@@ -110,10 +115,8 @@ class LegacySessions:
     def give_back(self, session: LegacySession) -> None:
         session.use_count -= 1
         session.used_s = time.monotonic()
-        if session.use_count == 0 and not session.is_over and not session.is_held:
-            self._idle[session] = None
-            self._idle.move_to_end(session)
-            self._sweep_later()
+        if session.use_count == 0 and not session.is_over:
+            self._is_free(session)
 
     async def hold(self, key: SessionKey, *, is_exclusive: bool) -> LegacySession:
         """A session to listen to, one per key at a time; calls prefer it, because a server may tell their own session alone.
@@ -183,6 +186,8 @@ class LegacySessions:
             self._sweep.cancel()
         for opening in self._opening.values():
             opening.cancel()
+        for turn in [turn for waiting in self._waiting.values() for turn in waiting]:
+            turn.cancel()
         for session in [*self._idle, *self._shared.values(), *self._held.values()]:
             self.end(session)
         if self._tasks:
@@ -199,6 +204,62 @@ class LegacySessions:
         self._idle.pop(session, None)
         session.use_count += 1
         return session
+
+    # ---- exclusive sessions
+
+    async def _next_free(self, key: SessionKey) -> LegacySession:
+        """The session that a call gives back, or that is opened meanwhile, whichever comes first; first come, first served."""
+        turn: asyncio.Future[LegacySession] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(turn)
+        self._open_for(key)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._is_free(turn.result())
+            raise
+
+    def _open_for(self, key: SessionKey) -> None:
+        """Open one more for those who wait, unless enough are being opened."""
+        count = self._opening_counts.get(key, 0)
+        if count < min(_OPENING_AT_ONCE, len(self._waiting.get(key, ()))):
+            self._opening_counts[key] = count + 1
+            self._start(self._open_next(key))
+
+    async def _open_next(self, key: SessionKey) -> None:
+        try:
+            self._is_free(await self._open(key))
+        except Exception as error:
+            turn = self._next_turn(key)
+            if turn is not None:
+                turn.set_exception(error)
+        finally:
+            self._opening_counts[key] -= 1
+            if not self._opening_counts[key]:
+                del self._opening_counts[key]
+        self._open_for(key)
+
+    def _is_free(self, session: LegacySession) -> None:
+        """Nothing runs on it: whoever waits for one gets it, or it idles."""
+        turn = self._next_turn(session.key)
+        if turn is not None:
+            turn.set_result(session)
+        elif not session.is_held:
+            self._idle[session] = None
+            self._idle.move_to_end(session)
+            self._sweep_later()
+
+    def _next_turn(self, key: SessionKey) -> asyncio.Future[LegacySession] | None:
+        waiting = self._waiting.get(key)
+        while waiting:
+            turn = waiting.popleft()
+            if not waiting:
+                del self._waiting[key]
+            if not turn.done():
+                return turn
+        return None
+
+    # ---- opening
 
     def _opened_shared(self, key: SessionKey, opening: asyncio.Task[LegacySession]) -> None:
         self._opening.pop(key, None)
