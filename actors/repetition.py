@@ -8,30 +8,18 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.protocol.jsonrpc import Request, members
+from mcp_gateway.transports.protocol.revisions import READING_METHODS
 from mcp_gateway.transports.protocol.tool_catalogue import known_tools
 
-# Requests that read. What `tools/call` does is known to its server alone, which may have said so in the tool's annotations.
-_READS: Final = frozenset(
-    {
-        "tools/list",
-        "prompts/list",
-        "prompts/get",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-        "completion/complete",
-        "server/discover",
-        "logging/setLevel",
-        "resources/subscribe",
-        "resources/unsubscribe",
-    }
-)
+# Beside those that read: what they set is the same however often it is set. What `tools/call` does is known to its server alone,
+# which may have said so in the tool's annotations.
+_REPEATABLE: Final = READING_METHODS | {"logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
 MAX_PAGES: Final = 100
 
 
 def only_reads(request: Request) -> bool:
     """Whether asking twice is as good as asking once. A retry that goes on with a parked call is not: the call is lost."""
-    return request.method in _READS and not _goes_on(request)
+    return request.method in _REPEATABLE and not _goes_on(request)
 
 
 def needs_annotations(request: Request) -> bool:

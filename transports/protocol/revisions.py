@@ -32,6 +32,9 @@ CACHEABLE_METHODS: Final = frozenset(
     {"server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"}
 )
 
+# Requests that only read: asking twice is as good as asking once.
+READING_METHODS: Final = CACHEABLE_METHODS | {"prompts/get", "completion/complete"}
+
 # Methods with one addressed item: the member of params that names it. The headers mirror it (2026-07-28) and routes match it.
 ITEM_MEMBER: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 

@@ -23,6 +23,7 @@ from ..protocol.revisions import (
     META_VERSION,
     NEWEST,
     NEWEST_LEGACY,
+    READING_METHODS,
     is_modern,
 )
 from ..protocol.sse import EventStreamParser, EventTooLarge
@@ -37,20 +38,7 @@ _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 # Source: MCP 2026-07-28, basic/transports/streamable-http "Backward Compatibility": what only a modern server answers.
 _MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022, -32601, -32602})
 # A lost connection does not tell whether a tool has run; these may be asked again in any case.
-_REPEATABLE: Final = frozenset(
-    {
-        "initialize",
-        "ping",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "prompts/get",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-        "completion/complete",
-    }
-)
+_REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
 
 
 class StreamableHttpUpstream:
