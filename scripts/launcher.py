@@ -207,6 +207,10 @@ class Launcher:
         while not isinstance(self._listen(POLL_S), ChildReady):
             if self._signal_count:
                 return
+        # An admin command that came in between may have made the actor before this process could see it come.
+        for process in admin.children():
+            if process.pid in before and wiring.name in " ".join(process.cmdline()):
+                self._watch_process(process.pid, "the node supervisor")
 
     def _watch(self) -> None:
         """Return when a signal asks to stop.
