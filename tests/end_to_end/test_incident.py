@@ -76,7 +76,11 @@ def test_an_incident_is_told_in_order_wherever_one_looks(start_gateway: StartGat
         with start_gateway("two cells", backends, **options) as gateway:
 
             def wait_for_signal(kind: str, source: str) -> None:
-                wait_until(lambda: (kind, source) in signals(gateway), PHASE_S, f"{kind} {source}")
+                """One that comes from now on, or that has just come: whatever was felt before is over."""
+                wait_until(lambda: last_kind(source) == kind, PHASE_S, f"{kind} {source}")
+
+            def last_kind(source: str) -> str:
+                return next((kind for kind, each in reversed(signals(gateway)) if each == source), "")
 
             with start_recording_backend(backend):
                 browser.open(f"{gateway.url}/metrics/dashboard", height=1540)
@@ -94,6 +98,8 @@ def test_an_incident_is_told_in_order_wherever_one_looks(start_gateway: StartGat
                     with clients(gateway, 16):
                         wait_for_signal("pain", "saturation/files")
                     backend.delay_s = 0.0
+                # Where the machine is slow as well, the server may have missed its probes: the story goes on when that is over.
+                wait_until(lambda: last_kind("connections/files") in ("", "pleasure"), PHASE_S, "the server is reached again")
             # 4. The server is gone.
             with clients(gateway, 2):
                 wait_for_signal("pain", "connections/files")
