@@ -76,7 +76,6 @@ class ClientChannel:
         self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
         self._stream: _ChannelAnswer | None = None
         self._unread_bytes = 0
-        self._relieved: asyncio.Event | None = None
         self._on_idle: Callable[[], None] | None = None
         self._is_initializing = False
         self.session: SessionState | None = None
@@ -107,15 +106,9 @@ class ClientChannel:
             if method == "notifications/initialized" and self._stream is None:
                 self._listen()
 
-    async def relief(self) -> None:
-        """Return at once, or when a client that let its answers pile up has read them."""
-        while self.is_congested:
-            if self._relieved is None:
-                self._relieved = asyncio.Event()
-            await self._relieved.wait()
-
     @property
     def is_congested(self) -> bool:
+        """Whether a client that does not read has let too many answers pile up: it should not be listened to until it has."""
         return self._unread_bytes > MOST_UNREAD_BYTES and not self.is_closed
 
     def is_running(self, request_id: bytes) -> bool:
@@ -134,8 +127,6 @@ class ClientChannel:
         if self.is_closed:
             return
         self.is_closed = True
-        if self._relieved is not None:
-            self._relieved.set()
         answers = list(self._open.values())
         for answer in answers:
             answer.abandon("client_gone")
@@ -315,9 +306,6 @@ class ClientChannel:
 
     def _taken(self, written: asyncio.Future[None] | None, size: int, exchange_id: int | None) -> None:
         self._unread_bytes -= size
-        if self._relieved is not None and not self.is_congested:
-            self._relieved.set()
-            self._relieved = None
         has_arrived = written is None or (not written.cancelled() and written.exception() is None)
         if exchange_id is not None and has_arrived and not self.is_closed:
             self._port.flushed(exchange_id, 1)
