@@ -158,6 +158,7 @@ def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_
         # 4. The death of the whole system is survived by the same rule.
         assert gateway.admin("kill", "node-supervisor")[0] == 0
         wait_through(lambda: gateway.admin("status", "--json")[0] == 0, 20, "another node supervisor")
+        wait_through(lambda: gateway.health()["status"] == "healthy", 10, "its cells serve")
         open_session(gateway.endpoint())
         wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") == 1, 5, "the new session alone")
         assert gateway.metric_sum(REQUESTS, method="tools/call") == served
