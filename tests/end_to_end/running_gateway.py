@@ -60,9 +60,10 @@ class RunningGateway:
         return (self._directory / "log").read_text()
 
     def errors(self) -> list[str]:
-        """Lines of the log that tell of a defect: level error or worse, or a bare traceback; what stdio servers say is theirs."""
-        signs = ('"level": "error"', '"level": "critical"')
-        return [line for line in self.log.splitlines() if line.startswith("Traceback") or any(sign in line for sign in signs)]
+        """Lines of the log that tell of a defect: level error or worse, or a traceback that is not a stdio server's own."""
+        signs = ('"level": "error"', '"level": "critical"', "Traceback")
+        own = (line for line in self.log.splitlines() if not ("upstream.stdio" in line and ": stderr: " in line))
+        return [line for line in own if any(sign in line for sign in signs)]
 
     def endpoint(self, backend: str = "") -> str:
         """Where clients of `transport` connect to; `python_client.connected` knows each by its address."""
@@ -125,7 +126,7 @@ class RunningGateway:
         """Run an admin command: (exit code, its output, or its errors where it failed); not for the embedded form."""
         options = ["--state-dir", str(self.state_dir), "--admin-port", str(self._admin_port)]
         command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", command_name, *options, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
     def terminate(self) -> None:

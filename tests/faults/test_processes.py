@@ -77,8 +77,7 @@ def test_a_second_death_of_the_node_supervisor_is_survived_as_well(gateway: Gate
         old_pid = gateway.pid("node-supervisor")
         gateway.note_processes()
         os.kill(old_pid, signal.SIGKILL)
-        # The command itself may wait for 3 s, once or twice, for a system that is just going down.
-        wait_until(lambda old_pid=old_pid: gateway.pid("node-supervisor") != old_pid, 12, "a new node supervisor answers")
+        wait_until(lambda old_pid=old_pid: gateway.pid("node-supervisor") != old_pid, 6, "a new node supervisor answers")
     assert gateway.rows()["node-supervisor"]["restarts"] == 2
     assert gateway.end() == 0
     assert gateway.left_over() == []
