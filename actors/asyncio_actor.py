@@ -15,7 +15,7 @@ import attrs
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
 from mcp_gateway.actors.gateway_actor import GatewayActor
-from mcp_gateway.actors.lanes import Batch, Lanes
+from mcp_gateway.actors.lanes import Lanes
 from mcp_gateway.actors.thespian_hardening import send_with_result
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class AsyncioActor(GatewayActor):
 
     Such an actor never creates actors: a process with threads must not fork.
 
-    Receives  Batch (any actor with lanes), TaskFailed (its own loop)
+    Receives  TaskFailed (its own loop)
     On crash  an error in a task crashes the actor like an error in a handler; tasks are cancelled
     """
 
@@ -122,11 +122,7 @@ class AsyncioActor(GatewayActor):
     # ---- engine, actor thread
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> Any:
-        if isinstance(message, Batch):
-            for item in message.items:
-                super().receiveMessage(item, sender)
-        else:
-            super().receiveMessage(message, sender)
+        super().receiveMessage(message, sender)
         if self.runtime is not None:
             return None
         if not self._is_crashed:

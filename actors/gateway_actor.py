@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Protocol
 import attrs
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage, WakeupMessage
 
+from mcp_gateway.actors.lanes import Batch
+
 _logger = logging.getLogger(__name__)
 
 
@@ -110,7 +112,8 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
 
     Thespian alone would run the failing handler again and keep the damaged actor alive.
 
-    Receives  Wiring, StopRequested (supervisor), LogLevelChanged, CrashRequested (operator), its own timers
+    Receives  Wiring, StopRequested (supervisor), LogLevelChanged, CrashRequested (operator), Batch (any actor with lanes),
+              its own timers
     Sends     ChildReady, ActorCrashed, ActorFinished (supervisor)
     On crash  `on_crash` gets the message at hand and all mail that follows, so that nobody waits for an answer in vain
     """
@@ -191,6 +194,10 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
     # ---- engine
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> Any:
+        if isinstance(message, Batch):
+            for item in message.items:
+                GatewayActor.receiveMessage(self, item, sender)
+            return None
         if self._is_crashed:
             if not isinstance(message, ActorExitRequest):
                 self._answer_for(message, sender)

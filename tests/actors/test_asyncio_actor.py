@@ -40,6 +40,11 @@ def test_a_burst_from_the_loop_arrives_complete_and_in_order() -> None:
     assert answered["undeliverable"] == []
 
 
+def test_a_burst_from_the_loop_arrives_complete_at_an_actor_without_one() -> None:
+    (answered,) = run_scenario("burst at a plain actor")
+    assert sorted(answered["numbers"]) == list(range(300))
+
+
 def test_a_hung_target_holds_up_nobody_else_and_its_mail_comes_back() -> None:
     other, hung = run_scenario("hung target")
     assert other["numbers"] == list(range(500))

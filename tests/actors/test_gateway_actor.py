@@ -22,6 +22,7 @@ from mcp_gateway.actors.gateway_actor import (
     Wiring,
 )
 from mcp_gateway.actors.in_process_system import InProcessSystem
+from mcp_gateway.actors.lanes import Batch
 
 
 @attrs.frozen
@@ -130,6 +131,18 @@ def run(body: Callable[[], Awaitable[None]]) -> None:
 
 
 CRASH_REPORT = ActorCrashed(name="parent/subject", incarnation=3, error_text="RequestedCrash: fault injection")
+
+
+def test_a_batch_is_handled_message_by_message_in_order() -> None:
+    async def body() -> None:
+        scene = Scene()
+        assert scene.tell(Batch(items=(Command("one"), Command("two")))) == ["one", "two"]
+        scene.tell(Batch(items=(Command("three"), CrashRequested(), Command("four"), Unheard())))
+        await until(lambda: "child exited" in Parent.received)
+        answered = [f"answered for {name}" for name in ("CrashRequested", "Command", "Unheard")]
+        assert Parent.received[2:] == ["three", answered[0], *answered[1:], CRASH_REPORT, "on_exit", "child exited"]
+
+    run(body)
 
 
 def test_a_wired_actor_reports_ready_with_its_name_and_incarnation() -> None:

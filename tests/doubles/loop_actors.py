@@ -87,6 +87,13 @@ class Answerer(AsyncioActor):
             self.send(sender, Refused(message.number))
 
 
+class PlainAnswerer(GatewayActor):
+    """Answers at once; has no loop and no lanes, as a supervisor."""
+
+    def receiveMsg_Question(self, message: Question, sender: ActorAddress) -> None:
+        self.send(sender, Answer(message.number, os.getpid()))
+
+
 class Asker(AsyncioActor):
     """Asks from its loop; several conversations at once, told apart by their targets."""
 
@@ -157,6 +164,11 @@ def _burst(driver: Driver) -> Any:
     return [attrs.asdict(driver.system.ask(asker, AskMany(answerer, 2000), 30))]
 
 
+def _burst_at_a_plain_actor(driver: Driver) -> Any:
+    asker, answerer = driver.create(Asker), driver.create(PlainAnswerer)
+    return [attrs.asdict(driver.system.ask(asker, AskMany(answerer, 300), 20))]
+
+
 def _hung_target(driver: Driver) -> Any:
     asker, hung, other = driver.create(Asker), driver.create(Answerer), driver.create(Answerer)
     pid = driver.pid_of(hung)
@@ -185,7 +197,8 @@ def _failing_task(driver: Driver) -> Any:
 
 
 SCENARIOS: dict[str, Callable[[Driver], Any]] = {
-    "burst": _burst, "hung target": _hung_target, "dead target": _dead_target, "failing task": _failing_task,
+    "burst": _burst, "burst at a plain actor": _burst_at_a_plain_actor,
+    "hung target": _hung_target, "dead target": _dead_target, "failing task": _failing_task,
 }  # fmt: skip
 
 
