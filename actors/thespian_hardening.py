@@ -51,6 +51,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 # What the patches below replace or call; `check_thespian` looks for each.
 _PROCESS_NAMES = {"MultiProcAdmin": "admin", "logger": "logger"}
 """What Thespian calls its own processes -> what `ps` and the status call them; an actor names itself when it is wired."""
+ADMIN_TITLE = "mcp-gateway: admin"
 
 _NEEDED_ATTRIBUTES = (
     "thespian.system.transport.IPBase:IPActorAddress.bindArgs",

@@ -13,7 +13,9 @@ from typing import Any
 from mcp_gateway.actors import thespian_hardening
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.start_checks import live_runs
+from mcp_gateway.scripts.time_limit import at_most
 
+ATTACH_TIMEOUT_S = 5.0
 HELLO_TIMEOUT_S = 3.0
 STATUS_TIMEOUT_S = 8.0
 COMMAND_TIMEOUT_S = 35.0
@@ -84,11 +86,14 @@ def attach(settings: Settings) -> Iterator[AdminClient]:
 
     from mcp_gateway.actors.node_messages import NODE_GLOBAL_NAME, Ping, Pong
 
+    silence = AttachFailed(f"what listens on {host}:{port} does not answer as the gateway would; it may be starting again")
     try:
-        # Only attaches: something listens there, and if that is no admin with our key, this fails after a while.
-        system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, transientUnique=True)
-        with system.private() as conversation:
-            node = conversation.createActor("mcp_gateway.actors.node.NodeSupervisor", globalName=NODE_GLOBAL_NAME)
+        with contextlib.ExitStack() as stack:
+            with at_most(ATTACH_TIMEOUT_S, silence):
+                # Only attaches: something listens there, and if that is no admin with our key, this fails after a while.
+                system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, transientUnique=True)
+                conversation = stack.enter_context(system.private())
+                node = conversation.createActor("mcp_gateway.actors.node.NodeSupervisor", globalName=NODE_GLOBAL_NAME)
             if not isinstance(conversation.ask(node, Ping(sequence=0), HELLO_TIMEOUT_S), Pong):
                 raise AttachFailed(f"the gateway on admin port {port} does not answer; it may be starting again")
             yield AdminClient(conversation, node, run)

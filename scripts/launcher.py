@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -38,9 +37,11 @@ from mcp_gateway.scripts.start_checks import (
     reserve_port,
     with_real_ports,
 )
+from mcp_gateway.scripts.time_limit import at_most
 
 EXIT_FAILED = 1
 START_TIMEOUT_S = 20.0
+ADOPTION_TIMEOUT_S = 2.0
 POLL_S = 0.2
 STOP_TIMEOUT_S = 5.0  # beyond the drain; then everything is killed
 MAX_RESTARTS = 5  # of the whole system
@@ -158,7 +159,7 @@ class Launcher:
 
         Raises: SystemDied
         """
-        with _at_most(START_TIMEOUT_S, SystemDied(f"the node was not ready within {START_TIMEOUT_S:g} s")):
+        with at_most(START_TIMEOUT_S, SystemDied(f"the node was not ready within {START_TIMEOUT_S:g} s")):
             self._start_node()
         if self._signal_count:
             return
@@ -182,11 +183,7 @@ class Launcher:
             self._system = ActorSystem("multiprocTCPBase", capabilities, logDefs=LOG_DEFINITION, transientUnique=True)
         except Exception as error:
             raise SystemDied(f"the actor system could not be started: {error}") from error
-        # The process between this one and the Admin, which detaches by forking twice, may still be a zombie.
-        alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-        if not alive:
-            raise SystemDied("the actor system's admin has ended")
-        admin = alive[0]
+        admin = _wait_for_admin()
         self._admin_pid = admin.pid
         self._watch_process(admin.pid, "the actor system's admin")
         before = {process.pid for process in admin.children()}
@@ -240,7 +237,7 @@ class Launcher:
         if self._signal_count > 1:
             return
         drain_s = self._settings.gateway.drain_timeout
-        with contextlib.suppress(SystemDied), _at_most(drain_s + STOP_TIMEOUT_S, SystemDied("the node did not stop in time")):
+        with contextlib.suppress(SystemDied), at_most(drain_s + STOP_TIMEOUT_S, SystemDied("the node did not stop in time")):
             self._system.tell(self._node, DrainRequested(deadline_s=drain_s))
             while not isinstance(self._listen(POLL_S), NodeDrained):
                 pass
@@ -309,19 +306,19 @@ class Launcher:
         return None
 
 
-@contextlib.contextmanager
-def _at_most(timeout_s: float, error: Exception) -> Iterator[None]:
-    """Raise the error in the block after that time, also out of Thespian's calls, which wait for up to a minute."""
+def _wait_for_admin() -> psutil.Process:
+    """The Admin, which this process adopts a moment after the Admin has detached by forking twice.
 
-    def raise_it(_number: int, _frame: FrameType | None) -> None:
-        raise error
-
-    signal.signal(signal.SIGALRM, raise_it)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    Raises: SystemDied
+    """
+    deadline_s = time.monotonic() + ADOPTION_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if " ".join(child.cmdline()).startswith(thespian_hardening.ADMIN_TITLE):
+                    return child
+        time.sleep(0.002)
+    raise SystemDied("the actor system's admin has ended")
 
 
 def _poll(fds: Any) -> list[tuple[int, int]]:

@@ -185,6 +185,18 @@ def test_a_stopped_node_supervisor_is_replaced_with_all_that_hangs_on_it(gateway
     assert gateway.serves()
 
 
+def test_a_command_gives_up_soon_where_the_admin_is_stopped_and_works_again_when_it_goes_on(gateway: GatewayProcess) -> None:
+    pid = gateway.pid("admin")
+    os.kill(pid, signal.SIGSTOP)
+    asked_s = time.monotonic()
+    done = gateway.command("status")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "does not answer as the gateway would" in done.stderr
+    assert time.monotonic() - asked_s < 10  # Thespian alone waits for 50 s and longer
+    os.kill(pid, signal.SIGCONT)
+    assert gateway.pid("admin") == pid
+
+
 def test_a_cell_whose_content_escalates_is_restarted(gateway: GatewayProcess) -> None:
     old_pid = gateway.get("/escalate")
     wait_until(lambda: gateway.get("/pid", timeout_s=0.5) != old_pid, 3, "another cell answers")
