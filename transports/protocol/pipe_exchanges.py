@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from . import jsonrpc
 from .jsonrpc import Message, Notification, Request, Response
+from .questions import MAY_NEED_INPUT
 from .revisions import META_SUBSCRIPTION_ID
 
 MAX_HELD = 100
@@ -78,11 +79,15 @@ Incoming = Told | Answered | Ended | Replied | Held | Ignored
 
 @attrs.define
 class _Exchange:
-    """One open exchange. client_id is empty for a session's own stream, which has no request. token: the client's own."""
+    """One open exchange. client_id is empty for a session's own stream, which has no request. token: the client's own.
+
+    may_ask: the server runs something for it, on whose behalf it may ask and log.
+    """
 
     owner: str
     client_id: bytes
     is_stream: bool
+    may_ask: bool = False
     token: bytes = b""
     wants_logs: bool = False
 
@@ -126,7 +131,7 @@ class PipeExchanges:
         self._last_id += 1
         exchange_id = self._last_id
         params, token, wants_logs = _with_token(request.params, exchange_id)
-        exchange = _Exchange(owner, request.id, is_stream, token, wants_logs)
+        exchange = _Exchange(owner, request.id, is_stream, request.method in MAY_NEED_INPUT, token, wants_logs)
         self._open[exchange_id] = exchange
         self._id_of[owner, _value(request.id)] = exchange_id
         return exchange_id, Request(b"%d" % exchange_id, request.method, params)
@@ -263,15 +268,19 @@ class PipeExchanges:
             calls = [(each, exchange) for each, exchange in calls if exchange.wants_logs]
             return Told((calls[0][0],), notification) if len(calls) == 1 else Ignored("a log message of no certain request")
         if calls and (self._is_private or len({exchange.owner for _, exchange in calls}) == 1):
-            return Told((calls[-1][0],), notification)
+            return Told((self._newest_call(),), notification)
         if not self._is_private:
             return Ignored("a log message of no certain session")
         stream = self._stream()
         return Told((stream,), notification) if stream else self._hold(notification)
 
     def _newest_call(self) -> int:
-        """What the server says without naming a request most likely belongs to the request it got last."""
-        return next((each for each, exchange in reversed(self._open.items()) if not exchange.is_stream), 0)
+        """What the server says without naming a request most likely belongs to the last one that runs something.
+
+        Beside it there may be requests such as `resources/unsubscribe`, whose sender expects no more than their answer.
+        """
+        calls = [(each, exchange.may_ask) for each, exchange in reversed(self._open.items()) if not exchange.is_stream]
+        return next((each for each, may_ask in calls if may_ask), calls[0][0] if calls else 0)
 
     def _stream(self) -> int:
         return next((each for each, exchange in reversed(self._open.items()) if exchange.is_stream), 0)

@@ -152,6 +152,21 @@ class ChangeHub:
             if not self._listeners:
                 self.close()
 
+    async def adopt(self, session: LegacySession) -> None:
+        """Have another session of the same client tell changes of the resources too, before a call runs on it.
+
+        Where each session is a process, what a call changes in memory is known to the process of its own session alone.
+        """
+        if not self._is_exclusive or session is self._session:
+            return
+        watched = set(self._subscribed)
+        for uri in session.subscribed - watched:
+            self._sessions.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
+        with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
+            for uri in watched - session.subscribed if session.offers("resources", "subscribe") else ():
+                await self._sessions.ask(session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
+            session.subscribed = watched
+
     def close(self) -> None:
         self._on_empty()
         if self._streaming is not None:

@@ -30,7 +30,7 @@ sooner by a session that a call before them gives back."""
 class SessionKey:
     """What a server can tell its clients apart by; a session is never used for two of them.
 
-    capabilities: canonical JSON. log_level: a session has one, so clients with another level get another session.
+    capabilities: canonical JSON. log_level: of all calls on a shared session; None where it is exclusive: each call has its own.
     """
 
     principal: str
@@ -43,6 +43,8 @@ class LegacySession:
     """One session.
 
     initialized: the server's result of `initialize`.
+    log_level:   what the server was told last; None before that.
+    subscribed:  URIs of resources, beside those that its own listeners have subscribed.
     use_count:   calls that run on it now.
     is_held:     somebody listens to its stream, calls or not.
     """
@@ -54,6 +56,8 @@ class LegacySession:
         self.initialized = initialized
         info = initialized.get("serverInfo")
         self.server_info = msgspec.json.encode(info) if isinstance(info, dict) else b""
+        self.log_level: str | None = None
+        self.subscribed: set[str] = set()
         self.use_count = 0
         self.is_held = False
         self.used_s = 0.0
@@ -92,8 +96,10 @@ class LegacySessions:
         """Sessions that are open, lent or not."""
         return self._count
 
-    async def lend(self, key: SessionKey, *, is_exclusive: bool) -> LegacySession:
+    async def lend(self, key: SessionKey, *, is_exclusive: bool, log_level: str | None = None) -> LegacySession:
         """A session for one more call; an exclusive one runs no other call meanwhile.
+
+        log_level: what an exclusive session shall have; None leaves it as it is.
 
         Raises: UpstreamError; with pool_exhausted where every session that is allowed is in use.
         """
@@ -102,7 +108,14 @@ class LegacySessions:
             found = held if held is not None and not held.use_count else None
             if found is None:
                 found = next((each for each in reversed(self._idle) if each.key == key), None)
-            return self._used(found if found is not None else await self._next_free(key))
+            session = self._used(found if found is not None else await self._next_free(key))
+            try:
+                with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
+                    await self._set_level(session, log_level)
+            except BaseException:
+                self.give_back(session)
+                raise
+            return session
         known = self._shared.get(key)
         if known is None:
             opening = self._opening.get(key)
@@ -288,12 +301,16 @@ class LegacySessions:
             )
             session = _opened(key, await self._wire.exchange(opening, _ignore))
             await self.say(session, Notification("notifications/initialized", b""))
-            if key.log_level is not None and session.offers("logging"):
-                await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": key.log_level}))
+            await self._set_level(session, key.log_level)
         except BaseException:
             self._count -= 1
             raise
         return session
+
+    async def _set_level(self, session: LegacySession, log_level: str | None) -> None:
+        if log_level is not None and log_level != session.log_level and session.offers("logging"):
+            await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": log_level}))
+            session.log_level = log_level
 
     def _sweep_later(self) -> None:
         if self._sweep is None:

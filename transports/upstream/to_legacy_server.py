@@ -128,10 +128,19 @@ class ToLegacyServer:
 
     async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> LiveCall:
         session = await self._lend(request, modern)
-        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, self._hubs.get(session.key))
+        hub = self._hubs.get(session.key)
+        if hub is not None:
+            try:
+                await hub.adopt(session)
+            except BaseException:
+                self.sessions.give_back(session)
+                raise
+        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub)
 
     async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
-        return await self.sessions.lend(_key(request, modern), is_exclusive=self._is_exclusive(modern))
+        is_exclusive = self._is_exclusive(modern)
+        key = _key(request, modern, is_exclusive=is_exclusive)
+        return await self.sessions.lend(key, is_exclusive=is_exclusive, log_level=modern.log_level)
 
     def _is_exclusive(self, modern: ModernRequest) -> bool:
         """Whether a call needs a session for itself: all calls of the session share one channel, and a question or a log message
@@ -289,7 +298,8 @@ class ToLegacyServer:
         cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
         """
         listener = Listener(message.id, modern)
-        hub = self._hub(_key(request, modern), is_exclusive=self._is_exclusive(modern))
+        is_exclusive = self._is_exclusive(modern)
+        hub = self._hub(_key(request, modern, is_exclusive=is_exclusive), is_exclusive=is_exclusive)
         others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
         relays = [Relayed(listener) for _ in others]
         tasks = [
@@ -327,12 +337,12 @@ class ToLegacyServer:
             raise _refusal(refused.reason, refused.text) from None
 
 
-def _key(request: UpstreamRequest, modern: ModernRequest) -> SessionKey:
+def _key(request: UpstreamRequest, modern: ModernRequest, *, is_exclusive: bool) -> SessionKey:
     return SessionKey(
         principal=request.hash_keys.get("user", ""),
         client_info=modern.client_info,
         capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
-        log_level=modern.log_level,
+        log_level=None if is_exclusive else modern.log_level,
     )
 
 

@@ -194,6 +194,16 @@ def test_with_several_calls_open_the_one_begun_last_is_taken() -> None:
     assert exchanges.incoming(LOG) == Told((newest,), LOG)
 
 
+def test_a_request_that_runs_nothing_is_not_asked_for_the_call_beside_it() -> None:
+    exchanges = private()
+    call_id, _ = exchanges.begin("ada", call(b"1"))
+    other_id, _ = exchanges.begin("ada", Request(b"2", "resources/unsubscribe", b'{"uri":"a:1"}'))
+    assert exchanges.incoming(QUESTION) == Told((call_id,), QUESTION)
+    assert exchanges.incoming(LOG) == Told((call_id,), LOG)
+    exchanges.end(call_id)
+    assert exchanges.incoming(LOG) == Told((other_id,), LOG)
+
+
 def test_without_a_call_it_goes_to_the_stream_and_without_one_it_waits_for_it() -> None:
     exchanges = private()
     assert exchanges.incoming(QUESTION) == Held()

@@ -193,6 +193,66 @@ def test_where_calls_share_a_channel_a_call_that_can_be_asked_has_it_for_itself(
     on_loop(body)
 
 
+def test_where_calls_share_a_channel_a_session_changes_its_log_level_with_the_call_that_it_is_lent_to() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        for level, told_count in ((None, 0), ("error", 1), ("error", 1), ("debug", 2), (None, 2)):
+            call = bridge.send(**({META_LOG_LEVEL: level} if level else {}))
+            await turn()
+            assert bridge.running.request.session_id == "s1"
+            assert bridge.wire.told_methods().count("logging/setLevel") == told_count
+            bridge.running.answer()
+            await call
+
+    on_loop(body)
+
+
+def test_where_calls_share_a_channel_a_call_runs_on_the_session_that_its_client_listens_with() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        await turn()
+        stream = bridge.running
+        assert stream.request.kind == "stream"
+        bridge.send(**{META_LOG_LEVEL: "error"})
+        await turn()
+        assert bridge.running.request.session_id == stream.request.session_id
+
+    on_loop(body)
+
+
+def test_where_calls_share_a_channel_every_session_tells_what_its_own_calls_change() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        wanted = {"notifications": {"resourceSubscriptions": ["a:1"]}}
+        listening = bridge.send("subscriptions/listen", params=wanted, kind="stream")
+        await turn()
+        assert bridge.running.request.on_open is not None
+        bridge.running.request.on_open()
+        await turn()
+        bridge.send()  # on the session that listens
+        await turn()
+        assert bridge.wire.told_methods() == ["notifications/initialized", "resources/subscribe"]
+        other = bridge.send()
+        await turn()
+        assert bridge.running.request.session_id == "s2"
+        assert bridge.wire.told_methods()[2:] == ["notifications/initialized", "resources/subscribe"]
+        await bridge.running.event(Notification("notifications/resources/updated", b'{"uri":"a:1"}'))
+        await turn()
+        assert isinstance(bridge.events[-1], Notification)
+        assert bridge.events[-1].method == "notifications/resources/updated"
+        bridge.running.answer()
+        await other
+        bridge.send()
+        await turn()
+        assert bridge.running.request.session_id == "s2"
+        assert len(bridge.wire.told_methods()) == 4, "once is enough"
+        listening.cancel()
+        await turn()
+
+    on_loop(body)
+
+
 def test_progress_comes_under_the_clients_own_token_and_only_where_it_was_asked_for() -> None:
     async def body() -> None:
         bridge = Bridge()
