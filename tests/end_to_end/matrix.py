@@ -366,7 +366,7 @@ def _site(directory: Path, form: Form) -> Iterator[Site]:
 
 def known_gaps() -> dict[tuple[str, str, str], str]:
     """{(name of the client, name of the server, feature): reason}, as written in the repository. They are not tried."""
-    listed = tomllib.loads(_GAPS.read_text())["gap"]
+    listed = tomllib.loads(_GAPS.read_text()).get("gap", [])
     return {
         (client, server, feature): gap["reason"]
         for gap in listed
