@@ -39,11 +39,12 @@ def follow_over_phoenix(port: int) -> socket.socket:
     return client
 
 
-CLIENT_KINDS: dict[str, tuple[str, Follow]] = {
-    "sse": ("SSE topic stream", follow_over_sse),
-    "phoenix": ("Phoenix channel", follow_over_phoenix),
+CLIENT_KINDS: dict[str, tuple[str, tuple[Follow, ...]]] = {
+    "sse": ("SSE topic stream", (follow_over_sse,)),
+    "phoenix": ("Phoenix channel", (follow_over_phoenix,)),
+    "both": ("both at once", (follow_over_sse, follow_over_phoenix)),
 }
-"""{name: (as the table shows it, how it follows)}"""
+"""{name: (as the table shows it, how they follow: as many clients each way)}"""
 
 
 class Publisher:

@@ -36,6 +36,7 @@ PROMISED_CLIENTS = 1_000
 class FanOut:
     """What was measured of one kind of clients on one gateway.
 
+    clients:      how many there were, of all ways to follow together.
     idle_kb:      memory (PSS of all processes) that one more idle client costs.
     delays_ms:    of every client and event: from the sending of the event to its arrival.
     last_ms:      of every event: until the last client had it.
@@ -51,15 +52,19 @@ class FanOut:
 
 
 def measure(gateway: Running, kind: str, client_count: int, event_count: int) -> FanOut:
-    """Raises: NotServed, TimeoutError, OSError."""
-    title, follow = CLIENT_KINDS[kind]
+    """client_count: of each way to follow that the kind has.
+
+    Raises: NotServed, TimeoutError, OSError
+    """
+    title, ways = CLIENT_KINDS[kind]
     with ExitStack() as stack:
         publisher = stack.enter_context(closing(Publisher(gateway.port)))
-        first = _connect(stack, follow, gateway.port, min(_WARM_UP_CLIENTS, client_count))
+        warm_up_count = min(_WARM_UP_CLIENTS, client_count)
+        first = _connect(stack, ways, gateway.port, warm_up_count)
         deliver(publisher, first)
         time.sleep(_SETTLE_S)
         before = gateway.pss_bytes()
-        others = _connect(stack, follow, gateway.port, client_count - len(first))
+        others = _connect(stack, ways, gateway.port, client_count - warm_up_count)
         time.sleep(_SETTLE_S)
         idle_kb = (gateway.pss_bytes() - before) / max(1, len(others)) / 1_000
         delays_ms: list[float] = []
@@ -73,15 +78,15 @@ def measure(gateway: Running, kind: str, client_count: int, event_count: int) ->
         gateway=gateway.candidate.title,
         kind=kind,
         title=title,
-        clients=client_count,
+        clients=client_count * len(ways),
         idle_kb=idle_kb,
         delays_ms=delays_ms,
         last_ms=last_ms,
     )
 
 
-def _connect(stack: ExitStack, follow: Follow, port: int, count: int) -> list[socket.socket]:
-    return [stack.enter_context(follow(port)) for _ in range(count)]
+def _connect(stack: ExitStack, ways: Sequence[Follow], port: int, count: int) -> list[socket.socket]:
+    return [stack.enter_context(follow(port)) for _ in range(count) for follow in ways]
 
 
 def deliver(publisher: Publisher, clients: Sequence[socket.socket]) -> list[float]:
@@ -151,7 +156,7 @@ def broken_promises(measured: Sequence[FanOut]) -> list[str]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench --fan-out", description=__doc__)
-    parser.add_argument("--clients", type=int, default=1_000, help="clients of each kind (default 1000)")
+    parser.add_argument("--clients", type=int, default=1_000, help="clients of each kind, each way (default 1000)")
     parser.add_argument("--events", type=int, default=20, help="events that are published (default 20)")
     parser.add_argument("--kinds", default=",".join(CLIENT_KINDS), help=f"comma-separated, of {', '.join(CLIENT_KINDS)}")
     parser.add_argument("--only", default=",".join(_GATEWAYS), help=f"comma-separated, of {', '.join(_GATEWAYS)}")

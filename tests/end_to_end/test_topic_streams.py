@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.scripts.bench_clients import NotServed, Publisher, follow_over_sse
+from mcp_gateway.scripts.bench_clients import Follow, NotServed, Publisher, follow_over_phoenix, follow_over_sse
 from mcp_gateway.scripts.bench_fan_out import deliver
+from mcp_gateway.scripts.start_checks import allow_many_files
 from mcp_gateway.transports.protocol.sse import EventStreamParser, ServerSentEvent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
@@ -38,25 +39,31 @@ def publish(gateway: GatewayProcess, first: int, count: int, size: int = 0) -> N
 
 
 @pytest.mark.parametrize("form", ["embedded", "node"])
-def test_a_thousand_clients_get_each_event_and_one_more_is_refused(form: str, tmp_path: Path) -> None:
+def test_a_thousand_streams_and_as_many_sockets_get_each_event_and_one_more_is_refused(form: str, tmp_path: Path) -> None:
     arguments = ["--embedded"] if form == "embedded" else []
+    allow_many_files()
     with GatewayProcess(tmp_path / "state", *arguments, cell_factory=None) as gateway, ExitStack() as stack:
-        clients = [stack.enter_context(follow_over_sse(port_of(gateway))) for _ in range(1_000)]
-        with pytest.raises(NotServed, match="too_many_connections"):
-            follow_over_sse(port_of(gateway))
-        publisher = stack.enter_context(closing(Publisher(port_of(gateway))))
+        port = port_of(gateway)
+        publisher = stack.enter_context(closing(Publisher(port)))  # one of the thousand
+        sockets = [stack.enter_context(follow_over_phoenix(port)) for _ in range(999)]
+        streams = [stack.enter_context(follow_over_sse(port)) for _ in range(1_000)]
+        for follow in (follow_over_sse, follow_over_phoenix):
+            with pytest.raises(NotServed, match="too_many_connections"):
+                follow(port)
         for _ in range(3):
-            assert len(deliver(publisher, clients)) == 1_000
-        clients.pop().close()
+            assert len(deliver(publisher, [*streams, *sockets])) == 1_999
+        streams.pop().close()
+        sockets.pop().close()
 
-        def is_admitted() -> bool:
+        def is_admitted(follow: Follow) -> bool:
             try:
-                stack.enter_context(follow_over_sse(port_of(gateway)))
+                stack.enter_context(follow(port))
             except NotServed:
                 return False
             return True
 
-        wait_until(is_admitted, 5, "there is room for another")
+        for follow in (follow_over_sse, follow_over_phoenix):
+            wait_until(lambda follow=follow: is_admitted(follow), 5, "there is room for another")
 
 
 def test_what_one_cell_publishes_reaches_the_clients_of_every_cell_in_one_order(tmp_path: Path) -> None:

@@ -53,4 +53,5 @@ def test_a_short_run_measures_every_kind_of_clients() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| gateway, embedded |")]
-    assert [row.split(" | ")[1:3] for row in rows] == [["SSE topic stream", "30"], ["Phoenix channel", "30"]]
+    kinds = [["SSE topic stream", "30"], ["Phoenix channel", "30"], ["both at once", "60"]]
+    assert [row.split(" | ")[1:3] for row in rows] == kinds
