@@ -60,8 +60,10 @@ class RunningGateway:
         return (self._directory / "log").read_text()
 
     def errors(self) -> list[str]:
-        """Lines of the log that tell of a defect: level error or worse, or a traceback that is not a stdio server's own."""
-        signs = ('"level": "error"', '"level": "critical"', "Traceback")
+        """Lines of the log that tell of a defect: level error or worse, a message that an actor does not know, or a traceback
+        that is not a stdio server's own.
+        """
+        signs = ('"level": "error"', '"level": "critical"', "stray mail", "Traceback")
         own = (line for line in self.log.splitlines() if not ("upstream.stdio" in line and ": stderr: " in line))
         return [line for line in own if any(sign in line for sign in signs)]
 
@@ -193,7 +195,7 @@ def start_gateway(
         left = [each for each in seen.values() if _still_runs(each)]
         assert not left, f"left running: {left}"
         if not expects_errors:
-            assert running.errors() == []
+            assert running.errors() == [], running.errors()
     finally:
         with suppress(psutil.NoSuchProcess):
             launcher = psutil.Process(process.pid)
