@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Final
 import msgspec
 
 from mcp_gateway.actors.node_messages import StoredEvent
+from mcp_gateway.actors.sqlite_files import move_aside
 from mcp_gateway.transports.protocol.topic_log import Event, InvalidTopic, check_topic
 
 FILE_NAME: Final = "events.sqlite3"
@@ -147,19 +147,13 @@ class EventStore:
 
     def _move_aside(self, path: Path) -> bool:
         """Put the file where somebody can look at it; the one before is overwritten. False where even that fails."""
-        unreadable = path.with_name(UNREADABLE_NAME)
         try:
-            os.replace(path, unreadable)
-        except FileNotFoundError:
-            pass
+            aside = move_aside(path, UNREADABLE_NAME)
         except OSError as error:
             self._tell(f"{path} cannot be moved aside: {error.strerror}; events are kept in memory only")
             return False
-        else:
-            self._tell(f"{path} was moved to {unreadable}; a new event log takes its place")
-        for suffix in ("-wal", "-shm", "-journal"):  # they belong to the old file, and would spoil the new one
-            with suppress(OSError):
-                os.unlink(f"{path}{suffix}")
+        if aside is not None:
+            self._tell(f"{path} was moved to {aside}; a new event log takes its place")
         return True
 
 

@@ -7,7 +7,6 @@ sealed with it. One whose row is gone was ended, has expired, or made room for a
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_gateway.actors.sqlite_files import move_aside
 from mcp_gateway.transports.protocol.session import SessionState
 
 FILE_NAME: Final = "sessions.sqlite3"
@@ -152,11 +152,8 @@ class SessionJournal:
                 if is_last_try or getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                     return
                 with suppress(OSError):
-                    os.replace(path, path.with_name(UNREADABLE_NAME))
-                    _logger.error("it was moved to %s; a new journal takes its place", path.with_name(UNREADABLE_NAME))
-                for suffix in ("-wal", "-shm"):  # they belong to the old file, and would spoil the new one
-                    with suppress(OSError):
-                        os.unlink(f"{path}{suffix}")
+                    aside = move_aside(path, UNREADABLE_NAME)
+                    _logger.error("it was moved to %s; a new journal takes its place", aside)
 
 
 def _connect(path: Path, now_ms: int) -> sqlite3.Connection:
