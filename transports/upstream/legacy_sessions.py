@@ -37,6 +37,7 @@ class SessionKey:
     client_info: bytes
     capabilities: bytes
     log_level: str | None
+    is_exclusive: bool = False
 
 
 class LegacySession:

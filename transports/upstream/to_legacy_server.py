@@ -343,6 +343,7 @@ def _key(request: UpstreamRequest, modern: ModernRequest, *, is_exclusive: bool)
         client_info=modern.client_info,
         capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
         log_level=None if is_exclusive else modern.log_level,
+        is_exclusive=is_exclusive,
     )
 
 

@@ -221,6 +221,22 @@ def test_where_calls_share_a_channel_a_call_runs_on_the_session_that_its_client_
     on_loop(body)
 
 
+def test_where_calls_share_a_channel_a_call_with_log_messages_has_none_that_shares_its_session() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        first = bridge.send(capabilities={})
+        await turn()
+        bridge.running.answer()
+        await first  # its session idles, and is the one that calls of this kind share
+        bridge.send(capabilities={}, **{META_LOG_LEVEL: "error"})
+        await turn()
+        bridge.send(capabilities={})
+        await turn()
+        assert [each.request.session_id for each in bridge.wire.open] == ["s2", "s1"]
+
+    on_loop(body)
+
+
 def test_where_calls_share_a_channel_every_session_tells_what_its_own_calls_change() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
