@@ -61,10 +61,13 @@ def test_the_page_shows_the_node_and_asks_nobody_else(gateway: RunningGateway, b
 def test_what_clients_do_and_what_happens_inside_appear_by_themselves(gateway: RunningGateway, browser: Browser) -> None:
     browser.open(page_of(gateway))
     browser.wait_for("#link", "live")
-    # 1. Traffic.
-    for _ in range(30):
-        assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
-    wait_until(lambda: not browser.text("#systems article dd").startswith("0.0/s"), 10, "requests per second")
+    # 1. Traffic, for as long as it takes: the page shows what is now, and may look away while a burst passes.
+    def is_seen() -> bool:
+        for _ in range(30):
+            assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+        return not browser.text("#systems article dd").startswith("0.0/s")
+
+    wait_until(is_seen, 10, "requests per second")
     # 2. A process dies.
     os.kill(cell_pid(gateway, "cell/1"), signal.SIGKILL)
     browser.wait_for("#events", "mcp.supervisor.restarted")
