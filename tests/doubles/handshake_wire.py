@@ -50,3 +50,11 @@ class HandshakeWire(ScriptedWire):
 
     def told_methods(self) -> list[str]:
         return [getattr(message, "method", "response") for _, message in self.told]
+
+    def watching(self, uri: str) -> set[str | None]:
+        """Ids of the sessions that have subscribed a resource and not given it up."""
+        sessions: set[str | None] = set()
+        for session_id, message in self.told:
+            if isinstance(message, Request) and json.loads(message.params or b"{}").get("uri") == uri:
+                (sessions.add if message.method == "resources/subscribe" else sessions.discard)(session_id)
+        return sessions

@@ -109,14 +109,11 @@ class ChangeHub:
         sessions: LegacySessions,
         key: SessionKey,
         on_empty: Callable[[], None],
-        *,
-        is_exclusive: bool,
     ) -> None:
         self._wire = wire
         self._sessions = sessions
         self._key = key
         self._on_empty = on_empty
-        self._is_exclusive = is_exclusive
         self._listeners: set[Listener] = set()
         self._subscribed: Counter[str] = Counter()
         self._session: LegacySession | None = None
@@ -157,15 +154,14 @@ class ChangeHub:
 
         Where each session is a process, what a call changes in memory is known to the process of its own session alone.
         """
-        if not self._is_exclusive or session is self._session:
+        if not self._key.is_exclusive or session is self._session:
             return
         watched = set(self._subscribed)
         for uri in session.subscribed - watched:
-            self._sessions.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
+            self._sessions.unsubscribe_later(session, uri)
         with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
             for uri in watched - session.subscribed if session.offers("resources", "subscribe") else ():
-                await self._sessions.ask(session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
-            session.subscribed = watched
+                await self._sessions.subscribe(session, uri)
 
     def close(self) -> None:
         self._on_empty()
@@ -181,7 +177,7 @@ class ChangeHub:
         """The session with its stream open, or known to have none."""
         async with self._changing:
             if self._session is None:
-                self._session = await self._sessions.hold(self._key, is_exclusive=self._is_exclusive)
+                self._session = await self._sessions.hold(self._key)
                 self._streaming = asyncio.get_running_loop().create_task(self._stream())
             assert self._streaming is not None
             opening = asyncio.ensure_future(self._opened.wait())
@@ -219,13 +215,13 @@ class ChangeHub:
         lost = self._session
         if lost is not None:
             self._sessions.forget(lost)
-        self._session = await self._sessions.hold(self._key, is_exclusive=self._is_exclusive)
+        self._session = await self._sessions.hold(self._key)
         self._last_event_id = None
-        for uri in self._subscribed:
-            await self._sessions.ask(self._session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
+        for uri in list(self._subscribed):
+            await self._sessions.subscribe(self._session, uri)
         for method in CHANGES:
             self.tell(Notification(method, b""))
-        for uri in self._subscribed:
+        for uri in list(self._subscribed):
             self.tell(Notification(_UPDATED, msgspec.json.encode({"uri": uri})))
 
     async def _hear(self, event: Message | None, event_id: str | None) -> None:
@@ -241,12 +237,9 @@ class ChangeHub:
 
     async def _subscribe(self, uri: str) -> bool:
         async with self._changing:
-            if uri not in self._subscribed:
-                assert self._session is not None
-                asked = msgspec.json.encode({"uri": uri})
-                answer = await self._sessions.ask(self._session, "resources/subscribe", asked)
-                if answer.response is None or not answer.response.result:
-                    return False
+            assert self._session is not None
+            if not await self._sessions.subscribe(self._session, uri):
+                return False
             self._subscribed[uri] += 1
             return True
 
@@ -256,7 +249,7 @@ class ChangeHub:
             if self._subscribed[uri] <= 0:
                 del self._subscribed[uri]
                 if self._session is not None:
-                    self._sessions.ask_later(self._session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
+                    self._sessions.unsubscribe_later(self._session, uri)
 
 
 def _honoured_changes(wanted: set[str], session: LegacySession) -> dict[str, Any]:

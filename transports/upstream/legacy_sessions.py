@@ -30,14 +30,15 @@ sooner by a session that a call before them gives back."""
 class SessionKey:
     """What a server can tell its clients apart by; a session is never used for two of them.
 
-    capabilities: canonical JSON. log_level: of all calls on a shared session; None where it is exclusive: each call has its own.
+    capabilities: canonical JSON. is_exclusive: a session runs one call at a time. log_level: of all calls on a shared session;
+    None where it is exclusive: each call has its own.
     """
 
     principal: str
     client_info: bytes
     capabilities: bytes
     log_level: str | None
-    is_exclusive: bool = False
+    is_exclusive: bool
 
 
 class LegacySession:
@@ -45,7 +46,7 @@ class LegacySession:
 
     initialized: the server's result of `initialize`.
     log_level:   what the server was told last; None before that.
-    subscribed:  URIs of resources, beside those that its own listeners have subscribed.
+    subscribed:  URIs of the resources whose changes the server was asked to tell it.
     use_count:   calls that run on it now.
     is_held:     somebody listens to its stream, calls or not.
     """
@@ -97,14 +98,14 @@ class LegacySessions:
         """Sessions that are open, lent or not."""
         return self._count
 
-    async def lend(self, key: SessionKey, *, is_exclusive: bool, log_level: str | None = None) -> LegacySession:
+    async def lend(self, key: SessionKey, log_level: str | None = None) -> LegacySession:
         """A session for one more call; an exclusive one runs no other call meanwhile.
 
         log_level: what an exclusive session shall have; None leaves it as it is.
 
         Raises: UpstreamError; with pool_exhausted where every session that is allowed is in use.
         """
-        if is_exclusive:
+        if key.is_exclusive:
             held = self._held.get(key)
             found = held if held is not None and not held.use_count else None
             if found is None:
@@ -132,12 +133,12 @@ class LegacySessions:
         if session.use_count == 0 and not session.is_over:
             self._is_free(session)
 
-    async def hold(self, key: SessionKey, *, is_exclusive: bool) -> LegacySession:
+    async def hold(self, key: SessionKey) -> LegacySession:
         """A session to listen to, one per key at a time; calls prefer it, because a server may tell their own session alone.
 
         Raises: UpstreamError.
         """
-        session = await self.lend(key, is_exclusive=is_exclusive)
+        session = await self.lend(key)
         session.is_held = True
         self._held[key] = session
         self.give_back(session)
@@ -194,6 +195,22 @@ class LegacySessions:
         """A request whose answer says nothing that anybody needs."""
         message = Request(session.next_id(), method, params)
         self._start(self._quietly(self._request(session, "request", message, _MESSAGE_S)))
+
+    async def subscribe(self, session: LegacySession, uri: str) -> bool:
+        """Have the server tell the session of changes of a resource; whether it does.
+
+        Raises: UpstreamError.
+        """
+        if uri not in session.subscribed:
+            answer = await self.ask(session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
+            if answer.response is None or not answer.response.result:
+                return False
+            session.subscribed.add(uri)
+        return True
+
+    def unsubscribe_later(self, session: LegacySession, uri: str) -> None:
+        session.subscribed.discard(uri)
+        self.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
 
     async def close(self) -> None:
         if self._sweep is not None:

@@ -138,21 +138,24 @@ class ToLegacyServer:
         return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub)
 
     async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
-        is_exclusive = self._is_exclusive(modern)
-        key = _key(request, modern, is_exclusive=is_exclusive)
-        return await self.sessions.lend(key, is_exclusive=is_exclusive, log_level=modern.log_level)
+        return await self.sessions.lend(self._key(request, modern), modern.log_level)
 
-    def _is_exclusive(self, modern: ModernRequest) -> bool:
-        """Whether a call needs a session for itself: all calls of the session share one channel, and a question or a log message
-        of the server could be meant for any of them.
-        """
-        return not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
+    def _key(self, request: UpstreamRequest, modern: ModernRequest) -> SessionKey:
+        # Calls of a session without streams share one channel, and a question or a log message could be meant for any of them.
+        is_exclusive = not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
+        return SessionKey(
+            principal=request.hash_keys.get("user", ""),
+            client_info=modern.client_info,
+            capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
+            log_level=None if is_exclusive else modern.log_level,
+            is_exclusive=is_exclusive,
+        )
 
-    def _hub(self, key: SessionKey, *, is_exclusive: bool) -> ChangeHub:
+    def _hub(self, key: SessionKey) -> ChangeHub:
         hub = self._hubs.get(key)
         if hub is None:
             forget = functools.partial(self._forget_hub, key)
-            hub = ChangeHub(self._wire, self.sessions, key, forget, is_exclusive=is_exclusive)
+            hub = ChangeHub(self._wire, self.sessions, key, forget)
             self._hubs[key] = hub
         return hub
 
@@ -298,8 +301,7 @@ class ToLegacyServer:
         cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
         """
         listener = Listener(message.id, modern)
-        is_exclusive = self._is_exclusive(modern)
-        hub = self._hub(_key(request, modern, is_exclusive=is_exclusive), is_exclusive=is_exclusive)
+        hub = self._hub(self._key(request, modern))
         others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
         relays = [Relayed(listener) for _ in others]
         tasks = [
@@ -335,16 +337,6 @@ class ToLegacyServer:
             return modern_request(message.params, message.id)
         except Refused as refused:
             raise _refusal(refused.reason, refused.text) from None
-
-
-def _key(request: UpstreamRequest, modern: ModernRequest, *, is_exclusive: bool) -> SessionKey:
-    return SessionKey(
-        principal=request.hash_keys.get("user", ""),
-        client_info=modern.client_info,
-        capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
-        log_level=None if is_exclusive else modern.log_level,
-        is_exclusive=is_exclusive,
-    )
 
 
 def _refusal(reason: str, text: str) -> UpstreamError:

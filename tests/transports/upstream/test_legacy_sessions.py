@@ -13,7 +13,13 @@ from mcp_gateway.transports.transport import UpstreamError
 from mcp_gateway.transports.upstream.legacy_sessions import LegacySession, LegacySessions, SessionKey
 from tests.doubles.scripted_wire import Exchange, ScriptedWire
 
-KEY = SessionKey(principal="ada", client_info=b'{"name":"c","version":"1"}', capabilities=b'{"roots":{}}', log_level=None)
+KEY = SessionKey(
+    principal="ada",
+    client_info=b'{"name":"c","version":"1"}',
+    capabilities=b'{"roots":{}}',
+    log_level=None,
+    is_exclusive=True,
+)
 OPENED = json.dumps({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}).encode()
 
 
@@ -23,7 +29,7 @@ class Bench:
         self.sessions = LegacySessions(self.wire, "2025-11-25")
 
     def lend(self) -> asyncio.Task[LegacySession]:
-        return asyncio.ensure_future(self.sessions.lend(KEY, is_exclusive=True))
+        return asyncio.ensure_future(self.sessions.lend(KEY))
 
     @property
     def openings(self) -> list[Exchange]:

@@ -269,6 +269,40 @@ def test_where_calls_share_a_channel_every_session_tells_what_its_own_calls_chan
     on_loop(body)
 
 
+def test_a_session_that_was_listened_with_watches_again_when_somebody_else_listens() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        watch = {"params": {"notifications": {"resourceSubscriptions": ["a:1"]}}, "kind": "stream"}
+
+        async def listen() -> asyncio.Future[UpstreamAnswer]:
+            listening = bridge.send("subscriptions/listen", **watch)
+            await turn()
+            assert bridge.running.request.on_open is not None
+            bridge.running.request.on_open()
+            await turn()
+            return listening
+
+        async def two_calls() -> None:
+            calls = [bridge.send(), bridge.send()]
+            await turn()
+            for each in [each for each in bridge.wire.open if each.request.kind == "request"]:
+                each.answer()
+            await asyncio.gather(*calls)
+
+        listened_with = []
+        for _ in range(4):
+            listening = await listen()
+            listened_with.append(bridge.running.request.session_id)
+            await two_calls()
+            assert bridge.wire.watching("a:1") == {"s1", "s2"}
+            listening.cancel()
+            await turn()
+            await two_calls()  # the session used last is the one that is listened with next
+        assert set(listened_with) == {"s1", "s2"}
+
+    on_loop(body)
+
+
 def test_progress_comes_under_the_clients_own_token_and_only_where_it_was_asked_for() -> None:
     async def body() -> None:
         bridge = Bridge()
