@@ -42,6 +42,7 @@ from mcp_gateway.scripts.time_limit import at_most
 EXIT_FAILED = 1
 START_TIMEOUT_S = 20.0
 ADOPTION_TIMEOUT_S = 2.0
+ADOPTION_POLL_S = 0.002
 POLL_S = 0.2
 STOP_TIMEOUT_S = 5.0  # beyond the drain; then everything is killed
 MAX_RESTARTS = 5  # of the whole system
@@ -313,11 +314,12 @@ def _wait_for_admin() -> psutil.Process:
     """
     deadline_s = time.monotonic() + ADOPTION_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        for child in psutil.Process().children():
+        for pid in _child_pids():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                child = psutil.Process(pid)
                 if " ".join(child.cmdline()).startswith(thespian_hardening.ADMIN_TITLE):
                     return child
-        time.sleep(0.002)
+        time.sleep(ADOPTION_POLL_S)  # the kernel tells nobody of an adoption
     raise SystemDied("the actor system's admin has ended")
 
 
