@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_gateway.actors import thespian_hardening
+from mcp_gateway.actors.system_key import KEY_FILE_NAME, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.start_checks import live_runs
 from mcp_gateway.scripts.time_limit import at_most
@@ -135,10 +136,10 @@ def _check_that_it_runs(host: str, port: int, state_path: Path) -> dict[str, Any
 
 
 def _read_key(state_path: Path) -> bytes:
-    path = state_path / thespian_hardening.KEY_FILE_NAME
+    path = state_path / KEY_FILE_NAME
     if not path.exists():
         raise AttachFailed(f"there is no key {path}: the gateway on this admin port was started with another --state-dir")
     try:
-        return thespian_hardening.load_or_create_key(state_path)
-    except (OSError, thespian_hardening.KeyFileUnsafe) as error:
+        return load_or_create_key(state_path)
+    except (OSError, KeyFileUnsafe) as error:
         raise AttachFailed(f"key file {error}") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.actors.thespian_hardening import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
+from mcp_gateway.actors.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.settings_source import SettingsSource
 

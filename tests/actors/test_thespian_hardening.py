@@ -15,10 +15,8 @@ import os
 import pickle
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,27 +25,21 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from thespian.actors import Actor, ActorAddress, ActorSystem, ChildActorExited
 
 from mcp_gateway.actors import thespian_hardening as hardening
+from mcp_gateway.actors.packet_seal import MAX_PACKET_BYTES, PacketSeal
 from mcp_gateway.actors.thespian_hardening import (
-    KEY_FILE_NAME,
     MAX_HALF_RECEIVED_SOCKETS,
-    MAX_PACKET_BYTES,
-    KeyFileUnsafe,
-    PacketSeal,
-    SealedReceiveBuffer,
     UnsupportedThespian,
     become_subreaper,
     check_thespian,
     child_pid_of,
     create_child,
     harden,
-    load_or_create_key,
     send_with_result,
 )
+from tests.doubles.packets import Touch, framed
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 QUIET = {"version": 1, "root": {"level": "CRITICAL", "handlers": []}}
@@ -193,20 +185,6 @@ def send_raw(port: int, data: bytes, answer_within_s: float = 0.2) -> bytes:
         return answer
 
 
-class Touch:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (self.path, "w")
-
-
-def framed(packet: bytes) -> bytes:
-    return b"%d>%b" % (len(packet), packet)
-
-
 # ---- the version
 
 
@@ -252,229 +230,6 @@ except RuntimeError:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("THESP", "TMPDIR"))}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env=environment)
     assert (result.stdout, result.returncode) == ("too late\n", 0), result.stderr
-
-
-# ---- the key
-
-
-def test_the_key_is_made_once_with_access_for_the_owner_only(tmp_path: Path) -> None:
-    key = load_or_create_key(tmp_path / "state")
-    assert len(key) == 32
-    assert stat.S_IMODE((tmp_path / "state" / KEY_FILE_NAME).stat().st_mode) == 0o600
-    assert load_or_create_key(tmp_path / "state") == key
-    assert [each.name for each in (tmp_path / "state").iterdir()] == [KEY_FILE_NAME]
-
-
-def test_all_who_make_the_key_at_the_same_time_get_the_same_one(tmp_path: Path) -> None:
-    for attempt in range(20):
-        keys: list[bytes] = []
-        barrier = threading.Barrier(8)
-
-        def race(directory: Path, keys: list[bytes] = keys, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            keys.append(load_or_create_key(directory))
-
-        threads = [threading.Thread(target=race, args=(tmp_path / str(attempt),)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(keys) == 8
-        assert len(set(keys)) == 1
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o606, 0o620])
-def test_a_key_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
-    load_or_create_key(tmp_path)
-    (tmp_path / KEY_FILE_NAME).chmod(mode)
-    with pytest.raises(KeyFileUnsafe, match=f"others may read or write it .mode {mode:04o}"):
-        load_or_create_key(tmp_path)
-
-
-def test_a_key_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_or_create_key(tmp_path)
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(KeyFileUnsafe, match="belongs to user id"):
-        load_or_create_key(tmp_path)
-
-
-def test_a_key_file_that_is_a_link_a_pipe_or_too_short_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / KEY_FILE_NAME
-    path.symlink_to("/dev/zero")
-    with pytest.raises(KeyFileUnsafe, match="plain file"):
-        load_or_create_key(tmp_path)
-    path.unlink()
-    os.mkfifo(path, 0o600)
-    with pytest.raises(KeyFileUnsafe, match="plain file"):
-        load_or_create_key(tmp_path)
-    path.unlink()
-    path.touch(0o600)
-    with pytest.raises(KeyFileUnsafe, match="not a key of 32 bytes"):
-        load_or_create_key(tmp_path)
-
-
-# ---- the seal
-
-
-def seals(key: bytes = KEY) -> tuple[PacketSeal, PacketSeal]:
-    """A sender, and a receiver that listens on port 7."""
-    sender, receiver = PacketSeal(key), PacketSeal(KEY)
-    receiver.add_own_port(7)
-    return sender, receiver
-
-
-def opened(receiver: PacketSeal, packet: bytes) -> bytes | None:
-    body_size = len(packet) - PacketSeal.OVERHEAD_BYTES
-    return receiver.open(packet) if receiver.admits_header(packet[: PacketSeal.HEADER_BYTES], body_size) else None
-
-
-def test_a_sealed_packet_is_opened_once() -> None:
-    sender, receiver = seals()
-    packet = sender.seal(b"body", 7)
-    assert opened(receiver, packet) == b"body"
-    assert opened(receiver, packet) is None
-
-
-def test_a_packet_that_arrives_over_two_connections_at_once_is_opened_once() -> None:
-    sender, receiver = seals()
-    packet = sender.seal(b"body", 7)
-    assert receiver.admits_header(packet[: PacketSeal.HEADER_BYTES], 4)
-    assert receiver.admits_header(packet[: PacketSeal.HEADER_BYTES], 4)
-    assert [receiver.open(packet), receiver.open(packet)] == [b"body", None]
-
-
-def test_packets_may_overtake_each_other_within_the_window() -> None:
-    sender, receiver = seals()
-    packets = [sender.seal(b"%d" % number, 7) for number in range(1000)]
-    for number in [*range(999, -1, -3), *range(0, 1000, 3), *range(1, 1000, 3), *range(2, 1000, 3)]:
-        opened(receiver, packets[number])
-    assert all(opened(receiver, packet) is None for packet in packets)
-    assert opened(receiver, sender.seal(b"next", 7)) == b"next"
-
-
-def test_a_packet_from_before_the_window_is_refused() -> None:
-    sender, receiver = seals()
-    old = sender.seal(b"old", 7)
-    for _ in range(hardening.REPLAY_WINDOW_PACKETS):
-        last = sender.seal(b"x", 7)
-    assert opened(receiver, last) == b"x"
-    assert opened(receiver, old) is None
-
-
-def test_a_packet_for_another_port_or_with_another_key_or_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sender, receiver = seals()
-    assert opened(receiver, sender.seal(b"body", 8)) is None
-    assert opened(receiver, seals(OTHER_KEY)[0].seal(b"body", 7)) is None
-    packet = sender.seal(b"body", 7)
-    now_ns = time.monotonic_ns()
-    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns + int(121e9))
-    assert opened(receiver, packet) is None
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.binary(min_size=1, max_size=50), st.data())
-def test_a_packet_changed_anywhere_is_refused(body: bytes, data: st.DataObject) -> None:
-    sender, receiver = seals()
-    packet = bytearray(sender.seal(body, 7))
-    packet[data.draw(st.integers(0, len(packet) - 1))] ^= data.draw(st.integers(1, 255))
-    assert opened(receiver, bytes(packet)) is None
-
-
-# ---- the receive buffer
-
-
-@pytest.fixture
-def buffer_type(monkeypatch: pytest.MonkeyPatch) -> tuple[type[SealedReceiveBuffer], PacketSeal]:
-    """A receive buffer that listens on port 7, and its sender."""
-    sender, receiver = seals()
-
-    class Buffer(SealedReceiveBuffer):
-        seal = receiver
-        acknowledgements = {pickle.dumps("ACK"): "ACK", pickle.dumps("ACK+DATAERR"): "ACK+DATAERR"}  # noqa: RUF012
-
-    return Buffer, sender
-
-
-def test_a_packet_arrives_whole_however_it_is_cut(buffer_type: tuple[type[SealedReceiveBuffer], PacketSeal]) -> None:
-    buffer_class, sender = buffer_type
-    content = ("sender", {"any": "thing"})
-    for size in (1, 2, 3, 7, 20, 58, 1000):
-        data = framed(sender.seal(pickle.dumps(content), 7))
-        buffer = buffer_class()
-        for start in range(0, len(data), size):
-            assert not buffer.isDone()
-            buffer.addMore(data[start : start + size])
-        assert buffer.isDone()
-        assert buffer.completed() == buffer.completed() == (content, b"")
-
-
-def test_what_follows_a_packet_is_handed_on(buffer_type: tuple[type[SealedReceiveBuffer], PacketSeal]) -> None:
-    buffer_class, sender = buffer_type
-    buffer = buffer_class()
-    buffer.addMore(framed(sender.seal(pickle.dumps(1), 7)) + b"5>hello")
-    assert buffer.completed() == (1, b"5>hello")
-
-
-def test_an_acknowledgement_needs_no_seal_and_is_never_unpickled(
-    buffer_type: tuple[type[SealedReceiveBuffer], PacketSeal],
-) -> None:
-    buffer_class, _ = buffer_type
-    buffer = buffer_class()
-    buffer.addMore(framed(pickle.dumps("ACK")))
-    assert buffer.completed() == ("ACK", b"")
-    forged = buffer_class()
-    forged.addMore(framed(b"x" * len(pickle.dumps("ACK"))))
-    assert forged.isDone()
-    assert forged.completed() is None
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"-5>hello",
-        b"0>",
-        b"+9>123456789",
-        b" 9>123456789",
-        b"1_0>1234567890",
-        b"%d>" % (MAX_PACKET_BYTES + 1),
-        b"9" * 40,
-        b"A" * 1000,
-        b">",
-        b"\xd9\xa3>abc",  # an Arabic digit: int() would take it
-        b"100>" + b"\0" * 42,
-        framed(pickle.dumps(Touch("/nonexistent/file"))),
-    ],
-)
-def test_a_bad_header_is_refused_before_anything_is_stored(
-    buffer_type: tuple[type[SealedReceiveBuffer], PacketSeal], data: bytes
-) -> None:
-    buffer_class, _ = buffer_type
-    buffer = buffer_class()
-    buffer.addMore(data)
-    assert buffer.isDone()
-    assert buffer.completed() is None
-    assert not buffer._packet
-    buffer.addMore(b"more")
-    assert not buffer._packet
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=100), st.sampled_from([b"5>", b">", b"70>", b"1000>", b"26>"])), max_size=20))
-def test_no_bytes_raise_or_are_kept_without_a_key(chunks: list[bytes]) -> None:
-    """Whatever comes, at most a header's worth is stored, and the socket is read with a positive size until it is done."""
-
-    class Buffer(SealedReceiveBuffer):
-        seal = seals()[1]
-        acknowledgements = {b"x" * 18: "ACK"}  # noqa: RUF012
-
-    buffer = Buffer()
-    for chunk in chunks:
-        if buffer.isDone():
-            break
-        assert buffer.remainingAmount() > 0
-        buffer.addMore(chunk[: buffer.remainingAmount()])
-        assert len(buffer._packet) <= PacketSeal.OVERHEAD_BYTES
-    assert buffer.completed() in (None, ("ACK", b""))
 
 
 # ---- real systems

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from mcp_gateway.actors.thespian_hardening import load_or_create_key
+from mcp_gateway.actors.system_key import load_or_create_key
 from mcp_gateway.transports.protocol.call_state import read_state
 from mcp_gateway.transports.protocol.sealing import Seal
 from tests.conftest import StartGateway

@@ -1,0 +1,66 @@
+"""The key of a node's packets: a file in the state directory that nobody else may read or write."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+
+KEY_SIZE_BYTES = 32
+KEY_FILE_NAME = "actor-system.key"
+
+
+class KeyFileUnsafe(Exception):
+    """The key file could have been read or written by somebody else, or is damaged."""
+
+
+def load_or_create_key(state_dir: Path) -> bytes:
+    """Read the node's packet key, or make one; the same 32 bytes for all who call at the same time.
+
+    Raises: KeyFileUnsafe when the file is not private to this user or not a key; OSError when it cannot be read or written.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = state_dir / KEY_FILE_NAME
+    try:
+        return _read_key(path)
+    except FileNotFoundError:
+        _create_key(path)
+        return _read_key(path)
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KeyFileUnsafe(f"{path}: cannot be opened as a plain file ({error.strerror})") from error
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileUnsafe(f"{path}: is not a plain file")
+        if status.st_uid != os.geteuid():
+            raise KeyFileUnsafe(f"{path}: belongs to user id {status.st_uid}, this process runs as {os.geteuid()}")
+        if status.st_mode & 0o077:
+            raise KeyFileUnsafe(f"{path}: others may read or write it (mode {stat.S_IMODE(status.st_mode):04o}); delete it")
+        key = file.read(KEY_SIZE_BYTES + 1)
+    if len(key) != KEY_SIZE_BYTES:
+        raise KeyFileUnsafe(f"{path}: is not a key of {KEY_SIZE_BYTES} bytes; delete it")
+    return key
+
+
+def _create_key(path: Path) -> None:
+    """Write a fresh key unless somebody else is faster; a reader never sees half of it."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # O_EXCL, mode 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(secrets.token_bytes(KEY_SIZE_BYTES))
+            file.flush()
+            os.fsync(fd)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # the other's key counts
+    finally:
+        os.unlink(temporary)
