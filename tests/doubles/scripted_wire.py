@@ -82,3 +82,9 @@ class ScriptedTransport:
 
 
 REFUSED = UpstreamError("upstream_failed", "cannot connect", was_sent=False)
+
+
+async def settle() -> None:
+    """Let the tasks that have something to do run."""
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import pytest
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream.cached import CachedConversation
-from tests.doubles.scripted_wire import ScriptedWire
+from tests.doubles.scripted_wire import ScriptedWire, settle
 
 PUBLIC = b'{"resultType":"complete","tools":[],"ttlMs":60000,"cacheScope":"public"}'
 PRIVATE = PUBLIC.replace(b"public", b"private")
@@ -44,11 +44,6 @@ class Bench:
 
 async def ignore(message: Message | None, event_id: str | None) -> None:
     """Lists have no events."""
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 def on_loop(body: Callable[[Bench], Awaitable[None]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mcp_gateway.transports.protocol.jsonrpc import Request
 from mcp_gateway.transports.transport import UpstreamError
 from mcp_gateway.transports.upstream.legacy_sessions import LegacySession, LegacySessions, SessionKey
-from tests.doubles.scripted_wire import Exchange, ScriptedWire
+from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 KEY = SessionKey(
     principal="ada",
@@ -43,11 +43,6 @@ class Bench:
             if each.request.kind == "message":
                 each.answer(status=202)
         await settle()
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 def on_loop(body: Callable[[Bench], Awaitable[None]]) -> None:

@@ -1,0 +1,126 @@
+"""The bridge to a legacy server over a scripted wire, and clients that speak to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from mcp_gateway.transports.protocol.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.parked_calls import ParkedCalls, ParkingLimits
+from mcp_gateway.transports.protocol.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    NEWEST,
+)
+from mcp_gateway.transports.protocol.sealing import Seal
+from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.upstream.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.to_legacy_server import ToLegacyServer
+from tests.doubles.handshake_wire import HandshakeWire
+from tests.doubles.scripted_wire import Exchange, settle
+
+SEAL = Seal(b"0123456789abcdef")
+ASKING = {"elicitation": {}, "sampling": {}, "roots": {}}
+ELICIT = Request(b'"e1"', "elicitation/create", b'{"message":"Who?","requestedSchema":{"type":"object","properties":{}}}')
+ACCEPT = {"action": "accept", "content": {"name": "Ada"}}
+
+
+@attrs.define(slots=False)
+class Bridge:
+    """The bridge, its wire, and what clients have been told. limits: of parked calls."""
+
+    limits: ParkingLimits = attrs.field(factory=ParkingLimits)
+    has_streams: bool = True
+    wire: HandshakeWire = attrs.field(factory=HandshakeWire)
+    events: list[Message | None] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.site = BridgeSite(cell_name="cell/0", seal=SEAL, parked=ParkedCalls(self.limits))
+        self.bridge = self.started()
+
+    def started(self) -> ToLegacyServer:
+        return ToLegacyServer(
+            self.wire, self.site, backend="files", replica="http://a", revision="2025-11-25", has_streams=self.has_streams
+        )
+
+    def send(
+        self,
+        method: str = "tools/call",
+        *,
+        params: dict[str, Any] | None = None,
+        capabilities: dict[str, Any] | None = None,
+        user: str = "",
+        ip: str = "1.1.1.1",
+        info: str = "c",
+        kind: str = "request",
+        timeout_s: float | None = None,
+        headers: dict[str, str] | None = None,
+        **meta: Any,
+    ) -> asyncio.Future[UpstreamAnswer]:
+        """A client's request; extra keywords go into `_meta`. headers: of a client that came over HTTP."""
+        fields = {
+            META_VERSION: NEWEST,
+            META_CLIENT_INFO: {"name": info, "version": "1"},
+            META_CLIENT_CAPABILITIES: ASKING if capabilities is None else capabilities,
+            **meta,
+        }
+        body = json.dumps({"name": "x", **(params or {}), "_meta": fields}).encode()
+        keys = {"ip": ip, **({"user": user} if user else {})}
+        request = UpstreamRequest(
+            kind=kind,
+            message=Request(b'"mine"', method, body),
+            revision=NEWEST,
+            headers=headers or {},
+            has_headers=headers is not None,
+            hash_keys=keys,
+            timeout_s=timeout_s,
+        )
+
+        async def on_event(event: Message | None, event_id: str | None) -> None:
+            self.events.append(event)
+
+        return asyncio.ensure_future(self.bridge.exchange(request, on_event))
+
+    def retry(self, asked: dict[str, Any], answers: dict[str, Any] | None = None, **how: Any) -> asyncio.Future[UpstreamAnswer]:
+        params = {"requestState": asked["requestState"], **how.pop("params", {})}
+        if answers is not None:
+            params["inputResponses"] = answers
+        return self.send(params=params, **how)
+
+    @property
+    def running(self) -> Exchange:
+        """The newest request that the server has not answered."""
+        return self.wire.open[-1]
+
+    async def parked(self, **how: Any) -> dict[str, Any]:
+        """A call whose server has asked for a name; gives what its client was told."""
+        call = self.send(**how)
+        await settle()
+        await self.running.event(ELICIT)
+        return shown(await call)
+
+
+def shown(answer: UpstreamAnswer) -> dict[str, Any]:
+    assert answer.response is not None
+    result: dict[str, Any] = json.loads(answer.response.result or answer.response.error)
+    return result
+
+
+def on_loop(body: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            await body()
+
+    asyncio.run(run())
+
+
+async def refusal(call: Awaitable[UpstreamAnswer]) -> UpstreamError:
+    with pytest.raises(UpstreamError) as raised:
+        await call
+    return raised.value

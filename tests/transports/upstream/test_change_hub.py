@@ -1,0 +1,110 @@
+"""Modern clients that listen at a legacy server: one session for all who can share it, every change told to who asked."""
+
+from __future__ import annotations
+
+import json
+
+from mcp_gateway.transports.protocol.call_state import CallState, sealed_state
+from mcp_gateway.transports.protocol.jsonrpc import Notification
+from mcp_gateway.transports.transport import UpstreamError
+from tests.doubles.legacy_bridge import SEAL, Bridge, on_loop, refusal
+from tests.doubles.scripted_wire import settle
+
+
+def test_a_subscription_is_acknowledged_with_what_the_server_can_tell() -> None:
+    """Source: MCP 2026-07-28, basic/patterns/subscriptions, "Acknowledgment"."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["a:1"]}
+        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        await settle()
+        stream = bridge.running
+        assert stream.request.message is None
+        assert stream.request.on_open is not None
+        stream.request.on_open()
+        await settle()
+        await stream.event(Notification("notifications/tools/list_changed", b""))
+        await stream.event(Notification("notifications/prompts/list_changed", b""))
+        await stream.event(Notification("notifications/resources/updated", b'{"uri":"a:1/part"}'))
+        await stream.event(Notification("notifications/resources/updated", b'{"uri":"b:1"}'))
+        await settle()
+        told = [(event.method, json.loads(event.params)) for event in bridge.events if isinstance(event, Notification)]
+        meta = {"_meta": {"io.modelcontextprotocol/subscriptionId": "mine"}}
+        honoured = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
+        assert told == [
+            ("notifications/subscriptions/acknowledged", {**meta, "notifications": honoured}),
+            ("notifications/tools/list_changed", meta),
+            ("notifications/resources/updated", {**meta, "uri": "a:1/part"}),
+        ]
+        listening.cancel()
+        await settle()
+        assert stream.is_cancelled
+        assert bridge.wire.told_methods()[-1] == "resources/unsubscribe"
+
+    on_loop(body)
+
+
+def test_a_change_that_a_server_tells_during_a_call_reaches_who_listens_with_that_session() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        await settle()
+        assert bridge.running.request.on_open is not None
+        bridge.running.request.on_open()
+        await settle()
+        call = bridge.send()
+        await settle()
+        assert bridge.running.request.session_id == "s1"
+        await bridge.running.event(Notification("notifications/tools/list_changed", b""))
+        bridge.running.answer()
+        await call
+        methods = [event.method for event in bridge.events if isinstance(event, Notification)]
+        assert methods == ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed"]
+        listening.cancel()
+
+    on_loop(body)
+
+
+def test_a_subscription_outlives_the_loss_of_its_session() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        wanted = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
+        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        await settle()
+        assert bridge.running.request.on_open is not None
+        bridge.running.request.on_open()
+        await settle()
+        bridge.running.fail(UpstreamError("session_not_found", "gone", is_session_lost=True))
+        await settle()
+        assert bridge.running.request.session_id == "s2"
+        assert bridge.wire.told_methods() == [
+            "notifications/initialized", "resources/subscribe", "notifications/initialized", "resources/subscribe",
+        ]  # fmt: skip
+        methods = [event.method for event in bridge.events if isinstance(event, Notification)]
+        assert methods[1:] == ["notifications/tools/list_changed", "notifications/resources/updated"]
+        listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
+def test_too_many_resources_in_one_subscription_are_refused() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        wanted = {"resourceSubscriptions": [f"a:{number}" for number in range(1001)]}
+        refused = await refusal(bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream"))
+        assert refused.reason == "invalid_params"
+        assert bridge.wire.initialized == []
+
+    on_loop(body)
+
+
+def test_a_state_of_another_backend_is_refused() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        state = CallState("cell/0", "i", "mail", "http://a", "", "call", 1, 4e9, b"d")
+        refused = await refusal(bridge.retry({"requestState": sealed_state(SEAL, state)}))
+        assert refused.reason == "invalid_params"
+
+    on_loop(body)
