@@ -15,8 +15,8 @@ from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionStat
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridged import BridgedConversation
-from tests.doubles.scripted_wire import Exchange, ScriptedWire
-from tests.transports.upstream.test_to_legacy_server import SEAL, on_loop, refusal, shown, turn
+from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
+from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 REPLICA = "http://127.0.0.1:1/mcp"
 UNSUPPORTED = UpstreamError("unsupported_version", "legacy", is_fault=False, is_unsupported=True)
@@ -77,13 +77,13 @@ def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_bet
         coroutine = bridge.bridge.exchange(request, bridge.on_event)
         assert coroutine.__qualname__ == "ScriptedWire.exchange"
         running = asyncio.ensure_future(coroutine)
-        await turn()
+        await settle()
         assert bridge.running.request is request
         legacy = in_session("2025-06-18", "2025-06-18")
         coroutine = bridge.bridge.exchange(legacy, bridge.on_event)
         assert coroutine.__qualname__ == "ScriptedWire.exchange"
         in_session_too = asyncio.ensure_future(coroutine)
-        await turn()
+        await settle()
         assert bridge.running.request is legacy
         assert bridge.running.on_event == bridge.on_event
         for task in (running, in_session_too):
@@ -99,15 +99,15 @@ def test_a_call_from_a_socket_gets_the_headers_that_its_tool_wants() -> None:
         bridge = Bridge(protocol=NEWEST)
         message = Request(b"1", "tools/call", b'{"name":"t","arguments":{"region":"eu"},"_meta":{}}')
         called = bridge.exchange(UpstreamRequest(kind="request", message=message, revision=NEWEST, headers={"traceparent": "x"}))
-        await turn()
+        await settle()
         bridge.running.answer(tools_list("Zone"))
-        await turn()
+        await settle()
         assert bridge.running.request.message is message
         assert bridge.running.request.headers == {"traceparent": "x", "mcp-param-zone": "eu"}
         bridge.fail(-32020, 400)  # the server has changed its mind: its tools are read again, and the call is made once more
-        await turn()
+        await settle()
         bridge.running.answer(tools_list("Region"))
-        await turn()
+        await settle()
         assert bridge.running.request.headers == {"traceparent": "x", "mcp-param-region": "eu"}
         bridge.fail(-32020, 400)
         answer = await called
@@ -122,7 +122,7 @@ def test_a_server_that_is_spoken_to_on_a_pipe_gets_no_headers() -> None:
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST, replica="ws://127.0.0.1:1/")
         call = bridge.modern("tools/call")
-        await turn()
+        await settle()
         assert bridge.methods == ["tools/call"]
         bridge.running.answer()
         await call
@@ -142,10 +142,10 @@ def test_discovery_of_a_modern_server_lists_the_versions_that_can_be_spoken_here
     async def body() -> None:
         bridge = Bridge(protocol=protocol)
         asked = bridge.modern("server/discover")
-        await turn()
+        await settle()
         if protocol == "auto":
             bridge.running.answer(json.dumps({"supportedVersions": [NEWEST]}).encode())
-            await turn()
+            await settle()
         told = {"supportedVersions": [NEWEST, "2099-01-01"], "capabilities": {"tools": {}}, "_meta": {"a/b": 1.0}, "ttlMs": 7}
         bridge.running.answer(json.dumps(told).encode())
         answer = await asked
@@ -160,7 +160,7 @@ def test_a_discovery_that_is_no_object_is_passed_on_as_it_is(result: bytes) -> N
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST)
         asked = bridge.modern("server/discover")
-        await turn()
+        await settle()
         error = b"" if result else b'{"code":-32603,"message":"m"}'
         bridge.running.result.set_result(UpstreamAnswer(200, Response(b"1", result, error)))
         answer = await asked
@@ -193,7 +193,7 @@ def test_the_era_is_found_out_once_by_asking(outcome: Any, is_modern: bool) -> N
         bridge = Bridge()
         bridge.modern()
         bridge.modern()
-        await turn()
+        await settle()
         assert bridge.methods == ["server/discover"]
         if isinstance(outcome, int):
             bridge.fail(outcome)
@@ -201,11 +201,11 @@ def test_the_era_is_found_out_once_by_asking(outcome: Any, is_modern: bool) -> N
             bridge.running.fail(outcome)
         else:
             bridge.running.answer(json.dumps(outcome).encode())
-        await turn()
+        await settle()
         expected = ["tools/list", "tools/list"] if is_modern else ["initialize"]
         assert bridge.methods[1:] == expected
         bridge.modern()
-        await turn()
+        await settle()
         assert bridge.methods.count("server/discover") == 1
 
     on_loop(body)
@@ -215,13 +215,13 @@ def test_a_server_that_does_not_answer_leaves_its_era_open() -> None:
     async def body() -> None:
         bridge = Bridge()
         failed = bridge.modern()
-        await turn()
+        await settle()
         bridge.running.fail(UpstreamError("upstream_failed", "refused", was_sent=False))
         assert (await refusal(failed)).was_sent is False
         assert (await refusal(bridge.modern(timeout_s=0.02))).reason == "upstream_timeout"
         bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')
         bridge.modern()
-        await turn()
+        await settle()
         assert bridge.methods == ["server/discover", "server/discover", "tools/list"]
 
     on_loop(body)
@@ -231,9 +231,9 @@ def test_a_pipe_that_stays_silent_is_a_legacy_one() -> None:
     async def body() -> None:
         bridge = Bridge(replica="stdio:b#0")
         bridge.modern()
-        await turn()
+        await settle()
         bridge.running.fail(UpstreamError("upstream_timeout", "silent"))
-        await turn()
+        await settle()
         assert bridge.methods == ["server/discover", "initialize"]
 
     on_loop(body)
@@ -245,7 +245,7 @@ def test_a_configured_protocol_is_believed(protocol: str) -> None:
         bridge = Bridge(protocol)
         bridge.modern()
         bridge.initialize()
-        await turn()
+        await settle()
         if protocol == NEWEST:
             assert bridge.methods == ["tools/list", "server/discover"]
         else:
@@ -262,19 +262,19 @@ def test_a_server_that_refuses_the_handshake_is_asked_whether_it_is_a_modern_one
     async def body() -> None:
         bridge = Bridge()
         opening = bridge.initialize()
-        await turn()
+        await settle()
         if isinstance(refusal_of_server, int):
             bridge.fail(refusal_of_server, 400)
         else:
             bridge.running.fail(refusal_of_server)
-        await turn()
+        await settle()
         bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')
-        await turn()
+        await settle()
         bridge.running.answer(b'{"capabilities":{}}')
         answer = await opening
         assert (answer.session_id or "").startswith(BRIDGED_SESSION)
         bridge.initialize()
-        await turn()
+        await settle()
         assert bridge.methods == ["initialize", "server/discover", "server/discover", "server/discover"]
 
     on_loop(body)
@@ -284,9 +284,9 @@ def test_a_legacy_server_that_refuses_the_handshake_is_heard() -> None:
     async def body() -> None:
         bridge = Bridge()
         opening = bridge.initialize()
-        await turn()
+        await settle()
         bridge.fail(-1)
-        await turn()
+        await settle()
         bridge.fail(-32601)
         assert shown(await opening)["code"] == -1
 
@@ -297,7 +297,7 @@ def test_a_server_that_is_down_is_not_asked_for_its_era() -> None:
     async def body() -> None:
         bridge = Bridge()
         opening = bridge.initialize()
-        await turn()
+        await settle()
         bridge.running.fail(UpstreamError("upstream_failed", "refused", was_sent=False))
         assert (await refusal(opening)).was_sent is False
         assert bridge.methods == ["initialize"]
@@ -309,25 +309,25 @@ def test_a_server_that_was_replaced_by_one_of_the_other_era_is_found_out() -> No
     async def body() -> None:
         bridge = Bridge()
         first = bridge.modern()
-        await turn()
+        await settle()
         bridge.running.fail(UNSUPPORTED)
-        await turn()
+        await settle()
         bridge.fail(-32601)
         refused = await refusal(first)
         assert (refused.reason, refused.is_unsupported) == ("upstream_failed", False)
         bridge.modern()
-        await turn()
+        await settle()
         bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')
-        await turn()
+        await settle()
         assert bridge.methods == ["server/discover", "initialize", "server/discover", "tools/list"]
         opening = bridge.initialize()
-        await turn()
+        await settle()
         bridge.fail(-32601, 400)
-        await turn()
+        await settle()
         bridge.fail(-32601)
         assert shown(await opening)["code"] == -32601
         bridge.initialize()
-        await turn()
+        await settle()
         assert bridge.methods[4:] == ["initialize", "server/discover", "initialize"]
 
     on_loop(body)
@@ -342,7 +342,7 @@ def test_the_client_is_told_the_revision_it_asked_for_and_the_server_keeps_its_o
     async def body() -> None:
         bridge = Bridge()
         opening = bridge.initialize(client)
-        await turn()
+        await settle()
         result = {"protocolVersion": server, "capabilities": {}, "serverInfo": {"name": "s", "version": "1", "title": "S"}}
         bridge.running.answer(json.dumps(result).encode(), session_id="s")
         answer = await opening
@@ -358,7 +358,7 @@ def test_an_unknown_future_revision_is_answered_with_the_newest_one_that_has_a_h
     async def body() -> None:
         bridge = Bridge()
         opening = bridge.initialize("2031-01-01")
-        await turn()
+        await settle()
         bridge.running.answer(b'{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"s","version":"1"}}')
         assert shown(await opening)["protocolVersion"] == NEWEST_LEGACY
 
@@ -369,7 +369,7 @@ def test_what_an_older_client_has_no_place_for_is_left_out() -> None:
     async def body() -> None:
         bridge = Bridge()
         call = bridge.exchange(in_session("2024-11-05", "2025-11-25"))
-        await turn()
+        await settle()
         await bridge.running.event(Notification("notifications/progress", b'{"progress":1,"message":"m"}'))
         await bridge.running.event(Request(b"9", "roots/list", b""))
         bridge.running.answer(b'{"content":[{"type":"resource_link","uri":"a:1","name":"n"}],"structuredContent":{}}')
@@ -383,9 +383,9 @@ def test_a_question_that_an_older_client_does_not_know_is_refused_for_it() -> No
     async def body() -> None:
         bridge = Bridge()
         bridge.exchange(in_session("2024-11-05", "2025-11-25"))
-        await turn()
+        await settle()
         hearing = asyncio.ensure_future(bridge.running.event(Request(b"10", "elicitation/create", b'{"message":"m"}')))
-        await turn()
+        await settle()
         refused = bridge.running.request
         assert (refused.kind, refused.session_id) == ("message", "s")
         assert isinstance(refused.message, Response)
@@ -400,7 +400,7 @@ def test_an_older_server_says_nothing_that_a_newer_client_would_not_understand()
     async def body() -> None:
         bridge = Bridge()
         call = bridge.exchange(in_session("2025-11-25", "2024-11-05"))
-        await turn()
+        await settle()
         assert bridge.running.request.revision == "2024-11-05"
         bridge.running.answer(b'{"content":  []}')
         answer = await call

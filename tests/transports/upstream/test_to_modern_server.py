@@ -24,8 +24,8 @@ from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, Upst
 from mcp_gateway.transports.upstream.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridged_sessions import BridgedSessions
 from mcp_gateway.transports.upstream.to_modern_server import MAX_ROUNDS, ToModernServer
-from tests.doubles.scripted_wire import Exchange, ScriptedWire
-from tests.transports.upstream.test_to_legacy_server import SEAL, on_loop, refusal, shown, turn
+from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
+from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 INFO = {"name": "c", "version": "1"}
 CAPABILITIES = {"elicitation": {}, "sampling": {}, "roots": {"listChanged": True}}
@@ -106,7 +106,7 @@ def test_the_handshake_is_answered_from_discovery_and_the_session_is_this_cells(
         message = Request(b"7", "initialize", json.dumps(params).encode())
         request = UpstreamRequest(kind="request", message=message, revision="2024-11-05")
         opening = asyncio.ensure_future(bridge.bridge.open(request, message))
-        await turn()
+        await settle()
         sent = bridge.running.request
         assert isinstance(sent.message, Request)
         assert (sent.message.method, sent.revision, sent.session_id) == ("server/discover", NEWEST, None)
@@ -127,7 +127,7 @@ def test_every_request_says_who_asks_and_comes_back_as_the_client_can_read_it() 
     async def body() -> None:
         bridge = Bridge(revision="2025-03-26")
         call = bridge.send(arguments={"a": 1})
-        await turn()
+        await settle()
         assert bridge.asked() == {
             "name": "x",
             "arguments": {"a": 1},
@@ -148,7 +148,7 @@ def test_progress_comes_under_the_clients_own_token() -> None:
     async def body() -> None:
         bridge = Bridge(revision="2024-11-05")
         bridge.send(_meta={"progressToken": "mine"})
-        await turn()
+        await settle()
         token = bridge.asked()["_meta"]["progressToken"]
         assert token != "mine"
         for shown_token in (token, "other"):
@@ -174,7 +174,7 @@ def test_what_has_no_method_in_the_modern_era_is_answered_here() -> None:
             assert (await bridge.say(Notification(told, b""), kind="message")).status == 202
         assert bridge.wire.exchanges == []
         bridge.send()
-        await turn()
+        await settle()
         assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
         for method, params in (("logging/setLevel", {"level": "loud"}), ("logging/setLevel", {}), ("resources/subscribe", {})):
             assert (await refusal(bridge.send(method, **params))).reason == "invalid_params"
@@ -188,10 +188,10 @@ def test_a_cell_that_has_never_seen_the_session_knows_its_facts() -> None:
     async def body() -> None:
         bridge = Bridge(facts=SessionFacts("error", (("files", "a:1"), ("mail", "m:1"))))
         bridge.send()
-        await turn()
+        await settle()
         assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
         bridge.say(None, kind="stream")
-        await turn()
+        await settle()
         assert bridge.asked()["notifications"]["resourceSubscriptions"] == ["a:1"]
 
     on_loop(body)
@@ -206,14 +206,14 @@ def test_a_question_of_the_server_is_put_to_the_client_and_its_answer_goes_back_
     async def body() -> None:
         bridge = Bridge()
         call = bridge.send(arguments={"a": 1})
-        await turn()
+        await settle()
         first = bridge.running
         bridge.answer(ASKS)
-        await turn()
+        await settle()
         assert (bridge.question.method, bridge.question.params) == ("elicitation/create", b'{"message":"Who?"}')
         response = Response(bridge.question.id, b'{"action":"accept"}', b"")
         assert (await bridge.say(response, kind="message")).status == 202
-        await turn()
+        await settle()
         second = bridge.asked()
         assert second.pop("inputResponses") == {"q": {"action": "accept"}}
         assert second.pop("requestState") == "theirs"
@@ -231,12 +231,12 @@ def test_an_answer_of_another_client_or_to_nothing_is_taken_and_has_no_effect() 
     async def body() -> None:
         bridge = Bridge()
         bridge.send()
-        await turn()
+        await settle()
         bridge.answer(ASKS)
-        await turn()
+        await settle()
         for response, key in ((Response(bridge.question.id, b"{}", b""), "other"), (Response(b'"unknown"', b"{}", b""), "key")):
             assert (await bridge.say(response, kind="message", key=key)).status == 202
-        await turn()
+        await settle()
         assert bridge.wire.open == []
 
     on_loop(body)
@@ -252,12 +252,12 @@ def test_what_a_client_cannot_or_will_not_answer_is_a_dismissal_or_the_error_of_
         bridge = Bridge()
         bridge.capabilities = capabilities
         call = bridge.send()
-        await turn()
+        await settle()
         bridge.answer({"resultType": "input_required", "inputRequests": {"q": {"method": method, "params": {}}}})
-        await turn()
+        await settle()
         if capabilities:
             await bridge.say(Response(bridge.question.id, b"", b'{"code":-1,"message":"no"}'), kind="message")
-            await turn()
+            await settle()
         else:
             assert bridge.events == []
         if method == "elicitation/create":
@@ -272,9 +272,9 @@ def test_a_client_older_than_elicitation_is_not_asked() -> None:
     async def body() -> None:
         bridge = Bridge(revision="2025-03-26")
         bridge.send()
-        await turn()
+        await settle()
         bridge.answer(ASKS)
-        await turn()
+        await settle()
         assert bridge.events == []
         assert bridge.asked()["inputResponses"] == {"q": {"action": "cancel"}}
 
@@ -285,7 +285,7 @@ def test_a_state_without_questions_is_brought_back_after_a_pause() -> None:
     async def body() -> None:
         bridge = Bridge()
         bridge.send()
-        await turn()
+        await settle()
         bridge.answer({"resultType": "input_required", "requestState": "busy"})
         while not bridge.wire.open:
             await asyncio.sleep(0.01)
@@ -300,9 +300,9 @@ def test_a_server_may_ask_as_often_as_the_bound_says_and_no_more() -> None:
         bridge = Bridge()
         call = bridge.send()
         for _ in range(MAX_ROUNDS):
-            await turn()
+            await settle()
             bridge.answer(ASKS)
-            await turn()
+            await settle()
             await bridge.say(Response(bridge.question.id, b'{"action":"accept"}', b""), kind="message")
         refused = await refusal(call)
         assert (refused.reason, len(bridge.wire.exchanges)) == ("upstream_failed", MAX_ROUNDS)
@@ -314,7 +314,7 @@ def test_a_question_whose_call_ends_is_taken_back() -> None:
     async def body() -> None:
         bridge = Bridge()
         call = bridge.say(Request(b"1", "tools/call", b'{"name":"x"}'), timeout_s=0.05)
-        await turn()
+        await settle()
         bridge.answer(ASKS)
         assert (await refusal(call)).reason == "upstream_timeout"
         withdrawn = bridge.events[-1]
@@ -333,7 +333,7 @@ def test_a_cancelled_request_ends_its_exchange_and_no_other() -> None:
     async def body() -> None:
         bridge = Bridge()
         first, second = bridge.send(request_id=b"1"), bridge.send(request_id=b'"2"')
-        await turn()
+        await settle()
         one, two = bridge.wire.open
         for params in (b'{"requestId":9}', b"{}", b'{"requestId":1}'):
             await bridge.say(Notification("notifications/cancelled", params), kind="message")
@@ -350,9 +350,9 @@ def test_another_client_cannot_cancel_it() -> None:
     async def body() -> None:
         bridge = Bridge()
         bridge.send()
-        await turn()
+        await settle()
         await bridge.say(Notification("notifications/cancelled", b'{"requestId":1}'), kind="message", key="other")
-        await turn()
+        await settle()
         assert not bridge.running.is_cancelled
 
     on_loop(body)
@@ -362,7 +362,7 @@ def test_an_error_has_the_code_of_the_legacy_era() -> None:
     async def body() -> None:
         bridge = Bridge()
         call = bridge.send("resources/read")
-        await turn()
+        await settle()
         bridge.fail(-32602)
         answer = await call
         assert (answer.status, shown(answer)["code"]) == (200, -32002)
@@ -375,7 +375,7 @@ def test_a_result_that_cannot_be_read_is_a_failure_of_the_server(result: bytes) 
     async def body() -> None:
         bridge = Bridge()
         call = bridge.send()
-        await turn()
+        await settle()
         bridge.running.result.set_result(UpstreamAnswer(200, Response(b"1", result, b"")))
         assert (await refusal(call)).reason == "upstream_failed"
 
@@ -414,21 +414,21 @@ def test_a_sessions_stream_is_a_subscription_that_follows_what_the_session_wants
     async def body() -> None:
         bridge = Bridge()
         bridge.say(None, kind="stream")
-        await turn()
+        await settle()
         first = bridge.running
         changes = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
         assert bridge.asked()["notifications"] == changes
         await acknowledged(bridge, first)
         await first.event(Notification("notifications/tools/list_changed", b'{"_meta":{"%b":1}}' % META_SUBSCRIPTION_ID.encode()))
         subscribing = bridge.send("resources/subscribe", uri="a:1")
-        await turn()
+        await settle()
         second = bridge.running
         assert bridge.asked(second)["notifications"] == {**changes, "resourceSubscriptions": ["a:1"]}
         assert not first.is_cancelled
         assert not subscribing.done()
         await acknowledged(bridge, second)
         await subscribing
-        await turn()
+        await settle()
         assert first.is_cancelled
         await second.event(Notification("notifications/resources/updated", b'{"uri":"a:1"}'))
         assert bridge.events == [
@@ -443,7 +443,7 @@ def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked
     async def body() -> None:
         bridge = Bridge()
         ended, refused = bridge.say(None, kind="stream"), bridge.say(None, kind="stream")
-        await turn()
+        await settle()
         one, two = bridge.wire.open
         await acknowledged(bridge, one)
         one.answer(b'{"resultType":"complete"}')
@@ -459,14 +459,14 @@ def test_a_session_that_ends_takes_its_streams_and_calls_with_it() -> None:
     async def body() -> None:
         bridge = Bridge()
         bridge.say(None, kind="stream")
-        await turn()
+        await settle()
         stream = bridge.running
         await acknowledged(bridge, stream)
         bridge.send()
-        await turn()
+        await settle()
         call = bridge.running
         assert (await bridge.say(None, kind="terminate")).status == 200
-        await turn()
+        await settle()
         assert (stream.is_cancelled, call.is_cancelled) == (True, True)
 
     on_loop(body)
@@ -496,12 +496,12 @@ def test_arguments_that_the_tool_marks_are_repeated_in_headers() -> None:
         bridge = Bridge(is_http=True)
         first = bridge.send(arguments={"a": "grüße"})
         second = bridge.send(arguments={"a": "b"}, request_id=b"2")
-        await turn()
+        await settle()
         (reading,) = bridge.wire.open
         assert isinstance(reading.request.message, Request)
         assert reading.request.message.method == "tools/list"
         bridge.answer({**TOOLS, "ttlMs": 1000})
-        await turn()
+        await settle()
         headers = [dict(each.request.headers) for each in bridge.wire.open]
         assert headers == [{"mcp-param-a": "=?base64?Z3LDvMOfZQ==?="}, {"mcp-param-a": "b"}]
         for exchange in bridge.wire.open:
@@ -515,14 +515,14 @@ def test_a_server_that_misses_a_header_is_asked_for_its_tools_again_once() -> No
     async def body() -> None:
         bridge = Bridge(is_http=True)
         call = bridge.send(arguments={"a": "b"})
-        await turn()
+        await settle()
         bridge.answer({"tools": []})
-        await turn()
+        await settle()
         assert dict(bridge.running.request.headers) == {}
         bridge.fail(-32020)
-        await turn()
+        await settle()
         bridge.answer(TOOLS)
-        await turn()
+        await settle()
         assert dict(bridge.running.request.headers) == {"mcp-param-a": "b"}
         bridge.fail(-32020)
         assert shown(await call)["code"] == -32603
@@ -534,9 +534,9 @@ def test_a_server_that_cannot_list_its_tools_gets_the_call_without_headers() -> 
     async def body() -> None:
         bridge = Bridge(is_http=True)
         call = bridge.send(arguments={"a": "b"})
-        await turn()
+        await settle()
         bridge.running.fail(UpstreamError("upstream_failed", "m"))
-        await turn()
+        await settle()
         bridge.answer({"content": []})
         await call
 
@@ -547,7 +547,7 @@ def test_a_tool_with_a_forbidden_annotation_is_left_out_of_the_list() -> None:
     async def body() -> None:
         bridge = Bridge(is_http=True)
         call = bridge.send("tools/list")
-        await turn()
+        await settle()
         bad = {"name": "bad", "inputSchema": {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}}}
         bridge.answer({"tools": [bad, *TOOLS["tools"]]})
         assert [tool["name"] for tool in shown(await call)["tools"]] == ["x"]
