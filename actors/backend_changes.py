@@ -53,9 +53,7 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
     return _change(settings, backends, routes)
 
 
-def _with_backend(
-    settings: Settings, table: Mapping[str, Any]
-) -> tuple[tuple[BackendSettings, ...], tuple[RouteSettings, ...]]:
+def _with_backend(settings: Settings, table: Mapping[str, Any]) -> tuple[tuple[BackendSettings, ...], tuple[RouteSettings, ...]]:
     """The backend comes last; beside routes it gets its own, by its prefix: without any, it would not be found."""
     backend = backend_from_mapping(table, "add-backend", settings.gateway)
     backends, routes = (*settings.backends, backend), settings.routes

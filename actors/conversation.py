@@ -17,6 +17,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol import jsonrpc
+from mcp_gateway.transports.protocol.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.modern_rules import unsupported_version
 from mcp_gateway.transports.protocol.naming import Naming, outer_notification
@@ -24,7 +25,7 @@ from mcp_gateway.transports.protocol.refusals import Refused
 from mcp_gateway.transports.protocol.revisions import LEGACY_REVISIONS, is_modern
 from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
 
-from .held_changes import CHANGE_WINDOW_S, LIST_CHANGES, HeldChanges
+from .held_changes import CHANGE_WINDOW_S, HeldChanges
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 
 MAX_ATTEMPTS = 4

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 CHANGE_WINDOW_S: Final = 0.1
 """How long what says the same is gathered: far below what a person notices, longer than servers that start together differ."""
-
-LIST_CHANGES: Final[Mapping[str, str]] = {
-    "notifications/tools/list_changed": "toolsListChanged",
-    "notifications/prompts/list_changed": "promptsListChanged",
-    "notifications/resources/list_changed": "resourcesListChanged",
-}
-"""{notification: what a subscription calls it}."""
 
 
 class HeldChanges:

@@ -7,16 +7,14 @@ from msgspec import Raw
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol import jsonrpc
+from mcp_gateway.transports.protocol.change_notifications import ACKNOWLEDGED, LIST_CHANGES
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.revisions import META_SUBSCRIPTION_ID
 
 from .conversation import Conversation, Desk, may_go_elsewhere, outer_message
-from .held_changes import LIST_CHANGES
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 from .relay import Relay
-
-_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 
 class ListenAlone(Relay):
@@ -97,7 +95,7 @@ class Listen(Conversation):
             self.desk.grant(event.upstream, event.call_id, 1)
             return
         naming = self._namings[event.backend]
-        if message.method == _ACKNOWLEDGED:
+        if message.method == ACKNOWLEDGED:
             self.desk.grant(event.upstream, event.call_id, 1)
             self._acknowledged[event.backend] = _honoured(naming, message.params)
             self._acknowledge_when_all_have()
@@ -153,7 +151,7 @@ class Listen(Conversation):
         self._has_begun = True
         self.sink.begin({})
         meta = {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}
-        self._write(jsonrpc.encode_notification(_ACKNOWLEDGED, msgspec.json.encode({"_meta": meta, "notifications": united})))
+        self._write(jsonrpc.encode_notification(ACKNOWLEDGED, msgspec.json.encode({"_meta": meta, "notifications": united})))
         held, self._held = self._held, []
         for event, data in held:
             self._forward_merged(event, data, None)

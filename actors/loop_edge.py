@@ -39,9 +39,7 @@ from .topic_feed import CellTopicFeed
 class LoopEdge:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
 
-    def __init__(
-        self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None) -> None:
         self.settings = settings
         self.terms = RequestTerms(settings)
         self.cells = cells

@@ -515,4 +515,3 @@ class FollowLog:
 @attrs.frozen
 class ClientEventsWaiting:
     """Loop -> edge: the topic feed holds events that shall be published."""
-

@@ -44,7 +44,6 @@ class NodeLink(Protocol):
         Raises: LookupError where no such cell runs.
         """
 
-
     async def node_status(self) -> dict[str, Any]:
         """What `mcp-gateway status --json` prints, of the whole node.
 

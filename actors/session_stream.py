@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.naming import Naming
 from mcp_gateway.transports.protocol.session import SessionState
 
 from .conversation import Conversation, Desk, outer_event_id, outer_message
-from .held_changes import LIST_CHANGES
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 from .session_repair import Repair, SessionRepair
 

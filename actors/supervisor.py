@@ -527,8 +527,7 @@ class Supervisor(GatewayActor):
         own = self.snapshot()
         names = self.supervision.names if self._state is not None else ()
         children = tuple(
-            attrs.evolve(row, children=pending.answers.get(name) or ())
-            for name, row in zip(names, own.children, strict=True)
+            attrs.evolve(row, children=pending.answers.get(name) or ()) for name, row in zip(names, own.children, strict=True)
         )
         self.send(pending.asker, SnapshotTaken(request_id=pending.request_id, snapshot=attrs.evolve(own, children=children)))
 

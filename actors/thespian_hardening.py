@@ -322,9 +322,7 @@ def _transmission() -> tuple[Any, Any]:
     return TransmitIntent, SendStatus
 
 
-def send_with_result(
-    actor: Any, target: Any, message: object, on_done: Callable[[str | None], None], timeout_s: float
-) -> None:
+def send_with_result(actor: Any, target: Any, message: object, on_done: Callable[[str | None], None], timeout_s: float) -> None:
     """Send from an actor of the multiprocess base and learn what became of it.
 
     on_done: called once, in the actor's thread, outside of any handler; None when the target's transport has taken the

@@ -86,9 +86,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Record]:
                 # Whoever comes first differs from round to round: a machine that warms up or throttles favours nobody.
                 for name in names[round_number % len(names) :] + names[: round_number % len(names)]:
                     port = running[name].port
-                    run = run_wrk(
-                        port, connections=connections, seconds=options.seconds, legacy=options.legacy, scratch=scratch
-                    )
+                    run = run_wrk(port, connections=connections, seconds=options.seconds, legacy=options.legacy, scratch=scratch)
                     records[name].runs.setdefault(connections, []).append(run)
                     _tell(
                         f"round {round_number + 1}/{options.rounds} {name:>8} {connections:>4} connections: "

@@ -96,6 +96,7 @@ algedonic_signals_total = Counter(
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
 
+
 def forget(gauge: Gauge, *labels: str) -> None:
     """Let a gauge show nothing for what exists no more: a removed backend must not look down for ever.
 

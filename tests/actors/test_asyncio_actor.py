@@ -85,9 +85,7 @@ def test_in_process_the_same_classes_talk_over_the_running_loop() -> None:
 
         system = InProcessSystem()
         wiring = Wiring(name="any", incarnation=1, addresses={}, runtime=system)
-        listener, asker, answerer = (
-            system.create(each, wiring) for each in (Listener, loop_actors.Asker, loop_actors.Answerer)
-        )
+        listener, asker, answerer = (system.create(each, wiring) for each in (Listener, loop_actors.Asker, loop_actors.Answerer))
         system.post(listener, loop_actors.Question(0))
         return await asyncio.wait_for(answers.get(), 5)
 

@@ -268,9 +268,7 @@ def test_a_child_that_ends_again_while_later_ones_still_start_is_restarted_after
     assert supervisor.exit("b") == ["start a#2", "start b#2"]
     assert supervisor.exit("a") == []
     supervisor.hangs = set()
-    assert supervisor.carry_out(supervisor.state.child_ready("b", 2)) == [
-        *["done", "stop b#2", "start a#3", "start b#3", "done"]
-    ]
+    assert supervisor.carry_out(supervisor.state.child_ready("b", 2)) == [*["done", "stop b#2", "start a#3", "start b#3", "done"]]
 
 
 # ---- requests
@@ -281,9 +279,7 @@ def test_a_restart_on_request_takes_the_later_ones_along_and_is_not_counted() ->
     supervisor = ScriptedSupervisor(Strategy.REST_FOR_ONE, *map(spec, "abc"), max_restarts=0).started()
     done = supervisor.carry_out(supervisor.state.restart_child("b", "r1"))
     assert done == ["stop c#1", "stop b#1", "start b#2", "start c#2", "done"]
-    assert supervisor.done[-1] == RoundFinished(
-        cause=RoundCause.ORDERED, origin="b", started=("b", "c"), request_ids=("r1",)
-    )
+    assert supervisor.done[-1] == RoundFinished(cause=RoundCause.ORDERED, origin="b", started=("b", "c"), request_ids=("r1",))
 
 
 def test_a_restart_on_request_of_an_unknown_child_fails() -> None:

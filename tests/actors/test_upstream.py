@@ -124,9 +124,7 @@ def test_a_stateless_server_sees_an_id_of_ours_and_the_client_its_own() -> None:
     on_loop(body)
 
 
-@pytest.mark.parametrize(
-    ("transport", "has_headers"), [("streamable_http", True), ("websocket", False), ("http_sse", False)]
-)
+@pytest.mark.parametrize(("transport", "has_headers"), [("streamable_http", True), ("websocket", False), ("http_sse", False)])
 def test_the_wire_knows_whether_the_client_could_send_headers(transport: str, has_headers: bool) -> None:
     async def body() -> None:
         bench = Bench()

@@ -188,7 +188,6 @@ def add_telling_tools(server: Server) -> None:
             await ctx.session.send_prompt_list_changed()
         return "Told that prompts have changed."
 
-
     @server.tool(description="Closes its stream before it answers.", structured_output=False)
     async def test_reconnection(ctx: ToolContext) -> str:
         await ctx.close_sse_stream()

@@ -209,4 +209,3 @@ def run(scenario: str) -> None:
         print(json.dumps(SCENARIOS[scenario](driver)), flush=True)
     finally:
         driver.system.shutdown()
-

@@ -22,7 +22,11 @@ from tests.doubles.scripted_upstreams import EchoUpstream, FlappingUpstream, Gar
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
 
 CALLS: dict[str, dict[str, Any]] = {
-    "echo": {"message": "hi"}, "add": {"a": 1, "b": 2}, "elicit": {}, "sample": {"prompt": "?"}, "roots": {},
+    "echo": {"message": "hi"},
+    "add": {"a": 1, "b": 2},
+    "elicit": {},
+    "sample": {"prompt": "?"},
+    "roots": {},
 }
 
 

@@ -170,7 +170,7 @@ def test_a_reload_takes_over_backends_and_routes_and_leaves_what_has_not_changed
         server = whoami(gateway, sessions[0])
         was = gateway.config_path.read_text()
         now = was.replace('name = "demo"', 'name = "two"').replace("cells = 2", "cells = 3").replace("drain_timeout = 1.0", "")
-        now += '[limits]\nburst = 3\n'
+        now += "[limits]\nburst = 3\n"
         gateway.config_path.write_text(now)
         # 1. The file that it was started with, read again.
         keys = ("gateway.cells", "gateway.drain_timeout", "limits.burst")

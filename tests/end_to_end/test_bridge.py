@@ -35,9 +35,7 @@ def backend(*servers: SdkServer, **settings: Any) -> dict[str, Any]:
     return {"name": "all", "prefix": "", "replicas": [each.url for each in servers], **settings}
 
 
-def midway(
-    gateway: RunningGateway, tag: str, retry: dict[str, Any] | None = None, *, user: str = "", **arguments: Any
-) -> Answer:
+def midway(gateway: RunningGateway, tag: str, retry: dict[str, Any] | None = None, *, user: str = "", **arguments: Any) -> Answer:
     """Call the tool as a modern client, or go on with it."""
     params = {"name": "midway", "arguments": {"tag": tag, **arguments}, **CAN_BE_ASKED, **(retry or {})}
     query = f"?user_id={user}" if user else ""

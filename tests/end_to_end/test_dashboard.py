@@ -61,6 +61,7 @@ def test_the_page_shows_the_node_and_asks_nobody_else(gateway: RunningGateway, b
 def test_what_clients_do_and_what_happens_inside_appear_by_themselves(gateway: RunningGateway, browser: Browser) -> None:
     browser.open(page_of(gateway))
     browser.wait_for("#link", "live")
+
     # 1. Traffic, for as long as it takes: the page shows what is now, and may look away while a burst passes.
     def is_seen() -> bool:
         for _ in range(30):

@@ -67,7 +67,7 @@ def get(url: str, path: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def running(directory: Path, *arguments: str, cells: int = 1, settings: str = "") -> Iterator[GatewayProcess]:
-    text = f'[gateway]\ncells = {cells}\ndrain_timeout = 1.0\n{settings}\n{BACKEND}'
+    text = f"[gateway]\ncells = {cells}\ndrain_timeout = 1.0\n{settings}\n{BACKEND}"
     with GatewayProcess(directory / "state", *arguments, cell_factory="publishing_cell:make_cell", settings=text) as gateway:
         yield gateway
 

@@ -28,8 +28,15 @@ def asked(method: str, params: dict[str, Any], *, modern: bool) -> tuple[bytes, 
 
 @pytest.mark.parametrize(
     ("method", "eras"),
-    [("tools/list", "both"), ("tools/call", "both"), ("resources/list", "both"), ("prompts/list", "both"),
-     ("initialize", "legacy"), ("ping", "legacy"), ("server/discover", "modern")],
+    [
+        ("tools/list", "both"),
+        ("tools/call", "both"),
+        ("resources/list", "both"),
+        ("prompts/list", "both"),
+        ("initialize", "legacy"),
+        ("ping", "legacy"),
+        ("server/discover", "modern"),
+    ],
 )
 def test_the_fast_backends_results_pass_the_official_models(method: str, eras: str) -> None:
     params = {"name": "echo", "arguments": {"message": "é"}, "protocolVersion": "2025-11-25"}

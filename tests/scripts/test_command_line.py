@@ -305,7 +305,9 @@ def test_what_a_killed_gateway_left_is_removed_by_the_next(tmp_path: Path) -> No
 
 def test_several_servers_of_an_mcp_json_file_are_served(tmp_path: Path) -> None:
     file = tmp_path / "servers.json"
-    file.write_text(json.dumps({"mcpServers": {"one": {"url": "http://127.0.0.1:1/mcp"}, "two": {"url": "http://127.0.0.1:2/mcp"}}}))
+    file.write_text(
+        json.dumps({"mcpServers": {"one": {"url": "http://127.0.0.1:1/mcp"}, "two": {"url": "http://127.0.0.1:2/mcp"}}})
+    )
     with GatewayProcess(tmp_path / "state", "--mcp-json", str(file), cell_factory=None, settings="[gateway]\n") as running:
         assert [backend["name"] for backend in running.status()["backends"]] == ["one", "two"]
 

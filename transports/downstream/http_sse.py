@@ -215,4 +215,3 @@ def _respond(incoming: Incoming, taken: PostTaken) -> None:
     if taken.retry_after_s is not None:
         headers = {"Retry-After": str(max(1, round(taken.retry_after_s)))}
     incoming.respond(taken.status, taken.body, headers)
-

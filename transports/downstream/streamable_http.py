@@ -305,4 +305,3 @@ class _Answer:
         self._server.release_connection(StreamableHttpTransport.name)
         duration_s = time.monotonic() - self._started_s
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
-

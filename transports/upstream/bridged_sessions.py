@@ -13,13 +13,13 @@ import msgspec
 
 from ..protocol import jsonrpc
 from ..protocol.bridge import legacy_notification_params, modern_client_capabilities
+from ..protocol.change_notifications import ACKNOWLEDGED, EVERY_LIST, RESOURCE_SUBSCRIPTIONS
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.session import SessionFacts, SessionState
 from ..transport import EventHandler, UpstreamAnswer
 
 _SUBSCRIBING_S: Final = 5.0
 """Longest wait until a server honours a changed subscription."""
-_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _DEFAULT_LOG_LEVEL: Final = "info"
 """A client that has set no level gets what the server chooses in the legacy era; ours chooses this."""
 
@@ -87,8 +87,8 @@ class BridgedSession:
 
     def wanted(self) -> dict[str, Any]:
         """The filter of this session's subscription: every change of a list, which a legacy client is told unasked."""
-        changes: dict[str, Any] = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
-        return {**changes, "resourceSubscriptions": list(self.subscriptions)} if self.subscriptions else changes
+        resources = {RESOURCE_SUBSCRIPTIONS: list(self.subscriptions)} if self.subscriptions else {}
+        return {**EVERY_LIST, **resources}
 
     async def change_subscription(self, uri: str, *, is_wanted: bool) -> None:
         """Returns when the open streams have it, so that the client misses nothing that happens after its answer."""
@@ -150,7 +150,7 @@ class _Feed:
             acknowledged = asyncio.Event()
 
             async def hear(event: Message | None, event_id: str | None) -> None:
-                if isinstance(event, Notification) and event.method == _ACKNOWLEDGED:
+                if isinstance(event, Notification) and event.method == ACKNOWLEDGED:
                     acknowledged.set()
                 elif isinstance(event, Notification):
                     await self._on_event(Notification(event.method, legacy_notification_params(event.params)), None)

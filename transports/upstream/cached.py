@@ -11,13 +11,13 @@ import attrs
 import msgspec
 
 from ..protocol.bridge import result_type
+from ..protocol.change_notifications import EVERY_LIST
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.result_cache import CacheKey, ResultCache, cache_key
 from ..protocol.revisions import CACHEABLE_METHODS, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 
 _LISTEN_AGAIN_S: Final = 5.0
-_CHANGES: Final = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
 
 
 @attrs.define(eq=False)
@@ -134,7 +134,7 @@ class CachedConversation:
                 self._note(message)
 
         meta = {META_VERSION: NEWEST, META_CLIENT_INFO: {"name": "mcp-gateway", "version": "1"}, META_CLIENT_CAPABILITIES: {}}
-        params = msgspec.json.encode({"_meta": meta, "notifications": _CHANGES})
+        params = msgspec.json.encode({"_meta": meta, "notifications": EVERY_LIST})
         request = UpstreamRequest(
             kind="stream", message=Request(b'"mcp-gateway-cache"', "subscriptions/listen", params), revision=NEWEST
         )

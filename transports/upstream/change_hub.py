@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,13 @@ from msgspec import Raw
 
 from ..protocol import jsonrpc
 from ..protocol.bridge import ModernRequest, legacy_notification_params
+from ..protocol.change_notifications import (
+    ACKNOWLEDGED,
+    LIST_CHANGES,
+    RESOURCE_SUBSCRIPTIONS,
+    RESOURCE_UPDATED,
+    feature_of,
+)
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.questions import refused_question
 from ..protocol.revisions import META_SUBSCRIPTION_ID
@@ -27,15 +34,6 @@ _RETRY_S: Final = 1.0
 _OPENING_S: Final = 5.0
 """Longest wait for a server's stream to open before the client is told what it may expect."""
 _MAX_RESOURCES: Final = 1000
-_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
-_UPDATED: Final = "notifications/resources/updated"
-
-# {notification: (member of the filter, capability)}
-CHANGES: Final[Mapping[str, tuple[str, str]]] = {
-    "notifications/tools/list_changed": ("toolsListChanged", "tools"),
-    "notifications/prompts/list_changed": ("promptsListChanged", "prompts"),
-    "notifications/resources/list_changed": ("resourcesListChanged", "resources"),
-}
 
 
 class Listener:
@@ -50,15 +48,15 @@ class Listener:
 
     def hear(self, change: Notification) -> None:
         """A notification of the server; kept where this client has asked for it."""
-        member = "resourceSubscriptions" if change.method == _UPDATED else CHANGES.get(change.method, ("", ""))[0]
-        if member in self.honoured and (change.method != _UPDATED or self._concerns(change.params)):
+        member = RESOURCE_SUBSCRIPTIONS if change.method == RESOURCE_UPDATED else LIST_CHANGES.get(change.method)
+        if member in self.honoured and (change.method != RESOURCE_UPDATED or self._concerns(change.params)):
             self._waiting[change.method, change.params] = change
             self._news.set()
 
     async def write(self, on_event: EventHandler) -> None:
         """Acknowledge, then pass on what comes, for ever."""
         params = msgspec.json.encode({"_meta": self._meta, "notifications": self.honoured})
-        await on_event(Notification(_ACKNOWLEDGED, params), None)
+        await on_event(Notification(ACKNOWLEDGED, params), None)
         while True:
             while self._waiting:
                 change = self._waiting.pop(next(iter(self._waiting)))
@@ -72,7 +70,7 @@ class Listener:
             uri = msgspec.json.decode(jsonrpc.members(params)["uri"], type=str)
         except (KeyError, msgspec.DecodeError):
             return False
-        return any(uri.startswith(each) for each in self.honoured["resourceSubscriptions"])
+        return any(uri.startswith(each) for each in self.honoured[RESOURCE_SUBSCRIPTIONS])
 
     def _tagged(self, change: Notification) -> Notification:
         values = jsonrpc.members(change.params)
@@ -91,7 +89,7 @@ class Relayed:
     async def hear(self, event: Message | None, event_id: str | None) -> None:
         if not isinstance(event, Notification):
             return
-        if event.method == _ACKNOWLEDGED:
+        if event.method == ACKNOWLEDGED:
             self.is_ready.set()
         else:
             self._listener.hear(Notification(event.method, legacy_notification_params(event.params)))
@@ -137,7 +135,7 @@ class ChangeHub:
             listener.honoured.update(_honoured_changes(listener.wanted, session))
             for uri in listener.uris if session.offers("resources", "subscribe") else ():
                 if await self._subscribe(uri):
-                    listener.honoured.setdefault("resourceSubscriptions", []).append(uri)
+                    listener.honoured.setdefault(RESOURCE_SUBSCRIPTIONS, []).append(uri)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_OPENING_S):
                     for relayed in relays:
@@ -145,7 +143,7 @@ class ChangeHub:
             await listener.write(on_event)
         finally:
             self._listeners.discard(listener)
-            self._unsubscribe(listener.honoured.get("resourceSubscriptions", ()))
+            self._unsubscribe(listener.honoured.get(RESOURCE_SUBSCRIPTIONS, ()))
             if not self._listeners:
                 self.close()
 
@@ -219,10 +217,10 @@ class ChangeHub:
         self._last_event_id = None
         for uri in list(self._subscribed):
             await self._sessions.subscribe(self._session, uri)
-        for method in CHANGES:
+        for method in LIST_CHANGES:
             self.tell(Notification(method, b""))
         for uri in list(self._subscribed):
-            self.tell(Notification(_UPDATED, msgspec.json.encode({"uri": uri})))
+            self.tell(Notification(RESOURCE_UPDATED, msgspec.json.encode({"uri": uri})))
 
     async def _hear(self, event: Message | None, event_id: str | None) -> None:
         if event_id is not None:
@@ -253,13 +251,14 @@ class ChangeHub:
 
 
 def _honoured_changes(wanted: set[str], session: LegacySession) -> dict[str, Any]:
-    return {member: True for member, feature in CHANGES.values() if member in wanted and session.offers(feature, "listChanged")}
+    offered = {member for change, member in LIST_CHANGES.items() if session.offers(feature_of(change), "listChanged")}
+    return dict.fromkeys(sorted(wanted & offered), True)
 
 
 def _wanted(modern: ModernRequest) -> tuple[set[str], list[str]]:
     try:
         asked = msgspec.json.decode(modern.params.get("notifications", Raw(b"{}")), type=dict[str, Any])
-        uris = msgspec.convert(asked.pop("resourceSubscriptions", None) or [], list[str])
+        uris = msgspec.convert(asked.pop(RESOURCE_SUBSCRIPTIONS, None) or [], list[str])
     except msgspec.ValidationError as error:
         raise UpstreamError("invalid_params", f"notifications cannot be read: {error}", is_fault=False) from None
     if len(uris) > _MAX_RESOURCES:

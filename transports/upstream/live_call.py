@@ -12,12 +12,13 @@ import msgspec
 
 from ..protocol import jsonrpc
 from ..protocol.bridge import ModernRequest
+from ..protocol.change_notifications import LIST_CHANGES, RESOURCE_UPDATED
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.questions import CAPABILITY_FOR, MAY_NEED_INPUT, capability_problem, input_request, refused_question
 from ..protocol.revision_differences import fitted_answer
 from ..protocol.revisions import LOG_LEVELS
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
-from .change_hub import CHANGES, ChangeHub
+from .change_hub import ChangeHub
 from .legacy_sessions import LegacySession, LegacySessions
 
 _HELD_EVENTS: Final = 64
@@ -27,7 +28,7 @@ _MAX_QUESTIONS: Final = 64
 
 # What does not concern the request during which a legacy server says it: changes belong on the stream of a subscription, and
 # some has no meaning any more. Source: MCP 2026-07-28, basic/transports/streamable-http, "Receiving Messages"; changelog.
-_CHANGES: Final = frozenset({*CHANGES, "notifications/resources/updated"})
+_CHANGES: Final = frozenset({*LIST_CHANGES, RESOURCE_UPDATED})
 _WITHOUT_MEANING: Final = frozenset({"notifications/elicitation/complete", "notifications/tasks/status"})
 
 

@@ -11,9 +11,7 @@ SLOW = {"name": "slow", "builtin": "demo", "request_timeout": 500.0}
 QUICK = {"name": "quick", "builtin": "demo", "request_timeout": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("backends", "timeout_s"), [((), 60.0), ((QUICK,), 60.0), ((QUICK, SLOW), 500.0), ((SLOW,), 500.0)]
-)
+@pytest.mark.parametrize(("backends", "timeout_s"), [((), 60.0), ((QUICK,), 60.0), ((QUICK, SLOW), 500.0), ((SLOW,), 500.0)])
 def test_a_request_may_take_as_long_as_the_slowest_backend(backends: tuple[dict[str, object], ...], timeout_s: float) -> None:
     assert RequestTerms(cell_settings(backends)).timeout_s == timeout_s
     terms = RequestTerms(cell_settings([SLOW]))

@@ -312,12 +312,25 @@ anything = st.recursive(
     max_leaves=6,
 )
 keys = st.sampled_from(["name", "arguments", "uri", "cursor", "level", "_meta", "protocolVersion", "notifications"])
-methods = st.sampled_from([*LISTS, "tools/call", "resources/read", "prompts/get", "initialize", "ping", "logging/setLevel",
-                           "server/discover", "subscriptions/listen"]) | st.text(max_size=8)
-tool_calls = st.fixed_dictionaries({
-    "name": st.sampled_from(["echo", "time", "slow", "fail", "greet"]),
-    "arguments": st.dictionaries(st.sampled_from(["message", "seconds", "steps", "name"]), anything, max_size=3),
-})
+methods = st.sampled_from(
+    [
+        *LISTS,
+        "tools/call",
+        "resources/read",
+        "prompts/get",
+        "initialize",
+        "ping",
+        "logging/setLevel",
+        "server/discover",
+        "subscriptions/listen",
+    ]
+) | st.text(max_size=8)
+tool_calls = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["echo", "time", "slow", "fail", "greet"]),
+        "arguments": st.dictionaries(st.sampled_from(["message", "seconds", "steps", "name"]), anything, max_size=3),
+    }
+)
 
 
 @given(

@@ -71,9 +71,7 @@ def in_session(client: str, server: str, method: str = "tools/call") -> Upstream
 def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_between() -> None:
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST)
-        request = UpstreamRequest(
-            kind="request", message=Request(b"1", "tools/call", b"{}"), revision=NEWEST, has_headers=True
-        )
+        request = UpstreamRequest(kind="request", message=Request(b"1", "tools/call", b"{}"), revision=NEWEST, has_headers=True)
         coroutine = bridge.bridge.exchange(request, bridge.on_event)
         assert coroutine.__qualname__ == "ScriptedWire.exchange"
         running = asyncio.ensure_future(coroutine)
