@@ -45,16 +45,9 @@ class Setting:
 
     gateway: RunningGateway
     era: str
-    server_era: str
     transport: str
     server_url: str
     counters_dir: Path
-
-    @property
-    def has_process_per_session(self) -> bool:
-        """A modern client has several sessions at a legacy server, each of which is another process behind stdio: what one call
-        changes there is not what another session has subscribed to."""
-        return (self.transport, self.server_era, self.era) == ("stdio", "legacy", "modern")
 
     @property
     def mode(self) -> str:
@@ -96,7 +89,7 @@ def setting(
             url = server.url
             backend = {"name": "all", "prefix": "", "replicas": [url]}
         gateway = stack.enter_context(start_gateway(form, [backend]))
-        yield Setting(gateway, client_era, era, transport, url, counters_dir)
+        yield Setting(gateway, client_era, transport, url, counters_dir)
         assert gateway.restart_count() == 0
 
 
@@ -202,9 +195,8 @@ def test_changes_are_told_to_who_listens(setting: Setting) -> None:
                 async with client.listen(tools_list_changed=True, resource_subscriptions=["test://static"]) as subscription:
                     await client.call_tool("add_tool", {"name": "added"})
                     assert type(await anext(subscription)).__name__ == "ToolsListChanged"
-                    if not setting.has_process_per_session:
-                        await client.call_tool("touch", {})
-                        assert type(await anext(subscription)).__name__ == "ResourceUpdated"
+                    await client.call_tool("touch", {})
+                    assert type(await anext(subscription)).__name__ == "ResourceUpdated"
             await client.call_tool("remove_tool", {"name": "added"})
 
     run(converse())

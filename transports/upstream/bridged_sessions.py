@@ -13,7 +13,13 @@ import msgspec
 
 from ..protocol import jsonrpc
 from ..protocol.bridge import legacy_notification_params, modern_client_capabilities
-from ..protocol.change_notifications import ACKNOWLEDGED, EVERY_LIST, RESOURCE_SUBSCRIPTIONS
+from ..protocol.change_notifications import (
+    ACKNOWLEDGED,
+    EVERY_LIST,
+    LIST_CHANGES,
+    RESOURCE_SUBSCRIPTIONS,
+    RESOURCE_UPDATED,
+)
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.session import SessionFacts, SessionState
 from ..transport import EventHandler, UpstreamAnswer
@@ -43,6 +49,7 @@ class BridgedSession:
         self.cancelled: set[object] = set()
         self._questions: dict[object, asyncio.Future[Response]] = {}
         self._feeds: set[_Feed] = set()
+        self._has_called_unheard = False
         self._ids = itertools.count(1)
 
     # ---- questions
@@ -90,6 +97,26 @@ class BridgedSession:
         resources = {RESOURCE_SUBSCRIPTIONS: list(self.subscriptions)} if self.subscriptions else {}
         return {**EVERY_LIST, **resources}
 
+    def note_call(self) -> None:
+        """A tool is about to run. What it changes before a stream is open is told by `changes_missed`.
+
+        A legacy client opens its stream and makes its first calls at the same time, and either may be first at the server.
+        """
+        self._has_called_unheard |= not any(feed.honoured for feed in self._feeds)
+
+    def changes_missed(self, honoured: Mapping[str, Any]) -> list[Notification]:
+        """What a stream that opens now, with this filter, begins with: nobody heard what the calls before it have changed.
+
+        A change says that something changed, not what, so to look again in vain costs a client little.
+        """
+        if not self._has_called_unheard:
+            return []
+        self._has_called_unheard = False
+        missed = [Notification(change, b"") for change, member in LIST_CHANGES.items() if honoured.get(member)]
+        uris = honoured.get(RESOURCE_SUBSCRIPTIONS)
+        watched = [uri for uri in self.subscriptions if isinstance(uris, list) and uri in uris]
+        return missed + [Notification(RESOURCE_UPDATED, msgspec.json.encode({"uri": uri})) for uri in watched]
+
     async def change_subscription(self, uri: str, *, is_wanted: bool) -> None:
         """Returns when the open streams have it, so that the client misses nothing that happens after its answer."""
         if is_wanted:
@@ -122,18 +149,24 @@ class BridgedSession:
 
 
 class _Feed:
-    """One open stream of a session: a subscription that is replaced, without a gap, when the session wants another one."""
+    """One open stream of a session: a subscription that is replaced, without a gap, when the session wants another one.
+
+    honoured: what the server has said it tells; nothing before that.
+    """
 
     def __init__(self, session: BridgedSession, listen: Listen, on_event: EventHandler) -> None:
         self._session = session
         self._listen = listen
         self._on_event = on_event
+        self.honoured: dict[str, Any] = {}
         self._current: asyncio.Task[UpstreamAnswer] | None = None
         self._renewing = asyncio.Lock()
         self._filter: dict[str, Any] = {}
 
     async def run(self) -> UpstreamAnswer:
         await self.renew()
+        for missed in self._session.changes_missed(self.honoured) if self.honoured else ():
+            await self._on_event(missed, None)
         while True:
             current = self._current
             assert current is not None
@@ -151,6 +184,8 @@ class _Feed:
 
             async def hear(event: Message | None, event_id: str | None) -> None:
                 if isinstance(event, Notification) and event.method == ACKNOWLEDGED:
+                    honoured = _object(event.params).get("notifications")
+                    self.honoured = honoured if isinstance(honoured, dict) else {}
                     acknowledged.set()
                 elif isinstance(event, Notification):
                     await self._on_event(Notification(event.method, legacy_notification_params(event.params)), None)

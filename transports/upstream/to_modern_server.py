@@ -124,6 +124,8 @@ class ToModernServer:
         if message.method in ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
             return await self._answer_here(message, session)
         request_id = jsonrpc.id_value(message.id)
+        if message.method == "tools/call":
+            session.note_call()
         task = asyncio.current_task()
         assert task is not None
         session.calls[request_id] = task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -402,8 +403,8 @@ def test_what_belongs_to_a_session_of_another_cell_is_done_there() -> None:
 # ---- streams
 
 
-def acknowledged(bridge: Bridge, exchange: Exchange) -> Any:
-    filter_ = bridge.asked(exchange)["notifications"]
+def acknowledged(bridge: Bridge, exchange: Exchange, honoured: Mapping[str, Any] | None = None) -> Any:
+    filter_ = bridge.asked(exchange)["notifications"] if honoured is None else honoured
     params = msgspec.json.encode({"notifications": filter_, "_meta": {META_SUBSCRIPTION_ID: 1}})
     return exchange.event(Notification("notifications/subscriptions/acknowledged", params))
 
@@ -435,6 +436,66 @@ def test_a_sessions_stream_is_a_subscription_that_follows_what_the_session_wants
             Notification("notifications/tools/list_changed", b""),
             Notification("notifications/resources/updated", b'{"uri":"a:1"}'),
         ]
+
+    on_loop(body)
+
+
+def test_a_stream_begins_with_what_calls_before_it_may_have_changed() -> None:
+    """A client opens its stream and makes its first call at the same time: here the call is first at the server."""
+
+    async def body() -> None:
+        bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"), ("files", "a:2"))))
+        call = bridge.send()
+        await settle()
+        bridge.answer({"resultType": "complete", "content": []})
+        await call
+        stream = bridge.say(None, kind="stream")
+        await settle()
+        assert bridge.events == []
+        await acknowledged(bridge, bridge.running, {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]})
+        await settle()
+        tools = Notification("notifications/tools/list_changed", b"")
+        assert bridge.events == [tools, Notification("notifications/resources/updated", b'{"uri":"a:1"}')]
+        bridge.running.answer(b'{"resultType":"complete"}')
+        await stream
+        bridge.say(None, kind="stream")
+        await settle()
+        await acknowledged(bridge, bridge.running)
+        await settle()
+        assert len(bridge.events) == 2
+
+    on_loop(body)
+
+
+def test_a_stream_does_not_repeat_what_was_told_while_one_was_open() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.send("tools/list")
+        bridge.say(None, kind="stream")
+        await settle()
+        await acknowledged(bridge, bridge.running)
+        bridge.send()
+        await settle()
+        bridge.answer({"resultType": "complete", "content": []})
+        bridge.say(None, kind="stream", key="key")
+        await settle()
+        await acknowledged(bridge, bridge.running)
+        await settle()
+        assert bridge.events == []
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("params", [b"", b"[]", b"{", b'{"notifications":[]}', b'{"notifications":{"resourceSubscriptions":1}}'])
+def test_an_acknowledgement_that_names_nothing_readable_promises_nothing(params: bytes) -> None:
+    async def body() -> None:
+        bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"),)))
+        bridge.send()
+        stream = bridge.say(None, kind="stream")
+        await settle()
+        await bridge.running.event(Notification("notifications/subscriptions/acknowledged", params))
+        await settle()
+        assert (bridge.events, stream.done()) == ([], False)
 
     on_loop(body)
 
