@@ -31,10 +31,9 @@ from mcp_gateway.scripts.start_checks import (
     RunDirectory,
     allow_many_files,
     announce,
-    check_admin_port,
     prepare_state_directory,
     read_or_make_key,
-    reserve_port,
+    reserve_ports,
     with_real_ports,
 )
 from mcp_gateway.scripts.time_limit import at_most
@@ -62,13 +61,11 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     allow_many_files()
     prepare_state_directory(state_path)
     key = read_or_make_key(state_path)
-    bind = settings.actor_system.bind
-    admin_port = check_admin_port(bind, settings.actor_system.admin_port)
-    reserved = reserve_port(settings.gateway.host, settings.gateway.port)
+    reserved, admin_port = reserve_ports(settings)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)
     run_directory = RunDirectory.make(state_path)
     try:
-        _prepare_process(run_directory, key, bind, cell_factory)
+        _prepare_process(run_directory, key, settings.actor_system.bind, cell_factory)
         return Launcher(settings, cell_factory, run_directory, source).run()
     finally:
         kill_descendants()

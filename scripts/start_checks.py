@@ -56,6 +56,20 @@ def reserve_port(host: str, port: int) -> list[socket.socket]:
     return reserved
 
 
+def reserve_ports(settings: Settings) -> tuple[list[socket.socket], int]:
+    """Hold the clients' port, see `reserve_port`, and find the admin's: a system that may choose can name one port for both.
+
+    Raises: StartRefused
+    """
+    while True:
+        admin_port = check_admin_port(settings.actor_system.bind, settings.actor_system.admin_port)
+        reserved = reserve_port(settings.gateway.host, settings.gateway.port)
+        if reserved[0].getsockname()[1] != admin_port:
+            return reserved, admin_port
+        for reservation in reserved:
+            reservation.close()
+
+
 def check_admin_port(host: str, port: int) -> int:
     """Return the port, or a free one for 0.
 

@@ -18,7 +18,7 @@ from mcp_gateway.actors.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.topic_feed import CellTopicFeed
 from mcp_gateway.config.settings import AlertsSettings
 from mcp_gateway.transports.protocol.topic_log import TopicLog
-from tests.doubles.gateway_process import free_port
+from tests.doubles.ports import free_port
 
 SECRET = "whsec_" + base64.b64encode(b"a key of the test").decode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,7 @@ import psutil
 import pytest
 
 from mcp_gateway.actors.node_status import merge_cell_statuses, tree_row
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, wait_until
+from tests.doubles.gateway_process import GatewayProcess, wait_until
 
 # ---- status of several cells (pure)
 

@@ -40,6 +40,7 @@ from mcp_gateway.actors.thespian_hardening import (
     send_with_result,
 )
 from tests.doubles.packets import Touch, framed
+from tests.doubles.ports import free_port
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 QUIET = {"version": 1, "root": {"level": "CRITICAL", "handlers": []}}
@@ -128,12 +129,6 @@ def in_a_forked_process(body: Callable[..., None]) -> Callable[..., None]:
         assert problem is None, problem
 
     return test
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,10 @@ from typing import Any
 
 import psutil
 
+from tests.doubles.ports import free_port
+
 DOUBLES = Path(__file__).parent
 STAND_IN = "stand_in_cell:make_cell"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(is_true: Callable[[], object], timeout_s: float, what: str) -> Any:

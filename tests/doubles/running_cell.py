@@ -14,7 +14,7 @@ from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
 
-from .gateway_process import free_port
+from .ports import free_port
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
 

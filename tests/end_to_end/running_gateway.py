@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.doubles.ports import free_port
+
 Form = Literal["embedded", "node", "two cells"]
 Transport = Literal["streamable_http", "http_sse", "websocket"]
 FORMS: tuple[Form, ...] = ("embedded", "node", "two cells")
@@ -169,7 +171,7 @@ def start_gateway(
     tables:         of the configuration file by name ("gateway", "limits"); inner tables as dictionaries.
     expects_errors: the test makes the gateway log errors on purpose.
     """
-    admin_port = _free_port()
+    admin_port = free_port()
     gateway_table = {"port": 0, "cells": 2 if form == "two cells" else 1, "state_dir": str(directory / "state")}
     settings: dict[str, Any] = {
         **tables,
@@ -241,12 +243,6 @@ def _still_runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _toml_lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:

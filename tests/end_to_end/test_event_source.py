@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, free_port, wait_until
-
+from tests.doubles.gateway_process import GatewayProcess, wait_until
+from tests.doubles.ports import free_port
 from tests.node.browser import Browser
 
 pytestmark = pytest.mark.node_js

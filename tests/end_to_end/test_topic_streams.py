@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import urllib.request
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,12 +14,8 @@ from mcp_gateway.scripts.bench_clients import Follow, NotServed, Publisher, foll
 from mcp_gateway.scripts.bench_fan_out import deliver
 from mcp_gateway.scripts.start_checks import allow_many_files
 from mcp_gateway.transports.protocol.sse import EventStreamParser, ServerSentEvent
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, wait_until
-from topic_follower import TopicFollower
-
+from tests.doubles.gateway_process import GatewayProcess, wait_until
+from tests.doubles.topic_follower import TopicFollower
 from tests.end_to_end.test_slow_client import unchunked
 
 BACKEND = '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n'

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, free_port, is_gone, wait_until
-from topic_follower import TopicFollower
+from tests.doubles.gateway_process import GatewayProcess, is_gone, wait_until
+from tests.doubles.ports import free_port
+from tests.doubles.topic_follower import TopicFollower
 
 BACKEND = '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n'
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, is_gone, run_command, wait_until
+from tests.doubles.gateway_process import GatewayProcess, is_gone, run_command, wait_until
 
 TWO_CELLS = "[gateway]\ncells = 2\n"
 PROCESSES = {"launcher", "admin", "logger", "node-supervisor", "event-log", "cell/0"}

@@ -16,10 +16,8 @@ import pytest
 
 from mcp_gateway.scripts.backend_commands import split_server_command
 from mcp_gateway.scripts.status_table import backend_lines, duration_text, status_lines
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, free_port, run_command
+from tests.doubles.gateway_process import GatewayProcess, run_command
+from tests.doubles.ports import free_port
 
 CONTRACT_KEYS = {"version", "uptime_seconds", "tree", "backends", "sessions", "connections"}
 

@@ -18,10 +18,8 @@ import pytest
 
 from mcp_gateway.scripts.event_follower import human_line, json_line
 from mcp_gateway.transports.protocol.sse import ServerSentEvent
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
-
-from gateway_process import GatewayProcess, free_port, run_command, wait_until
+from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
+from tests.doubles.ports import free_port
 
 BACKEND = '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n'
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import resource
+import socket
 
-from mcp_gateway.scripts.start_checks import allow_many_files
+import pytest
+
+from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
+from mcp_gateway.scripts import start_checks
+from mcp_gateway.scripts.start_checks import allow_many_files, reserve_ports
+from tests.doubles.ports import free_port
 
 
 def test_all_files_that_the_user_may_open_can_be_opened() -> None:
@@ -15,3 +21,25 @@ def test_all_files_that_the_user_may_open_can_be_opened() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_port_that_the_system_chooses_is_not_the_admins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be: nobody listens on the admin's port yet. Here the first choice always is."""
+    admin_port = free_port()
+    choices = []
+
+    def reserve(host: str, port: int) -> list[socket.socket]:
+        choices.append(reserve_port(host, port if choices else admin_port))
+        return choices[-1]
+
+    reserve_port = start_checks.reserve_port
+    monkeypatch.setattr(start_checks, "reserve_port", reserve)
+    settings = Settings(gateway=GatewaySettings(port=0), actor_system=ActorSystemSettings(admin_port=admin_port))
+    reserved, found = reserve_ports(settings)
+    try:
+        assert found == admin_port
+        assert reserved[0].getsockname()[1] not in (0, admin_port)
+        assert [each.fileno() for each in choices[0]] == [-1]
+    finally:
+        for each in reserved:
+            each.close()

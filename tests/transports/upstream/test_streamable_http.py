@@ -15,7 +15,7 @@ import pytest
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream.streamable_http import StreamableHttpConversation, StreamableHttpUpstream
-from tests.doubles.gateway_process import free_port
+from tests.doubles.ports import free_port
 from tests.doubles.running_cell import cell_settings
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
