@@ -57,6 +57,8 @@ _NEEDED_ATTRIBUTES = (
     "thespian.system.transport.TCPTransport:TCPTransport._acceptNewIncoming",
     "thespian.system.transport.streamBuffer:ackDataErrPacket",
     "thespian.system.multiprocCommon:MultiProcAdmin",
+    "thespian.system.multiprocCommon:MultiProcReplicator._childExited",
+    "thespian.system.multiprocCommon:MultiProcReplicator.childDied",
     "thespian.system.multiprocCommon:MultiProcManager.run",
     "thespian.system.multiprocCommon:MultiProcManager._send_intent",
     "thespian.system.multiprocCommon:startupASLogger",
@@ -204,6 +206,9 @@ def _patch_processes() -> None:
 
     # 4.0.1 reads `self.logDefs` where only `self.logdefs` exists, so the Admin dies with its logger.
     multiprocCommon.MultiProcAdmin.logDefs = property(lambda admin: admin.logdefs)
+    # 4.0.1 forgets all children that are dead when it hears of one: a second that dies meanwhile would never be told of. Each
+    # death is a SIGCHLD, whose handling tells of every dead child and forgets it then.
+    multiprocCommon.MultiProcReplicator._childExited = lambda replicator, address: None
     original_run, original_logger = multiprocCommon.MultiProcManager.run, multiprocCommon.startupASLogger
 
     def run(manager: Any) -> Any:

@@ -6,166 +6,38 @@ A test that fails after an update of Thespian means that a patch no longer does 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import faulthandler
-import functools
-import logging
 import multiprocessing
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from thespian.actors import Actor, ActorAddress, ActorSystem, ChildActorExited
+from thespian.actors import ActorSystem
 
-from mcp_gateway.actors import thespian_hardening as hardening
 from mcp_gateway.actors.packet_seal import MAX_PACKET_BYTES, PacketSeal
 from mcp_gateway.actors.thespian_hardening import (
     MAX_HALF_RECEIVED_SOCKETS,
     UnsupportedThespian,
-    become_subreaper,
     check_thespian,
-    child_pid_of,
-    create_child,
     harden,
-    send_with_result,
+)
+from tests.doubles.hardened_system import (
+    KEY,
+    OTHER_KEY,
+    Outer,
+    in_a_forked_process,
+    listeners,
+    outer_with_child,
+    running_system,
+    until,
 )
 from tests.doubles.packets import Touch, framed
 from tests.doubles.ports import free_port
-
-KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-QUIET = {"version": 1, "root": {"level": "CRITICAL", "handlers": []}}
-
-
-# ---- actors of the systems under attack
-
-
-class Inner(Actor):
-    def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        if message == "segfault":
-            ctypes.string_at(0)
-        elif message == "who":
-            self.send(sender, os.getpid())
-
-
-class Outer(Actor):
-    """Has one child; counts; reports what it learns of the child."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-        self.child_exits = 0
-        self.asker: ActorAddress | None = None
-        self.results: list[str | None] = []
-
-    def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        if isinstance(message, ChildActorExited):
-            self.child_exits += 1
-        elif message == "create":
-            self.child, self.process = create_child(self, Inner)
-            self.asker = sender
-            self.send(self.child, "who")
-        elif isinstance(message, int):
-            assert self.process is not None
-            self.send(self.asker, (message, self.process.pid, child_pid_of(self)))
-        elif message == "count":
-            self.count += 1
-        elif message == "counted":
-            self.send(sender, self.count)
-        elif message == "segfault child":
-            self.send(self.child, "segfault")
-        elif message == "child exits":
-            assert self.process is not None
-            self.send(sender, (self.child_exits, self.process.end_text()))
-        elif message == "logging":
-            self.send(sender, (type(logging.root).__name__, type(logging.getLogger("anew").parent).__name__))
-        elif isinstance(message, tuple) and message[0] == "send with result":
-            send_with_result(self, self.child, message[1], self.results.append, timeout_s=message[2])
-        elif message == "results":
-            self.send(sender, list(self.results))
-
-
-# ---- running
-
-
-def in_a_forked_process(body: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a test so that it runs in a forked child, which may be patched, and leaves no process behind."""
-
-    @functools.wraps(body)
-    def test(**fixtures: Any) -> None:
-        reader, writer = multiprocessing.Pipe(duplex=False)
-
-        def run() -> None:
-            problem = None
-            become_subreaper()
-            try:
-                body(**fixtures)
-            except BaseException:
-                problem = traceback.format_exc()
-            left = psutil.Process().children(recursive=True)
-            _, left = psutil.wait_procs(left, timeout=5)
-            for each in left:
-                each.kill()
-            psutil.wait_procs(left, timeout=5)
-            if left and problem is None:
-                problem = f"left behind: {left}"
-            writer.send(problem)
-
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
-        problem = reader.recv() if reader.poll(60) else "no result within 60 s"
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-        assert problem is None, problem
-
-    return test
-
-
-@contextlib.contextmanager
-def running_system(port: int | None = None) -> Iterator[ActorSystem]:
-    system = ActorSystem("multiprocTCPBase", {"Admin Port": port or free_port()}, logDefs=QUIET, transientUnique=True)
-    try:
-        yield system
-    finally:
-        system.shutdown()
-
-
-def outer_with_child(system: ActorSystem) -> tuple[ActorAddress, int]:
-    """An Outer that has its Inner, and the pid of the Inner."""
-    outer = system.createActor(Outer)
-    answer = system.ask(outer, "create", 10)
-    assert answer[0] == answer[1] == answer[2]
-    return outer, answer[0]
-
-
-def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, "did not come true in time"
-        time.sleep(0.01)
-
-
-def listeners() -> list[tuple[str, int, int]]:
-    """(address, port, pid) of every listening socket of this process and its descendants."""
-    me = psutil.Process()
-    return sorted(
-        {
-            (each.laddr.ip, each.laddr.port, process.pid)
-            for process in [me, *me.children(recursive=True)]
-            for each in process.net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN
-        }
-    )
 
 
 def send_raw(port: int, data: bytes, answer_within_s: float = 0.2) -> bytes:
@@ -361,112 +233,3 @@ def test_a_client_with_the_key_can_attach_and_one_without_cannot() -> None:
     finally:
         done_writer.send("done")
         owner.join(15)
-
-
-@in_a_forked_process
-def test_the_death_of_the_logger_leaves_the_system_alive() -> None:
-    harden(KEY)
-    with running_system() as system:
-        outer, _ = outer_with_child(system)
-        descendants = [each for each in psutil.Process().children(recursive=True) if _runs(each.pid)]
-        logger = next(each for each in descendants if "logger" in " ".join(each.cmdline()))
-        logger.kill()
-        until(lambda: not _runs(logger.pid))
-        assert system.ask(outer, "counted", 5) == 0
-        other, _ = outer_with_child(system)
-        assert system.ask(other, "counted", 5) == 0
-
-
-@in_a_forked_process
-def test_a_real_segfault_ends_the_actor_and_its_parent_learns_of_it() -> None:
-    faulthandler.disable()  # pytest's would hide Thespian's handlers
-    harden(KEY)
-    with running_system() as system:
-        outer, inner_pid = outer_with_child(system)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        system.tell(outer, "segfault child")
-        until(lambda: system.ask(outer, "child exits", 5) == (1, "killed by SIGSEGV"))
-        assert not psutil.pid_exists(inner_pid)
-
-
-@in_a_forked_process
-def test_a_child_dies_when_its_parent_is_killed() -> None:
-    harden(KEY)
-    with running_system() as system:
-        outer, inner_pid = outer_with_child(system)
-        outer_pid = psutil.Process(inner_pid).ppid()
-        os.kill(outer_pid, signal.SIGKILL)
-        until(lambda: not _runs(inner_pid))
-        assert system.ask(outer, "counted", 0.5) is None
-
-
-@in_a_forked_process
-def test_no_logger_and_no_actor_outlives_the_admin_and_its_port_is_free_again() -> None:
-    harden(KEY)
-    port = free_port()
-    system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, logDefs=QUIET, transientUnique=True)
-    _, inner_pid = outer_with_child(system)
-    descendants = psutil.Process().children(recursive=True)
-    (admin_pid,) = {pid for _, each, pid in listeners() if each == port} & {each.ppid() for each in descendants}
-    os.kill(admin_pid, signal.SIGKILL)
-    until(lambda: not any(_runs(each.pid) for each in descendants))
-    assert not _runs(inner_pid)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-@in_a_forked_process
-def test_a_child_whose_parent_died_before_it_was_prepared_dies_too() -> None:
-    """PR_SET_PDEATHSIG comes too late when the parent is gone already: the child must see that itself."""
-    reader, writer = os.pipe()
-
-    def middle() -> None:
-        def orphan() -> None:
-            until(lambda: os.getppid() != multiprocessing.parent_process().pid)  # type: ignore[union-attr]
-            os.write(writer, b"orphaned ")
-            hardening.prepare_process()
-            os.write(writer, b"alive")
-
-        multiprocessing.get_context("fork").Process(target=orphan, daemon=False).start()
-        os._exit(0)
-
-    process = multiprocessing.get_context("fork").Process(target=middle)
-    process.start()
-    process.join(5)
-    os.close(writer)
-    text = b""
-    while more := os.read(reader, 100):
-        text += more
-    assert text == b"orphaned "
-
-
-@in_a_forked_process
-def test_actors_log_through_the_handlers_they_inherit() -> None:
-    harden(KEY)
-    with running_system() as system:
-        outer, _ = outer_with_child(system)
-        assert system.ask(outer, "logging", 5) == ("RootLogger", "RootLogger")
-
-
-@in_a_forked_process
-def test_the_sender_learns_what_became_of_a_message() -> None:
-    harden(KEY)
-    with running_system() as system:
-        outer, inner_pid = outer_with_child(system)
-        system.tell(outer, ("send with result", "nothing", 5.0))
-        until(lambda: system.ask(outer, "results", 5) == [None])
-        os.kill(inner_pid, signal.SIGSTOP)
-        system.tell(outer, ("send with result", "nothing", 0.3))
-        until(lambda: system.ask(outer, "results", 5) in ([None, "failed"], [None, "expired"]))
-        os.kill(inner_pid, signal.SIGKILL)
-        until(lambda: system.ask(outer, "child exits", 5)[0] >= 1)
-        system.tell(outer, ("send with result", "nothing", 5.0))
-        until(lambda: system.ask(outer, "results", 5)[2:] == ["dead target"])
