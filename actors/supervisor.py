@@ -38,6 +38,9 @@ from mcp_gateway.actors.restart_plan import (
 )
 from mcp_gateway.actors.thespian_hardening import ChildProcess, create_child
 
+START_POLL_S = (
+    0.1  # how often a process that is not ready is looked at: Thespian tells nobody of one that ends before it connects
+)
 EXIT_POLL_S = 0.005  # how often a process that has said goodbye is looked at until it is gone
 GOODBYE_BELIEVED_S = 1.0  # a live process is taken for leaving this long without any other sign of it
 NESTED_SNAPSHOT_S = 1.0  # a supervisor below must answer within this time, or its children are left out
@@ -257,6 +260,7 @@ class Supervisor(GatewayActor):
             return  # of an incarnation that has been given up
         live.address = sender
         self._unwatch("start", live)
+        self._unwatch("starting", live)
         self._carry_out(self.supervision.child_ready(live.spec.name, live.incarnation))
 
     def receiveMsg_ActorCrashed(self, message: ActorCrashed, sender: ActorAddress) -> None:
@@ -397,6 +401,8 @@ class Supervisor(GatewayActor):
         )
         self._live[spec.name] = live
         self._watch("start", live, spec.start_timeout_s)
+        if process is not None:
+            self._watch("starting", live, START_POLL_S)
         wiring = Wiring(
             name=self.child_full_name(spec),
             incarnation=incarnation,
@@ -469,6 +475,11 @@ class Supervisor(GatewayActor):
             self._kill(live)
         elif what == "stop":
             self._kill(live)
+        elif what == "starting":
+            if live.process is not None and live.process.is_alive():
+                self._watch("starting", live, START_POLL_S)
+            else:
+                self._child_is_gone(live)
         elif what == "gone":
             if live.process is not None and live.process.is_alive():
                 self._watch("gone", live, EXIT_POLL_S)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from mcp_gateway.actors.supervisor import (
     Supervisor,
 )
 from mcp_gateway.actors.thespian_hardening import become_subreaper
+from tests.doubles.ports import free_port
 
 JOURNAL: list[str] = []  # what in-process actors did, in order
 
@@ -109,10 +110,26 @@ class Boss(Supervisor):
             self.start_child(message.argument)
         elif message.what == "remove":
             self.stop_child(message.argument)
+        elif message.what == "doom":  # the process that is forked next ends at once
+            os.register_at_fork(before=_count_fork, after_in_child=_end_if_doomed)
         elif message.what == "kill":
             self.kill_child(message.argument, "killed by the test")
         elif message.what == "journal":
             self.send(sender, Done(what="journal", result=list(JOURNAL)))
+
+
+_forks = itertools.count(1)
+_fork = 0
+
+
+def _count_fork() -> None:
+    global _fork
+    _fork = next(_forks)
+
+
+def _end_if_doomed() -> None:
+    if _fork == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Recorder(GatewayActor):
@@ -393,12 +410,9 @@ def process_system() -> Iterator[ActorSystem]:
     """A multiprocTCPBase system on a free port; nothing of it may be left afterwards."""
     become_subreaper()  # so that whatever the system leaves behind is a descendant of this process, and nothing else is
     before = psutil.Process().children(recursive=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     JOURNAL.clear()
     quiet = {"version": 1, "root": {"level": "CRITICAL", "handlers": []}}
-    system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, logDefs=quiet, transientUnique=True)
+    system = ActorSystem("multiprocTCPBase", {"Admin Port": free_port()}, logDefs=quiet, transientUnique=True)
     try:
         yield system
     finally:
@@ -481,6 +495,15 @@ def test_a_process_that_never_gets_ready_is_killed_at_its_start_deadline() -> No
         node.until(lambda rows: "mute" not in rows)
         journal = system.ask(node.boss, Do(what="journal"), 5)
         assert "boss child_exited mute: not ready within 0.2 s" in journal.result
+
+
+def test_a_process_that_ends_before_it_has_connected_is_started_again_at_once() -> None:
+    with process_system() as system:
+        node = Processes(system, specs=workers("a", start_timeout_s=60.0))
+        system.tell(node.boss, Do(what="doom"))
+        node.tell("a", CrashRequested())
+        rows = node.until(lambda rows: rows["a"].incarnation == 3 and rows["a"].is_ready)
+        assert rows["a"].last_exit_text == "killed by SIGKILL"
 
 
 def test_a_stop_request_ends_all_processes_and_the_supervisor() -> None:
