@@ -101,8 +101,10 @@ class AsyncioActor(GatewayActor):
         self.call_loop(self._spawn, coroutine)
 
     def call_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """From a handler: call the function in the loop thread; an error in it crashes the actor."""
+        """From a handler: call the function in the loop thread, unless that has ended; an error in it crashes the actor."""
         assert self.loop is not None, "start_loop first"
+        if self.loop.is_closed():  # an actor that leaves still hears what became of its mail
+            return
         self.loop.call_soon_threadsafe(self._call_in_loop, function, arguments)
 
     def deliver(self, target: ActorAddress, message: object) -> None:

@@ -90,3 +90,14 @@ def test_in_process_the_same_classes_talk_over_the_running_loop() -> None:
         return await asyncio.wait_for(answers.get(), 5)
 
     assert asyncio.run(scenario()).numbers == tuple(range(50))
+
+
+def test_what_comes_after_the_loop_has_closed_is_no_error() -> None:
+    """An actor that leaves still hears that its mail came back; its loop is gone by then."""
+    from mcp_gateway.actors.asyncio_actor import AsyncioActor
+
+    actor, called = AsyncioActor(), []
+    actor.loop = asyncio.new_event_loop()
+    actor.loop.close()
+    actor.call_loop(called.append, 1)
+    assert called == []

@@ -265,7 +265,7 @@ class ToLegacyServer:
         call.is_attended = True  # a second retry with the same state must not come between
         try:
             await call.answer(answers)
-        except UpstreamError:
+        except BaseException:  # also a client that leaves meanwhile: nobody else could go on with the call
             self._drop(call)
             raise
         answer = await self._attend(call, request, message, modern, on_event)
