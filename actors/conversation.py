@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 import msgspec
@@ -304,6 +304,9 @@ class Conversation:
         self.sink.event(data, None)
 
 
+_CANCELLED: Final = "notifications/cancelled"
+
+
 def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
     """Whether another replica may get the call: this one never saw it, and there is an attempt left.
 
@@ -322,10 +325,25 @@ def outer_message(naming: Naming | None, message: Message | None) -> bytes:
     if message is None:
         return b""
     if naming is not None and isinstance(message, Notification):
-        message = Notification(message.method, outer_notification(naming, message.method, message.params))
+        params = outer_notification(naming, message.method, message.params)
+        message = Notification(message.method, _outer_cancellation(naming, params) if message.method == _CANCELLED else params)
     elif naming is not None and isinstance(message, Request):
-        message = Request(msgspec.json.encode(f"{naming.backend}:{message.id.decode()}"), message.method, message.params)
+        message = Request(_outer_id(naming, message.id), message.method, message.params)
     return jsonrpc.encode(message)
+
+
+def _outer_id(naming: Naming, request_id: bytes) -> bytes:
+    return msgspec.json.encode(f"{naming.backend}:{request_id.decode()}")
+
+
+def _outer_cancellation(naming: Naming, params: bytes) -> bytes:
+    """A server takes a question back: the client knows that by its outer id."""
+    try:
+        values = jsonrpc.members(params)
+        values["requestId"] = Raw(_outer_id(naming, bytes(values["requestId"])))
+    except (KeyError, msgspec.DecodeError):
+        return params
+    return msgspec.json.encode(values)
 
 
 def inner_response(response: Response) -> tuple[str, Response] | None:

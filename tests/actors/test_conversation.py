@@ -84,3 +84,14 @@ def test_event_ids_name_their_backend_where_there_are_several(naming, event_id, 
 def test_only_what_no_server_has_seen_goes_elsewhere_and_only_so_often(replica, was_sent, excluded, may):
     failure = CallFailed(call_id=1, reason="upstream_failed", text="", replica=replica, was_sent=was_sent)
     assert may_go_elsewhere(failure, frozenset(excluded)) is may
+
+
+def test_a_question_that_is_taken_back_is_named_as_the_client_knows_it() -> None:
+    """Source: MCP 2025-11-25, basic/utilities/cancellation: only requests issued in the same direction are named."""
+    for request_id in (b"5", b'"a"'):
+        asked = json.loads(outer_message(FILES, Request(request_id, "elicitation/create", b"{}")))
+        params = b'{"requestId":%b,"reason":"over"}' % request_id
+        taken_back = json.loads(outer_message(FILES, Notification("notifications/cancelled", params)))
+        assert taken_back["params"] == {"requestId": asked["id"], "reason": "over"}
+    for unreadable in (b"", b"{}", b"[]", b"{"):
+        assert b"notifications/cancelled" in outer_message(FILES, Notification("notifications/cancelled", unreadable))

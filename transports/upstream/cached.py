@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from ..protocol.bridge import result_type
-from ..protocol.change_notifications import EVERY_LIST
+from ..protocol.change_notifications import EVERY_LIST, LIST_CHANGES, RESOURCE_UPDATED
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.result_cache import CacheKey, ResultCache, cache_key
 from ..protocol.revisions import CACHEABLE_METHODS, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
@@ -89,6 +89,8 @@ class CachedConversation:
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
+                if self._flights.get(key) is flight:
+                    del self._flights[key]  # nobody may join what is being given up
                 flight.task.cancel()  # the last client that wanted it has gone
         message, response = request.message, answer.response
         if response is None or not isinstance(message, Request):
@@ -101,10 +103,17 @@ class CachedConversation:
         try:
             answer = await self._wire.exchange(request, on_event)
         finally:
-            if (flight := self._flights.get(key)) is not None and flight.task is asyncio.current_task():
+            flight = self._flights.get(key)
+            is_newest = flight is not None and flight.task is asyncio.current_task()
+            if is_newest:
                 del self._flights[key]
         response = answer.response
-        if response is not None and response.result and self._cache.keep(key, principal, response.result, self._now_s()):
+        if (
+            is_newest
+            and response is not None
+            and response.result
+            and self._cache.keep(key, principal, response.result, self._now_s())
+        ):
             self._listen()
         return answer
 
@@ -119,6 +128,8 @@ class CachedConversation:
         return note
 
     def _note(self, notification: Notification) -> None:
+        if notification.method in LIST_CHANGES or notification.method == RESOURCE_UPDATED:
+            self._flights.clear()  # what is under way may be older than the change: it is neither joined nor kept
         try:
             self._cache.note_change(notification.method, notification.params)
         except msgspec.DecodeError:

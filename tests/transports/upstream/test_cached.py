@@ -216,6 +216,42 @@ def test_a_change_on_a_clients_own_stream_counts_as_well() -> None:
     on_loop(body)
 
 
+def test_a_result_from_before_a_change_is_neither_joined_nor_kept() -> None:
+    async def body(bench: Bench) -> None:
+        await fill(bench, params=b'{"cursor":"1"}')  # now the cache listens
+        early = bench.ask(b"1")
+        await settle()
+        old = bench.asked[-1]
+        await bench.listening[0].event(Notification("notifications/tools/list_changed", b""))
+        late = bench.ask(b"2")
+        await settle()
+        new = bench.asked[-1]
+        assert new is not old
+        new.answer(PUBLIC.replace(b"[]", b'[{"name":"new"}]'))
+        old.answer(PUBLIC)
+        await early
+        await late
+        again = await bench.ask(b"3")
+        assert again.response is not None
+        assert b"new" in again.response.result
+
+    on_loop(body)
+
+
+def test_nobody_joins_a_request_that_is_being_given_up() -> None:
+    async def body(bench: Bench) -> None:
+        gone = bench.ask(b"1")
+        await settle()
+        gone.cancel()
+        await asyncio.sleep(0)
+        stays = bench.ask(b"2")
+        await settle()
+        bench.asked[-1].answer(PUBLIC)
+        assert (await stays).response is not None
+
+    on_loop(body)
+
+
 def test_a_lost_subscription_makes_everything_stale() -> None:
     async def body(bench: Bench) -> None:
         await fill(bench)
