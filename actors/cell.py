@@ -43,7 +43,7 @@ from .loop_edge import LoopEdge
 from .messages import EventsLogged, HealthRequested, StatusRequested, Topology
 from .node_messages import NodeLink
 from .route_table import configured_routes
-from .supervisor import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
+from .supervision_messages import ChildRestarted, RestartChildRequested, SnapshotRequested, SnapshotTaken, SupervisionSnapshot
 from .system_key import load_or_create_key
 from .thespian_hardening import key_in_use
 from .upstream import wires_closed

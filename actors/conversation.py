@@ -28,6 +28,7 @@ from mcp_gateway.transports.protocol.session import SessionState, UpstreamSessio
 from .held_changes import CHANGE_WINDOW_S, HeldChanges
 from .messages import CallAnswered, CallEvent, CallFailed, CallKind
 
+_CANCELLED: Final = "notifications/cancelled"
 MAX_ATTEMPTS = 4
 """Replicas that one call may try, the first included; only calls that never reached a server try again."""
 
@@ -302,9 +303,6 @@ class Conversation:
         """Send an event of the gateway's own on a stream that has begun."""
         self._unflushed.append(None)
         self.sink.event(data, None)
-
-
-_CANCELLED: Final = "notifications/cancelled"
 
 
 def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:

@@ -20,7 +20,8 @@ from .messages import EventsLogged, GatewayWired, PublishEvent, Topology
 from .node_messages import NodeLink
 from .restart_plan import ChildSpec, Restart, RestartIntensity, Strategy
 from .router import Router
-from .supervisor import ChildRestarted, ChildRestartRefused, Supervisor
+from .supervision_messages import ChildRestarted, ChildRestartRefused
+from .supervisor import Supervisor
 from .transport_registry import TransportRegistry
 from .viability_monitor import ViabilityArguments, ViabilityMonitor
 

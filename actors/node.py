@@ -47,7 +47,8 @@ from mcp_gateway.actors.node_status import merge_cell_statuses
 from mcp_gateway.actors.process_tree import launcher_row, thespian_processes
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.running_settings import RunningSettings
-from mcp_gateway.actors.supervisor import ChildRestarted, ChildRestartRefused, RestartChildRequested, Supervisor
+from mcp_gateway.actors.supervision_messages import ChildRestarted, ChildRestartRefused, RestartChildRequested
+from mcp_gateway.actors.supervisor import Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
 from mcp_gateway.config.loader import ConfigError
 from mcp_gateway.config.settings import LOG_LEVELS

@@ -11,7 +11,7 @@ import psutil
 
 from mcp_gateway.actors.node_messages import NodeArguments
 from mcp_gateway.actors.node_status import tree_row
-from mcp_gateway.actors.supervisor import SupervisionSnapshot
+from mcp_gateway.actors.supervision_messages import SupervisionSnapshot
 
 
 def launcher_row(

@@ -36,82 +36,20 @@ from mcp_gateway.actors.restart_plan import (
     Strategy,
     SupervisionState,
 )
+from mcp_gateway.actors.supervision_messages import (
+    ChildRestarted,
+    ChildRestartRefused,
+    RestartChildRequested,
+    SnapshotRequested,
+    SnapshotTaken,
+    SupervisionSnapshot,
+)
 from mcp_gateway.actors.thespian_hardening import ChildProcess, create_child
 
-START_POLL_S = (
-    0.1  # how often a process that is not ready is looked at: Thespian tells nobody of one that ends before it connects
-)
+START_POLL_S = 0.1  # how often a process that is not ready is looked at: Thespian tells of no end before it has connected
 EXIT_POLL_S = 0.005  # how often a process that has said goodbye is looked at until it is gone
 GOODBYE_BELIEVED_S = 1.0  # a live process is taken for leaving this long without any other sign of it
 NESTED_SNAPSHOT_S = 1.0  # a supervisor below must answer within this time, or its children are left out
-
-# ---- requests and answers
-
-
-@attrs.frozen(kw_only=True)
-class SnapshotRequested:
-    """Anyone -> supervisor: what runs below you?"""
-
-    request_id: str
-
-
-@attrs.frozen(kw_only=True)
-class SupervisionSnapshot:
-    """One row of the supervision tree and the rows below it.
-
-    name:           full name.
-    pid:            None while the child is down.
-    uptime_s:       since this incarnation was started; 0.0 while the child is down.
-    restarts:       how often it has been started again, for whatever reason.
-    last_exit_text: why the incarnation before ended; None at first.
-    is_ready:       it has reported ready and has not been asked to stop.
-    children:       in start order.
-    """
-
-    name: str
-    pid: int | None
-    incarnation: int
-    uptime_s: float
-    restarts: int
-    is_ready: bool = True
-    last_exit_text: str | None = None
-    children: tuple[SupervisionSnapshot, ...] = ()
-
-
-@attrs.frozen(kw_only=True)
-class SnapshotTaken:
-    """The answer to SnapshotRequested: the supervisor's own row, its children below."""
-
-    request_id: str
-    snapshot: SupervisionSnapshot = attrs.field(repr=False)
-
-
-@attrs.frozen(kw_only=True)
-class RestartChildRequested:
-    """Anyone -> supervisor: stop the child and start it again, under rest_for_one with those after it.
-
-    name: short name. The restart is not counted as a crash.
-    """
-
-    name: str
-    request_id: str
-
-
-@attrs.frozen(kw_only=True)
-class ChildRestarted:
-    """The answer to RestartChildRequested: all that were restarted are ready."""
-
-    request_id: str
-    started: tuple[str, ...]
-
-
-@attrs.frozen(kw_only=True)
-class ChildRestartRefused:
-    """The answer to RestartChildRequested when there is no such child."""
-
-    request_id: str
-    error_text: str
-
 
 # ---- bookkeeping
 

@@ -19,14 +19,14 @@ from thespian.actors import ActorAddress, ActorExitRequest, ActorSystem
 from mcp_gateway.actors.gateway_actor import CrashRequested, GatewayActor, StopRequested, Wiring
 from mcp_gateway.actors.in_process_system import InProcessSystem
 from mcp_gateway.actors.restart_plan import ChildSpec, Restart, RestartIntensity, Strategy
-from mcp_gateway.actors.supervisor import (
+from mcp_gateway.actors.supervision_messages import (
     ChildRestarted,
     ChildRestartRefused,
     RestartChildRequested,
     SnapshotRequested,
     SnapshotTaken,
-    Supervisor,
 )
+from mcp_gateway.actors.supervisor import Supervisor
 from mcp_gateway.actors.thespian_hardening import become_subreaper
 from tests.doubles.ports import free_port
 

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from .change_notifications import RESOURCE_UPDATED
 from .jsonrpc import members
 from .modern_rules import item_of
 from .refusals import Refused
@@ -127,7 +128,7 @@ def outer_result(naming: Naming, result: bytes) -> bytes:
 
 def outer_notification(naming: Naming, method: str, params: bytes) -> bytes:
     """The params of a server's notification as the merged server's clients know them."""
-    if method == "notifications/resources/updated":
+    if method == RESOURCE_UPDATED:
         return _with_member(params, "uri", naming.outer_uri)
     return params
 

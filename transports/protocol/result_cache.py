@@ -6,12 +6,14 @@ Source: MCP 2026-07-28, server/utilities/caching.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 import msgspec
 from msgspec import Raw
 
+from .change_notifications import RESOURCE_UPDATED
 from .jsonrpc import members
 from .revisions import CACHEABLE_METHODS
 
@@ -26,7 +28,7 @@ _STALE_AFTER: Final = {
     "notifications/tools/list_changed": frozenset({"tools/list"}),
     "notifications/prompts/list_changed": frozenset({"prompts/list"}),
     "notifications/resources/list_changed": frozenset({"resources/list", "resources/templates/list"}),
-    "notifications/resources/updated": frozenset({"resources/read"}),
+    RESOURCE_UPDATED: frozenset({"resources/read"}),
 }
 
 CacheKey = tuple[str, bytes]
@@ -58,6 +60,18 @@ def cache_key(method: str, params: bytes) -> CacheKey | None:
     # Decoded and sorted, so that the order of members and the spelling of strings do not tell two requests apart.
     decoded = {name: msgspec.json.decode(value) for name, value in values.items()}
     return method, msgspec.json.encode(decoded, order="deterministic")
+
+
+def made_stale(keys: Iterable[CacheKey], notification: str, params: bytes) -> set[CacheKey]:
+    """Those of the keys whose results are no longer true once the server has said this.
+
+    Raises: msgspec.DecodeError.
+    """
+    methods = _STALE_AFTER.get(notification)
+    if methods is None:
+        return set()
+    uri = members(params).get("uri") if notification == RESOURCE_UPDATED else None
+    return {key for key in keys if key[0] in methods and (uri is None or members(key[1]).get("uri") == uri)}
 
 
 class ResultCache:
@@ -103,14 +117,10 @@ class ResultCache:
         return True
 
     def note_change(self, notification: str, params: bytes) -> None:
-        """The server says that something has changed: what shows it is stale."""
-        methods = _STALE_AFTER.get(notification)
-        if methods is None:
-            return
-        uri = members(params).get("uri") if notification == "notifications/resources/updated" else None
-        for place in [place for place in self._results if place[0][0] in methods]:
-            if uri is None or members(place[0][1]).get("uri") == uri:
-                self._drop(place)
+        """The server says that something has changed: what shows it is stale. Raises: msgspec.DecodeError."""
+        stale = made_stale((key for key, _ in self._results), notification, params)
+        for place in [place for place in self._results if place[0] in stale]:
+            self._drop(place)
 
     def clear(self) -> None:
         """Nothing can be known to be fresh any more."""

@@ -11,9 +11,9 @@ import attrs
 import msgspec
 
 from ..protocol.bridge import result_type
-from ..protocol.change_notifications import EVERY_LIST, LIST_CHANGES, RESOURCE_UPDATED
+from ..protocol.change_notifications import EVERY_LIST
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..protocol.result_cache import CacheKey, ResultCache, cache_key
+from ..protocol.result_cache import CacheKey, ResultCache, cache_key, made_stale
 from ..protocol.revisions import CACHEABLE_METHODS, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST, is_modern
 from ..transport import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 
@@ -104,16 +104,11 @@ class CachedConversation:
             answer = await self._wire.exchange(request, on_event)
         finally:
             flight = self._flights.get(key)
-            is_newest = flight is not None and flight.task is asyncio.current_task()
-            if is_newest:
+            may_keep = flight is not None and flight.task is asyncio.current_task()
+            if may_keep:
                 del self._flights[key]
-        response = answer.response
-        if (
-            is_newest
-            and response is not None
-            and response.result
-            and self._cache.keep(key, principal, response.result, self._now_s())
-        ):
+        result = answer.response.result if may_keep and answer.response is not None else b""
+        if result and self._cache.keep(key, principal, result, self._now_s()):
             self._listen()
         return answer
 
@@ -128,11 +123,13 @@ class CachedConversation:
         return note
 
     def _note(self, notification: Notification) -> None:
-        if notification.method in LIST_CHANGES or notification.method == RESOURCE_UPDATED:
-            self._flights.clear()  # what is under way may be older than the change: it is neither joined nor kept
+        """What shows the change is stale; so is what is under way, which may be older: it is neither joined nor kept."""
         try:
+            for key in made_stale(self._flights, notification.method, notification.params):
+                del self._flights[key]
             self._cache.note_change(notification.method, notification.params)
         except msgspec.DecodeError:
+            self._flights.clear()
             self._cache.clear()
 
     def _listen(self) -> None:
