@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from typing import Any
@@ -15,12 +16,17 @@ CAPABILITIES = {"tools": {"listChanged": True}, "resources": {"subscribe": True,
 
 
 class HandshakeWire(ScriptedWire):
-    """initialized: params of each handshake; told: (session id, message) in order; ended: ids of sessions that were ended."""
+    """initialized: params of each handshake; told: (session id, message) in order; ended: ids of sessions that were ended.
+
+    takes_messages: while it is not set, what needs no answer waits at the server's door.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.capabilities: dict[str, Any] = dict(CAPABILITIES)
         self.initialized: list[Any] = []
+        self.takes_messages = asyncio.Event()
+        self.takes_messages.set()
         self.told: list[tuple[str | None, Message]] = []
         self.ended: list[str | None] = []
         self._sessions = itertools.count(1)
@@ -32,6 +38,7 @@ class HandshakeWire(ScriptedWire):
             return UpstreamAnswer(200, None)
         if request.kind == "message":
             assert message is not None
+            await self.takes_messages.wait()
             self.told.append((request.session_id, message))
             return UpstreamAnswer(202, None)
         if isinstance(message, Request) and message.method == "initialize":

@@ -98,6 +98,25 @@ def test_a_state_is_used_once_even_by_two_at_the_same_time() -> None:
     on_loop(body)
 
 
+def test_a_client_that_leaves_while_its_answer_is_handed_over_ends_the_call() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        asked = await bridge.parked()
+        call = bridge.running
+        bridge.wire.takes_messages.clear()
+        retry = bridge.retry(asked, {"elicitation-1": ACCEPT})
+        await settle()
+        retry.cancel()
+        await settle()
+        bridge.wire.takes_messages.set()
+        await settle()
+        assert (call.is_cancelled, len(bridge.site.parked)) == (True, 0)
+        assert bridge.wire.told_methods()[-1] == "notifications/cancelled"
+        assert (await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))).reason == "invalid_params"
+
+    on_loop(body)
+
+
 @pytest.mark.parametrize("way", ["bridge restarted", "other cell"])
 def test_a_call_that_died_with_its_owner_is_said_to_be_lost_and_not_run_again(way: str) -> None:
     async def body() -> None:
