@@ -72,6 +72,7 @@ class ChildProcess:
         self._name = name
         self._log = _ServerLog(name, backend)
         self._output = _Output(max_message_bytes)
+        self._errors = _ErrorOutput(self._log)
         self._input = _Input(self._on_input_lost)
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
@@ -85,7 +86,7 @@ class ChildProcess:
         loop.add_reader(self._pidfd, self._on_exit)
         await loop.connect_write_pipe(lambda: self._input, process.stdin)
         await loop.connect_read_pipe(lambda: self._output, process.stdout)
-        await loop.connect_read_pipe(lambda: _ErrorOutput(self._log), process.stderr)
+        await loop.connect_read_pipe(lambda: self._errors, process.stderr)
         _logger.info("%s: started process %d", self._name, process.pid)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -163,6 +164,9 @@ class ChildProcess:
             if not self._exited.is_set():
                 end_group(process.pid)
             self._input.abort()
+            self._output.close()
+            self._errors.close()
+            # Last: of a file that is closed while the loop watches it the number stays watched, and its next owner is never read.
             for stream in (process.stdin, process.stdout, process.stderr):
                 assert stream is not None
                 stream.close()
@@ -263,6 +267,10 @@ class _Output(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.close()
 
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
     async def next_line(self) -> bytes | LongLine | None:
         """None at the end."""
         while not self._lines:
@@ -304,6 +312,10 @@ class _ErrorOutput(asyncio.Protocol):
         if self._read_bytes >= _ERROR_BYTES_PER_S and self._transport is not None:
             self._transport.resume_reading()
         self._read_bytes = 0
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None

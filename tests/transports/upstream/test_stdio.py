@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -175,6 +176,29 @@ def test_when_a_server_is_killed_the_child_that_it_leaves_behind_is_too() -> Non
         server.kill()
         await settled(lambda: is_gone(helper))
         await client.wire.close()
+
+    run(check)
+
+
+def test_who_gets_the_numbers_of_a_servers_files_is_heard() -> None:
+    """The server has left its output to a child: it is still open when the server is closed."""
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        backend = BackendSettings(name="odd", command=("sh", "-c", "sleep 60 & exec cat"))
+        server = ChildProcess(backend, "odd", 1_000)
+        await server.open()
+        await server.close()
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                ours, theirs = socket.socketpair()
+                stack.enter_context(ours)
+                stack.enter_context(theirs)
+                ours.setblocking(False)
+                heard = asyncio.ensure_future(loop.sock_recv(ours, 10))
+                await asyncio.sleep(0)
+                theirs.send(b"hello")
+                assert await asyncio.wait_for(heard, 5) == b"hello"
 
     run(check)
 
