@@ -77,6 +77,7 @@ class CellActor(AsyncioActor):
     def __init__(self) -> None:
         super().__init__()
         self._content: CellContent | None = None  # loop thread, as everything below
+        self._has_drained = False
         self._outbox = EventOutbox(uuid.uuid4().hex)
         self._log: ActorAddress | None = None
         self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
@@ -127,8 +128,9 @@ class CellActor(AsyncioActor):
             self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained()))
 
     async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object) -> None:
-        if self._content is not None:
+        if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
             await self._content.drain(deadline_s)
+            self._has_drained = True
         self.deliver(asker, answer)
 
     def receiveMsg_ContentDrained(self, message: ContentDrained, sender: ActorAddress) -> None:

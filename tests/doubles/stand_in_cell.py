@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import tornado.httpserver
@@ -18,7 +19,10 @@ from mcp_gateway.transports.protocol.topic_log import Event
 
 
 class StandInCell:
-    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /forward?text=T, /forwarded, /escalate, /hang (the loop)."""
+    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /forward?text=T, /forwarded, /escalate, /hang (the loop).
+
+    STAND_IN_FAILS=start in the environment: it cannot start. STAND_IN_STOPPED: a file that tells that it was stopped in order.
+    """
 
     def __init__(self, settings: Settings, cell_name: str, link: NodeLink) -> None:
         self._settings = settings
@@ -63,6 +67,11 @@ class StandInCell:
         assert self._server is not None
         self._server.stop()
         await self._server.close_all_connections()
+        self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        if (path := os.environ.get("STAND_IN_STOPPED")) is not None:
+            Path(path).write_text(self._name)
 
     async def status(self) -> dict[str, Any]:
         router = {"name": f"{self._name}/router", "pid": os.getpid(), "incarnation": 1, "uptime_seconds": 1.0, "restarts": 0}

@@ -229,6 +229,25 @@ def test_a_signal_drains_and_ends_with_0_and_leaves_nothing(number: signal.Signa
         assert [each.name for each in gateway.state_dir.iterdir() if each.name.startswith("mcp-gateway-run")] == []
 
 
+def test_a_request_that_outlives_the_drain_does_not_keep_the_gateway_from_ending_in_order(tmp_path: Path) -> None:
+    """The drain is longer than all else may take: a second one would be cut short by SIGKILL."""
+    stopped = tmp_path / "stopped"
+
+    def ask() -> None:
+        with pytest.raises(OSError, match=r"."):
+            gateway.get("/slow?seconds=30", 20)
+
+    settings = '[gateway]\ndrain_timeout = 5.5\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n'
+    with GatewayProcess(tmp_path / "state", env={"STAND_IN_STOPPED": str(stopped)}, settings=settings) as gateway:
+        client = threading.Thread(target=ask)
+        client.start()
+        time.sleep(0.3)  # as above
+        assert gateway.end(signal.SIGTERM, timeout_s=15) == 0
+        client.join()
+        assert stopped.read_text() == "cell/0"
+        assert gateway.left_over() == []
+
+
 def test_a_second_signal_ends_the_drain(gateway: GatewayProcess) -> None:
     def ask() -> None:
         with pytest.raises(OSError, match=r"."):
