@@ -18,8 +18,9 @@ INITIALIZE_RESULT = b'{"protocolVersion":"2025-11-25","capabilities":{},"serverI
 class ScriptedPipe:
     """One connection. sent: what the gateway has sent, in order. answers: given at once, {method: result or error, as JSON}."""
 
-    def __init__(self, answers: dict[str, bytes], open_error: str = "") -> None:
+    def __init__(self, answers: dict[str, bytes], open_error: str = "", ends_before: str = "") -> None:
         self._answers = answers
+        self._ends_before = ends_before
         self._open_error = open_error
         self._incoming: asyncio.Queue[bytes | TooLarge | None] = asyncio.Queue()
         self._end_text = ""
@@ -37,10 +38,12 @@ class ScriptedPipe:
 
     async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
         await self.reads.wait()
+        decoded = jsonrpc.decode(message)
+        if not isinstance(decoded, Response) and decoded.method == self._ends_before:
+            self.end()
         if self._end_text:
             raise PipeClosed(self._end_text)
         on_begin()
-        decoded = jsonrpc.decode(message)
         self.sent.append(decoded)
         if isinstance(decoded, Request) and decoded.method in self._answers:
             answer = self._answers[decoded.method]
@@ -79,15 +82,17 @@ class ScriptedPipe:
 
 
 class ScriptedServer:
-    """Makes connections. pipes: every one, in order. answers and open_error: of the next ones."""
+    """Makes connections. pipes: every one, in order. answers, open_error and ends_before (a method that it does not read any
+    more) are those of the next ones.
+    """
 
     def __init__(self, **answers: bytes) -> None:
         self.answers = {"initialize": INITIALIZE_RESULT, "ping": b"{}", **answers}
-        self.open_error = ""
+        self.open_error = self.ends_before = ""
         self.pipes: list[ScriptedPipe] = []
 
     def __call__(self) -> ScriptedPipe:
-        pipe = ScriptedPipe(self.answers, self.open_error)
+        pipe = ScriptedPipe(self.answers, self.open_error, self.ends_before)
         self.pipes.append(pipe)
         return pipe
 

@@ -203,7 +203,10 @@ class PipeConversation:
             if pipe.is_open:  # the server has not refused
                 self._shared[revision] = pipe
                 pipe.is_initialized = True
-                await pipe.tell("", _INITIALIZED, None)
+                try:
+                    await pipe.tell("", _INITIALIZED, None)
+                except UpstreamError as error:
+                    raise _not_opened(error) from None
         return pipe
 
     async def _handshake(self, pipe: LivePipe, message: Request, on_event: EventHandler) -> None:
@@ -217,8 +220,7 @@ class PipeConversation:
                 self._pipes.close_soon(pipe, "the server has refused the session")
         except UpstreamError as error:
             self._pipes.close_soon(pipe, "the session could not be opened")
-            # Safe to repeat: nothing but the handshake was sent.
-            raise UpstreamError(error.reason, error.text, was_sent=False, is_fault=True) from None
+            raise _not_opened(error) from None
         except BaseException:
             self._pipes.close_soon(pipe, "nobody waits for the session any more")
             raise
@@ -385,6 +387,12 @@ def _own_initialize() -> Request:
 def _discover() -> Request:
     meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
     return Request(b'"discover"', "server/discover", msgspec.json.encode({"_meta": meta}))
+
+
+def _not_opened(error: UpstreamError) -> UpstreamError:
+    """What a handshake fails with: safe to repeat, nothing but it was sent; and there is no session yet that could be lost."""
+    reason = "upstream_failed" if error.is_session_lost else error.reason
+    return UpstreamError(reason, error.text, was_sent=False, is_fault=True)
 
 
 def _unsupported() -> UpstreamError:

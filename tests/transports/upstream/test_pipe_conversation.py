@@ -337,6 +337,16 @@ async def test_a_handshake_that_is_never_answered_ends_with_its_connection(harne
     await settled(lambda: harness.server.pipes[0].is_closed)
 
 
+@conversation()
+async def test_a_server_that_leaves_during_the_handshake_has_failed_and_no_session_is_lost(harness: Harness) -> None:
+    for capabilities, method in (({}, "initialize"), (ANY, "initialize"), ({}, "notifications/initialized")):
+        harness.server.ends_before = method
+        content = params(protocolVersion=LEGACY, capabilities=capabilities)
+        error = await refused(harness.ask(Request(b"1", "initialize", content)))
+        assert (error.reason, error.was_sent, error.is_session_lost) == ("upstream_failed", False, False)
+        assert error.text == "the server has left"
+
+
 # ---- bounds
 
 
