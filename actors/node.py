@@ -118,7 +118,6 @@ class NodeSupervisor(Supervisor):
         self._is_beat_under_way = False
         self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
         self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
-        self._last_pids: dict[str, int] = {}  # by short name
         self._unpublished: deque[PublishForNode] = deque(maxlen=_MOST_UNPUBLISHED)  # until a cell runs that can
         self._log_level: LogLevelChanged | None = None  # as an operator has asked for
         self._drain_asker: ActorAddress | None = None
@@ -173,9 +172,6 @@ class NodeSupervisor(Supervisor):
     # ---- children
 
     def on_children_changed(self) -> None:
-        for name in self.supervision.names:
-            if (pid := self.child_pid(name)) is not None:
-                self._last_pids[name] = pid
         self._tell_of_cells()
         self._publish_what_waits()
         self._tell_log_level()
@@ -198,16 +194,17 @@ class NodeSupervisor(Supervisor):
             for address, _ in cells.values():
                 self.send(address, CellsChanged(cells=cells))
 
+    def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
+        self._tell_of_cells()
+        full_name = self.child_full_name(spec)
+        self._cell_has_drained(full_name, self._draining.get(full_name))
+        for question in list(self._questions.values()):
+            self._cell_has_answered(question, full_name)
+        if pid is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+
     def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
-        if kind == "child_exited":
-            self._tell_of_cells()
-            full_name = self.child_full_name(self.supervision.spec(name))
-            self._cell_has_drained(full_name, self._draining.get(full_name))
-            for question in list(self._questions.values()):
-                self._cell_has_answered(question, full_name)
-            if (pid := self._last_pids.pop(name, None)) is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-                archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        elif kind == "escalated" and self._wired_by is not None:
+        if kind == "escalated" and self._wired_by is not None:
             self.send(self._wired_by, NodeFailed(reason=reason_text))
         self._publish(kind, name, reason_text)
 

@@ -134,6 +134,9 @@ class Supervisor(GatewayActor):
     def on_children_changed(self) -> None:
         """React to the end of a round: all children it started are ready, those it removed are gone."""
 
+    def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
+        """Hook: an incarnation has ended, for whatever reason. pid: of the process that it was; None in-process."""
+
     def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
         """Publish what has happened: "child_exited" (unasked), "restarted" (origin of the round), "escalated" (name is "")."""
 
@@ -396,6 +399,7 @@ class Supervisor(GatewayActor):
         if self._live.get(name) is not live:
             return
         del self._live[name]
+        self.on_child_gone(live.spec, live.process.pid if live.process is not None else None)
         for key in [key for key in self._deadlines_s if key[1:] == (name, live.incarnation)]:
             del self._deadlines_s[key]
         text = live.exit_text or (live.process.end_text() if live.process is not None else "ended without a word")

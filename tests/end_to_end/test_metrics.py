@@ -155,7 +155,15 @@ def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_
         wait_through(lambda: gateway.metric_sum("mcp_gateway_restarts_total") == 3, 5, "three restarts")
         # 3. The sessions that the dead cells had seen are nobody's now.
         wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") == 0, 5, "no ghost")
-        # 4. The death of the whole system is survived by the same rule.
+        # 4. A cell that is restarted in good order leaves no more behind.
+        sessions = [open_session(gateway.endpoint()) for _ in range(8)]
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") >= len(sessions), 5, "the sessions of both cells")
+        for name in ("cell/0", "cell/1"):
+            assert gateway.admin("restart", name)[0] == 0
+        wait_through(lambda: gateway.health()["status"] == "healthy", 10, "healthy")
+        wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") == 0, 5, "no ghost")
+        assert gateway.metric_sum(REQUESTS, method="tools/call") == served
+        # 5. The death of the whole system is survived by the same rule.
         assert gateway.admin("kill", "node-supervisor")[0] == 0
         wait_through(lambda: gateway.admin("status", "--json")[0] == 0, 20, "another node supervisor")
         wait_through(lambda: gateway.health()["status"] == "healthy", 10, "its cells serve")

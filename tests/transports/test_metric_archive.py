@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_what_ended_processes_have_counted_stays_in_one_file_and_their_gauges_go
     if together:
         archive_all(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"counter_0.db", "histogram_0.db"}
+    assert {path.stat().st_size for path in tmp_path.iterdir()} == {1_048_576}, "they do not grow with what they do not hold"
     found = read(tmp_path)
     assert found == {
         "restarts_total": 6,
@@ -74,3 +76,20 @@ def test_a_process_that_counted_nothing_and_an_empty_directory_are_nothing_to_do
     archive_process(7, tmp_path)
     archive_all(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_for_the_archive_nothing_is_lost_and_nothing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A limit of the size of files stands for a full disk."""
+    pid = int(run(PROCESS, tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        archive_process(pid, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be archived: File too large" in caplog.text
+    counted = {"restarts_total": 2, "request_duration_seconds_count": 1, "request_duration_seconds_sum": 0.3}
+    assert read(tmp_path) == counted
+    archive_all(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_0.db", "histogram_0.db"}
+    assert read(tmp_path) == counted
