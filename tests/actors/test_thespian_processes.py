@@ -13,10 +13,7 @@ import psutil
 from thespian.actors import Actor, ActorAddress, ActorSystem, ChildActorExited
 
 from mcp_gateway.actors import thespian_hardening as hardening
-from mcp_gateway.actors.thespian_hardening import (
-    create_child,
-    harden,
-)
+from mcp_gateway.actors.thespian_hardening import create_child, harden
 from tests.doubles.hardened_system import (
     KEY,
     QUIET,

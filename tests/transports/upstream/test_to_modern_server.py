@@ -1,103 +1,35 @@
-"""Legacy clients of a scripted modern server: who asks, what is asked back, what is told, and how it ends."""
+"""Legacy clients of a scripted modern server: who asks, what is asked back, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import pytest
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.revisions import (
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
     META_LOG_LEVEL,
     META_SERVER_INFO,
-    META_SUBSCRIPTION_ID,
     META_VERSION,
     NEWEST,
 )
-from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionFacts
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
-from mcp_gateway.transports.upstream.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.bridged_sessions import BridgedSessions
-from mcp_gateway.transports.upstream.to_modern_server import MAX_ROUNDS, ToModernServer
-from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
-from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
+from mcp_gateway.transports.upstream.to_modern_server import MAX_ROUNDS
+from tests.doubles.legacy_bridge import on_loop, refusal, shown
+from tests.doubles.modern_bridge import CAPABILITIES, INFO, Bridge
+from tests.doubles.scripted_wire import settle
 
-INFO = {"name": "c", "version": "1"}
-CAPABILITIES = {"elicitation": {}, "sampling": {}, "roots": {"listChanged": True}}
 ASKS = {
     "resultType": "input_required",
     "inputRequests": {"q": {"method": "elicitation/create", "params": {"message": "Who?"}}},
     "requestState": "theirs",
 }
 TOOLS = {"tools": [{"name": "x", "inputSchema": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}]}
-
-
-class Bridge:
-    """One legacy client at the bridge, its server's wire, and what the client has been told."""
-
-    def __init__(self, *, revision: str = "2025-11-25", facts: SessionFacts | None = None, is_http: bool = False) -> None:
-        self.wire = ScriptedWire()
-        self.site = BridgeSite(cell_name="cell/0", seal=SEAL)
-        self.bridge = ToModernServer(self.wire, self.site, backend="files", replica="http://a", is_http=is_http)
-        self.events: list[Message | None] = []
-        self.revision = revision
-        self.facts = facts or SessionFacts()
-        self.capabilities: dict[str, Any] = CAPABILITIES
-
-    def state(self, key: str = "key") -> SessionState:
-        params = {"protocolVersion": self.revision, "capabilities": self.capabilities, "clientInfo": INFO}
-        upstream = UpstreamSession("files", "http://a", BRIDGED_SESSION + "cell/0", NEWEST)
-        return SessionState(key, "", self.revision, "", json.dumps(params).encode(), (upstream,), self.facts)
-
-    def say(
-        self, message: Message | None, *, kind: str = "request", key: str = "key", timeout_s: float | None = None
-    ) -> asyncio.Future[UpstreamAnswer]:
-        request = UpstreamRequest(
-            kind=kind,
-            message=message,
-            revision=NEWEST,
-            session_id=BRIDGED_SESSION + "cell/0",
-            session=self.state(key),
-            timeout_s=timeout_s,
-        )
-
-        async def on_event(event: Message | None, event_id: str | None) -> None:
-            self.events.append(event)
-
-        return asyncio.ensure_future(self.bridge.exchange(request, on_event))
-
-    def send(self, method: str = "tools/call", *, request_id: bytes = b"1", **params: Any) -> asyncio.Future[UpstreamAnswer]:
-        return self.say(Request(request_id, method, json.dumps({"name": "x", **params}).encode()))
-
-    @property
-    def running(self) -> Exchange:
-        return self.wire.open[-1]
-
-    def asked(self, exchange: Exchange | None = None) -> dict[str, Any]:
-        """The params of the newest request at the server."""
-        message = (exchange or self.running).request.message
-        assert isinstance(message, Request)
-        params: dict[str, Any] = json.loads(message.params)
-        return params
-
-    def answer(self, result: Any) -> None:
-        self.running.answer(json.dumps(result).encode())
-
-    def fail(self, code: int) -> None:
-        error = Response(b"1", b"", json.dumps({"code": code, "message": "m"}).encode())
-        self.running.result.set_result(UpstreamAnswer(400, error))
-
-    @property
-    def question(self) -> Request:
-        event = self.events[-1]
-        assert isinstance(event, Request)
-        return event
 
 
 def test_the_handshake_is_answered_from_discovery_and_the_session_is_this_cells() -> None:
@@ -396,153 +328,6 @@ def test_what_belongs_to_a_session_of_another_cell_is_done_there() -> None:
         for message, kind in ((Request(b"1", "ping", b""), "request"), (None, "stream"), (None, "terminate")):
             await bridge.say(message, kind=kind)
         assert passed == [("cell/0", "files", "http://a")] * 3
-
-    on_loop(body)
-
-
-# ---- streams
-
-
-def acknowledged(bridge: Bridge, exchange: Exchange, honoured: Mapping[str, Any] | None = None) -> Any:
-    filter_ = bridge.asked(exchange)["notifications"] if honoured is None else honoured
-    params = msgspec.json.encode({"notifications": filter_, "_meta": {META_SUBSCRIPTION_ID: 1}})
-    return exchange.event(Notification("notifications/subscriptions/acknowledged", params))
-
-
-def test_a_sessions_stream_is_a_subscription_that_follows_what_the_session_wants_without_a_gap() -> None:
-    """Source: MCP 2026-07-28, basic/patterns/subscriptions."""
-
-    async def body() -> None:
-        bridge = Bridge()
-        bridge.say(None, kind="stream")
-        await settle()
-        first = bridge.running
-        changes = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
-        assert bridge.asked()["notifications"] == changes
-        await acknowledged(bridge, first)
-        await first.event(Notification("notifications/tools/list_changed", b'{"_meta":{"%b":1}}' % META_SUBSCRIPTION_ID.encode()))
-        subscribing = bridge.send("resources/subscribe", uri="a:1")
-        await settle()
-        second = bridge.running
-        assert bridge.asked(second)["notifications"] == {**changes, "resourceSubscriptions": ["a:1"]}
-        assert not first.is_cancelled
-        assert not subscribing.done()
-        await acknowledged(bridge, second)
-        await subscribing
-        await settle()
-        assert first.is_cancelled
-        await second.event(Notification("notifications/resources/updated", b'{"uri":"a:1"}'))
-        assert bridge.events == [
-            Notification("notifications/tools/list_changed", b""),
-            Notification("notifications/resources/updated", b'{"uri":"a:1"}'),
-        ]
-
-    on_loop(body)
-
-
-def test_a_stream_begins_with_what_calls_before_it_may_have_changed() -> None:
-    """A client opens its stream and makes its first call at the same time: here the call is first at the server."""
-
-    async def body() -> None:
-        bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"), ("files", "a:2"))))
-        call = bridge.send()
-        await settle()
-        bridge.answer({"resultType": "complete", "content": []})
-        await call
-        stream = bridge.say(None, kind="stream")
-        await settle()
-        assert bridge.events == []
-        await acknowledged(bridge, bridge.running, {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]})
-        await settle()
-        tools = Notification("notifications/tools/list_changed", b"")
-        assert bridge.events == [tools, Notification("notifications/resources/updated", b'{"uri":"a:1"}')]
-        bridge.running.answer(b'{"resultType":"complete"}')
-        await stream
-        bridge.say(None, kind="stream")
-        await settle()
-        await acknowledged(bridge, bridge.running)
-        await settle()
-        assert len(bridge.events) == 2
-
-    on_loop(body)
-
-
-def test_a_stream_does_not_repeat_what_was_told_while_one_was_open() -> None:
-    async def body() -> None:
-        bridge = Bridge()
-        bridge.send("tools/list")
-        bridge.say(None, kind="stream")
-        await settle()
-        await acknowledged(bridge, bridge.running)
-        bridge.send()
-        await settle()
-        bridge.answer({"resultType": "complete", "content": []})
-        bridge.say(None, kind="stream", key="key")
-        await settle()
-        await acknowledged(bridge, bridge.running)
-        await settle()
-        assert bridge.events == []
-
-    on_loop(body)
-
-
-@pytest.mark.parametrize("params", [b"", b"[]", b"{", b'{"notifications":[]}', b'{"notifications":{"resourceSubscriptions":1}}'])
-def test_an_acknowledgement_that_names_nothing_readable_promises_nothing(params: bytes) -> None:
-    async def body() -> None:
-        bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"),)))
-        bridge.send()
-        stream = bridge.say(None, kind="stream")
-        await settle()
-        await bridge.running.event(Notification("notifications/subscriptions/acknowledged", params))
-        await settle()
-        assert (bridge.events, stream.done()) == ([], False)
-
-    on_loop(body)
-
-
-def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked_for_again() -> None:
-    async def body() -> None:
-        bridge = Bridge()
-        ended, refused = bridge.say(None, kind="stream"), bridge.say(None, kind="stream")
-        await settle()
-        one, two = bridge.wire.open
-        await acknowledged(bridge, one)
-        one.answer(b'{"resultType":"complete"}')
-        assert (await ended).response is None
-        error = Response(b"1", b"", b'{"code":-32601,"message":"m"}')
-        two.result.set_result(UpstreamAnswer(404, error))
-        assert (await refusal(refused)).reason == "unknown_method"
-
-    on_loop(body)
-
-
-def test_a_session_that_ends_takes_its_streams_and_calls_with_it() -> None:
-    async def body() -> None:
-        bridge = Bridge()
-        bridge.say(None, kind="stream")
-        await settle()
-        stream = bridge.running
-        await acknowledged(bridge, stream)
-        bridge.send()
-        await settle()
-        call = bridge.running
-        assert (await bridge.say(None, kind="terminate")).status == 200
-        await settle()
-        assert (stream.is_cancelled, call.is_cancelled) == (True, True)
-
-    on_loop(body)
-
-
-def test_sessions_are_bounded_and_the_least_recently_used_makes_room() -> None:
-    async def body() -> None:
-        sessions = BridgedSessions(limit=2)
-        bridge = Bridge()
-        kept = sessions.use(bridge.state("a"), "files")
-        sessions.use(bridge.state("b"), "files")
-        assert sessions.use(bridge.state("a"), "files") is kept
-        sessions.use(bridge.state("c"), "files")
-        assert len(sessions) == 2
-        assert sessions.use(bridge.state("a"), "files") is kept
 
     on_loop(body)
 
