@@ -37,8 +37,11 @@ from .vital_signs import vital_signs
 SAMPLE_S = 1.0
 TIMELINE_LENGTH = 200
 
-_MOST_OF_THE_TIME = 0.02
-"""The part of a core that sampling may take: where reading is slow, it is done less often."""
+_MOST_OF_A_CORE = 0.02
+"""What sampling may take: where reading costs much, it is done less often."""
+
+_RAREST_S = WINDOW_S / 2
+"""Whatever it costs: who looks less often misses what hurts."""
 
 _PATTERNS = ("vsm.algedonic.*", "mcp.supervisor.*", "mcp.replica.*", "mcp.sse.backpressure")
 _TOPICS = {kind: f"vsm.algedonic.{kind.value}" for kind in SignalKind}
@@ -60,10 +63,11 @@ class ViabilityArguments:
 
 @attrs.frozen
 class _SamplesRead:
-    """A monitor to itself. took_s: how long reading took."""
+    """A monitor to itself. cost_s: processor time that reading took. failure: a defect of ours, to crash with."""
 
     samples: Sequence[Any] = attrs.field(repr=False)
-    took_s: float
+    cost_s: float
+    failure: Exception | None = None
 
 
 class ViabilityMonitor(GatewayActor):
@@ -118,17 +122,26 @@ class ViabilityMonitor(GatewayActor):
 
     async def _read(self) -> None:
         """Read in a thread: it takes milliseconds, more with many backends, and the loop serves clients meanwhile."""
-        started_s = time.monotonic()
+        read = await asyncio.get_running_loop().run_in_executor(None, self._read_now)
+        assert self.runtime is not None
+        self.runtime.post(self.myAddress, read)
+
+    def _read_now(self) -> _SamplesRead:
+        started_s = time.thread_time()  # not the clock's: a busy machine is not to blind who watches it
         samples: Sequence[Any] = ()
+        failure: Exception | None = None
         try:
-            samples = await asyncio.get_running_loop().run_in_executor(None, self.arguments.read)
+            samples = self.arguments.read()
         except MetricsUnreadable as error:
             self.log(logging.WARNING, str(error))
-        assert self.runtime is not None
-        self.runtime.post(self.myAddress, _SamplesRead(samples, time.monotonic() - started_s))
+        except Exception as error:  # nobody awaits the task: without this nothing would be sampled any more, and nobody told
+            failure = error
+        return _SamplesRead(samples, time.thread_time() - started_s, failure)
 
     def receiveMsg__SamplesRead(self, message: _SamplesRead, sender: ActorAddress) -> None:
-        self.start_timer("sample", max(SAMPLE_S, message.took_s / _MOST_OF_THE_TIME))
+        if message.failure is not None:
+            raise message.failure
+        self.start_timer("sample", min(_RAREST_S, max(SAMPLE_S, message.cost_s / _MOST_OF_A_CORE)))
         if not message.samples:
             return
         now_s = self.monotonic_s()

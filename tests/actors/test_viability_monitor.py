@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 from prometheus_client.samples import Sample
 
+from mcp_gateway.actors.gateway_actor import ActorCrashed
 from mcp_gateway.actors.messages import (
     EventPublished,
     GatewayWired,
@@ -42,8 +44,9 @@ class Bench:
         self.bus = self.stage.peer()
         self.samples: list[Sample] = []
         self.health = {ONE: 2.0, TWO: 2.0}
-        self.ok = self.failed = 0
+        self.ok = self.failed = self.reads = 0
         self.fails: Exception | None = None
+        self.reading: Callable[[], object] = lambda: None  # what reading does besides
         settings = cell_settings([{"name": "files", "replicas": [ONE, TWO]}])
         arguments = ViabilityArguments(settings=settings, link=self.link, judges=judges, read=self._read)
         self.monitor = self.stage.start(ViabilityMonitor, {}, arguments, name="cell/0/viability-monitor")
@@ -51,6 +54,8 @@ class Bench:
         self.stage.tell(self.monitor, wired, Topology(backends=settings.backends, routes=()))
 
     def _read(self) -> list[Sample]:
+        self.reads += 1
+        self.reading()
         if self.fails is not None:
             raise self.fails
 
@@ -67,7 +72,7 @@ class Bench:
     async def second(self) -> None:
         """One sample, taken in and judged."""
         self.stage.advance(1.0)
-        await self.stage.instance(self.monitor)._reading
+        await asyncio.wait([self.stage.instance(self.monitor)._reading])
 
     def told(self) -> list[tuple[str, str]]:
         """(kind, source) of the signals since the last look."""
@@ -183,6 +188,46 @@ def test_metrics_that_cannot_be_read_cost_one_sample(monkeypatch: pytest.MonkeyP
         assert bench.told() == [("pain", "connections/files")]
 
     on_bench(body, monkeypatch)
+
+
+def test_a_reading_that_waits_for_its_turn_is_not_one_that_costs_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        bench.reading = lambda: time.sleep(0.06)  # three seconds of pause, were it work
+        for expected in (1, 2, 3):
+            await bench.second()
+            assert bench.reads == expected
+
+    on_bench(body, monkeypatch)
+
+
+def test_a_reading_that_costs_much_is_made_less_often_but_not_too_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        until_s = time.thread_time() + 0.3  # 15 seconds of pause, were there no end to it
+        while time.thread_time() < until_s:
+            pass
+
+    async def body(bench: Bench) -> None:
+        bench.reading = work
+        await bench.second()
+        bench.stage.advance(4.9)
+        assert bench.reads == 1
+        bench.stage.advance(0.2)
+        await bench.stage.instance(bench.monitor)._reading
+        assert bench.reads == 2
+
+    on_bench(body, monkeypatch)
+
+
+def test_a_defect_in_reading_ends_the_actor_for_its_supervisor_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        bench.fails = KeyError("defect")
+        await bench.second()
+        assert not bench.stage.is_alive(bench.monitor)
+        (crashed,) = bench.stage.supervisor.of(ActorCrashed)
+        assert crashed.error_text == "KeyError: 'defect'"
+
+    asyncio.run(body())
 
 
 def test_only_one_cell_of_a_node_judges(monkeypatch: pytest.MonkeyPatch) -> None:

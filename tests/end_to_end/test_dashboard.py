@@ -68,7 +68,12 @@ def test_what_clients_do_and_what_happens_inside_appear_by_themselves(gateway: R
             assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
         return not browser.text("#systems article dd").startswith("0.0/s")
 
-    wait_until(is_seen, 10, "requests per second")
+    try:
+        wait_until(is_seen, 10, "requests per second")
+    except AssertionError:
+        with urllib.request.urlopen(f"{gateway.url}/metrics/dashboard/state", timeout=10) as state:
+            print(f"page: {browser.text('#link')}, {browser.text('#facts')}\nstate: {state.read()!r}\nlog: {gateway.log}")
+        raise
     # 2. A process dies.
     os.kill(cell_pid(gateway, "cell/1"), signal.SIGKILL)
     browser.wait_for("#events", "mcp.supervisor.restarted")
