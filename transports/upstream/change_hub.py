@@ -161,6 +161,11 @@ class ChangeHub:
             for uri in watched - session.subscribed if session.offers("resources", "subscribe") else ():
                 await self._sessions.subscribe(session, uri)
 
+    def follow(self, session: LegacySession) -> None:
+        """A session is given up: where it was the one that listens, go on with another."""
+        if session is self._session:
+            self._start_streaming()
+
     def close(self) -> None:
         self._on_empty()
         if self._streaming is not None:
@@ -174,49 +179,66 @@ class ChangeHub:
     async def _open(self) -> LegacySession:
         """The session with its stream open, or known to have none."""
         async with self._changing:
-            if self._session is None:
-                self._session = await self._sessions.hold(self._key)
-                self._streaming = asyncio.get_running_loop().create_task(self._stream())
-            assert self._streaming is not None
-            opening = asyncio.ensure_future(self._opened.wait())
-            try:
-                both = {self._streaming, opening}
-                await asyncio.wait(both, timeout=_OPENING_S, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                opening.cancel()
-            return self._session
+            session = await self._current()
+            streaming = self._streaming
+        assert streaming is not None
+        opening = asyncio.ensure_future(self._opened.wait())
+        try:
+            await asyncio.wait({streaming, opening}, timeout=_OPENING_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+        return session
+
+    async def _current(self) -> LegacySession:
+        """The session, opened again where it is over; under the lock.
+
+        Raises: UpstreamError.
+        """
+        if self._session is None:
+            self._session = await self._sessions.hold(self._key)
+            self._start_streaming()
+        elif self._session.is_over:
+            await self._renew()
+        return self._session
+
+    def _start_streaming(self) -> None:
+        if self._streaming is not None:
+            self._streaming.cancel()
+        self._streaming = asyncio.get_running_loop().create_task(self._stream())
 
     async def _stream(self) -> None:
         """Keep the session's stream open: a server may end it at any time and expects to be asked again."""
         while True:
-            assert self._session is not None
-            request = UpstreamRequest(
-                kind="stream",
-                revision=self._session.revision,
-                session_id=self._session.session_id,
-                last_event_id=self._last_event_id,
-                on_open=self._opened.set,
-            )
             try:
+                async with self._changing:
+                    session = await self._current()
+                request = UpstreamRequest(
+                    kind="stream",
+                    revision=session.revision,
+                    session_id=session.session_id,
+                    last_event_id=self._last_event_id,
+                    on_open=self._opened.set,
+                )
                 await self._wire.exchange(request, self._hear)
             except UpstreamError as error:
                 if error.reason == "unknown_method":
                     return  # the server has no such stream; changes may still come during calls
-                if error.is_session_lost:
-                    with contextlib.suppress(UpstreamError):  # still down: the next attempt finds it out
-                        await self._renew()
-                        continue
+                lost = self._session
+                if error.is_session_lost and lost is not None and not lost.is_over:
+                    self._sessions.forget(lost)
+                    continue
             await asyncio.sleep(_RETRY_S)
 
     async def _renew(self) -> None:
         """A new session in place of the lost one. Nobody heard what changed meanwhile: everybody looks again at everything."""
-        lost = self._session
-        if lost is not None:
-            self._sessions.forget(lost)
-        self._session = await self._sessions.hold(self._key)
-        self._last_event_id = None
-        for uri in list(self._subscribed):
-            await self._sessions.subscribe(self._session, uri)
+        session = await self._sessions.hold(self._key)
+        try:
+            for uri in list(self._subscribed):
+                await self._sessions.subscribe(session, uri)
+        except BaseException:
+            self._sessions.end(session)
+            raise
+        self._session, self._last_event_id = session, None
         for method in LIST_CHANGES:
             self.tell(Notification(method, b""))
         for uri in list(self._subscribed):
@@ -235,8 +257,7 @@ class ChangeHub:
 
     async def _subscribe(self, uri: str) -> bool:
         async with self._changing:
-            assert self._session is not None
-            if not await self._sessions.subscribe(self._session, uri):
+            if not await self._sessions.subscribe(await self._current(), uri):
                 return False
             self._subscribed[uri] += 1
             return True

@@ -21,6 +21,8 @@ from ..transport import UpstreamAnswer, UpstreamConversation, UpstreamError, Ups
 _OPENING_S: Final = 30.0
 _MESSAGE_S: Final = 10.0
 """Longest wait until a server has taken a notification or a response."""
+_GRACE_S: Final = 1.0
+"""How long a server may take to hear that a call was cancelled, before the call's session is ended."""
 _OPENING_AT_ONCE: Final = 2
 """Exclusive sessions of one client that are opened at a time. Behind pipes each is a process: of a burst of calls most are served
 sooner by a session that a call before them gives back."""
@@ -92,6 +94,7 @@ class LegacySessions:
         self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
         self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
+        self._is_closing = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -164,13 +167,17 @@ class LegacySessions:
 
     def end(self, session: LegacySession) -> None:
         """Nobody needs it any more: tell the server so."""
-        if session.is_over:
-            return
-        self.forget(session)
-        request = UpstreamRequest(
-            kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
-        )
-        self._start(self._quietly(request))
+        if not session.is_over:
+            self.forget(session)
+            self._start(self._farewell(session))
+
+    def abandon(self, session: LegacySession) -> None:
+        """A call on it was cancelled, and whether the server obeys cannot be known: what it says would be taken for another
+        call's. Nobody gets the session again; it is ended when the server has had time to take the cancellation.
+        """
+        if not session.is_over:
+            self.forget(session)
+            self._start(self._farewell(session, _GRACE_S))
 
     async def say(self, session: LegacySession, message: Notification | Response) -> None:
         """Send what needs no answer.
@@ -213,6 +220,7 @@ class LegacySessions:
         self.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
 
     async def close(self) -> None:
+        self._is_closing.set()
         if self._sweep is not None:
             self._sweep.cancel()
         for opening in self._opening.values():
@@ -342,6 +350,16 @@ class LegacySessions:
                 self.end(session)
         if self._idle:
             self._sweep_later()
+
+    async def _farewell(self, session: LegacySession, grace_s: float = 0.0) -> None:
+        if grace_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._is_closing.wait()
+        request = UpstreamRequest(
+            kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
+        )
+        await self._quietly(request)
 
     async def _quietly(self, request: UpstreamRequest) -> None:
         with contextlib.suppress(UpstreamError):

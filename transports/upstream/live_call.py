@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -39,7 +39,7 @@ class LiveCall:
     questions: {key: the server's request}, oldest first, that no client has answered.
     number:    of the last question round; 0 before the first.
     outcome:   how it ended.
-    hub:       who listens to changes with the same session.
+    hub:       gives who listens to changes with the same kind of session, now.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LiveCall:
         method: str,
         modern: ModernRequest,
         headers: Mapping[str, str],
-        hub: ChangeHub | None,
+        hub: Callable[[], ChangeHub | None],
     ) -> None:
         self.name = secrets.token_urlsafe(12)
         self.session = session
@@ -133,6 +133,10 @@ class LiveCall:
         if self.outcome is None:
             params = b'{"requestId":%b,"reason":"the client has gone"}' % self._request_id
             self._sessions.say_later(self.session, Notification("notifications/cancelled", params))
+            if self.session.key.is_exclusive:
+                self._sessions.abandon(self.session)
+                if (hub := self._hub()) is not None:
+                    hub.follow(self.session)
             self._task.cancel()
 
     # ---- the server's side
@@ -161,8 +165,8 @@ class LiveCall:
             if message.method == "notifications/cancelled":
                 self._withdraw(message.params)
             elif message.method in _CHANGES:
-                if self._hub is not None:
-                    self._hub.tell(message)
+                if (hub := self._hub()) is not None:
+                    hub.tell(message)
             elif message.method not in _WITHOUT_MEANING:
                 self._held.append(message)
                 if len(self._held) >= _HELD_EVENTS:

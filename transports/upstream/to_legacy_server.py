@@ -135,7 +135,8 @@ class ToLegacyServer:
             except BaseException:
                 self.sessions.give_back(session)
                 raise
-        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub)
+        hub_now = functools.partial(self._hubs.get, session.key)
+        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub_now)
 
     async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
         return await self.sessions.lend(self._key(request, modern), modern.log_level)

@@ -89,6 +89,56 @@ def test_a_subscription_outlives_the_loss_of_its_session() -> None:
     on_loop(body)
 
 
+def test_who_listens_goes_on_with_another_session_when_a_call_on_theirs_is_cancelled() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        wanted = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
+        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        await settle()
+        assert bridge.running.request.on_open is not None
+        bridge.running.request.on_open()
+        await settle()
+        call = bridge.send()
+        await settle()
+        assert bridge.running.request.session_id == "s1"
+        call.cancel()
+        await settle()
+        stream = bridge.running.request
+        assert (stream.kind, stream.session_id) == ("stream", "s2")
+        assert bridge.wire.watching("a:1") == {"s1", "s2"}
+        methods = [event.method for event in bridge.events if isinstance(event, Notification)]
+        assert methods[1:] == ["notifications/tools/list_changed", "notifications/resources/updated"]
+        bridge.send()
+        await settle()
+        assert bridge.running.request.session_id == "s2", "calls prefer the session that listens"
+        listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
+def test_a_change_that_a_call_tells_reaches_who_has_begun_to_listen_since_the_call_began() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        await settle()
+        running = bridge.running
+        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        await settle()
+        assert bridge.running.request.on_open is not None
+        bridge.running.request.on_open()
+        await settle()
+        await running.event(Notification("notifications/tools/list_changed", b""))
+        await settle()
+        methods = [event.method for event in bridge.events if isinstance(event, Notification)]
+        assert methods[1:] == ["notifications/tools/list_changed"]
+        running.answer()
+        await call
+        listening.cancel()
+
+    on_loop(body)
+
+
 def test_too_many_resources_in_one_subscription_are_refused() -> None:
     async def body() -> None:
         bridge = Bridge()

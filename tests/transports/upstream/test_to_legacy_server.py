@@ -13,6 +13,7 @@ from mcp_gateway.transports.protocol.revisions import (
     META_SERVER_INFO,
 )
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError
+from mcp_gateway.transports.upstream import legacy_sessions
 from tests.doubles.legacy_bridge import ASKING, Bridge, on_loop, refusal, shown
 from tests.doubles.scripted_wire import settle
 
@@ -70,6 +71,55 @@ def test_where_calls_share_a_channel_a_call_that_can_be_asked_has_it_for_itself(
             bridge.send(capabilities={})
             await settle()
         assert [each.request.session_id for each in bridge.wire.open[-2:]] == ["s3", "s3"]
+
+    on_loop(body)
+
+
+def test_where_calls_share_a_channel_a_cancelled_call_takes_its_session_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server need not obey, and what it asks then would be taken for a question of the next call."""
+    monkeypatch.setattr(legacy_sessions, "_GRACE_S", 0.05)
+
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        call = bridge.send()
+        await settle()
+        call.cancel()
+        await settle()
+        assert bridge.wire.told_methods()[-1] == "notifications/cancelled"
+        bridge.send()
+        await settle()
+        assert bridge.running.request.session_id == "s2"
+        assert bridge.wire.ended == [], "the server has a moment to take the cancellation"
+        while not bridge.wire.ended:
+            await asyncio.sleep(0.01)
+        assert bridge.wire.ended == ["s1"]
+
+    on_loop(body)
+
+
+def test_a_session_whose_call_was_cancelled_ends_with_the_bridge() -> None:
+    async def body() -> None:
+        bridge = Bridge(has_streams=False)
+        call = bridge.send()
+        await settle()
+        call.cancel()
+        await settle()
+        await bridge.bridge.close()
+        assert bridge.wire.ended == ["s1"]
+
+    on_loop(body)
+
+
+def test_where_each_call_has_a_stream_a_cancelled_one_leaves_its_session_to_the_next() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        await settle()
+        call.cancel()
+        await settle()
+        bridge.send()
+        await settle()
+        assert (bridge.running.request.session_id, bridge.wire.ended) == ("s1", [])
 
     on_loop(body)
 
