@@ -61,6 +61,9 @@ class Desk(Protocol):
 
     def cancel(self, call_id: int) -> None: ...
 
+    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
+        """End a session at a server. It outlives the exchange, which does not hear how it went."""
+
     def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None: ...
 
     def conclude(self, exchange: Exchange) -> None:
@@ -215,6 +218,9 @@ class Conversation:
         call_id = self.desk.call(self.exchange, message, kind=kind, **how)  # type: ignore[arg-type]
         self._open_calls.add(call_id)
         return call_id
+
+    def _dismiss(self, session: SessionState, backend: str) -> None:
+        self.desk.dismiss(self.exchange, session, backend)
 
     def _finish(self) -> None:
         """End the exchange, once; no call outlives it."""

@@ -297,6 +297,11 @@ class Edge(GatewayActor):
         if self._exchange_of_call.pop(call_id, None) is not None:
             self.send(self._gateway["connection-pool"], CancelCall(call_id))
 
+    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
+        deadline_s = self.monotonic_s() + FAN_OUT_S
+        call_id = self.call(exchange, None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
+        del self._exchange_of_call[call_id]
+
     def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
         self.send(upstream, CreditGranted(call_id, event_count))
 

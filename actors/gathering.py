@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 import attrs
 import msgspec
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol import jsonrpc
-from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.merged_server import (
     BackendAnswer,
     is_private,
@@ -21,27 +19,19 @@ from mcp_gateway.transports.protocol.refusals import Refused
 
 from .conversation import Conversation, Desk, has_turned_away, may_go_elsewhere
 from .messages import CallAnswered, CallFailed, CallKind
-from .session_opening import opened_session
-from .session_repair import INITIALIZED, restoring_requests
-
-
-class _Step(Enum):
-    """What a call of a gathering is: the question itself, or a step of opening a lost session again before it."""
-
-    ASK = "ask"
-    REOPEN = "reopen"
-    CONFIRM = "confirm"
-    RESTORE = "restore"
+from .session_repair import Repair, SessionRepair
 
 
 @attrs.frozen
 class _Question:
-    """One call of a gathering. excluded: the replicas that could not be reached with it or with the pages before."""
+    """One call of a gathering, or what waits until its session is open again.
+
+    excluded: the replicas that could not be reached with it or with the pages before.
+    """
 
     backend: str
     message: Request
     excluded: frozenset[str] = frozenset()
-    step: _Step = _Step.ASK
     has_reopened: bool = False
 
 
@@ -58,6 +48,7 @@ class Gather(Conversation):
         self._deadlines_s = {each.backend: desk.fan_out_deadline_s(exchange, each.backend) for each in self._namings}
         self._session = exchange.session
         self._questions: dict[int, _Question] = {}
+        self._repairs: dict[str, tuple[SessionRepair, _Question]] = {}
         self._results: dict[str, list[bytes]] = {}
         self._missing: dict[str, str] = {}
         self._failures: list[CallFailed] = []
@@ -73,46 +64,20 @@ class Gather(Conversation):
         return self.exchange.message
 
     def _ask(self, question: _Question) -> None:
-        message: Request | Notification = question.message
-        if question.step is _Step.REOPEN:
-            assert self._session is not None
-            message = Request(b'"mcp-gateway-reopen"', "initialize", self._session.initialize)
-        elif question.step is _Step.CONFIRM:
-            message = INITIALIZED
-        call_id = self._call(
-            message,
-            kind=CallKind.MESSAGE if question.step is _Step.CONFIRM else CallKind.REQUEST,
-            backend=question.backend,
-            session=self._session,
-            opens_session=question.step is _Step.REOPEN,
-            deadline_s=self._deadlines_s[question.backend],
-            excluded=question.excluded,
+        call_id = self._call_in_time(
+            question.message, backend=question.backend, session=self._session, excluded=question.excluded
         )
         self._questions[call_id] = question
 
-    def _on_answer(self, answer: CallAnswered) -> None:
-        question = self._questions.pop(answer.call_id)
-        if question.step is _Step.ASK:
-            self._on_result(question, answer)
-        elif question.step is _Step.RESTORE:
-            self._conclude_when_done()
-        elif question.step is _Step.CONFIRM:
-            self._results.pop(question.backend, None)  # cursors of the lost session mean nothing to the new one
-            self._restore(question)
-            self._ask(attrs.evolve(question, step=_Step.ASK, message=self._first_message()))
-        elif (opened := opened_session(answer)) is not None and self._session is not None:
-            self._session = self.desk.renew_session(self._session, opened)
-            self._ask(attrs.evolve(question, step=_Step.CONFIRM))
-        else:
-            self._missing[question.backend] = "session_not_found"
-            self._conclude_when_done()
+    def _call_in_time(self, message: Message | None, *, backend: str, kind: CallKind = CallKind.REQUEST, **how: object) -> int:
+        return self._call(message, kind=kind, backend=backend, deadline_s=self._deadlines_s[backend], **how)
 
-    def _restore(self, question: _Question) -> None:
-        """Tell the new session what the client had asked for; no list depends on it, so nobody waits for it."""
-        assert self._session is not None
-        naming = next((each for each in self._namings if each.backend == question.backend), None)
-        for request in restoring_requests(self._session, question.backend, naming):
-            self._ask(attrs.evolve(question, step=_Step.RESTORE, message=request))
+    def _on_answer(self, answer: CallAnswered) -> None:
+        repair = self._repair_with(answer.call_id)
+        if repair is not None:
+            self._on_repair(repair, repair.answered(answer))
+        else:
+            self._on_result(self._questions.pop(answer.call_id), answer)
 
     def _on_result(self, question: _Question, answer: CallAnswered) -> None:
         self.desk.note_punctuality(question.backend, was_late=False)
@@ -133,25 +98,69 @@ class Gather(Conversation):
         self._conclude_when_done()
 
     def _on_failure(self, failure: CallFailed) -> None:
-        question = self._questions.pop(failure.call_id)
-        if question.step is _Step.RESTORE:
-            self._conclude_when_done()
+        repair = self._repair_with(failure.call_id)
+        if repair is not None:
+            self._on_failed_repair(repair, failure)
             return
+        question = self._questions.pop(failure.call_id)
         can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
-        if has_turned_away(failure):
-            question = attrs.evolve(question, excluded=question.excluded | {failure.replica})
-        if can_go_elsewhere and (self._session is None or question.step is _Step.REOPEN):
+        question = _turned_away(question, failure)
+        if can_go_elsewhere and self._session is None:
             self._ask(question)
             return
         is_lost = failure.is_session_lost or (can_go_elsewhere and failure.reason != "pool_exhausted")
         if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
-            self._ask(attrs.evolve(question, step=_Step.REOPEN, has_reopened=True))
-            return
+            self._reopen(attrs.evolve(question, has_reopened=True))
+        else:
+            self._is_missing(failure)
+
+    def _is_missing(self, failure: CallFailed) -> None:
         if failure.reason == "upstream_timeout":
-            self.desk.note_punctuality(question.backend, was_late=True)
-        self._missing[question.backend] = failure.reason
+            self.desk.note_punctuality(failure.backend, was_late=True)
+        self._missing[failure.backend] = failure.reason
         self._failures.append(failure)
         self._conclude_when_done()
+
+    # ---- a backend that has lost the session
+
+    def _reopen(self, question: _Question) -> None:
+        assert self._session is not None
+        backend = question.backend
+        naming = next((each for each in self._namings if each.backend == backend), None)
+        repair = SessionRepair(self._call_in_time, self._dismiss, self.desk, self._session, backend, naming)
+        self._repairs[backend] = repair, question
+        self._on_repair(repair, repair.start(question.excluded))
+
+    def _repair_with(self, call_id: int) -> SessionRepair | None:
+        return next((repair for repair, _ in self._repairs.values() if repair.owns(call_id)), None)
+
+    def _on_repair(self, repair: SessionRepair, progress: Repair) -> None:
+        if progress is Repair.GOING_ON:
+            return
+        _, question = self._repairs.pop(repair.backend)
+        if progress is Repair.DONE:
+            self._session = repair.session
+            self._results.pop(repair.backend, None)  # cursors of the lost session mean nothing to the new one
+            self._ask(attrs.evolve(question, message=self._first_message()))
+        else:
+            self._missing[repair.backend] = "session_not_found"
+            self._conclude_when_done()
+
+    def _on_failed_repair(self, repair: SessionRepair, failure: CallFailed) -> None:
+        question = self._repairs[repair.backend][1]
+        can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
+        question = _turned_away(question, failure)
+        self._repairs[repair.backend] = repair, question
+        progress = repair.failed(failure)
+        if progress is Repair.UNREACHABLE and can_go_elsewhere:
+            progress = repair.start(question.excluded)
+        if progress is Repair.UNREACHABLE:
+            del self._repairs[repair.backend]
+            self._is_missing(failure)
+        else:
+            self._on_repair(repair, progress)
+
+    # ---- the end
 
     def _conclude_when_done(self) -> None:
         if not self._open_calls:
@@ -197,6 +206,11 @@ class Gather(Conversation):
 
     def _merged(self) -> object:
         raise NotImplementedError
+
+
+def _turned_away(question: _Question, failure: CallFailed) -> _Question:
+    """The question, with the replica that never saw it passed over from now on."""
+    return attrs.evolve(question, excluded=question.excluded | {failure.replica}) if has_turned_away(failure) else question
 
 
 class SetLevel(Gather):

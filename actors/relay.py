@@ -153,7 +153,7 @@ class Relay(Conversation):
 
     def _reopen(self, backend: str) -> None:
         assert self._session is not None
-        self._repair = SessionRepair(self._call, self.desk, self._session, backend, self._naming(backend))
+        self._repair = SessionRepair(self._call, self._dismiss, self.desk, self._session, backend, self._naming(backend))
         self._on_repair(self._repair.start(self._excluded), backend)
 
     def _on_repair(self, progress: Repair, backend: str) -> None:

@@ -33,11 +33,21 @@ class SessionRepair:
     Safe: nothing but the handshake and what sets state is sent. Where another exchange was faster, its session is taken.
 
     call:    makes a call, as `Conversation._call` does.
+    dismiss: ends a session that is not needed, as `Conversation._dismiss` does.
     session: the newest state.
     """
 
-    def __init__(self, call: Callable[..., int], desk: Desk, session: SessionState, backend: str, naming: Naming | None) -> None:
+    def __init__(
+        self,
+        call: Callable[..., int],
+        dismiss: Callable[[SessionState, str], None],
+        desk: Desk,
+        session: SessionState,
+        backend: str,
+        naming: Naming | None,
+    ) -> None:
         self._call = call
+        self._dismiss = dismiss
         self._desk = desk
         self._lost = session.upstream(backend)
         self.session = session
@@ -79,8 +89,8 @@ class SessionRepair:
         if opened is None:
             return Repair.REFUSED
         if self._is_repaired():
-            spare = msgspec.structs.replace(self.session, upstreams=(opened,))
-            self._call(None, kind=CallKind.TERMINATE, backend=self.backend, session=spare)
+            if opened != self.session.upstream(self.backend):  # the bridge gives all repairs in one cell the same
+                self._dismiss(msgspec.structs.replace(self.session, upstreams=(opened,)), self.backend)
             return Repair.DONE
         self.session = self._desk.renew_session(self.session, opened)
         self._confirming = self._call(INITIALIZED, kind=CallKind.MESSAGE, backend=self.backend, session=self.session)

@@ -100,7 +100,7 @@ class SessionStream(Conversation):
         if self.desk.is_session_ended(self.exchange.session):
             self.end()
             return
-        repair = SessionRepair(self._call, self.desk, self._used_sessions[backend], backend, self._naming(backend))
+        repair = SessionRepair(self._call, self._dismiss, self.desk, self._used_sessions[backend], backend, self._naming(backend))
         self._repairs[backend] = repair
         self._on_repair(repair, repair.start())
 

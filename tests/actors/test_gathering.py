@@ -10,6 +10,7 @@ from mcp_gateway.actors.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.gathering import Discover, ListAll, SetLevel
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
+from mcp_gateway.transports.protocol.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
 
 NOT_FOUND = {"code": -32601, "message": "no such method"}
@@ -174,6 +175,51 @@ def test_a_session_is_opened_before_it_is_asked_for_at_another_replica():
     scene.fail(scene.call_to("mail"), replica="mail#0")
     opening = scene.call_to("mail")
     assert (opening.message.method, opening.opens_session, opening.excluded) == ("initialize", True, {"mail#0"})
+
+
+def test_a_session_that_another_exchange_has_opened_again_is_used_as_it_is():
+    """A client may ask for all its lists at once: one of them opens the session again."""
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.answer(scene.call_to("mail"), tools("x", nextCursor="of the lost session"))
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "new", LEGACY))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    again = scene.call_to("mail")
+    assert (again.method, again.params, again.session.upstream("mail").session_id) == ("tools/list", {}, "new")
+    scene.answer(again, tools("y"))
+    assert names_of(scene) == ["files__a", "mail__y"]
+    scene.assert_over()
+
+
+def test_of_two_that_open_a_session_again_at_once_the_first_counts():
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "first", LEGACY))
+    scene.answer(scene.call_to("mail"), {"protocolVersion": LEGACY}, session_id="second")
+    assert scene.desk.dismissed == ["second"]
+    scene.answer(scene.call_to("mail"), tools("x"))
+    assert names_of(scene) == ["files__a", "mail__x"]
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("way", ["refused", "unreachable", "unreachable everywhere"])
+def test_a_session_that_cannot_be_opened_again_is_missing(way):
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    if way == "refused":
+        scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
+    elif way == "unreachable":
+        scene.fail(scene.call_to("mail"), was_sent=True)
+    else:
+        for attempt in range(MAX_ATTEMPTS):
+            opening = scene.call_to("mail")
+            assert (opening.opens_session, len(opening.excluded)) == (True, attempt)
+            scene.fail(opening, replica=f"mail#{attempt}")
+    reason = "session_not_found" if way == "refused" else "upstream_failed"
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"mail": reason}
+    scene.assert_over()
 
 
 def test_events_of_lists_are_taken_as_read():

@@ -181,11 +181,25 @@ def test_of_two_repairs_at_once_the_first_counts_and_the_other_session_is_ended(
     scene.fail(scene.last, "session_not_found", **LOST)
     scene.desk.renew_session(scene.exchange.session, UpstreamSession("files", "files#0", "first", "2025-11-25"))
     scene.answer(scene.last, OPENED, session_id="second")
-    spare, again = scene.desk.sent[-2:]
-    assert spare.session is not None
-    assert again.session is not None
-    assert [each.session_id for each in (*spare.session.upstreams, *again.session.upstreams)] == ["second", "first"]
-    assert (spare.kind.value, again.method) == ("terminate", "tools/call")
+    assert scene.desk.dismissed == ["second"]
+    assert scene.last.method == "tools/call"
+    assert scene.last.session is not None
+    assert [each.session_id for each in scene.last.session.upstreams] == ["first"]
+    scene.answer(scene.last, {"content": []}, backend="files")
+    assert scene.sink.result == {"content": []}
+    scene.assert_over()
+
+
+def test_a_session_that_the_bridge_gave_to_two_repairs_at_once_is_not_ended() -> None:
+    upstream = UpstreamSession("files", "files#0", BRIDGED_SESSION + "cell/1", "2026-07-28")
+    scene = relay(session=SessionState("key", "", "2025-11-25", "", INITIALIZE, (upstream,), SessionFacts()))
+    assert scene.exchange.session is not None
+    scene.fail(scene.last, "session_not_found", **LOST)
+    opened = UpstreamSession("files", "files#0", BRIDGED_SESSION + "cell/0", "2025-11-25")
+    scene.desk.renew_session(scene.exchange.session, opened)
+    scene.answer(scene.last, OPENED, session_id=BRIDGED_SESSION + "cell/0")
+    assert scene.desk.dismissed == []
+    assert scene.last.message == scene.exchange.message
 
 
 def test_a_session_that_the_bridge_keeps_needs_no_telling() -> None:

@@ -75,6 +75,7 @@ class RecordingDesk:
         self.retries: list[tuple[float, str]] = []
         self.issued: list[SessionState] = []
         self.ended: list[str] = []
+        self.dismissed: list[str | None] = []
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
@@ -112,6 +113,12 @@ class RecordingDesk:
     def cancel(self, call_id: int) -> None:
         del self.open_calls[call_id]
         self.cancelled.append(call_id)
+
+    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
+        assert not self.finished, "a farewell after the exchange was over"
+        upstream = session.upstream(backend)
+        assert upstream is not None
+        self.dismissed.append(upstream.session_id)
 
     def grant(self, upstream: Any, call_id: int, event_count: int) -> None:
         self.grants.append((upstream, call_id, event_count))
