@@ -168,6 +168,9 @@ class Conversation:
     def backends_changed(self) -> None:
         """Others are configured from now on, see `Desk.namings`: what stays open takes them in."""
 
+    def session_renewed(self, session: SessionState) -> None:
+        """Somebody has opened the session of a stream again at one of its servers. session: as it is now."""
+
     def flushed(self, event_count: int) -> None:
         """The client has taken events: the servers they came from may send as many again."""
         granted: dict[int, tuple[ActorAddress, int]] = {}
@@ -218,6 +221,10 @@ class Conversation:
         call_id = self.desk.call(self.exchange, message, kind=kind, **how)  # type: ignore[arg-type]
         self._open_calls.add(call_id)
         return call_id
+
+    def _cancel(self, call_id: int) -> None:
+        self._open_calls.discard(call_id)
+        self.desk.cancel(call_id)
 
     def _dismiss(self, session: SessionState, backend: str) -> None:
         self.desk.dismiss(self.exchange, session, backend)

@@ -76,6 +76,7 @@ class Edge(GatewayActor):
         super().__init__()
         self._conversations: dict[int, Conversation] = {}
         self._exchange_of_call: dict[int, int] = {}
+        self._streams: dict[str, set[int]] = {}  # {session key: ids of the exchanges that are its streams}
         self._gateway: dict[str, ActorAddress] = {}
         self._incarnations: dict[str, int] = {}
         self._late_backends = LateBackends()
@@ -180,6 +181,8 @@ class Edge(GatewayActor):
             sink.refuse(refused, exchange.endpoint)
             return
         self._conversations[exchange.exchange_id] = conversation
+        if exchange.kind is ExchangeKind.STREAM and exchange.session is not None:
+            self._streams.setdefault(exchange.session.key, set()).add(exchange.exchange_id)
         conversation.start()
 
     def _conversation(self, exchange: Exchange, sink: AnswerSink) -> Conversation:
@@ -308,6 +311,10 @@ class Edge(GatewayActor):
     def conclude(self, exchange: Exchange) -> None:
         self._conversations.pop(exchange.exchange_id, None)
         self._port.waiting.pop(exchange.exchange_id, None)
+        if exchange.session is not None and (streams := self._streams.get(exchange.session.key)) is not None:
+            streams.discard(exchange.exchange_id)
+            if not streams:
+                del self._streams[exchange.session.key]
 
     def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
         assert self.runtime is not None
@@ -335,7 +342,10 @@ class Edge(GatewayActor):
         return self._port.sessions.is_ended(state.key)
 
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
-        return self._port.sessions.replace_upstream(state.key, upstream) or state
+        renewed = self._port.sessions.replace_upstream(state.key, upstream) or state
+        for exchange_id in tuple(self._streams.get(state.key, ())):
+            self._conversations[exchange_id].session_renewed(renewed)
+        return renewed
 
     def refresh_session(self, state: SessionState) -> SessionState:
         return self._port.sessions.refresh(state)

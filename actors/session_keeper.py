@@ -66,8 +66,8 @@ class SessionKeeper:
     def refresh(self, state: SessionState) -> SessionState:
         """The newest state that any cell knows: another one may have repaired the session."""
         found = self._journal.read(state.key, 0)
-        if found is None:
-            return state
+        if found is None:  # the journal cannot tell: what this cell knows must do
+            return self._table.newest(state)
         self._table.replace(found)
         return found
 

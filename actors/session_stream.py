@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.naming import Naming
@@ -19,6 +21,8 @@ class SessionStream(Conversation):
     """
 
     RETRY_S = 1.0
+    LONGEST_RETRY_S = 10.0
+    """Of a server that does not open the session: the wait doubles up to this."""
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
@@ -27,6 +31,8 @@ class SessionStream(Conversation):
         self._last_event_ids: dict[str, str] = {}
         self._used_sessions: dict[str, SessionState] = {}
         self._repairs: dict[str, SessionRepair] = {}
+        self._refused: Counter[str] = Counter()  # attempts to open the session that failed in a row
+        self._late: set[str] = set()  # whose lists the client has not seen
 
     def _start(self) -> None:
         assert self.exchange.session is not None
@@ -40,6 +46,15 @@ class SessionStream(Conversation):
             self._last_event_ids[backend] = event_id
         for backend in backends:
             self._listen(backend)
+        for naming in self.desk.namings(self.exchange.endpoint):
+            if naming.backend not in self._backends:  # it was away, or late, when the session began
+                self._await(naming.backend, self.RETRY_S)
+
+    def _await(self, backend: str, delay_s: float) -> None:
+        """Listen to a backend where the session is not open: that opens it."""
+        self._backends.add(backend)
+        self._late.add(backend)
+        self.desk.retry_later(self.exchange, delay_s, backend)
 
     def _is_merged(self) -> bool:
         return not self.exchange.endpoint and any(naming.prefix for naming in self.desk.namings(""))
@@ -113,9 +128,24 @@ class SessionStream(Conversation):
         del self._repairs[repair.backend]
         self._last_event_ids.pop(repair.backend, None)
         if progress is Repair.DONE:
+            del self._refused[repair.backend]
             self._listen(repair.backend)
+            if repair.backend in self._late:
+                self._late.discard(repair.backend)
+                self._tell_changes()
         else:
-            self.desk.retry_later(self.exchange, self.RETRY_S, repair.backend)
+            delay_s = min(self.LONGEST_RETRY_S, self.RETRY_S * 2.0 ** min(self._refused[repair.backend], 16))
+            self._refused[repair.backend] += 1
+            self.desk.retry_later(self.exchange, delay_s, repair.backend)
+
+    def session_renewed(self, session: SessionState) -> None:
+        """Listen where the session is now: the server where it was may hold the old stream open and say nothing more."""
+        for call_id, backend in list(self._backend_of.items()):
+            if session.upstream(backend) != self._used_sessions[backend].upstream(backend):
+                del self._backend_of[call_id]
+                self._cancel(call_id)
+                self._last_event_ids.pop(backend, None)
+                self._listen(backend)
 
     def retry(self, backend: str) -> None:
         assert self.exchange.session is not None
@@ -130,8 +160,10 @@ class SessionStream(Conversation):
         """Listen to those that are new, which opens the session there, and have the client ask for the lists again."""
         for naming in self.desk.namings(self.exchange.endpoint):
             if naming.backend not in self._backends:
-                self._backends.add(naming.backend)
-                self.desk.retry_later(self.exchange, 0.0, naming.backend)
+                self._await(naming.backend, 0.0)
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
         for method in LIST_CHANGES if self._is_merged() else ():
             self._tell_change(method, b"")
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import attrs
 import pytest
 from thespian.actors import ActorAddress
 
@@ -365,6 +366,42 @@ def test_a_session_stream_is_opened_again_where_its_call_was_lost(monkeypatch: p
         assert (again.kind, again.last_event_id, again.deadline_s) == (CallKind.STREAM, "e7", float("inf"))
         bench.event(again, 8)
         assert [step if isinstance(step, str) else step[2] for step in sink.steps] == ["begin", "e7", "e8"]
+
+    on_loop(body)
+
+
+def test_of_two_requests_that_open_a_session_again_one_says_farewell_and_its_stream_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        bench.stream()
+        listening = bench.call()
+        opened = Response(b"1", b'{"protocolVersion":"2025-11-25"}', b"")
+
+        def lost() -> Call:
+            bench.open(revision="2025-11-25", session=bench.session())
+            bench.fail(bench.call(), reason="session_not_found", was_sent=True, is_session_lost=True)
+            return bench.call()
+
+        openings = [lost(), lost()]
+        assert [call.opens_session for call in openings] == [True, True]
+        for number, call in enumerate(openings):
+            answer = CallAnswered(call_id=call.call_id, backend="one", replica=REPLICA, status=200, response=opened)
+            bench.tell(attrs.evolve(answer, upstream_session_id=f"new{number}"))
+        assert bench.cancelled() == [listening.call_id]
+        calls = bench.calls()
+        assert {(call.kind, call.session.upstreams[0].session_id) for call in calls if call.session} == {
+            (CallKind.STREAM, "new0"),
+            (CallKind.MESSAGE, "new0"),  # initialized
+            (CallKind.TERMINATE, "new1"),
+            (CallKind.REQUEST, "new0"),
+        }
+        farewell = next(call for call in calls if call.kind is CallKind.TERMINATE)
+        bench.answer(farewell)  # meets nobody
+        again = next(call for call in calls if call.kind is CallKind.REQUEST)
+        bench.answer(again)
+        assert bench.calls() == []
 
     on_loop(body)
 

@@ -130,6 +130,16 @@ def test_in_memory_a_lone_cell_expires_and_evicts_by_itself(monkeypatch: pytest.
     assert keeper.find(b, node.now_s) is None
 
 
+def test_in_memory_a_cell_knows_what_it_has_repaired_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(None, monkeypatch)
+    keeper, sealed = node.cell(), node.session()
+    assert keeper.refresh(sealed) == sealed
+    keeper.open(sealed, node.now_s)
+    repaired = keeper.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    assert repaired is not None
+    assert keeper.refresh(sealed) == repaired
+
+
 def test_in_memory_cells_believe_an_id_that_another_one_has_sealed_for_as_long_as_it_may_live(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

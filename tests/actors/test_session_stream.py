@@ -9,20 +9,20 @@ from mcp_gateway.actors.messages import CallKind
 from mcp_gateway.actors.session_stream import SessionStream
 from mcp_gateway.transports.downstream.edge_port import ExchangeKind
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Request
-from mcp_gateway.transports.protocol.session import UpstreamSession
+from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, MAIL, Scene, session_at
 
 LOGGED = Notification("notifications/message", b'{"level":"info","data":"x"}')
 CHANGED = Notification("notifications/tools/list_changed", b"")
 
 
-def streaming(*namings, last_event_id: str | None = None, endpoint: str = "") -> Scene:
+def streaming(*namings, last_event_id: str | None = None, endpoint: str = "", session: SessionState | None = None) -> Scene:
     namings = namings or (FILES, MAIL)
     backends = [endpoint] if endpoint else [naming.backend for naming in namings]
     return Scene(
         SessionStream,
         *namings,
-        session=session_at(*backends),
+        session=session or session_at(*backends),
         kind=ExchangeKind.STREAM,
         deadline_s=float("inf"),
         last_event_id=last_event_id,
@@ -147,6 +147,42 @@ def test_a_backend_that_is_added_is_listened_to_and_the_client_asks_for_the_list
     scene.conversation.delay_passed(CHANGED.method)
     assert told_changes(scene) == [*CHANGES, "tools"]
     assert [retry for retry in scene.desk.retries if retry[1] == "mail"] == [(0.0, "mail")]
+
+
+def test_a_backend_that_was_away_when_the_session_began_is_listened_to_as_soon_as_it_is_there():
+    scene = streaming(FILES, session=session_at("files"))
+    assert scene.desk.retries == []
+    scene = streaming(FILES, MAIL, session=session_at("files"))
+    assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
+    scene.conversation.delay_passed("mail")
+    scene.fail(scene.call_to("mail"), is_session_lost=True)
+    scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id="new")
+    assert told_changes(scene) == []
+    scene.answer(scene.call_to("mail"), has_response=False)
+    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert told_changes(scene) == CHANGES, "its lists are news to the client"
+
+
+def test_a_server_that_does_not_open_the_session_is_asked_less_and_less_often():
+    scene = streaming(FILES, MAIL, session=session_at("files"))
+    for _ in range(6):
+        scene.conversation.delay_passed("mail")
+        scene.fail(scene.call_to("mail"), is_session_lost=True)
+        scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
+    assert [delay_s for delay_s, _ in scene.desk.retries] == [1.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_a_stream_follows_its_session_when_a_request_has_opened_it_again():
+    scene = streaming()
+    scene.event(scene.call_to("mail"), CHANGED, "m1")
+    before = scene.call_to("mail")
+    session = scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#1", "new", "2025-11-25"))
+    scene.conversation.session_renewed(session)
+    assert scene.desk.cancelled == [before.call_id]
+    listening = scene.call_to("mail")
+    assert (listening.session.upstream("mail").replica, listening.last_event_id) == ("mail#1", None)
+    scene.conversation.session_renewed(session)
+    assert scene.desk.cancelled == [before.call_id], "it is there already"
 
 
 @pytest.mark.parametrize("way", ["lost", "failed", "waiting"])

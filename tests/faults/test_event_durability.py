@@ -88,15 +88,15 @@ def check_everything(follower: TopicFollower, publisher: Publisher) -> None:
 )
 def test_no_event_is_lost_or_doubled_when_this_process_is_killed(name: str, cells: int, tmp_path: Path) -> None:
     with running(tmp_path, cells=cells) as gateway:
-        with TopicFollower(gateway.url) as one, TopicFollower(gateway.url) as two, Publisher(gateway.url) as publisher:
+        with TopicFollower(gateway.url) as one, TopicFollower(gateway.url) as two:
             wait_until(lambda: one.connects and two.connects, 5, "both follow")
-            for _ in range(2):
+            with Publisher(gateway.url) as publisher:
+                for _ in range(2):
+                    publisher.until_confirmed(20)
+                    pid = gateway.pid(name)
+                    os.kill(pid, signal.SIGKILL)
+                    wait_until(lambda pid=pid: gateway.pid(name) != pid, 10, f"{name} runs again")
                 publisher.until_confirmed(20)
-                pid = gateway.pid(name)
-                os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: gateway.pid(name) != pid, 10, f"{name} runs again")
-            publisher.until_confirmed(20)
-            publisher.__exit__()
             for follower in (one, two):
                 check_everything(follower, publisher)
 
