@@ -200,8 +200,8 @@ class CellActor(AsyncioActor):
         if fresh is None:
             self._rejoin_log()
             return
-        has_news = bool(fresh) or (message.is_catch_up and not self.is_caught_up)
-        if message.is_catch_up:
+        has_news = bool(fresh) or (not message.has_more and not self.is_caught_up)
+        if not message.has_more:  # the first that a log says to a cell is what it has missed
             self._has_caught_up.set()
         if has_news and self._content is not None:
             self._content.deliver_events(fresh)

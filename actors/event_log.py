@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from setproctitle import setproctitle
@@ -23,6 +24,8 @@ from mcp_gateway.actors.node_messages import (
 
 JOIN_WAIT_S = 1.0  # a new log waits that long, after the first cell has joined, for what the others hold
 RETRY_S = 1.0
+PAGE_BYTES = 1_000_000
+_DEAD_AFTER = 3  # times in a row that a cell's process was not there
 
 
 class EventLog(AsyncioActor):
@@ -43,6 +46,7 @@ class EventLog(AsyncioActor):
         self._joined: dict[str, int] = {}  # {cell name: id after which it is to be told} by the messages of this batch
         self._joins: dict[str, JoinEventLog] | None = {}  # until the log is rebuilt from them
         self._waiting: list[PublishEvents] = []
+        self._absences: Counter[str] = Counter()  # {cell name: how often in a row its process was not there}
         self._lost: dict[str, int] = {}  # {cell name: id after which it must be told again}
 
     # ---- wiring
@@ -63,6 +67,7 @@ class EventLog(AsyncioActor):
 
     def receiveMsg_JoinEventLog(self, message: JoinEventLog, sender: ActorAddress) -> None:
         self._cells[message.cell_name] = sender
+        self._absences.pop(message.cell_name, None)
         if self._joins is None:
             self._join(message)
             return
@@ -104,15 +109,19 @@ class EventLog(AsyncioActor):
         for name, after_id in joined.items():
             self._catch_up(name, after_id)
         if written:
-            message = EventsDistributed(log_incarnation=self.incarnation, events=tuple(written))
+            messages = [EventsDistributed(log_incarnation=self.incarnation, events=page) for page in pages(written)]
             for name, address in self._cells.items():
-                if name not in joined:
+                for message in messages if name not in joined else ():
                     self.deliver(address, message)
 
     def _catch_up(self, cell_name: str, after_id: int) -> None:
-        events = tuple(self._order.after(after_id))
-        message = EventsDistributed(log_incarnation=self.incarnation, events=events, is_catch_up=True)
-        self.deliver(self._cells[cell_name], message)
+        """All that a cell has missed; it may be more than any packet takes."""
+        missed = pages(self._order.after(after_id))
+        for number, events in enumerate(missed, start=1):
+            message = EventsDistributed(
+                log_incarnation=self.incarnation, events=events, is_catch_up=number == 1, has_more=number < len(missed)
+            )
+            self.deliver(self._cells[cell_name], message)
 
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
         name = next((name for name, address in self._cells.items() if address == target), None)
@@ -120,8 +129,10 @@ class EventLog(AsyncioActor):
         if name is None or not distributed:
             return  # a heartbeat's answer: its absence says enough
         if reason == "dead target":
-            del self._cells[name]  # its successor joins by itself
-            return
+            self._absences[name] += 1
+            if self._absences[name] >= _DEAD_AFTER:
+                del self._cells[name], self._absences[name]  # its successor joins by itself
+                return
         self.log(logging.WARNING, f"{name} did not take events: {reason}")
         ids = [stored.event.id for message in distributed for stored in message.events]
         after_id = min(ids) - 1 if ids else self._order.last_id
@@ -136,3 +147,16 @@ class EventLog(AsyncioActor):
 
     def on_exit(self) -> None:
         self._store.close()
+
+
+def pages(events: Sequence[StoredEvent]) -> list[tuple[StoredEvent, ...]]:
+    """The events in parts that are easily sent, at least one, which may be empty."""
+    parts: list[list[StoredEvent]] = [[]]
+    size_bytes = 0
+    for stored in events:
+        size_bytes += stored.weight_bytes
+        if parts[-1] and size_bytes > PAGE_BYTES:
+            parts.append([])
+            size_bytes = stored.weight_bytes
+        parts[-1].append(stored)
+    return [tuple(part) for part in parts]

@@ -15,6 +15,8 @@ RETURNED_EVENTS = 1_000  # a log that lost them takes these back; ours: more tha
 
 MOST_UNSTORED_EVENTS = 10_000  # ours: minutes of a log that is down, at any rate we expect
 
+MOST_BYTES = 16 * 1024 * 1024  # ours, of either: both go to a log in one message
+
 
 class OutboxFull(Exception):
     """The log has taken nothing for so long that no more can be kept for it."""
@@ -32,6 +34,7 @@ class EventOutbox:
         self.last_event_id = 0
         self._recent: deque[StoredEvent] = deque(maxlen=retention)
         self._unstored: dict[int, UnstoredEvent] = {}  # by sequence, ascending
+        self._unstored_bytes = 0
         self._last_sequence = 0
 
     @property
@@ -47,8 +50,14 @@ class EventOutbox:
     @property
     def returnable(self) -> tuple[StoredEvent, ...]:
         """The newest events that came from the log, oldest first."""
-        skipped = max(0, len(self._recent) - RETURNED_EVENTS)
-        return tuple(itertools.islice(self._recent, skipped, None))
+        found: list[StoredEvent] = []
+        left_bytes = MOST_BYTES
+        for stored in itertools.islice(reversed(self._recent), RETURNED_EVENTS):
+            left_bytes -= stored.weight_bytes
+            if left_bytes < 0:
+                break
+            found.append(stored)
+        return tuple(reversed(found))
 
     def events_after(self, event_id: int) -> list[Event]:
         """What came from the log after this id and is still kept, ids ascending."""
@@ -60,7 +69,7 @@ class EventOutbox:
 
         Raises: InvalidTopic, OutboxFull
         """
-        if len(self._unstored) >= MOST_UNSTORED_EVENTS:
+        if len(self._unstored) >= MOST_UNSTORED_EVENTS or self._unstored_bytes >= MOST_BYTES:
             raise OutboxFull
         event = UnstoredEvent(
             source=self.source,
@@ -71,6 +80,7 @@ class EventOutbox:
         )
         self._last_sequence = event.sequence
         self._unstored[event.sequence] = event
+        self._unstored_bytes += event.weight_bytes
         return event
 
     def take(self, message: EventsDistributed) -> list[Event] | None:
@@ -79,8 +89,8 @@ class EventOutbox:
         if new and new[0].event.id != self.last_event_id + 1 and not message.is_catch_up:
             return None
         for stored in new:
-            if stored.source == self.source:
-                self._unstored.pop(stored.sequence, None)
+            if stored.source == self.source and (confirmed := self._unstored.pop(stored.sequence, None)) is not None:
+                self._unstored_bytes -= confirmed.weight_bytes
             self.last_event_id = stored.event.id
             self._recent.append(stored)
         return [stored.event for stored in new]

@@ -6,8 +6,15 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.transports.protocol import jsonrpc
 from mcp_gateway.transports.protocol.jsonrpc import Message
 from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamRequest
+
+from .lanes import LIGHT_BYTES
+
+
+def _weight_bytes(message: Message | None) -> int:
+    return LIGHT_BYTES + (jsonrpc.size_bytes(message) if message is not None else 0)
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +43,11 @@ class ExchangeForwarded:
     replica: str
     request: UpstreamRequest = attrs.field(repr=False)
 
+    @property
+    def weight_bytes(self) -> int:
+        session = self.request.session
+        return _weight_bytes(self.request.message) + (len(session.initialize) if session is not None else 0)
+
 
 @attrs.frozen(kw_only=True)
 class ExchangeGivenUp:
@@ -52,6 +64,10 @@ class ForwardedEvent:
     message: Message | None = attrs.field(repr=False)
     event_id: str | None
 
+    @property
+    def weight_bytes(self) -> int:
+        return _weight_bytes(self.message)
+
 
 @attrs.frozen(kw_only=True)
 class ForwardedEventsTaken:
@@ -67,6 +83,10 @@ class ForwardedAnswer:
 
     exchange_id: str
     answer: UpstreamAnswer = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return _weight_bytes(self.answer.response)
 
 
 @attrs.frozen(kw_only=True)

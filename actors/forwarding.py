@@ -49,6 +49,9 @@ OWNER_RETURNS_S = 3.0
 _GRACE_S = 1.0
 """After an exchange's own deadline, which the owner keeps and reports."""
 
+_AGAIN_S = 1.0
+"""Until what did not reach a cell is said to it again."""
+
 _RING_SIZE = 128
 
 _OWNED_SCHEMES = frozenset({"stdio", "ws", "wss", "sse+http", "sse+https"})
@@ -74,6 +77,13 @@ class _Carried:
     task: asyncio.Task[None] | None = None
     credit: int = EVENT_WINDOW
     refilled: asyncio.Event = attrs.field(factory=asyncio.Event)
+    is_given_up: bool = False
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self.is_given_up = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Forwarding:
@@ -99,6 +109,7 @@ class Forwarding:
         self._own = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self.answer_cells(WireProbed, self._probe)
 
     # ---- who is there
@@ -132,8 +143,8 @@ class Forwarding:
             if sent.cell == name:
                 sent.fail(f"{name}, which held the connection to the server, has ended", is_cut=True)
         for carried in list(self._carried.values()):
-            if carried.cell == name and carried.task is not None:
-                carried.task.cancel()
+            if carried.cell == name:
+                carried.give_up()
 
     # ---- questions
 
@@ -239,6 +250,14 @@ class Forwarding:
                 sent.fail(f"{cell_name}, which holds the connection to the server, takes no messages")
             elif isinstance(message, ForwardedEvent):
                 self._give_up(message.exchange_id)  # its reader would wait for ever for an event that is lost
+            elif isinstance(message, ForwardedAnswer):  # perhaps it is too large, and this is not
+                facts = {"reason": "upstream_failed", "text": "the answer was lost on its way from the cell that has it"}
+                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=facts))
+            elif isinstance(message, CellAnswered) and not message.error_text:
+                text = f"the answer of {self.cell_name} was lost on its way"
+                self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
+            elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
+                self._forward_later(cell_name, message)
 
     def _answer(self, from_cell: str, asked: CellAsked) -> None:
         answerer = self._answerers.get(type(asked.question))
@@ -253,7 +272,12 @@ class Forwarding:
             self._forward(from_cell, CellAnswered(question_id=asked.question_id, answer=answer))
 
     async def _answer_later(self, from_cell: str, question_id: str, answer: Any) -> None:
-        self._forward(from_cell, CellAnswered(question_id=question_id, answer=await answer))
+        try:
+            answered = CellAnswered(question_id=question_id, answer=await answer)
+        except Exception as error:  # a defect of ours must not leave the other cell waiting
+            _logger.exception("a question of %s was not answered", from_cell)
+            answered = CellAnswered(question_id=question_id, error_text=f"internal error: {error!r}")
+        self._forward(from_cell, answered)
 
     def _take_answer(self, answered: CellAnswered) -> None:
         _, future = self._asked.get(answered.question_id, ("", None))
@@ -278,8 +302,8 @@ class Forwarding:
 
     def _give_up(self, exchange_id: str) -> None:
         carried = self._carried.get(exchange_id)
-        if carried is not None and carried.task is not None:
-            carried.task.cancel()
+        if carried is not None:
+            carried.give_up()
 
     async def _play(self, carried: _Carried, forwarded: ExchangeForwarded) -> None:
         exchange_id = forwarded.exchange_id
@@ -299,6 +323,11 @@ class Forwarding:
             answer = await wire.exchange(forwarded.request, on_event)
         except UpstreamError as error:
             outcome: object = ForwardedFailure(exchange_id=exchange_id, facts=error.facts())
+        except asyncio.CancelledError:
+            if carried.is_given_up:
+                raise
+            text = "the exchange was ended by the connection to the server"  # by whoever owns it: the session's end, say
+            outcome = ForwardedFailure(exchange_id=exchange_id, facts=UpstreamError("upstream_failed", text).facts())
         except Exception as error:  # a defect of ours must not leave the other cell waiting
             _logger.exception("a forwarded exchange failed")
             outcome = ForwardedFailure(exchange_id=exchange_id, facts={"reason": "upstream_failed", "text": repr(error)})
@@ -323,6 +352,9 @@ class Forwarding:
 
     def close(self) -> None:
         """End what is carried out for others: the cell stops."""
+        self._is_closed = True
+        for carried in list(self._carried.values()):
+            carried.give_up()
         for task in list(self._tasks):
             task.cancel()
 
@@ -331,6 +363,16 @@ class Forwarding:
             self._link.forward(cell_name, message)
         except LookupError:  # it has ended: `cells_changed` says so, or has said so, to whom it concerns
             self.failed(cell_name, (message,))
+
+    def _forward_later(self, cell_name: str, message: object) -> None:
+        """Say it to the same cell, not to its successor, after a while; what cannot be said then comes here again."""
+        incarnation = self._running.get(cell_name)
+
+        def say() -> None:
+            if incarnation is not None and self._running.get(cell_name) == incarnation and not self._is_closed:
+                self._forward(cell_name, message)
+
+        asyncio.get_running_loop().call_later(_AGAIN_S, say)
 
     def _start(self, coroutine: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
+
+LIGHT_BYTES: Final = 300
+"""What a message weighs that does not say so itself; ours."""
+_HEAVIEST_BYTES: Final = 60 * 1024 * 1024
+"""Packets take a little more, see `packet_seal`."""
+
+
+def weight_bytes(message: object) -> int:
+    """About how many bytes a message takes on its way: a message that may be large has an attribute `weight_bytes`."""
+    weight: int = getattr(message, "weight_bytes", LIGHT_BYTES)
+    return weight
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +44,8 @@ class Lanes:
     transmit(target, message, on_result): start one transmit; calls on_result(error) once, from the same thread, with None when
         the target's transport has taken the message (not: when it was handled) and otherwise a short reason.
     on_undeliverable(target, messages, reason): gets messages that were given up: refused by the transport, or more than
-        max_queued of them waiting ("overflow"). Never silently lost.
+        max_queued of them waiting ("overflow"), or too large for any packet ("too large"). Never silently lost.
+    max_batch, max_batch_bytes: of one transmit; a message that is heavier goes alone.
     """
 
     def __init__(
@@ -42,11 +54,13 @@ class Lanes:
         on_undeliverable: Callable[[Any, tuple[Any, ...], str], None],
         *,
         max_batch: int = 256,
+        max_batch_bytes: int = 1_000_000,
         max_queued: int = 20_000,
     ) -> None:
         self._transmit = transmit
         self._on_undeliverable = on_undeliverable
         self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
         self._max_queued = max_queued
         self._lanes: dict[str, _Lane] = {}
         self._fresh: list[str] = []  # idle lanes that got mail since the last flush
@@ -57,6 +71,9 @@ class Lanes:
 
     def queue(self, key: str, target: Any, message: Any) -> None:
         """Put the message at the end of the target's lane; `flush` starts it. key names the target, which may be unhashable."""
+        if weight_bytes(message) > _HEAVIEST_BYTES:
+            self._on_undeliverable(target, (message,), "too large")
+            return
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(target)
@@ -88,10 +105,20 @@ class Lanes:
         if not lane.queue:
             del self._lanes[key]
             return
-        items = tuple(lane.queue.popleft() for _ in range(min(len(lane.queue), self._max_batch)))
+        items = self._next_items(lane.queue)
         lane.is_busy = True
         message = items[0] if len(items) == 1 else Batch(items=items)
         self._transmit(lane.target, message, lambda error: self._finish(key, lane, items, error))
+
+    def _next_items(self, queue: deque[Any]) -> tuple[Any, ...]:
+        items = [queue.popleft()]
+        total_bytes = weight_bytes(items[0])
+        while queue and len(items) < self._max_batch:
+            total_bytes += weight_bytes(queue[0])
+            if total_bytes > self._max_batch_bytes:
+                break
+            items.append(queue.popleft())
+        return tuple(items)
 
     def _finish(self, key: str, lane: _Lane, items: tuple[Any, ...], error: str | None) -> None:
         lane.is_busy = False

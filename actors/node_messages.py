@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from mcp_gateway.actors.lanes import LIGHT_BYTES, weight_bytes
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topic_log import Event
 
@@ -179,6 +180,10 @@ class Forwarded:
     from_cell: str
     message: object = attrs.field(repr=False)
 
+    @property
+    def weight_bytes(self) -> int:
+        return weight_bytes(self.message)
+
 
 @attrs.frozen(kw_only=True)
 class PublishForNode:
@@ -295,6 +300,10 @@ class UnstoredEvent:
     payload_json: bytes = attrs.field(repr=False)
     timestamp_ms: int
 
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + len(self.topic) + len(self.payload_json)
+
 
 @attrs.frozen(kw_only=True)
 class StoredEvent:
@@ -303,6 +312,10 @@ class StoredEvent:
     event: Event
     source: str
     sequence: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + len(self.event.topic) + len(self.event.payload_json)
 
 
 @attrs.frozen(kw_only=True)
@@ -329,12 +342,20 @@ class JoinEventLog:
     confirmed_sequence: int
     unstored: tuple[UnstoredEvent, ...] = attrs.field(repr=False)
 
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + sum(each.weight_bytes for each in self.recent_events + self.unstored)
+
 
 @attrs.frozen(kw_only=True)
 class PublishEvents:
     """Cell -> EventLog: store these, in this order."""
 
     events: tuple[UnstoredEvent, ...] = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + sum(each.weight_bytes for each in self.events)
 
 
 @attrs.frozen(kw_only=True)
@@ -344,10 +365,15 @@ class EventsDistributed:
     To the cell that published them they are the confirmation as well.
 
     log_incarnation: a cell drops what comes from an earlier log than the one it has joined.
-    is_catch_up:     the answer to a JoinEventLog, perhaps without any: what lies between the cell's last event and the first of
-                     these is gone.
+    is_catch_up:     begins the answer to a JoinEventLog: what lies between the cell's last event and the first of these is gone.
+    has_more:        the answer goes on with the next of these messages.
     """
 
     log_incarnation: int
     is_catch_up: bool = False
+    has_more: bool = False
     events: tuple[StoredEvent, ...] = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + sum(each.weight_bytes for each in self.events)

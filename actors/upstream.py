@@ -125,6 +125,12 @@ class Upstream(GatewayActor):
         except UpstreamError as error:
             outcome = self._failed(call, error, time.monotonic() - started_s)
             report = self._fault(running.leased) if error.is_fault else self._success(running.leased)
+        except asyncio.CancelledError:
+            if call.call_id not in self._running:
+                raise  # by the caller, or because this actor ends
+            # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            outcome, report = self._failed(call, ended, time.monotonic() - started_s), None
         except Exception as error:  # a defect of ours must not leave a client waiting
             self.log(logging.ERROR, f"exchange failed: {error!r}", error=error, call_id=call.call_id)
             outcome = self._failed(call, UpstreamError("upstream_failed", "internal error"), time.monotonic() - started_s)
@@ -286,11 +292,11 @@ class Upstream(GatewayActor):
     def on_exit(self) -> None:
         for task in self._probes:
             task.cancel()
-        for running in self._running.values():
+        ended, self._running = self._running, {}
+        for running in ended.values():
             if running.task is not None:
                 running.task.cancel()
             self._fail_for_exit(running.leased.call)
-        self._running.clear()
         self._cells.withdraw(self._backend, self._replica, self._wire)
         closing = asyncio.get_running_loop().create_task(self._wire.close())
         _closing.add(closing)

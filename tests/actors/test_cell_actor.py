@@ -44,12 +44,13 @@ class Bench:
         await self.settle()
         return log
 
-    async def answer(self, incarnation: int, *ids: int) -> None:
+    async def answer(self, incarnation: int, *ids: int, is_catch_up: bool = True, has_more: bool = False) -> None:
         events = tuple(
             StoredEvent(event=Event(id=number, topic="t.x", payload_json=b"{}", timestamp_ms=0), source="other", sequence=number)
             for number in ids
         )
-        self.stage.tell(self.address, EventsDistributed(log_incarnation=incarnation, events=events, is_catch_up=True))
+        answer = EventsDistributed(log_incarnation=incarnation, events=events, is_catch_up=is_catch_up, has_more=has_more)
+        self.stage.tell(self.address, answer)
         await self.settle()
 
 
@@ -71,6 +72,22 @@ def test_a_cell_joins_the_log_that_is_there_when_it_starts(monkeypatch: pytest.M
         await bench.answer(7, 1, 2)  # the incarnation is news to it
         assert bench.cell.is_caught_up
         assert [event.id for event in bench.cell.events_after(0)] == [1, 2]
+
+    on_loop(monkeypatch, body)
+
+
+def test_a_cell_has_caught_up_with_the_last_part_and_asks_again_where_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        bench.first.received.clear()
+        await bench.answer(1, 5, 6, has_more=True)
+        assert not bench.cell.is_caught_up
+        await bench.answer(1, 8, 9, is_catch_up=False)  # and 7 was lost
+        assert not bench.cell.is_caught_up
+        assert bench.first.only(JoinEventLog).last_event_id == 6
+        await bench.answer(1, 7, 8, has_more=True)
+        await bench.answer(1, 9, is_catch_up=False)
+        assert bench.cell.is_caught_up
+        assert [event.id for event in bench.cell.events_after(0)] == [5, 6, 7, 8, 9]
 
     on_loop(monkeypatch, body)
 

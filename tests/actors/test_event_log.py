@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from mcp_gateway.actors import event_log, event_outbox
 from mcp_gateway.actors.event_order import EventOrder
 from mcp_gateway.actors.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.node_messages import EventsDistributed, JoinEventLog, StoredEvent, UnstoredEvent
@@ -187,6 +188,31 @@ def test_an_outbox_that_the_log_never_empties_is_full_at_its_limit(monkeypatch: 
         publish(a, "t.four")
     a.take(distributed(order.publish(events)))
     assert ids_of(order.publish(publish(a, "t.five"))) == [4]
+
+
+def test_what_a_cell_owes_is_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_outbox, "MOST_BYTES", 10_000)
+    order, a = EventOrder(100), EventOutbox("a")
+    large = {"text": "x" * 4_000}
+    events = [a.publish("t.x", large, 0) for _ in range(3)]
+    with pytest.raises(OutboxFull):
+        a.publish("t.x", large, 0)
+    a.take(distributed(order.publish(events)))
+    assert a.publish("t.x", large, 0).sequence == 4, "what was stored counts no more"
+    assert [stored.event.id for stored in a.returnable] == [2, 3], "the newest that fit"
+
+
+def test_events_are_sent_in_parts_that_are_easily_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "PAGE_BYTES", 10_000)
+    order, a, b = EventOrder(100), EventOutbox("a"), EventOutbox("b")
+    sizes = [4_000, 4_000, 4_000, 50_000, 0, 0]
+    stored = order.publish([a.publish("t.x", {"text": "x" * size}, 0) for size in sizes])
+    parts = event_log.pages(stored)
+    assert [ids_of(list(part)) for part in parts] == [[1, 2], [3], [4], [5, 6]]
+    assert event_log.pages([]) == [()]
+    for number, part in enumerate(parts):
+        b.take(distributed(list(part), is_catch_up=number == 0))
+    assert b.last_event_id == 6
 
 
 def test_a_cell_hands_out_what_came_after_an_id() -> None:

@@ -276,6 +276,112 @@ def test_an_owner_that_takes_no_messages_fails_the_exchange() -> None:
     on_loop(body)
 
 
+def test_an_exchange_that_the_owners_connection_ends_is_a_failure() -> None:
+    async def body() -> None:
+        carried = Carried()
+        await settle()
+        carried.wire.exchanges[0].result.cancel()
+        error = await carried.error()
+        assert (error.reason, error.was_sent) == ("upstream_failed", True)
+
+    on_loop(body)
+
+
+def test_an_answer_that_does_not_arrive_becomes_a_failure_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may be too large for any packet."""
+    monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        carried = Carried()
+        await settle()
+        carried.node.hung.add(ONE)
+        carried.wire.exchanges[0].answer(b'{"ok":true}')
+        await settle()
+        carried.node.hung.clear()
+        assert "lost on its way" in (await carried.error()).text
+
+    on_loop(body)
+
+
+def test_a_question_whose_answer_does_not_arrive_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+        node.cells[TWO].answer_cells(Doubled, lambda question: question.number * 2)
+        node.hung.add(ONE)
+        asked = asyncio.ensure_future(node.cells[ONE].ask_cell(TWO, Doubled(1), 5))
+        await settle()
+        node.hung.clear()
+        with pytest.raises(LookupError, match="lost on its way"):
+            await asked
+
+    on_loop(body)
+
+
+def test_a_question_whose_answering_fails_says_so() -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+
+        async def fails(_: object) -> None:
+            raise RuntimeError("broken")
+
+        node.cells[TWO].answer_cells(Doubled, fails)
+        with pytest.raises(LookupError, match="broken"):
+            await node.cells[ONE].ask_cell(TWO, Doubled(1), 5)
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("what", ["credit", "cancellation"])
+def test_what_an_exchange_needs_is_said_again_until_it_arrives(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        carried = Carried()
+        await settle()
+        (exchange,) = carried.wire.exchanges
+        if what == "credit":
+            for number in range(EVENT_WINDOW):
+                await exchange.event(None, str(number))
+            carried.node.hung.add(TWO)
+        else:
+            carried.node.hung.add(TWO)
+            carried.task.cancel()
+        await asyncio.sleep(0.05)
+        assert not exchange.is_cancelled
+        carried.node.hung.clear()
+        if what == "credit":
+            await exchange.event(None, "one more")
+            exchange.answer()
+            await carried.task
+            assert len(carried.events) == EVENT_WINDOW + 1
+        else:
+            while not exchange.is_cancelled:
+                await asyncio.sleep(0.01)
+
+    on_loop(body)
+
+
+def test_nothing_is_said_again_to_the_successor_of_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        carried = Carried()
+        await settle()
+        carried.node.hung.add(TWO)
+        carried.task.cancel()
+        await settle()
+        carried.node.kill(TWO)
+        carried.node.hung.clear()
+        carried.node.start_again(TWO, 2)
+        sent = len(carried.node.sent)
+        await asyncio.sleep(0.05)
+        assert len(carried.node.sent) == sent
+
+    on_loop(body)
+
+
 def test_an_owner_without_the_connection_says_that_nothing_was_sent() -> None:
     async def body() -> None:
         error = await Carried(has_wire=False).error()

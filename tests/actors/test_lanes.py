@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 
-from mcp_gateway.actors.lanes import Batch, Lanes
+import attrs
+
+from mcp_gateway.actors.forward_messages import ExchangeForwarded, ForwardedAnswer, ForwardedEvent
+from mcp_gateway.actors.lanes import Batch, Lanes, weight_bytes
+from mcp_gateway.actors.node_messages import (
+    EventsDistributed,
+    Forwarded,
+    JoinEventLog,
+    PublishEvents,
+    StoredEvent,
+    UnstoredEvent,
+)
+from mcp_gateway.actors.packet_seal import MAX_PACKET_BYTES
+from mcp_gateway.transports.protocol.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.topic_log import Event
+from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamRequest
 
 
 class Transport:
@@ -60,6 +76,52 @@ def test_messages_of_a_failed_transmit_are_given_up_with_the_reason_and_later_on
     assert transport.given_up == [("a", (1, 2), "dead target")]
     transport.finish()
     assert transport.delivered == {"a": [3]}
+
+
+@attrs.frozen
+class Heavy:
+    weight_bytes: int
+
+
+def test_a_batch_is_bounded_in_bytes_and_what_is_heavier_goes_alone() -> None:
+    transport = Transport(max_batch_bytes=1_000)
+    first, light, heavy = Heavy(1), Heavy(400), Heavy(5_000)
+    transport.send("a", first, light, light, light, heavy, light)
+    for expected in ((first, light, light), (light,), (heavy,), (light,)):
+        assert transport.under_way[0][1] == expected
+        transport.finish()
+    assert transport.given_up == []
+
+
+def test_what_no_packet_takes_is_given_up_and_holds_up_nothing() -> None:
+    transport = Transport()
+    giant = Heavy(MAX_PACKET_BYTES)
+    transport.send("a", "1", giant, "2")
+    assert transport.given_up == [("a", (giant,), "too large")]
+    transport.finish()
+    assert transport.delivered == {"a": ["1", "2"]}
+
+
+def test_messages_say_what_they_weigh() -> None:
+    text = b"x" * 10_000
+    event = UnstoredEvent(source="s", sequence=1, topic="t.x", payload_json=text, timestamp_ms=0)
+    stored = StoredEvent(event=Event(id=1, topic="t.x", payload_json=text, timestamp_ms=0), source="s", sequence=1)
+    join = JoinEventLog(
+        cell_name="c", source="s", last_event_id=1, recent_events=(stored,), confirmed_sequence=0, unstored=(event,)
+    )
+    request = UpstreamRequest(kind="request", message=Request(b"1", "tools/call", text), revision="2025-11-25")
+    answer = UpstreamAnswer(200, Response(b"1", text, b""))
+    for message, count in (
+        (PublishEvents(events=(event, event)), 2),
+        (EventsDistributed(log_incarnation=1, events=(stored,)), 1),
+        (join, 2),
+        (ExchangeForwarded(exchange_id="e", backend="b", replica="r", request=request), 1),
+        (ForwardedEvent(exchange_id="e", message=Notification("n", text), event_id=None), 1),
+        (ForwardedAnswer(exchange_id="e", answer=answer), 1),
+    ):
+        for each in (message, Forwarded(from_cell="cell/0", message=message)):
+            size_bytes = len(pickle.dumps(each, pickle.HIGHEST_PROTOCOL))
+            assert 0.9 * min(size_bytes, count * len(text)) < weight_bytes(each) < 1.2 * count * len(text)
 
 
 def test_a_full_lane_gives_up_the_newest_message() -> None:

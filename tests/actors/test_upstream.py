@@ -267,6 +267,22 @@ def test_a_cancelled_call_is_over_without_a_word() -> None:
     on_loop(body)
 
 
+def test_a_call_that_its_own_connection_ends_has_an_outcome() -> None:
+    """The bridge does so where a session is ended, or makes room, with calls under way."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        bench.wire.exchanges[0].result.cancel()
+        await turn()
+        failed = bench.edge.only(CallFailed)
+        assert (failed.call_id, failed.reason, failed.was_sent) == (1, "upstream_failed", True)
+        assert bench.pool.only(LeaseReturned).call_id == 1
+        assert bench.router.received == [], "it says nothing of the server"
+
+    on_loop(body)
+
+
 # ---- events
 
 

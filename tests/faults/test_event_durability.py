@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_gateway.actors.packet_seal import MAX_PACKET_BYTES
 from tests.doubles.gateway_process import GatewayProcess, is_gone, wait_until
 from tests.doubles.ports import free_port
 from tests.doubles.topic_follower import TopicFollower
@@ -139,6 +140,22 @@ def test_a_cell_that_starts_again_holds_the_log_of_before(tmp_path: Path) -> Non
         with follower:
             wait_until(follower.has_seen("client.numbers", 9), 10, "all is read from a new cell")
         assert follower.seen("client.numbers") == list(range(10))
+
+
+def test_a_cell_that_starts_again_is_given_more_than_one_message_could_carry(tmp_path: Path) -> None:
+    size, count, at_once = 16_000, 4_500, 500
+    assert size * count > MAX_PACKET_BYTES
+    with running(tmp_path, cells=2) as gateway:
+        for first in range(0, count, at_once):
+            last_id = get(gateway.url, f"/publish?topic=client.numbers&n={first}&count={at_once}&size={size}")["id"]
+        for name in ("cell/0", "cell/1"):
+            pid = gateway.pid(name)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid, name=name: gateway.pid(name) != pid, 10, f"{name} runs again")
+        with TopicFollower(gateway.url, "client.*?last_event_id=0") as follower:
+            wait_until(follower.has_seen("client.numbers", count - 1), 20, "all is read from a new cell")
+        assert follower.seen("client.numbers") == list(range(count))
+        assert follower.events[-1].event_id == last_id
 
 
 @pytest.mark.parametrize("form", ["node", "embedded"])

@@ -114,6 +114,11 @@ def encode(message: Message) -> bytes:
     return encode_response(message)
 
 
+def size_bytes(message: Message) -> int:
+    """What its parameters, or its result or error, take as JSON."""
+    return len(message.result) + len(message.error) if isinstance(message, Response) else len(message.params)
+
+
 def encode_result(request_id: bytes, result: Any) -> bytes:
     """The bytes of a successful response whose result is a Python value."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, _encode(result))

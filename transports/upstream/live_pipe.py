@@ -56,7 +56,7 @@ class Inbox:
     def put(self, message: Message) -> None:
         if not self._is_concluded:
             self._messages.append(message)
-            self._size_bytes += _size_bytes(message)
+            self._size_bytes += jsonrpc.size_bytes(message)
             self._news.set()
 
     def conclude(self, response: Response | None, error: UpstreamError | None = None) -> None:
@@ -80,7 +80,7 @@ class Inbox:
         while True:
             if self._messages:
                 message = self._messages.popleft()
-                self._size_bytes -= _size_bytes(message)
+                self._size_bytes -= jsonrpc.size_bytes(message)
                 self._space.set()
                 await on_event(message, None)
             elif self._error is not None:
@@ -385,10 +385,6 @@ class LivePipe:
 
 def _reads_nothing(*, was_sent: bool = False) -> UpstreamError:
     return UpstreamError("upstream_timeout", "the server does not read what it is sent", was_sent=was_sent)
-
-
-def _size_bytes(message: Message) -> int:
-    return len(message.params) if isinstance(message, Request | Notification) else len(message.result) + len(message.error)
 
 
 def _messages_in(data: bytes) -> list[bytes]:
