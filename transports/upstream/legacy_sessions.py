@@ -90,7 +90,7 @@ class LegacySessions:
         self._shared: dict[SessionKey, LegacySession] = {}
         self._held: dict[SessionKey, LegacySession] = {}
         self._count = 0
-        self._opening: dict[SessionKey, asyncio.Task[LegacySession]] = {}
+        self._opening: dict[SessionKey, asyncio.Task[None]] = {}
         self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
         self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -121,13 +121,12 @@ class LegacySessions:
                 self.give_back(session)
                 raise
             return session
-        known = self._shared.get(key)
-        if known is None:
+        while (known := self._shared.get(key)) is None:
             opening = self._opening.get(key)
             if opening is None:
                 opening = self._opening[key] = self._start(self._open_shared(key))
                 opening.add_done_callback(functools.partial(self._opened_shared, key))
-            known = await asyncio.shield(opening)
+            await asyncio.shield(opening)
         return self._used(known)
 
     def give_back(self, session: LegacySession) -> None:
@@ -300,14 +299,15 @@ class LegacySessions:
 
     # ---- opening
 
-    def _opened_shared(self, key: SessionKey, opening: asyncio.Task[LegacySession]) -> None:
+    def _opened_shared(self, key: SessionKey, opening: asyncio.Task[None]) -> None:
         self._opening.pop(key, None)
         if not opening.cancelled():
             opening.exception()  # everybody who waited may have gone: then nobody needs to be told
 
-    async def _open_shared(self, key: SessionKey) -> LegacySession:
+    async def _open_shared(self, key: SessionKey) -> None:
         session = self._shared[key] = await self._open(key)
-        return session
+        session.used_s = time.monotonic()
+        self._is_free(session)  # those who have waited take it in a moment; but they may all have gone
 
     async def _open(self, key: SessionKey) -> LegacySession:
         """Source: MCP 2025-11-25, basic/lifecycle, "Initialization"."""

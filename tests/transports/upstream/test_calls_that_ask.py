@@ -351,6 +351,23 @@ def test_a_session_that_nobody_uses_is_ended() -> None:
     on_loop(body)
 
 
+def test_a_session_whose_client_left_while_it_was_opened_is_ended_as_well() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        bridge.bridge.sessions = LegacySessions(bridge.wire, "2025-11-25", idle_s=0.02)
+        bridge.wire.takes_messages.clear()
+        call = bridge.send()
+        await settle()
+        call.cancel()
+        await settle()
+        bridge.wire.takes_messages.set()
+        while bridge.wire.ended != ["s1"]:
+            await asyncio.sleep(0.01)
+        assert len(bridge.bridge.sessions) == 0
+
+    on_loop(body)
+
+
 def test_closing_ends_every_session_and_cancels_what_is_parked() -> None:
     async def body() -> None:
         bridge = Bridge()
