@@ -94,7 +94,7 @@ class LegacySessions:
         self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
         self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._is_closing = asyncio.Event()
+        self._abandoned: dict[LegacySession, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -168,7 +168,7 @@ class LegacySessions:
         """Nobody needs it any more: tell the server so."""
         if not session.is_over:
             self.forget(session)
-            self._start(self._farewell(session))
+            self._say_farewell(session)
 
     def abandon(self, session: LegacySession) -> None:
         """A call on it was cancelled, and whether the server obeys cannot be known: what it says would be taken for another
@@ -176,7 +176,7 @@ class LegacySessions:
         """
         if not session.is_over:
             self.forget(session)
-            self._start(self._farewell(session, _GRACE_S))
+            self._abandoned[session] = asyncio.get_running_loop().call_later(_GRACE_S, self._say_farewell, session)
 
     async def say(self, session: LegacySession, message: Notification | Response) -> None:
         """Send what needs no answer.
@@ -219,7 +219,6 @@ class LegacySessions:
         self.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
 
     async def close(self) -> None:
-        self._is_closing.set()
         if self._sweep is not None:
             self._sweep.cancel()
         for opening in self._opening.values():
@@ -228,6 +227,8 @@ class LegacySessions:
             turn.cancel()
         for session in [*self._idle, *self._shared.values(), *self._held.values()]:
             self.end(session)
+        for session in list(self._abandoned):
+            self._say_farewell(session)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
 
@@ -351,15 +352,13 @@ class LegacySessions:
         if self._idle:
             self._sweep_later()
 
-    async def _farewell(self, session: LegacySession, grace_s: float = 0.0) -> None:
-        if grace_s:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._is_closing.wait()
+    def _say_farewell(self, session: LegacySession) -> None:
+        if (timer := self._abandoned.pop(session, None)) is not None:
+            timer.cancel()
         request = UpstreamRequest(
             kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
         )
-        await self._quietly(request)
+        self._start(self._quietly(request))
 
     async def _quietly(self, request: UpstreamRequest) -> None:
         with contextlib.suppress(UpstreamError):
