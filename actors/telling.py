@@ -23,16 +23,24 @@ class Tell(Conversation):
         self._accepted = 0
         self._failure: CallFailed | None = None
         self._upstream_s = 0.0
+        self._session = exchange.session
+        self._calls: dict[int, tuple[str, Message | None]] = {}
+        self._has_refreshed: set[str] = set()
 
     def _start(self) -> None:
-        if self._kind is CallKind.TERMINATE and self.exchange.session is not None:
-            self.desk.end_session(self.exchange.session)
+        if self._kind is CallKind.TERMINATE and self._session is not None:
+            self._session = self.desk.refresh_session(self._session)  # what another cell has opened again ends as well
+            self.desk.end_session(self._session)
+        for backend, message in self._messages:
+            self._tell(backend, message)
+        self._acknowledge_when_done()
+
+    def _tell(self, backend: str, message: Message | None) -> None:
         # One backend that hangs must not hold up what the client says to the others, nor its farewell.
         is_bounded = len(self._messages) > 1 or self._kind is CallKind.TERMINATE
-        for backend, message in self._messages:
-            deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if is_bounded else None
-            self._call(message, kind=self._kind, backend=backend, session=self.exchange.session, deadline_s=deadline_s)
-        self._acknowledge_when_done()
+        deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if is_bounded else None
+        call_id = self._call(message, kind=self._kind, backend=backend, session=self._session, deadline_s=deadline_s)
+        self._calls[call_id] = backend, message
 
     def _on_answer(self, answer: CallAnswered) -> None:
         self._accepted += 1
@@ -40,8 +48,21 @@ class Tell(Conversation):
         self._acknowledge_when_done()
 
     def _on_failure(self, failure: CallFailed) -> None:
+        backend, message = self._calls[failure.call_id]
+        if failure.is_session_lost and self._is_open_elsewhere(backend):
+            self._tell(backend, message)
+            return
         self._failure = failure
         self._acknowledge_when_done()
+
+    def _is_open_elsewhere(self, backend: str) -> bool:
+        """Whether another cell has opened the session again: there the server may have asked what this answers. Once for each."""
+        if self._session is None or backend in self._has_refreshed:
+            return False
+        self._has_refreshed.add(backend)
+        known = self._session.upstream(backend)
+        self._session = self.desk.refresh_session(self._session)
+        return self._session.upstream(backend) not in (known, None)
 
     def _acknowledge_when_done(self) -> None:
         if self._open_calls:

@@ -8,6 +8,7 @@ from mcp_gateway.actors.messages import CallKind
 from mcp_gateway.actors.telling import Tell
 from mcp_gateway.transports.downstream.edge_port import ExchangeKind
 from mcp_gateway.transports.protocol.jsonrpc import Notification
+from mcp_gateway.transports.protocol.session import UpstreamSession
 from tests.doubles.recording_desk import FILES, MAIL, Scene, session_at
 
 CANCELLED = Notification("notifications/cancelled", b'{"requestId":1}')
@@ -70,6 +71,31 @@ def test_a_session_that_the_server_forgot_is_no_failure_of_a_notification():
     scene.fail(scene.last, "session_not_found", **LOST)
     assert scene.sink.status == 202
     scene.assert_over()
+
+
+def test_an_answer_follows_its_session_to_where_another_cell_has_opened_it_again():
+    """That is where the server asks now; this cell learns of it when the old session is not known any more."""
+    scene = telling("files", "mail")
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("files", "files#1", "new", "2025-11-25"))
+    scene.answer(scene.call_to("mail"), has_response=False)
+    scene.fail(scene.call_to("files"), "session_not_found", **LOST)
+    again = scene.call_to("files")
+    assert (again.message, again.session.upstream("files").session_id) == (CANCELLED, "new")
+    scene.fail(again, "session_not_found", **LOST)
+    assert scene.sink.status == 202, "once is enough"
+    scene.assert_over()
+
+
+def test_a_farewell_reaches_the_session_that_another_cell_has_opened_again():
+    session = session_at("files", "mail")
+
+    def make(exchange, sink, desk, *arguments):
+        desk.renew_session(session, UpstreamSession("files", "files#1", "new", "2025-11-25"))
+        return Tell(exchange, sink, desk, *arguments)
+
+    told = [("files", None)], CallKind.TERMINATE
+    scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)
+    assert scene.last.session.upstream("files").session_id == "new"
 
 
 @pytest.mark.parametrize("way", ["answered", "failed", "lost"])
