@@ -223,9 +223,10 @@ class PipeExchanges:
             return self._log_message(notification)
         if self._is_modern:
             return Ignored(f"{notification.method} of no subscription")
-        streams = tuple(each for each, exchange in self._open.items() if exchange.is_stream)
+        # To one stream of each session, the newest. Source: MCP 2025-11-25, basic/transports, "Multiple Connections".
+        streams = {exchange.owner: each for each, exchange in self._open.items() if exchange.is_stream}
         if streams:
-            return Told(streams, notification)
+            return Told(tuple(streams.values()), notification)
         if not self._is_private:
             return Ignored(f"{notification.method}: no session of a shared pipe listens")
         exchange_id = self._newest_call()

@@ -10,6 +10,7 @@ pipe; an unknown one has lost it, and is opened again by whoever used it. Two ki
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -54,12 +55,16 @@ _MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022})
 
 @attrs.define
 class _Session:
-    """initialize: the client's own params, to move it to another pipe. has_ended: by its client's wish."""
+    """initialize: the client's own params, to move it to another pipe. has_ended: by its client's wish.
+
+    moved_from: where its earlier calls may still run.
+    """
 
     session_id: str
     initialize: bytes = attrs.field(repr=False)
     pipe: LivePipe
     has_ended: bool = False
+    moved_from: LivePipe | None = None
 
 
 class PipeConversation:
@@ -116,6 +121,9 @@ class PipeConversation:
             if pipe.is_initialized:
                 return
             pipe.is_initialized = True
+        if session.moved_from is not None and isinstance(message, Notification) and message.method == "notifications/cancelled":
+            with contextlib.suppress(UpstreamError):  # it has ended, and its calls with it
+                await session.moved_from.tell(session.session_id, message, timeout_s)
         await pipe.tell(session.session_id, message, timeout_s)
 
     async def _listen(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
@@ -238,7 +246,7 @@ class PipeConversation:
             raise session_lost("the server has refused another connection for the session")
         pipe.is_initialized = True
         await pipe.tell(session.session_id, _INITIALIZED, OPEN_TIMEOUT_S)
-        session.pipe = pipe
+        session.pipe, session.moved_from = pipe, shared
         pipe.sessions.add(session.session_id)
         self._sessions[session.session_id] = session  # where it was forgotten because the shared pipe had to make room
         shared.sessions.discard(session.session_id)

@@ -217,6 +217,15 @@ def test_without_a_call_it_goes_to_the_stream_and_without_one_it_waits_for_it() 
     assert exchanges.begin_stream("ada")[1] == (), "nothing is told twice"
 
 
+def test_of_several_streams_of_a_session_the_newest_is_told() -> None:
+    """Source: MCP 2025-11-25, basic/transports, "Multiple Connections": a message goes to one stream, not to all."""
+    exchanges = PipeExchanges(is_private=True, is_modern=False)
+    first, second = exchanges.begin_stream("ada")[0], exchanges.begin_stream("ada")[0]
+    assert exchanges.incoming(CHANGED) == Told((second,), CHANGED)
+    exchanges.end(second)
+    assert exchanges.incoming(CHANGED) == Told((first,), CHANGED)
+
+
 def test_changes_go_to_the_stream_rather_than_to_a_call_that_has_nothing_to_do_with_them() -> None:
     exchanges = private()
     stream_id, _ = exchanges.begin_stream("ada")

@@ -202,6 +202,21 @@ async def test_a_session_that_begins_to_keep_state_moves_to_a_connection_of_its_
     assert not other_stream.done()
 
 
+@conversation()
+async def test_a_call_that_began_before_its_session_moved_can_be_cancelled(harness: Harness) -> None:
+    session_id = await harness.open()
+    call = asyncio.ensure_future(harness.ask(Request(b"7", "tools/call", b"{}"), session_id))
+    await settled(lambda: bool(harness.server.pipes[0].requests("tools/call")))
+    harness.server.answers["logging/setLevel"] = b"{}"
+    await harness.ask(Request(b"8", "logging/setLevel", params(level="info")), session_id)
+    await harness.tell(Notification("notifications/cancelled", params(requestId=7)), session_id)
+    shared, private = harness.server.pipes
+    (request,) = shared.requests("tools/call")
+    assert shared.notifications("notifications/cancelled") == [{"requestId": json.loads(request.id)}]
+    assert private.notifications("notifications/cancelled") == []
+    assert "cancelled" in (await refused(call)).text
+
+
 @conversation(max_pipes=1)
 async def test_a_session_may_move_even_where_only_one_connection_is_allowed(harness: Harness) -> None:
     session_id = await harness.open()
