@@ -149,6 +149,7 @@ def harden(key: bytes, bind: str = "127.0.0.1") -> None:
     _patch_addresses(bind)
     _patch_packets(seal)
     _patch_processes()
+    _patch_log()
     _hardened = _Hardened(key, bind)
 
 
@@ -162,6 +163,14 @@ def _patch_addresses(bind: str) -> None:
 
     IPBase.thisSystem.add_local_addr(bind)
     IPBase.IPActorAddress.bindArgs = property(lambda address: ((bind, address.sockname[1]),))
+
+
+def _patch_log() -> None:
+    """Name Thespian's log file once: it looks for a temporary directory each time otherwise, and fails where there is none."""
+    from thespian.system import utilis
+
+    if (path := os.environ.get("THESPLOG_FILE")) is not None:
+        utilis._thesplog_file, utilis._thesplog_old_file = path, f"{path}.old"
 
 
 def _patch_packets(seal: PacketSeal) -> None:

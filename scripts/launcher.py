@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -125,9 +126,10 @@ class Launcher:
         try:
             while True:
                 try:
-                    self._start()
-                    self._watch()
-                    self._drain()
+                    with _deaths_noticed():
+                        self._start()
+                        self._watch()
+                        self._drain()
                     return 0
                 except SystemDied as death:
                     if self._signal_count:
@@ -302,6 +304,20 @@ class Launcher:
             return EXIT_FAILED
         _logger.error("%s: starting the whole system again", reason, extra={"actor": "launcher"})
         return None
+
+
+@contextlib.contextmanager
+def _deaths_noticed() -> Iterator[None]:
+    """The block, in which a process of the system may end at any moment.
+
+    Raises: SystemDied, also for what psutil and Thespian say of it.
+    """
+    from thespian.actors import ActorSystemException
+
+    try:
+        yield
+    except (psutil.NoSuchProcess, ActorSystemException) as error:
+        raise SystemDied(f"a process of the actor system has ended: {error}") from error
 
 
 def _wait_for_admin() -> psutil.Process:

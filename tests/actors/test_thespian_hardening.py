@@ -89,6 +89,16 @@ set_environment(log_file=pathlib.Path({str(tmp_path)!r}) / "t.log")
 import thespian.system.transport as transport, os
 assert transport.DEFAULT_MAX_TRANSMIT_PERIOD.total_seconds() == 30, transport.DEFAULT_MAX_TRANSMIT_PERIOD
 assert os.environ["THESPLOG_FILE"].endswith("t.log")
+from mcp_gateway.actors.thespian_hardening import harden
+harden(bytes(32))
+import logging, tempfile
+from thespian.system.utilis import thesplog, thesplog_control
+thesplog_control(logging.DEBUG, False, 1024 * 1024)
+def nowhere():
+    raise FileNotFoundError("no usable temporary directory")
+tempfile.gettempdir = nowhere
+thesplog("a line of %s", "Thespian")
+assert "a line of Thespian" in pathlib.Path(os.environ["THESPLOG_FILE"]).read_text()
 try:
     set_environment()
 except RuntimeError:

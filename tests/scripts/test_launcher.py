@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _FAMILY = """
 import os, signal, sys, time
 from setproctitle import setproctitle
@@ -50,3 +52,31 @@ def test_the_admin_is_waited_for_while_the_process_between_is_still_there() -> N
 
 def test_another_child_is_not_taken_for_the_admin() -> None:
     assert told_of("no admin") == "the actor system's admin has ended"
+
+
+_DEATH = """
+import sys
+import psutil
+from thespian.actors import ActorSystemException
+from mcp_gateway.scripts import launcher
+
+tries = []
+
+class Directory:
+    def describe_nothing(self):
+        tries.append("ended")
+
+def fails(self):
+    raise {"psutil": psutil.NoSuchProcess(7), "thespian": ActorSystemException("the admin is gone")}[sys.argv[1]]
+
+launcher.Launcher._start = fails
+code = launcher.Launcher(None, "", Directory(), None).run()
+print(code, tries)
+"""
+
+
+@pytest.mark.parametrize("whose", ["psutil", "thespian"])
+def test_a_process_that_ends_while_it_is_looked_at_is_a_death_of_the_system(whose: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _DEATH, whose], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "1 ['ended']"
+    assert done.stderr.startswith("mcp-gateway: could not start: a process of the actor system has ended")
