@@ -133,7 +133,8 @@ class EventLog(AsyncioActor):
             if self._absences[name] >= _DEAD_AFTER:
                 del self._cells[name], self._absences[name]  # its successor joins by itself
                 return
-        self.log(logging.WARNING, f"{name} did not take events: {reason}")
+        level = logging.INFO if reason == "dead target" else logging.WARNING  # its supervisor says more of a death
+        self.log(level, f"{name} did not take events: {reason}")
         ids = [stored.event.id for message in distributed for stored in message.events]
         after_id = min(ids) - 1 if ids else self._order.last_id
         self._lost[name] = min(self._lost.get(name, after_id), after_id)

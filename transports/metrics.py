@@ -10,6 +10,10 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from .metric_files import use_reserved_files
+
+use_reserved_files()
+
 OTHER = "other"
 
 
