@@ -47,6 +47,7 @@ from mcp_gateway.actors.node_status import merge_cell_statuses
 from mcp_gateway.actors.process_tree import launcher_row, thespian_processes
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.running_settings import RunningSettings
+from mcp_gateway.actors.starvation import CpuUse, cpu_use, is_starved
 from mcp_gateway.actors.supervision_messages import ChildRestarted, ChildRestartRefused, RestartChildRequested
 from mcp_gateway.actors.supervisor import Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
@@ -58,6 +59,7 @@ from mcp_gateway.transports.upstream.process_guard import GUARD_NAME
 
 HEARTBEAT_S = 1.0
 MAX_MISSED_HEARTBEATS = 3
+MAX_MISSED_STARVING = 10  # of a child that the machine does not let run: killing it would cost more time than it is short of
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
 _MOST_UNPUBLISHED = 100
@@ -75,8 +77,11 @@ def _settings_question(revision: int) -> str:
 
 @attrs.define
 class _Heartbeat:
+    """missed_count: that a child has not answered, in a row; used: what it had used of the processor when the first was sent."""
+
     incarnation: int
     missed_count: int = 0
+    used: CpuUse | None = None
 
 
 @attrs.define
@@ -235,12 +240,27 @@ class NodeSupervisor(Supervisor):
             heartbeat = self._heartbeats.get(name)
             if heartbeat is None or heartbeat.incarnation != incarnation:
                 heartbeat = self._heartbeats[name] = _Heartbeat(incarnation)
-            if heartbeat.missed_count >= MAX_MISSED_HEARTBEATS:
-                self.kill_child(name, f"no heartbeat for {MAX_MISSED_HEARTBEATS * HEARTBEAT_S:g} s")
+            if heartbeat.missed_count >= MAX_MISSED_HEARTBEATS and not self._is_starved(name, heartbeat):
+                self.kill_child(name, f"no heartbeat for {heartbeat.missed_count * HEARTBEAT_S:g} s")
             else:
+                if heartbeat.missed_count == 1:
+                    heartbeat.used = self._cpu_use(name)
                 heartbeat.missed_count += 1
                 self.send(address, Ping(sequence=self._heartbeat_count))
         self._expire_questions()
+
+    def _is_starved(self, name: str, heartbeat: _Heartbeat) -> bool:
+        used = self._cpu_use(name)
+        return (
+            heartbeat.missed_count < MAX_MISSED_STARVING
+            and heartbeat.used is not None
+            and used is not None
+            and is_starved(heartbeat.used, used)
+        )
+
+    def _cpu_use(self, name: str) -> CpuUse | None:
+        pid = self.child_pid(name)
+        return None if pid is None else cpu_use(pid)
 
     def _beat_to_launcher(self) -> None:
         # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.
