@@ -41,6 +41,7 @@ from mcp_gateway.scripts.time_limit import at_most
 
 EXIT_FAILED = 1
 START_TIMEOUT_S = 20.0
+EACH_CELL_S = 2.0  # more, to start and to stop, for each cell: they do so one after the other
 ADOPTION_TIMEOUT_S = 2.0
 ADOPTION_POLL_S = 0.002
 POLL_S = 0.2
@@ -152,6 +153,10 @@ class Launcher:
         if self._signal_count > 1 and self._is_interruptible:
             raise StopNow
 
+    @property
+    def _cells_s(self) -> float:
+        return EACH_CELL_S * (self._settings.gateway.cell_count - 1)
+
     # ---- one actor system
 
     def _start(self) -> None:
@@ -159,7 +164,8 @@ class Launcher:
 
         Raises: SystemDied
         """
-        with at_most(START_TIMEOUT_S, SystemDied(f"the node was not ready within {START_TIMEOUT_S:g} s")):
+        start_s = START_TIMEOUT_S + self._cells_s
+        with at_most(start_s, SystemDied(f"the node was not ready within {start_s:g} s")):
             self._start_node()
         if self._signal_count:
             return
@@ -237,7 +243,8 @@ class Launcher:
         if self._signal_count > 1:
             return
         drain_s = self._settings.gateway.drain_timeout
-        with contextlib.suppress(SystemDied), at_most(drain_s + STOP_TIMEOUT_S, SystemDied("the node did not stop in time")):
+        stop_s = drain_s + STOP_TIMEOUT_S + self._cells_s
+        with contextlib.suppress(SystemDied), at_most(stop_s, SystemDied("the node did not stop in time")):
             self._system.tell(self._node, DrainRequested(deadline_s=drain_s))
             while not isinstance(self._listen(POLL_S), NodeDrained):
                 pass
