@@ -63,6 +63,7 @@ class GatewayProcess:
 
     arguments: further arguments of `serve`.
     settings: what the configuration file says, "" for the demo server; None for none.
+    file_limit: file descriptors that each of its processes may have; None leaves the limit as it is.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class GatewayProcess:
         cell_factory: str | None = STAND_IN,
         env: dict[str, str] | None = None,
         settings: str | None = "",
+        file_limit: int | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.admin_port = free_port()
@@ -83,11 +85,12 @@ class GatewayProcess:
         factory = [] if cell_factory is None else ["--cell-factory", cell_factory]
         file = [] if settings is None else ["--config", str(config)]
         options = [*file, "--state-dir", str(state_dir), "--admin-port", str(self.admin_port), "--port", "0"]
+        limit = [] if file_limit is None else ["prlimit", f"--nofile={file_limit}:{file_limit}"]
         self.started_s = time.monotonic()
         self.error_path = state_dir.with_suffix(".err")
         with self.error_path.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *options, *factory, *arguments],
+                [*limit, sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *options, *factory, *arguments],
                 env=_environment(env),
                 stdout=subprocess.PIPE,
                 stderr=errors,

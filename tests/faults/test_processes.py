@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -144,6 +145,43 @@ def test_the_gateway_itself_is_healthy_again_within_3_s_after_the_death_of(name:
         gateway.note_processes()
         assert gateway.get("/health")["status"] == "healthy"
         assert time.monotonic() - killed_s < 6
+        assert gateway.end() == 0
+        assert gateway.left_over() == []
+
+
+# ---- more clients than files
+
+
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_more_connections_than_file_descriptors_are_refused_and_the_others_served(mode: str, tmp_path: Path) -> None:
+    """Idle ones, which no transport counts. Before there was a bound, the cell ended for want of a descriptor."""
+    arguments = ["--embedded"] if mode == "embedded" else []
+    with (
+        GatewayProcess(tmp_path / "state", *arguments, cell_factory=None, file_limit=256) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        health = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+
+        def connected() -> socket.socket:
+            return stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+
+        served = connected()
+        for _ in range(300):
+            connected()
+
+        def is_refused() -> bool:
+            with socket.create_connection((host, int(port)), timeout=5) as late:
+                return late.recv(100).startswith(b"HTTP/1.1 503 ")
+
+        wait_until(is_refused, 5, "the next one is refused")
+        served.sendall(health)
+        assert served.recv(1000).startswith(b"HTTP/1.1 200 ")
+        stack.close()
+        wait_until(lambda: gateway.get("/health/live"), 5, "there is room again")
+        assert gateway.errors.count("connections of clients are refused") == 1
+        assert "restart" not in gateway.errors
+        assert "Traceback" not in gateway.errors
         assert gateway.end() == 0
         assert gateway.left_over() == []
 

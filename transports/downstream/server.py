@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
-from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -29,6 +28,7 @@ from mcp_gateway.config.settings import Settings
 
 from .. import metrics
 from ..protocol.refusals import Refused
+from .accepting import BoundedHttpServer
 from .request_limiter import RequestLimiter
 
 _logger = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._drained: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._keep_alive_due_s = 0.0
-        self._server = HTTPServer(
+        self._server = BoundedHttpServer(
             self,
             max_header_size=_MAX_HEADER_BYTES,
             # Larger bodies are answered with too_large as they arrive; Tornado's own limit would close without a word.
