@@ -75,4 +75,4 @@ def use_reserved_files() -> None:
 
 
 def _warn(filename: str, error: OSError) -> None:
-    _logger.warning("%s has no room on the disk (%s): what this process counts is not shown", filename, error.strerror)
+    _logger.warning("%s cannot be written (%s): what this process counts is not shown", filename, error.strerror)

@@ -62,7 +62,7 @@ def test_a_process_for_whose_files_there_is_no_room_counts_by_itself_and_others_
     before = set(os.listdir(tmp_path))
     held, shown, said = run(tmp_path, 0, MANY)
     assert (held, shown) == ([2.0], 3)
-    assert "has no room on the disk (No space left on device)" in said
+    assert "cannot be written (No space left on device)" in said
     assert set(os.listdir(tmp_path)) == before, "no empty file is left, which nobody could read"
 
 
