@@ -22,6 +22,7 @@ from mcp_gateway.actors.backend_changes import BACKEND_COMMANDS
 from mcp_gateway.actors.cell_actor import STOP_CONTENT_S, CellActor
 from mcp_gateway.actors.event_log import EventLog
 from mcp_gateway.actors.gateway_actor import LogLevelChanged
+from mcp_gateway.actors.heartbeats import Heartbeats
 from mcp_gateway.actors.node_messages import (
     EVENT_LOG,
     ApplySettings,
@@ -47,7 +48,6 @@ from mcp_gateway.actors.node_status import merge_cell_statuses
 from mcp_gateway.actors.process_tree import launcher_row, thespian_processes
 from mcp_gateway.actors.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.running_settings import RunningSettings
-from mcp_gateway.actors.starvation import CpuUse, cpu_use, is_starved
 from mcp_gateway.actors.supervision_messages import ChildRestarted, ChildRestartRefused, RestartChildRequested
 from mcp_gateway.actors.supervisor import Supervisor
 from mcp_gateway.actors.thespian_hardening import send_with_result
@@ -58,8 +58,6 @@ from mcp_gateway.transports.metric_archive import archive_process
 from mcp_gateway.transports.upstream.process_guard import GUARD_NAME
 
 HEARTBEAT_S = 1.0
-MAX_MISSED_HEARTBEATS = 3
-MAX_MISSED_STARVING = 10  # of a child that the machine does not let run: killing it would cost more time than it is short of
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
 _MOST_UNPUBLISHED = 100
@@ -73,15 +71,6 @@ def cell_short_name(index: int) -> str:
 
 def _settings_question(revision: int) -> str:
     return f"settings#{revision}"
-
-
-@attrs.define
-class _Heartbeat:
-    """missed_count: that a child has not answered, in a row; used: what it had used of the processor when the first was sent."""
-
-    incarnation: int
-    missed_count: int = 0
-    used: CpuUse | None = None
 
 
 @attrs.define
@@ -118,7 +107,7 @@ class NodeSupervisor(Supervisor):
     def __init__(self) -> None:
         super().__init__()
         self._launcher_fd: int | None = None
-        self._heartbeats: dict[str, _Heartbeat] = {}  # by short name
+        self._heartbeats = Heartbeats()  # by short name
         self._heartbeat_count = 0
         self._is_beat_under_way = False
         self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
@@ -236,31 +225,12 @@ class NodeSupervisor(Supervisor):
         for name in self.supervision.names:
             if self.supervision.phase(name) is not Phase.RUNNING or (address := self.child_address(name)) is None:
                 continue
-            incarnation = self.supervision.incarnation(name)
-            heartbeat = self._heartbeats.get(name)
-            if heartbeat is None or heartbeat.incarnation != incarnation:
-                heartbeat = self._heartbeats[name] = _Heartbeat(incarnation)
-            if heartbeat.missed_count >= MAX_MISSED_HEARTBEATS and not self._is_starved(name, heartbeat):
-                self.kill_child(name, f"no heartbeat for {heartbeat.missed_count * HEARTBEAT_S:g} s")
+            missed_count = self._heartbeats.due(name, self.supervision.incarnation(name), self.child_pid(name))
+            if missed_count is not None:
+                self.kill_child(name, f"no heartbeat for {missed_count * HEARTBEAT_S:g} s")
             else:
-                if heartbeat.missed_count == 1:
-                    heartbeat.used = self._cpu_use(name)
-                heartbeat.missed_count += 1
                 self.send(address, Ping(sequence=self._heartbeat_count))
         self._expire_questions()
-
-    def _is_starved(self, name: str, heartbeat: _Heartbeat) -> bool:
-        used = self._cpu_use(name)
-        return (
-            heartbeat.missed_count < MAX_MISSED_STARVING
-            and heartbeat.used is not None
-            and used is not None
-            and is_starved(heartbeat.used, used)
-        )
-
-    def _cpu_use(self, name: str) -> CpuUse | None:
-        pid = self.child_pid(name)
-        return None if pid is None else cpu_use(pid)
 
     def _beat_to_launcher(self) -> None:
         # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.
@@ -274,9 +244,9 @@ class NodeSupervisor(Supervisor):
         self._is_beat_under_way = False
 
     def receiveMsg_Pong(self, message: Pong, sender: ActorAddress) -> None:
-        for name, heartbeat in self._heartbeats.items():
-            if heartbeat.incarnation == message.incarnation and self.child_full_name(self.supervision.spec(name)) == message.name:
-                heartbeat.missed_count = 0
+        for name in self.supervision.names:
+            if self.child_full_name(self.supervision.spec(name)) == message.name:
+                self._heartbeats.answered(name, message.incarnation)
 
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         if self._launcher_fd is not None:  # without a launcher there is no node: an admin command that came too early made this

@@ -1,4 +1,4 @@
-"""A process that is not let run is told from one that hangs."""
+"""A child that hangs is found out, and told from one that the machine does not let run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mcp_gateway.actors.starvation import CpuUse, cpu_use, is_starved
+from mcp_gateway.actors.heartbeats import MAX_MISSED, MAX_MISSED_STARVING, CpuUse, Heartbeats, cpu_use, is_starved
 from tests.doubles.gateway_process import wait_until
 
 SPINS = "while True: pass"
@@ -35,6 +35,64 @@ def test_who_wants_to_run_and_is_let_for_less_than_half_the_time_is_starved(
 ) -> None:
     before, now = CpuUse(10.0, 5.0, wants_more=True), CpuUse(10.0 + elapsed_s, 5.0 + used_s, wants_more=wants_more)
     assert is_starved(before, now) is starved
+
+
+# ---- children
+
+
+class Machine:
+    """What one process gets. share: of a core, in each second; wants_more: it could use more."""
+
+    def __init__(self, share: float, *, wants_more: bool) -> None:
+        self.share, self.wants_more = share, wants_more
+        self.now_s = self.used_s = 0.0
+
+    def second(self) -> None:
+        self.now_s += 1
+        self.used_s += self.share
+
+    def read(self, pid: int) -> CpuUse:
+        assert pid == 7
+        return CpuUse(self.now_s, self.used_s, self.wants_more)
+
+
+def missed(machine: Machine, *, answers_at: int = 0, seconds: int = 30) -> int | None:
+    """How many heartbeats in a row a child had missed when it was found to hang; None where it was not."""
+    heartbeats = Heartbeats(machine.read)
+    for second in range(seconds):
+        if second and second == answers_at:
+            heartbeats.answered("cell-0", 1)
+        count = heartbeats.due("cell-0", 1, 7)
+        if count is not None:
+            return count
+        machine.second()
+    return None
+
+
+@pytest.mark.parametrize(("share", "wants_more"), [(0.0, False), (1.0, True), (0.6, True)])
+def test_a_child_that_could_answer_and_does_not_hangs_after_three(share: float, wants_more: bool) -> None:
+    assert missed(Machine(share, wants_more=wants_more)) == MAX_MISSED == 3
+
+
+def test_a_child_that_is_not_let_run_has_longer_but_not_for_ever() -> None:
+    assert missed(Machine(0.1, wants_more=True)) == MAX_MISSED_STARVING == 10
+
+
+def test_an_answer_ends_the_count() -> None:
+    assert missed(Machine(0.0, wants_more=False), answers_at=3, seconds=6) is None
+    assert missed(Machine(0.0, wants_more=False), answers_at=3, seconds=7) == 3
+
+
+def test_a_new_incarnation_begins_anew_and_answers_of_the_old_one_do_not_count() -> None:
+    heartbeats = Heartbeats(Machine(0.0, wants_more=False).read)
+    assert [heartbeats.due("cell-0", 1, 7) for _ in range(4)] == [None, None, None, 3]
+    assert [heartbeats.due("cell-0", 2, 7) for _ in range(3)] == [None, None, None]
+    heartbeats.answered("cell-0", 1)
+    heartbeats.answered("cell-1", 2)
+    assert heartbeats.due("cell-0", 2, 7) == 3
+
+
+# ---- processes
 
 
 @contextmanager
