@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
@@ -30,11 +31,14 @@ class Bridge:
         self.revision = revision
         self.facts = facts or SessionFacts()
         self.capabilities: dict[str, Any] = CAPABILITIES
+        self.issued_ms = int(time.time() * 1000)  # the client's session began here, not before this bridge
 
     def state(self, key: str = "key") -> SessionState:
         params = {"protocolVersion": self.revision, "capabilities": self.capabilities, "clientInfo": INFO}
         upstream = UpstreamSession("files", "http://a", BRIDGED_SESSION + "cell/0", NEWEST)
-        return SessionState(key, "", self.revision, "", json.dumps(params).encode(), (upstream,), self.facts)
+        return SessionState(
+            key, "", self.revision, "", json.dumps(params).encode(), (upstream,), self.facts, issued_ms=self.issued_ms
+        )
 
     def say(
         self, message: Message | None, *, kind: str = "request", key: str = "key", timeout_s: float | None = None

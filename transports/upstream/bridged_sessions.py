@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -34,9 +35,14 @@ Listen = Callable[[Mapping[str, Any], EventHandler], Awaitable[UpstreamAnswer]]
 
 
 class BridgedSession:
-    """One legacy client at one modern server. calls: {request id: its task}, for cancellation."""
+    """One legacy client at one modern server. calls: {request id: its task}, for cancellation.
 
-    def __init__(self, key: str, initialize: bytes, revision: str, backend: str, facts: SessionFacts) -> None:
+    is_taken_up: it began elsewhere, or before a crash: what it has called, and what its stream has missed, nobody knows.
+    """
+
+    def __init__(
+        self, key: str, initialize: bytes, revision: str, backend: str, facts: SessionFacts, *, is_taken_up: bool = False
+    ) -> None:
         self.key = key
         self.revision = revision
         opening = _object(initialize)
@@ -49,7 +55,7 @@ class BridgedSession:
         self.cancelled: set[object] = set()
         self._questions: dict[object, asyncio.Future[Response]] = {}
         self._feeds: set[_Feed] = set()
-        self._has_called_unheard = False
+        self._has_called_unheard = is_taken_up
         self._ids = itertools.count(1)
 
     # ---- questions
@@ -213,6 +219,7 @@ class BridgedSessions:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
+        self._began_ms = int(time.time() * 1000)
         self._sessions: OrderedDict[str, BridgedSession] = OrderedDict()
 
     def __len__(self) -> int:
@@ -221,7 +228,8 @@ class BridgedSessions:
     def use(self, state: SessionState, backend: str) -> BridgedSession:
         session = self._sessions.get(state.key)
         if session is None:
-            session = BridgedSession(state.key, state.initialize, state.revision, backend, state.facts)
+            is_taken_up = state.issued_ms < self._began_ms
+            session = BridgedSession(state.key, state.initialize, state.revision, backend, state.facts, is_taken_up=is_taken_up)
             self._sessions[state.key] = session
             if len(self._sessions) > self._limit:
                 idle = next((key for key, each in self._sessions.items() if not each.calls), None)

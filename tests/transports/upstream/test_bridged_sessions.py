@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mcp_gateway.transports.protocol.change_notifications import LIST_CHANGES, RESOURCE_UPDATED
 from mcp_gateway.transports.protocol.jsonrpc import Notification, Response
 from mcp_gateway.transports.protocol.revisions import (
     META_SUBSCRIPTION_ID,
@@ -99,6 +100,23 @@ def test_a_stream_does_not_repeat_what_was_told_while_one_was_open() -> None:
         await acknowledged(bridge, bridge.running)
         await settle()
         assert bridge.events == []
+
+    on_loop(body)
+
+
+def test_a_stream_of_a_session_that_began_before_a_crash_begins_with_what_may_have_changed() -> None:
+    """What it had called, and what its stream missed meanwhile, died with the cell."""
+
+    async def body() -> None:
+        bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"),)))
+        bridge.issued_ms -= 60_000
+        for _ in range(2):
+            bridge.say(None, kind="stream")
+            await settle()
+            await acknowledged(bridge, bridge.running)
+            await settle()
+            methods = [event.method for event in bridge.events if isinstance(event, Notification)]
+            assert methods == [*LIST_CHANGES, RESOURCE_UPDATED], "once"
 
     on_loop(body)
 
