@@ -82,6 +82,7 @@ class CellActor(AsyncioActor):
         self._log: ActorAddress | None = None
         self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
         self._has_caught_up = asyncio.Event()
+        self._has_asked_again = False  # for what the log has not begun to send yet
         self._is_dropping = False
         self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
         self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -178,6 +179,7 @@ class CellActor(AsyncioActor):
         if log_incarnation is not None and log_incarnation < (self._log_incarnation or 0):
             return
         self._log, self._log_incarnation = log, log_incarnation
+        self._has_asked_again = True
         join = JoinEventLog(
             cell_name=self.name,
             source=self._outbox.source,
@@ -196,9 +198,12 @@ class CellActor(AsyncioActor):
             self._log_incarnation = message.log_incarnation
         if message.log_incarnation != self._log_incarnation:
             return
+        if message.is_catch_up:
+            self._has_asked_again = False
         fresh = self._outbox.take(message)
         if fresh is None:
-            self._rejoin_log()
+            if not self._has_asked_again:  # once, for all that follows what is missing
+                self._rejoin_log()
             return
         has_news = bool(fresh) or (not message.has_more and not self.is_caught_up)
         if not message.has_more:  # the first that a log says to a cell is what it has missed

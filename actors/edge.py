@@ -56,6 +56,7 @@ from .telling import Tell
 
 _SESSION_ENDED = "mcp.session.ended"
 _SWEEP_S = 1.0
+_REFRESHED_AT_ONCE = 50
 _GRACE_S = 2.0
 """After an exchange's own deadline: the upstream reports the timeout first; the sweep is for calls whose actor has died."""
 
@@ -343,12 +344,29 @@ class Edge(GatewayActor):
 
     def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
         renewed = self._port.sessions.replace_upstream(state.key, upstream) or state
-        for exchange_id in tuple(self._streams.get(state.key, ())):
-            self._conversations[exchange_id].session_renewed(renewed)
+        self._tell_streams(renewed)
         return renewed
 
     def refresh_session(self, state: SessionState) -> SessionState:
-        return self._port.sessions.refresh(state)
+        newest = self._port.sessions.refresh(state)
+        self._tell_streams(newest)
+        return newest
+
+    def _tell_streams(self, session: SessionState) -> None:
+        """Those of a session look whether they are where it is now."""
+        for exchange_id in tuple(self._streams.get(session.key, ())):
+            self._conversations[exchange_id].session_renewed(session)
+
+    def _refresh_streams(self) -> None:
+        """Look whether another cell has opened sessions again whose streams are here: a few at a time, in turn."""
+        if self._port.settings.gateway.cell_count == 1:
+            return
+        for key in list(itertools.islice(self._streams, _REFRESHED_AT_ONCE)):
+            exchange_ids = self._streams.pop(key)
+            self._streams[key] = exchange_ids  # at the end of the queue
+            exchange = self._conversations[next(iter(exchange_ids))].exchange
+            if exchange.session is not None:
+                self.refresh_session(exchange.session)
 
     def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
         newest = self.refresh_session(state)
@@ -428,6 +446,7 @@ class Edge(GatewayActor):
                 self._conversations[exchange.exchange_id].expired()
             elif exchange.session is not None:  # a stream that stays open keeps its session alive
                 self._port.sessions.use(exchange.session, now_s)
+        self._refresh_streams()
         self._end_at_servers(self._port.sessions.sweep(now_s))
         for revision, count in self._port.sessions.count_by_revision().items():
             metrics.sessions.labels(revision).set(count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 
 from setproctitle import setproctitle
@@ -25,7 +24,7 @@ from mcp_gateway.actors.node_messages import (
 JOIN_WAIT_S = 1.0  # a new log waits that long, after the first cell has joined, for what the others hold
 RETRY_S = 1.0
 PAGE_BYTES = 1_000_000
-_DEAD_AFTER = 3  # times in a row that a cell's process was not there
+_DEAD_AFTER_S = 3.0  # in which a cell's process was not there each time
 
 
 class EventLog(AsyncioActor):
@@ -46,7 +45,7 @@ class EventLog(AsyncioActor):
         self._joined: dict[str, int] = {}  # {cell name: id after which it is to be told} by the messages of this batch
         self._joins: dict[str, JoinEventLog] | None = {}  # until the log is rebuilt from them
         self._waiting: list[PublishEvents] = []
-        self._absences: Counter[str] = Counter()  # {cell name: how often in a row its process was not there}
+        self._absences: dict[str, tuple[float, float]] = {}  # {cell name: first and last time that its process was not there}
         self._lost: dict[str, int] = {}  # {cell name: id after which it must be told again}
 
     # ---- wiring
@@ -129,8 +128,10 @@ class EventLog(AsyncioActor):
         if name is None or not distributed:
             return  # a heartbeat's answer: its absence says enough
         if reason == "dead target":
-            self._absences[name] += 1
-            if self._absences[name] >= _DEAD_AFTER:
+            now_s = self.monotonic_s()
+            first_s, last_s = self._absences.get(name, (now_s, now_s))
+            self._absences[name] = first_s, last_s = (now_s if now_s - last_s > _DEAD_AFTER_S else first_s), now_s
+            if last_s - first_s >= _DEAD_AFTER_S:
                 del self._cells[name], self._absences[name]  # its successor joins by itself
                 return
         level = logging.INFO if reason == "dead target" else logging.WARNING  # its supervisor says more of a death

@@ -248,11 +248,15 @@ class Forwarding:
                     asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
             elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
                 sent.fail(f"{cell_name}, which holds the connection to the server, takes no messages")
-            elif isinstance(message, ForwardedEvent):
-                self._give_up(message.exchange_id)  # its reader would wait for ever for an event that is lost
+            elif isinstance(message, ForwardedEvent):  # its reader would wait for ever for an event that is lost
+                self._give_up(message.exchange_id)
+                lost = UpstreamError("upstream_failed", "an event was lost on its way from the cell that has it", is_fault=False)
+                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=lost.facts()))
             elif isinstance(message, ForwardedAnswer):  # perhaps it is too large, and this is not
-                facts = {"reason": "upstream_failed", "text": "the answer was lost on its way from the cell that has it"}
-                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=facts))
+                lost = UpstreamError(
+                    "upstream_failed", "the answer was lost on its way from the cell that has it", is_fault=False
+                )
+                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=lost.facts()))
             elif isinstance(message, CellAnswered) and not message.error_text:
                 text = f"the answer of {self.cell_name} was lost on its way"
                 self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
@@ -326,8 +330,9 @@ class Forwarding:
         except asyncio.CancelledError:
             if carried.is_given_up:
                 raise
-            text = "the exchange was ended by the connection to the server"  # by whoever owns it: the session's end, say
-            outcome = ForwardedFailure(exchange_id=exchange_id, facts=UpstreamError("upstream_failed", text).facts())
+            # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            outcome = ForwardedFailure(exchange_id=exchange_id, facts=ended.facts())
         except Exception as error:  # a defect of ours must not leave the other cell waiting
             _logger.exception("a forwarded exchange failed")
             outcome = ForwardedFailure(exchange_id=exchange_id, facts={"reason": "upstream_failed", "text": repr(error)})

@@ -139,7 +139,7 @@ class Gather(Conversation):
             return
         _, question = self._repairs.pop(repair.backend)
         if progress is Repair.DONE:
-            self._session = repair.session
+            self._session = self.desk.refresh_session(repair.session)  # another backend's may have been opened meanwhile
             self._results.pop(repair.backend, None)  # cursors of the lost session mean nothing to the new one
             self._ask(attrs.evolve(question, message=self._first_message()))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange
@@ -31,7 +32,8 @@ class SessionStream(Conversation):
         self._last_event_ids: dict[str, str] = {}
         self._used_sessions: dict[str, SessionState] = {}
         self._repairs: dict[str, SessionRepair] = {}
-        self._refused: Counter[str] = Counter()  # attempts to open the session that failed in a row
+        self._vain: Counter[str] = Counter()  # how often in a row the session was opened again and nothing was heard then
+        self._listens_since_s: dict[str, float] = {}
         self._late: set[str] = set()  # whose lists the client has not seen
 
     def _start(self) -> None:
@@ -68,6 +70,7 @@ class SessionStream(Conversation):
         assert self.exchange.session is not None
         self._backends.add(backend)
         session = self._used_sessions[backend] = self.desk.use_session(self.exchange.session)
+        self._listens_since_s[backend] = time.monotonic()
         call_id = self._call(
             None,
             kind=CallKind.STREAM,
@@ -79,6 +82,7 @@ class SessionStream(Conversation):
         self._backend_of[call_id] = backend
 
     def _on_event(self, event: CallEvent) -> None:
+        del self._vain[event.backend]
         if event.event_id is not None:
             self._last_event_ids[event.backend] = event.event_id
         naming = self._naming(event.backend)
@@ -90,6 +94,7 @@ class SessionStream(Conversation):
         if repair is not None:
             self._on_repair(repair, repair.answered(answer))
         elif answer.call_id in self._backend_of:
+            del self._vain[self._backend_of[answer.call_id]]
             self.desk.retry_later(self.exchange, self.RETRY_S, self._backend_of.pop(answer.call_id))
 
     def _on_failure(self, failure: CallFailed) -> None:
@@ -98,6 +103,8 @@ class SessionStream(Conversation):
             self._on_repair(repair, repair.failed(failure))
             return
         backend = self._backend_of.pop(failure.call_id, None)
+        if backend is not None and time.monotonic() - self._listens_since_s[backend] > self.LONGEST_RETRY_S:
+            del self._vain[backend]  # a quiet stream, that was there all the same
         if backend is None or failure.reason == "unknown_method":  # the server offers no such stream: nothing to wait for
             return
         if not self._keeps(backend):
@@ -127,16 +134,20 @@ class SessionStream(Conversation):
             return
         del self._repairs[repair.backend]
         self._last_event_ids.pop(repair.backend, None)
-        if progress is Repair.DONE:
-            del self._refused[repair.backend]
-            self._listen(repair.backend)
-            if repair.backend in self._late:
-                self._late.discard(repair.backend)
-                self._tell_changes()
+        vain, self._vain[repair.backend] = self._vain[repair.backend], self._vain[repair.backend] + 1
+        if progress is not Repair.DONE:
+            self.desk.retry_later(self.exchange, self._delay_s(vain), repair.backend)
+            return
+        if vain:  # a server may open sessions without end, and know none of them
+            self.desk.retry_later(self.exchange, self._delay_s(vain - 1), repair.backend)
         else:
-            delay_s = min(self.LONGEST_RETRY_S, self.RETRY_S * 2.0 ** min(self._refused[repair.backend], 16))
-            self._refused[repair.backend] += 1
-            self.desk.retry_later(self.exchange, delay_s, repair.backend)
+            self._listen(repair.backend)
+        if repair.backend in self._late:
+            self._late.discard(repair.backend)
+            self._tell_changes()
+
+    def _delay_s(self, doublings: int) -> float:
+        return min(self.LONGEST_RETRY_S, self.RETRY_S * 2.0 ** min(doublings, 16))
 
     def session_renewed(self, session: SessionState) -> None:
         """Listen where the session is now: the server where it was may hold the old stream open and say nothing more."""

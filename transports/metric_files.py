@@ -8,6 +8,7 @@ its successor as well. Here such a process counts in memory: it serves, and what
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import mmap
 import os
@@ -21,6 +22,8 @@ _logger = logging.getLogger(__name__)
 _FIRST_BYTES: Final = 65_536
 _ENTRY_BYTES: Final = 32
 """What an entry takes besides its key, at most."""
+
+_CANNOT_TELL: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
 class ReservedDict(MmapedDict):
@@ -38,28 +41,38 @@ class ReservedDict(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def _grow(self) -> None:
-        try:
-            os.posix_fallocate(self._f.fileno(), 0, 2 * self._capacity)
-        except OSError as error:
-            _warn(self._fname, error)
+        if not _is_reserved(self._fname, 2 * self._capacity):
             file = _memory_file()
             file.write(self._m[:])
             file.flush()
+            self._fname = f"/proc/self/fd/{file.fileno()}"
             self._f, self._m = file, mmap.mmap(file.fileno(), self._capacity)
 
 
 def _has_room(filename: str) -> bool:
     """Whether the file, which is made where there is none, has its place on the disk."""
-    size_bytes = 0
-    try:
-        with open(filename, "a+b") as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            os.posix_fallocate(file.fileno(), 0, max(_FIRST_BYTES, size_bytes))
-    except OSError as error:
-        _warn(filename, error)
+    size_bytes = os.path.getsize(filename) if os.path.exists(filename) else 0
+    if _is_reserved(filename, max(_FIRST_BYTES, size_bytes)):
+        return True
+    if not size_bytes:  # nobody can read an empty one
         with contextlib.suppress(OSError):
-            if not size_bytes:  # nobody can read an empty one
-                os.unlink(filename)
+            os.unlink(filename)
+    return False
+
+
+def _is_reserved(filename: str, size_bytes: int) -> bool:
+    """Give a file its place. A file system that cannot tell is trusted, as prometheus-client does."""
+    try:
+        # Not for appending: where a file system has no call for it, glibc writes to the file instead.
+        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _CANNOT_TELL:
+            return True
+        _logger.warning("%s cannot be written (%s): what this process counts is not shown", filename, error.strerror)
         return False
     return True
 
@@ -72,7 +85,3 @@ def use_reserved_files() -> None:
     """From now on metrics use them; call before the first one is made."""
     values: Any = prometheus_client.values
     values.MmapedDict = ReservedDict
-
-
-def _warn(filename: str, error: OSError) -> None:
-    _logger.warning("%s cannot be written (%s): what this process counts is not shown", filename, error.strerror)

@@ -406,6 +406,30 @@ def test_of_two_requests_that_open_a_session_again_one_says_farewell_and_its_str
     on_loop(body)
 
 
+@pytest.mark.parametrize("way", ["in time", "by a request"])
+def test_a_stream_follows_its_session_to_where_another_cell_has_opened_it(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        monkeypatch.setattr(type(bench.port.settings.gateway), "cell_count", 2)
+        bench.stream()
+        listening = bench.call()
+        # As the journal tells it once the other cell has written it.
+        bench.port.sessions.replace_upstream("key", UpstreamSession("one", REPLICA, "new", "2025-11-25"))
+        assert bench.cancelled() == []
+        if way == "in time":
+            bench.stage.advance(2.0)
+        else:
+            bench.open(revision="2025-11-25", session=bench.session())
+            bench.fail(bench.call(), reason="session_not_found", was_sent=True, is_session_lost=True)
+        assert bench.cancelled() == [listening.call_id]
+        kinds = {call.kind: call.session.upstreams[0].session_id for call in bench.calls() if call.session}
+        assert kinds[CallKind.STREAM] == "new"
+        bench.stage.advance(5.0)
+        assert bench.cancelled() == [], "it is there already"
+
+    on_loop(body)
+
+
 # ---- its own crash
 
 

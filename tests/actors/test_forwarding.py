@@ -282,7 +282,25 @@ def test_an_exchange_that_the_owners_connection_ends_is_a_failure() -> None:
         await settle()
         carried.wire.exchanges[0].result.cancel()
         error = await carried.error()
-        assert (error.reason, error.was_sent) == ("upstream_failed", True)
+        assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, False)
+
+    on_loop(body)
+
+
+def test_a_stream_of_which_an_event_does_not_arrive_ends_and_can_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
+
+    async def body() -> None:
+        carried = Carried(attrs.evolve(REQUEST, kind="stream", message=None, timeout_s=None))
+        await settle()
+        (exchange,) = carried.wire.exchanges
+        carried.node.hung.add(ONE)
+        await exchange.event(None, "lost")
+        await settle()
+        assert exchange.is_cancelled
+        carried.node.hung.clear()
+        error = await carried.error()
+        assert ("an event was lost" in error.text, error.is_fault, error.is_session_lost) == (True, False, False)
 
     on_loop(body)
 
@@ -298,7 +316,8 @@ def test_an_answer_that_does_not_arrive_becomes_a_failure_that_does(monkeypatch:
         carried.wire.exchanges[0].answer(b'{"ok":true}')
         await settle()
         carried.node.hung.clear()
-        assert "lost on its way" in (await carried.error()).text
+        error = await carried.error()
+        assert ("lost on its way" in error.text, error.is_fault) == (True, False)
 
     on_loop(body)
 

@@ -203,6 +203,22 @@ def test_of_two_that_open_a_session_again_at_once_the_first_counts():
     scene.assert_over()
 
 
+def test_two_backends_that_have_lost_the_session_are_opened_again_side_by_side():
+    scene = listing(session=session_at("files", "mail"))
+    for backend in ("files", "mail"):
+        scene.fail(scene.call_to(backend), "session_not_found", was_sent=True, is_session_lost=True)
+    for backend in ("mail", "files"):
+        scene.answer(scene.call_to(backend), {"protocolVersion": LEGACY}, session_id=f"new {backend}")
+    for backend in ("files", "mail"):
+        scene.answer(scene.call_to(backend), has_response=False)
+    scene.answer(scene.call_to("mail"), tools("x"))
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p2"))
+    assert scene.call_to("files").session.upstream("files").session_id == "new files"
+    scene.answer(scene.call_to("files"), tools("b"))
+    assert names_of(scene) == ["files__a", "files__b", "mail__x"]
+    scene.assert_over()
+
+
 @pytest.mark.parametrize("way", ["refused", "unreachable", "unreachable everywhere"])
 def test_a_session_that_cannot_be_opened_again_is_missing(way):
     scene = listing(session=session_at("files", "mail"))

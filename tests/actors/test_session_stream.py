@@ -172,6 +172,27 @@ def test_a_server_that_does_not_open_the_session_is_asked_less_and_less_often():
     assert [delay_s for delay_s, _ in scene.desk.retries] == [1.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
+def repaired(scene: Scene) -> None:
+    """The stream is told that its session at mail is lost, and opens it again."""
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id=f"new{len(scene.desk.sent)}")
+    scene.answer(scene.call_to("mail"), has_response=False)
+
+
+def test_a_server_that_opens_sessions_and_knows_none_of_them_is_asked_less_and_less_often():
+    scene = streaming()
+    repaired(scene)
+    assert (scene.call_to("mail").kind, scene.desk.retries) == (CallKind.STREAM, []), "the first time at once"
+    for _ in range(5):
+        repaired(scene)
+        scene.conversation.delay_passed("mail")
+    assert [delay_s for delay_s, _ in scene.desk.retries] == [1.0, 2.0, 4.0, 8.0, 10.0]
+    scene.event(scene.call_to("mail"), CHANGED)
+    repaired(scene)
+    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert not [delay_s for delay_s, backend in scene.desk.retries[5:] if backend == "mail"], "it was there: at once again"
+
+
 def test_a_stream_follows_its_session_when_a_request_has_opened_it_again():
     scene = streaming()
     scene.event(scene.call_to("mail"), CHANGED, "m1")

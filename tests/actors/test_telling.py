@@ -86,6 +86,32 @@ def test_an_answer_follows_its_session_to_where_another_cell_has_opened_it_again
     scene.assert_over()
 
 
+def test_each_of_several_backends_is_told_again_where_its_session_was_opened_again():
+    scene = telling("files", "mail")
+    for backend in ("files", "mail"):
+        upstream = UpstreamSession(backend, f"{backend}#1", "new", "2025-11-25")
+        scene.desk.renew_session(scene.desk.use_session(scene.exchange.session), upstream)
+    for backend in ("files", "mail"):
+        scene.fail(scene.call_to(backend), "session_not_found", **LOST)
+    for backend in ("files", "mail"):
+        assert scene.call_to(backend).session.upstream(backend).session_id == "new"
+        scene.answer(scene.call_to(backend), has_response=False)
+    assert scene.sink.status == 202
+    scene.assert_over()
+
+
+def test_a_farewell_reaches_the_backend_that_another_cell_has_opened_since():
+    session = session_at("files")
+
+    def make(exchange, sink, desk, *arguments):
+        desk.renew_session(session, UpstreamSession("mail", "mail#0", "late", "2025-11-25"))
+        return Tell(exchange, sink, desk, *arguments)
+
+    told = [("files", None)], CallKind.TERMINATE
+    scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)
+    assert {call.backend for call in scene.open} == {"files", "mail"}
+
+
 def test_a_farewell_reaches_the_session_that_another_cell_has_opened_again():
     session = session_at("files", "mail")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.session import FACT_METHODS
-from mcp_gateway.transports.transport import EventHandler, UpstreamAnswer, UpstreamRequest
+from mcp_gateway.transports.transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from tests.doubles.scripted_wire import ScriptedWire
 
 CAPABILITIES = {"tools": {"listChanged": True}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}}
@@ -19,6 +19,7 @@ class HandshakeWire(ScriptedWire):
     """initialized: params of each handshake; told: (session id, message) in order; ended: ids of sessions that were ended.
 
     takes_messages: while it is not set, what needs no answer waits at the server's door.
+    takes_facts:    the same for what sets a level or subscribes; fails_facts: how that ends, where it fails.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,9 @@ class HandshakeWire(ScriptedWire):
         self.initialized: list[Any] = []
         self.takes_messages = asyncio.Event()
         self.takes_messages.set()
+        self.takes_facts = asyncio.Event()
+        self.takes_facts.set()
+        self.fails_facts: UpstreamError | None = None
         self.told: list[tuple[str | None, Message]] = []
         self.ended: list[str | None] = []
         self._sessions = itertools.count(1)
@@ -51,6 +55,9 @@ class HandshakeWire(ScriptedWire):
             response = Response(message.id, json.dumps(result).encode(), b"")
             return UpstreamAnswer(200, response, f"s{next(self._sessions)}")
         if isinstance(message, Request) and message.method in FACT_METHODS:
+            await self.takes_facts.wait()
+            if self.fails_facts is not None:
+                raise self.fails_facts
             self.told.append((request.session_id, message))
             return UpstreamAnswer(200, Response(message.id, b"{}", b""))
         return await super().exchange(request, on_event)

@@ -72,3 +72,26 @@ def test_a_process_whose_file_cannot_grow_goes_on_by_itself(tmp_path: Path) -> N
     assert held == [2.0]
     assert 3 < shown < MANY
     assert said.count("No space left on device") == 1
+
+
+TRUSTED = """
+import errno, fcntl, os
+
+def cannot(fd, offset, length):
+    assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND, "glibc's own way does not work with such a file"
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+os.posix_fallocate = cannot
+from mcp_gateway.transports import metrics
+from mcp_gateway.transports.metric_reader import read_samples
+for number in range(700):
+    metrics.restarts_total.labels(f"cell/{number}").inc()
+print(sum(sample.name == "mcp_gateway_restarts_total" for sample in read_samples()))
+"""
+
+
+def test_a_file_system_that_cannot_tell_is_trusted(tmp_path: Path) -> None:
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": ""}
+    command = [sys.executable, "-c", TRUSTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout.strip(), done.stderr) == ("700", "")

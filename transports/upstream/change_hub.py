@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -117,6 +118,7 @@ class ChangeHub:
         self._session: LegacySession | None = None
         self._streaming: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
+        self._streamed: LegacySession | None = None  # whose stream was open last
         self._changing = asyncio.Lock()
         self._last_event_id: str | None = None
 
@@ -199,6 +201,8 @@ class ChangeHub:
             self._start_streaming()
         elif self._session.is_over:
             await self._renew()
+            if asyncio.current_task() is not self._streaming:
+                self._start_streaming()
         return self._session
 
     def _start_streaming(self) -> None:
@@ -209,6 +213,7 @@ class ChangeHub:
     async def _stream(self) -> None:
         """Keep the session's stream open: a server may end it at any time and expects to be asked again."""
         while True:
+            session: LegacySession | None = None
             try:
                 async with self._changing:
                     session = await self._current()
@@ -217,17 +222,21 @@ class ChangeHub:
                     revision=session.revision,
                     session_id=session.session_id,
                     last_event_id=self._last_event_id,
-                    on_open=self._opened.set,
+                    on_open=functools.partial(self._is_open, session),
                 )
                 await self._wire.exchange(request, self._hear)
             except UpstreamError as error:
                 if error.reason == "unknown_method":
                     return  # the server has no such stream; changes may still come during calls
-                lost = self._session
-                if error.is_session_lost and lost is not None and not lost.is_over:
-                    self._sessions.forget(lost)
-                    continue
+                if error.is_session_lost and session is not None:
+                    self._sessions.forget(session)
+                    if session is self._streamed:
+                        continue  # and not where a server opens sessions without end and knows none of them
             await asyncio.sleep(_RETRY_S)
+
+    def _is_open(self, session: LegacySession) -> None:
+        self._streamed = session
+        self._opened.set()
 
     async def _renew(self) -> None:
         """A new session in place of the lost one. Nobody heard what changed meanwhile: everybody looks again at everything."""
@@ -235,8 +244,10 @@ class ChangeHub:
         try:
             for uri in list(self._subscribed):
                 await self._sessions.subscribe(session, uri)
-        except BaseException:
-            self._sessions.end(session)
+        except BaseException as error:
+            self._sessions.let_go(session)  # calls may run on it; the next attempt goes on with what is not subscribed yet
+            if isinstance(error, UpstreamError) and error.is_session_lost:
+                self._sessions.forget(session)
             raise
         self._session, self._last_event_id = session, None
         for method in LIST_CHANGES:

@@ -135,9 +135,12 @@ class LiveCall:
             self._sessions.say_later(self.session, Notification("notifications/cancelled", params))
             if self.session.key.is_exclusive:
                 self._sessions.abandon(self.session)
-                if (hub := self._hub()) is not None:
-                    hub.follow(self.session)
+                self._tell_hub_of_loss()
             self._task.cancel()
+
+    def _tell_hub_of_loss(self) -> None:
+        if (hub := self._hub()) is not None:
+            hub.follow(self.session)
 
     # ---- the server's side
 
@@ -153,6 +156,7 @@ class LiveCall:
             self.outcome = error
             if error.is_session_lost:
                 self._sessions.forget(self.session)
+                self._tell_hub_of_loss()
         else:  # a defect of ours must not leave a client waiting
             self.outcome = UpstreamError("upstream_failed", f"internal error: {error!r}")
         self._news.set()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
+
+import pytest
 
 from mcp_gateway.transports.protocol.call_state import CallState, sealed_state
 from mcp_gateway.transports.protocol.jsonrpc import Notification
-from mcp_gateway.transports.transport import UpstreamError
+from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError
 from tests.doubles.legacy_bridge import SEAL, Bridge, on_loop, refusal
 from tests.doubles.scripted_wire import settle
 
@@ -83,6 +87,87 @@ def test_a_subscription_outlives_the_loss_of_its_session() -> None:
         ]  # fmt: skip
         methods = [event.method for event in bridge.events if isinstance(event, Notification)]
         assert methods[1:] == ["notifications/tools/list_changed", "notifications/resources/updated"]
+        listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
+def lost() -> UpstreamError:
+    return UpstreamError("session_not_found", "gone", is_session_lost=True)
+
+
+async def listening_to(bridge: Bridge, **wanted: Any) -> asyncio.Future[UpstreamAnswer]:
+    """A subscription whose stream is open."""
+    listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+    await settle()
+    assert bridge.running.request.on_open is not None
+    bridge.running.request.on_open()
+    await settle()
+    return listening
+
+
+@pytest.mark.parametrize("way", ["the last listener leaves", "the server does not answer"])
+def test_a_renewal_that_fails_leaves_the_session_to_the_calls_that_run_on_it(way: str) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        listening = await listening_to(bridge, resourceSubscriptions=["a:1"])
+        bridge.wire.takes_facts.clear()  # the server is slow to subscribe
+        bridge.running.fail(lost())
+        await settle()
+        call = bridge.send()
+        await settle()
+        running = bridge.running
+        assert (running.request.kind, running.request.session_id) == ("request", "s2")
+        if way == "the last listener leaves":
+            listening.cancel()
+        else:
+            bridge.wire.fails_facts = UpstreamError("upstream_timeout", "no answer")
+            bridge.wire.takes_facts.set()
+        await settle()
+        assert bridge.wire.ended == []
+        running.answer()
+        await call
+        listening.cancel()
+
+    on_loop(body)
+
+
+def test_a_server_that_opens_sessions_and_knows_none_of_them_is_not_asked_without_a_pause() -> None:
+    """A route that serves POST alone answers GET with 404, which says that the session is lost."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        await settle()
+        for _ in range(5):
+            if bridge.running.request.kind == "stream":
+                bridge.running.fail(lost())
+            await settle()
+            if not bridge.wire.open:
+                break
+        assert len(bridge.wire.initialized) == 1
+        listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
+def test_who_listens_goes_on_with_another_session_when_a_call_finds_theirs_lost() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        listening = await listening_to(bridge, resourceSubscriptions=["a:1"])
+        stream = bridge.running
+        call = bridge.send()
+        await settle()
+        bridge.running.fail(lost())
+        await settle()
+        assert stream.is_cancelled
+        kinds = {each.request.kind: each.request.session_id for each in bridge.wire.open}
+        assert kinds == {"stream": "s2", "request": "s2"}
+        assert "s2" in bridge.wire.watching("a:1")
+        next(each for each in bridge.wire.open if each.request.kind == "request").answer()
+        await call
         listening.cancel()
         await settle()
 
