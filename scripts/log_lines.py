@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 
 from mcp_gateway.config.settings import LoggingSettings
+from mcp_gateway.scripts.log_writer import standard_error_handler
 
 # Source: POSIX write(2): up to PIPE_BUF (4096 on Linux) bytes to a pipe are not mixed with those of other processes.
 LONGEST_LINE_BYTES = 4_000
@@ -95,7 +96,7 @@ def shown_fields(record: logging.LogRecord) -> dict[str, object]:
 def configure_logging(settings: LoggingSettings | None = None) -> None:
     """Send all records to standard error; processes forked later inherit it. Lines for people only where one reads them."""
     settings = settings or LoggingSettings()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = standard_error_handler()
     is_human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     handler.setFormatter(HumanFormatter() if is_human else JsonLineFormatter())
     logging.root.handlers[:] = [handler]
