@@ -52,7 +52,7 @@ class LineWriter:
 
     def take_left_out(self) -> int:
         """How many lines were left out since this was asked, where there is room now to say so."""
-        if not self.left_out or self._rest or not self._takes_more(0.0):
+        if not self.left_out or self._rest or not _is_ready(self._descriptor, 0.0):
             return 0
         count, self.left_out = self.left_out, 0
         return count
@@ -62,7 +62,7 @@ class LineWriter:
             try:
                 count = self._send(data)
             except BlockingIOError:
-                if self._is_stuck or not self._takes_more(_PATIENCE_S):
+                if self._is_stuck or not _is_ready(self._descriptor, _PATIENCE_S):
                     self._is_stuck = True
                     return False
                 continue
@@ -73,11 +73,6 @@ class LineWriter:
             data = self._rest = data[count:]
             if not data:
                 return True
-
-    def _takes_more(self, wait_s: float) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        return bool(poll.poll(wait_s * 1000))
 
 
 class LineHandler(logging.Handler):
@@ -120,8 +115,29 @@ def _own_writer(shared: int) -> LineWriter | None:
         return LineWriter(lambda data: journal.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL), journal.fileno())
     if not stat.S_ISFIFO(mode) and not os.isatty(shared):
         return None
-    own = os.open(f"/proc/self/fd/{shared}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        own = os.open(f"/proc/self/fd/{shared}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except PermissionError:  # of another user, who has started this
+        return LineWriter(functools.partial(_write_if_ready, shared), shared)
     if stat.S_ISFIFO(mode):
         with contextlib.suppress(OSError):
             fcntl.fcntl(own, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return LineWriter(functools.partial(os.write, own), own)
+
+
+def _write_if_ready(descriptor: int, data: bytes) -> int:
+    """As `os.write` without waiting, on a descriptor that would wait. Only another process that writes meanwhile can make it.
+
+    Source: poll(2), pipe(7): a pipe that is ready takes PIPE_BUF bytes.
+
+    Raises: BlockingIOError.
+    """
+    if not _is_ready(descriptor, 0.0):
+        raise BlockingIOError
+    return os.write(descriptor, data[: select.PIPE_BUF])
+
+
+def _is_ready(descriptor: int, wait_s: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(wait_s * 1000))

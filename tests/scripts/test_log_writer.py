@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -52,6 +53,18 @@ def test_a_reader_that_never_reads_is_waited_for_once_and_lines_are_left_out() -
         assert (writer.take_left_out(), writer.take_left_out()) == (960, 0)
         assert writer.write(LINE)
         assert os.read(reader, 100_000) == LINE
+
+
+def test_a_pipe_of_another_user_is_written_to_only_while_it_takes_a_line() -> None:
+    """It cannot be opened anew, and blocks whoever writes to it when it is full."""
+    with small_pipe() as (reader, descriptor):
+        os.set_blocking(descriptor, True)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 65_536)
+        writer = LineWriter(functools.partial(log_writer._write_if_ready, descriptor), descriptor)
+        written = [writer.write(LINE) for _ in range(1_000)]
+        assert 15 * 40 <= written.count(True) < 655
+        assert os.read(reader, 100_000) == LINE * written.count(True)
+        assert writer.write(LINE)
 
 
 def test_a_log_says_how_many_lines_were_left_out() -> None:
