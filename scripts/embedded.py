@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -29,6 +28,7 @@ from mcp_gateway.scripts.start_checks import (
     announce,
     prepare_state_directory,
     reserve_port,
+    stop_signals,
     with_real_ports,
 )
 from mcp_gateway.transports.protocol.topic_log import Event
@@ -87,7 +87,7 @@ class EmbeddedGateway:
 
     async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal)
         try:
             content: CellContent | None = await self._start()

@@ -35,6 +35,7 @@ from mcp_gateway.scripts.start_checks import (
     prepare_state_directory,
     read_or_make_key,
     reserve_ports,
+    stop_signals,
     with_real_ports,
 )
 from mcp_gateway.scripts.time_limit import at_most
@@ -122,7 +123,7 @@ class Launcher:
     def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 1 when the system cannot be kept up."""
         setproctitle("mcp-gateway: launcher")
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self._on_signal)
         try:
             while True:

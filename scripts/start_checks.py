@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -101,6 +102,12 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use"
     return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks for an orderly stop: Ctrl-C, SIGTERM, and a terminal that is closed, unless that was to be survived (nohup)."""
+    is_survived = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT) if is_survived else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def allow_many_files() -> None:

@@ -252,7 +252,7 @@ def test_an_embedded_cell_that_escalates_is_started_again_and_given_up_when_it_d
 # ---- orderly ends
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("mode", ["node", "embedded"])
 def test_a_signal_drains_and_ends_with_0_and_leaves_nothing(number: signal.Signals, mode: str, tmp_path: Path) -> None:
     with GatewayProcess(tmp_path / "state", *(["--embedded"] if mode == "embedded" else [])) as gateway:
@@ -265,6 +265,21 @@ def test_a_signal_drains_and_ends_with_0_and_leaves_nothing(number: signal.Signa
         assert len(answers) == 1
         assert gateway.left_over() == []
         assert [each.name for each in gateway.state_dir.iterdir() if each.name.startswith("mcp-gateway-run")] == []
+
+
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_a_gateway_that_shall_survive_its_terminal_does(mode: str, tmp_path: Path) -> None:
+    arguments = ["--embedded"] if mode == "embedded" else []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child inherits it
+    try:
+        gateway = GatewayProcess(tmp_path / "state", *arguments)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with gateway:
+        gateway.process.send_signal(signal.SIGHUP)
+        assert gateway.get("/pid")
+        assert gateway.process.poll() is None
+        assert gateway.end() == 0
 
 
 def test_a_request_that_outlives_the_drain_does_not_keep_the_gateway_from_ending_in_order(tmp_path: Path) -> None:
