@@ -28,6 +28,7 @@ from mcp_gateway.scripts.start_checks import (
     announce,
     prepare_state_directory,
     reserve_port,
+    say_where,
     stop_signals,
     with_real_ports,
 )
@@ -99,7 +100,7 @@ class EmbeddedGateway:
             print(f"mcp-gateway: could not start: {error}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
         url = announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
-        print(f"mcp-gateway listening on {url}", flush=True)
+        say_where(url)
         while not self._stop_requested.is_set():
             reason = await self._first_of(self._stop_requested.wait(), self._escalations.get())
             if not isinstance(reason, str):

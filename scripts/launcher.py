@@ -35,6 +35,7 @@ from mcp_gateway.scripts.start_checks import (
     prepare_state_directory,
     read_or_make_key,
     reserve_ports,
+    say_where,
     stop_signals,
     with_real_ports,
 )
@@ -173,7 +174,7 @@ class Launcher:
         url = announce(self._settings, self._run_directory, pid=self._pid, source=self._source)
         if not self._has_served:
             self._has_served = True
-            print(f"mcp-gateway listening on {url}", flush=True)
+            say_where(url)
         else:
             _logger.warning("the node serves again", extra={"actor": "launcher", "fields": {"url": url}})
 

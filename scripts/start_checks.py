@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,16 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     """What asks for an orderly stop: Ctrl-C, SIGTERM, and a terminal that is closed, unless that was to be survived (nohup)."""
     is_survived = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT) if is_survived else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def say_where(url: str) -> None:
+    """The one line on standard output. Where nobody reads it any more, the gateway serves all the same."""
+    try:
+        print(f"mcp-gateway listening on {url}", flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is buffered would fail again when this process ends
+        os.close(nowhere)
 
 
 def allow_many_files() -> None:

@@ -64,6 +64,7 @@ class GatewayProcess:
     arguments: further arguments of `serve`.
     settings: what the configuration file says, "" for the demo server; None for none.
     file_limit: file descriptors that each of its processes may have; None leaves the limit as it is.
+    stdout: a descriptor that its output goes to; otherwise the address is read from it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class GatewayProcess:
         env: dict[str, str] | None = None,
         settings: str | None = "",
         file_limit: int | None = None,
+        stdout: int = subprocess.PIPE,
     ) -> None:
         self.state_dir = state_dir
         self.admin_port = free_port()
@@ -92,7 +94,7 @@ class GatewayProcess:
             self.process = subprocess.Popen(
                 [*limit, sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *options, *factory, *arguments],
                 env=_environment(env),
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=errors,
                 text=True,
             )

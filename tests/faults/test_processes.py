@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_gateway.scripts.start_checks import live_runs
 from tests.doubles.gateway_process import GatewayProcess, is_gone, run_command, wait_until
 
 TWO_CELLS = "[gateway]\ncells = 2\n"
@@ -280,6 +281,24 @@ def test_a_gateway_that_shall_survive_its_terminal_does(mode: str, tmp_path: Pat
         assert gateway.get("/pid")
         assert gateway.process.poll() is None
         assert gateway.end() == 0
+
+
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_a_gateway_whose_output_nobody_reads_serves_and_ends_in_order(mode: str, tmp_path: Path) -> None:
+    """As in `mcp-gateway serve | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    gateway = GatewayProcess(tmp_path / "state", *(["--embedded"] if mode == "embedded" else []), stdout=writer)
+    os.close(writer)
+    try:
+        (found,) = wait_until(lambda: live_runs(gateway.state_dir), 10, "it serves")
+        gateway.url = found["url"]
+        assert gateway.get("/pid")
+        gateway.note_processes()
+        assert gateway.end() == 0
+        assert gateway.left_over() == []
+    finally:
+        gateway.__exit__()
 
 
 def test_a_request_that_outlives_the_drain_does_not_keep_the_gateway_from_ending_in_order(tmp_path: Path) -> None:
