@@ -242,26 +242,28 @@ class Forwarding:
 
     def failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
         """These messages did not reach the cell, which hangs or has ended; what waits for them is answered at once."""
+        lost: list[str] = []
         for message in messages:
             if isinstance(message, CellAsked) and (asked := self._asked.get(message.question_id)) is not None:
                 if not asked[1].done():
                     asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
             elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
                 sent.fail(f"{cell_name}, which holds the connection to the server, takes no messages")
-            elif isinstance(message, ForwardedEvent):  # its reader would wait for ever for an event that is lost
-                self._give_up(message.exchange_id)
-                lost = UpstreamError("upstream_failed", "an event was lost on its way from the cell that has it", is_fault=False)
-                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=lost.facts()))
-            elif isinstance(message, ForwardedAnswer):  # perhaps it is too large, and this is not
-                lost = UpstreamError(
-                    "upstream_failed", "the answer was lost on its way from the cell that has it", is_fault=False
-                )
-                self._forward_later(cell_name, ForwardedFailure(exchange_id=message.exchange_id, facts=lost.facts()))
+            elif isinstance(message, ForwardedEvent):
+                carried = self._carried.get(message.exchange_id)
+                if carried is not None and not carried.is_given_up:  # its reader would wait for ever for an event that is lost
+                    carried.give_up()
+                    lost.append(message.exchange_id)
+            elif isinstance(message, ForwardedAnswer):  # perhaps it is too large, and what is said instead is not
+                lost.append(message.exchange_id)
             elif isinstance(message, CellAnswered) and not message.error_text:
                 text = f"the answer of {self.cell_name} was lost on its way"
                 self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
             elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
                 self._forward_later(cell_name, message)
+        error = UpstreamError("upstream_failed", f"what {self.cell_name} said was lost on its way", is_fault=False)
+        for exchange_id in lost:
+            self._forward_later(cell_name, ForwardedFailure(exchange_id=exchange_id, facts=error.facts()))
 
     def _answer(self, from_cell: str, asked: CellAsked) -> None:
         answerer = self._answerers.get(type(asked.question))

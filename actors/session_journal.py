@@ -44,6 +44,7 @@ class SessionJournal:
     """
 
     def __init__(self, state_path: Path | None, now_ms: int) -> None:
+        self._missed_count = 0
         self._path = None if state_path is None else state_path / FILE_NAME
         self._connection: sqlite3.Connection | None = None
         self.began_ms = now_ms
@@ -69,9 +70,11 @@ class SessionJournal:
         )
         return _states(rows)
 
-    def replace(self, state: SessionState) -> None:
-        """Keep a new state of a session that lives."""
+    def replace(self, state: SessionState) -> bool:
+        """Keep a new state of a session that lives. False where the file was busy: it holds the old one."""
+        missed_count = self._missed_count
         self._run((("UPDATE sessions SET state = ? WHERE key = ?", (_encode(state), state.key)),))
+        return self._missed_count == missed_count
 
     def read(self, key: str, used_since_ms: int) -> SessionState | None:
         """The newest state of a session that lives and was used since then."""
@@ -137,6 +140,7 @@ class SessionJournal:
         """A busy file is one missed note; one that is broken is given up, and its sessions live on in their sealed ids."""
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             _logger.warning("the journal of sessions is busy: %s", error)
+            self._missed_count += 1
             return
         _logger.error("the journal of sessions %s cannot be used (%s): sessions are kept in memory only", self._path, error)
         self.close()

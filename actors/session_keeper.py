@@ -28,6 +28,7 @@ class SessionKeeper:
         self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
         self._noted_s = float("-inf")
         self._used: set[str] = set()
+        self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
 
     def __len__(self) -> int:
         return len(self._table)
@@ -65,9 +66,9 @@ class SessionKeeper:
 
     def refresh(self, state: SessionState) -> SessionState:
         """The newest state that any cell knows: another one may have repaired the session."""
-        found = self._journal.read(state.key, 0)
+        found = None if state.key in self._unwritten else self._journal.read(state.key, 0)
         if found is None:  # the journal cannot tell: what this cell knows must do
-            return self._table.newest(state)
+            return self._table.known(state.key) or state
         self._table.replace(found)
         return found
 
@@ -90,6 +91,7 @@ class SessionKeeper:
     def sweep(self, now_s: float) -> list[SessionState]:
         """Tell the journal who is in use, and give the sessions that have expired; call it every second or so."""
         idle = self._table.forget_idle(now_s)
+        self._write_again()
         if now_s - self._noted_s < self.note_s:
             return [] if self._journal.is_durable or not self._is_alone else self._end_all(idle)
         self._noted_s = now_s
@@ -113,8 +115,18 @@ class SessionKeeper:
 
     def _journaled(self, state: SessionState | None) -> SessionState | None:
         if state is not None:
-            self._journal.replace(state)
+            self._unwritten.discard(state.key)
+            if not self._journal.replace(state):
+                self._unwritten.add(state.key)
         return state
+
+    def _write_again(self) -> None:
+        """What the journal has missed; no more tries once it is found busy, because each holds this cell up."""
+        for key in list(self._unwritten):
+            state = self._table.known(key)
+            if state is not None and not self._journal.replace(state):
+                return
+            self._unwritten.discard(key)
 
     def _used_since_ms(self) -> int:
         if self._idle_timeout_s == float("inf"):

@@ -32,6 +32,7 @@ class SessionStream(Conversation):
         self._last_event_ids: dict[str, str] = {}
         self._used_sessions: dict[str, SessionState] = {}
         self._repairs: dict[str, SessionRepair] = {}
+        self._refused: Counter[str] = Counter()  # attempts to open the session that failed in a row
         self._vain: Counter[str] = Counter()  # how often in a row the session was opened again and nothing was heard then
         self._listens_since_s: dict[str, float] = {}
         self._late: set[str] = set()  # whose lists the client has not seen
@@ -80,10 +81,15 @@ class SessionStream(Conversation):
             last_event_id=self._last_event_ids.get(backend),
         )
         self._backend_of[call_id] = backend
+        if backend in self._late and session.upstream(backend) is not None:
+            self._late.discard(backend)
+            self._tell_changes()
 
     def _on_event(self, event: CallEvent) -> None:
-        del self._vain[event.backend]
-        if event.event_id is not None:
+        is_of_stream = event.call_id in self._backend_of  # and not of a repair, whose answers may come with events, too
+        if is_of_stream:
+            del self._vain[event.backend]
+        if is_of_stream and event.event_id is not None:
             self._last_event_ids[event.backend] = event.event_id
         naming = self._naming(event.backend)
         forward = self._forward if naming is None else self._forward_merged
@@ -134,17 +140,16 @@ class SessionStream(Conversation):
             return
         del self._repairs[repair.backend]
         self._last_event_ids.pop(repair.backend, None)
-        vain, self._vain[repair.backend] = self._vain[repair.backend], self._vain[repair.backend] + 1
         if progress is not Repair.DONE:
-            self.desk.retry_later(self.exchange, self._delay_s(vain), repair.backend)
+            self.desk.retry_later(self.exchange, self._delay_s(self._refused[repair.backend]), repair.backend)
+            self._refused[repair.backend] += 1
             return
-        if vain:  # a server may open sessions without end, and know none of them
-            self.desk.retry_later(self.exchange, self._delay_s(vain - 1), repair.backend)
-        else:
+        del self._refused[repair.backend]
+        self._vain[repair.backend] += 1
+        if self._vain[repair.backend] == 1:
             self._listen(repair.backend)
-        if repair.backend in self._late:
-            self._late.discard(repair.backend)
-            self._tell_changes()
+        else:  # a server may open sessions without end, and know none of them
+            self.desk.retry_later(self.exchange, self._delay_s(self._vain[repair.backend] - 2), repair.backend)
 
     def _delay_s(self, doublings: int) -> float:
         return min(self.LONGEST_RETRY_S, self.RETRY_S * 2.0 ** min(doublings, 16))

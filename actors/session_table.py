@@ -43,10 +43,10 @@ class SessionTable:
             forgotten.append(self._states.popitem(last=False)[1][0])
         return forgotten
 
-    def newest(self, state: SessionState) -> SessionState:
-        """The session's state as it is known here; the given one where it is not."""
-        known = self._states.get(state.key)
-        return state if known is None else known[0]
+    def known(self, key: str) -> SessionState | None:
+        """The session's state here, however long it was not used."""
+        known = self._states.get(key)
+        return None if known is None else known[0]
 
     def replace(self, state: SessionState) -> None:
         """Set the state of a session that is known here."""

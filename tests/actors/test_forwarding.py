@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from mcp_gateway.actors import forwarding
+from mcp_gateway.actors.forward_messages import ForwardedFailure
 from mcp_gateway.actors.forwarding import EVENT_WINDOW, Forwarding
 from mcp_gateway.actors.remote_conversation import RemoteConversation
 from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
@@ -295,12 +296,15 @@ def test_a_stream_of_which_an_event_does_not_arrive_ends_and_can_be_opened_again
         await settle()
         (exchange,) = carried.wire.exchanges
         carried.node.hung.add(ONE)
-        await exchange.event(None, "lost")
+        for number in range(3):
+            await exchange.event(None, str(number))
         await settle()
         assert exchange.is_cancelled
         carried.node.hung.clear()
         error = await carried.error()
-        assert ("an event was lost" in error.text, error.is_fault, error.is_session_lost) == (True, False, False)
+        assert ("lost on its way" in error.text, error.is_fault, error.is_session_lost) == (True, False, False)
+        await asyncio.sleep(0.05)
+        assert sum(isinstance(message, ForwardedFailure) for _, _, message in carried.node.sent) == 1, "for all of them"
 
     on_loop(body)
 

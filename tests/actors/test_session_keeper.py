@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,24 @@ def test_what_another_cell_has_repaired_is_seen_when_it_is_asked_for(node: Node)
     assert stale.upstreams[0].session_id == "first"
     assert two.refresh(stale).upstreams[0].session_id == "second"
     assert two.use(sealed, node.now_s).upstreams[0].session_id == "second"
+
+
+def test_what_the_journal_has_missed_is_not_forgotten_and_written_later(node: Node, tmp_path: Path) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    two.use(sealed, node.now_s)
+    (path,) = tmp_path.glob("*.sqlite3")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # somebody else writes, for longer than is waited for
+    repaired = one.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    assert repaired is not None
+    assert one.refresh(sealed) == repaired
+    other.execute("COMMIT")
+    other.close()
+    assert two.refresh(sealed) == sealed
+    one.sweep(node.now_s)
+    assert two.refresh(sealed) == one.refresh(sealed) == repaired
 
 
 def test_a_session_that_one_cell_has_ended_is_over_in_all(node: Node) -> None:

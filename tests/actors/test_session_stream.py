@@ -193,6 +193,32 @@ def test_a_server_that_opens_sessions_and_knows_none_of_them_is_asked_less_and_l
     assert not [delay_s for delay_s, backend in scene.desk.retries[5:] if backend == "mail"], "it was there: at once again"
 
 
+def test_a_backend_that_was_away_for_long_is_listened_to_as_soon_as_it_opens_the_session():
+    scene = streaming(FILES, MAIL, session=session_at("files"))
+    for _ in range(6):
+        scene.conversation.delay_passed("mail")
+        scene.fail(scene.call_to("mail"), is_session_lost=True)
+        scene.fail(scene.call_to("mail"), was_sent=False)
+    scene.conversation.delay_passed("mail")
+    repaired(scene)
+    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert told_changes(scene) == CHANGES
+
+
+def test_what_a_repair_itself_hears_is_no_sign_of_life():
+    """A server may answer each POST with a primed stream, and no GET."""
+    scene = streaming()
+    for _ in range(3):
+        scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+        scene.event(scene.call_to("mail"), None, "primed")
+        scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id=f"new{len(scene.desk.sent)}")
+        scene.answer(scene.call_to("mail"), has_response=False)
+        if scene.desk.retries:
+            scene.conversation.delay_passed("mail")
+    assert scene.desk.retries == [(1.0, "mail"), (2.0, "mail")]
+    assert scene.call_to("mail").last_event_id is None
+
+
 def test_a_stream_follows_its_session_when_a_request_has_opened_it_again():
     scene = streaming()
     scene.event(scene.call_to("mail"), CHANGED, "m1")

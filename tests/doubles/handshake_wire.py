@@ -19,6 +19,7 @@ class HandshakeWire(ScriptedWire):
     """initialized: params of each handshake; told: (session id, message) in order; ended: ids of sessions that were ended.
 
     takes_messages: while it is not set, what needs no answer waits at the server's door.
+    lost_sessions:  ids that the server has forgotten.
     takes_facts:    the same for what sets a level or subscribes; fails_facts: how that ends, where it fails.
     """
 
@@ -31,6 +32,7 @@ class HandshakeWire(ScriptedWire):
         self.takes_facts = asyncio.Event()
         self.takes_facts.set()
         self.fails_facts: UpstreamError | None = None
+        self.lost_sessions: set[str | None] = set()
         self.told: list[tuple[str | None, Message]] = []
         self.ended: list[str | None] = []
         self._sessions = itertools.count(1)
@@ -58,6 +60,8 @@ class HandshakeWire(ScriptedWire):
             await self.takes_facts.wait()
             if self.fails_facts is not None:
                 raise self.fails_facts
+            if request.session_id in self.lost_sessions:
+                raise UpstreamError("session_not_found", "gone", is_session_lost=True)
             self.told.append((request.session_id, message))
             return UpstreamAnswer(200, Response(message.id, b"{}", b""))
         return await super().exchange(request, on_event)

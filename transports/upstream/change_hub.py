@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -118,7 +117,7 @@ class ChangeHub:
         self._session: LegacySession | None = None
         self._streaming: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
-        self._streamed: LegacySession | None = None  # whose stream was open last
+        self._may_hurry = True  # to open a lost session again
         self._changing = asyncio.Lock()
         self._last_event_id: str | None = None
 
@@ -222,7 +221,7 @@ class ChangeHub:
                     revision=session.revision,
                     session_id=session.session_id,
                     last_event_id=self._last_event_id,
-                    on_open=functools.partial(self._is_open, session),
+                    on_open=self._is_open,
                 )
                 await self._wire.exchange(request, self._hear)
             except UpstreamError as error:
@@ -230,12 +229,15 @@ class ChangeHub:
                     return  # the server has no such stream; changes may still come during calls
                 if error.is_session_lost and session is not None:
                     self._sessions.forget(session)
-                    if session is self._streamed:
-                        continue  # and not where a server opens sessions without end and knows none of them
+                    if self._may_hurry:
+                        self._may_hurry = (
+                            False  # until one was open: a server may open sessions without end and know none of them
+                        )
+                        continue
             await asyncio.sleep(_RETRY_S)
 
-    def _is_open(self, session: LegacySession) -> None:
-        self._streamed = session
+    def _is_open(self) -> None:
+        self._may_hurry = True
         self._opened.set()
 
     async def _renew(self) -> None:
@@ -245,9 +247,9 @@ class ChangeHub:
             for uri in list(self._subscribed):
                 await self._sessions.subscribe(session, uri)
         except BaseException as error:
-            self._sessions.let_go(session)  # calls may run on it; the next attempt goes on with what is not subscribed yet
             if isinstance(error, UpstreamError) and error.is_session_lost:
                 self._sessions.forget(session)
+            self._sessions.let_go(session)  # calls may run on it; the next attempt goes on with what is not subscribed yet
             raise
         self._session, self._last_event_id = session, None
         for method in LIST_CHANGES:
@@ -268,10 +270,21 @@ class ChangeHub:
 
     async def _subscribe(self, uri: str) -> bool:
         async with self._changing:
-            if not await self._sessions.subscribe(await self._current(), uri):
+            if not await self._is_subscribed(uri):
                 return False
             self._subscribed[uri] += 1
             return True
+
+    async def _is_subscribed(self, uri: str) -> bool:
+        for is_last in (False, True):
+            session = await self._current()
+            try:
+                return await self._sessions.subscribe(session, uri)
+            except UpstreamError as error:
+                if is_last or not error.is_session_lost:
+                    raise
+                self._sessions.forget(session)  # nobody else may find it out
+        raise AssertionError("the last attempt has an outcome")
 
     def _unsubscribe(self, uris: Iterable[str]) -> None:
         for uri in uris:

@@ -113,7 +113,7 @@ class LegacySessions:
             found = held if held is not None and not held.use_count else None
             if found is None:
                 found = next((each for each in reversed(self._idle) if each.key == key), None)
-            session = self._used(found if found is not None else await self._next_free(key))
+            session = self._used(found) if found is not None else await self._next_free(key)
             try:
                 with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
                     await self._set_level(session, log_level)
@@ -247,7 +247,10 @@ class LegacySessions:
     # ---- exclusive sessions
 
     async def _next_free(self, key: SessionKey) -> LegacySession:
-        """The session that a call gives back, or that is opened meanwhile, whichever comes first; first come, first served."""
+        """The session that a call gives back, or that is opened meanwhile, whichever comes first; first come, first served.
+
+        It counts as used from the moment at which it is handed over.
+        """
         turn: asyncio.Future[LegacySession] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
         self._open_for(key)
@@ -255,7 +258,7 @@ class LegacySessions:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._is_free(turn.result())
+                self.give_back(turn.result())
             raise
 
     def _open_for(self, key: SessionKey) -> None:
@@ -282,7 +285,7 @@ class LegacySessions:
         """Nothing runs on it: whoever waits for one gets it, or it idles."""
         turn = self._next_turn(session.key)
         if turn is not None:
-            turn.set_result(session)
+            turn.set_result(self._used(session))
         elif not session.is_held:
             self._idle[session] = None
             self._idle.move_to_end(session)

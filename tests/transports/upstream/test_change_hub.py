@@ -146,7 +146,28 @@ def test_a_server_that_opens_sessions_and_knows_none_of_them_is_not_asked_withou
             await settle()
             if not bridge.wire.open:
                 break
-        assert len(bridge.wire.initialized) == 1
+        assert len(bridge.wire.initialized) == 2, "once at once, and then after a pause"
+        listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
+def test_a_subscription_finds_out_that_its_session_is_lost_where_there_is_no_stream_to_tell() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        await settle()
+        bridge.running.answer()
+        await call  # its session idles
+        bridge.wire.lost_sessions.add("s1")
+        wanted = {"notifications": {"resourceSubscriptions": ["a:1"]}}
+        listening = bridge.send("subscriptions/listen", params=wanted, kind="stream")
+        await settle()
+        bridge.running.fail(UpstreamError("unknown_method", "no GET here"))
+        await settle()
+        assert bridge.wire.watching("a:1") == {"s2"}
+        assert not listening.done()
         listening.cancel()
         await settle()
 

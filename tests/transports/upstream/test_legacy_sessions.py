@@ -101,6 +101,26 @@ def test_a_caller_that_leaves_gives_its_turn_or_its_session_to_the_next() -> Non
     on_loop(body)
 
 
+def test_a_session_that_is_handed_over_is_lent_to_nobody_else_in_that_moment() -> None:
+    async def body(bench: Bench) -> None:
+        holding = asyncio.ensure_future(bench.sessions.hold(KEY))
+        await settle()
+        await bench.opens_one()
+        held = await holding
+        assert await bench.lend() is held
+        waiting = bench.lend()
+        await settle()
+        other = bench.lend()
+        bench.sessions.give_back(held)  # it is the waiting one's, but the other one runs first
+        await settle()
+        assert (waiting.done(), other.done(), held.use_count) == (True, False, 1)
+        other.cancel()
+        bench.sessions.give_back(held)
+        await bench.sessions.close()
+
+    on_loop(body)
+
+
 def test_an_opening_that_fails_is_told_to_one_caller_and_the_others_go_on_waiting() -> None:
     async def body(bench: Bench) -> None:
         calls = [bench.lend() for _ in range(3)]
