@@ -56,7 +56,7 @@ from .telling import Tell
 
 _SESSION_ENDED = "mcp.session.ended"
 _SWEEP_S = 1.0
-_REFRESHED_AT_ONCE = 50
+_REFRESHED_AT_ONCE = 50  # sessions with streams, each second: a read of the journal takes some ten microseconds
 _GRACE_S = 2.0
 """After an exchange's own deadline: the upstream reports the timeout first; the sweep is for calls whose actor has died."""
 

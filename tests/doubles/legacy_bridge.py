@@ -87,6 +87,15 @@ class Bridge:
 
         return asyncio.ensure_future(self.bridge.exchange(request, on_event))
 
+    async def listening(self, **wanted: Any) -> asyncio.Future[UpstreamAnswer]:
+        """A subscription to these notifications, whose stream the server has opened."""
+        listening = self.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        await settle()
+        assert self.running.request.on_open is not None
+        self.running.request.on_open()
+        await settle()
+        return listening
+
     def retry(self, asked: dict[str, Any], answers: dict[str, Any] | None = None, **how: Any) -> asyncio.Future[UpstreamAnswer]:
         params = {"requestState": asked["requestState"], **how.pop("params", {})}
         if answers is not None:

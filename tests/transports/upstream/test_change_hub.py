@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
 
 import pytest
 
 from mcp_gateway.transports.protocol.call_state import CallState, sealed_state
 from mcp_gateway.transports.protocol.jsonrpc import Notification
-from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError
+from mcp_gateway.transports.transport import UpstreamError
 from tests.doubles.legacy_bridge import SEAL, Bridge, on_loop, refusal
 from tests.doubles.scripted_wire import settle
+
+
+def lost() -> UpstreamError:
+    return UpstreamError("session_not_found", "gone", is_session_lost=True)
 
 
 def test_a_subscription_is_acknowledged_with_what_the_server_can_tell() -> None:
@@ -52,11 +54,7 @@ def test_a_subscription_is_acknowledged_with_what_the_server_can_tell() -> None:
 def test_a_change_that_a_server_tells_during_a_call_reaches_who_listens_with_that_session() -> None:
     async def body() -> None:
         bridge = Bridge()
-        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
-        await settle()
-        assert bridge.running.request.on_open is not None
-        bridge.running.request.on_open()
-        await settle()
+        listening = await bridge.listening(toolsListChanged=True)
         call = bridge.send()
         await settle()
         assert bridge.running.request.session_id == "s1"
@@ -73,13 +71,8 @@ def test_a_change_that_a_server_tells_during_a_call_reaches_who_listens_with_tha
 def test_a_subscription_outlives_the_loss_of_its_session() -> None:
     async def body() -> None:
         bridge = Bridge()
-        wanted = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
-        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
-        await settle()
-        assert bridge.running.request.on_open is not None
-        bridge.running.request.on_open()
-        await settle()
-        bridge.running.fail(UpstreamError("session_not_found", "gone", is_session_lost=True))
+        listening = await bridge.listening(toolsListChanged=True, resourceSubscriptions=["a:1"])
+        bridge.running.fail(lost())
         await settle()
         assert bridge.running.request.session_id == "s2"
         assert bridge.wire.told_methods() == [
@@ -93,25 +86,11 @@ def test_a_subscription_outlives_the_loss_of_its_session() -> None:
     on_loop(body)
 
 
-def lost() -> UpstreamError:
-    return UpstreamError("session_not_found", "gone", is_session_lost=True)
-
-
-async def listening_to(bridge: Bridge, **wanted: Any) -> asyncio.Future[UpstreamAnswer]:
-    """A subscription whose stream is open."""
-    listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
-    await settle()
-    assert bridge.running.request.on_open is not None
-    bridge.running.request.on_open()
-    await settle()
-    return listening
-
-
 @pytest.mark.parametrize("way", ["the last listener leaves", "the server does not answer"])
 def test_a_renewal_that_fails_leaves_the_session_to_the_calls_that_run_on_it(way: str) -> None:
     async def body() -> None:
         bridge = Bridge()
-        listening = await listening_to(bridge, resourceSubscriptions=["a:1"])
+        listening = await bridge.listening(resourceSubscriptions=["a:1"])
         bridge.wire.takes_facts.clear()  # the server is slow to subscribe
         bridge.running.fail(lost())
         await settle()
@@ -174,10 +153,30 @@ def test_a_subscription_finds_out_that_its_session_is_lost_where_there_is_no_str
     on_loop(body)
 
 
+def test_who_listens_goes_on_with_another_session_when_a_second_subscription_finds_theirs_lost() -> None:
+    """The server holds the old stream open, and would say nothing more on it."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        first = await bridge.listening(resourceSubscriptions=["a:1"])
+        stream = bridge.running
+        bridge.wire.lost_sessions.add("s1")
+        second = bridge.send("subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["a:2"]}}, kind="stream")
+        await settle()
+        assert stream.is_cancelled
+        assert [each.request.session_id for each in bridge.wire.open] == ["s2"]
+        assert bridge.wire.watching("a:1") >= {"s2"} <= bridge.wire.watching("a:2")
+        for listening in (first, second):
+            listening.cancel()
+        await settle()
+
+    on_loop(body)
+
+
 def test_who_listens_goes_on_with_another_session_when_a_call_finds_theirs_lost() -> None:
     async def body() -> None:
         bridge = Bridge()
-        listening = await listening_to(bridge, resourceSubscriptions=["a:1"])
+        listening = await bridge.listening(resourceSubscriptions=["a:1"])
         stream = bridge.running
         call = bridge.send()
         await settle()
@@ -198,12 +197,7 @@ def test_who_listens_goes_on_with_another_session_when_a_call_finds_theirs_lost(
 def test_who_listens_goes_on_with_another_session_when_a_call_on_theirs_is_cancelled() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
-        wanted = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
-        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
-        await settle()
-        assert bridge.running.request.on_open is not None
-        bridge.running.request.on_open()
-        await settle()
+        listening = await bridge.listening(toolsListChanged=True, resourceSubscriptions=["a:1"])
         call = bridge.send()
         await settle()
         assert bridge.running.request.session_id == "s1"
@@ -229,11 +223,7 @@ def test_a_change_that_a_call_tells_reaches_who_has_begun_to_listen_since_the_ca
         call = bridge.send()
         await settle()
         running = bridge.running
-        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
-        await settle()
-        assert bridge.running.request.on_open is not None
-        bridge.running.request.on_open()
-        await settle()
+        listening = await bridge.listening(toolsListChanged=True)
         await running.event(Notification("notifications/tools/list_changed", b""))
         await settle()
         methods = [event.method for event in bridge.events if isinstance(event, Notification)]

@@ -171,12 +171,7 @@ def test_where_calls_share_a_channel_a_call_with_log_messages_has_none_that_shar
 def test_where_calls_share_a_channel_every_session_tells_what_its_own_calls_change() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
-        wanted = {"notifications": {"resourceSubscriptions": ["a:1"]}}
-        listening = bridge.send("subscriptions/listen", params=wanted, kind="stream")
-        await settle()
-        assert bridge.running.request.on_open is not None
-        bridge.running.request.on_open()
-        await settle()
+        listening = await bridge.listening(resourceSubscriptions=["a:1"])
         bridge.send()  # on the session that listens
         await settle()
         assert bridge.wire.told_methods() == ["notifications/initialized", "resources/subscribe"]
@@ -203,15 +198,6 @@ def test_where_calls_share_a_channel_every_session_tells_what_its_own_calls_chan
 def test_a_session_that_was_listened_with_watches_again_when_somebody_else_listens() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
-        watch = {"params": {"notifications": {"resourceSubscriptions": ["a:1"]}}, "kind": "stream"}
-
-        async def listen() -> asyncio.Future[UpstreamAnswer]:
-            listening = bridge.send("subscriptions/listen", **watch)
-            await settle()
-            assert bridge.running.request.on_open is not None
-            bridge.running.request.on_open()
-            await settle()
-            return listening
 
         async def two_calls() -> None:
             calls = [bridge.send(), bridge.send()]
@@ -222,7 +208,7 @@ def test_a_session_that_was_listened_with_watches_again_when_somebody_else_liste
 
         listened_with = []
         for _ in range(4):
-            listening = await listen()
+            listening = await bridge.listening(resourceSubscriptions=["a:1"])
             listened_with.append(bridge.running.request.session_id)
             await two_calls()
             assert bridge.wire.watching("a:1") == {"s1", "s2"}
