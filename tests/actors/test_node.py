@@ -147,7 +147,7 @@ def test_a_change_waits_for_a_cell_that_hangs_until_that_one_has_been_replaced(g
     os.kill(pid, signal.SIGSTOP)
     assert gateway.command("add-backend", "two", "--builtin", "demo").returncode == 0
     assert not psutil.pid_exists(pid)
-    wait_until(lambda: gateway.rows()["cell/1"]["pid"] not in (None, pid), 10, "another cell")
+    gateway.wait_for_another("cell/1", pid, 10)
     wait_until(lambda: gateway.serves() and backends(gateway) == ["demo", "two"], 5, "it has the change")
     assert gateway.command("remove-backend", "two").returncode == 0
 

@@ -154,7 +154,20 @@ class GatewayProcess:
         return {row["name"]: row for row in _flat(self.status()["tree"])}
 
     def pid(self, name: str) -> int:
-        return int(self.rows()[name]["pid"])
+        """Of a process that runs; while one is being started again it has none, which `wait_until` takes for not yet."""
+        pid: int | None = self.rows()[name]["pid"]
+        assert pid is not None, f"{name} has no process now"
+        return pid
+
+    def wait_for_another(self, name: str, old_pid: int, timeout_s: float) -> dict[str, dict[str, Any]]:
+        """{name: row} as soon as `name` runs in another process than the old one."""
+
+        def runs_again() -> dict[str, dict[str, Any]] | None:
+            rows = self.rows()
+            return rows if rows[name]["pid"] not in (None, old_pid) else None
+
+        rows: dict[str, dict[str, Any]] = wait_until(runs_again, timeout_s, f"{name} runs again")
+        return rows
 
     # ---- conversations
 

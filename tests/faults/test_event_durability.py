@@ -96,7 +96,7 @@ def test_no_event_is_lost_or_doubled_when_this_process_is_killed(name: str, cell
                     publisher.until_confirmed(20)
                     pid = gateway.pid(name)
                     os.kill(pid, signal.SIGKILL)
-                    wait_until(lambda pid=pid: gateway.pid(name) != pid, 10, f"{name} runs again")
+                    gateway.wait_for_another(name, pid, 10)
                 publisher.until_confirmed(20)
             for follower in (one, two):
                 check_everything(follower, publisher)
@@ -135,7 +135,7 @@ def test_a_cell_that_starts_again_holds_the_log_of_before(tmp_path: Path) -> Non
         for name in ("cell/0", "cell/1"):
             pid = gateway.pid(name)
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid, name=name: gateway.pid(name) != pid, 10, f"{name} runs again")
+            gateway.wait_for_another(name, pid, 10)
         follower = TopicFollower(gateway.url, "client.*?last_event_id=0")
         with follower:
             wait_until(follower.has_seen("client.numbers", 9), 10, "all is read from a new cell")
@@ -151,7 +151,7 @@ def test_a_cell_that_starts_again_is_given_more_than_one_message_could_carry(tmp
         for name in ("cell/0", "cell/1"):
             pid = gateway.pid(name)
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid, name=name: gateway.pid(name) != pid, 10, f"{name} runs again")
+            gateway.wait_for_another(name, pid, 10)
         with TopicFollower(gateway.url, "client.*?last_event_id=0") as follower:
             wait_until(follower.has_seen("client.numbers", count - 1), 20, "all is read from a new cell")
         assert follower.seen("client.numbers") == list(range(count))

@@ -58,7 +58,7 @@ def test_clients_do_not_notice_the_death_of(name: str, gateway: GatewayProcess) 
     deadline_s = time.monotonic() + 1
     while time.monotonic() < deadline_s:
         assert gateway.get("/pid") == before["cell/0"]["pid"]
-    after = wait_until(lambda: (rows := gateway.rows())[name]["pid"] != before[name]["pid"] and rows, 3, f"{name} runs again")
+    after = gateway.wait_for_another(name, before[name]["pid"], 3)
     unharmed = PROCESSES - {name}
     assert {each: after[each]["pid"] for each in unharmed} == {each: before[each]["pid"] for each in unharmed}
     assert gateway.end() == 0
@@ -76,7 +76,7 @@ def test_a_second_death_of_the_node_supervisor_is_survived_as_well(gateway: Gate
         old_pid = gateway.pid("node-supervisor")
         gateway.note_processes()
         os.kill(old_pid, signal.SIGKILL)
-        wait_until(lambda old_pid=old_pid: gateway.pid("node-supervisor") != old_pid, 6, "a new node supervisor answers")
+        gateway.wait_for_another("node-supervisor", old_pid, 6)
     assert gateway.rows()["node-supervisor"]["restarts"] == 2
     assert gateway.end() == 0
     assert gateway.left_over() == []
@@ -113,7 +113,7 @@ def test_events_survive_the_death_of_the_event_log(tmp_path: Path) -> None:
             for _ in range(2):
                 pid = gateway.pid("event-log")
                 os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: gateway.pid("event-log") != pid, 5, "another event log")
+                gateway.wait_for_another("event-log", pid, 5)
         finally:
             stop.set()
             publisher.join()
@@ -142,7 +142,7 @@ def test_the_gateway_itself_is_healthy_again_within_3_s_after_the_death_of(name:
         assert gateway.command("kill", name).returncode == 0
         killed_s = time.monotonic()
         wait_until(lambda: gateway.get("/health", timeout_s=0.5)["status"] == "healthy", 3, "it is healthy")
-        wait_until(lambda: gateway.pid(name) != old_pid, 5, f"{name} runs again")
+        gateway.wait_for_another(name, old_pid, 5)
         gateway.note_processes()
         assert gateway.get("/health")["status"] == "healthy"
         assert time.monotonic() - killed_s < 6
@@ -217,7 +217,7 @@ def test_a_hung_cell_does_not_disturb_the_other(tmp_path: Path) -> None:
 def test_a_stopped_node_supervisor_is_replaced_with_all_that_hangs_on_it(gateway: GatewayProcess) -> None:
     old_pid = gateway.pid("node-supervisor")
     os.kill(old_pid, signal.SIGSTOP)
-    wait_until(lambda: gateway.pid("node-supervisor") != old_pid, 20, "another node supervisor answers")
+    gateway.wait_for_another("node-supervisor", old_pid, 20)
     assert gateway.serves()
 
 
