@@ -55,15 +55,18 @@ def follow(url: str, topic: str, since_id: int | None) -> Iterator[ServerSentEve
     last_id = None if since_id is None else str(since_id)
     served_s = time.monotonic()
     while True:
+        is_served = False
         try:
             for event in _stream(url, topic, last_id):
-                served_s = time.monotonic()
+                is_served = True
                 last_id = event.event_id or last_id
                 if event.event in ("vsm_event", "gap"):
                     yield event
         except (OSError, http.client.HTTPException, EventTooLarge) as error:
-            if time.monotonic() - served_s > _AWAY_S:
+            if not is_served and time.monotonic() - served_s > _AWAY_S:
                 raise NothingToFollow(f"the gateway on {url} has ended ({error})") from error
+        if is_served:
+            served_s = time.monotonic()  # until now, however long its topic has been quiet
         time.sleep(_RETRY_S)
 
 

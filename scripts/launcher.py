@@ -206,9 +206,11 @@ class Launcher:
         )
         wiring = Wiring(name="node-supervisor", incarnation=self._start_count, addresses={}, arguments=arguments)
         self._system.tell(self._node, wiring)
-        for process in admin.children():
-            if process.pid not in before:
-                self._watch_process(process.pid, "the node supervisor")
+        started = [process for process in admin.children() if process.pid not in before]
+        if not started and len(before) < 2:  # there was the logger at most
+            raise SystemDied("the node supervisor has ended")
+        for process in started:
+            self._watch_process(process.pid, "the node supervisor")
         while not isinstance(self._listen(POLL_S), ChildReady):
             if self._signal_count:
                 return

@@ -187,8 +187,9 @@ class RunDirectory:
 
     def describe(self, **fields: object) -> None:
         """Write what runs here: {"pid", "url", "is_embedded", "admin_port", "source"}, see `announce`."""
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, json.dumps(fields).encode(), 0)
+        text = json.dumps(fields).encode()
+        # Over the old text in one write, blanks where that was longer: who reads meanwhile never finds half of it.
+        os.pwrite(self._lock_fd, text.ljust(os.fstat(self._lock_fd).st_size), 0)
 
     def describe_nothing(self) -> None:
         """Tell admin commands not to attach: nothing is ready for them."""

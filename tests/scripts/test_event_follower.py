@@ -12,11 +12,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mcp_gateway.scripts.event_follower import human_line, json_line
+from mcp_gateway.scripts import event_follower
+from mcp_gateway.scripts.event_follower import NothingToFollow, human_line, json_line
 from mcp_gateway.transports.protocol.sse import ServerSentEvent
 from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
 from tests.doubles.ports import free_port
@@ -55,6 +57,38 @@ def test_no_payload_breaks_a_line() -> None:
     payload = {"a": 'x" b=2', "b": "\x1b[2J\n\u2028"}
     line = human_line(event({"event_type": "a", "payload": payload, "timestamp": 0}))
     assert line.endswith(r'a="x\" b=2" b="\u001b[2J\n\u2028"')
+
+
+# ---- gateways that go and come
+
+
+def test_a_topic_that_was_quiet_for_long_is_followed_through_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away is the time since the stream has ended, not since its last event."""
+    now_s = 0.0
+    tries = 0
+
+    def stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+        nonlocal now_s, tries
+        tries += 1
+        if tries == 2 or tries > 3:
+            raise ConnectionRefusedError("refused")
+        yield ServerSentEvent(b"{}", "connected", None)
+        if tries == 1:
+            now_s += 3600
+            raise ConnectionResetError("reset")
+        yield event({"event_type": "a", "payload": {}, "timestamp": 0})
+
+    def sleep(delay_s: float) -> None:
+        nonlocal now_s
+        now_s += delay_s
+
+    monkeypatch.setattr(event_follower, "_stream", stream)
+    monkeypatch.setattr(event_follower, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep))
+    followed = event_follower.follow("http://gateway", "a", None)
+    assert next(followed).event_id == "42"
+    with pytest.raises(NothingToFollow, match=re.escape("the gateway on http://gateway has ended (refused)")):
+        next(followed)
+    assert 5 < now_s - 3600 < 7
 
 
 # ---- the command
@@ -122,9 +156,13 @@ def test_events_are_shown_as_they_happen_and_from_the_past(form: str, tmp_path: 
         publish(gateway, 1, 2)
         with follow(gateway, "client.*", "--since", "0", "--json") as following, follow(gateway) as human:
             wait_until(lambda: following.numbers() == [1, 2], 10, "the past")
-            wait_until(lambda: bool(publish(gateway, 3)) or len(human.lines) > 0, 10, "the present")
+
+            def is_shown() -> bool:  # among whatever else the gateway tells
+                publish(gateway, 3)
+                return any(re.search(r"\d+  client\.numbers  n=3 key=", line) for line in human.lines)
+
+            wait_until(is_shown, 10, "the present")
             wait_until(lambda: following.numbers()[-1] == 3, 10, "the present")
-            assert re.search(r"\d+  client\.numbers  n=3 key=", human.lines[-1])
             for each in (following, human):
                 each.interrupt()
                 assert each.end() == (130, "")

@@ -80,3 +80,38 @@ def test_a_process_that_ends_while_it_is_looked_at_is_a_death_of_the_system(whos
     done = subprocess.run([sys.executable, "-c", _DEATH, whose], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "1 ['ended']"
     assert done.stderr.startswith("mcp-gateway: could not start: a process of the actor system has ended")
+
+
+_SHORT_LIFE = """
+import os, sys, tempfile
+from pathlib import Path
+from types import SimpleNamespace
+import thespian.actors
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.scripts import launcher
+
+class System:
+    def __init__(self, *arguments, **options):
+        pass
+
+    def createActor(self, *arguments, **options):
+        return "node"
+
+    def tell(self, *arguments):
+        pass
+
+logger = SimpleNamespace(pid=1)
+thespian.actors.ActorSystem = System
+launcher._wait_for_admin = lambda: SimpleNamespace(pid=os.getpid(), children=lambda: [logger])
+directory = SimpleNamespace(path=Path(tempfile.gettempdir()) / "nothing-is-kept-here")
+try:
+    launcher.Launcher(Settings(), "", directory, None)._start_node()
+except launcher.SystemDied as error:
+    print(error)
+"""
+
+
+def test_a_node_supervisor_that_ends_before_it_is_watched_is_a_death_of_the_system() -> None:
+    """Otherwise it would be waited for as one that starts slowly."""
+    done = subprocess.run([sys.executable, "-c", _SHORT_LIFE], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.returncode) == ("the node supervisor has ended\n", 0), done.stderr

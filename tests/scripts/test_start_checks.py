@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
+from pathlib import Path
 
 import pytest
 
 from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
 from mcp_gateway.scripts import start_checks
-from mcp_gateway.scripts.start_checks import allow_many_files, reserve_ports
+from mcp_gateway.scripts.start_checks import RunDirectory, allow_many_files, live_runs, reserve_ports
 from tests.doubles.ports import free_port
 
 
@@ -43,3 +45,25 @@ def test_a_port_that_the_system_chooses_is_not_the_admins(monkeypatch: pytest.Mo
     finally:
         for each in reserved:
             each.close()
+
+
+def test_a_run_is_described_again_without_a_moment_in_which_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at after each system call that changes the file."""
+    run = RunDirectory.make(tmp_path)
+    seen = []
+    try:
+        run.describe(url="x" * 200)
+        for name in ("ftruncate", "pwrite"):
+
+            def looking(*arguments: object, call: object = getattr(os, name)) -> object:
+                result = call(*arguments)  # type: ignore[operator]
+                seen.append(live_runs(tmp_path))
+                return result
+
+            monkeypatch.setattr(os, name, looking)
+        run.describe(url="y")
+        assert seen == [[{"url": "y"}]]
+        run.describe_nothing()
+        assert seen[1:] == [[]]
+    finally:
+        os.close(run._lock_fd)

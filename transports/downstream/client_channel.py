@@ -278,13 +278,16 @@ class ClientChannel:
         """An event that says nothing on such a connection (an id alone) counts as taken."""
         self._port.flushed(exchange_id, 1)
 
-    def over(self, answer: _ChannelAnswer, backend: str, outcome: str, upstream_s: float) -> None:
+    def count(self, answer: _ChannelAnswer, backend: str, outcome: str, upstream_s: float) -> None:
+        """Before the client has the answer: one that it has is counted, whoever looks."""
+        count_request(self._transport, answer.method, backend, outcome, time.monotonic() - answer.started_s, upstream_s)
+
+    def over(self, answer: _ChannelAnswer) -> None:
         """An answer is complete, or will never come."""
         if answer.request_id is not None and self._open.get(answer.request_id) is answer:
             del self._open[answer.request_id]
         if answer is self._stream:
             self._stream = None
-        count_request(self._transport, answer.method, backend, outcome, time.monotonic() - answer.started_s, upstream_s)
         if self._on_idle is not None and not self._open:
             on_idle, self._on_idle = self._on_idle, None
             on_idle()
@@ -336,21 +339,23 @@ class _ChannelAnswer:
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
+        self._channel.count(self, backend, "ok" if status < 400 else "error", upstream_s)
         if self.method == "initialize":
             self._channel.initialized(headers.get("Mcp-Session-Id"))
         if body and self.request_id is not None:
             self._channel.send(body, self.request_id, None)
-        self._end(backend, "ok" if status < 400 else "error", upstream_s)
+        self._end()
 
     def refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:
             return
+        self._channel.count(self, backend, refused.reason, refused.upstream_s)
         if self.method == "initialize":
             self._channel.initialized(None)
         if self.request_id is not None:
             refused.request_id = self.request_id
             self._channel.send(refused.body(), self.request_id, None)
-        self._end(backend, refused.reason, refused.upstream_s)
+        self._end()
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Nothing: on this connection every message stands alone."""
@@ -365,17 +370,19 @@ class _ChannelAnswer:
 
     def end(self, backend: str, upstream_s: float) -> None:
         if not self._is_over:
-            self._end(backend, "ok", upstream_s)
+            self._channel.count(self, backend, "ok", upstream_s)
+            self._end()
 
     def abandon(self, outcome: str) -> None:
         """Nobody waits for this answer any more."""
         if not self._is_over:
             self._channel.abandon(self.exchange_id)
-            self._end("", outcome, 0.0)
+            self._channel.count(self, "", outcome, 0.0)
+            self._end()
 
-    def _end(self, backend: str, outcome: str, upstream_s: float) -> None:
+    def _end(self) -> None:
         self._is_over = True
-        self._channel.over(self, backend, outcome, upstream_s)
+        self._channel.over(self)
         if self._on_over is not None:
             self._on_over()
 

@@ -12,7 +12,7 @@ from mcp_gateway.config.settings import Settings
 
 from .. import metrics
 from ..protocol.phoenix_requests import event_payload, gap_payload
-from ..protocol.topic_cursor import AHEAD_GRACE_S, Portion, TopicCursor
+from ..protocol.topic_cursor import Portion, TopicCursor
 from ..protocol.topic_log import Event, TopicPattern
 from .edge_port import EdgePort
 from .websocket_upgrade import TRANSPORT
@@ -48,8 +48,6 @@ class PhoenixTopics:
         starts_at = topics.last_id if after_id is None and topics.is_caught_up else after_id
         cursor = TopicCursor(pattern, after_id=starts_at, max_in_flight=self.max_in_flight)
         following = Following(self, cursor, pattern, outlet, topics.follow, has_backlog=after_id is not None)
-        if after_id is not None and after_id > topics.last_id:
-            asyncio.get_running_loop().call_later(AHEAD_GRACE_S, following.pump)
         asyncio.get_running_loop().call_soon(following.pump)
         return following
 
@@ -87,7 +85,7 @@ class PhoenixTopics:
 class Following:
     """One channel's place in the log."""
 
-    __slots__ = ("_cursor", "_is_lagging", "_is_over", "_outlet", "_pattern", "_stop_following", "_topics")
+    __slots__ = ("_again", "_cursor", "_is_lagging", "_is_over", "_outlet", "_pattern", "_stop_following", "_topics")
 
     def __init__(
         self,
@@ -105,6 +103,7 @@ class Following:
         self._outlet = outlet
         self._is_lagging = has_backlog  # from before it came, which is not its slowness
         self._is_over = False
+        self._again: asyncio.TimerHandle | None = None
         self._stop_following = follow(self.pump)
 
     def pump(self) -> None:
@@ -126,9 +125,15 @@ class Following:
                 self._begin_lag()
             elif not portion.has_more and self._cursor.in_flight < self._topics.max_in_flight:
                 self._is_lagging = False
+            if portion.wait_s and self._again is None:
+                self._again = asyncio.get_running_loop().call_later(portion.wait_s, self._pump_again)
             if not (portion.events or portion.gap or portion.has_more):
                 return
         asyncio.get_running_loop().call_soon(self.pump)
+
+    def _pump_again(self) -> None:
+        self._again = None
+        self.pump()
 
     def _hold_back(self) -> None:
         """The socket has enough to send: find out whether that keeps anything from the channel."""
@@ -164,3 +169,5 @@ class Following:
     def end(self) -> None:
         self._is_over = True
         self._stop_following()
+        if self._again is not None:
+            self._again.cancel()

@@ -117,12 +117,12 @@ class WatchedSink:
         self._started_s = 0.0 if watch is None else time.monotonic()
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
-        self._sink.answer(status, body, headers, backend, upstream_s)
         self._end(backend, "ok" if status < 400 else "error", status, upstream_s)
+        self._sink.answer(status, body, headers, backend, upstream_s)
 
     def refuse(self, refused: Refused, backend: str) -> None:
-        self._sink.refuse(refused, backend)
         self._end(backend, refused.reason, refused.status, refused.upstream_s)
+        self._sink.refuse(refused, backend)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         self._sink.begin(headers)
@@ -131,8 +131,8 @@ class WatchedSink:
         self._sink.event(data, event_id)
 
     def end(self, backend: str, upstream_s: float) -> None:
-        self._sink.end(backend, upstream_s)
         self._end(backend, "ok", 200, upstream_s)
+        self._sink.end(backend, upstream_s)
 
     def gone(self) -> None:
         """The client has left before the end."""

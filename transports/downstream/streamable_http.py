@@ -127,8 +127,8 @@ class StreamableHttpEndpoint:
         session = self._session(incoming, endpoint, request_id)
         if isinstance(message, Request):
             if message.method == "ping":
-                incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
                 count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
+                incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
                 return
             target = route_target(message.method, message.params, message.id)
         else:
@@ -248,12 +248,13 @@ class _Answer:
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
-        self._incoming.respond(status, body, headers)
         self._close(backend, "ok" if status < 400 else "error", upstream_s)
+        self._incoming.respond(status, body, headers)
 
     def refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:
             return
+        self._close(backend, refused.reason, refused.upstream_s)
         if self._has_begun:
             if self._request_id is not None:
                 refused.request_id = self._request_id
@@ -261,7 +262,6 @@ class _Answer:
             self._incoming.end()
         else:
             self._incoming.refuse(refused)
-        self._close(backend, refused.reason, refused.upstream_s)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         if self._is_over:
@@ -282,8 +282,8 @@ class _Answer:
     def end(self, backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
-        self._incoming.end()
         self._close(backend, "ok", upstream_s)
+        self._incoming.end()
 
     # ---- the connection
 
@@ -300,6 +300,7 @@ class _Answer:
             self._close("", "client_gone", 0.0)
 
     def _close(self, backend: str, outcome: str, upstream_s: float) -> None:
+        """Before the client has the answer: one that it has is counted, whoever looks."""
         self._is_over = True
         self._server.open_streams.discard(self)
         self._server.release_connection(StreamableHttpTransport.name)

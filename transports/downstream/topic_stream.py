@@ -14,7 +14,7 @@ from mcp_gateway.config.settings import Settings
 
 from .. import metrics
 from ..protocol.refusals import Refused
-from ..protocol.topic_cursor import AHEAD_GRACE_S, Portion, TopicCursor
+from ..protocol.topic_cursor import Portion, TopicCursor
 from ..protocol.topic_events import encode_connected, encode_gap, encode_topic_event, parse_event_id
 from ..protocol.topic_log import Event, InvalidTopic, TopicPattern
 from .edge_port import EdgePort
@@ -75,8 +75,6 @@ class TopicStreamEndpoint:
             self._schedule_heartbeat()
         else:
             self._streams[stream] = float("inf")
-        if after_id is not None and after_id > topics.last_id:
-            asyncio.get_running_loop().call_later(AHEAD_GRACE_S, stream.pump)
         stream.pump()
 
     def _send_away(self, incoming: Incoming) -> None:
@@ -147,7 +145,7 @@ class TopicStreamEndpoint:
 class _TopicStream:
     """One client's stream."""
 
-    __slots__ = ("_cursor", "_endpoint", "_incoming", "_is_over", "_pattern", "_stop_following")
+    __slots__ = ("_again", "_cursor", "_endpoint", "_incoming", "_is_over", "_pattern", "_stop_following")
 
     def __init__(
         self,
@@ -162,6 +160,7 @@ class _TopicStream:
         self._cursor = cursor
         self._pattern = pattern
         self._is_over = False
+        self._again: asyncio.TimerHandle | None = None
         self._stop_following = follow(self.pump)
 
     def pump(self) -> None:
@@ -175,8 +174,14 @@ class _TopicStream:
             elif not portion.has_more:
                 if portion.lag_began:
                     self._endpoint.lag_began(self._pattern, self._cursor.after_id)
+                if portion.wait_s and self._again is None:
+                    self._again = asyncio.get_running_loop().call_later(portion.wait_s, self._pump_again)
                 return
         asyncio.get_running_loop().call_soon(self.pump)
+
+    def _pump_again(self) -> None:
+        self._again = None
+        self.pump()
 
     def _write(self, portion: Portion) -> None:
         written = self._incoming.write(self._endpoint.encode(portion))
@@ -208,6 +213,8 @@ class _TopicStream:
         if not self._is_over:
             self._is_over = True
             self._stop_following()
+            if self._again is not None:
+                self._again.cancel()
             self._endpoint.closed(self)
 
 

@@ -48,6 +48,7 @@ class WebSockets:
         self._tasks: set[asyncio.Task[None]] = set()
         self._extensions = (_DeflateFactory(),) if self._settings.compression else ()
         self._timer: asyncio.TimerHandle | None = None
+        self._swept_s = float("inf")
         server.on_drain(self._drain)
 
     def upgrade(self, incoming: Incoming, subprotocol: str, make_user: Callable[[WebSocket], SocketUser]) -> None:
@@ -110,9 +111,12 @@ class WebSockets:
         """Ping them all from one timer: a task for each would cost more than the connection it watches."""
         settings = self._settings
         shortest_s = min(settings.ping_interval or settings.pong_timeout, settings.pong_timeout)
-        self._timer = asyncio.get_running_loop().call_later(min(1.0, shortest_s / 4), self._sweep)
-        if settings.ping_interval:
-            now_s = time.monotonic()
+        delay_s = min(1.0, shortest_s / 4)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._sweep)
+        last_s, self._swept_s = self._swept_s, time.monotonic()
+        # After a pause of this process itself the pongs are here and have not been read: nobody is judged in this turn.
+        if settings.ping_interval and self._swept_s - last_s < 3 * delay_s:
+            now_s = self._swept_s
             for connection in list(self._open):
                 connection.keep_alive(now_s, settings.ping_interval, settings.pong_timeout)
 

@@ -31,12 +31,14 @@ class Portion:
     gap:       first and last id that are lost, see `topic_log.Page`; None when nothing is.
     has_more:  taking again, in another turn, may give more at once.
     lag_began: it has not taken what it was sent, and more waits for it: told once, until it has caught up.
+    wait_s:    its place is beyond the end of the log: take again after so many seconds, even if there is no news; 0: on news.
     """
 
     events: tuple[Event, ...] = ()
     gap: tuple[int, int] | None = None
     has_more: bool = False
     lag_began: bool = False
+    wait_s: float = 0.0
 
 
 _NOTHING: Final = Portion()
@@ -73,7 +75,8 @@ class TopicCursor:
         """Hand out what follows, as far as there is room; call it on news, and after `flushed`."""
         after_id = self._place(log, now_s)
         if after_id is None:
-            return _NOTHING
+            since_s = self._ahead_since_s
+            return _NOTHING if since_s is None else Portion(wait_s=max(0.0, since_s + AHEAD_GRACE_S - now_s))
         room = self._max_in_flight - self._in_flight
         if room <= 0:
             return self._look_ahead(log, after_id)

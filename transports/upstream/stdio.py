@@ -31,6 +31,7 @@ _logger = logging.getLogger(__name__)
 _QUIT_S: Final = 1.0  # after its input has ended; the end of a whole cell waits for no longer than both together
 _TERMINATE_S: Final = 0.7
 _LAST_WORDS_S: Final = 0.2  # a process has ended, but a child of its own holds its output open
+_STATUS_S: Final = 1.0  # a process has closed its output: it is ending, which takes it a while on a busy machine
 _LINES_AHEAD: Final = 64
 _BYTES_AHEAD: Final = 1_048_576
 _KILLED_S: Final = 5.0
@@ -122,7 +123,7 @@ class ChildProcess:
                 return line
             self._log.write("skipped output that is no message", line)
         with contextlib.suppress(TimeoutError):  # a server may close its output and live on
-            await asyncio.wait_for(self._exited.wait(), _LAST_WORDS_S)
+            await asyncio.wait_for(self._exited.wait(), _STATUS_S)
         raise PipeClosed(self._end_text())
 
     def _end_text(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports import metrics
 from mcp_gateway.transports.downstream.client_channel import MOST_OPEN_REQUESTS, MOST_UNREAD_BYTES, ClientChannel
 from mcp_gateway.transports.downstream.edge_port import ExchangeKind
 from mcp_gateway.transports.downstream.request_limiter import RequestLimiter
@@ -70,6 +71,29 @@ def on_loop(body: Callable[[Client], Awaitable[None]], **limits: Any) -> None:
             await body(Client(**limits))
 
     asyncio.run(run())
+
+
+def test_a_request_is_counted_before_its_client_has_the_answer() -> None:
+    """The client may ask another cell for the metrics at once."""
+
+    def count() -> float:
+        samples = (each for metric in metrics.requests_total.collect() for each in metric.samples)
+        return sum(each.value for each in samples if each.name.endswith("_total") and each.labels["backend"] == "counted")
+
+    async def body(client: Client) -> None:
+        counts: list[float] = []
+        send = client.send
+
+        def counting(data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
+            counts.append(count())
+            return send(data, about)
+
+        client.send = counting  # type: ignore[method-assign]
+        client.says(id=1, method="tools/list", params={"_meta": META}).sink.answer(200, b"{}", {}, "counted", 0.0)
+        client.says(id=2, method="tools/list", params={"_meta": META}).sink.refuse(Refused("no_backend", "none"), "counted")
+        assert counts == [1, 2]
+
+    on_loop(body)
 
 
 # ---- sessions

@@ -93,6 +93,31 @@ def test_everything_is_passed_on_and_each_call_of_a_tool_counted_once() -> None:
     assert [*counts, tool_count("", "watched", "client_gone")] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("ending", ["answer", "refuse", "end"])
+def test_a_call_is_counted_before_its_client_has_the_answer(ending: str) -> None:
+    """The client may ask another cell for the metrics at once."""
+
+    class Counting(Sink):
+        def answer(self, *_: Any) -> None:
+            counts.append(tool_count("files", ending, "ok"))
+
+        def refuse(self, *_: Any) -> None:
+            counts.append(tool_count("files", ending, "upstream_timeout"))
+
+        def end(self, *_: Any) -> None:
+            counts.append(tool_count("files", ending, "ok"))
+
+    counts: list[float] = []
+    _, watched = RequestWatch(LoggingSettings(), "cell/0").watch(exchange(f"tools/call/{ending}"), Counting())
+    if ending == "answer":
+        watched.answer(200, b"{}", {}, "files", 0.1)
+    elif ending == "refuse":
+        watched.refuse(Refused("upstream_timeout", "too slow"), "files")
+    else:
+        watched.end("files", 0.1)
+    assert counts == [1]
+
+
 def test_a_context_in_meta_joins_the_headers_and_leaves_an_exemplar() -> None:
     watch = RequestWatch(LoggingSettings(), "cell/0")
     asked = exchange(params=b'{"_meta": {"traceparent": "%b", "baggage": "k=v"}}' % PARENT.encode())

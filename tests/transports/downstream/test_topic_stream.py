@@ -207,8 +207,7 @@ def test_a_last_event_of_the_future_is_waited_for_and_then_this_log_starts_from_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The log of a gateway without a state directory starts anew; its clients come back with ids of the old one."""
-    for module in ("mcp_gateway.transports.downstream.topic_stream", "mcp_gateway.transports.protocol.topic_cursor"):
-        monkeypatch.setattr(f"{module}.AHEAD_GRACE_S", 0.3)
+    monkeypatch.setattr("mcp_gateway.transports.protocol.topic_cursor.AHEAD_GRACE_S", 0.3)
 
     async def body(bench: Bench) -> None:
         await bench.publish("client.a")

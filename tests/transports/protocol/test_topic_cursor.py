@@ -122,9 +122,18 @@ def test_a_place_beyond_the_end_is_waited_for() -> None:
 
 def test_a_place_in_a_log_that_is_no_more_starts_this_one_from_the_beginning() -> None:
     log, reader = Log("a", "a"), cursor(500)
-    assert ids(reader.take(log, 10.0)) == []
-    assert ids(reader.take(log, 10.0 + AHEAD_GRACE_S - 0.1)) == []
+    assert reader.take(log, 10.0) == Portion(wait_s=AHEAD_GRACE_S)
+    assert reader.take(log, 10.0 + AHEAD_GRACE_S - 0.5) == Portion(wait_s=0.5)
     assert ids(reader.take(log, 10.0 + AHEAD_GRACE_S)) == [1, 2]
+
+
+def test_the_grace_begins_when_the_log_is_complete() -> None:
+    log, reader = Log("a"), cursor(500)
+    log.is_caught_up = False
+    assert reader.take(log, 10.0) == Portion()
+    log.is_caught_up = True
+    assert reader.take(log, 20.0) == Portion(wait_s=AHEAD_GRACE_S)
+    assert ids(reader.take(log, 20.0 + AHEAD_GRACE_S)) == [1]
 
 
 @pytest.mark.parametrize("seed", range(40))
