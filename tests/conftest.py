@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -15,9 +16,14 @@ from tests.end_to_end.running_gateway import RunningGateway, is_continuous_integ
 from tests.node.browser import Browser, start_browser
 
 # What fails in CI must fail again at home: there the examples are the same in every run, at home they are new each time.
+# No deadline for an example anywhere: how long one takes says something about the machine only.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-if is_continuous_integration():
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("home", deadline=None)
+hypothesis.settings.load_profile("ci" if is_continuous_integration() else "home")
+
+# What starts the suite may ignore signals (nohup, a script's background job); the processes under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
 

@@ -32,9 +32,11 @@ class Receiver:
         self.taken: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.hangs = False
+        self.hung_count = 0
 
     async def _handle(self, request: web.Request) -> web.Response:
         if self.hangs:
+            self.hung_count += 1
             await asyncio.sleep(60)
         body = await request.read()
         content = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
@@ -88,7 +90,7 @@ def on_loop(body: Callable[[Receiver, Events], Awaitable[None]]) -> None:
 @asynccontextmanager
 async def dispatching(receiver: Receiver, events: Events, **settings: Any) -> AsyncIterator[None]:
     url = f"http://127.0.0.1:{receiver.port}/hook"
-    options = {"webhook_url": url, "webhook_secret": SECRET, "webhook_timeout": 0.3, "log": False, **settings}
+    options = {"webhook_url": url, "webhook_secret": SECRET, "webhook_timeout": 10.0, "log": False, **settings}
     dispatcher = AlertDispatcher(AlertsSettings(**options), events.feed)
     try:
         yield
@@ -132,9 +134,9 @@ def test_a_sink_that_hangs_or_fails_is_tried_again_and_one_that_refuses_is_not()
     async def body(receiver: Receiver, events: Events) -> None:
         receiver.statuses = [503, 429, 200, 400, 200]
         receiver.hangs = True
-        async with receiver.listening(), dispatching(receiver, events):
+        async with receiver.listening(), dispatching(receiver, events, webhook_timeout=1.0):
             events.publish()
-            await asyncio.sleep(0.4)  # past the sink's time-out
+            await until(lambda: receiver.hung_count == 2)  # past the sink's time-out
             receiver.hangs = False
             await until(lambda: len(receiver.taken) == 1)
             events.publish()  # 400: it will never be taken

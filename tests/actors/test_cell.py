@@ -72,8 +72,7 @@ def test_a_stopped_cell_leaves_no_port_and_no_task() -> None:
             client = await CallingClient(cell.url, "modern").open()
             assert await client.call("echo", {"message": "hello"}) == "ok"
             await client.close()
-        await asyncio.sleep(0.05)  # wires and sockets close in the background
-        assert [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+        await eventually(lambda: _true(asyncio.all_tasks() == {asyncio.current_task()}))  # connections close in the background
         with socket.create_server(("127.0.0.1", settings.gateway.port)):
             pass
 
@@ -88,8 +87,7 @@ def test_a_cell_whose_port_is_taken_says_so_and_leaves_nothing() -> None:
             cell = Cell(settings, 0, "cell/0", link)
             with pytest.raises(OSError, match="in use"):
                 await cell.start()
-        await asyncio.sleep(0.05)
-        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+        await eventually(lambda: _true(asyncio.all_tasks() == {asyncio.current_task()}))
         assert link.stops == []
 
     asyncio.run(body())
@@ -147,13 +145,12 @@ def test_a_drain_ends_streams_at_once_and_waits_for_requests() -> None:
         listener = await CallingClient(cell.url, "legacy").open()
         stream = await SessionStreamReader(listener).open()
         caller = CallingClient(cell.url, "modern")
-        call = asyncio.create_task(caller.call("slow", {"seconds": 0.6}))
+        call = asyncio.create_task(caller.call("slow", {"seconds": 2.0}))
         probe = CallingClient(cell.url, "modern")  # a connection from before the drain
         assert await probe.call("echo", {"message": "before"}) == "ok"
         await asyncio.sleep(0.1)
         # 2. The drain begins: the stream ends, new requests are refused, the port is closed.
-        started_s = time.monotonic()
-        drain = asyncio.create_task(cell.cell.drain(5.0))
+        drain = asyncio.create_task(cell.cell.drain(20.0))
         await asyncio.sleep(0.05)
         await eventually(lambda: _true(not stream.is_open))
         assert not call.done()
@@ -161,9 +158,10 @@ def test_a_drain_ends_streams_at_once_and_waits_for_requests() -> None:
         with pytest.raises(aiohttp.ClientConnectorError):
             await CallingClient(cell.url, "modern").call("echo", {"message": "new"})
         # 3. It is over when the request is.
-        await drain
+        assert not drain.done()
         assert await call == "ok"
-        assert 0.3 < time.monotonic() - started_s < 3
+        async with asyncio.timeout(5):
+            await drain
         for client in (listener, caller, probe):
             await client.close()
         await stream.close()
@@ -225,8 +223,12 @@ def test_a_removed_client_transport_refuses_requests_until_it_is_registered_agai
         assert await client.call("echo", {"message": "removed"}) == "draining"
         for strategy in port.downstream_transports[1:]:
             await port.ask("transport-registry", RemoveTransport(strategy.name, strategy.name))
-        await asyncio.sleep(0.5)  # a health round or two
-        assert (await get(cell, "/health"))[1]["components"]["transport-registry"]["reason"] == "no transport serves clients"
+
+        async def is_told() -> bool:
+            registry = (await get(cell, "/health"))[1]["components"]["transport-registry"]
+            return bool(registry.get("reason") == "no transport serves clients")
+
+        await eventually(is_told)
         registration = RegisterTransport(request_id="again", strategy=StreamableHttpTransport())
         await port.ask("transport-registry", registration)
         assert await client.call("echo", {"message": "again"}) == "ok"
@@ -246,7 +248,7 @@ def test_a_silent_server_is_given_up_at_the_backends_timeout() -> None:
             client = CallingClient(cell.url, "modern")
             started_s = time.monotonic()
             assert await client.call("echo", {}) == "upstream_timeout"
-            assert 0.3 < time.monotonic() - started_s < 2
+            assert 0.3 < time.monotonic() - started_s < 10
             await client.close()
 
         backend = {"name": "b", "prefix": "", "replicas": [server.url], "request_timeout": 0.4, "protocol": "2026-07-28"}
@@ -262,7 +264,7 @@ def test_a_full_pool_refuses_after_the_checkout_timeout_and_serves_again() -> No
             await asyncio.to_thread(silent.wait_for, lambda: any(each["method"] == "tools/call" for each in silent.requests))
             started_s = time.monotonic()
             assert await waiter.call("echo", {}) == "pool_exhausted"
-            assert 0.25 < time.monotonic() - started_s < 1.5
+            assert 0.25 < time.monotonic() - started_s < 10
             assert "mcp.pool.exhausted" in cell.link.topics()
             await holder.close()  # its client leaves: the lease is free at once
             await asyncio.gather(held, return_exceptions=True)
@@ -291,13 +293,13 @@ def test_a_circuit_opens_on_a_failing_server_and_closes_when_it_is_well_again() 
                 assert await client.call("echo", {}) == "upstream_failed"
             assert await client.call("echo", {}) == "circuit_open"
             server.is_down = False
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2.1)
             assert await client.call("echo", {}) == "ok"
             found = [topic for topic in cell.link.topics() if topic.startswith("mcp.circuit")]
             assert found == ["mcp.circuit.opened", "mcp.circuit.half_open", "mcp.circuit.closed"]
             await client.close()
 
-        route = {"pattern": "tools/call/*", "backend": "b", "failure_threshold": 3, "reset_timeout": 0.4}
+        route = {"pattern": "tools/call/*", "backend": "b", "failure_threshold": 3, "reset_timeout": 2.0}
         backends = [{"name": "b", "prefix": "b__", "replicas": [server.url]}]
         settings = cell_settings(backends, [route], gateway={"health_check_interval": 60})
 

@@ -152,10 +152,10 @@ def test_keys_of_any_text_have_an_owner():
 def test_finding_an_owner_takes_microseconds():
     """About 7 us on a slow core; the bound leaves room for a busy machine."""
     ring = ring_of(REPLICAS)
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     for key in KEYS:
         ring.owner(key)
-    assert (time.perf_counter() - started_s) / len(KEYS) < 100e-6
+    assert (time.thread_time() - started_s) / len(KEYS) < 100e-6
 
 
 @settings(max_examples=60, deadline=None)

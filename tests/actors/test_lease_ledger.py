@@ -143,14 +143,14 @@ def test_short_waits_with_far_deadlines_leave_nothing_behind():
 def test_ten_thousand_waiters_cost_no_more_each_than_a_few():
     """Quadratic behaviour would take minutes here."""
     ledger = LeaseLedger(1, 0, 20_000)
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     for lease_id in range(20_000):
         ledger.request(lease_id, 1e9)
     for lease_id in range(10_000):
         ledger.release(lease_id, 0.0)
     for lease_id in range(10_001, 20_000):
         ledger.cancel(lease_id, 0.0)
-    assert time.perf_counter() - started_s < 2.0
+    assert time.thread_time() - started_s < 2.0
 
 
 class LedgerAgainstModel(RuleBasedStateMachine):

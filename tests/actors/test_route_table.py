@@ -116,10 +116,10 @@ def test_hostile_targets_fill_no_memory():
 def test_hostile_targets_take_no_time():
     """The same pattern as a backtracking expression would not end within a lifetime."""
     table = table_of("a*" * 25 + "b*", "a*" * 25 + "ab*c")
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     assert table.match("a" * 1_000_000, "websocket") is None
     assert table.match("a" * 1_000_000 + "c", "websocket") is None
-    assert time.perf_counter() - started_s < 1.0
+    assert time.thread_time() - started_s < 1.0
 
 
 @settings(max_examples=500, deadline=None)

@@ -388,11 +388,11 @@ def test_a_thousand_crashes_leave_nothing_behind_and_take_milliseconds_at_most()
         size = gateway.registry_size()
         loop: Any = asyncio.get_running_loop()
         handles = len(loop._scheduled)
-        started_s = time.perf_counter()
+        started_s = time.thread_time()
         for _ in range(1000):
             gateway.tell("a", CrashRequested())
             JOURNAL.clear()
-        per_crash_s = (time.perf_counter() - started_s) / 1000
+        per_crash_s = (time.thread_time() - started_s) / 1000
         assert gateway.registry_size() == size
         assert len(loop._scheduled) == handles
         assert per_crash_s < 0.003  # a bound against runaway growth, not a promise of speed
@@ -491,10 +491,12 @@ def test_a_process_that_never_gets_ready_is_killed_at_its_start_deadline() -> No
     with process_system() as system:
         node = Processes(system, specs=workers("a"))
         system.tell(node.boss, Do(what="add", argument=ChildSpec(name="mute", actor_class=Mute, start_timeout_s=0.2)))
-        node.until(lambda rows: "mute" in rows)
-        node.until(lambda rows: "mute" not in rows)
-        journal = system.ask(node.boss, Do(what="journal"), 5)
-        assert "boss child_exited mute: not ready within 0.2 s" in journal.result
+        deadline_s = time.monotonic() + 10
+        # What stays of it: the row itself is there for a moment only.
+        while "boss child_exited mute: not ready within 0.2 s" not in system.ask(node.boss, Do(what="journal"), 5).result:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert "mute" not in node.rows()
 
 
 def test_a_process_that_ends_before_it_has_connected_is_started_again_at_once() -> None:

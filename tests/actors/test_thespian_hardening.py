@@ -191,7 +191,7 @@ def test_connections_that_never_finish_a_packet_are_bounded_and_hold_nobody_up()
         port = outer.addressDetails.sockname[1]
         with contextlib.ExitStack() as stack:
             for _ in range(MAX_HALF_RECEIVED_SOCKETS + 80):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=2)).sendall(b"12")
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)).sendall(b"12")
             assert system.ask(outer, "counted", 5) == 0
             (pid,) = {pid for _, each, pid in listeners() if each == port}
 

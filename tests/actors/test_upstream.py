@@ -161,8 +161,8 @@ def test_names_lose_the_prefix_of_the_merged_server(is_merged: bool, name: str) 
 def test_a_request_has_until_its_deadline_and_a_stream_has_no_end() -> None:
     async def body() -> None:
         bench = Bench()
-        await bench.run(deadline_s=time.monotonic() + 2.0, headers={"traceparent": "00-1"})
-        assert 1.5 < bench.sent.timeout_s <= 2.0
+        await bench.run(deadline_s=time.monotonic() + 200.0, headers={"traceparent": "00-1"})
+        assert 100 < bench.sent.timeout_s <= 200
         assert bench.sent.headers == {"traceparent": "00-1"}
         await bench.run(2, deadline_s=time.monotonic() - 5)
         assert 0 < bench.sent.timeout_s < 0.1  # it has passed: the wire ends it, in the usual way

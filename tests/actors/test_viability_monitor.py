@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -91,9 +92,11 @@ class Bench:
 def on_bench(body: Callable[[Bench], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     async def run() -> None:
         bench = Bench(monkeypatch, **options)
+        gc.disable()  # a collection in the reading thread would count as what the reading costs
         try:
             await body(bench)
         finally:
+            gc.enable()
             bench.stage.instance(bench.monitor).on_exit()
 
     asyncio.run(run())

@@ -94,6 +94,15 @@ def worst_statuses(checks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return worst
 
 
+def failures(verdicts: Verdicts) -> set[str]:
+    """Scenarios that fail, without those of an extension that the server does not have."""
+    return {
+        scenario
+        for scenario, statuses in verdicts.items()
+        if set(statuses.values()) & {"FAILURE", "WARNING"} and not scenario.startswith("tasks-")
+    }
+
+
 def differences(place: Place, revision: str, direct: Verdicts, seen: Verdicts) -> set[Difference]:
     """What passes directly and not here (where it may not even be looked at), what is worse here, and what fails here alone."""
     found = set()

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.places import Findings, run_everywhere
-from tests.conformance.suite import PLACES, REVISIONS, Difference, Place, differences, known_differences, worst_statuses
+from tests.conformance.places import Findings, judge_again, run_everywhere
+from tests.conformance.suite import (
+    PLACES,
+    REVISIONS,
+    Difference,
+    Place,
+    differences,
+    failures,
+    known_differences,
+    worst_statuses,
+)
 from tests.conformance.table import markdown
 
 _SEEN = {"scenario": {"a/A": "SUCCESS", "b/B": "WARNING", "c/C": "INFO"}}
@@ -21,12 +30,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_the_server_itself_passes_every_scenario_but_those_of_an_extension(findings: Findings, revision: str) -> None:
     """A scenario that fails here would prove nothing about the gateway."""
-    failed = {
-        scenario
-        for scenario, statuses in findings.direct[revision].items()
-        if set(statuses.values()) & {"FAILURE", "WARNING"} and not scenario.startswith("tasks-")
-    }
-    assert failed == set()
+    assert failures(findings.direct[revision]) == set()
     assert len(findings.direct[revision]) >= {"2025-11-25": 33, "2026-07-28": 50}[revision]
 
 
@@ -74,6 +78,19 @@ def test_every_known_difference_has_a_reason() -> None:
 def test_a_difference_is_what_has_become_worse(here: dict[str, dict[str, str]], expected: set[str]) -> None:
     found = differences("through", "2026-07-28", _SEEN, here)
     assert {each.check for each in found} == expected
+
+
+def test_a_scenario_that_failed_is_judged_by_another_run_and_fails_if_that_does() -> None:
+    verdicts = {
+        "slow": {"a/A": "FAILURE"},
+        "broken": {"b/B": "WARNING"},
+        "fine": {"c/C": "SUCCESS"},
+        "tasks-x": {"d/D": "FAILURE"},
+    }
+    again = {"slow": {"a/A": "SUCCESS"}, "broken": {"b/B": "FAILURE"}, "fine": {"c/C": "FAILURE"}, "tasks-x": {"d/D": "FAILURE"}}
+    judge_again(verdicts, failures(verdicts), lambda: again)
+    assert verdicts == {**again, "fine": {"c/C": "SUCCESS"}}
+    assert failures(verdicts) == {"broken"}
 
 
 def test_of_several_results_of_one_check_the_worst_counts() -> None:

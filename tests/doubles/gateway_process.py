@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -28,7 +29,15 @@ def wait_until(is_true: Callable[[], object], timeout_s: float, what: str) -> An
         try:
             if value := is_true():
                 return value
-        except (OSError, AssertionError, KeyError):
+        except (
+            OSError,
+            AssertionError,
+            KeyError,
+            ValueError,
+            http.client.HTTPException,
+            psutil.NoSuchProcess,
+            subprocess.TimeoutExpired,
+        ):
             pass
         assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
         time.sleep(0.02)
@@ -90,7 +99,7 @@ class GatewayProcess:
         limit = [] if file_limit is None else ["prlimit", f"--nofile={file_limit}:{file_limit}"]
         self.started_s = time.monotonic()
         self.error_path = state_dir.with_suffix(".err")
-        with self.error_path.open("w") as errors:
+        with self.error_path.open("a") as errors:  # beside that of another gateway with the same state directory
             self.process = subprocess.Popen(
                 [*limit, sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *options, *factory, *arguments],
                 env=_environment(env),

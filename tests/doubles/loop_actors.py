@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from thespian.actors import ActorAddress, ActorSystem
 
 from mcp_gateway.actors.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.gateway_actor import ChildReady, GatewayActor, Wiring
+from tests.doubles.ports import free_port
 
 
 @attrs.frozen
@@ -97,7 +97,7 @@ class PlainAnswerer(GatewayActor):
 class Asker(AsyncioActor):
     """Asks from its loop; several conversations at once, told apart by their targets."""
 
-    SEND_TIMEOUT_S = 2.0
+    SEND_TIMEOUT_S = 8.0
 
     def on_wired(self) -> None:
         self.start_loop()
@@ -142,9 +142,7 @@ class Driver:
     """An external client of a fresh hardened system."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         thespian_hardening.harden(os.urandom(32))
         self.system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, logDefs={"version": 1}, transientUnique=True)
 

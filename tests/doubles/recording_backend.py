@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.doubles.ports import free_port
+
 
 class RecordingBackend:
     """calls: (headers with lower-case names, message) of each tools/call. delay_s, status: how the next calls are answered."""
@@ -20,7 +22,7 @@ class RecordingBackend:
         self.delay_s = 0.0
         self.status = 200
         self.url = ""
-        self.port = 0
+        self.port = free_port()
 
     def answer(self, headers: dict[str, str], message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         method, request_id = message.get("method"), message.get("id")

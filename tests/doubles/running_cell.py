@@ -91,7 +91,7 @@ def cell_settings(
     backends: Sequence[Mapping[str, Any]] = (DEMO,), routes: Sequence[Mapping[str, Any]] = (), **tables: Mapping[str, Any]
 ) -> Settings:
     """Settings with a free port and no state directory; tables: of the configuration file, by name."""
-    gateway = {"port": free_port(), "state_dir": "", "health_check_interval": 0.2, **tables.pop("gateway", {})}
+    gateway = {"port": free_port(), "state_dir": "", "health_check_interval": 1.0, **tables.pop("gateway", {})}
     lists = {"backends": [dict(each) for each in backends], "routes": [dict(each) for each in routes]}
     return settings_from_mapping({**tables, **lists, "gateway": gateway}, "test.toml")
 

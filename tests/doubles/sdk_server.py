@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.doubles.ports import free_port
+
 _PROGRAM = "tests.doubles.everything_server"
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 20.0
@@ -32,7 +34,7 @@ class SdkServer:
         self._program = program
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = free_port()
         self._path = path
 
     @property

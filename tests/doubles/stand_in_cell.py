@@ -19,7 +19,8 @@ from mcp_gateway.transports.protocol.topic_log import Event
 
 
 class StandInCell:
-    """Serves /pid, /slow?seconds=S, /publish?topic=T, /events, /forward?text=T, /forwarded, /escalate, /hang (the loop).
+    """Serves /pid, /open (how many other requests are open), /slow?seconds=S,
+    /publish?topic=T, /events, /forward?text=T, /forwarded, /escalate, /hang (the loop).
 
     STAND_IN_FAILS=start in the environment: it cannot start. STAND_IN_STOPPED: a file that tells that it was stopped in order.
     """
@@ -42,6 +43,7 @@ class StandInCell:
             (rf"/{name}", _Handler, {"cell": self, "answer": answer})
             for name, answer in {
                 "pid": self._pid,
+                "open": self._open,
                 "slow": self._slow,
                 "publish": self._publish,
                 "events": self._events,
@@ -110,6 +112,9 @@ class StandInCell:
 
     async def _pid(self, _request: tornado.web.RequestHandler) -> object:
         return os.getpid()
+
+    async def _open(self, _request: tornado.web.RequestHandler) -> object:
+        return self._open_count - 1
 
     async def _slow(self, request: tornado.web.RequestHandler) -> object:
         await asyncio.sleep(float(request.get_query_argument("seconds")))

@@ -67,7 +67,7 @@ async def use_everything(url: str, mode: str) -> dict[str, Any]:
             seen[name] = called.content[0].text
         await client.call_tool("progress", {"steps": 3}, progress_callback=report)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.call_tool("slow", {"seconds": 30, "tag": mode}), 0.3)
+            await asyncio.wait_for(client.call_tool("slow", {"seconds": 30, "tag": mode}), 1.0)
         seen |= {"progress": reports, "resource": (await client.read_resource("test://item/7")).contents[0].text}
         seen["prompt"] = (await client.get_prompt("greet", {"name": "Bo"})).messages[0].content.text
         return seen
@@ -180,6 +180,7 @@ def test_the_silent_upstream_accepts_and_never_answers() -> None:
     with SilentUpstream() as upstream:
         with pytest.raises(TimeoutError):
             post(upstream.port, timeout_s=0.2)
+        upstream.wait_for(lambda: bool(upstream.requests))
         assert (upstream.connections, len(upstream.requests)) == (1, 1)
 
 
@@ -245,6 +246,6 @@ def test_a_scripted_upstream_frees_its_port_while_clients_hang_on() -> None:
         client.sendall(b"POST /mcp HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
         upstream.wait_for(lambda: bool(upstream.requests))
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4  # it waits 5 s for its threads
     assert client.recv(1) == b""
     client.close()

@@ -253,7 +253,7 @@ def test_backends_beside_routes_get_routes_of_their_own(start_gateway: StartGate
 
 def serves_with(gateway: RunningGateway, cell_count: int) -> bool:
     try:
-        return len(gateway.cell_pids()) == cell_count and gateway.health()["status"] != "unhealthy"
+        return None not in (pids := gateway.cell_pids()) and len(pids) == cell_count and gateway.health()["status"] != "unhealthy"
     except (OSError, AssertionError, subprocess.TimeoutExpired):
         return False
 

@@ -22,7 +22,7 @@ from tests.end_to_end.raw_http import ask_modern, tool_call
 from tests.end_to_end.running_gateway import RunningGateway
 from tests.node.browser import start_browser
 
-pytestmark = pytest.mark.node_js
+pytestmark = [pytest.mark.node_js, pytest.mark.timeout(300)]  # its phases may take as long together
 
 PHASE_S = 30.0
 
@@ -106,8 +106,13 @@ def test_an_incident_is_told_in_order_wherever_one_looks(start_gateway: StartGat
             with clients(gateway, 2):
                 wait_for_signal("pain", "connections/files")
                 replica = f"files/{backend.url}"
-                down = wait_until(lambda: component(gateway, replica, "unhealthy"), PHASE_S, "the replica is unhealthy")
-                assert "connect" in down["reason"].lower()
+
+                def is_down() -> Any:
+                    """In a cell that says why: the reason is that of its last probe, which a busy machine may have held up."""
+                    found = component(gateway, replica, "unhealthy")
+                    return found if found and "connect" in found["reason"].lower() else None
+
+                down = wait_until(is_down, PHASE_S, "the replica is unhealthy")
                 assert down["since"].endswith("Z")
                 browser.wait_for("#backends", "unhealthy")
             with start_recording_backend(backend):

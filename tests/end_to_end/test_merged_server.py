@@ -199,11 +199,10 @@ def test_changes_of_both_servers_arrive_under_their_outer_names(gateway: Running
                     await client.call_tool(f"{prefix}__touch", {})
                 await client.call_tool("a__add_tool", {"name": "later"})
                 await client.call_tool("a__remove_tool", {"name": "later"})
-                await eventually(lambda: len(events) >= 3, 5, f"three events, not {events}")
+                wanted = {*(f"ResourceUpdated {uri}" for uri in uris), "ToolsListChanged"}
+                await eventually(lambda: wanted <= set(events), 10, "an event of each")
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
-        assert {f"ResourceUpdated {uri}" for uri in uris} <= set(events)
-        assert "ToolsListChanged" in events
 
     run(legacy() if mode == "legacy" else modern())
 
@@ -250,7 +249,7 @@ def test_a_backend_that_is_down_is_named_and_spoils_nothing(
         with start_gateway(form, dead, gateway={"health_check_interval": 60.0}) as gateway:
             for mode in MODES:
                 run(converse(gateway, mode))
-        with start_gateway(form, dead, gateway={"health_check_interval": 0.1}) as gateway:
+        with start_gateway(form, dead, gateway={"health_check_interval": 1.0}) as gateway:
             while gateway.health()["components"].get(f"b/http://127.0.0.1:{port}/mcp", {}).get("status") != "unhealthy":
                 time.sleep(0.02)
             assert gateway.health()["status"] == "degraded"
@@ -280,7 +279,10 @@ def test_a_backend_that_hangs_is_left_out_in_time_by_old_and_new_clients(mode: s
             # The newcomer waits twice: for its session at the one that hangs, and with its list for that to be opened after all.
             assert time.monotonic() - started_s < 5.0 + LIST_LIMIT_S
             beta.resume()
-            assert await first_letters(client) == ({"a", "b"}, set())
+            await asyncio.to_thread(beta.counters)  # it runs again
+            async with asyncio.timeout(10):  # a list waits for one that was late for half a second only
+                while await first_letters(client) != ({"a", "b"}, set()):
+                    await asyncio.sleep(0.05)
 
     with start_sdk_server(name="alpha") as alpha, start_sdk_server(name="beta") as beta:
         with start_gateway("embedded", backends(alpha.url, beta.url), gateway={"health_check_interval": 60.0}) as gateway:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ OUTCOME_OF_STATUS = {200: "ok", 202: "ok", 504: "upstream_timeout"}
 def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[RunningGateway]:
     backends = [
         {"name": "demo", "builtin": "demo"},
-        {"name": "impatient", "builtin": "demo", "request_timeout": 0.2},
+        {"name": "impatient", "builtin": "demo", "request_timeout": 1.0},
     ]
     with start_gateway(request.param, backends) as gateway:
         yield gateway
@@ -125,8 +126,8 @@ def test_tools_are_counted_by_name(gateway: RunningGateway) -> None:
 
 def test_time_spent_waiting_for_a_server_is_not_taken_for_the_gateways_own(gateway: RunningGateway) -> None:
     assert ask_modern(gateway.endpoint("impatient"), tool_call("slow", {"seconds": 5})).status == 504
-    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="upstream") >= 0.19
-    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="gateway") < 0.19
+    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="upstream") >= 0.99
+    assert gateway.metric_sum("mcp_gateway_gateway_latency_seconds_sum", stage="gateway") < 0.9
 
 
 def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_gateway: StartGateway) -> None:
@@ -143,9 +144,10 @@ def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_
         serve(40)
         sessions = [open_session(gateway.endpoint()) for _ in range(8)]
         wait_through(lambda: gateway.metric_sum("mcp_gateway_sessions") >= len(sessions), 5, "the sessions of both cells")
-        for name in ("cell/0", "cell/1", "cell/0"):
+        for name, count in (("cell/0", 1), ("cell/1", 1), ("cell/0", 2)):
             assert gateway.admin("kill", name)[0] == 0
-            wait_through(lambda name=name: gateway.metric_sum("mcp_gateway_restarts_total", child=name) >= 1, 10, "restarted")  # type: ignore[misc]
+            restarts = functools.partial(gateway.metric_sum, "mcp_gateway_restarts_total", child=name)
+            wait_through(lambda restarts=restarts, count=count: restarts() == count, 10, "restarted")  # type: ignore[misc]
             wait_through(lambda: gateway.health()["status"] == "healthy", 10, "healthy")
         serve(40)
         # 2. Nothing that was counted is lost, and nothing counts twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -101,7 +102,7 @@ async def publish_meanwhile(gateway: RunningGateway) -> None:
                 await client.event("client.meanwhile", "mcp:client.meanwhile")
                 return
         except (OSError, WebSocketException):
-            pass
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("form", GATEWAY_FORMS)

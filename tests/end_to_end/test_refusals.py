@@ -65,7 +65,7 @@ def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iter
         table = {
             "max_overflow": 0,
             "checkout_timeout": 0.3,
-            "health_check_interval": 0.1,
+            "health_check_interval": 1.0,
             "max_message_bytes": LIMIT_BYTES,
         }
         with start_gateway(request.param, backends, gateway=table) as gateway:
@@ -261,7 +261,7 @@ def test_a_backend_whose_only_replica_is_ejected_is_no_backend(gateway: RunningG
     def call() -> Answer:
         return ask_modern(gateway.endpoint("dead"), tool_call("echo", request_id="d"))
 
-    wait_until(lambda: all(call().reason == "no_backend" for _ in range(6)), 5, "ejected in every cell")
+    wait_until(lambda: all(call().reason == "no_backend" for _ in range(6)), 15, "ejected in every cell")
     assert_refused(call(), "no_backend", "d")
 
 
@@ -274,12 +274,12 @@ def test_a_tool_that_takes_too_long_is_upstream_timeout_in_time(gateway: Running
     started_s = time.monotonic()
     answer = ask_modern(gateway.endpoint("impatient"), tool_call("slow", {"seconds": 20}, request_id="t"))
     assert_refused(answer, "upstream_timeout", "t")
-    assert 0.3 <= time.monotonic() - started_s < 1.5
+    assert 0.3 <= time.monotonic() - started_s < 10
 
 
 def test_calls_that_find_no_free_connection_in_time_are_pool_exhausted(gateway: RunningGateway) -> None:
     def call(number: int) -> Answer:
-        return ask_modern(gateway.endpoint("tiny"), tool_call("slow", {"seconds": 1}, request_id=number))
+        return ask_modern(gateway.endpoint("tiny"), tool_call("slow", {"seconds": 3}, request_id=number))
 
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(call, range(8)))
@@ -301,7 +301,7 @@ def open_connections(gateway: RunningGateway) -> float:
 @pytest.mark.parametrize("form", ["embedded", "two cells"])
 def test_one_connection_too_many_is_told_so_and_admitted_when_another_ends(form: Form, start_gateway: StartGateway) -> None:
     def call(number: int) -> Answer:
-        return ask_modern(gateway.endpoint(), tool_call("slow", {"seconds": 1}, request_id=number))
+        return ask_modern(gateway.endpoint(), tool_call("slow", {"seconds": 3}, request_id=number))
 
     limits = {"streamable_http": {"max_connections": 4}}
     with start_gateway(form, [{"name": "demo", "prefix": "", **DEMO}], transports=limits) as gateway:
@@ -325,7 +325,7 @@ def test_a_gateway_that_drains_ends_what_runs_and_refuses_what_is_new(form: Form
         kept.request("POST", "/mcp", json.dumps(body), headers)
         assert json.loads(kept.getresponse().read())["result"]["content"][0]["text"] == "hi"
         caller = threading.Thread(
-            target=lambda: running.append(ask_modern(gateway.endpoint(), tool_call("slow", {"seconds": 1.5}, request_id="early")))
+            target=lambda: running.append(ask_modern(gateway.endpoint(), tool_call("slow", {"seconds": 4}, request_id="early")))
         )
         caller.start()
         wait_until(
@@ -333,7 +333,7 @@ def test_a_gateway_that_drains_ends_what_runs_and_refuses_what_is_new(form: Form
         )
         gateway.terminate()
         refusal = None
-        deadline_s = time.monotonic() + 1.2
+        deadline_s = time.monotonic() + 3.5
         while refusal is None:  # the signal may arrive after the first request
             assert time.monotonic() < deadline_s
             kept.request("POST", "/mcp", json.dumps(body), headers)
@@ -341,7 +341,7 @@ def test_a_gateway_that_drains_ends_what_runs_and_refuses_what_is_new(form: Form
             answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
             refusal = None if answer.status == 200 else answer
         kept.close()
-        caller.join(5)
+        caller.join(15)
     assert_refused(refusal, "draining", "late")
     assert running[0].status == 200
     assert running[0].message["id"] == "early"

@@ -58,8 +58,8 @@ class Publisher:
         wait_until(lambda: len(self.confirmed) >= wanted, 20, f"{count} more events are confirmed")
 
 
-def get(url: str, path: str) -> dict[str, int]:
-    with urllib.request.urlopen(url + path, timeout=5) as answer:
+def get(url: str, path: str, timeout_s: float = 5) -> dict[str, int]:
+    with urllib.request.urlopen(url + path, timeout=timeout_s) as answer:
         found: dict[str, int] = json.load(answer)
     return found
 
@@ -147,7 +147,7 @@ def test_a_cell_that_starts_again_is_given_more_than_one_message_could_carry(tmp
     assert size * count > MAX_PACKET_BYTES
     with running(tmp_path, cells=2) as gateway:
         for first in range(0, count, at_once):
-            last_id = get(gateway.url, f"/publish?topic=client.numbers&n={first}&count={at_once}&size={size}")["id"]
+            last_id = get(gateway.url, f"/publish?topic=client.numbers&n={first}&count={at_once}&size={size}", timeout_s=30)["id"]
         for name in ("cell/0", "cell/1"):
             pid = gateway.pid(name)
             os.kill(pid, signal.SIGKILL)

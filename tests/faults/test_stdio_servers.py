@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +70,15 @@ def servers(gateway: RunningGateway) -> list[psutil.Process]:
     return [process for process in found if not is_gone(process)]
 
 
+def unread_bytes(pid: int) -> int:
+    """What waits in the standard input of a process."""
+    descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0])
+    finally:
+        os.close(descriptor)
+
+
 def call_once_served(session: Session, tool: str) -> Answer | None:
     try:
         answer = session.call(tool)
@@ -91,7 +103,7 @@ def test_after_kill_9_of_a_server_the_open_call_gets_the_reason_and_the_next_one
         answers: list[Answer] = []
         thread = threading.Thread(target=lambda: answers.append(session.call("echo")))
         thread.start()
-        time.sleep(0.2)  # it is on its way; the process that would answer is stopped
+        wait_until(lambda: unread_bytes(pid) > 0, 10, "the call is on its way to the process, which is stopped")
         os.kill(pid, signal.SIGKILL)
         thread.join(10)
         assert (answers[0].status, answers[0].reason) == (502, "upstream_failed")
@@ -135,7 +147,14 @@ def test_a_server_that_hangs_is_told_of_and_replaced(form: Form, start_gateway: 
 def test_sessions_that_nobody_ends_leave_as_many_processes_as_the_pool_allows(start_gateway: StartGateway) -> None:
     with start_gateway("embedded", [backend(pool_size=3)], gateway={"max_overflow": 1}) as gateway:
         sessions = [Session(gateway) for _ in range(40)]
-        wait_until(lambda: len([each for each in servers(gateway) if ODD.name in str(each.cmdline())]) <= 4, 10, "bounded")
+
+        def is_bounded() -> bool:
+            try:
+                return len([each for each in servers(gateway) if ODD.name in str(each.cmdline())]) <= 4
+            except psutil.NoSuchProcess:  # also of a zombie
+                return False
+
+        wait_until(is_bounded, 10, "bounded")
         assert sessions[0].pid() > 0, "repaired when it is used"
         shared = [Session(gateway, can_be_asked=False) for _ in range(200)]
         assert len({session.pid() for session in shared}) == 1

@@ -25,14 +25,16 @@ const commands = {
         protocol = await context.newCDPSession(page);
         await page.goto(url, { waitUntil: 'domcontentloaded' });
     },
-    // Waits until the element shows this text; gives its whole text.
-    async wait_text({ selector, text, timeout = 20000 }) {
+    // Waits until these elements show these texts, all at the same moment.
+    async wait_texts({ shown, timeout = 20000 }) {
         await page.waitForFunction(
-            ([where, wanted]) => [...document.querySelectorAll(where)].some(each => !each.hidden && each.innerText.includes(wanted)),
-            [selector, text],
+            pairs =>
+                pairs.every(([where, wanted]) =>
+                    [...document.querySelectorAll(where)].some(each => !each.hidden && each.innerText.includes(wanted))
+                ),
+            shown,
             { timeout }
         );
-        return page.innerText(selector);
     },
     text: ({ selector }) => page.innerText(selector),
     fill: ({ selector, value }) => page.fill(selector, value),

@@ -39,7 +39,12 @@ class Browser:
 
     def wait_for(self, selector: str, text: str, timeout_s: float = 20.0) -> str:
         """Wait until an element there shows the text; gives all that the first one shows."""
-        return str(self._do("wait_text", selector=selector, text=text, timeout=timeout_s * 1000))
+        self.wait_for_all((selector, text), timeout_s=timeout_s)
+        return self.text(selector)
+
+    def wait_for_all(self, *shown: tuple[str, str], timeout_s: float = 20.0) -> None:
+        """Wait until elements show texts, (selector, text) each, all at the same moment."""
+        self._do("wait_texts", shown=shown, timeout=timeout_s * 1000)
 
     def text(self, selector: str) -> str:
         return str(self._do("text", selector=selector))

@@ -67,7 +67,7 @@ async function everything() {
     });
     await step('cancelled', async () => {
         const controller = new AbortController();
-        setTimeout(() => controller.abort('enough'), 200);
+        setTimeout(() => controller.abort('enough'), 1000);
         try {
             await call('slow', { seconds: 30, tag: 'typescript' }, { options: { signal: controller.signal } });
             return false;

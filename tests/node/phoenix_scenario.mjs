@@ -14,9 +14,13 @@ let lastEventId;
 const socket = new Socket(url, {
     params: { user_id: 'user123' },
     transport: WebSocket,
-    heartbeatIntervalMs: 200,
+    heartbeatIntervalMs: 1000, // also how long it waits for the reply before it cuts the connection itself
     rejoinAfterMs: () => 50,
     reconnectAfterMs: () => 50
+});
+let beats = 0;
+socket.onMessage(({ topic, event }) => {
+    if (topic === 'phoenix' && event === 'phx_reply') beats += 1;
 });
 socket.onClose(event => seen.closes.push(event.code));
 socket.connect();
@@ -56,7 +60,8 @@ const second = socket.channel('mcp:client.*', {});
 await answered(second.join());
 seen.left = await answered(second.leave());
 seen.unmatched = await answered(socket.channel('rooms:1', {}).join()).catch(reply => reply.reason);
-await new Promise(resolve => setTimeout(resolve, 500)); // two heartbeats, on which the client would cut the connection itself
+const before = beats;
+await until(() => beats >= before + 2);
 seen.connected = socket.isConnected();
 console.log(JSON.stringify(seen));
 

@@ -101,11 +101,13 @@ def test_a_join_that_makes_no_sense_is_refused(topic: str, payload: Any, reason:
 
 @pytest.mark.parametrize("query", ["", "vsn=1.0.0"])
 def test_a_client_of_serializer_1_is_served_as_well(query: str) -> None:
+    topic = "mcp:client.*"
+
     async def body(cell: RunningCell) -> None:
         async with connect(f"ws{cell.url[4:]}/mcp/websocket?{query}") as connection:
             sent: list[dict[str, Any]] = [
-                {"topic": TOPIC, "event": "phx_join", "payload": {}, "ref": "1"},
-                {"topic": TOPIC, "event": "request", "payload": {"method": "echo", "params": {"a": 1}, "id": 7}, "ref": "2"},
+                {"topic": topic, "event": "phx_join", "payload": {}, "ref": "1"},
+                {"topic": topic, "event": "request", "payload": {"method": "echo", "params": {"a": 1}, "id": 7}, "ref": "2"},
             ]
             told = []
             for message, answers in zip(sent, (1, 2), strict=True):
@@ -113,9 +115,14 @@ def test_a_client_of_serializer_1_is_served_as_well(query: str) -> None:
                 told += [json.loads(await connection.recv()) for _ in range(answers)]
             response = {"type": "response", "id": 7, "result": {"a": 1}}
             assert told == [
-                {"topic": TOPIC, "event": "phx_reply", "ref": "1", "payload": {"status": "ok", "response": {"topic": "all"}}},
-                {"topic": TOPIC, "event": "phx_reply", "ref": "2", "payload": {"status": "ok", "response": response}},
-                {"topic": TOPIC, "event": "response", "ref": None, "payload": response},
+                {
+                    "topic": topic,
+                    "event": "phx_reply",
+                    "ref": "1",
+                    "payload": {"status": "ok", "response": {"topic": "client.*"}},
+                },
+                {"topic": topic, "event": "phx_reply", "ref": "2", "payload": {"status": "ok", "response": response}},
+                {"topic": topic, "event": "response", "ref": None, "payload": response},
             ]
 
     on_cell(body)
@@ -490,9 +497,10 @@ def test_a_drain_lets_requests_end_and_then_says_goodbye() -> None:
     async def body(client: PhoenixClient, cell: RunningCell) -> None:
         await client.join()
         await client.join("mcp:vsm.*")
-        ref = await client.push("j1", TOPIC, "request", {"method": "tools/call", "params": SLOW, "id": 1})
+        slow = {"name": "slow", "arguments": {"seconds": 2, "steps": 2}}
+        ref = await client.push("j1", TOPIC, "request", {"method": "tools/call", "params": slow, "id": 1})
         await until(lambda: bool(cell.cell._port.waiting))
-        draining = asyncio.create_task(cell.cell.drain(5))
+        draining = asyncio.create_task(cell.cell.drain(10))
         await asyncio.sleep(0)
         late = await client.ask("j1", TOPIC, "request", {"method": "tools/list", "id": 2})
         assert late.response["error"]["data"]["reason"] == "draining"

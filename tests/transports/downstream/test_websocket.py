@@ -131,7 +131,7 @@ def test_a_batch_is_served_in_the_one_revision_that_has_them() -> None:
 def test_requests_run_at_once_and_answers_come_as_they_are_ready() -> None:
     async def body(client: Client, cell: RunningCell) -> None:
         await client.initialize()
-        await client.say(call("slow", {"seconds": 0.3, "steps": 1}, id="slow"))
+        await client.say(call("slow", {"seconds": 2, "steps": 1}, id="slow"))
         for number in range(20):
             await client.say(call("echo", {"message": str(number)}, id=number))
         heard = [(await client.hear()).get("id") for _ in range(21)]
@@ -157,9 +157,9 @@ def test_the_end_of_a_connection_ends_what_runs_for_it_and_its_session() -> None
 def test_a_drain_answers_what_runs_and_then_closes_with_the_reason() -> None:
     async def body(client: Client, cell: RunningCell) -> None:
         await client.initialize()
-        await client.say(call("slow", {"seconds": 0.3, "steps": 1}, id="slow"))
+        await client.say(call("slow", {"seconds": 2, "steps": 1}, id="slow"))
         await until(lambda: len(cell.cell._port.waiting) >= 2)
-        draining = asyncio.create_task(cell.cell.drain(5))
+        draining = asyncio.create_task(cell.cell.drain(10))
         await asyncio.sleep(0)
         assert (await client.ask("tools/list", id="late"))["error"]["data"]["reason"] == "draining"
         heard = []

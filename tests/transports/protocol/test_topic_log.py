@@ -172,11 +172,11 @@ def test_logs_without_meaning_are_refused(retention, last_id):
 
 def test_dropping_the_oldest_stays_cheap_in_a_long_life():
     log = TopicLog(1_000)
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     for _ in range(50_000):
         log.append("a", None, 0)
         log.read(log.last_id - 1, EVERYTHING, 1)
-    assert time.perf_counter() - started_s < 5.0
+    assert time.thread_time() - started_s < 5.0
     log.assert_consistent()
 
 

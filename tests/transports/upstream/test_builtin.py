@@ -128,7 +128,10 @@ def test_a_timeout_ends_a_slow_tool() -> None:
 def test_a_cancellation_ends_the_request_of_its_own_session_only() -> None:
     async def body() -> None:
         wire = BuiltinConversation()
-        mine, other = (asyncio.create_task(wire.exchange(slow(0.3, session_id=each), ignore)) for each in ("mine", "other"))
+        mine, other = (
+            asyncio.create_task(wire.exchange(slow(seconds, session_id=each), ignore))
+            for each, seconds in (("mine", 5), ("other", 0.3))
+        )
         await asyncio.sleep(0)
         cancelled = Notification("notifications/cancelled", b'{"requestId":1}')
         await wire.exchange(UpstreamRequest(kind="message", message=cancelled, revision=LEGACY, session_id="mine"), ignore)

@@ -153,7 +153,7 @@ def test_a_call_of_another_cell_is_resumed_there() -> None:
 
 def test_a_call_whose_client_stays_away_is_cancelled_and_its_state_expires() -> None:
     async def body() -> None:
-        bridge = Bridge(ParkingLimits(park_s=0.05))
+        bridge = Bridge(ParkingLimits(park_s=0.5))
         asked = await bridge.parked()
         exchange = bridge.running
         while not exchange.is_cancelled:

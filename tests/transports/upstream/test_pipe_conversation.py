@@ -588,6 +588,7 @@ async def test_a_probe_opens_one_connection_and_pings_it_from_then_on(harness: H
 
 @conversation()
 async def test_a_server_that_does_not_answer_pings_is_a_problem_and_replaced_once_it_is_wedged(harness: Harness) -> None:
+    await harness.wire.probe(1.0)
     del harness.server.answers["ping"]
     for _ in range(3):
         error = await refused(harness.wire.probe(0.05))

@@ -20,7 +20,7 @@ from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Reque
 from mcp_gateway.transports.transport import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.upstream.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.stdio import ChildProcess, StdioUpstream, inherited_environment
-from tests.doubles.gateway_process import is_gone
+from tests.doubles.gateway_process import is_gone, wait_until
 from tests.doubles.scripted_pipe import settled
 
 ODD = Path(__file__).parents[2] / "doubles" / "odd_stdio_server.py"
@@ -72,7 +72,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
     PROCESS_GUARD.stop()
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    assert [process for process in left if not is_gone(process)] == []
+    wait_until(lambda: all(map(is_gone, left)), 5, "what was killed has ended")
 
 
 def test_a_server_gets_its_own_environment_its_folder_and_no_secret_of_ours(

@@ -430,9 +430,9 @@ def test_the_timeout_covers_the_whole_answer(stage: str) -> None:
     async def body() -> None:
         async with serving(script) as (server, wire):
             started_s = time.monotonic()
-            error = await refused(wire, call(timeout_s=0.3))
+            error = await refused(wire, call(timeout_s=1.0))
             assert (error.reason, error.was_sent, error.is_fault) == ("upstream_timeout", True, True)
-            assert 0.25 < time.monotonic() - started_s < 2
+            assert 0.9 < time.monotonic() - started_s < 4
             await eventually(lambda: server.closed == 1)
 
     on_loop(body)

@@ -77,7 +77,7 @@ def test_where_calls_share_a_channel_a_call_that_can_be_asked_has_it_for_itself(
 
 def test_where_calls_share_a_channel_a_cancelled_call_takes_its_session_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server need not obey, and what it asks then would be taken for a question of the next call."""
-    monkeypatch.setattr(legacy_sessions, "_GRACE_S", 0.05)
+    monkeypatch.setattr(legacy_sessions, "_GRACE_S", 0.5)
 
     async def body() -> None:
         bridge = Bridge(has_streams=False)
@@ -277,7 +277,7 @@ def test_a_client_that_goes_cancels_its_call_on_the_server() -> None:
 def test_a_call_past_its_deadline_is_cancelled_and_said_to_be_late() -> None:
     async def body() -> None:
         bridge = Bridge()
-        late = await refusal(bridge.send(timeout_s=0.05))
+        late = await refusal(bridge.send(timeout_s=0.5))
         assert late.reason == "upstream_timeout"
         await settle()
         assert bridge.wire.told_methods()[-1] == "notifications/cancelled"

@@ -246,7 +246,7 @@ def test_a_server_may_ask_as_often_as_the_bound_says_and_no_more() -> None:
 def test_a_question_whose_call_ends_is_taken_back() -> None:
     async def body() -> None:
         bridge = Bridge()
-        call = bridge.say(Request(b"1", "tools/call", b'{"name":"x"}'), timeout_s=0.05)
+        call = bridge.say(Request(b"1", "tools/call", b'{"name":"x"}'), timeout_s=0.5)
         await settle()
         bridge.answer(ASKS)
         assert (await refusal(call)).reason == "upstream_timeout"
