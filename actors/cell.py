@@ -21,6 +21,7 @@ from mcp_gateway.transports.downstream.streamable_http import StreamableHttpEndp
 from mcp_gateway.transports.downstream.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.websocket import PHOENIX_PATH, WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket_upgrade import WebSockets
+from mcp_gateway.transports.lookup_threads import LookupThreads
 from mcp_gateway.transports.protocol.sealing import Seal
 from mcp_gateway.transports.protocol.session import SessionIds
 from mcp_gateway.transports.protocol.topic_log import Event
@@ -50,6 +51,7 @@ from .upstream import wires_closed
 
 _logger = logging.getLogger(__name__)
 _QUESTION_TIMEOUT_S = 2.0
+_LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 
 
@@ -92,6 +94,7 @@ class Cell:
             self._server.add_endpoint(path, dashboard)
         metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
         self._show_backends()
+        asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
         self._system = InProcessSystem()
         arguments = CellArguments(
             settings=self._settings,

@@ -14,7 +14,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.config.settings import BackendSettings, Settings
 from mcp_gateway.transports import metrics
-from mcp_gateway.transports.metric_reader import MetricsUnreadable, read_samples
+from mcp_gateway.transports.metric_reader import READERS, MetricsUnreadable, read_samples
 
 from .algedonic import AlgedonicSense, Signal, SignalKind
 from .gateway_actor import GatewayActor
@@ -122,7 +122,7 @@ class ViabilityMonitor(GatewayActor):
 
     async def _read(self) -> None:
         """Read in a thread: it takes milliseconds, more with many backends, and the loop serves clients meanwhile."""
-        read = await asyncio.get_running_loop().run_in_executor(None, self._read_now)
+        read = await asyncio.get_running_loop().run_in_executor(READERS, self._read_now)
         assert self.runtime is not None
         self.runtime.post(self.myAddress, read)
 

@@ -7,7 +7,8 @@ import os
 import struct
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -20,6 +21,9 @@ from .exemplars import EXEMPLARS
 _OURS = "mcp_gateway_"
 _TRIES = 5
 _PAUSE_S = 0.01
+
+READERS: Final = ThreadPoolExecutor(2, "metrics")
+"""Threads to read in. Of their own: names that are looked up in vain may hold every thread of a loop's executor for long."""
 
 
 class MetricsUnreadable(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -324,6 +325,42 @@ def test_metrics_of_what_was_served_are_exposed() -> None:
             await client.close()
 
         on_cell(body, {"name": "measured", "prefix": "", "replicas": [server.url]})
+
+
+@pytest.mark.parametrize(("hanging", "serves"), [(20, True), (40, False)])
+def test_names_that_are_looked_up_in_vain_hold_up_neither_other_servers_nor_the_metrics(
+    hanging: int, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a name server does not answer: each lookup holds a thread. Beyond 32 other names wait, never the metrics."""
+    is_over = threading.Event()
+    look_up = socket.getaddrinfo
+    looked_up: list[str] = []
+
+    def hang(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".hangs.invalid"):
+            looked_up.append(host)
+            is_over.wait(60)
+            raise socket.gaierror("no answer")
+        return look_up(host, *arguments, **options)
+
+    with EchoUpstream() as server:
+
+        async def body(cell: RunningCell) -> None:
+            try:
+                await eventually(lambda: _true(len(looked_up) >= min(hanging, 32)))
+                if serves:
+                    client = await CallingClient(cell.url, "modern").open()
+                    assert await client.call("well__echo", {}) == "ok"
+                    await client.close()
+                async with aiohttp.ClientSession() as http, http.get(f"{cell.url}/metrics") as response:
+                    assert response.status == 200
+                assert not is_over.is_set()
+            finally:
+                is_over.set()
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        lost = [{"name": f"lost{number}", "replicas": [f"http://host{number}.hangs.invalid/mcp"]} for number in range(hanging)]
+        on_cell(body, {"name": "well", "replicas": [server.url.replace("127.0.0.1", "localhost")]}, *lost)
 
 
 # ---- backends that change

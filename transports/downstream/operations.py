@@ -11,7 +11,7 @@ import msgspec
 
 from mcp_gateway.config.version import VERSION
 
-from ..metric_reader import MetricsUnreadable, exposition
+from ..metric_reader import READERS, MetricsUnreadable, exposition
 from .edge_port import EdgePort
 from .server import Incoming, method_not_allowed
 
@@ -93,7 +93,7 @@ class OperationsEndpoint:
         """The whole node's numbers, from any of its cells."""
         accept = incoming.headers.get("Accept", "")
         try:
-            body, content_type = await asyncio.get_running_loop().run_in_executor(None, exposition, accept)
+            body, content_type = await asyncio.get_running_loop().run_in_executor(READERS, exposition, accept)
         except MetricsUnreadable as error:
             _respond(incoming, 503, {"error": str(error)})
             return
