@@ -97,7 +97,7 @@ class PlainAnswerer(GatewayActor):
 class Asker(AsyncioActor):
     """Asks from its loop; several conversations at once, told apart by their targets."""
 
-    SEND_TIMEOUT_S = 8.0
+    SEND_TIMEOUT_S = 3.0
 
     def on_wired(self) -> None:
         self.start_loop()
@@ -173,7 +173,7 @@ def _hung_target(driver: Driver) -> Any:
     os.kill(pid, signal.SIGSTOP)
     try:
         driver.system.tell(asker, AskMany(hung, 500))
-        answers = [driver.system.ask(asker, AskMany(other, 500), 20), driver.system.listen(20)]
+        answers = [driver.system.ask(asker, AskMany(other, 500), 30), driver.system.listen(30)]
     finally:
         os.kill(pid, signal.SIGKILL)
     return [attrs.asdict(answer) for answer in answers]

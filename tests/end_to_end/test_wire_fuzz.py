@@ -104,7 +104,8 @@ def wire(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterato
         health = gateway.health()
         assert health["status"] == "healthy", health
         assert gateway.restart_count() == 0
-        assert '"level": "warning"' not in gateway.log
+        warnings = [line for line in gateway.log.splitlines() if '"level": "warning"' in line]
+        assert [line for line in warnings if '"source": "event-loop"' not in line] == []  # which a busy machine may hold up
 
 
 @fuzzed
