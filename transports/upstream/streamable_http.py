@@ -158,7 +158,7 @@ class StreamableHttpConversation:
         limit = self._max_message_bytes
         if response.content_length is not None and response.content_length > limit:
             raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
-        if response.content_length is not None:
+        if response.content_length is not None and "Content-Encoding" not in response.headers:
             return await response.read()
         parts, size = [], 0
         async for part in response.content.iter_any():

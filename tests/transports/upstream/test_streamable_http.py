@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -239,6 +241,33 @@ def test_an_event_stream_gives_its_messages_and_then_its_answer() -> None:
                 (Notification("notifications/progress", b'{"progress":1}'), "e1"),
                 (Request(b'"q"', "ping", b""), None),
             ]
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(("size", "is_read"), [(9_000, True), (5_000_000, False)])
+def test_an_answer_that_is_compressed_unasked_is_read_and_counts_by_what_it_unfolds_to(
+    content_type: str, size: int, is_read: bool
+) -> None:
+    """Five megabytes arrive as five kilobytes, which is below the limit: they must never be in memory as a whole."""
+    answer = b'{"jsonrpc":"2.0","id":7,"result":{"x":"' + b"0" * size + b'"}}'
+    content = gzip.compress(answer if content_type == "application/json" else b"data: " + answer + b"\n\n")
+
+    async def body() -> None:
+        async with serving(reply(content, content_type=content_type, Content_Encoding="gzip")) as (_, wire):
+            tracemalloc.start()
+            ended, _ = await ask(wire)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak_bytes < 2_000_000
+            if is_read:
+                assert isinstance(ended, UpstreamAnswer)
+                assert ended.response == Response(b"7", answer[answer.index(b'{"x"') : -1], b"")
+            else:
+                assert isinstance(ended, UpstreamError)
+                assert ended.reason == "upstream_failed"
+                assert str(MAX_BYTES) in ended.text
 
     on_loop(body)
 
