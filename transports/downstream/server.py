@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -40,8 +41,10 @@ _SWEEP_S: Final = 1.0
 _KEEP_ALIVE_EVENT_S: Final = 15.0
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _CORS_HEADERS: Final = (
-    "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
+    "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
+    "traceparent, tracestate, baggage"
 )
+_PARAMETER_HEADER: Final = re.compile(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+", re.IGNORECASE)
 
 
 class ServerPort(Protocol):
@@ -391,9 +394,13 @@ class GatewayServer(HTTPServerConnectionDelegate):
             incoming.refuse(Refused("upstream_failed", "internal error", status=500))
 
     def _preflight(self, incoming: Incoming) -> None:
+        asked = (name.strip() for name in incoming.headers.get("Access-Control-Request-Headers", "").split(","))
+        # Named after parameters of tools, so nobody can list them.
+        # Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
+        parameters = [name for name in asked if _PARAMETER_HEADER.fullmatch(name)]
         headers = {
             "Access-Control-Allow-Methods": "GET, POST, DELETE",
-            "Access-Control-Allow-Headers": _CORS_HEADERS,
+            "Access-Control-Allow-Headers": ", ".join([_CORS_HEADERS, *parameters]),
             "Access-Control-Max-Age": "600",
         }
         incoming.respond(204, b"", headers if "Origin" in incoming.headers else {"Allow": "GET, POST, DELETE, OPTIONS"})

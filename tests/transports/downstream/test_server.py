@@ -181,6 +181,10 @@ def test_preflights_tell_what_pages_may_send() -> None:
             allowed = answer.headers["access-control-allow-headers"].lower()
             for name in ("content-type", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "authorization"):
                 assert name in allowed
+            asked = "content-type, mcp-param-region,Mcp-Param-Size,x-evil, mcp-param-, mcp-param-a(b), "
+            answer = await client.ask("OPTIONS", "/mcp", Origin="http://localhost:3000", Access_Control_Request_Headers=asked)
+            more = answer.headers["access-control-allow-headers"].lower().removeprefix(allowed)
+            assert more == ", mcp-param-region, mcp-param-size"
             assert (await client.ask("OPTIONS", "/mcp", Origin="https://evil.example")).status == 403
             plain = await client.ask("OPTIONS", "/mcp")
             assert (plain.status, plain.headers["allow"]) == (204, "GET, POST, DELETE, OPTIONS")
