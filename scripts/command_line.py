@@ -7,6 +7,7 @@ web server.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, server_command = split_server_command(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(server_command=server_command))
     run: Callable[[argparse.Namespace], int] = options.run
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the lines of a tree, or a name that it cannot write
     try:
         return run(options)
     except BrokenPipeError:  # `mcp-gateway status | head -1`

@@ -224,6 +224,13 @@ def test_status_is_a_table_for_people_and_quick(gateway: GatewayProcess) -> None
     assert quickest_s(ask, 2) < 2
 
 
+def test_a_terminal_that_cannot_show_a_tree_shows_the_rest(gateway: GatewayProcess) -> None:
+    place = ["--state-dir", str(gateway.state_dir), "--admin-port", str(gateway.admin_port)]
+    done = run_command("status", *place, env={"PYTHONIOENCODING": "latin-1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?? node-supervisor" in done.stdout
+
+
 def test_backends_are_listed(gateway: GatewayProcess) -> None:
     assert "builtin:demo" in gateway.command("backends").stdout
     done = gateway.command("backends", "--json")
