@@ -146,12 +146,14 @@ def add_tools(server: MCPServer[Any], counters: Counters, options: argparse.Name
     def crash() -> str:
         os._exit(70)
 
-    @server.tool(description="Reports progress in steps.")
-    async def progress(ctx: Context[Any, Any], steps: int = 3, delay_s: float = 0.0) -> str:
+    @server.tool(description="Reports progress in steps, and ends when there is a file of this name, if one is given.")
+    async def progress(ctx: Context[Any, Any], steps: int = 3, until: str = "") -> str:
         counters.calls["progress"] += 1
         for step in range(1, steps + 1):
-            await asyncio.sleep(delay_s)
             await ctx.report_progress(step, steps, f"step {step}")
+        async with asyncio.timeout(15):
+            while until and not await asyncio.to_thread(os.path.exists, until):
+                await asyncio.sleep(0.01)
         return f"{steps} steps"
 
     @server.tool(description="Sends log messages to its caller.")
