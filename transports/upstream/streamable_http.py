@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
@@ -39,6 +40,24 @@ _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 _MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022, -32601, -32602})
 # A lost connection does not tell whether a tool has run; these may be asked again in any case.
 _REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
+_RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
+_SHORTEST_RETRY_S: Final = 0.1
+_LONGEST_PING_S: Final = 5.0
+
+
+class _Unfinished(UpstreamError):
+    """A stream has ended before its response. event_id: where it can be read on, "" for nowhere. retry_s: not before."""
+
+    def __init__(self, text: str, event_id: str, retry_s: float | None) -> None:
+        super().__init__("upstream_failed", text, is_cut=True)
+        self.event_id = event_id
+        self.retry_s = _RETRY_S if retry_s is None else max(retry_s, _SHORTEST_RETRY_S)
+
+
+@attrs.frozen
+class _ProbeSession:
+    id: str
+    revision: str
 
 
 class StreamableHttpUpstream:
@@ -69,7 +88,7 @@ class StreamableHttpConversation:
             read_bufsize=2**16,
         )
         self._speaks_modern: bool | None = None if backend.protocol == "auto" else is_modern(backend.protocol)
-        self._probe_session: str | None = None
+        self._probe_session: _ProbeSession | None = None
 
     # ---- exchanges
 
@@ -77,17 +96,60 @@ class StreamableHttpConversation:
         headers = self._headers(request)
         message = request.message
         if message is None:
-            verb = "GET" if request.kind == "stream" else "DELETE"
-            return await self._speak(verb, b"", headers, request, on_event)
+            if request.kind == "stream":
+                return await self._listen(headers, request, on_event)
+            return await self._speak("DELETE", b"", headers, request, on_event)
         if self._speaks_modern is False and is_modern(request.revision):
             raise _unsupported()
         body = jsonrpc.encode(message)
+        give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
         try:
             return await self._speak("POST", body, headers, request, on_event)
+        except _Unfinished as cut:
+            if not cut.event_id or is_modern(request.revision):
+                raise
+            return await self._read_on(cut, give_up_s, request, on_event)
         except UpstreamError as error:
             if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(message):
                 return await self._speak("POST", body, headers, request, on_event)
             raise
+
+    async def _listen(self, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """A server that serves no GET at all may answer 404 as well: whether it has lost the session, a ping tells."""
+        try:
+            return await self._speak("GET", b"", headers, request, on_event)
+        except UpstreamError as error:
+            if not error.is_session_lost:
+                raise
+            try:
+                await self._ask(Request(b'"probe"', "ping", b""), request.revision, request.session_id, _LONGEST_PING_S)
+            except UpstreamError as ping_error:
+                raise (error if ping_error.is_session_lost else ping_error) from None
+            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False) from None
+
+    async def _read_on(
+        self, cut: _Unfinished, give_up_s: float, request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Poll for the rest of an answer whose stream the server has ended.
+
+        Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6, and "Resumability and Redelivery".
+        """
+        text, event_id, retry_s = cut.text, cut.event_id, cut.retry_s
+        while True:
+            await asyncio.sleep(min(retry_s, max(0.0, give_up_s - time.monotonic())))
+            left_s = give_up_s - time.monotonic()
+            if left_s <= 0:
+                raise UpstreamError("upstream_timeout", "the server did not answer in time")
+            rest = attrs.evolve(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
+            headers = {**self._headers(attrs.evolve(rest, kind="stream", message=None)), "Accept": "text/event-stream"}
+            try:
+                return await self._speak("GET", b"", headers, rest, on_event)
+            except _Unfinished as again:
+                event_id, retry_s = again.event_id, again.retry_s
+            except UpstreamError as error:
+                if error.reason == "upstream_timeout":
+                    raise
+                raise UpstreamError("upstream_failed", text, is_cut=True) from error  # also of a lost session: it may have run
 
     async def _speak(
         self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
@@ -136,22 +198,30 @@ class StreamableHttpConversation:
             request.on_open()
         parser = EventStreamParser(self._max_message_bytes)
         own_id = request.message.id if isinstance(request.message, Request) else None
-        async for chunk in response.content.iter_any():
-            for event in parser.feed(chunk):
-                if event.event != "message":
-                    continue
-                if not event.data:
-                    await on_event(None, event.event_id)
-                    continue
-                try:
-                    message = jsonrpc.decode(event.data)
-                except Refused as refused:
-                    raise UpstreamError("upstream_failed", f"the server sent a malformed event: {refused.text}") from None
-                if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
-                    return UpstreamAnswer(200, message, session_id)
-                await on_event(message, event.event_id)
+        last_id, retry_s = request.last_event_id or "", None
+        try:
+            async for chunk in response.content.iter_any():
+                for event in parser.feed(chunk):
+                    last_id = last_id if event.event_id is None else event.event_id
+                    retry_s = retry_s if event.retry_ms is None else event.retry_ms / 1000
+                    if event.event != "message":
+                        continue
+                    if not event.data:
+                        await on_event(None, event.event_id)
+                        continue
+                    try:
+                        message = jsonrpc.decode(event.data)
+                    except Refused as refused:
+                        raise UpstreamError("upstream_failed", f"the server sent a malformed event: {refused.text}") from None
+                    if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
+                        return UpstreamAnswer(200, message, session_id)
+                    await on_event(message, event.event_id)
+        except aiohttp.ClientError as error:
+            if request.kind != "request" or not last_id:
+                raise
+            raise _Unfinished(f"the connection failed: {failure_text(error)}", last_id, retry_s) from error
         if request.kind == "request":
-            raise UpstreamError("upstream_failed", "the server ended its stream without a response", is_cut=True)
+            raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
@@ -248,24 +318,27 @@ class StreamableHttpConversation:
 
     async def _probe_by_ping(self, deadline_s: float) -> None:
         left_s = max(0.1, deadline_s - time.monotonic())
-        if self._probe_session is not None:
+        session = self._probe_session
+        if session is not None:
             try:
-                await self._ask(Request(b'"probe"', "ping", b""), NEWEST_LEGACY, self._probe_session, left_s)
+                await self._ask(Request(b'"probe"', "ping", b""), session.revision, session.id, left_s)
                 return
             except UpstreamError as error:
-                self._probe_session = None
                 if not error.is_session_lost:
+                    await self._end_probe_session(min(1.0, deadline_s - time.monotonic()))
                     raise
-        params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+                self._probe_session = None
+        proposed = NEWEST_LEGACY if self._backend.protocol == "auto" else self._backend.protocol
+        params = {"protocolVersion": proposed, "capabilities": {}, "clientInfo": _CLIENT_INFO}
         request = Request(b'"probe"', "initialize", msgspec.json.encode(params))
-        opened = await self._ask(request, NEWEST_LEGACY, None, left_s)
-        self._probe_session = opened.session_id
+        opened = await self._ask(request, proposed, None, left_s)
         if opened.session_id is not None:
+            self._probe_session = session = _ProbeSession(opened.session_id, _negotiated(opened, proposed))
             initialized = UpstreamRequest(
                 kind="message",
                 message=Notification("notifications/initialized", b""),
-                revision=NEWEST_LEGACY,
-                session_id=opened.session_id,
+                revision=session.revision,
+                session_id=session.id,
                 timeout_s=left_s,
             )
             await self.exchange(initialized, _ignore)
@@ -274,13 +347,25 @@ class StreamableHttpConversation:
         request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
         return await self.exchange(request, _ignore)
 
-    async def close(self) -> None:
-        session_id, self._probe_session = self._probe_session, None
-        if session_id is not None:
-            request = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=session_id, timeout_s=1.0)
+    async def _end_probe_session(self, timeout_s: float) -> None:
+        session, self._probe_session = self._probe_session, None
+        if session is not None and timeout_s > 0:
+            request = UpstreamRequest(kind="terminate", revision=session.revision, session_id=session.id, timeout_s=timeout_s)
             with contextlib.suppress(UpstreamError):  # the server forgets an idle session by itself
                 await self.exchange(request, _ignore)
+
+    async def close(self) -> None:
+        await self._end_probe_session(1.0)
         await self._http.close()
+
+
+def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
+    """The revision that the server has chosen, which is to be named from then on: it may refuse any other."""
+    try:
+        assert opened.response is not None
+        return msgspec.convert(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"], str)
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return proposed
 
 
 def _unsupported() -> UpstreamError:

@@ -533,8 +533,10 @@ def test_a_handler_that_does_not_take_events_stops_the_server() -> None:
 # ---- probes
 
 
-def probed_server(speaks: str, *, session_ids: bool = True) -> Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]:
-    """A server of one era. A legacy one knows the newest session only."""
+def probed_server(
+    speaks: str, *, session_ids: bool = True, revision: str = LEGACY
+) -> Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]:
+    """A server of one era. A legacy one knows the newest session only, and refuses every other revision than its own."""
     sessions: list[str] = []
 
     async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -543,9 +545,13 @@ def probed_server(speaks: str, *, session_ids: bool = True) -> Callable[[Seen, a
             await reply(OK if seen.method == "server/discover" else {"error": {"code": -32601, "message": "?"}})(seen, writer)
         elif is_modern:
             await reply(b"Bad Request: Unsupported protocol version", "400 Bad Request", "text/plain")(seen, writer)
+        elif seen.method != "initialize" and seen.headers.get("mcp-protocol-version") != revision:
+            await reply(b"Bad Request: Unsupported protocol version", "400 Bad Request", "")(seen, writer)
         elif seen.method == "initialize":
             sessions.append(f"s{len(sessions)}")
-            await reply(OK, **({"Mcp_Session_Id": sessions[-1]} if session_ids else {}))(seen, writer)
+            await reply({"result": {"protocolVersion": revision}}, **({"Mcp_Session_Id": sessions[-1]} if session_ids else {}))(
+                seen, writer
+            )
         elif session_ids and seen.headers.get("mcp-session-id") != sessions[-1]:
             await reply(b"", "404 Not Found", "")(seen, writer)
         elif seen.method == "forget":
@@ -582,6 +588,133 @@ def test_a_legacy_server_is_probed_by_ping_in_a_session_that_is_closed_with_the_
             assert len(server.seen) == 5
             await wire.close()
             assert (server.seen[-1].verb, server.seen[-1].headers["mcp-session-id"]) == ("DELETE", "s0")
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("revision", ["2025-03-26", "2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_probes_speak_the_revision_that_the_server_has_chosen(revision: str, is_pinned: bool) -> None:
+    """A server may refuse every other. Source: MCP 2025-11-25, basic/transports, "Protocol Version Header"."""
+
+    async def body() -> None:
+        pinned = {"protocol": revision} if is_pinned else {}
+        async with serving(probed_server("legacy", revision=revision), **pinned) as (server, wire):
+            for _ in range(3):
+                await wire.probe(2.0)
+            in_session = [seen for seen in server.seen if "mcp-session-id" in seen.headers]
+            assert [seen.method for seen in in_session] == ["notifications/initialized", "ping", "ping"]
+            assert {seen.headers["mcp-protocol-version"] for seen in in_session} == {revision}
+            (opening,) = (seen for seen in server.seen if seen.method == "initialize")
+            assert opening.body["params"]["protocolVersion"] == (revision if is_pinned else LEGACY)
+            await wire.close()
+            assert (server.seen[-1].verb, server.seen[-1].headers["mcp-protocol-version"]) == ("DELETE", revision)
+
+    on_loop(body)
+
+
+def test_a_probe_session_that_is_given_up_is_ended() -> None:
+    async def body() -> None:
+        sound, is_broken = probed_server("legacy"), False
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            await (reply(b"", "500 Oops", "") if is_broken and seen.method == "ping" else sound)(seen, writer)
+
+        async with serving(script) as (server, wire):
+            await wire.probe(2.0)
+            is_broken = True
+            with pytest.raises(UpstreamError):
+                await wire.probe(2.0)
+            assert (server.seen[-1].verb, server.seen[-1].headers["mcp-session-id"]) == ("DELETE", "s0")
+
+    on_loop(body)
+
+
+# ---- streams
+
+
+@pytest.mark.parametrize(("knows_session", "reason"), [(True, "unknown_method"), (False, "session_not_found")])
+def test_a_404_to_a_get_means_a_lost_session_only_where_a_ping_meets_it_too(knows_session: bool, reason: str) -> None:
+    """A server without a GET at all may answer so, and knows the session all the same."""
+
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        is_known = seen.verb == "POST" and knows_session
+        await (reply(OK) if is_known else reply(b"", "404 Not Found", "text/html"))(seen, writer)
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            error = await refused(wire, call(kind="stream", message=None, timeout_s=None, session_id="s"))  # type: ignore[arg-type]
+            assert (error.reason, error.is_session_lost, error.is_fault) == (reason, not knows_session, False)
+            assert [(seen.verb, seen.method) for seen in server.seen] == [("GET", ""), ("POST", "ping")]
+
+    on_loop(body)
+
+
+def polled_server(
+    *polls: Callable[[Seen, asyncio.StreamWriter], Awaitable[None]], opening: str = "id: e1\nretry: 100\ndata: \n\n"
+) -> Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]:
+    """Answers a POST with a stream that ends at once, and each GET with the next of `polls`."""
+    left = list(polls)
+
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        await (raw(SSE_HEAD, chunk(opening), b"0\r\n\r\n") if seen.verb == "POST" else left.pop(0))(seen, writer)
+
+    return script
+
+
+def test_an_answer_whose_stream_has_ended_is_polled_for_where_it_was_left() -> None:
+    """Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6."""
+
+    async def body() -> None:
+        notice = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}'
+        script = polled_server(
+            raw(SSE_HEAD, chunk(f"id: e2\ndata: {notice}\n\n"), b"0\r\n\r\n"),
+            raw(SSE_HEAD, chunk(": nothing yet\n\n"), then_close=True),  # cut off, without its last chunk
+            raw(SSE_HEAD, chunk('id: e3\ndata: {"jsonrpc":"2.0","id":7,"result":{}}\n\n'), then_close=False),
+        )
+        async with serving(script) as (server, wire):
+            ended, events = await ask(wire, call(session_id="s"))
+            assert isinstance(ended, UpstreamAnswer)
+            assert ended.response == Response(b"7", b"{}", b"")
+            assert events == [(None, "e1"), (Notification("notifications/progress", b'{"progress":1}'), "e2")]
+            gets = [seen.headers for seen in server.seen if seen.verb == "GET"]
+            assert [headers["last-event-id"] for headers in gets] == ["e1", "e2", "e2"]
+            assert {(headers["mcp-session-id"], headers["accept"]) for headers in gets} == {("s", "text/event-stream")}
+            assert len(server.seen) == 4, "the call itself is sent once"
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "400 Bad Request"])
+def test_an_answer_that_cannot_be_polled_for_has_failed_and_is_not_asked_again(status: str) -> None:
+    async def body() -> None:
+        async with serving(polled_server(reply(b"", status, ""))) as (server, wire):
+            error = await refused(wire, call(session_id="s"))
+            assert (error.reason, error.is_cut, error.is_session_lost) == ("upstream_failed", True, False)
+            assert error.text == "the server ended its stream without a response"
+            assert [seen.verb for seen in server.seen] == ["POST", "GET"]
+
+    on_loop(body)
+
+
+def test_polling_ends_with_the_time_of_the_call() -> None:
+    async def body() -> None:
+        polls = [raw(SSE_HEAD, b"0\r\n\r\n") for _ in range(100)]
+        async with serving(polled_server(*polls, opening="id: e1\nretry: 0\ndata: \n\n")) as (server, wire):
+            error = await refused(wire, call(session_id="s", timeout_s=1.0))
+            assert error.reason == "upstream_timeout"
+            assert 2 <= len(server.seen) <= 12, "not more often than ten times a second"
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(("revision", "opening"), [(LEGACY, ": no id\n\n"), (MODERN, "id: e1\ndata: \n\n")])
+def test_where_there_is_nothing_to_read_on_from_the_call_fails_at_once(revision: str, opening: str) -> None:
+    async def body() -> None:
+        async with serving(polled_server(opening=opening)) as (server, wire):
+            message = Request(b"7", "tools/call", b'{"name":"x"}')
+            error = await refused(wire, call(revision=revision, message=message))
+            assert (error.text, len(server.seen)) == ("the server ended its stream without a response", 1)
 
     on_loop(body)
 
