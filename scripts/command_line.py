@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, server_command = split_server_command(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(server_command=server_command))
     run: Callable[[argparse.Namespace], int] = options.run
+    _open_standard_files()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without the lines of a tree, or a name that it cannot write
     try:
@@ -43,6 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_NOTHING_THERE
     except KeyboardInterrupt:
         return 130
+
+
+def _open_standard_files() -> None:
+    """Where one of them is closed, the next file or socket would get its number, and be written to."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _have_an_environment() -> None:
+    """A process that was started without any has no room for its title, by which the launcher knows its processes."""
+    with open("/proc/self/environ", "rb") as given:
+        if not given.read(1):
+            os.execve(sys.executable, sys.orig_argv, {"LC_CTYPE": "C.UTF-8", **os.environ})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     from mcp_gateway.scripts.start_checks import StartRefused
 
+    _have_an_environment()
     try:
         settings = settings_of(options)
         if settings.actor_system.is_embedded:
@@ -164,8 +184,9 @@ def _events(options: argparse.Namespace) -> int:
     line_of = json_line if options.json else human_line
     try:
         TopicPattern(options.topic)
-        state_path = settings_of(options).gateway.state_path
-        for event in follow(find_gateway(state_path, options.admin_port), options.topic, options.since):
+        settings = settings_of(options)
+        url = find_gateway(settings.gateway.state_path, options.admin_port, settings.actor_system.admin_port)
+        for event in follow(url, options.topic, options.since):
             print(line_of(event), flush=True)
     except (Refused, InvalidTopic) as refusal:
         return say(str(refusal), EXIT_REFUSED)

@@ -30,8 +30,10 @@ class TopicRefused(Exception):
     """The gateway does not serve this stream; the text is its reason."""
 
 
-def find_gateway(state_path: Path | None, admin_port: int | None) -> str:
+def find_gateway(state_path: Path | None, admin_port: int | None, usual_port: int) -> str:
     """The URL of the gateway that runs with this state directory, and with this admin port where one is named.
+
+    usual_port: the admin port of the settings, which decides between several.
 
     Raises: NothingToFollow
     """
@@ -41,6 +43,8 @@ def find_gateway(state_path: Path | None, admin_port: int | None) -> str:
     if not runs:
         port = "" if admin_port is None else f" and --admin-port {admin_port}"
         raise NothingToFollow(f"no gateway runs with state_dir {state_path}{port}")
+    if len(runs) > 1:
+        runs = [run for run in runs if run["admin_port"] == usual_port] or runs
     if len(runs) > 1:
         urls = ", ".join(f"{run['url']} (--admin-port {run['admin_port']})" for run in runs)
         raise NothingToFollow(f"several gateways run with state_dir {state_path}: {urls}; name one by --admin-port")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -314,6 +315,22 @@ def test_a_node_serves_within_3_s_and_an_embedded_gateway_within_1_5_s(
             return running.start_s
 
     assert quickest_s(start, limit_s) < limit_s
+
+
+@pytest.mark.parametrize("arguments", [[], ["--embedded"]])
+def test_a_gateway_starts_without_any_environment_and_without_standard_error(arguments: list[str], tmp_path: Path) -> None:
+    place = ["--state-dir", str(tmp_path / "state"), "--admin-port", str(free_port()), "--port", "0"]
+    command = shlex.join([sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *place, *arguments])
+    with subprocess.Popen(
+        ["env", "-i", "/bin/sh", "-c", f"exec env -i {command} 2>&- <&-"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("mcp-gateway listening on http://")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
 
 
 def test_in_memory_only_leaves_no_file(tmp_path: Path) -> None:

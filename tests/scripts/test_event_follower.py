@@ -200,10 +200,15 @@ def test_what_cannot_be_followed_is_refused(arguments: list[str], tmp_path: Path
 
 
 def test_of_several_gateways_the_admin_port_names_one(tmp_path: Path) -> None:
-    with running(tmp_path) as first, running(tmp_path, "--admin-port", str(free_port())) as second:
+    port = free_port()
+    with running(tmp_path) as first, running(tmp_path, "--admin-port", str(port)) as second:
         done = run_command("events", "--state-dir", str(tmp_path / "state"))
         assert done.returncode == 1
         assert f"{first.url} (--admin-port {first.admin_port})" in done.stderr
         assert second.url in done.stderr
         with follow(first, "--admin-port", str(first.admin_port), "--json") as following:
             wait_until(lambda: bool(publish(first, 7)) or 7 in following.numbers(), 10, "its events")
+        config = tmp_path / "second.toml"
+        config.write_text(f"[actor_system]\nadmin_port = {port}\n")
+        with follow(second, "--config", str(config), "--json") as following:
+            wait_until(lambda: bool(publish(second, 8)) or 8 in following.numbers(), 10, "those of the one that the file names")

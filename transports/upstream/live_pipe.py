@@ -28,6 +28,7 @@ _SENDING_SOON: Final = 100
 # Where JSON writers put the id of a response: right at its beginning (Python), or as the last member (JavaScript).
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*([0-9]{1,18})\s*[,}]')
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_END_BYTES: Final = 256
 _ID_AT_TAIL = re.compile(rb'[,{]\s*"id"\s*:\s*([0-9]{1,18})\s*\}\s*\Z')
 
 
@@ -297,7 +298,12 @@ class LivePipe:
         try:
             message = jsonrpc.decode(data)
         except Refused as refused:
-            self._warn(f"skipped what is no message: {refused.text[:200]}")
+            inbox = None if b'"method"' in data else self._owner(data[:_END_BYTES], data[-_END_BYTES:])
+            if inbox is None:
+                self._warn(f"skipped what is no message: {refused.text[:200]}")
+            else:
+                text = f"the server sent a malformed answer: {refused.text[:200]}"
+                inbox.conclude(None, UpstreamError("upstream_failed", text))
         else:
             await self._take(message)
 
@@ -338,9 +344,13 @@ class LivePipe:
         await inbox.space()
         inbox.put(message)
 
+    def _owner(self, head: bytes, tail: bytes) -> Inbox | None:
+        """Whose answer it was, as far as its ends show that."""
+        found = _ID_AT_HEAD.match(head) or _ID_AT_TAIL.search(tail)
+        return self._inboxes.get(int(found[1])) if found is not None else None
+
     def _take_too_large(self, data: TooLarge) -> None:
-        found = _ID_AT_HEAD.match(data.head) or _ID_AT_TAIL.search(data.tail)
-        inbox = self._inboxes.get(int(found[1])) if found is not None else None
+        inbox = self._owner(data.head, data.tail)
         if inbox is None:
             self._warn("skipped a message that is too large")
         else:

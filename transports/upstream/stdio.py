@@ -6,6 +6,7 @@ Source: MCP 2025-11-25, basic/transports "stdio" and basic/lifecycle "Shutdown";
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import logging
 import os
@@ -92,19 +93,22 @@ class ChildProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         backend = self._backend
+        folder = os.path.expanduser(backend.cwd)
         try:
             return subprocess.Popen(
-                backend.command,
+                [os.path.expanduser(backend.command[0]), *backend.command[1:]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                cwd=os.path.expanduser(backend.cwd),
+                cwd=folder,
                 env={**inherited_environment(os.environ), **backend.env},
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            if not os.path.isdir(folder):  # the error tells of the program in any case
+                raise PipeClosed(f"its folder {folder!r} is not there") from None
             raise PipeClosed(f"{backend.command[0]!r} cannot be started: {reason}") from None
 
     # ---- messages
@@ -119,6 +123,7 @@ class ChildProcess:
         while (line := await self._output.next_line()) is not None:
             if isinstance(line, LongLine):
                 return TooLarge(line.head, line.tail)
+            line = line.removeprefix(codecs.BOM_UTF8)  # some programs begin their output with it
             if line.startswith((b"{", b"[")):
                 return line
             self._log.write("skipped output that is no message", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import time
 from typing import Any, Final
@@ -240,7 +241,7 @@ class StreamableHttpConversation:
 
     def _response(self, body: bytes, request: UpstreamRequest) -> Response:
         try:
-            message = jsonrpc.decode(body)
+            message = jsonrpc.decode(body.removeprefix(codecs.BOM_UTF8))
         except Refused as refused:
             raise UpstreamError("upstream_failed", f"the server sent a malformed answer: {refused.text}") from None
         if not isinstance(message, Response):

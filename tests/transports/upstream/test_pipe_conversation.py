@@ -463,6 +463,22 @@ async def test_an_answer_that_is_too_large_fails_its_own_call_alone(harness: Har
 
 
 @conversation()
+async def test_an_answer_that_is_malformed_fails_its_own_call_at_once(harness: Harness) -> None:
+    session_id = await harness.open()
+    (pipe,) = harness.server.pipes
+    calls = [harness.call(session_id, request_id) for request_id in (b"1", b"2", b"3")]
+    await settled(lambda: len(pipe.requests("tools/call")) == 3)
+    python, javascript, other = (request.id for request in pipe.requests("tools/call"))
+    pipe.say(b'{"jsonrpc":"2.0","id":%b,"result":{"x":NaN}}' % python)
+    pipe.say(b'{"result":{"x":"\xff"},"jsonrpc":"2.0","id":%b}' % javascript)
+    pipe.say(b'{"jsonrpc":"2.0","id":%b,"method":"ping","params":{"x":NaN}}' % other)  # its own question, under its own id
+    for call in calls[:2]:
+        assert "malformed answer" in (await refused(call)).text
+    pipe.say(Response(other, b"{}", b""))
+    await calls[2]
+
+
+@conversation()
 async def test_what_is_no_message_is_skipped_and_batches_are_taken_apart(harness: Harness) -> None:
     """Source: MCP 2025-03-26, basic/index, "Batching": implementations must be able to receive batches."""
     session_id = await harness.open()

@@ -109,12 +109,34 @@ def test_only_what_a_server_needs_is_inherited() -> None:
     assert set(inherited_environment(given)) == {"PATH", "LC_ALL", "XDG_RUNTIME_DIR", "NO_PROXY"}
 
 
+def test_a_byte_order_mark_before_the_first_message_is_passed_over() -> None:
+    async def body() -> None:
+        program = f"import sys; sys.argv[0] = {str(ODD)!r}; sys.stdout.buffer.write(bytes([239, 187, 191])); sys.stdout.flush()"
+        client = Client(command=(sys.executable, "-c", f"{program}; exec(open(sys.argv[0]).read())"))
+        await client.open()
+        await client.wire.close()
+
+    run(body)
+
+
+def test_a_program_in_the_users_own_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        client = Client(command=("~/python", str(ODD)))
+        await client.open()
+        await client.wire.close()
+
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(body)
+
+
 @pytest.mark.parametrize(
     ("command", "cwd", "why"),
     [
         (("/no/such/program",), ".", "'/no/such/program' cannot be started: No such file or directory"),
         ((str(ODD),), ".", "cannot be started: Permission denied"),
-        ((sys.executable,), "/no/such/folder", "No such file or directory"),
+        ((sys.executable,), "/no/such/folder", "its folder '/no/such/folder' is not there"),
+        (("~/no/such/program",), ".", "'~/no/such/program' cannot be started: No such file or directory"),
         ((sys.executable, str(ODD), "dies"), ".", "the server's process has ended with exit status 4"),
         ((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), ".", "the server's process was ended by SIGKILL"),
     ],

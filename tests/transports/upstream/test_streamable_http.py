@@ -245,6 +245,16 @@ def test_an_event_stream_gives_its_messages_and_then_its_answer() -> None:
     on_loop(body)
 
 
+def test_a_byte_order_mark_before_an_answer_is_passed_over() -> None:
+    async def body() -> None:
+        async with serving(reply(b'\xef\xbb\xbf{"jsonrpc":"2.0","id":7,"result":{}}')) as (_, wire):
+            ended, _ = await ask(wire)
+            assert isinstance(ended, UpstreamAnswer)
+            assert ended.response == Response(b"7", b"{}", b"")
+
+    on_loop(body)
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize(("size", "is_read"), [(9_000, True), (5_000_000, False)])
 def test_an_answer_that_is_compressed_unasked_is_read_and_counts_by_what_it_unfolds_to(
