@@ -103,6 +103,11 @@ class UpstreamError(Exception):
         self.is_unsupported = is_unsupported
         self.error = error
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server was there and has answered, with something that is no answer."""
+        return self.reason == "upstream_failed" and self.was_sent and not self.is_cut
+
     def facts(self) -> dict[str, Any]:
         """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
         names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "error")

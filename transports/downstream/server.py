@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 _MAX_HEADER_BYTES: Final = 65_536
 _IDLE_CONNECTION_S: Final = 300.0
 _BODY_TIMEOUT_S: Final = 30.0
+_SLOWEST_BYTES_PER_S: Final = 16_000
 _SWEEP_S: Final = 1.0
 _KEEP_ALIVE_EVENT_S: Final = 15.0
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -44,7 +45,7 @@ _CORS_HEADERS: Final = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
     "traceparent, tracestate, baggage"
 )
-_PARAMETER_HEADER: Final = re.compile(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+", re.IGNORECASE)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class ServerPort(Protocol):
@@ -98,9 +99,13 @@ class Incoming(HTTPMessageDelegate):
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, RequestStartLine)
         self.method = start_line.method
-        self.path, _, self.query = start_line.path.partition("?")
-        self.version = start_line.version
         self.headers = _plain(headers)
+        target = start_line.path
+        if target.startswith(("http://", "https://")):  # as to a proxy. Source: RFC 9112, section 3.2.2
+            authority, slash, rest = target.partition("://")[2].partition("/")
+            self.headers["Host"], target = authority, slash + rest or "/"
+        self.path, _, self.query = target.partition("?")
+        self.version = start_line.version
         self.started_s = time.monotonic()
         self._server.reading.add(self)
         length = self.headers.get("Content-Length", "0")
@@ -123,6 +128,11 @@ class Incoming(HTTPMessageDelegate):
             self._refuse_early(self._server.too_large(), self._size)
         else:
             self._chunks.append(chunk)
+
+    @property
+    def due_s(self) -> float:
+        """When its body must be here: later for one that is large and comes steadily."""
+        return self.started_s + _BODY_TIMEOUT_S + self._size / _SLOWEST_BYTES_PER_S
 
     def _refuse_early(self, refused: Refused, body_bytes: int) -> None:
         """Refuse a request whose body has not been read: a little more is read and dropped, so that the connection stays usable
@@ -305,7 +315,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
     def _sweep(self) -> None:
         """What needs no timer of its own: slow bodies, comments that keep streams alive, gauges."""
         now_s = time.monotonic()
-        for incoming in [each for each in self.reading if now_s - each.started_s > _BODY_TIMEOUT_S]:
+        for incoming in [each for each in self.reading if now_s > each.due_s]:
             self.reading.discard(incoming)
             incoming.connection.close()  # type: ignore[attr-defined]
         if now_s >= self._keep_alive_due_s:
@@ -395,12 +405,12 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     def _preflight(self, incoming: Incoming) -> None:
         asked = (name.strip() for name in incoming.headers.get("Access-Control-Request-Headers", "").split(","))
-        # Named after parameters of tools, so nobody can list them.
-        # Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
-        parameters = [name for name in asked if _PARAMETER_HEADER.fullmatch(name)]
+        # Some are named after parameters of tools, or by routes and limits, so nobody can list them. Only pages of allowed
+        # origins come here. Source: MCP 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
+        more = [name for name in asked if _HEADER_NAME.fullmatch(name)]
         headers = {
             "Access-Control-Allow-Methods": "GET, POST, DELETE",
-            "Access-Control-Allow-Headers": ", ".join([_CORS_HEADERS, *parameters]),
+            "Access-Control-Allow-Headers": ", ".join([_CORS_HEADERS, *more]),
             "Access-Control-Max-Age": "600",
         }
         incoming.respond(204, b"", headers if "Origin" in incoming.headers else {"Allow": "GET, POST, DELETE, OPTIONS"})

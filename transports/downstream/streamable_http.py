@@ -127,6 +127,7 @@ class StreamableHttpEndpoint:
         session = self._session(incoming, endpoint, request_id)
         if isinstance(message, Request):
             if message.method == "ping":
+                self._admit(self._keys_of(incoming), session, message.id)
                 count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
                 incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
                 return
@@ -134,6 +135,14 @@ class StreamableHttpEndpoint:
         else:
             target = message.method if isinstance(message, Notification) else "response"
         self._open(incoming, endpoint, message, session.revision, target, session=session)
+
+    def _keys_of(self, incoming: Incoming | BatchPart) -> dict[str, str]:
+        return self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+
+    def _admit(self, connection: Mapping[str, str], session: SessionState | None, request_id: bytes) -> None:
+        """Raises: Refused with rate_limited."""
+        if self._server.limiter.is_on:
+            self._server.limiter.admit(self._port.terms.hash_keys.of_message(connection, session, "", None), request_id)
 
     def _get(self, incoming: Incoming, endpoint: str) -> None:
         """Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server"."""
@@ -177,9 +186,9 @@ class StreamableHttpEndpoint:
         forwarded: Mapping[str, str] | None = None,
     ) -> None:
         request_id = message.id if isinstance(message, Request) else None
-        connection = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
-        if request_id is not None and self._server.limiter.is_on:
-            self._server.limiter.admit(self._port.terms.hash_keys.of_message(connection, session, "", None), request_id)
+        connection = self._keys_of(incoming)
+        if request_id is not None:
+            self._admit(connection, session, request_id)
         try:
             self._server.take_connection(StreamableHttpTransport.name)
         except Refused as refused:

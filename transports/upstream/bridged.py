@@ -6,6 +6,7 @@ Where both speak the same revision nothing is done here: the wire gets the very 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -187,7 +188,8 @@ class BridgedConversation:
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
             is_silent = error.reason == "upstream_timeout" and not self._is_http
-            if not error.is_unsupported and not is_silent:
+            is_legacy = error.is_unsupported or is_silent
+            if not is_legacy and not (self._is_http and error.is_refusal and await self._takes_handshake()):
                 raise
             self._speaks_modern = False
             return
@@ -197,8 +199,29 @@ class BridgedConversation:
             self._speaks_modern = not versions or any(version in MODERN_REVISIONS for version in versions)
             return
         code = error_code(response.error) if response is not None else None
-        # A server over HTTP that lacks the method says 404; in a plain answer the same code is that of the legacy era.
-        self._speaks_modern = code in MODERN_ERRORS or (self._is_http and answer.status != 200 and code == METHOD_NOT_FOUND)
+        # A server over HTTP that lacks the method says 404; in a plain answer the same code is that of the legacy era. There are
+        # legacy servers that say 404 or 400 as well: the handshake tells.
+        lacks_method = self._is_http and answer.status != 200 and code == METHOD_NOT_FOUND
+        self._speaks_modern = code in MODERN_ERRORS or (lacks_method and not await self._takes_handshake())
+
+    async def _takes_handshake(self) -> bool:
+        """Whether the server opens a session, which is ended again."""
+        params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+        request = UpstreamRequest(
+            kind="request",
+            message=Request(b'"mcp-gateway-era"', "initialize", msgspec.json.encode(params)),
+            revision=NEWEST_LEGACY,
+            timeout_s=_PROBE_S,
+        )
+        try:
+            answer = await self._wire.exchange(request, _ignore)
+        except UpstreamError:
+            return False
+        if answer.session_id is not None:
+            end = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S)
+            with contextlib.suppress(UpstreamError):
+                await self._wire.exchange(end, _ignore)
+        return answer.response is not None and bool(answer.response.result)
 
     def _counted(self, request: UpstreamRequest, client: str, server: str, exchange: _Exchange) -> _Exchange:
         method = request.message.method if isinstance(request.message, Request) else request.kind

@@ -313,7 +313,15 @@ class StreamableHttpConversation:
                 return
             except UpstreamError as error:
                 if not error.is_unsupported:
-                    raise
+                    if self._speaks_modern is not None or not error.is_refusal:
+                        raise
+                    # It may fail at what it does not know, and serve its own clients well.
+                    try:
+                        await self._probe_by_ping(deadline_s)
+                    except UpstreamError:
+                        raise error from None
+                    self._speaks_modern = False
+                    return
                 self._speaks_modern = False
         await self._probe_by_ping(deadline_s)
 

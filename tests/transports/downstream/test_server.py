@@ -172,6 +172,19 @@ def test_a_page_that_is_allowed_may_read_answers_and_refusals() -> None:
     on_cell(body)
 
 
+def test_a_request_as_to_a_proxy_is_served_and_its_host_is_checked() -> None:
+    """Source: RFC 9112, section 3.2.2: a server must accept the absolute form."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            port = cell.settings.gateway.port
+            assert (await client.ask("GET", f"http://127.0.0.1:{port}/health/live")).status == 200
+            assert (await client.ask("GET", f"http://127.0.0.1:{port}")).status == 404
+            assert (await client.ask("GET", "http://evil.example/health/live")).status == 403
+
+    on_cell(body)
+
+
 def test_preflights_tell_what_pages_may_send() -> None:
     async def body(cell: RunningCell) -> None:
         async with RawClient(cell) as client:
@@ -181,10 +194,10 @@ def test_preflights_tell_what_pages_may_send() -> None:
             allowed = answer.headers["access-control-allow-headers"].lower()
             for name in ("content-type", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "authorization"):
                 assert name in allowed
-            asked = "content-type, mcp-param-region,Mcp-Param-Size,x-evil, mcp-param-, mcp-param-a(b), "
+            asked = "content-type, mcp-param-region,Mcp-Param-Size,X-Tenant, mcp-param-, mcp-param-a(b), "
             answer = await client.ask("OPTIONS", "/mcp", Origin="http://localhost:3000", Access_Control_Request_Headers=asked)
             more = answer.headers["access-control-allow-headers"].lower().removeprefix(allowed)
-            assert more == ", mcp-param-region, mcp-param-size"
+            assert more == ", content-type, mcp-param-region, mcp-param-size, x-tenant, mcp-param-"
             assert (await client.ask("OPTIONS", "/mcp", Origin="https://evil.example")).status == 403
             plain = await client.ask("OPTIONS", "/mcp")
             assert (plain.status, plain.headers["allow"]) == (204, "GET, POST, DELETE, OPTIONS")
@@ -241,6 +254,26 @@ def test_a_body_that_comes_too_slowly_ends_its_connection_and_no_other(monkeypat
             assert 0.25 < time.monotonic() - started_s < 3
             assert cell.cell._server.reading == set()
             assert (await idle.ask("GET", "/health/live")).status == 200
+
+    on_cell(body)
+
+
+def test_a_large_body_that_comes_steadily_has_the_time_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "_SLOWEST_BYTES_PER_S", 10)
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"text": "x" * 200}}).encode()
+            client.start("POST", "/mcp", len(message))
+            client.writer.write(message[:100])
+            await asyncio.sleep(1.0)  # three times the time of a small one, a tenth of what so many bytes may take
+            assert len(cell.cell._server.reading) == 1
+            client.writer.write(message[100:])
+            async with asyncio.timeout(5):
+                while cell.cell._server.reading:
+                    await asyncio.sleep(0.01)
 
     on_cell(body)
 

@@ -200,3 +200,19 @@ def test_the_stateless_revision_has_no_other_verbs(verb: str) -> None:
         assert (status, headers["Allow"]) == (405, "POST")
 
     on_cell(run)
+
+
+# ---- limits
+
+
+def test_pings_count_against_the_rate_limit() -> None:
+    async def run() -> None:
+        settings = cell_settings((DEMO,), limits={"requests_per_second": 0.01, "burst": 1})
+        async with running_cell(settings) as cell, asyncio.timeout(20), aiohttp.ClientSession() as http:
+            client = Client(cell, http)
+            await client.open()
+            ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+            assert (await client.send("POST", ping))[0] == 200
+            assert await client.refusal("POST", ping) == (429, "rate_limited", 1)
+
+    asyncio.run(run())

@@ -209,6 +209,36 @@ def test_the_era_is_found_out_once_by_asking(outcome: Any, is_modern: bool) -> N
     on_loop(body)
 
 
+@pytest.mark.parametrize("takes_handshake", [True, False])
+@pytest.mark.parametrize("outcome", [404, 400, UpstreamError("upstream_failed", "status 500")])
+def test_where_the_answer_fits_either_era_the_handshake_decides(outcome: Any, takes_handshake: bool) -> None:
+    """A modern server that lacks discovery says 404 and -32601; there are legacy ones that say so, or fail with 500."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        asking = bridge.modern()
+        await settle()
+        if isinstance(outcome, int):
+            bridge.fail(-32601, outcome)
+        else:
+            bridge.running.fail(outcome)
+        await settle()
+        assert bridge.methods == ["server/discover", "initialize"]
+        if takes_handshake:
+            bridge.running.answer(b'{"protocolVersion":"2025-11-25"}')
+            await settle()
+            assert bridge.methods[2:] == ["initialize"], "as for any legacy server"
+        else:
+            bridge.fail(-32601, 404)
+            await settle()
+            if isinstance(outcome, int):
+                assert bridge.methods[2:] == ["tools/list"]
+            else:
+                assert (await refusal(asking)).text.endswith("status 500")
+
+    on_loop(body)
+
+
 def test_a_server_that_does_not_answer_leaves_its_era_open() -> None:
     async def body() -> None:
         bridge = Bridge()

@@ -623,6 +623,22 @@ def test_probes_speak_the_revision_that_the_server_has_chosen(revision: str, is_
     on_loop(body)
 
 
+def test_a_legacy_server_that_fails_at_discovery_is_well_where_it_answers_in_a_session() -> None:
+    async def body() -> None:
+        sound = probed_server("legacy")
+
+        async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+            await (reply(b"", "500 Oops", "") if seen.method == "server/discover" else sound)(seen, writer)
+
+        async with serving(script) as (server, wire):
+            for _ in range(3):
+                await wire.probe(2.0)
+            opening = ["server/discover", "initialize", "notifications/initialized"]
+            assert [seen.method for seen in server.seen] == [*opening, "ping", "ping"]
+
+    on_loop(body)
+
+
 def test_a_probe_session_that_is_given_up_is_ended() -> None:
     async def body() -> None:
         sound, is_broken = probed_server("legacy"), False

@@ -1,0 +1,29 @@
+"""What a client is told apart by, as far as it stands in the query of its request."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_gateway.transports.downstream.hash_keys import query_value
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        ("backend=files", "files"),
+        ("backend=files&token=" + "x" * 60_000, "files"),
+        ("token=" + "x" * 60_000 + "&backend=files", "files"),
+        ("&".join(f"p{number}=1" for number in range(500)) + "&backend=files", "files"),
+        ("backend=a%20b+c", "a b c"),
+        ("b%61ckend=files", "files"),
+        ("backend=&backend=second&backend=third", "second"),
+        ("backend", None),
+        ("backend=", None),
+        ("Backend=files", None),
+        ("xbackend=files&=files&&", None),
+        ("backend=%zz%ff", "%zz\ufffd"),
+        ("", None),
+    ],
+)
+def test_a_value_is_found_in_any_query(query: str, value: str | None) -> None:
+    assert query_value(query, "backend") == value
