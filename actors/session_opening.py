@@ -76,7 +76,12 @@ class Open(Conversation):
             results = [(answer.backend, _decoded_result(answer)) for answer in answers]
             body = jsonrpc.encode_result(request_id, merged_initialize(results, revision, self.desk.server_info))
         state = SessionState(
-            self._key, self.exchange.endpoint, revision, self.exchange.hash_keys.get("user", ""), message.params, upstreams
+            self._key,
+            self.exchange.endpoint,
+            revision,
+            self.exchange.hash_keys.get("user", ""),
+            _to_keep(message.params),
+            upstreams,
         )
         headers = {"Mcp-Session-Id": self.desk.issue_session(state)}
         backend = upstreams[0].backend if len(upstreams) == 1 else ""
@@ -92,6 +97,20 @@ class Open(Conversation):
             self._refuse(self._refusal_for(failure), failure.backend)
         else:
             self._refuse(Refused("upstream_failed", "no backend opened a session", request_id=request_id), "")
+
+
+def _to_keep(params: bytes) -> bytes:
+    """What a session id carries of the client's `initialize`: an icon alone may be larger than a header may be."""
+    try:
+        members = jsonrpc.members(params)
+        kept = {name: members[name] for name in ("protocolVersion", "capabilities", "clientInfo") if name in members}
+        info = jsonrpc.members(bytes(kept["clientInfo"]))
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return params
+    kept["clientInfo"] = msgspec.Raw(
+        msgspec.json.encode({name: info[name] for name in ("name", "title", "version") if name in info})
+    )
+    return msgspec.json.encode(kept)
 
 
 def opened_session(answer: CallAnswered) -> UpstreamSession | None:

@@ -56,6 +56,19 @@ def test_all_answer_and_are_sealed_into_one_session():
     scene.assert_over()
 
 
+def test_a_session_id_carries_what_servers_need_of_the_client_and_not_its_pictures():
+    """An icon may be a data URI: the id would be larger than a header may be. The server that is asked now gets all of it."""
+    told = {"name": "c", "title": "C", "version": "1"}
+    shown = {**told, "icons": [{"src": "data:image/png;base64," + "A" * 60_000}], "websiteUrl": "http://c", "description": "d"}
+    params = {"protocolVersion": LEGACY, "capabilities": {"roots": {}}, "clientInfo": shown, "_meta": {"x": "y" * 1_000}}
+    message = Request(b"1", "initialize", json.dumps(params).encode())
+    scene = Scene(Open, ALONE, message=message)
+    assert scene.desk.sent[0].message == message
+    scene.answer(scene.call_to("files"), opened())
+    (state,) = scene.desk.issued
+    assert json.loads(state.initialize) == {"protocolVersion": LEGACY, "capabilities": {"roots": {}}, "clientInfo": told}
+
+
 @pytest.mark.parametrize("way", ["failed", "error", "malformed", "unreadable", "no revision"])
 def test_some_answer_and_the_session_is_theirs(way):
     scene = opening()

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .refusals import Refused
+from .surrogates import without_halves
 
 NULL: Final = b"null"
 
@@ -67,6 +68,9 @@ def decode(body: bytes) -> Message:
     except msgspec.ValidationError as error:
         raise _not_a_message(body, str(error)) from None
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        repaired = without_halves(body)
+        if repaired != body:
+            return decode(repaired)
         raise Refused("parse_error", f"Parse error: {error}") from None
     if envelope.jsonrpc != "2.0":
         raise _not_a_message(body, f'"jsonrpc" must be "2.0", not {envelope.jsonrpc[:20]!r}')

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from .refusals import Refused
+from .surrogates import without_halves
 
 Ref = str | int | None
 """Clients send strings; whatever they send comes back as it was."""
@@ -76,6 +77,9 @@ class SerializerV1:
         try:
             read = _decode_object(data)
         except (msgspec.DecodeError, RecursionError) as error:
+            repaired = without_halves(data)
+            if repaired != data:
+                return self.decode(repaired, is_text)
             raise Malformed(str(error)) from None
         return _checked(PhoenixMessage(read.join_ref, read.ref, read.topic, read.event, bytes(read.payload)))
 
@@ -100,6 +104,9 @@ class SerializerV2:
             join_ref, ref, topic, event, payload = _decode_array(data)[:5]  # Phoenix ignores what follows
             head = _decode_ref(join_ref), _decode_ref(ref), _decode_string(topic), _decode_string(event)
         except (msgspec.DecodeError, RecursionError) as error:
+            repaired = without_halves(data)
+            if repaired != data:
+                return self.decode(repaired, is_text)
             raise Malformed(str(error)) from None
         except ValueError:
             raise Malformed("an array of five was expected: join_ref, ref, topic, event, payload") from None
