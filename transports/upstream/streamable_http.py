@@ -47,12 +47,12 @@ _LONGEST_PING_S: Final = 5.0
 
 
 class _Unfinished(UpstreamError):
-    """A stream has ended before its response. event_id: where it can be read on, "" for nowhere. retry_s: not before."""
+    """A stream has ended before its response. event_id: where it can be read on, "" for nowhere. retry_s: if it told."""
 
     def __init__(self, text: str, event_id: str, retry_s: float | None) -> None:
         super().__init__("upstream_failed", text, is_cut=True)
         self.event_id = event_id
-        self.retry_s = _RETRY_S if retry_s is None else max(retry_s, _SHORTEST_RETRY_S)
+        self.retry_s = retry_s
 
 
 @attrs.frozen
@@ -122,10 +122,7 @@ class StreamableHttpConversation:
         except UpstreamError as error:
             if not error.is_session_lost:
                 raise
-            try:
-                await self._ask(Request(b'"probe"', "ping", b""), request.revision, request.session_id, _LONGEST_PING_S)
-            except UpstreamError as ping_error:
-                raise (error if ping_error.is_session_lost else ping_error) from None
+            await self._ask(Request(b'"probe"', "ping", b""), request.revision, request.session_id, _LONGEST_PING_S)
             raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False) from None
 
     async def _read_on(
@@ -135,9 +132,9 @@ class StreamableHttpConversation:
 
         Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6, and "Resumability and Redelivery".
         """
-        text, event_id, retry_s = cut.text, cut.event_id, cut.retry_s
+        event_id, retry_s = cut.event_id, _RETRY_S if cut.retry_s is None else cut.retry_s
         while True:
-            await asyncio.sleep(min(retry_s, max(0.0, give_up_s - time.monotonic())))
+            await asyncio.sleep(min(max(retry_s, _SHORTEST_RETRY_S), max(0.0, give_up_s - time.monotonic())))
             left_s = give_up_s - time.monotonic()
             if left_s <= 0:
                 raise UpstreamError("upstream_timeout", "the server did not answer in time")
@@ -146,11 +143,12 @@ class StreamableHttpConversation:
             try:
                 return await self._speak("GET", b"", headers, rest, on_event)
             except _Unfinished as again:
-                event_id, retry_s = again.event_id, again.retry_s
+                event_id, retry_s = again.event_id, retry_s if again.retry_s is None else again.retry_s
             except UpstreamError as error:
                 if error.reason == "upstream_timeout":
                     raise
-                raise UpstreamError("upstream_failed", text, is_cut=True) from error  # also of a lost session: it may have run
+                # Also where the session is lost: the call may have run.
+                raise UpstreamError("upstream_failed", cut.text, is_cut=True) from error
 
     async def _speak(
         self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler

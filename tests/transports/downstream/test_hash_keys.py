@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_gateway.transports.downstream.hash_keys import query_value
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.hash_keys import HashKeys, query_value
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,8 @@ from mcp_gateway.transports.downstream.hash_keys import query_value
 )
 def test_a_value_is_found_in_any_query(query: str, value: str | None) -> None:
     assert query_value(query, "backend") == value
+
+
+def test_a_user_in_the_query_is_cut_to_what_a_session_id_can_carry() -> None:
+    assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_000, "::1") == {"ip": "::1", "user": "u" * 1_000}
+    assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_001, "::1") == {"ip": "::1", "user": "u" * 1_000}

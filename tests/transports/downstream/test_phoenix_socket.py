@@ -493,6 +493,23 @@ def test_a_frame_that_is_no_phoenix_message_ends_the_socket_and_says_so() -> Non
     on_cell(body)
 
 
+def test_a_last_event_of_the_future_is_waited_for_and_then_the_log_starts_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a gateway that has lost its log: no news is needed for it."""
+    monkeypatch.setattr("mcp_gateway.transports.protocol.topic_cursor.AHEAD_GRACE_S", 0.3)
+
+    async def body(client: PhoenixClient, cell: RunningCell) -> None:
+        await client.join()
+        await client.ask("j1", TOPIC, "event", {"event": "early", "data": {"n": 1}})
+        await client.event("client.early")
+        last_id = cell.cell._port.topics.last_id
+        await client.join("mcp:client.*", payload={"last_event_id": last_id + 500})
+        assert (await client.event("client.early", "mcp:client.*")).payload["data"] == {"n": 1}
+
+    with_client(body)
+
+
 def test_a_drain_lets_requests_end_and_then_says_goodbye() -> None:
     async def body(client: PhoenixClient, cell: RunningCell) -> None:
         await client.join()

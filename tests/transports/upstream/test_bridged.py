@@ -225,9 +225,13 @@ def test_where_the_answer_fits_either_era_the_handshake_decides(outcome: Any, ta
         await settle()
         assert bridge.methods == ["server/discover", "initialize"]
         if takes_handshake:
-            bridge.running.answer(b'{"protocolVersion":"2025-11-25"}')
+            bridge.running.answer(b'{"protocolVersion":"2025-11-25"}', session_id="asked")
             await settle()
-            assert bridge.methods[2:] == ["initialize"], "as for any legacy server"
+            end = bridge.running.request
+            assert (end.kind, end.session_id) == ("terminate", "asked")
+            bridge.running.answer(b"{}")
+            await settle()
+            assert bridge.methods[-1] == "initialize", "as for any legacy server"
         else:
             bridge.fail(-32601, 404)
             await settle()

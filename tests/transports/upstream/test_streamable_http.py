@@ -729,7 +729,7 @@ def test_polling_ends_with_the_time_of_the_call() -> None:
         async with serving(polled_server(*polls, opening="id: e1\nretry: 0\ndata: \n\n")) as (server, wire):
             error = await refused(wire, call(session_id="s", timeout_s=1.0))
             assert error.reason == "upstream_timeout"
-            assert 2 <= len(server.seen) <= 12, "not more often than ten times a second"
+            assert 5 <= len(server.seen) <= 12, "ten times a second at most, though the server asks for more"
 
     on_loop(body)
 
