@@ -446,13 +446,18 @@ async def test_on_a_shared_connection_a_slow_client_loses_progress_and_nobody_wa
     slow.cancel()
 
 
-@conversation()
-async def test_an_answer_that_is_too_large_fails_its_own_call_alone(harness: Harness) -> None:
+async def three_calls(harness: Harness) -> tuple[Any, list[Any], list[bytes]]:
+    """(the pipe that they share, the calls, their ids on it)."""
     session_id = await harness.open()
     (pipe,) = harness.server.pipes
     calls = [harness.call(session_id, request_id) for request_id in (b"1", b"2", b"3")]
     await settled(lambda: len(pipe.requests("tools/call")) == 3)
-    python, javascript, other = (request.id for request in pipe.requests("tools/call"))
+    return pipe, calls, [request.id for request in pipe.requests("tools/call")]
+
+
+@conversation()
+async def test_an_answer_that_is_too_large_fails_its_own_call_alone(harness: Harness) -> None:
+    pipe, calls, (python, javascript, other) = await three_calls(harness)
     pipe.say(TooLarge(b'{"jsonrpc":"2.0","id":%b,"result":{"x":"' % python, b'xxx","id":999}}'))
     pipe.say(TooLarge(b'{"result":{"id":7,"x":"', b'xxx"},"jsonrpc":"2.0","id":%b}' % javascript))
     pipe.say(TooLarge(b'{"jsonrpc":"2.0","method":"x"', b"}}"))
@@ -464,11 +469,7 @@ async def test_an_answer_that_is_too_large_fails_its_own_call_alone(harness: Har
 
 @conversation()
 async def test_an_answer_that_is_malformed_fails_its_own_call_at_once(harness: Harness) -> None:
-    session_id = await harness.open()
-    (pipe,) = harness.server.pipes
-    calls = [harness.call(session_id, request_id) for request_id in (b"1", b"2", b"3")]
-    await settled(lambda: len(pipe.requests("tools/call")) == 3)
-    python, javascript, other = (request.id for request in pipe.requests("tools/call"))
+    pipe, calls, (python, javascript, other) = await three_calls(harness)
     pipe.say(b'{"jsonrpc":"2.0","id":%b,"result":{"x":NaN}}' % python)
     pipe.say(b'{"result":{"x":"\xff"},"jsonrpc":"2.0","id":%b}' % javascript)
     pipe.say(b'{"jsonrpc":"2.0","id":%b,"method":"ping","params":{"x":NaN}}' % other)  # its own question, under its own id
