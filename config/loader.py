@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.config.setting_rules import Rule, SettingProblem, kind_of, name_part, quote
-from mcp_gateway.config.settings import (
+from .setting_rules import Rule, SettingProblem, kind_of, name_part, quote
+from .settings import (
     ActorSystemSettings,
     AlertsSettings,
     BackendSettings,

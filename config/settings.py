@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import deep_iterable, instance_of
 
-from mcp_gateway.config.setting_rules import (
+from .setting_rules import (
     Each,
     Flag,
     InvalidSetting,

@@ -1,1 +1,2 @@
-"""The command line, the launcher and the measuring tools."""
+"""What is started from a shell. `command_line` reads the arguments, `serving` starts a gateway, `commands` talk to one that runs,
+`benchmark` measures one from outside."""

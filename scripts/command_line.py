@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from mcp_gateway.scripts.attaching import (
+from mcp_gateway.scripts.commands.attaching import (
     EXIT_NOTHING_THERE,
     EXIT_REFUSED,
     Refused,
@@ -25,9 +25,9 @@ from mcp_gateway.scripts.attaching import (
     settings_of,
     source_of,
 )
-from mcp_gateway.scripts.backend_commands import add_backend_commands, split_server_command
+from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
 
-DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell:make_cell"
+DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,15 +117,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from mcp_gateway.scripts.start_checks import StartRefused
+    from mcp_gateway.scripts.serving.start_checks import StartRefused
 
     _have_an_environment()
     try:
         settings = settings_of(options)
         if settings.actor_system.is_embedded:
-            from mcp_gateway.scripts.embedded import serve
+            from mcp_gateway.scripts.serving.embedded import serve
         else:
-            from mcp_gateway.scripts.launcher import serve
+            from mcp_gateway.scripts.serving.launcher import serve
         return serve(settings, options.cell_factory, source_of(options))
     except (Refused, StartRefused) as refusal:
         return say(str(refusal), EXIT_REFUSED)
@@ -153,7 +153,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _show_status(client: Any, as_json: bool) -> int:
-    from mcp_gateway.scripts.status_table import status_lines
+    from mcp_gateway.scripts.commands.status_table import status_lines
 
     return _print(client.status(), status_lines, as_json)
 
@@ -163,13 +163,13 @@ def _backends(options: argparse.Namespace) -> int:
 
 
 def _show_backends(client: Any, as_json: bool) -> int:
-    from mcp_gateway.scripts.status_table import backend_lines
+    from mcp_gateway.scripts.commands.status_table import backend_lines
 
     return _print(client.status()["backends"], backend_lines, as_json)
 
 
 def _event_id(text: str) -> int:
-    from mcp_gateway.transports.protocol.topic_events import parse_event_id
+    from mcp_gateway.transports.protocol.topics.topic_events import parse_event_id
 
     event_id = parse_event_id(text)
     if event_id is None:
@@ -178,8 +178,15 @@ def _event_id(text: str) -> int:
 
 
 def _events(options: argparse.Namespace) -> int:
-    from mcp_gateway.scripts.event_follower import NothingToFollow, TopicRefused, find_gateway, follow, human_line, json_line
-    from mcp_gateway.transports.protocol.topic_log import InvalidTopic, TopicPattern
+    from mcp_gateway.scripts.commands.event_follower import (
+        NothingToFollow,
+        TopicRefused,
+        find_gateway,
+        follow,
+        human_line,
+        json_line,
+    )
+    from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
     line_of = json_line if options.json else human_line
     try:

@@ -1,1 +1,2 @@
-"""How MCP crosses a wire: pure protocol rules, Tornado handlers for clients, conversations with servers."""
+"""Everything between a socket and the actors: clients on one side (downstream), servers on the other (upstream), between them the
+pure protocol and the ports. Never imports actors or scripts."""

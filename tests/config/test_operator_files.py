@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from mcp_gateway.transports import metrics
+from mcp_gateway.transports.telemetry import metrics
 
 CONFIG = Path(__file__).parents[2] / "config"
 CONTRACT = {

@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.places import Findings, judge_again, run_everywhere
-from tests.conformance.suite import (
-    PLACES,
-    REVISIONS,
-    Difference,
-    Place,
-    differences,
-    failures,
-    known_differences,
-    worst_statuses,
-)
+from tests.conformance.suite import PLACES, REVISIONS, Difference, Place, differences, failures, known_differences, worst_statuses
 from tests.conformance.table import markdown
 
 _SEEN = {"scenario": {"a/A": "SUCCESS", "b/B": "WARNING", "c/C": "INFO"}}

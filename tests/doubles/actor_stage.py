@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import attrs
 from thespian.actors import Actor, ActorAddress
 
-from mcp_gateway.actors.gateway_actor import GatewayActor, Wiring
-from mcp_gateway.actors.in_process_system import InProcessSystem
+from mcp_gateway.actors.messages.lifecycle import Wiring
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 
 _Message = TypeVar("_Message")
 

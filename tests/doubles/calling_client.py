@@ -10,7 +10,7 @@ from typing import Any, Literal
 import aiohttp
 import attrs
 
-from mcp_gateway.transports.protocol.refusals import REFUSALS
+from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 
 Era = Literal["legacy", "modern"]
 _LEGACY, _MODERN = "2025-11-25", "2026-07-28"

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from mcp_gateway.transports.downstream.server import GatewayServer, Incoming
-from mcp_gateway.transports.downstream.websocket_connection import WebSocket
-from mcp_gateway.transports.downstream.websocket_upgrade import WebSockets
-
-from .raw_websocket import RawWebSocket
-from .running_cell import cell_settings
+from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming
+from mcp_gateway.transports.downstream.websocket.websocket_connection import WebSocket
+from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from tests.doubles.raw_websocket import RawWebSocket
+from tests.doubles.running_cell import cell_settings
 
 MAX_BYTES = 4_096
 PATH = "/echo"

@@ -7,9 +7,9 @@ import itertools
 import json
 from typing import Any
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
-from mcp_gateway.transports.protocol.session import FACT_METHODS
-from mcp_gateway.transports.transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
 from tests.doubles.scripted_wire import ScriptedWire
 
 CAPABILITIES = {"tools": {"listChanged": True}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}}

@@ -16,12 +16,7 @@ from typing import Any
 import psutil
 from thespian.actors import Actor, ActorAddress, ActorSystem, ChildActorExited
 
-from mcp_gateway.actors.thespian_hardening import (
-    become_subreaper,
-    child_pid_of,
-    create_child,
-    send_with_result,
-)
+from mcp_gateway.actors.runtime.thespian_hardening import become_subreaper, child_pid_of, create_child, send_with_result
 from tests.doubles.ports import free_port
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32

@@ -6,7 +6,7 @@ import asyncio
 import pickle
 from typing import Any
 
-from mcp_gateway.actors.forwarding import Forwarding
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
 
 
 class JoinedCells:

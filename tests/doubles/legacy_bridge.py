@@ -10,18 +10,13 @@ from typing import Any
 import attrs
 import pytest
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Request
-from mcp_gateway.transports.protocol.parked_calls import ParkedCalls, ParkingLimits
-from mcp_gateway.transports.protocol.revisions import (
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_VERSION,
-    NEWEST,
-)
-from mcp_gateway.transports.protocol.sealing import Seal
-from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
-from mcp_gateway.transports.upstream.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.to_legacy_server import ToLegacyServer
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.mcp.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
+from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridge.modern_to_legacy import ToLegacyServer
+from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 from tests.doubles.handshake_wire import HandshakeWire
 from tests.doubles.scripted_wire import Exchange, settle
 

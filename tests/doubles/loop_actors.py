@@ -13,15 +13,16 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.actors import thespian_hardening
+from mcp_gateway.actors.runtime import thespian_hardening
 
 if "thespian.system.transport" not in sys.modules:
     thespian_hardening.set_environment()
 
 from thespian.actors import ActorAddress, ActorSystem
 
-from mcp_gateway.actors.asyncio_actor import AsyncioActor
-from mcp_gateway.actors.gateway_actor import ChildReady, GatewayActor, Wiring
+from mcp_gateway.actors.messages.lifecycle import ChildReady, Wiring
+from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from tests.doubles.ports import free_port
 
 

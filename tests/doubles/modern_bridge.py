@@ -7,12 +7,12 @@ import json
 import time
 from typing import Any
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
-from mcp_gateway.transports.protocol.revisions import NEWEST
-from mcp_gateway.transports.protocol.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
-from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamRequest
-from mcp_gateway.transports.upstream.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.to_modern_server import ToModernServer
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
+from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridge.legacy_to_modern import ToModernServer
 from tests.doubles.legacy_bridge import SEAL
 from tests.doubles.scripted_wire import Exchange, ScriptedWire
 

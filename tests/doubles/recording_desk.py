@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 import msgspec
 
-from mcp_gateway.actors.conversation import Conversation
-from mcp_gateway.actors.messages import CallAnswered, CallEvent, CallFailed, CallKind
-from mcp_gateway.transports.downstream.edge_port import Exchange, ExchangeKind
-from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.naming import Naming
-from mcp_gateway.transports.protocol.refusals import Refused
-from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
+from mcp_gateway.actors.conversations.conversation import Conversation
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 LEGACY, MODERN = "2025-06-18", "2026-07-28"
 FILES, MAIL = Naming("files", "files__"), Naming("mail", "mail__")

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mcp_gateway.actors.cell import Cell, make_cell
-from mcp_gateway.actors.forwarding import Forwarding
+from mcp_gateway.actors.cell.cell import Cell, make_cell
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.protocol.topic_log import Event, TopicLog
-
-from .ports import free_port
+from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
+from tests.doubles.ports import free_port
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Request
-from mcp_gateway.transports.transport import UpstreamAnswer, UpstreamError, UpstreamRequest
-from mcp_gateway.transports.upstream.streamable_http import StreamableHttpConversation, StreamableHttpUpstream
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpConversation, StreamableHttpUpstream
 from tests.doubles.running_cell import cell_settings
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from mcp_gateway.transports.protocol import jsonrpc
-from mcp_gateway.transports.protocol.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.upstream.message_pipe import PipeClosed, TooLarge
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed, TooLarge
 
 INITIALIZE_RESULT = b'{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"scripted","version":"1"}}'
 

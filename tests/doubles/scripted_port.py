@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.edge_port import AnswerSink, Exchange, ExchangeKind
-from mcp_gateway.transports.downstream.request_terms import RequestTerms
-from mcp_gateway.transports.protocol.session import SessionState, UpstreamSession
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.request_terms import RequestTerms
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 SESSION = SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession("files", "r", "u", "2025-11-25"),))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from mcp_gateway.transports.protocol.jsonrpc import Message, Request, Response
-from mcp_gateway.transports.transport import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 
 
 class Exchange:

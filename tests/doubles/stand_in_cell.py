@@ -13,9 +13,9 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from mcp_gateway.actors.node_messages import CellContent, NodeLink
+from mcp_gateway.actors.messages.node_link import CellContent, NodeLink
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.protocol.topic_log import Event
+from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 
 class StandInCell:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.transports.downstream.batch import MAX_MESSAGES
+from mcp_gateway.transports.downstream.exchanges.batch import MAX_MESSAGES
 
 
 class BatchClient:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from mcp_gateway.actors.system_key import load_or_create_key
-from mcp_gateway.transports.protocol.call_state import read_state
-from mcp_gateway.transports.protocol.sealing import Seal
+from mcp_gateway.actors.runtime.system_key import load_or_create_key
+from mcp_gateway.transports.protocol.sealed.call_state import read_state
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from tests.conftest import StartGateway
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
 from tests.end_to_end.python_client import MODES, all_pages, connected, eventually, run, text_of

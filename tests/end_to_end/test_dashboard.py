@@ -187,7 +187,7 @@ def test_the_page_is_protected_and_cached_by_its_content(gateway: RunningGateway
 
 
 def test_every_file_of_the_page_is_in_the_package() -> None:
-    folder = Path(__file__).parents[2] / "transports" / "downstream" / "dashboard"
+    folder = Path(__file__).parents[2] / "transports" / "downstream" / "operators" / "dashboard"
     page = (folder / "index.html").read_text()
     assert {f"/metrics/dashboard/{path.name}" in page for path in folder.iterdir() if path.name != "index.html"} == {True}
     assert "http:" not in page

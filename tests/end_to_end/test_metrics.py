@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
-from mcp_gateway.transports.metrics import BoundedLabel
+from mcp_gateway.transports.telemetry.metrics import BoundedLabel
 from tests.config.test_operator_files import CONTRACT
 from tests.conftest import StartGateway
 from tests.doubles.gateway_process import wait_until as wait_through

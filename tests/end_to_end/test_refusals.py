@@ -15,17 +15,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.doubles.scripted_upstreams import Garbage, GarbageUpstream
-from tests.end_to_end.raw_http import (
-    LEGACY,
-    MODERN,
-    Answer,
-    ask,
-    ask_modern,
-    modern,
-    open_session,
-    request,
-    tool_call,
-)
+from tests.end_to_end.raw_http import LEGACY, MODERN, Answer, ask, ask_modern, modern, open_session, request, tool_call
 from tests.end_to_end.running_gateway import Form, RunningGateway, closed_port, wait_until
 
 LIMIT_BYTES = 100_000

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.scripts.bench_clients import Follow, NotServed, Publisher, follow_over_phoenix, follow_over_sse
-from mcp_gateway.scripts.bench_fan_out import deliver
-from mcp_gateway.scripts.start_checks import allow_many_files
-from mcp_gateway.transports.protocol.sse import EventStreamParser, ServerSentEvent
+from mcp_gateway.scripts.benchmark.bench_clients import Follow, NotServed, Publisher, follow_over_phoenix, follow_over_sse
+from mcp_gateway.scripts.benchmark.bench_fan_out import deliver
+from mcp_gateway.scripts.serving.start_checks import allow_many_files
+from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, ServerSentEvent
 from tests.doubles.gateway_process import GatewayProcess, wait_until
 from tests.doubles.topic_follower import TopicFollower
 from tests.end_to_end.test_slow_client import unchunked

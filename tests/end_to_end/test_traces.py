@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcp_gateway.transports.protocol.trace_context import trace_id_of
+from mcp_gateway.transports.protocol.mcp.trace_context import trace_id_of
 from tests.conftest import StartGateway
 from tests.doubles.otlp_collector import CollectedSpan, start_collector
 from tests.doubles.recording_backend import RecordingBackend, start_recording_backend

@@ -20,7 +20,7 @@ import attrs
 import psutil
 import pytest
 
-from mcp_gateway.actors.gateway_supervisor import GATEWAY_CHILDREN
+from mcp_gateway.actors.cell.gateway_supervisor import GATEWAY_CHILDREN
 from tests.doubles.calling_client import CallingClient, SessionStreamReader
 from tests.doubles.gateway_process import GatewayProcess
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
@@ -277,7 +277,7 @@ KILL_ROUTER_OFTEN = """
 import sys
 from pathlib import Path
 from mcp_gateway.config.loader import settings_from_mapping
-from mcp_gateway.scripts.admin_client import attach
+from mcp_gateway.scripts.commands.admin_client import attach
 state_dir, port = sys.argv[1:]
 settings = settings_from_mapping({"gateway": {"state_dir": state_dir}, "actor_system": {"admin_port": int(port)}}, "test")
 with attach(settings) as client:

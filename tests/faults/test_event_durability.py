@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.packet_seal import MAX_PACKET_BYTES
+from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES
 from tests.doubles.gateway_process import GatewayProcess, is_gone, wait_until
 from tests.doubles.ports import free_port
 from tests.doubles.topic_follower import TopicFollower

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mcp_gateway.scripts.start_checks import live_runs
+from mcp_gateway.scripts.serving.start_checks import live_runs
 from tests.doubles.gateway_process import GatewayProcess, is_gone, run_command, wait_until
 
 TWO_CELLS = "[gateway]\ncells = 2\n"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.scripts.backend_commands import split_server_command
-from mcp_gateway.scripts.status_table import backend_lines, duration_text, status_lines
+from mcp_gateway.scripts.commands.backend_commands import split_server_command
+from mcp_gateway.scripts.commands.status_table import backend_lines, duration_text, status_lines
 from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
 from tests.doubles.ports import free_port
 
@@ -377,7 +377,8 @@ def test_an_admin_that_dies_between_look_and_attach_is_not_replaced_by_one_of_ou
     with GatewayProcess(tmp_path / "state") as running:
         code = f"""
 import socket, sys
-from mcp_gateway.scripts import admin_client, command_line
+from mcp_gateway.scripts import command_line
+from mcp_gateway.scripts.commands import admin_client
 looked = admin_client._check_that_it_runs
 def look_and_kill(*arguments):
     import os, psutil

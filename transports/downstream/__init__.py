@@ -1,1 +1,2 @@
-"""Tornado handlers: the side of the gateway that clients see."""
+"""Towards clients, on Tornado. Handlers turn bytes into exchanges and answers into bytes; they reach the actors through EdgePort.
+Never imports upstream."""

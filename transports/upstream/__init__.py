@@ -1,1 +1,1 @@
-"""Conversations with MCP servers, one module per transport."""
+"""Towards servers. Each wire speaks the server's own revision; the bridge lets any client use it. Never imports downstream."""

@@ -1,0 +1,290 @@
+"""A whole gateway in one process: Tornado and the in-process actors on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import time
+from typing import Any
+
+from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
+from mcp_gateway.actors.messages.events import EventsLogged
+from mcp_gateway.actors.messages.health import HealthRequested
+from mcp_gateway.actors.messages.lifecycle import CrashRequested, Wiring
+from mcp_gateway.actors.messages.node_link import NodeLink
+from mcp_gateway.actors.messages.status import StatusRequested
+from mcp_gateway.actors.messages.supervision import (
+    ChildRestarted,
+    RestartChildRequested,
+    SnapshotRequested,
+    SnapshotTaken,
+    SupervisionSnapshot,
+)
+from mcp_gateway.actors.messages.topology import Topology
+from mcp_gateway.actors.pool.upstream import wires_closed
+from mcp_gateway.actors.routing.route_table import configured_routes
+from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
+from mcp_gateway.actors.runtime.system_key import load_or_create_key
+from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
+from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
+from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
+from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
+from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PhoenixEndpoint
+from mcp_gateway.transports.downstream.server.server import GatewayServer
+from mcp_gateway.transports.downstream.websocket.websocket_endpoint import (
+    PHOENIX_PATH,
+    WEBSOCKET_PATH,
+    WebSocketEndpoint,
+    WebSocketTransport,
+)
+from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
+from mcp_gateway.transports.protocol.sealed.session import SessionIds
+from mcp_gateway.transports.protocol.topics.topic_log import Event
+from mcp_gateway.transports.telemetry import metrics, tracing
+from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridge.era_bridge import BridgedTransport
+from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
+from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
+from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
+from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
+from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
+from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
+
+from .dashboard_state import DashboardState
+from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
+from .lookup_threads import LookupThreads
+
+_logger = logging.getLogger(__name__)
+_QUESTION_TIMEOUT_S = 2.0
+_LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
+_CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
+
+
+class Cell:
+    """Implements `node_link.CellContent`. Everything runs on the loop that calls `start`."""
+
+    def __init__(self, settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> None:
+        self._settings = settings
+        self._index = cell_index
+        self._name = cell_name
+        self._link = link
+        self._ids = itertools.count(1)
+        self._alerts: AlertDispatcher | None = None
+        self._shown_circuits: set[tuple[str, str]] = set()
+        self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
+
+    async def start(self) -> None:
+        seal = Seal(_secret(self._settings))
+        session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
+        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
+        self._port = LoopEdge(self._settings, session_ids, self._cells, seal)
+        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
+        self._server = GatewayServer(self._settings, self._port)
+        mcp = StreamableHttpEndpoint(self._server, self._port)
+        self._server.add_endpoint("/mcp", mcp)
+        self._server.add_endpoint("/mcp/servers/", mcp)
+        sse = HttpSseEndpoint(self._settings, self._server, self._port)
+        for path in HTTP_SSE_PATHS:
+            self._server.add_endpoint(path, sse)
+        self._sockets = WebSockets(self._settings, self._server, self._port)
+        websocket = WebSocketEndpoint(self._server, self._port, self._sockets)
+        self._server.add_endpoint(WEBSOCKET_PATH, websocket)
+        self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
+        self._server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(self._settings, self._server, self._port, self._sockets))
+        operations = OperationsEndpoint(self._port, HealthRequested)
+        for path in OPERATIONS_PATHS:
+            self._server.add_endpoint(path, operations)
+        dashboard = DashboardEndpoint(DashboardState(self._port, self._link).take)
+        for path in DASHBOARD_PATHS:
+            self._server.add_endpoint(path, dashboard)
+        metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
+        self._show_backends()
+        asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
+        self._system = InProcessSystem()
+        arguments = CellParts(
+            settings=self._settings,
+            link=self._link,
+            port=self._port,
+            upstream_transports=(
+                BridgedTransport(StreamableHttpUpstream(), site),
+                BridgedTransport(StdioUpstream(), site),
+                BridgedTransport(SseUpstream(), site),
+                BridgedTransport(WebSocketUpstream(), site),
+                BridgedTransport(BuiltinUpstream(), site),
+            ),
+            probes_replicas=self._index == 0,
+        )
+        wiring = Wiring(
+            name=f"{self._name}/cell-supervisor", incarnation=1, addresses={}, runtime=self._system, arguments=arguments
+        )
+        self._root = self._system.create(CellSupervisor, wiring)
+        try:
+            self._server.listen()
+        except OSError:
+            await self.stop()
+            raise
+        if self._index == 0:  # one cell of a node tells whoever must know
+            self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics)
+        tracing.start(self._settings.telemetry, self._name)
+        # What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave
+        # few cycles behind, so it may also look less often than for a script.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+
+    def _show_backends(self) -> None:
+        backends = self._port.settings.backends
+        circuits = {
+            (route.pattern, replica)
+            for route in configured_routes(backends, self._port.settings.routes)
+            for backend in backends
+            if backend.name == route.backend
+            for replica in backend.replica_ids
+        }
+        metrics.show_backends([backend.name for backend in backends], circuits - self._shown_circuits)
+        self._shown_circuits = circuits
+
+    def apply_settings(self, settings: Settings) -> None:
+        self._port.take_settings(settings)
+        self._show_backends()
+        # When this returns, every actor has taken it in.
+        self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes))
+
+    async def drain(self, deadline_s: float) -> None:
+        """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
+        self._port.is_draining = True
+        self._server.drain()
+        self._port.end_streams()
+        give_up_s = time.monotonic() + deadline_s
+        while self._port.waiting and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.02)
+        if self._port.waiting:
+            _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
+
+    async def stop(self) -> None:
+        self._cells.close()
+        if self._alerts is not None:
+            await self._alerts.close()
+        await self._sockets.close()
+        self._system.stop(self._root)
+        await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
+        self._port.sessions.close()
+        PROCESS_GUARD.stop()
+        if tracing.tracer is not None:
+            await asyncio.to_thread(tracing.stop)
+
+    def deliver_events(self, events: list[Event]) -> None:
+        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))
+
+    def cells_changed(self, running: dict[str, int]) -> None:
+        self._cells.cells_changed(running)
+
+    def deliver_forwarded(self, from_cell: str, message: object) -> None:
+        self._cells.deliver(from_cell, message)
+
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+        self._cells.failed(cell_name, messages)
+
+    # ---- status and commands
+
+    async def status(self) -> dict[str, Any]:
+        taken: SnapshotTaken = await self._ask("cell-supervisor", SnapshotRequested(request_id=self._next_id()))
+        pools, routes, viability = await asyncio.gather(
+            *(self._status_of(child) for child in ("connection-pool", "router", "viability-monitor"))
+        )
+        return {
+            "tree": [_row(child) for child in taken.snapshot.children],
+            "backends": [
+                {
+                    "name": backend.name,
+                    "protocol": backend.protocol,
+                    "draining": backend.draining,
+                    "replicas": [
+                        {
+                            "address": replica,
+                            "health": "unknown",
+                            "circuit": "unknown",
+                            "ring_share": 0.0,
+                            **routes.get(backend.name, {}).get(replica, {}),
+                            "pool": pools.get(backend.name, {}).get(replica, {}),
+                        }
+                        for replica in backend.replica_ids
+                    ],
+                }
+                for backend in self._port.settings.backends
+            ],
+            "sessions": len(self._port.sessions),
+            "connections": self._server.connection_counts(),
+            "viability": viability,
+        }
+
+    async def _status_of(self, child: str) -> dict[str, Any]:
+        try:
+            answer = await self._ask(child, StatusRequested(self._next_id()))
+        except (LookupError, TimeoutError):
+            return {}
+        return dict(answer.status)
+
+    async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """ "kill" crashes an in-process actor, "restart" restarts it in order; arguments: {"child": short name}."""
+        child = str(arguments.get("child", ""))
+        known = (*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN)
+        if name not in ("kill", "restart"):
+            return {"error": f"a cell has no command {name!r}"}
+        if child not in known:
+            return {"error": f"no child {child!r}; there are {', '.join(known)}"}
+        try:
+            if name == "kill":
+                self._port.tell(child, CrashRequested())
+                return {"ok": True}
+            request = RestartChildRequested(name=child, request_id=self._next_id())
+            if child == "edge":  # its questions end with it, this one as well; but in-process all has happened when tell returns
+                self._port.tell("cell-supervisor", request)
+                return {"ok": True, "started": [child]}
+            supervisor = "cell-supervisor" if child in BESIDE_THE_CHAIN else "gateway-supervisor"
+            answer = await self._ask(supervisor, request)
+        except (LookupError, TimeoutError) as error:
+            return {"error": f"{child}: {str(error) or 'no answer in time'}"}
+        if isinstance(answer, ChildRestarted):
+            return {"ok": True, "started": list(answer.started)}
+        return {"error": answer.error_text}
+
+    async def _ask(self, child: str, question: Any) -> Any:
+        return await asyncio.wait_for(self._port.ask(child, question), _QUESTION_TIMEOUT_S)
+
+    def _next_id(self) -> str:
+        return f"{self._name}?{next(self._ids)}"
+
+
+def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> Cell:
+    """The factory that the launcher names; see `node_link.CellFactory`."""
+    return Cell(settings, cell_index, cell_name, link)
+
+
+def _secret(settings: Settings) -> bytes:
+    """What the ids of sessions are sealed with: the same in every cell, and after a restart where there is a state directory."""
+    state_path = settings.gateway.state_path
+    if state_path is not None:
+        return load_or_create_key(state_path)
+    return key_in_use() or os.urandom(32)
+
+
+def _row(snapshot: SupervisionSnapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.name,
+        "pid": snapshot.pid,
+        "incarnation": snapshot.incarnation,
+        "uptime_seconds": round(snapshot.uptime_s, 3),
+        "restarts": snapshot.restarts,
+        **({"last_exit": snapshot.last_exit_text} if snapshot.last_exit_text else {}),
+        "children": [_row(child) for child in snapshot.children],
+    }

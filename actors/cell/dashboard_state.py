@@ -1,0 +1,83 @@
+"""The snapshot behind the dashboard: the node's status, viability and health, and the newest events, put together in any cell."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Any
+
+import attrs
+
+from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.messages.health import HealthRequested
+from mcp_gateway.actors.messages.node_link import NodeLink
+from mcp_gateway.actors.messages.status import ViabilityRequested
+from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
+
+JUDGE = "cell/0"
+"""The cell that judges for the node."""
+
+_ANSWER_S = 2.0
+_EVENTS = 100
+_EVERYTHING = TopicPattern("all")
+
+
+@attrs.frozen
+class ViabilityAsked:
+    """A question between cells: what do you know of the node's viability? Answered with the report."""
+
+
+class DashboardState:
+    """Asks around and puts together; a part that does not answer in time is left empty, because the page is for bad times."""
+
+    def __init__(self, port: LoopEdge, link: NodeLink) -> None:
+        self._port = port
+        self._link = link
+        self._ids = itertools.count(1)
+        port.cells.answer_cells(ViabilityAsked, lambda _: self._or_empty(self._own_viability()))
+
+    async def take(self) -> dict[str, Any]:
+        node, viability, health = await asyncio.gather(
+            self._or_empty(self._link.node_status()), self._or_empty(self._viability()), self._or_empty(self._health())
+        )
+        return {
+            "at": int(time.time() * 1000),
+            "cell": self._port.cell_name,
+            "node": node,
+            "viability": viability,
+            "health": health,
+            "events": self._events(),
+        }
+
+    @staticmethod
+    async def _or_empty(answer: Any) -> dict[str, Any]:
+        try:
+            return dict(await answer)
+        except (LookupError, TimeoutError):
+            return {}
+
+    async def _viability(self) -> dict[str, Any]:
+        if self._port.cell_name == JUDGE:
+            return await self._own_viability()
+        report: dict[str, Any] = await self._port.cells.ask_cell(JUDGE, ViabilityAsked(), _ANSWER_S)
+        return report
+
+    async def _own_viability(self) -> dict[str, Any]:
+        question = ViabilityRequested(f"viability?{next(self._ids)}")
+        reported = await asyncio.wait_for(self._port.ask("viability-monitor", question), _ANSWER_S)
+        return dict(reported.report)
+
+    async def _health(self) -> dict[str, Any]:
+        question = HealthRequested(f"dashboard?{next(self._ids)}")
+        reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
+        return {"status": reported.status, "components": reported.components, "history": reported.history}
+
+    def _events(self) -> list[dict[str, Any]]:
+        """The newest events, in the shape of the event streams, with their ids."""
+        feed = self._port.topics
+        page = feed.read(max(0, feed.last_id - _EVENTS), _EVERYTHING, _EVENTS)
+        return [
+            {"id": event.id, "event_type": event.topic, "payload": event.payload, "timestamp": event.timestamp_ms}
+            for event in page.events
+        ]

@@ -1,0 +1,306 @@
+"""What all conversations share: one serves one exchange, from the client's message to the answer it reads.
+
+How an exchange becomes calls to backends and their outcomes an answer: plain state machines, no actor. The edge feeds them
+outcomes; they speak through a `Desk` (calls out) and a sink (answers).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+import msgspec
+from msgspec import Raw
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.modern_rules import unsupported_version
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, is_modern
+from mcp_gateway.transports.protocol.merging.naming import Naming, outer_notification
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+from .desk import Desk
+from .held_changes import CHANGE_WINDOW_S, HeldChanges
+
+_CANCELLED: Final = "notifications/cancelled"
+MAX_ATTEMPTS = 4
+"""Replicas that one call may try, the first included; only calls that never reached a server try again."""
+
+_UNREADABLE = (msgspec.DecodeError, RecursionError)
+"""Messages are checked as JSON when they arrive, but numbers beyond any range, or nesting near the limit, only fail here."""
+
+
+class Conversation:
+    """What all conversations share: the open calls, the sink, and credit for events the client has taken."""
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        self.exchange = exchange
+        self.sink = sink
+        self.desk = desk
+        self._open_calls: set[int] = set()
+        self._has_begun = False
+        self._is_over = False
+        self._turned_away: dict[str, CallFailed] = {}  # {backend: how the last replica that was tried for it refused}
+        # Whose event the client reads next; None for one that the gateway wrote itself.
+        self._unflushed: deque[tuple[ActorAddress, int] | None] = deque()
+        self._changes = HeldChanges()
+
+    # ---- what the edge feeds: what cannot be read ends this exchange and leaves the edge alone
+
+    def start(self) -> None:
+        """Make the first calls."""
+        try:
+            self._start()
+        except _UNREADABLE as error:
+            text = f"the parameters cannot be read: {error}"
+            self._refuse(Refused("invalid_params", text, request_id=self._request_id()), "")
+
+    def answered(self, answer: CallAnswered) -> None:
+        self._open_calls.discard(answer.call_id)
+        if self._is_over:
+            return
+        try:
+            self._on_answer(answer)
+        except _UNREADABLE as error:
+            self._refuse_unreadable(answer.backend, error)
+
+    def failed(self, failure: CallFailed) -> None:
+        self._open_calls.discard(failure.call_id)
+        if has_turned_away(failure):
+            self._turned_away[failure.backend] = failure
+        elif not failure.replica and not failure.is_session_lost and failure.reason in ("upstream_failed", "no_backend"):
+            # No replica was left to try: what the last one said ("pool_exhausted") tells the client more.
+            said = self._turned_away.get(failure.backend, failure)
+            failure = attrs.evolve(said, call_id=failure.call_id)
+        if not self._is_over:
+            self._on_failure(failure)
+
+    def event(self, event: CallEvent) -> None:
+        if self._is_over:
+            return
+        try:
+            self._on_event(event)
+        except _UNREADABLE as error:
+            self._refuse_unreadable(event.backend, error)
+
+    def delay_passed(self, cause: str) -> None:
+        """What `Desk.retry_later` was asked for is due."""
+        if cause not in LIST_CHANGES:
+            self.retry(cause)
+        elif not self._is_over and (kept := self._changes.close(cause)):
+            self._write(kept)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, cause)
+
+    def retry(self, backend: str) -> None:
+        """A delay has passed."""
+
+    def backends_changed(self) -> None:
+        """Others are configured from now on, see `Desk.namings`: what stays open takes them in."""
+
+    def session_renewed(self, session: SessionState) -> None:
+        """Somebody has opened the session of a stream again at one of its servers. session: as it is now."""
+
+    def flushed(self, event_count: int) -> None:
+        """The client has taken events: the servers they came from may send as many again."""
+        granted: dict[int, tuple[ActorAddress, int]] = {}
+        for _ in range(min(event_count, len(self._unflushed))):
+            taken = self._unflushed.popleft()
+            if taken is None:
+                continue
+            upstream, call_id = taken
+            granted[call_id] = (upstream, granted.get(call_id, (upstream, 0))[1] + 1)
+        for call_id, (upstream, count) in granted.items():
+            self.desk.grant(upstream, call_id, count)
+
+    def client_gone(self) -> None:
+        self._finish()
+
+    def end(self) -> None:
+        """The gateway drains: end this stream so that its client can come back elsewhere."""
+        if self._is_over:
+            return
+        if self._has_begun:
+            self.sink.end("", 0.0)
+            self._finish()
+        else:
+            self._refuse(Refused("draining", "the gateway is draining", request_id=self._request_id()), "")
+
+    def expired(self) -> None:
+        """The deadline has passed and no call has said so: an actor died with the call in its hands."""
+        self._refuse(Refused("upstream_timeout", "no answer in time", request_id=self._request_id()), "")
+
+    # ---- what each kind decides
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        raise NotImplementedError
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        raise NotImplementedError
+
+    def _on_event(self, event: CallEvent) -> None:
+        """A message before the answer: not expected by conversations whose calls are lists and the like, so only credited."""
+        self.desk.grant(event.upstream, event.call_id, 1)
+
+    # ---- what conversations use
+
+    def _call(self, message: Message | None, *, kind: CallKind = CallKind.REQUEST, **how: object) -> int:
+        call_id = self.desk.call(self.exchange, message, kind=kind, **how)  # type: ignore[arg-type]
+        self._open_calls.add(call_id)
+        return call_id
+
+    def _cancel(self, call_id: int) -> None:
+        self._open_calls.discard(call_id)
+        self.desk.cancel(call_id)
+
+    def _dismiss(self, session: SessionState, backend: str) -> None:
+        self.desk.dismiss(self.exchange, session, backend)
+
+    def _finish(self) -> None:
+        """End the exchange, once; no call outlives it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        for call_id in self._open_calls:
+            self.desk.cancel(call_id)
+        self._open_calls.clear()
+        self.desk.conclude(self.exchange)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], backend: str, upstream_s: float) -> None:
+        if self._is_over:
+            return
+        if self._has_begun:
+            if body:
+                self.sink.event(body, None)
+            self.sink.end(backend, upstream_s)
+        else:
+            self.sink.answer(status, body, headers, backend, upstream_s)
+        self._finish()
+
+    def _refuse(self, refused: Refused, backend: str) -> None:
+        if self._is_over:
+            return
+        self.sink.refuse(refused, backend)
+        self._finish()
+
+    def _refuse_unreadable(self, backend: str, error: Exception) -> None:
+        text = f"backend {backend!r} sent what cannot be read: {error}"
+        self._refuse(Refused("upstream_failed", text, request_id=self._request_id()), backend)
+
+    def _request_id(self) -> bytes | None:
+        message = self.exchange.message
+        return message.id if isinstance(message, Request) else None
+
+    def _refusal_for(self, failure: CallFailed) -> Refused:
+        if failure.is_unsupported:
+            refused = unsupported_version(self.exchange.revision, self._request_id())
+            refused.data["supported"] = list(LEGACY_REVISIONS)
+            return refused
+        data: dict[str, object] = {"backend": failure.backend} if failure.backend else {}
+        if failure.error:
+            data["upstream_error"] = Raw(failure.error)
+        status = 404 if failure.reason == "unknown_method" and is_modern(self.exchange.revision) else None
+        return Refused(
+            failure.reason,
+            failure.text,
+            request_id=self._request_id(),
+            data=data,
+            status=status,
+            retry_after_s=failure.retry_after_s,
+            upstream_s=failure.upstream_s,
+        )
+
+    def _forward(self, event: CallEvent, data: bytes, event_id: str | None) -> None:
+        """Send one event to the client, or take it as read where the client reads no stream or the event says nothing to it."""
+        if not self.exchange.takes_events or (not data and event_id is None):
+            self.desk.grant(event.upstream, event.call_id, 1)
+            return
+        if not self._has_begun:
+            self._has_begun = True
+            self.sink.begin({})
+        self._unflushed.append((event.upstream, event.call_id))
+        self.sink.event(data, event_id)
+
+    def _forward_merged(self, event: CallEvent, data: bytes, event_id: str | None) -> None:
+        """The same for one of several servers: what says only that a list has changed is said once for all of them."""
+        method = event.message.method if isinstance(event.message, Notification) else ""
+        if method not in LIST_CHANGES:
+            self._forward(event, data, event_id)
+        elif self._changes.passes(method, data):
+            self._forward(event, data, event_id)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, method)
+        else:
+            self.desk.grant(event.upstream, event.call_id, 1)
+
+    def _tell_change(self, method: str, params: bytes) -> None:
+        """Say in the gateway's own name that a list has changed, on a stream that has begun."""
+        data = jsonrpc.encode_notification(method, params)
+        if self._changes.passes(method, data):
+            self._write(data)
+            self.desk.retry_later(self.exchange, CHANGE_WINDOW_S, method)
+
+    def _write(self, data: bytes) -> None:
+        """Send an event of the gateway's own on a stream that has begun."""
+        self._unflushed.append(None)
+        self.sink.event(data, None)
+
+
+def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
+    """Whether another replica may get the call: this one never saw it, and there is an attempt left.
+
+    excluded: the replicas that failed before this one.
+    """
+    return has_turned_away(failure) and failure.replica not in excluded and len(excluded) + 1 < MAX_ATTEMPTS
+
+
+def has_turned_away(failure: CallFailed) -> bool:
+    """Whether the replica that never saw the call should be passed over; one that only lost the session is as good as any."""
+    return bool(failure.replica) and not failure.was_sent and not failure.is_session_lost
+
+
+def outer_message(naming: Naming | None, message: Message | None) -> bytes:
+    """The bytes of a server's message for the client. Requests of several servers get ids that name their backend."""
+    if message is None:
+        return b""
+    if naming is not None and isinstance(message, Notification):
+        params = outer_notification(naming, message.method, message.params)
+        message = Notification(message.method, _outer_cancellation(naming, params) if message.method == _CANCELLED else params)
+    elif naming is not None and isinstance(message, Request):
+        message = Request(_outer_id(naming, message.id), message.method, message.params)
+    return jsonrpc.encode(message)
+
+
+def _outer_id(naming: Naming, request_id: bytes) -> bytes:
+    return msgspec.json.encode(f"{naming.backend}:{request_id.decode()}")
+
+
+def _outer_cancellation(naming: Naming, params: bytes) -> bytes:
+    """A server takes a question back: the client knows that by its outer id."""
+    try:
+        values = jsonrpc.members(params)
+        values["requestId"] = Raw(_outer_id(naming, bytes(values["requestId"])))
+    except (KeyError, msgspec.DecodeError):
+        return params
+    return msgspec.json.encode(values)
+
+
+def inner_response(response: Response) -> tuple[str, Response] | None:
+    """Undo `outer_message` for the client's response: (backend, response with the server's own id)."""
+    try:
+        backend, _, request_id = str(jsonrpc.id_value(response.id)).partition(":")
+        jsonrpc.id_value(request_id.encode())
+    except msgspec.DecodeError:
+        return None
+    return backend, Response(request_id.encode(), response.result, response.error)
+
+
+def outer_event_id(naming: Naming | None, event_id: str | None) -> str | None:
+    return event_id if naming is None or event_id is None else f"{naming.backend}:{event_id}"

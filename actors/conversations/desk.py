@@ -1,0 +1,79 @@
+"""What a conversation may do to the world around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.calls import CallKind
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+
+
+class Desk(Protocol):
+    """What a conversation may do to the world; the edge actor implements it."""
+
+    server_info: dict[str, str]
+
+    def namings(self, endpoint: str) -> tuple[Naming, ...]:
+        """The backends behind an endpoint, in the order of the configuration."""
+
+    def call(
+        self,
+        exchange: Exchange,
+        message: Message | None,
+        *,
+        kind: CallKind,
+        backend: str = "",
+        session: SessionState | None = None,
+        opens_session: bool = False,
+        excluded: frozenset[str] = frozenset(),
+        deadline_s: float | None = None,
+        last_event_id: str | None = None,
+    ) -> int:
+        """Send one call on its way; gives its id."""
+
+    def cancel(self, call_id: int) -> None: ...
+
+    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
+        """End a session at a server. It outlives the exchange, which does not hear how it went."""
+
+    def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None: ...
+
+    def conclude(self, exchange: Exchange) -> None:
+        """The exchange is over."""
+
+    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
+        """Call the conversation's `delay_passed(backend)` after the delay."""
+
+    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
+        """When a question to several backends stops waiting for this one; soon, where it was late before."""
+
+    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
+        """Whether a backend took part in an answer of several in time."""
+
+    def use_session(self, state: SessionState) -> SessionState: ...
+
+    def is_session_ended(self, state: SessionState) -> bool: ...
+
+    def refresh_session(self, state: SessionState) -> SessionState:
+        """The newest state that any cell knows."""
+
+    def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState: ...
+
+    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
+        """A backend has accepted a request that changes what its session holds. params: as the backend knows them."""
+
+    def end_session(self, state: SessionState) -> None: ...
+
+    def issue_session(self, state: SessionState) -> str: ...
+
+    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
+        """Keep a backend's list, in case that it does not answer the next time."""
+
+    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
+        """(pages, seconds since they were given)."""

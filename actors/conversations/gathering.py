@@ -1,0 +1,301 @@
+"""A question to every backend of an endpoint, whose answers become one: lists, `server/discover`, `logging/setLevel`."""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.merged_server import (
+    BackendAnswer,
+    is_private,
+    list_position,
+    merged_discover,
+    merged_list,
+)
+
+from .conversation import Conversation, has_turned_away, may_go_elsewhere
+from .desk import Desk
+from .session_repair import Repair, SessionRepair
+
+
+@attrs.frozen
+class _Question:
+    """One call of a gathering, or what waits until its session is open again.
+
+    excluded: the replicas that could not be reached with it or with the pages before.
+    """
+
+    backend: str
+    message: Request
+    excluded: frozenset[str] = frozenset()
+    has_reopened: bool = False
+
+
+class Gather(Conversation):
+    """A question to every backend of the endpoint, whose answers become one: lists, `server/discover`, `logging/setLevel`.
+
+    One backend never spoils the rest: who has not answered by the fan-out deadline is named as missing. A backend that has lost
+    the client's session, or was down when it began, gets it again: nothing that is gathered does harm when asked twice.
+    """
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._namings = desk.namings(exchange.endpoint)
+        self._deadlines_s = {each.backend: desk.fan_out_deadline_s(exchange, each.backend) for each in self._namings}
+        self._session = exchange.session
+        self._questions: dict[int, _Question] = {}
+        self._repairs: dict[str, tuple[SessionRepair, _Question]] = {}
+        self._results: dict[str, list[bytes]] = {}
+        self._missing: dict[str, str] = {}
+        self._failures: list[CallFailed] = []
+        self._errors: list[CallAnswered] = []
+        self._upstream_s = 0.0
+
+    def _start(self) -> None:
+        for naming in self._namings:
+            self._ask(_Question(naming.backend, self._first_message()))
+
+    def _first_message(self) -> Request:
+        assert isinstance(self.exchange.message, Request)
+        return self.exchange.message
+
+    def _ask(self, question: _Question) -> None:
+        call_id = self._call_in_time(
+            question.message, backend=question.backend, session=self._session, excluded=question.excluded
+        )
+        self._questions[call_id] = question
+
+    def _call_in_time(self, message: Message | None, *, backend: str, kind: CallKind = CallKind.REQUEST, **how: object) -> int:
+        return self._call(message, kind=kind, backend=backend, deadline_s=self._deadlines_s[backend], **how)
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        repair = self._repair_with(answer.call_id)
+        if repair is not None:
+            self._on_repair(repair, repair.answered(answer))
+        else:
+            self._on_result(self._questions.pop(answer.call_id), answer)
+
+    def _on_result(self, question: _Question, answer: CallAnswered) -> None:
+        self.desk.note_punctuality(question.backend, was_late=False)
+        self._upstream_s = max(self._upstream_s, answer.upstream_s)
+        response = answer.response
+        if response is None or not response.result:
+            if response is not None and response.error:
+                self._errors.append(answer)
+            if self._counts_as_empty(response):
+                self._results.setdefault(answer.backend, [])
+            else:
+                self._missing[answer.backend] = "answered with an error"
+        else:
+            self._results.setdefault(answer.backend, []).append(response.result)
+            following = self._following(answer.backend, response.result)
+            if following is not None:
+                self._ask(attrs.evolve(question, message=following))
+        self._conclude_when_done()
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        repair = self._repair_with(failure.call_id)
+        if repair is not None:
+            self._on_failed_repair(repair, failure)
+            return
+        question = self._questions.pop(failure.call_id)
+        can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
+        question = _turned_away(question, failure)
+        if can_go_elsewhere and self._session is None:
+            self._ask(question)
+            return
+        is_lost = failure.is_session_lost or (can_go_elsewhere and failure.reason != "pool_exhausted")
+        if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
+            self._reopen(attrs.evolve(question, has_reopened=True))
+        else:
+            self._is_missing(failure)
+
+    def _is_missing(self, failure: CallFailed) -> None:
+        if failure.reason == "upstream_timeout":
+            self.desk.note_punctuality(failure.backend, was_late=True)
+        self._missing[failure.backend] = failure.reason
+        self._failures.append(failure)
+        self._conclude_when_done()
+
+    # ---- a backend that has lost the session
+
+    def _reopen(self, question: _Question) -> None:
+        assert self._session is not None
+        backend = question.backend
+        naming = next((each for each in self._namings if each.backend == backend), None)
+        repair = SessionRepair(self._call_in_time, self._dismiss, self.desk, self._session, backend, naming)
+        self._repairs[backend] = repair, question
+        self._on_repair(repair, repair.start(question.excluded))
+
+    def _repair_with(self, call_id: int) -> SessionRepair | None:
+        return next((repair for repair, _ in self._repairs.values() if repair.owns(call_id)), None)
+
+    def _on_repair(self, repair: SessionRepair, progress: Repair) -> None:
+        if progress is Repair.GOING_ON:
+            return
+        _, question = self._repairs.pop(repair.backend)
+        if progress is Repair.DONE:
+            self._session = self.desk.refresh_session(repair.session)  # another backend's may have been opened meanwhile
+            self._results.pop(repair.backend, None)  # cursors of the lost session mean nothing to the new one
+            self._ask(attrs.evolve(question, message=self._first_message()))
+        else:
+            self._missing[repair.backend] = "session_not_found"
+            self._conclude_when_done()
+
+    def _on_failed_repair(self, repair: SessionRepair, failure: CallFailed) -> None:
+        question = self._repairs[repair.backend][1]
+        can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
+        question = _turned_away(question, failure)
+        self._repairs[repair.backend] = repair, question
+        progress = repair.failed(failure)
+        if progress is Repair.UNREACHABLE and can_go_elsewhere:
+            progress = repair.start(question.excluded)
+        if progress is Repair.UNREACHABLE:
+            del self._repairs[repair.backend]
+            self._is_missing(failure)
+        else:
+            self._on_repair(repair, progress)
+
+    # ---- the end
+
+    def _conclude_when_done(self) -> None:
+        if not self._open_calls:
+            self._conclude_or_refuse()
+
+    def _conclude_or_refuse(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        self._fill_in()
+        if not self._results and (self._failures or self._errors):
+            if self._errors and not self._failures:
+                first = self._errors[0]
+                assert first.response is not None
+                body = jsonrpc.encode_response(Response(request_id, b"", first.response.error))
+                self._answer(first.status, body, {}, first.backend, self._upstream_s)
+            else:
+                worst = next((each for each in self._failures if not each.is_unsupported), self._failures[0])
+                self._refuse(self._refusal_for(worst), "")
+            return
+        try:
+            body = jsonrpc.encode_result(request_id, self._merged())
+        except Refused as refused:
+            refused.request_id = request_id
+            self._refuse(refused, "")
+        else:
+            self._answer(200, body, {}, "", self._upstream_s)
+
+    def _counts_as_empty(self, response: Response | None) -> bool:
+        """A server without this feature answers -32601: it has nothing to add, and nothing is missing."""
+        if response is None or not response.error:
+            return False
+        try:
+            code = msgspec.json.decode(response.error).get("code")
+        except (msgspec.DecodeError, AttributeError):
+            return False
+        return bool(code == -32601)
+
+    def _following(self, backend: str, result: bytes) -> Request | None:
+        """What to ask this backend next, if there is more."""
+        return None
+
+    def _fill_in(self) -> None:
+        """All have answered, or will not: what stands in for the missing ones."""
+
+    def _merged(self) -> object:
+        raise NotImplementedError
+
+
+def _turned_away(question: _Question, failure: CallFailed) -> _Question:
+    """The question, with the replica that never saw it passed over from now on."""
+    return attrs.evolve(question, excluded=question.excluded | {failure.replica}) if has_turned_away(failure) else question
+
+
+class SetLevel(Gather):
+    """`logging/setLevel` for every backend that has logging."""
+
+    def _merged(self) -> object:
+        if self._session is not None:
+            message = self._first_message()
+            self.desk.note_facts(self._session, "", message.method, message.params)
+        return {}
+
+
+class Discover(Gather):
+    """`server/discover` of the merged server."""
+
+    def _merged(self) -> object:
+        answers = []
+        for naming in self._namings:
+            for result in self._results.get(naming.backend, ()):
+                try:
+                    answers.append((naming.backend, msgspec.json.decode(result)))
+                except (msgspec.DecodeError, RecursionError) as error:
+                    self._missing[naming.backend] = f"malformed answer: {error}"
+        if not answers and any(self._results.values()):
+            raise Refused("upstream_failed", "no backend sent an answer that can be read", data={"missing": self._missing})
+        return merged_discover(answers, self._missing, self.desk.server_info)
+
+
+class ListAll(Gather):
+    """A list of the merged server: every page of every backend, then our own pages of that.
+
+    A backend that pages for ever is cut at MAX_PAGES and named as incomplete. For one that does not answer, the list that it gave
+    last stands in for a while; it is named as missing all the same.
+    """
+
+    MAX_PAGES = 100
+
+    def _start(self) -> None:
+        message = super()._first_message()
+        try:
+            self._first_item = list_position(message.params, message.id)
+        except Refused as refused:
+            self._refuse(refused, "")
+            return
+        super()._start()
+
+    def _first_message(self) -> Request:
+        message = super()._first_message()
+        parameters = jsonrpc.members(message.params)
+        if "cursor" not in parameters:
+            return message
+        del parameters["cursor"]
+        return Request(message.id, message.method, msgspec.json.encode(parameters))
+
+    def _following(self, backend: str, result: bytes) -> Request | None:
+        cursor = jsonrpc.members(result).get("nextCursor")
+        if cursor is None or bytes(cursor) == jsonrpc.NULL:
+            return None
+        if len(self._results[backend]) >= self.MAX_PAGES:
+            self._missing[backend] = f"list cut after {self.MAX_PAGES} pages"
+            return None
+        message = self._first_message()
+        parameters = {**jsonrpc.members(message.params), "cursor": cursor}
+        return Request(message.id, message.method, msgspec.json.encode(parameters))
+
+    def _merged(self) -> object:
+        message = self._first_message()
+        answers = [BackendAnswer(naming, self._results.get(naming.backend, [])) for naming in self._namings]
+        return merged_list(
+            message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
+        )
+
+    def _fill_in(self) -> None:
+        method = self._first_message().method
+        for naming in self._namings:
+            self._remember_or_recall(naming.backend, method)
+
+    def _remember_or_recall(self, backend: str, method: str) -> None:
+        pages = self._results.get(backend, [])
+        if backend not in self._missing:
+            if pages and not any(is_private(page) for page in pages):
+                self.desk.remember_list(backend, method, self.exchange.revision, pages)
+            return
+        known = self.desk.last_known_list(backend, method, self.exchange.revision)
+        if known is not None and len(known[0]) > len(pages):
+            self._results[backend], age_s = list(known[0]), known[1]
+            self._missing[backend] += f"; this is its list of {age_s:.0f} s ago"

@@ -1,0 +1,179 @@
+"""`subscriptions/listen` of the merged server: one stream out of those of its backends."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED, LIST_CHANGES
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
+from mcp_gateway.transports.protocol.merging.naming import Naming
+
+from .conversation import Conversation, may_go_elsewhere, outer_message
+from .desk import Desk
+from .relay import Relay
+
+
+class ListenAlone(Relay):
+    """`subscriptions/listen` of one backend: its stream as it is, with an end of our own when the gateway drains."""
+
+    def end(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        self._answer(200, graceful_end(request_id), {}, "", 0.0)
+
+
+class Listen(Conversation):
+    """`subscriptions/listen` of the merged server: one stream out of those of its backends.
+
+    The acknowledgment comes first and names what any server honours; a server that has not said so in ACKNOWLEDGE_S is no longer
+    waited for. Events that come earlier are held. A known gap: a server that ends its part alone is not asked again.
+
+    Source: MCP 2026-07-28, basic/patterns/subscriptions, "Acknowledgment" and "Graceful Closure".
+    """
+
+    ACKNOWLEDGE_S = 5.0
+    JOIN_S = 1.0  # until a backend that was added is asked: every cell knows it by then, and its upstream runs
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._namings = {naming.backend: naming for naming in desk.namings(exchange.endpoint)}
+        self._parameters: dict[str, Raw] = {}
+        self._wanted: dict[str, object] = {}
+        self._uris: list[str] = []
+        self._parts: dict[str, Request] = {}  # of the backends that are configured
+        self._excluded: dict[str, frozenset[str]] = {}
+        self._acknowledged: dict[str, dict[str, object]] = {}
+        self._silent: set[str] = set()
+        self._backend_of: dict[int, str] = {}
+        self._held: list[tuple[CallEvent, bytes]] = []
+
+    def _start(self) -> None:
+        message = self.exchange.message
+        assert isinstance(message, Request)
+        self._parameters = jsonrpc.members(message.params)
+        self._wanted = msgspec.json.decode(self._parameters.get("notifications", Raw(b"{}")), type=dict)
+        self._uris = msgspec.convert(self._wanted.pop("resourceSubscriptions", []), list[str])
+        for naming in self._namings.values():
+            self._parts[naming.backend] = self._part(naming)
+            self._ask(naming.backend)
+        self.desk.retry_later(self.exchange, self.ACKNOWLEDGE_S, "")
+
+    def _part(self, naming: Naming) -> Request:
+        """What one backend is asked to listen to."""
+        message = self.exchange.message
+        assert isinstance(message, Request)
+        own = [naming.inner_uri(uri) for uri in self._uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
+        part = {**self._wanted, **({"resourceSubscriptions": own} if own else {})}
+        return Request(message.id, message.method, msgspec.json.encode({**self._parameters, "notifications": part}))
+
+    def backends_changed(self) -> None:
+        """Ask those that are new, and have the client ask again for the lists that it follows."""
+        configured = {naming.backend: naming for naming in self.desk.namings(self.exchange.endpoint)}
+        self._parts = {backend: part for backend, part in self._parts.items() if backend in configured}
+        for backend in configured.keys() - self._parts.keys():
+            self._namings[backend] = configured[backend]
+            self._parts[backend] = self._part(configured[backend])
+            self._silent.discard(backend)
+            self.desk.retry_later(self.exchange, self.JOIN_S, backend)
+        params = msgspec.json.encode({"_meta": {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}})
+        for method, member in LIST_CHANGES.items() if self._has_begun else ():
+            if self._wanted.get(member):
+                self._tell_change(method, params)
+
+    def _ask(self, backend: str) -> None:
+        excluded = self._excluded.get(backend, frozenset())
+        part = self._parts[backend]
+        call_id = self._call(part, kind=CallKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
+        self._backend_of[call_id] = backend
+
+    def _on_event(self, event: CallEvent) -> None:
+        message = event.message
+        if not isinstance(message, Notification):
+            self.desk.grant(event.upstream, event.call_id, 1)
+            return
+        naming = self._namings[event.backend]
+        if message.method == ACKNOWLEDGED:
+            self.desk.grant(event.upstream, event.call_id, 1)
+            self._acknowledged[event.backend] = _honoured(naming, message.params)
+            self._acknowledge_when_all_have()
+            return
+        data = outer_message(naming, message)
+        if self._has_begun:
+            self._forward_merged(event, data, None)
+        else:
+            self._held.append((event, data))
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        self._lose(self._backend_of.pop(answer.call_id), None)
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        backend = self._backend_of.pop(failure.call_id)
+        tried = self._excluded.get(backend, frozenset())
+        if backend in self._parts and may_go_elsewhere(failure, tried):
+            self._excluded[backend] = tried | {failure.replica}
+            self._ask(backend)
+        else:
+            self._lose(backend, failure)
+
+    def _lose(self, backend: str, failure: CallFailed | None) -> None:
+        self._silent.add(backend)
+        if self._acknowledged:
+            self._acknowledge_when_all_have()
+        if self._open_calls or (self._has_begun and backend not in self._parts):  # removed: others may come
+            return
+        if self._has_begun or failure is None:
+            self.end()
+        else:
+            self._refuse(self._refusal_for(failure), failure.backend)
+
+    def retry(self, backend: str) -> None:
+        """A backend is new; or ACKNOWLEDGE_S have passed: one server that says nothing does not keep the others waiting."""
+        if backend in self._parts and not self._is_over:
+            self._ask(backend)
+        elif not backend and not self._is_over:
+            self._silent |= self._namings.keys()
+            self._acknowledge_when_all_have()
+
+    def _acknowledge_when_all_have(self) -> None:
+        if self._has_begun or len(self._acknowledged.keys() | self._silent) < len(self._namings):
+            return
+        united: dict[str, object] = {}
+        for honoured in self._acknowledged.values():
+            for key, value in honoured.items():
+                known = united.get(key, value)
+                if key in united and isinstance(known, list) and isinstance(value, list):
+                    united[key] = known + value
+                else:
+                    united[key] = known or value
+        self._has_begun = True
+        self.sink.begin({})
+        meta = {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}
+        self._write(jsonrpc.encode_notification(ACKNOWLEDGED, msgspec.json.encode({"_meta": meta, "notifications": united})))
+        held, self._held = self._held, []
+        for event, data in held:
+            self._forward_merged(event, data, None)
+
+    def end(self) -> None:
+        request_id = self._request_id() or jsonrpc.NULL
+        self._answer(200, graceful_end(request_id), {}, "", 0.0)
+
+
+def graceful_end(request_id: bytes) -> bytes:
+    """The response that ends a subscription in good order."""
+    return jsonrpc.encode_result(request_id, {"resultType": "complete", "_meta": {META_SUBSCRIPTION_ID: Raw(request_id)}})
+
+
+def _honoured(naming: Naming, params: bytes) -> dict[str, object]:
+    """What a server's acknowledgment grants, resources by their outer names; nothing where it cannot be read."""
+    try:
+        honoured: dict[str, object] = msgspec.json.decode(jsonrpc.members(params).get("notifications", Raw(b"{}")), type=dict)
+        if "resourceSubscriptions" in honoured:
+            uris = msgspec.convert(honoured["resourceSubscriptions"], list[str])
+            honoured["resourceSubscriptions"] = [naming.outer_uri(uri) for uri in uris]
+    except msgspec.DecodeError:
+        return {}
+    return honoured

@@ -1,0 +1,183 @@
+"""One request for one backend: tried again elsewhere while it is safe, its session opened again when it was lost."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params, outer_result
+from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
+
+from .conversation import Conversation, has_turned_away, may_go_elsewhere, outer_event_id, outer_message
+from .desk import Desk
+from .repeat_rules import MAX_PAGES, may_repeat, needs_annotations, next_cursor, only_reads, tool_name, tools_request
+from .session_repair import Repair, SessionRepair
+
+
+class Relay(Conversation):
+    """One request for one backend.
+
+    Sent again only where that is safe: it never reached the server, or the server did not know the session, or the connection
+    broke and the request only reads, or its tool is annotated as one that may run twice. A session that was lost is opened again
+    once, with the client's own parameters.
+    """
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk, backend: str, kind: CallKind = CallKind.REQUEST) -> None:
+        super().__init__(exchange, sink, desk)
+        self._backend = backend
+        self._kind = kind
+        self._session = exchange.session
+        self._excluded: frozenset[str] = frozenset()
+        self._repair: SessionRepair | None = None
+        self._broken: CallFailed | None = None  # how the request itself failed, while we find out whether it may be repeated
+        self._lookup_call = 0
+        self._lookup_pages = 0
+
+    def _start(self) -> None:
+        self._call(self.exchange.message, kind=self._kind, backend=self._backend, session=self._session, excluded=self._excluded)
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        if self._repair is not None and self._repair.owns(answer.call_id):
+            self._on_repair(self._repair.answered(answer), answer.backend)
+        elif answer.call_id == self._lookup_call:
+            self._on_tools(answer)
+        else:
+            self._note_facts(answer)
+            self._deliver(answer)
+
+    def _deliver(self, answer: CallAnswered) -> None:
+        if answer.response is None:
+            if self._has_begun:
+                self._answer(200, b"", {}, answer.backend, answer.upstream_s)
+            else:
+                text = "the server ended its stream without a response"
+                self._refuse(Refused("upstream_failed", text, request_id=self._request_id()), answer.backend)
+            return
+        response = answer.response
+        naming = self._naming(answer.backend)
+        if naming is not None and response.result:
+            response = Response(response.id, outer_result(naming, response.result), b"")
+        self._answer(answer.status, jsonrpc.encode_response(response), {}, answer.backend, answer.upstream_s)
+
+    def _on_event(self, event: CallEvent) -> None:
+        naming = self._naming(event.backend)
+        self._forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        has_session = self._session is not None and self._session.upstream(failure.backend) is not None
+        can_go_elsewhere = not self._has_begun and may_go_elsewhere(failure, self._excluded)
+        if has_turned_away(failure):
+            self._excluded |= {failure.replica}
+        # A server that is only busy keeps its sessions: opening them elsewhere would lose what it holds for its clients.
+        is_unreachable = can_go_elsewhere and failure.reason != "pool_exhausted"
+        if self._repair is not None and self._repair.owns(failure.call_id):
+            progress = self._repair.failed(failure)
+            if progress is Repair.UNREACHABLE and can_go_elsewhere:
+                progress = self._repair.start(self._excluded)
+            if progress is Repair.UNREACHABLE:
+                self._give_up(failure)
+            else:
+                self._on_repair(progress, failure.backend)
+            return
+        if failure.is_session_lost or (has_session and is_unreachable):
+            may_reopen = self._session is not None and not self.desk.is_session_ended(self._session)
+            if may_reopen and self._repair is None:
+                self._reopen(failure.backend)
+                return
+        elif can_go_elsewhere and not has_session:
+            self._go_on()
+            return
+        elif failure.is_cut and self._broken is None and not self._has_begun and self._repeat(failure):
+            return
+        self._give_up(failure)
+
+    def _give_up(self, failure: CallFailed) -> None:
+        """Refuse, and say so where the request may have run."""
+        broken = self._broken or (failure if failure.is_cut else None)
+        refused = self._refusal_for(broken or failure)
+        message = self.exchange.message
+        if broken is not None and isinstance(message, Request) and not only_reads(message):
+            refused.text += "; the request may have run and was NOT run again"
+        self._refuse(refused, failure.backend)
+
+    # ---- repeating
+
+    def _repeat(self, failure: CallFailed) -> bool:
+        """Begin to send the request again where that can be safe; False where it cannot.
+
+        Source: MCP 2025-11-25, schema, ToolAnnotations, `readOnlyHint` and `idempotentHint`.
+        """
+        message = self.exchange.message
+        if self._kind is not CallKind.REQUEST or not isinstance(message, Request):
+            return False
+        if not only_reads(message) and not needs_annotations(message):
+            return False
+        self._broken = failure
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """The next step after a failure that was overcome: find out about the tool first where the request may have run."""
+        message = self.exchange.message
+        if self._broken is not None and isinstance(message, Request) and needs_annotations(message):
+            self._look_up(None)
+        else:
+            self._start()
+
+    def _look_up(self, cursor: Raw | None) -> None:
+        assert isinstance(self.exchange.message, Request)
+        assert self._broken is not None
+        request = tools_request(self.exchange.message, cursor)
+        self._lookup_pages += 1
+        self._lookup_call = self._call(request, backend=self._broken.backend, session=self._session, excluded=self._excluded)
+
+    def _on_tools(self, answer: CallAnswered) -> None:
+        assert isinstance(self.exchange.message, Request)
+        assert self._broken is not None
+        result = answer.response.result if answer.response is not None else b""
+        name = tool_name(self.exchange.message)
+        naming = self._naming(answer.backend)
+        verdict = may_repeat(result, name if naming is None else naming.inner_name(name)) if result else False
+        cursor = next_cursor(result) if verdict is None else None
+        if cursor is not None and self._lookup_pages < MAX_PAGES:
+            self._look_up(cursor)
+        elif verdict:
+            self._start()
+        else:
+            self._give_up(self._broken)
+
+    # ---- the session
+
+    def _reopen(self, backend: str) -> None:
+        assert self._session is not None
+        self._repair = SessionRepair(self._call, self._dismiss, self.desk, self._session, backend, self._naming(backend))
+        self._on_repair(self._repair.start(self._excluded), backend)
+
+    def _on_repair(self, progress: Repair, backend: str) -> None:
+        assert self._repair is not None
+        if progress is Repair.DONE:
+            self._session = self._repair.session
+            self._go_on()
+        elif progress is Repair.REFUSED:
+            text = f"the session at backend {self._repair.backend!r} was lost and could not be opened again"
+            self._refuse(Refused("upstream_failed", text, request_id=self._request_id()), backend)
+
+    def _note_facts(self, answer: CallAnswered) -> None:
+        """Keep what the server has accepted: after a repair it is told again."""
+        message = self.exchange.message
+        if self._session is None or not isinstance(message, Request) or message.method not in FACT_METHODS:
+            return
+        if answer.response is not None and answer.response.result:
+            naming = self._naming(answer.backend)
+            params = message.params if naming is None else inner_params(naming, message.method, message.params)
+            self._session = self.desk.note_facts(self._session, answer.backend, message.method, params)
+
+    def _naming(self, backend: str) -> Naming | None:
+        """How to rename what this backend says, or None where it stands alone."""
+        if self.exchange.endpoint:
+            return None
+        return next((each for each in self.desk.namings("") if each.backend == backend and each.prefix), None)

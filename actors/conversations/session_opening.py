@@ -1,0 +1,140 @@
+"""`initialize`: a session at every backend of the endpoint, sealed into one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.merged_server import common_revision, merged_initialize
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+
+from .conversation import Conversation, may_go_elsewhere
+from .desk import Desk
+
+
+class Open(Conversation):
+    """`initialize`: opens a session at every backend of the endpoint and seals them into one."""
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._key = exchange.hash_keys["session"]
+        self._namings = desk.namings(exchange.endpoint)
+        self._backend_of: dict[int, str] = {}
+        self._answers: dict[str, CallAnswered] = {}
+        self._failures: dict[str, CallFailed] = {}
+        self._excluded: dict[str, frozenset[str]] = {}
+
+    def _start(self) -> None:
+        for naming in self._namings:
+            self._ask(naming.backend)
+
+    def _ask(self, backend: str) -> None:
+        deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if len(self._namings) > 1 else None
+        excluded = self._excluded.get(backend, frozenset())
+        call_id = self._call(self.exchange.message, backend=backend, opens_session=True, excluded=excluded, deadline_s=deadline_s)
+        self._backend_of[call_id] = backend
+
+    def _on_answer(self, answer: CallAnswered) -> None:
+        self._answers[answer.backend] = answer
+        self.desk.note_punctuality(answer.backend, was_late=False)
+        self._conclude()
+
+    def _on_failure(self, failure: CallFailed) -> None:
+        backend = self._backend_of[failure.call_id]
+        tried = self._excluded.get(backend, frozenset())
+        if may_go_elsewhere(failure, tried):
+            self._excluded[backend] = tried | {failure.replica}
+            self._ask(backend)
+            return
+        if failure.reason == "upstream_timeout":
+            self.desk.note_punctuality(backend, was_late=True)
+        self._failures[backend] = failure
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self._open_calls:
+            return
+        opened = {backend: opened_session(answer) for backend, answer in self._answers.items()}
+        upstreams = tuple(each for each in (opened.get(naming.backend) for naming in self._namings) if each is not None)
+        request_id = self._request_id() or jsonrpc.NULL
+        if not upstreams:
+            self._refuse_all(request_id)
+            return
+        message = self.exchange.message
+        assert isinstance(message, Request)
+        stands_alone = len(self._namings) == 1 and (self.exchange.endpoint or not self._namings[0].prefix)
+        if stands_alone:
+            answer = self._answers[upstreams[0].backend]
+            assert answer.response is not None
+            revision, body = told_revision(answer), jsonrpc.encode_response(answer.response)
+        else:
+            answers = [self._answers[each.backend] for each in upstreams]
+            revision = common_revision(self.exchange.revision, (told_revision(answer) for answer in answers))
+            results = [(answer.backend, _decoded_result(answer)) for answer in answers]
+            body = jsonrpc.encode_result(request_id, merged_initialize(results, revision, self.desk.server_info))
+        state = SessionState(
+            self._key,
+            self.exchange.endpoint,
+            revision,
+            self.exchange.hash_keys.get("user", ""),
+            _to_keep(message.params),
+            upstreams,
+        )
+        headers = {"Mcp-Session-Id": self.desk.issue_session(state)}
+        backend = upstreams[0].backend if len(upstreams) == 1 else ""
+        self._answer(200, body, headers, backend, max(answer.upstream_s for answer in self._answers.values()))
+
+    def _refuse_all(self, request_id: bytes) -> None:
+        refusing = next((answer for answer in self._answers.values() if answer.response and answer.response.error), None)
+        if refusing is not None and refusing.response is not None:
+            error = Response(request_id, b"", refusing.response.error)
+            self._answer(refusing.status, jsonrpc.encode_response(error), {}, refusing.backend, refusing.upstream_s)
+        elif self._failures:
+            failure = next(iter(self._failures.values()))
+            self._refuse(self._refusal_for(failure), failure.backend)
+        else:
+            self._refuse(Refused("upstream_failed", "no backend opened a session", request_id=request_id), "")
+
+
+def _to_keep(params: bytes) -> bytes:
+    """What a session id carries of the client's `initialize`: an icon alone may be larger than a header may be."""
+    try:
+        members = jsonrpc.members(params)
+        kept = {name: members[name] for name in ("protocolVersion", "capabilities", "clientInfo") if name in members}
+        info = jsonrpc.members(bytes(kept["clientInfo"]))
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return params
+    kept["clientInfo"] = msgspec.Raw(
+        msgspec.json.encode({name: info[name] for name in ("name", "title", "version") if name in info})
+    )
+    return msgspec.json.encode(kept)
+
+
+def opened_session(answer: CallAnswered) -> UpstreamSession | None:
+    """The upstream session that an answer to `initialize` opened, or None where it is an error or malformed."""
+    if answer.response is None or not answer.response.result:
+        return None
+    try:
+        revision = told_revision(answer)
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return None
+    return UpstreamSession(answer.backend, answer.replica, answer.upstream_session_id, answer.upstream_revision or revision)
+
+
+def told_revision(answer: CallAnswered) -> str:
+    """The revision that the answer to `initialize` tells the client.
+
+    Raises: KeyError, msgspec.DecodeError, RecursionError where it tells none.
+    """
+    revision = _decoded_result(answer)["protocolVersion"]
+    return msgspec.convert(revision, str)
+
+
+def _decoded_result(answer: CallAnswered) -> dict[str, object]:
+    assert answer.response is not None
+    result: dict[str, object] = msgspec.json.decode(answer.response.result)
+    return result

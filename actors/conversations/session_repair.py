@@ -1,0 +1,124 @@
+"""Opening one backend's side of a session again: the client's own handshake, then what it had asked for since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
+
+from .desk import Desk
+from .session_opening import opened_session
+
+INITIALIZED = Notification("notifications/initialized", b"")
+
+
+class Repair(Enum):
+    """How far it has come. REFUSED: the server does not open the session again. UNREACHABLE: a step had no answer."""
+
+    GOING_ON = "going on"
+    DONE = "done"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+
+
+class SessionRepair:
+    """The calls that open a session at one backend again. Whoever needs it feeds it the outcomes of the calls that it `owns`.
+
+    Safe: nothing but the handshake and what sets state is sent. Where another exchange was faster, its session is taken.
+
+    call:    makes a call, as `Conversation._call` does.
+    dismiss: ends a session that is not needed, as `Conversation._dismiss` does.
+    session: the newest state.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., int],
+        dismiss: Callable[[SessionState, str], None],
+        desk: Desk,
+        session: SessionState,
+        backend: str,
+        naming: Naming | None,
+    ) -> None:
+        self._call = call
+        self._dismiss = dismiss
+        self._desk = desk
+        self._lost = session.upstream(backend)
+        self.session = session
+        self.backend = backend
+        self._naming = naming
+        self._opening = 0
+        self._confirming = 0
+        self._restoring: set[int] = set()
+
+    def start(self, excluded: frozenset[str] = frozenset()) -> Repair:
+        """Begin, or begin again elsewhere. DONE at once where somebody else has repaired it already."""
+        if self._is_repaired():
+            return Repair.DONE
+        request = Request(b'"mcp-gateway-reopen"', "initialize", self.session.initialize)
+        self._opening = self._call(request, backend=self.backend, session=self.session, opens_session=True, excluded=excluded)
+        return Repair.GOING_ON
+
+    def owns(self, call_id: int) -> bool:
+        return call_id in (self._opening, self._confirming) or call_id in self._restoring
+
+    def answered(self, answer: CallAnswered) -> Repair:
+        if answer.call_id == self._opening:
+            return self._on_opened(answer)
+        if answer.call_id == self._confirming:
+            self._restore()
+        else:
+            self._restoring.discard(answer.call_id)
+        return Repair.GOING_ON if self._restoring else Repair.DONE
+
+    def failed(self, failure: CallFailed) -> Repair:
+        """What cannot be restored is missing from the session; the session itself is needed more."""
+        if failure.call_id not in self._restoring:
+            return Repair.UNREACHABLE
+        self._restoring.discard(failure.call_id)
+        return Repair.GOING_ON if self._restoring else Repair.DONE
+
+    def _on_opened(self, answer: CallAnswered) -> Repair:
+        opened = opened_session(answer)
+        if opened is None:
+            return Repair.REFUSED
+        if self._is_repaired():
+            if opened != self.session.upstream(self.backend):  # the bridge gives all repairs in one cell the same
+                self._dismiss(msgspec.structs.replace(self.session, upstreams=(opened,)), self.backend)
+            return Repair.DONE
+        self.session = self._desk.renew_session(self.session, opened)
+        self._confirming = self._call(INITIALIZED, kind=CallKind.MESSAGE, backend=self.backend, session=self.session)
+        return Repair.GOING_ON
+
+    def _is_repaired(self) -> bool:
+        newest = self._desk.refresh_session(self.session)
+        if newest.upstream(self.backend) == self._lost:
+            return False
+        self.session = newest
+        return True
+
+    def _restore(self) -> None:
+        for request in restoring_requests(self.session, self.backend, self._naming):
+            self._restoring.add(self._call(request, backend=self.backend, session=self.session))
+
+
+def restoring_requests(session: SessionState, backend: str, naming: Naming | None) -> list[Request]:
+    """What tells a server again what the client had asked for; a session that the bridge keeps reads it in the facts."""
+    upstream = session.upstream(backend)
+    if upstream is None or (upstream.session_id or "").startswith(BRIDGED_SESSION):
+        return []
+    told: list[tuple[str, dict[str, str]]] = []
+    if session.facts.log_level is not None:
+        told.append(("logging/setLevel", {"level": session.facts.log_level}))
+    uris = session.facts.of_backend(backend)
+    told += [("resources/subscribe", {"uri": uri if naming is None else naming.outer_uri(uri)}) for uri in uris]
+    return [
+        Request(b'"mcp-gateway-restore-%d"' % number, method, msgspec.json.encode(params))
+        for number, (method, params) in enumerate(told)
+    ]

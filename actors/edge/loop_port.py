@@ -1,0 +1,152 @@
+"""Where client sockets and actors meet: what handlers ask of the edge, on the event loop, whichever edge actor is up."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.messages.exchanges import (
+    ClientEventsWaiting,
+    EventsFlushed,
+    ExchangeClosed,
+    ExchangeOpened,
+    QuestionAsked,
+    StreamEnded,
+)
+from mcp_gateway.actors.messages.lifecycle import Runtime
+from mcp_gateway.actors.storage.session_journal import SessionJournal
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_terms import RequestTerms
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.sealed.call_state import resumed_replica
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
+from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
+
+from .last_known_lists import LastKnownLists
+from .session_keeper import SessionKeeper
+from .topic_feed import CellTopicFeed
+
+
+class LoopEdge:
+    """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
+
+    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None) -> None:
+        self.settings = settings
+        self.terms = RequestTerms(settings)
+        self.cells = cells
+        self.cell_name = cells.cell_name
+        self.session_ids = session_ids
+        self._watch = RequestWatch(settings.logging, cells.cell_name)
+        self._seal = seal
+        streamable = settings.transports.streamable_http
+        self.sessions = SessionKeeper(
+            SessionJournal(settings.gateway.state_path, self.now_ms()),
+            streamable.max_sessions,
+            streamable.session_idle_timeout or float("inf"),
+            is_alone=settings.gateway.cell_count == 1,
+        )
+        self.last_known_lists = LastKnownLists()
+        self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
+        self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
+        self.downstream_transports: list[Any] = []
+        self.enabled_transports: frozenset[str] = frozenset()
+        self.is_draining = False
+        self._runtime: Runtime | None = None
+        self._address: ActorAddress | None = None
+        self._ids = itertools.count(1)
+        self._questions: dict[str, asyncio.Future[Any]] = {}
+        self.addresses: dict[str, ActorAddress] = {}
+
+    def take_settings(self, settings: Settings) -> None:
+        """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
+        self.settings = settings
+        self.terms.take(settings)
+
+    def attach(self, runtime: Runtime, address: ActorAddress) -> None:
+        """The edge actor is up: its address from now on."""
+        self._runtime, self._address = runtime, address
+
+    def next_exchange_id(self) -> int:
+        return next(self._ids)
+
+    def open(self, exchange: Exchange, sink: AnswerSink) -> None:
+        if self._runtime is None or self._address is None:
+            sink.refuse(Refused("draining", "the gateway is starting"), "")
+            return
+        exchange, sink = self._watch.watch(exchange, sink)
+        self.waiting[exchange.exchange_id] = (exchange, sink)
+        self._runtime.post(self._address, ExchangeOpened(exchange))
+
+    def close(self, exchange_id: int) -> None:
+        if (waiting := self.waiting.get(exchange_id)) is not None:
+            if isinstance(waiting[1], WatchedSink):
+                waiting[1].gone()
+            self._post(ExchangeClosed(exchange_id))
+
+    def flushed(self, exchange_id: int, event_count: int) -> None:
+        if exchange_id in self.waiting:
+            self._post(EventsFlushed(exchange_id, event_count))
+
+    def read_session(self, session_id: str) -> SessionState | None:
+        sealed = self.session_ids.read(session_id)
+        return None if sealed is None else self.sessions.find(sealed, time.monotonic())
+
+    def pinned_to(self, message: Message | None) -> str:
+        """The replica whose parked call this request goes on with, or "" where it names none."""
+        if self._seal is None or not isinstance(message, Request) or b'"requestState"' not in message.params:
+            return ""
+        return resumed_replica(self._seal, message.params)
+
+    def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._questions[question.request_id] = future
+        future.add_done_callback(lambda _: self._questions.pop(question.request_id, None))
+        self._post(QuestionAsked(child, question))
+        return future
+
+    def answer_question(self, answer: Any) -> None:
+        future = self._questions.get(answer.request_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def tell(self, child: str, message: object) -> None:
+        """Send to an actor of this cell by its short name.
+
+        Raises: LookupError where it does not run.
+        """
+        target = self._address if child == "edge" else self.addresses.get(child)
+        if target is None or self._runtime is None:
+            raise LookupError(f"{child} is not running")
+        self._runtime.post(target, message)
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
+        self.topics.publish(topic, payload)
+
+    def end_streams(self) -> None:
+        """End what has no end of its own, for a drain: streams of sessions and subscriptions."""
+        for exchange, _ in list(self.waiting.values()):
+            if exchange.deadline_s == float("inf"):
+                self._post(StreamEnded(exchange.exchange_id))
+
+    @staticmethod
+    def now_ms() -> int:
+        """The time of day, in milliseconds since the epoch, as events carry it."""
+        return int(time.time() * 1000)
+
+    def fail_question(self, request_id: str, text: str) -> None:
+        future = self._questions.get(request_id)
+        if future is not None and not future.done():
+            future.set_exception(LookupError(text))
+
+    def _post(self, message: object) -> None:
+        if self._runtime is not None and self._address is not None:
+            self._runtime.post(self._address, message)

@@ -1,0 +1,138 @@
+"""Which sessions live, and what has become of them: the table of this cell in front of the journal of the node."""
+
+from __future__ import annotations
+
+import time
+
+from mcp_gateway.actors.storage.session_journal import SessionJournal
+from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
+
+from .session_table import SessionTable
+
+_LONGEST_NOTE_S = 10.0
+
+
+class SessionKeeper:
+    """Answers from memory where it can; asks the journal about sessions that this cell has not seen, or has forgotten.
+
+    A session that nobody has used for the idle timeout is over, in whichever cell; so is the one longest unused when
+    max_sessions is reached. The journal learns of use with a delay, `note_s`, which is added to the timeout.
+    """
+
+    def __init__(self, journal: SessionJournal, max_sessions: int, idle_timeout_s: float, *, is_alone: bool) -> None:
+        self._journal = journal
+        self._max_sessions = max_sessions
+        self._idle_timeout_s = idle_timeout_s
+        self._is_alone = is_alone  # the only cell: what it has forgotten nobody else uses
+        self._table = SessionTable(max_sessions, idle_timeout_s)
+        self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
+        self._noted_s = float("-inf")
+        self._used: set[str] = set()
+        self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def find(self, sealed: SessionState, now_s: float) -> SessionState | None:
+        """The newest state of the session whose id was presented; None where it is over. sealed: as its id tells."""
+        known = self._table.find(sealed.key, now_s)
+        if known is not None:
+            return known
+        if self._table.is_ended(sealed.key):
+            return None
+        if not self._journal.is_durable:
+            return sealed if sealed.issued_ms >= self._used_since_ms() else None
+        found = self._journal.read(sealed.key, self._used_since_ms())
+        if found is None and sealed.issued_ms < self._journal.began_ms:
+            # The journal was begun anew: it cannot tell, so the time since the id was made must do.
+            found = sealed if sealed.issued_ms >= self._used_since_ms() else None
+        return found
+
+    def open(self, state: SessionState, now_s: float) -> list[SessionState]:
+        """Keep a new session; gives those that had to make room for it."""
+        evicted = self._journal.insert(state, _now_ms(), self._max_sessions)
+        forgotten = self._table.use(state, now_s)
+        if not self._journal.is_durable and self._is_alone:
+            evicted = forgotten
+        for each in evicted:
+            self._table.end(each.key)
+        return evicted
+
+    def use(self, state: SessionState, now_s: float) -> SessionState:
+        """Note that the session is alive; gives its newest state. One that was ended stays ended."""
+        self._table.use(state, now_s)
+        self._used.add(state.key)
+        return self._table.find(state.key, now_s) or state
+
+    def refresh(self, state: SessionState) -> SessionState:
+        """The newest state that any cell knows: another one may have repaired the session."""
+        found = None if state.key in self._unwritten else self._journal.read(state.key, 0)
+        if found is None:  # the journal cannot tell: what this cell knows must do
+            return self._table.known(state.key) or state
+        self._table.replace(found)
+        return found
+
+    def replace_upstream(self, key: str, upstream: UpstreamSession) -> SessionState | None:
+        """Set the session's conversation with one backend after a repair; gives the new state, None for an unknown session."""
+        return self._journaled(self._table.replace_upstream(key, upstream))
+
+    def replace_facts(self, key: str, facts: SessionFacts) -> SessionState | None:
+        """Set what the client has asked for; gives the new state, None for an unknown session."""
+        return self._journaled(self._table.replace_facts(key, facts))
+
+    def end(self, key: str) -> None:
+        """Refuse this session from now on."""
+        self._table.end(key)
+        self._journal.delete(key)
+
+    def is_ended(self, key: str) -> bool:
+        return self._table.is_ended(key)
+
+    def sweep(self, now_s: float) -> list[SessionState]:
+        """Tell the journal who is in use, and give the sessions that have expired; call it every second or so."""
+        idle = self._table.forget_idle(now_s)
+        self._write_again()
+        if now_s - self._noted_s < self.note_s:
+            return [] if self._journal.is_durable or not self._is_alone else self._end_all(idle)
+        self._noted_s = now_s
+        used, self._used = self._used, set()
+        self._journal.touch(used, _now_ms())
+        if self._journal.is_durable:
+            return self._end_all(self._journal.expire(self._used_since_ms()))
+        return self._end_all(idle) if self._is_alone else []
+
+    def count_by_revision(self) -> dict[str, int]:
+        return self._table.count_by_revision()
+
+    def close(self) -> None:
+        self._journal.touch(self._used, _now_ms())
+        self._journal.close()
+
+    def _end_all(self, states: list[SessionState]) -> list[SessionState]:
+        for state in states:
+            self._table.end(state.key)
+        return states
+
+    def _journaled(self, state: SessionState | None) -> SessionState | None:
+        if state is not None:
+            self._unwritten.discard(state.key)
+            if not self._journal.replace(state):
+                self._unwritten.add(state.key)
+        return state
+
+    def _write_again(self) -> None:
+        """What the journal has missed; no more tries once it is found busy, because each holds this cell up."""
+        for key in list(self._unwritten):
+            state = self._table.known(key)
+            if state is not None and not self._journal.replace(state):
+                return
+            self._unwritten.discard(key)
+
+    def _used_since_ms(self) -> int:
+        if self._idle_timeout_s == float("inf"):
+            return 0
+        return _now_ms() - int((self._idle_timeout_s + 2 * self.note_s) * 1000)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

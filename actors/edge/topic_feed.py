@@ -1,0 +1,92 @@
+"""The events of the node as a cell holds them for its clients, who follow topics at their own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.transports.protocol.topics.topic_log import Event, Page, TopicLog, TopicPattern
+
+_logger = logging.getLogger(__name__)
+
+_FOLLOWERS_PER_TURN = 50
+"""Followers told in one turn of the loop: a thousand of them must not hold up everybody else's requests."""
+
+
+class CellTopicFeed:
+    """Implements `edge_port.TopicFeed`. Filled by the edge actor; outlives it, so a restarted edge asks only for what is missing.
+
+    is_caught_up: whether everything is here that the log had when this cell joined it; before that, nobody can say what is new.
+    outgoing:     events to publish; the edge takes them out.
+    """
+
+    def __init__(self, retention: int, wake_edge: Callable[[], None]) -> None:
+        self.is_caught_up = False
+        self.outgoing: deque[PublishEvent] = deque()
+        self._log = TopicLog(retention)
+        self._wake_edge = wake_edge
+        self._followers: dict[int, Callable[[], None]] = {}
+        self._to_tell: dict[int, Callable[[], None]] = {}
+        self._is_telling = False
+        self._keys = itertools.count()
+
+    # ---- for handlers
+
+    @property
+    def last_id(self) -> int:
+        return self._log.last_id
+
+    def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
+        return self._log.read(after_id, pattern, limit)
+
+    def follow(self, on_news: Callable[[], None]) -> Callable[[], None]:
+        key = next(self._keys)
+        self._followers[key] = on_news
+
+        def stop_following() -> None:
+            self._followers.pop(key, None)
+            self._to_tell.pop(key, None)
+
+        return stop_following
+
+    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
+        self.outgoing.append(PublishEvent(topic=topic, payload=payload))
+        if len(self.outgoing) == 1:
+            self._wake_edge()
+
+    # ---- for the edge
+
+    def take(self, events: Iterable[Event], is_caught_up: bool) -> None:
+        """Keep what is new, and tell the followers in turns of the loop to come."""
+        has_news = is_caught_up and not self.is_caught_up
+        self.is_caught_up = is_caught_up or self.is_caught_up
+        for event in events:
+            if event.id > self._log.last_id:
+                self._log.add(event)
+                has_news = True
+        if has_news and self._followers:
+            self._to_tell.update(self._followers)
+            self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if not self._is_telling:
+            self._is_telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._is_telling = False
+        for key in list(itertools.islice(self._to_tell, _FOLLOWERS_PER_TURN)):
+            on_news = self._to_tell.pop(key, None)
+            if on_news is None:
+                continue  # it stopped following because of what one before it did
+            try:
+                on_news()
+            except Exception:
+                _logger.exception("a follower of topics failed")
+        if self._to_tell:
+            self._tell_soon()

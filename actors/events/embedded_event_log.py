@@ -1,0 +1,113 @@
+"""The event log of a cell that has no node around it: the same file, written by a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from mcp_gateway.actors.messages.event_log import StoredEvent
+from mcp_gateway.actors.storage.event_store import EventStore
+from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog, TopicPattern, check_topic
+
+from .event_outbox import MOST_UNSTORED_EVENTS
+
+_logger = logging.getLogger(__name__)
+_EVERYTHING: Final = TopicPattern("all")
+_SOURCE: Final = "embedded"
+
+
+class OwnEventLog:
+    """Gives events ids, commits them, and hands them on in order; everything but the disk's part happens on the loop.
+
+    What is published while the disk is busy goes into the next transaction together: nobody waits for more to come, and the loop
+    never waits for the disk.
+
+    on_stored: gets events once they are on disk, or in the next turn of the loop where there is none.
+    """
+
+    def __init__(self, state_path: Path | None, retention: int, on_stored: Callable[[list[Event]], None]) -> None:
+        self._store = EventStore(state_path, retention, _logger.log)
+        self._retention = retention
+        self._log = TopicLog(retention, last_id=self._store.last_id - len(self._store.loaded))
+        for stored in self._store.loaded:
+            self._log.add(stored.event)
+        self._store.loaded = []
+        self._given_id = self._log.last_id  # the last one, stored or not
+        self._on_stored = on_stored
+        self._unwritten: list[Event] = []
+        self._is_writing = False
+        self._writer = None if state_path is None else ThreadPoolExecutor(1, "event-log")
+
+    def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
+        """Raises: InvalidTopic."""
+        if len(self._unwritten) >= MOST_UNSTORED_EVENTS:
+            _logger.error("the disk takes no events: %s is dropped", topic)
+            return
+        event = Event(
+            id=self._given_id + 1,
+            topic=check_topic(topic),
+            payload_json=msgspec.json.encode(payload),
+            timestamp_ms=timestamp_ms,
+        )
+        self._given_id = event.id
+        self._unwritten.append(event)
+        self._write()
+
+    @property
+    def last_id(self) -> int:
+        """Of the events that have been stored."""
+        return self._log.last_id
+
+    def events_after(self, event_id: int) -> list[Event]:
+        """What has been stored after this id, ids ascending."""
+        found: list[Event] = []
+        has_more = event_id < self._log.last_id
+        while has_more:
+            page = self._log.read(event_id, _EVERYTHING, self._retention)
+            found += page.events
+            event_id, has_more = page.next_id, page.has_more
+        return found
+
+    def close(self) -> None:
+        """Wait for the disk, and commit what is left."""
+        self._is_writing = True  # nothing new begins
+        if self._writer is not None:
+            self._writer.shutdown()
+        self._store.write(_stored(self._unwritten))
+        self._unwritten = []
+        self._store.close()
+
+    def _write(self) -> None:
+        if self._is_writing or not self._unwritten:
+            return
+        self._is_writing = True
+        events, self._unwritten = self._unwritten, []
+        loop = asyncio.get_running_loop()
+        if self._writer is None:
+            loop.call_soon(self._written, events)
+        else:
+            kept = self.events_after(0) if self._store.wants_mending else []
+            writing = loop.run_in_executor(self._writer, self._commit, events, kept)
+            writing.add_done_callback(lambda _: self._written(events))
+
+    def _commit(self, events: list[Event], kept: list[Event]) -> None:
+        """In the writer's thread. kept: all older events, where the file has failed and shall be tried again."""
+        if not self._store.write(_stored(events)) and self._store.wants_mending:
+            self._store.mend(_stored([*kept, *events]))
+
+    def _written(self, events: list[Event]) -> None:
+        self._is_writing = False
+        for event in events:
+            self._log.add(event)
+        self._on_stored(events)
+        self._write()
+
+
+def _stored(events: list[Event]) -> list[StoredEvent]:
+    return [StoredEvent(event=event, source=_SOURCE, sequence=event.id) for event in events]

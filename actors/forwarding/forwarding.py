@@ -1,0 +1,390 @@
+"""Passing work to the cell that owns it: a client's stream, a server's process, a call that waits for its client.
+
+Everything between cells is an actor message; this is where the event loop of a cell waits for the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from mcp_gateway.actors.messages.between_cells import (
+    CellAnswered,
+    CellAsked,
+    ExchangeForwarded,
+    ExchangeGivenUp,
+    ForwardedAnswer,
+    ForwardedEvent,
+    ForwardedEventsTaken,
+    ForwardedFailure,
+    WireProbed,
+)
+from mcp_gateway.actors.messages.node_link import NodeLink
+from mcp_gateway.actors.routing.hash_ring import HashRing
+from mcp_gateway.transports.ports.strategies import scheme_of
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+
+_logger = logging.getLogger(__name__)
+
+EVENT_WINDOW = 64
+"""Events of one exchange that may be on their way between two cells."""
+
+OWNER_RETURNS_S = 3.0
+"""How long an exchange waits for an owner that is being started again."""
+
+_GRACE_S = 1.0
+"""After an exchange's own deadline, which the owner keeps and reports."""
+
+_AGAIN_S = 1.0
+"""Until what did not reach a cell is said to it again."""
+
+_RING_SIZE = 128
+
+_OWNED_SCHEMES = frozenset({"stdio", "ws", "wss", "sse+http", "sse+https"})
+"""Servers whose connection is a session or a process: one cell of the node holds it."""
+
+
+@attrs.define(eq=False)
+class _Sent:
+    """An exchange that another cell carries out for this one. outcomes: what has come back, in order."""
+
+    cell: str
+    outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | UpstreamError] = attrs.field(factory=asyncio.Queue)
+
+    def fail(self, text: str, *, is_cut: bool = False) -> None:
+        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False, is_cut=is_cut))
+
+
+@attrs.define(eq=False)
+class _Carried:
+    """An exchange that this cell carries out for another one."""
+
+    cell: str
+    task: asyncio.Task[None] | None = None
+    credit: int = EVENT_WINDOW
+    refilled: asyncio.Event = attrs.field(factory=asyncio.Event)
+    is_given_up: bool = False
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self.is_given_up = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Forwarding:
+    """One cell's side of all that is forwarded. Everything runs on the cell's loop.
+
+    A cell that ends takes with it what it carried out: whoever waited for it is told, and nothing is tried twice.
+    """
+
+    def __init__(self, link: NodeLink, cell_name: str, cell_count: int) -> None:
+        self._link = link
+        self.cell_name = cell_name
+        self._ring = HashRing(_RING_SIZE)
+        for index in range(cell_count):
+            self._ring.add(f"cell/{index}")
+        self._running: dict[str, int] = {}  # {name of another cell: incarnation}
+        self._has_changed = asyncio.Event()
+        self._answerers: dict[type, Callable[[Any], Any]] = {}
+        self._wires: dict[tuple[str, str], UpstreamConversation] = {}
+        self._asked: dict[str, tuple[str, asyncio.Future[Any]]] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._carried: dict[str, _Carried] = {}
+        # Ids of an earlier incarnation of this cell must not meet ours.
+        self._own = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.answer_cells(WireProbed, self._probe)
+
+    # ---- who is there
+
+    @property
+    def other_cells(self) -> frozenset[str]:
+        return frozenset(self._running)
+
+    def cells_changed(self, running: Mapping[str, int]) -> None:
+        """These other cells run, {name: incarnation}; what a cell did that has ended since has ended with it."""
+        lost = [name for name, incarnation in self._running.items() if running.get(name) != incarnation]
+        self._running = dict(running)
+        self._has_changed.set()
+        self._has_changed = asyncio.Event()
+        for name in lost:
+            self._forget_cell(name)
+
+    def owner_of(self, backend: str, replica: str) -> str:
+        """The cell that holds the connection to this replica; this one where any cell may speak to it."""
+        if scheme_of(replica) not in _OWNED_SCHEMES:
+            return self.cell_name
+        return next(iter(self._ring.preference_list(f"{backend}/{replica}")))
+
+    def _forget_cell(self, name: str) -> None:
+        for question_id, (cell, future) in list(self._asked.items()):
+            if cell == name:
+                del self._asked[question_id]
+                if not future.done():
+                    future.set_exception(LookupError(f"{name} has ended"))
+        for sent in list(self._sent.values()):
+            if sent.cell == name:
+                sent.fail(f"{name}, which held the connection to the server, has ended", is_cut=True)
+        for carried in list(self._carried.values()):
+            if carried.cell == name:
+                carried.give_up()
+
+    # ---- questions
+
+    def answer_cells(self, kind: type, answer: Callable[[Any], Any]) -> None:
+        """Answer questions of this class that other cells ask."""
+        self._answerers[kind] = answer
+
+    async def ask_cell(self, cell_name: str, question: object, timeout_s: float) -> Any:
+        """The other cell's answer.
+
+        Raises: LookupError where the cell does not run, or ends first, or cannot answer; TimeoutError.
+        """
+        question_id = self._next_id()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[question_id] = (cell_name, future)
+        try:
+            self._link.forward(cell_name, CellAsked(question_id=question_id, question=question))
+            return await asyncio.wait_for(future, timeout_s)
+        finally:
+            self._asked.pop(question_id, None)
+
+    # ---- exchanges with servers
+
+    def serve(self, backend: str, replica: str, wire: UpstreamConversation) -> None:
+        """Other cells may speak to this replica by this wire, until `withdraw`."""
+        self._wires[backend, replica] = wire
+
+    def withdraw(self, backend: str, replica: str, wire: UpstreamConversation) -> None:
+        if self._wires.get((backend, replica)) is wire:
+            del self._wires[backend, replica]
+
+    async def exchange(
+        self, cell_name: str, backend: str, replica: str, request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Let another cell carry out an exchange. Cancelling the task cancels it there.
+
+        Raises: UpstreamError.
+        """
+        await self._wait_for_cell(cell_name, request.timeout_s)
+        exchange_id = self._next_id()
+        sent = self._sent[exchange_id] = _Sent(cell_name)
+        is_over = False
+        try:
+            forwarded = ExchangeForwarded(exchange_id=exchange_id, backend=backend, replica=replica, request=request)
+            self._forward(cell_name, forwarded)
+            async with asyncio.timeout(None if request.timeout_s is None else request.timeout_s + _GRACE_S):
+                while True:
+                    outcome = await sent.outcomes.get()
+                    if isinstance(outcome, ForwardedEvent):
+                        await on_event(outcome.message, outcome.event_id)
+                        self._forward(cell_name, ForwardedEventsTaken(exchange_id=exchange_id, event_count=1))
+                        continue
+                    is_over = True
+                    if isinstance(outcome, UpstreamError):
+                        raise outcome
+                    return outcome.answer
+        except TimeoutError:
+            text = f"{cell_name}, which holds the connection to the server, did not answer in time"
+            raise UpstreamError("upstream_timeout", text) from None
+        finally:
+            del self._sent[exchange_id]
+            if not is_over:
+                self._forward(cell_name, ExchangeGivenUp(exchange_id=exchange_id))
+
+    async def _wait_for_cell(self, cell_name: str, timeout_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(min(OWNER_RETURNS_S, OWNER_RETURNS_S if timeout_s is None else timeout_s)):
+                while cell_name not in self._running:
+                    await self._has_changed.wait()
+        except TimeoutError:
+            text = f"{cell_name}, which holds the connection to the server, does not run"
+            raise UpstreamError("upstream_failed", text, was_sent=False, is_fault=False) from None
+
+    # ---- what other cells say
+
+    def deliver(self, from_cell: str, message: object) -> None:
+        """Take a message of another cell."""
+        if isinstance(message, CellAsked):
+            self._answer(from_cell, message)
+        elif isinstance(message, CellAnswered):
+            self._take_answer(message)
+        elif isinstance(message, ExchangeForwarded):
+            self._carry_out(from_cell, message)
+        elif isinstance(message, ExchangeGivenUp):
+            self._give_up(message.exchange_id)
+        elif isinstance(message, ForwardedEventsTaken):
+            carried = self._carried.get(message.exchange_id)
+            if carried is not None:
+                carried.credit += message.event_count
+                carried.refilled.set()
+        elif isinstance(message, ForwardedEvent | ForwardedAnswer | ForwardedFailure):
+            self._take_outcome(message)
+        else:
+            _logger.warning("stray mail from %s: %s", from_cell, type(message).__name__)
+
+    def failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+        """These messages did not reach the cell, which hangs or has ended; what waits for them is answered at once."""
+        lost: list[str] = []
+        for message in messages:
+            if isinstance(message, CellAsked) and (asked := self._asked.get(message.question_id)) is not None:
+                if not asked[1].done():
+                    asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
+            elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
+                sent.fail(f"{cell_name}, which holds the connection to the server, takes no messages")
+            elif isinstance(message, ForwardedEvent):
+                carried = self._carried.get(message.exchange_id)
+                if carried is not None and not carried.is_given_up:  # its reader would wait for ever for an event that is lost
+                    carried.give_up()
+                    lost.append(message.exchange_id)
+            elif isinstance(message, ForwardedAnswer):  # perhaps it is too large, and what is said instead is not
+                lost.append(message.exchange_id)
+            elif isinstance(message, CellAnswered) and not message.error_text:
+                text = f"the answer of {self.cell_name} was lost on its way"
+                self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
+            elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
+                self._forward_later(cell_name, message)
+        error = UpstreamError("upstream_failed", f"what {self.cell_name} said was lost on its way", is_fault=False)
+        for exchange_id in lost:
+            self._forward_later(cell_name, ForwardedFailure(exchange_id=exchange_id, facts=error.facts()))
+
+    def _answer(self, from_cell: str, asked: CellAsked) -> None:
+        answerer = self._answerers.get(type(asked.question))
+        if answerer is None:
+            text = f"{self.cell_name} answers no {type(asked.question).__name__}"
+            self._forward(from_cell, CellAnswered(question_id=asked.question_id, error_text=text))
+            return
+        answer = answerer(asked.question)
+        if asyncio.iscoroutine(answer):
+            self._start(self._answer_later(from_cell, asked.question_id, answer))
+        else:
+            self._forward(from_cell, CellAnswered(question_id=asked.question_id, answer=answer))
+
+    async def _answer_later(self, from_cell: str, question_id: str, answer: Any) -> None:
+        try:
+            answered = CellAnswered(question_id=question_id, answer=await answer)
+        except Exception as error:  # a defect of ours must not leave the other cell waiting
+            _logger.exception("a question of %s was not answered", from_cell)
+            answered = CellAnswered(question_id=question_id, error_text=f"internal error: {error!r}")
+        self._forward(from_cell, answered)
+
+    def _take_answer(self, answered: CellAnswered) -> None:
+        _, future = self._asked.get(answered.question_id, ("", None))
+        if future is None or future.done():
+            return
+        if answered.error_text:
+            future.set_exception(LookupError(answered.error_text))
+        else:
+            future.set_result(answered.answer)
+
+    def _take_outcome(self, message: ForwardedEvent | ForwardedAnswer | ForwardedFailure) -> None:
+        sent = self._sent.get(message.exchange_id)
+        if sent is not None:
+            sent.outcomes.put_nowait(UpstreamError(**message.facts) if isinstance(message, ForwardedFailure) else message)
+
+    # ---- what is carried out for other cells
+
+    def _carry_out(self, from_cell: str, forwarded: ExchangeForwarded) -> None:
+        carried = self._carried[forwarded.exchange_id] = _Carried(from_cell)
+        carried.task = self._start(self._play(carried, forwarded))
+        carried.task.add_done_callback(lambda _: self._carried.pop(forwarded.exchange_id, None))
+
+    def _give_up(self, exchange_id: str) -> None:
+        carried = self._carried.get(exchange_id)
+        if carried is not None:
+            carried.give_up()
+
+    async def _play(self, carried: _Carried, forwarded: ExchangeForwarded) -> None:
+        exchange_id = forwarded.exchange_id
+
+        async def on_event(message: Message | None, event_id: str | None) -> None:
+            while carried.credit <= 0:
+                carried.refilled.clear()
+                await carried.refilled.wait()
+            carried.credit -= 1
+            self._forward(carried.cell, ForwardedEvent(exchange_id=exchange_id, message=message, event_id=event_id))
+
+        try:
+            wire = self._wires.get((forwarded.backend, forwarded.replica))
+            if wire is None:
+                text = f"{self.cell_name} has no connection to replica {forwarded.replica} now"
+                raise UpstreamError("upstream_failed", text, was_sent=False, is_fault=False)
+            answer = await wire.exchange(forwarded.request, on_event)
+        except UpstreamError as error:
+            outcome: object = ForwardedFailure(exchange_id=exchange_id, facts=error.facts())
+        except asyncio.CancelledError:
+            if carried.is_given_up:
+                raise
+            # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            outcome = ForwardedFailure(exchange_id=exchange_id, facts=ended.facts())
+        except Exception as error:  # a defect of ours must not leave the other cell waiting
+            _logger.exception("a forwarded exchange failed")
+            outcome = ForwardedFailure(exchange_id=exchange_id, facts={"reason": "upstream_failed", "text": repr(error)})
+        else:
+            outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
+        self._forward(carried.cell, outcome)
+
+    async def _probe(self, question: WireProbed) -> str:
+        wire = self._wires.get((question.backend, question.replica))
+        if wire is None:
+            return "not connected"
+        try:
+            async with asyncio.timeout(question.timeout_s):
+                await wire.probe(question.timeout_s)
+        except UpstreamError as error:
+            return error.text
+        except TimeoutError:
+            return "no answer in time"
+        return ""
+
+    # ---- parts
+
+    def close(self) -> None:
+        """End what is carried out for others: the cell stops."""
+        self._is_closed = True
+        for carried in list(self._carried.values()):
+            carried.give_up()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _forward(self, cell_name: str, message: object) -> None:
+        try:
+            self._link.forward(cell_name, message)
+        except LookupError:  # it has ended: `cells_changed` says so, or has said so, to whom it concerns
+            self.failed(cell_name, (message,))
+
+    def _forward_later(self, cell_name: str, message: object) -> None:
+        """Say it to the same cell, not to its successor, after a while; what cannot be said then comes here again."""
+        incarnation = self._running.get(cell_name)
+
+        def say() -> None:
+            if incarnation is not None and self._running.get(cell_name) == incarnation and not self._is_closed:
+                self._forward(cell_name, message)
+
+        asyncio.get_running_loop().call_later(_AGAIN_S, say)
+
+    def _start(self, coroutine: Any) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _next_id(self) -> str:
+        return f"{self._own}:{next(self._numbers)}"

@@ -1,0 +1,33 @@
+"""A server whose connection another cell of the node holds, spoken to by way of that cell."""
+
+from __future__ import annotations
+
+from mcp_gateway.actors.messages.between_cells import WireProbed
+from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+
+from .forwarding import Forwarding
+
+
+class RemoteConversation:
+    """One replica as the cells see it that do not own it. Implements `UpstreamConversation`."""
+
+    def __init__(self, forwarding: Forwarding, backend: str, replica: str) -> None:
+        self._forwarding = forwarding
+        self._owner = forwarding.owner_of(backend, replica)
+        self._backend = backend
+        self._replica = replica
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        return await self._forwarding.exchange(self._owner, self._backend, self._replica, request, on_event)
+
+    async def probe(self, timeout_s: float) -> None:
+        try:
+            question = WireProbed(self._backend, self._replica, timeout_s)
+            problem = await self._forwarding.ask_cell(self._owner, question, timeout_s)
+        except (LookupError, TimeoutError) as error:
+            raise UpstreamError("upstream_failed", f"{self._owner}: {str(error) or 'no answer in time'}") from None
+        if problem:
+            raise UpstreamError("upstream_failed", problem)
+
+    async def close(self) -> None:
+        """Nothing is held here."""

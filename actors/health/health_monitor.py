@@ -1,0 +1,302 @@
+"""Asks every component and every replica whether it is well, and tells the router who may take traffic."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
+from mcp_gateway.actors.messages.health import (
+    ComponentProbed,
+    HealthCheckRefused,
+    HealthCheckRegistered,
+    HealthCheckRemoved,
+    HealthReported,
+    HealthRequested,
+    ProbeComponent,
+    ProbeReplicas,
+    RegisterHealthCheck,
+    RemoveHealthCheck,
+    ReplicaEjected,
+    ReplicaProbed,
+    ReplicaRestored,
+)
+from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
+from mcp_gateway.actors.messages.topology import Topology
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.transports.telemetry import metrics
+
+from .health_rules import Change, HealthRecord, RiseFall, Status, StatusChanged, SteadyVerdict
+from .resource_meter import ResourceMeter
+from .resource_rules import resource_problems
+
+_COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
+_BACKENDS = "backends"
+_RESOURCES = ("memory", "cpu", "event-loop")
+_RESOURCES_S = 5.0
+"""Longer than most intervals of probes: a burst of work is no shortage."""
+_LAG_S = 0.5
+_LAGS_SHOWN = 4
+_MOST_CHECKS = 100
+_RESTARTED = "mcp.supervisor.restarted"
+_FIRST_ROUND_S = 0.02
+_LONGEST_PROBE_S = 5.0
+_TOPICS = {Status.HEALTHY: "mcp.health.recovered", Status.DEGRADED: "mcp.health.degraded", Status.UNHEALTHY: "mcp.health.failed"}
+
+
+@attrs.frozen(kw_only=True)
+class HealthMonitorArguments:
+    """probes_replicas: one cell of a node does; the others follow its events."""
+
+    settings: Settings
+    probes_replicas: bool
+
+
+class HealthMonitor(GatewayActor):
+    """Judges components, replicas and the cell's own resources, each by rise and fall of what is found of it.
+
+    Receives  ComponentProbed (components), ReplicaProbed (upstreams), HealthRequested, StatusRequested (edge), Topology (cell),
+              EventPublished (event bus: verdicts of the cell that probes), RegisterHealthCheck, RemoveHealthCheck (any actor)
+    Sends     ProbeComponent (components), ProbeReplicas (connection pool), ReplicaEjected, ReplicaRestored (router),
+              PublishEvent (event bus), HealthReported, StatusReported (edge), HealthCheckRegistered, HealthCheckRemoved,
+              HealthCheckRefused (who registers a check)
+    On crash  verdicts, checks and history are forgotten; the router keeps its last view of a replica until that one's next probe
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._record = HealthRecord((*_COMPONENTS, _BACKENDS))
+        self._round = 0
+        self._unanswered: set[str] = set()
+        self._components: dict[str, ActorAddress] = {}
+        self._findings: dict[str, SteadyVerdict] = {}
+        self._lags_s: deque[float] = deque(maxlen=_LAGS_SHOWN)
+        self._worst_lag_s = 0.0
+        self._lag_due_s = 0.0
+        self._verdicts: dict[tuple[str, str], RiseFall] = {}
+        self._found_up: set[tuple[str, str]] = set()
+
+    def on_wired(self) -> None:
+        arguments: HealthMonitorArguments = self.arguments
+        self._interval_s = arguments.settings.gateway.health_check_interval
+        self._components = {name: self.addresses[name] for name in _COMPONENTS}
+        self._arrange(arguments.settings.backends)
+        self._meter = ResourceMeter()
+        if not arguments.probes_replicas or arguments.settings.gateway.cell_count > 1:
+            pattern = _RESTARTED if arguments.probes_replicas else "mcp.replica.*"
+            self.send(self.addresses["event-bus"], Subscribe(pattern=pattern, subscriber_id=self.name))
+        self.start_timer("round", _FIRST_ROUND_S)
+        self.start_timer("resources", _RESOURCES_S)
+        self._time_lag()
+
+    def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
+        self._arrange(message.backends)
+
+    def _arrange(self, backends: tuple[BackendSettings, ...]) -> None:
+        wanted = {(backend.name, replica) for backend in backends for replica in backend.replica_ids}
+        for key in [key for key in self._verdicts if key not in wanted]:
+            del self._verdicts[key]
+            self._found_up.discard(key)
+            self._forget(_component(*key))
+            self._judge_backends()
+        for key in wanted - self._verdicts.keys():
+            self._verdicts[key] = RiseFall()
+            if not self.arguments.probes_replicas:  # events tell of changes only: what they never name is up
+                self._judge_replica(key, is_up=True, is_failing=False, reason="")
+
+    # ---- rounds
+
+    def receiveTimer_round(self, _: Any) -> None:
+        """Who has not answered since the last round is unhealthy; ask all of them again."""
+        for component in self._unanswered:
+            self._find(component, Status.UNHEALTHY, "does not answer")
+        self._round += 1
+        self._unanswered = set(self._components)
+        for address in self._components.values():
+            self.send(address, ProbeComponent(str(self._round)))
+        if self.arguments.probes_replicas:
+            timeout_s = min(self._interval_s, _LONGEST_PROBE_S)
+            probe = ProbeReplicas(request_id=str(self._round), timeout_s=timeout_s, monitor=self.myAddress)
+            self.send(self.addresses["connection-pool"], probe)
+        self.start_timer("round", self._interval_s)
+
+    def receiveMsg_ComponentProbed(self, message: ComponentProbed, sender: ActorAddress) -> None:
+        if message.request_id == str(self._round) and message.component in self._unanswered:
+            self._unanswered.discard(message.component)
+            self._find(message.component, Status.DEGRADED if message.problem else Status.HEALTHY, message.problem)
+
+    def receiveMsg_ReplicaProbed(self, message: ReplicaProbed, sender: ActorAddress) -> None:
+        key = (message.backend, message.replica)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            return
+        change = verdict.observe(not message.problem)
+        payload = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
+        if change is Change.DOWN:
+            self.send(self.addresses["router"], ReplicaEjected(*key, message.problem))
+            self._publish("mcp.replica.ejected", payload)
+        elif change is Change.UP:
+            self.send(self.addresses["router"], ReplicaRestored(*key))
+            self._publish("mcp.replica.restored", payload)
+        elif verdict.is_up and not message.problem and key not in self._found_up:
+            # A monitor before this one may have ejected it: whoever still keeps it out takes it in again.
+            self.send(self.addresses["router"], ReplicaRestored(*key))
+            if self.arguments.settings.gateway.cell_count > 1:
+                self._publish("mcp.replica.restored", payload)
+        if verdict.is_up and not message.problem:
+            self._found_up.add(key)
+        self._judge_replica(key, is_up=verdict.is_up, is_failing=bool(message.problem), reason=message.problem)
+
+    def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
+        key = (str(message.payload.get("backend")), str(message.payload.get("replica")))
+        if message.topic == _RESTARTED:
+            self._repeat_ejections()
+        elif key in self._verdicts:
+            is_up = message.topic == "mcp.replica.restored"
+            self._verdicts[key] = RiseFall(is_up=is_up)
+            self._judge_replica(key, is_up=is_up, is_failing=not is_up, reason=str(message.payload.get("reason")))
+
+    def _repeat_ejections(self) -> None:
+        """Somebody has started anew, perhaps another cell: it does not know who is out."""
+        for (backend, replica), verdict in self._verdicts.items():
+            if not verdict.is_up:
+                reason = self._record.components[_component(backend, replica)].reason
+                self._publish("mcp.replica.ejected", {"backend": backend, "replica": replica, "reason": reason})
+
+    def _judge_replica(self, key: tuple[str, str], *, is_up: bool, is_failing: bool, reason: str) -> None:
+        doubtful = Status.DEGRADED if is_failing else Status.HEALTHY
+        self._judge(_component(*key), doubtful if is_up else Status.UNHEALTHY, reason)
+        self._judge_backends()
+
+    def _judge_backends(self) -> None:
+        if self._verdicts and all(not verdict.is_up for verdict in self._verdicts.values()):
+            self._judge(_BACKENDS, Status.UNHEALTHY, "no replica of any backend answers")
+        else:
+            self._judge(_BACKENDS, Status.HEALTHY, "")
+
+    def _find(self, component: str, finding: Status, reason: str, worst: Status | None = None) -> None:
+        """Take in one finding; what it amounts to depends on those before it."""
+        verdict = self._findings.get(component)
+        if verdict is None:
+            verdict = self._findings[component] = SteadyVerdict(worst)
+        status = verdict.observe(finding)
+        known = self._record.components.get(component)
+        if not reason and known is not None:
+            reason = known.reason  # it answers again, and has yet to do so often enough
+        self._judge(component, status, reason)
+
+    def _forget(self, component: str) -> None:
+        self._findings.pop(component, None)
+        self._announce(self._record.forget(component, self.monotonic_s()))
+        metrics.forget(metrics.health_status, component)
+
+    def _judge(self, component: str, status: Status, reason: str) -> None:
+        self._announce(self._record.set_status(component, status, reason, self.monotonic_s()))
+        metrics.health_status.labels(component).set(status.gauge)
+
+    def _announce(self, changes: tuple[StatusChanged, ...]) -> None:
+        for change in changes:
+            payload = {
+                "component": change.component,
+                "status": change.new.value,
+                "was": change.old.value,
+                "reason": change.reason,
+            }
+            is_better = change.new.gauge > change.old.gauge and change.new is not Status.HEALTHY
+            self._publish("mcp.health.improving" if is_better else _TOPICS[change.new], payload)
+
+    # ---- resources
+
+    def receiveTimer_resources(self, _: Any) -> None:
+        use = self._meter.read(self._worst_lag_s)
+        self._worst_lag_s = 0.0
+        for component, problem in resource_problems(use).items():
+            self._find(component, Status.UNHEALTHY if problem else Status.HEALTHY, problem, worst=Status.DEGRADED)
+        self.start_timer("resources", _RESOURCES_S)
+
+    def _time_lag(self) -> None:
+        self._lag_due_s = self.monotonic_s() + _LAG_S
+        self.start_timer("lag", _LAG_S)
+
+    def receiveTimer_lag(self, _: Any) -> None:
+        """How late this timer comes is how late everything on this loop is."""
+        lag_s = max(0.0, self.monotonic_s() - self._lag_due_s)
+        self._lags_s.append(lag_s)
+        self._worst_lag_s = max(self._worst_lag_s, lag_s)
+        metrics.event_loop_lag_seconds.set(max(self._lags_s))
+        self._time_lag()
+
+    # ---- checks of others
+
+    def receiveMsg_RegisterHealthCheck(self, message: RegisterHealthCheck, sender: ActorAddress) -> None:
+        name = message.name
+        own = (*_COMPONENTS, *_RESOURCES, _BACKENDS, "overall", "gateway", "health-monitor")
+        if name in own or not name or "/" in name:
+            problem = f"{name[:100]!r} is a name of the gateway's own"
+        elif name not in self._components and len(self._components) - len(_COMPONENTS) >= _MOST_CHECKS:
+            problem = f"{_MOST_CHECKS} checks are registered already"
+        else:
+            self._components[name] = sender
+            self._findings.pop(name, None)
+            self._record.set_critical(name, message.is_critical)
+            self.send(sender, HealthCheckRegistered(message.request_id, name))
+            return
+        self.send(sender, HealthCheckRefused(message.request_id, problem))
+
+    def receiveMsg_RemoveHealthCheck(self, message: RemoveHealthCheck, sender: ActorAddress) -> None:
+        name = message.name
+        if name in _COMPONENTS or self._components.pop(name, None) is None:
+            self.send(sender, HealthCheckRefused(message.request_id, f"no check {name[:100]!r} is registered"))
+            return
+        self._unanswered.discard(name)
+        self._record.set_critical(name, False)
+        self._forget(name)
+        self.send(sender, HealthCheckRemoved(message.request_id, name))
+
+    # ---- questions
+
+    def receiveMsg_HealthRequested(self, message: HealthRequested, sender: ActorAddress) -> None:
+        offset_s = time.time() - self.monotonic_s()
+        components = {
+            name: {
+                "status": health.status.value,
+                **({"reason": health.reason} if health.reason else {}),
+                "since": _time_text(health.since_s + offset_s),
+            }
+            for name, health in self._record.components.items()
+        }
+        history = tuple(
+            {
+                "at": _time_text(past.at_s + offset_s),
+                "component": past.change.component,
+                "was": past.change.old.value,
+                "status": past.change.new.value,
+                **({"reason": past.change.reason} if past.change.reason else {}),
+            }
+            for past in self._record.history
+        )
+        reported = HealthReported(
+            request_id=message.request_id, status=self._record.overall.value, components=components, history=history
+        )
+        self.send(sender, reported)
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        self.send(sender, StatusReported(message.request_id, {"status": self._record.overall.value}))
+
+    def _publish(self, topic: str, payload: dict[str, Any]) -> None:
+        self.send(self.addresses["event-bus"], PublishEvent(topic=topic, payload=payload))
+
+
+def _component(backend: str, replica: str) -> str:
+    return f"{backend}/{replica}"
+
+
+def _time_text(epoch_s: float) -> str:
+    """RFC 3339, to the second."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,118 @@
+"""What the cells of a node say to each other about clients whose connection, or whose server, another cell holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+
+from .weight import LIGHT_BYTES, weight_bytes
+
+
+def _weight_bytes(message: Message | None) -> int:
+    return LIGHT_BYTES + (jsonrpc.size_bytes(message) if message is not None else 0)
+
+
+@attrs.frozen(kw_only=True)
+class Forwarded:
+    """Cell -> another cell: for the content of that one, one of the messages below."""
+
+    from_cell: str
+    message: object = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return weight_bytes(self.message)
+
+
+@attrs.frozen(kw_only=True)
+class CellAsked:
+    """A cell asks another one; question: an instance of a class that the other one answers (`Forwarding.answer_cells`)."""
+
+    question_id: str
+    question: Any = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class CellAnswered:
+    """The answer. error_text: why there is none, or ""."""
+
+    question_id: str
+    answer: Any = attrs.field(default=None, repr=False)
+    error_text: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ExchangeForwarded:
+    """Speak to this replica for me: you hold its connection, or the call that this request goes on with."""
+
+    exchange_id: str
+    backend: str
+    replica: str
+    request: UpstreamRequest = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        session = self.request.session
+        return _weight_bytes(self.request.message) + (len(session.initialize) if session is not None else 0)
+
+
+@attrs.frozen(kw_only=True)
+class ExchangeGivenUp:
+    """Nobody waits for this exchange any more."""
+
+    exchange_id: str
+
+
+@attrs.frozen(kw_only=True)
+class ForwardedEvent:
+    """A message of the server before its answer."""
+
+    exchange_id: str
+    message: Message | None = attrs.field(repr=False)
+    event_id: str | None
+
+    @property
+    def weight_bytes(self) -> int:
+        return _weight_bytes(self.message)
+
+
+@attrs.frozen(kw_only=True)
+class ForwardedEventsTaken:
+    """So many events of the exchange were passed on: send as many more."""
+
+    exchange_id: str
+    event_count: int
+
+
+@attrs.frozen(kw_only=True)
+class ForwardedAnswer:
+    """The server's answer; the exchange is over."""
+
+    exchange_id: str
+    answer: UpstreamAnswer = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return _weight_bytes(self.answer.response)
+
+
+@attrs.frozen(kw_only=True)
+class ForwardedFailure:
+    """There is no answer; the exchange is over. facts: the arguments of `UpstreamError` by name."""
+
+    exchange_id: str
+    facts: dict[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen
+class WireProbed:
+    """A question: is the server behind the connection that you hold well? Answered with the problem in words, or ""."""
+
+    backend: str
+    replica: str
+    timeout_s: float

@@ -1,0 +1,180 @@
+"""One call to one backend: edge -> router -> connection pool -> upstream -> edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+
+class CallKind(Enum):
+    """REQUEST waits for a response; MESSAGE is acknowledged; STREAM stays open; TERMINATE ends an upstream session."""
+
+    REQUEST = "request"
+    MESSAGE = "message"
+    STREAM = "stream"
+    TERMINATE = "terminate"
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One message for one backend. An exchange makes one call, or several where it spans backends.
+
+    call_id:         unique in this cell; also the request id that a stateless server sees.
+    edge:            who gets the frames and the outcome.
+    backend:         fixed backend, or "" where the router finds it by the target.
+    is_merged:       whether names carry the prefixes of the merged server.
+    opens_session:   an `initialize`, which no existing upstream session must pin to a replica.
+    excluded:        replicas that have refused this very call already.
+    pinned_to:       the replica that holds the parked call which this request goes on with, or "".
+    """
+
+    call_id: int
+    edge: ActorAddress = attrs.field(repr=False)
+    kind: CallKind
+    transport: str
+    revision: str
+    target: str
+    backend: str = ""
+    is_merged: bool = False
+    message: Request | Notification | Response | None = attrs.field(default=None, repr=False)
+    session: SessionState | None = attrs.field(default=None, repr=False)
+    opens_session: bool = False
+    hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    deadline_s: float
+    excluded: frozenset[str] = frozenset()
+    last_event_id: str | None = None
+    pinned_to: str = ""
+
+
+@attrs.frozen
+class RouteCall:
+    """Edge -> router: find the replica for this call."""
+
+    call: Call
+
+
+@attrs.frozen(kw_only=True)
+class LeaseCall:
+    """Router -> connection pool: run this call on this replica as soon as a connection is free.
+
+    route:    pattern of the route that matched; names the circuit breaker.
+    is_trial: the breaker is half open and waits for this outcome.
+    """
+
+    call: Call
+    backend: str
+    replica: str
+    route: str
+    is_trial: bool
+    router: ActorAddress = attrs.field(repr=False)
+
+
+@attrs.frozen
+class RunCall:
+    """Connection pool -> upstream: the lease is granted, speak to the server."""
+
+    leased: LeaseCall
+
+
+@attrs.frozen
+class LeaseReturned:
+    """Upstream -> connection pool: the call is over, its connection free; of a stream too, which held no lease."""
+
+    backend: str
+    replica: str
+    call_id: int
+
+
+@attrs.frozen
+class CancelCall:
+    """Edge -> connection pool -> upstream: nobody waits for this call any more."""
+
+    call_id: int
+
+
+@attrs.frozen(kw_only=True)
+class CallAnswered:
+    """Upstream -> edge: the server has answered.
+
+    status:              HTTP status for the client; servers without HTTP give 200.
+    response:            None where a notification was accepted.
+    upstream_session_id: the id that the server assigned in this answer.
+    upstream_revision:   what the server speaks, where its answer to `initialize` was translated.
+    upstream_s:          seconds from the first byte sent to the last one read.
+    """
+
+    call_id: int
+    backend: str
+    replica: str
+    status: int
+    response: Response | None = attrs.field(repr=False)
+    upstream_session_id: str | None = attrs.field(default=None, repr=False)
+    upstream_revision: str | None = None
+    upstream_s: float = 0.0
+
+
+@attrs.frozen
+class CallEvent:
+    """Upstream -> edge: a message before the answer, or on a stream. message is None for a priming event (an id alone)."""
+
+    call_id: int
+    backend: str
+    message: Request | Notification | Response | None = attrs.field(repr=False)
+    event_id: str | None
+    upstream: ActorAddress = attrs.field(repr=False)
+
+
+@attrs.frozen
+class CreditGranted:
+    """Edge -> upstream: the client has taken so many events of this call; read on."""
+
+    call_id: int
+    event_count: int
+
+
+@attrs.frozen(kw_only=True)
+class CallFailed:
+    """Router, connection pool or upstream -> edge: the call has no answer.
+
+    reason:          a key of `refusals.REFUSALS`.
+    was_sent:        whether the server may have seen the message; False makes another try safe.
+    is_session_lost: the server does not know its session any more.
+    is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
+    error:           the JSON-RPC error that the server gave, if any.
+    """
+
+    call_id: int
+    reason: str
+    text: str
+    backend: str = ""
+    replica: str = ""
+    was_sent: bool = False
+    is_session_lost: bool = False
+    is_cut: bool = False
+    is_unsupported: bool = False
+    error: bytes = attrs.field(default=b"", repr=False)
+    retry_after_s: float | None = None
+    upstream_s: float = 0.0
+
+
+@attrs.frozen
+class CallSucceeded:
+    """Upstream -> router: told only where the breaker waits for it (a trial, or the first success after failures)."""
+
+    route: str
+    replica: str
+
+
+@attrs.frozen
+class CallFaulted:
+    """Upstream -> router: the server failed in a way that counts against it."""
+
+    route: str
+    replica: str

@@ -1,0 +1,64 @@
+"""Publishing and following events inside a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from mcp_gateway.transports.protocol.topics.topic_log import Event
+
+
+@attrs.frozen(kw_only=True)
+class PublishEvent:
+    """Any actor -> event bus. payload: JSON-able."""
+
+    topic: str
+    payload: Mapping[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Subscribe:
+    """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all").
+
+    after_id: first those that the log still has after this one; None sends only what comes.
+    """
+
+    pattern: str
+    subscriber_id: str
+    after_id: int | None = None
+
+
+@attrs.frozen
+class Unsubscribe:
+    pattern: str
+    subscriber_id: str
+
+
+@attrs.frozen(kw_only=True)
+class EventPublished:
+    """Event bus -> subscriber: one event, in the order of the log. event_id: increasing, without gaps per log."""
+
+    event_id: int
+    topic: str
+    payload: Mapping[str, Any] = attrs.field(repr=False)
+    timestamp_ms: int
+
+
+@attrs.frozen
+class EventsLogged:
+    """Cell -> event bus -> edge: events that the log has ordered, of this cell and of others.
+
+    is_caught_up: whether the cell holds, with these, all that the log had when the cell joined it.
+    """
+
+    events: tuple[Event, ...] = attrs.field(repr=False)
+    is_caught_up: bool = True
+
+
+@attrs.frozen
+class FollowLog:
+    """Edge -> event bus: send `EventsLogged` with what the cell holds after this id, then with all that comes."""
+
+    after_id: int

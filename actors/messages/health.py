@@ -1,0 +1,119 @@
+"""What the health monitor asks and is told, and whom it ejects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from thespian.actors import ActorAddress
+
+
+@attrs.frozen
+class ReplicaEjected:
+    """Health monitor -> router: this replica takes no traffic until it is restored."""
+
+    backend: str
+    replica: str
+    reason: str
+
+
+@attrs.frozen
+class ReplicaRestored:
+    """Health monitor -> router: this replica answers its probes again."""
+
+    backend: str
+    replica: str
+
+
+@attrs.frozen
+class ProbeComponent:
+    """Health monitor -> actor: are you there?"""
+
+    request_id: str
+
+
+@attrs.frozen
+class ComponentProbed:
+    """Actor -> health monitor: yes. problem: why it is only half well, or ""."""
+
+    request_id: str
+    component: str
+    problem: str = ""
+
+
+@attrs.frozen
+class ProbeReplicas:
+    """Health monitor -> connection pool -> upstreams: ask each server whether it is well, and tell `monitor`."""
+
+    request_id: str
+    timeout_s: float
+    monitor: ActorAddress = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ReplicaProbed:
+    """Upstream -> health monitor: one probe has ended. problem: "" where all is well."""
+
+    request_id: str
+    backend: str
+    replica: str
+    problem: str
+    elapsed_s: float
+
+
+@attrs.frozen
+class HealthRequested:
+    request_id: str
+
+
+@attrs.frozen(kw_only=True)
+class HealthReported:
+    """Health monitor -> edge: overall status and {component: {"status", "since", "reason"?}}.
+
+    history: the last changes, oldest first: {"at", "component", "was", "status", "reason"?}; times are RFC 3339.
+    """
+
+    request_id: str
+    status: str
+    components: Mapping[str, Mapping[str, str]]
+    history: tuple[Mapping[str, str], ...] = attrs.field(default=(), repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RegisterHealthCheck:
+    """Any actor -> health monitor: send me `ProbeComponent` each round, and judge `name` by my `ComponentProbed`.
+
+    is_critical: nothing is served without it, so the whole is unhealthy when it is. Registering again replaces.
+    """
+
+    request_id: str
+    name: str
+    is_critical: bool = False
+
+
+@attrs.frozen
+class RemoveHealthCheck:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRegistered:
+    """Health monitor -> asker: the check runs from the next round on; it is forgotten when the monitor restarts."""
+
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRemoved:
+    request_id: str
+    name: str
+
+
+@attrs.frozen
+class HealthCheckRefused:
+    """Health monitor -> asker: the name belongs to the gateway itself, or is unknown."""
+
+    request_id: str
+    problem: str

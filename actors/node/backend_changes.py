@@ -1,0 +1,115 @@
+"""What an operator may change while a gateway runs: its backends and routes. Pure: settings in, settings out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
+from mcp_gateway.config.setting_rules import quote
+from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.transports.protocol.merging.naming import Naming
+
+BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
+_CHANGEABLE = ("backends", "routes")
+
+
+@attrs.frozen(kw_only=True)
+class BackendChange:
+    """A change that may be made.
+
+    settings: what runs after it.
+    events:   (last part of the topic, name of the backend): ("added", "files").
+    left:     keys of a file that differ from what runs and cannot follow: "gateway.port".
+    """
+
+    settings: Settings
+    events: tuple[tuple[str, str], ...]
+    left: tuple[str, ...] = ()
+
+
+def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any]) -> BackendChange:
+    """What one of the BACKEND_COMMANDS changes. A command that finds everything as it wants it changes nothing.
+
+    arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
+               {"settings": those of the file} to reload.
+
+    Raises: ConfigError with everything that is wrong.
+    """
+    if command == "reload":
+        return _reloaded(settings, arguments["settings"])
+    if command == "add-backend":
+        backends, routes = _with_backend(settings, arguments["backend"])
+    elif command == "remove-backend":
+        name = _known_name(settings, command, arguments["name"])
+        backends = tuple(backend for backend in settings.backends if backend.name != name)
+        # Where none is left each backend is found by its prefix, as with a file that has no routes.
+        routes = tuple(route for route in settings.routes if route.backend != name)
+    else:
+        name = _known_name(settings, command, arguments["name"])
+        backends, routes = _with_drain(settings.backends, {name}, command == "drain"), settings.routes
+    return _change(settings, backends, routes)
+
+
+def _with_backend(settings: Settings, table: Mapping[str, Any]) -> tuple[tuple[BackendSettings, ...], tuple[RouteSettings, ...]]:
+    """The backend comes last; beside routes it gets its own, by its prefix: without any, it would not be found."""
+    backend = backend_from_mapping(table, "add-backend", settings.gateway)
+    backends, routes = (*settings.backends, backend), settings.routes
+    if routes:
+        patterns = Naming(backend.name, backend.prefix).default_patterns
+        routes = (*routes, *(RouteSettings(pattern=pattern, backend=backend.name) for pattern in patterns))
+    raise_list_problems("add-backend", backends, routes)
+    return backends, routes
+
+
+def _known_name(settings: Settings, command: str, name: object) -> str:
+    known = [backend.name for backend in settings.backends]
+    if not isinstance(name, str) or name not in known:
+        allowed = f"the name of a backend: {', '.join(sorted(known)[:10]) or 'none runs'}"
+        raise ConfigError([ConfigProblem(file=command, key="name", found=quote(name), allowed=allowed)])
+    return name
+
+
+def _with_drain(backends: Iterable[BackendSettings], names: set[str], is_draining: bool) -> tuple[BackendSettings, ...]:
+    return tuple(attrs.evolve(each, draining=is_draining) if each.name in names else each for each in backends)
+
+
+def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
+    """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that."""
+    draining = {backend.name for backend in settings.backends if backend.draining}
+    change = _change(settings, _with_drain(wanted.backends, draining, True), wanted.routes)
+    return attrs.evolve(change, left=tuple(_differences(settings, wanted)))
+
+
+def _differences(settings: Settings, wanted: Settings) -> Iterable[str]:
+    """Keys outside of backends and routes. A port of 0 asks for any, and one is in use."""
+    running, asked = (_flat(attrs.asdict(each)) for each in (settings, wanted))
+    for key, value in asked.items():
+        if value != running[key] and not (key in ("gateway.port", "actor_system.admin_port") and value == 0):
+            yield key
+
+
+def _flat(table: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if not where and key in _CHANGEABLE:
+            continue
+        found |= _flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {f"{where}{key}": value}
+    return found
+
+
+def _change(settings: Settings, backends: Sequence[BackendSettings], routes: Sequence[RouteSettings]) -> BackendChange:
+    before = {backend.name: backend for backend in settings.backends}
+    after = {backend.name: backend for backend in backends}
+    events = [("added", name) for name in after if name not in before]
+    events += [("removed", name) for name in before if name not in after]
+    for name in after.keys() & before.keys():
+        old, new = before[name], after[name]
+        if old.draining != new.draining:
+            events.append(("drained" if new.draining else "undrained", name))
+        if attrs.evolve(old, draining=new.draining) != new:
+            events.append(("changed", name))
+    settings = attrs.evolve(settings, backends=tuple(backends), routes=tuple(routes))
+    return BackendChange(settings=settings, events=tuple(sorted(events)))

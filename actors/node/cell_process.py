@@ -1,0 +1,310 @@
+"""The process of one cell, as the node sees it: starts the content on its loop, answers for it, carries its events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from setproctitle import setproctitle
+from thespian.actors import ActorAddress, ActorExitRequest
+
+from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
+from mcp_gateway.actors.messages.between_cells import Forwarded
+from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents
+from mcp_gateway.actors.messages.lifecycle import StopRequested
+from mcp_gateway.actors.messages.node import (
+    EVENT_LOG,
+    ApplySettings,
+    CellArguments,
+    CellDrained,
+    CellsChanged,
+    CommandAnswered,
+    CommandRequested,
+    DrainRequested,
+    NodeStatusReported,
+    NodeStatusRequested,
+    Ping,
+    Pong,
+    PublishForNode,
+    SettingsApplied,
+)
+from mcp_gateway.actors.messages.node_link import CellContent
+from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
+from mcp_gateway.transports.protocol.topics.topic_log import Event
+from mcp_gateway.transports.telemetry import metrics
+
+from .cell_factory import load_cell_factory
+
+STOP_CONTENT_S = 3.0
+RESEND_INTERVAL_S = 1.0
+LOG_WAIT_S = 2.0  # a cell that starts waits that long for the events so far, then serves without them until they come
+NODE_STATUS_S = 4.0  # the node supervisor itself waits for slow cells, but not as long
+
+
+@attrs.frozen
+class ContentServes:
+    """Loop -> its own cell: requests are accepted."""
+
+
+@attrs.frozen
+class ContentDrained:
+    """Loop -> its own cell, which was asked to stop: no exchange is left, or the deadline has passed."""
+
+
+class CellEscalated(Exception):
+    """The content asked for the end of its cell."""
+
+
+class CellActor(AsyncioActor):
+    """A cell process: Thespian's main thread and one event loop with the content of the cell.
+
+    Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,
+              ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
+              EventsDistributed (EventLog); Forwarded (other cells)
+    Sends     ChildReady once the content serves, Pong from the loop, CellDrained, NodeStatusReported, NodeStatusRequested,
+              CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
+    On crash  its client connections end; events it published that the log had not stored are lost with it
+    """
+
+    IS_READY_WHEN_WIRED = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content: CellContent | None = None  # loop thread, as everything below
+        self._has_drained = False
+        self._outbox = EventOutbox(uuid.uuid4().hex)
+        self._log: ActorAddress | None = None
+        self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
+        self._has_caught_up = asyncio.Event()
+        self._has_asked_again = False  # for what the log has not begun to send yet
+        self._is_dropping = False
+        self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
+        self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    # ---- wiring
+
+    def on_wired(self) -> None:
+        setproctitle(f"mcp-gateway: {self.name}")
+        arguments: CellArguments = self.arguments
+        self._outbox = EventOutbox(self._outbox.source, arguments.settings.transports.http_sse.retention_events)
+        self.start_loop()
+        if (log := self.addresses.get(EVENT_LOG)) is not None:
+            self.call_loop(self._join_log, log, None)
+        self.run_async(self._start_content(self.arguments))
+
+    async def _start_content(self, arguments: CellArguments) -> None:
+        factory = load_cell_factory(arguments.cell_factory)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_caught_up.wait(), LOG_WAIT_S)
+        content = factory(arguments.settings, arguments.cell_index, self.name, self)
+        last_event_id = self._outbox.last_event_id
+        await content.start()
+        self._content = content
+        content.deliver_events(self._outbox.events_after(last_event_id))
+        content.cells_changed(self._incarnations())
+        self.deliver(self.myAddress, ContentServes())
+
+    def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
+        self.announce_ready()
+
+    # ---- requests: what reaches the content goes through the loop, so an answer proves that the loop lives
+
+    def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
+        self.call_loop(self.deliver, sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
+
+    def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
+        self.run_async(self._drain(message.deadline_s, sender, CellDrained(name=self.name, incarnation=self.incarnation)))
+
+    def receiveMsg_StopRequested(self, message: StopRequested, sender: ActorAddress) -> None:
+        deadline_s = self.arguments.settings.gateway.drain_timeout if self.arguments is not None else 0.0
+        if self.loop is None:
+            super().receiveMsg_StopRequested(message, sender)
+        else:
+            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained()))
+
+    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object) -> None:
+        if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
+            await self._content.drain(deadline_s)
+            self._has_drained = True
+        self.deliver(asker, answer)
+
+    def receiveMsg_ContentDrained(self, message: ContentDrained, sender: ActorAddress) -> None:
+        self.send(self.myAddress, ActorExitRequest())
+
+    def receiveMsg_NodeStatusRequested(self, message: NodeStatusRequested, sender: ActorAddress) -> None:
+        self.run_async(self._report_status(message.request_id, sender))
+
+    async def _report_status(self, request_id: str, asker: ActorAddress) -> None:
+        status = await self._content.status() if self._content is not None else {}
+        self.deliver(asker, NodeStatusReported(request_id=request_id, name=self.name, status=status))
+
+    def receiveMsg_NodeStatusReported(self, message: NodeStatusReported, sender: ActorAddress) -> None:
+        self.call_loop(self._take_node_status, message)
+
+    def _take_node_status(self, message: NodeStatusReported) -> None:
+        future = self._node_questions.get(message.request_id)
+        if future is not None and not future.done():
+            future.set_result(message.status)
+
+    def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
+        self.run_async(self._carry_out(message, sender))
+
+    async def _carry_out(self, message: CommandRequested, asker: ActorAddress) -> None:
+        if self._content is None:
+            answer: dict[str, Any] = {"error": f"{self.name} is starting"}
+        else:
+            answer = await self._content.command(message.command, message.arguments)
+        self.deliver(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    def receiveMsg_ApplySettings(self, message: ApplySettings, sender: ActorAddress) -> None:
+        self.call_loop(self._apply_settings, message, sender)
+
+    def _apply_settings(self, message: ApplySettings, asker: ActorAddress) -> None:
+        if self._content is not None:  # it serves: nobody sends this to a cell before it has said so
+            self._content.apply_settings(message.settings)
+            self.deliver(asker, SettingsApplied(name=self.name, revision=message.revision))
+
+    # ---- events
+
+    def receiveMsg_EventLogMoved(self, message: EventLogMoved, sender: ActorAddress) -> None:
+        self.call_loop(self._join_log, message.log, message.log_incarnation)
+
+    def _join_log(self, log: ActorAddress, log_incarnation: int | None) -> None:
+        if log_incarnation is not None and log_incarnation < (self._log_incarnation or 0):
+            return
+        self._log, self._log_incarnation = log, log_incarnation
+        self._has_asked_again = True
+        join = JoinEventLog(
+            cell_name=self.name,
+            source=self._outbox.source,
+            last_event_id=self._outbox.last_event_id,
+            recent_events=self._outbox.returnable,
+            confirmed_sequence=self._outbox.confirmed_sequence,
+            unstored=self._outbox.unstored,
+        )
+        self.deliver(self._log, join)
+
+    def receiveMsg_EventsDistributed(self, message: EventsDistributed, sender: ActorAddress) -> None:
+        self.call_loop(self._take_events, message)
+
+    def _take_events(self, message: EventsDistributed) -> None:
+        if self._log_incarnation is None:
+            self._log_incarnation = message.log_incarnation
+        if message.log_incarnation != self._log_incarnation:
+            return
+        if message.is_catch_up:
+            self._has_asked_again = False
+        fresh = self._outbox.take(message)
+        if fresh is None:
+            if not self._has_asked_again:  # once, for all that follows what is missing
+                self._rejoin_log()
+            return
+        has_news = bool(fresh) or (not message.has_more and not self.is_caught_up)
+        if not message.has_more:  # the first that a log says to a cell is what it has missed
+            self._has_caught_up.set()
+        if has_news and self._content is not None:
+            self._content.deliver_events(fresh)
+
+    def receiveMsg_PublishForNode(self, message: PublishForNode, sender: ActorAddress) -> None:
+        self.call_loop(self._publish_for_node, message)
+
+    def _publish_for_node(self, message: PublishForNode) -> None:
+        metrics.events_published_total.labels(message.topic).inc()
+        self.publish(message.topic, message.payload, message.timestamp_ms)
+
+    # ---- other cells
+
+    def receiveMsg_CellsChanged(self, message: CellsChanged, sender: ActorAddress) -> None:
+        self.call_loop(self._take_cells, message)
+
+    def _take_cells(self, message: CellsChanged) -> None:
+        self._cells = {name: cell for name, cell in message.cells.items() if name != self.name}
+        if self._content is not None:
+            self._content.cells_changed(self._incarnations())
+
+    def _incarnations(self) -> dict[str, int]:
+        return {name: incarnation for name, (_, incarnation) in self._cells.items()}
+
+    def receiveMsg_Forwarded(self, message: Forwarded, sender: ActorAddress) -> None:
+        self.call_loop(self._take_forwarded, message)
+
+    def _take_forwarded(self, message: Forwarded) -> None:
+        if self._content is not None:
+            self._content.deliver_forwarded(message.from_cell, message.message)
+
+    def _fail_forwarded(self, target: ActorAddress, messages: tuple[object, ...]) -> None:
+        name = next((name for name, (address, _) in self._cells.items() if address == target), None)
+        if name is not None and self._content is not None:
+            self._content.forward_failed(name, messages)
+
+    def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
+        forwarded = tuple(each.message for each in messages if isinstance(each, Forwarded))
+        if forwarded:
+            self.call_loop(self._fail_forwarded, target, forwarded)
+        elif any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
+            # Kept in the outbox. Whichever log there is by then is joined: a new one may have been announced before the end of
+            # what was on its way to the old one is known.
+            self.start_timer("rejoin_log", RESEND_INTERVAL_S)
+        else:
+            super().on_undeliverable(target, messages, reason)
+
+    def receiveTimer_rejoin_log(self, _payload: object) -> None:
+        self.call_loop(self._rejoin_log)
+
+    def _rejoin_log(self) -> None:
+        if self._log is not None:
+            self._join_log(self._log, self._log_incarnation)
+
+    # ---- NodeLink, for the content
+
+    @property
+    def is_caught_up(self) -> bool:
+        return self._has_caught_up.is_set()
+
+    def events_after(self, event_id: int) -> list[Event]:
+        return self._outbox.events_after(event_id)
+
+    def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
+        try:
+            event = self._outbox.publish(topic, payload, timestamp_ms)
+        except OutboxFull:
+            if not self._is_dropping:
+                self.log(logging.ERROR, "the event log takes nothing and the outbox is full: events are dropped")
+            self._is_dropping = True
+            return
+        self._is_dropping = False
+        if self._log is not None:
+            self.deliver(self._log, PublishEvents(events=(event,)))
+
+    def forward(self, cell_name: str, message: object) -> None:
+        if cell_name not in self._cells:
+            raise LookupError(f"{cell_name} does not run")
+        self.deliver(self._cells[cell_name][0], Forwarded(from_cell=self.name, message=message))
+
+    async def node_status(self) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex
+        future = self._node_questions[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self.deliver(self.addresses["supervisor"], NodeStatusRequested(request_id=request_id))
+            return await asyncio.wait_for(future, NODE_STATUS_S)
+        finally:
+            del self._node_questions[request_id]
+
+    def request_stop(self, reason: str) -> None:
+        self.fail_from_loop(CellEscalated(reason))
+
+    # ---- lifecycle
+
+    def on_exit(self) -> None:
+        if self._content is None or self.loop is None:
+            return
+        stopping = asyncio.run_coroutine_threadsafe(self._content.stop(), self.loop)
+        try:
+            stopping.result(STOP_CONTENT_S)
+        except TimeoutError:
+            self.log(logging.WARNING, "the content of the cell did not stop in time")

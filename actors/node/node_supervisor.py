@@ -1,0 +1,482 @@
+"""The root supervisor of a node: the event log and the cells as processes, heartbeats, status and commands."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psutil
+from setproctitle import setproctitle
+from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
+
+from mcp_gateway.actors.events.event_log import EventLog
+from mcp_gateway.actors.messages.event_log import EventLogMoved
+from mcp_gateway.actors.messages.lifecycle import LogLevelChanged
+from mcp_gateway.actors.messages.node import (
+    EVENT_LOG,
+    ApplySettings,
+    CellArguments,
+    CellDrained,
+    CellsChanged,
+    CommandAnswered,
+    CommandRequested,
+    DrainRequested,
+    EventLogArguments,
+    NodeArguments,
+    NodeDrained,
+    NodeFailed,
+    NodeStatusReported,
+    NodeStatusRequested,
+    Ping,
+    Pong,
+    PublishForNode,
+    SettingsApplied,
+)
+from mcp_gateway.actors.messages.supervision import ChildRestarted, ChildRestartRefused, RestartChildRequested
+from mcp_gateway.actors.runtime.thespian_hardening import send_with_result
+from mcp_gateway.actors.supervision.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
+from mcp_gateway.actors.supervision.supervisor import Supervisor
+from mcp_gateway.config.loader import ConfigError
+from mcp_gateway.config.settings import LOG_LEVELS
+from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.telemetry.metric_archive import archive_process
+from mcp_gateway.transports.upstream.pipes.process_guard import GUARD_NAME
+
+from .backend_changes import BACKEND_COMMANDS
+from .cell_process import STOP_CONTENT_S, CellActor
+from .heartbeats import Heartbeats
+from .node_status import merge_cell_statuses
+from .process_tree import launcher_row, thespian_processes
+from .running_settings import RunningSettings
+
+HEARTBEAT_S = 1.0
+ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
+COMMAND_DEADLINE_S = 30.0
+_MOST_UNPUBLISHED = 100
+_ENDED = {"error": "the process ended before it answered"}
+
+
+def cell_short_name(index: int) -> str:
+    """The name of a cell among its siblings; "cell/0" is its full name, and "/" separates levels."""
+    return f"cell-{index}"
+
+
+def _settings_question(revision: int) -> str:
+    return f"settings#{revision}"
+
+
+@attrs.define
+class _Question:
+    """A request that waits for cells.
+
+    waiting: full names of the cells that have not answered.
+    outcome: what a command is answered when nobody is waited for any more; None for a question about the status.
+    """
+
+    asker: ActorAddress
+    request_id: str
+    due_s: float
+    waiting: set[str]
+    statuses: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    outcome: dict[str, Any] | None = None
+
+
+class NodeSupervisor(Supervisor):
+    """Keeps the processes of a node running, and ends with its launcher.
+
+    Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands);
+              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied (its children)
+    Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
+              (admin commands); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
+              CellsChanged, PublishForNode (its children)
+    On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
+    """
+
+    strategy = Strategy.ONE_FOR_ONE
+    # Ours: OTP's default of 1 in 5 s is for code that fails; here a child also ends when somebody kills it on purpose.
+    intensity = RestartIntensity(max_restarts=10, period_s=20.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._launcher_fd: int | None = None
+        self._heartbeats = Heartbeats()  # by short name
+        self._heartbeat_count = 0
+        self._is_beat_under_way = False
+        self._told_of_log: set[tuple[str, int, int]] = set()  # (cell, its incarnation, the log's incarnation)
+        self._told_of_cells: dict[str, int] = {}  # {full name: incarnation}
+        self._unpublished: deque[PublishForNode] = deque(maxlen=_MOST_UNPUBLISHED)  # until a cell runs that can
+        self._log_level: LogLevelChanged | None = None  # as an operator has asked for
+        self._drain_asker: ActorAddress | None = None
+        self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
+        self._questions: dict[str, _Question] = {}
+        self._question_count = 0
+
+    # ---- wiring
+
+    def on_wired(self) -> None:
+        setproctitle(f"mcp-gateway: {self.name}")
+        self._admin_pid = os.getppid()
+        self._launcher_fd = os.pidfd_open(self._node.launcher_pid)
+        self._settings = RunningSettings(self._node.settings, self._node.kept_path)
+        self.start_timer("heartbeat", HEARTBEAT_S)
+        super().on_wired()
+
+    @property
+    def _node(self) -> NodeArguments:
+        assert isinstance(self.arguments, NodeArguments)
+        return self.arguments
+
+    def child_specs(self) -> Sequence[ChildSpec]:
+        settings = self._settings.now
+        log_arguments = EventLogArguments(
+            state_path=settings.gateway.state_path,
+            retention_events=settings.transports.http_sse.retention_events,
+            cell_count=settings.gateway.cell_count,
+        )
+        log = ChildSpec(name=EVENT_LOG, actor_class=EventLog, arguments=log_arguments, start_timeout_s=5.0)
+        cells = [
+            ChildSpec(
+                name=cell_short_name(index),
+                actor_class=CellActor,
+                arguments=CellArguments(settings=settings, cell_factory=self._node.cell_factory, cell_index=index),
+                shutdown_timeout_s=settings.gateway.drain_timeout + STOP_CONTENT_S + 1.0,
+            )
+            for index in range(settings.gateway.cell_count)
+        ]
+        return [log, *cells]
+
+    def child_full_name(self, spec: ChildSpec) -> str:
+        return f"cell/{spec.arguments.cell_index}" if isinstance(spec.arguments, CellArguments) else spec.name
+
+    def _cells(self) -> Iterator[tuple[str, str, int, ActorAddress]]:
+        """(short name, full name, incarnation, address) of every cell that runs."""
+        for short in self.supervision.names:
+            spec = self.supervision.spec(short)
+            if isinstance(spec.arguments, CellArguments) and (address := self.child_address(short)) is not None:
+                yield short, self.child_full_name(spec), self.supervision.incarnation(short), address
+
+    # ---- children
+
+    def on_children_changed(self) -> None:
+        self._tell_of_cells()
+        self._publish_what_waits()
+        self._tell_log_level()
+        self._tell_settings()
+        log = self.child_address(EVENT_LOG)
+        if log is None:
+            return
+        log_incarnation = self.supervision.incarnation(EVENT_LOG)
+        for short, _, incarnation, address in self._cells():
+            if (short, incarnation, log_incarnation) not in self._told_of_log:
+                self._told_of_log.add((short, incarnation, log_incarnation))
+                self.send(address, EventLogMoved(log=log, log_incarnation=log_incarnation))
+
+    def _tell_of_cells(self) -> None:
+        """Tell every cell which ones run, when that has changed."""
+        cells = {full: (address, incarnation) for _, full, incarnation, address in self._cells()}
+        incarnations = {full: incarnation for full, (_, incarnation) in cells.items()}
+        if incarnations != self._told_of_cells:
+            self._told_of_cells = incarnations
+            for address, _ in cells.values():
+                self.send(address, CellsChanged(cells=cells))
+
+    def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
+        self._tell_of_cells()
+        full_name = self.child_full_name(spec)
+        self._cell_has_drained(full_name, self._draining.get(full_name))
+        for question in list(self._questions.values()):
+            self._cell_has_answered(question, full_name)
+        if pid is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+
+    def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
+        if kind == "escalated" and self._wired_by is not None:
+            self.send(self._wired_by, NodeFailed(reason=reason_text))
+        self._publish(kind, name, reason_text)
+
+    def _publish(self, kind: str, name: str, reason_text: str) -> None:
+        """Tell the node's topics what has happened to a process, through any cell that runs, now or next."""
+        child = self.child_full_name(self.supervision.spec(name)) if name else self.name
+        if kind == "restarted":
+            metrics.restarts_total.labels(child).inc()
+        self._publish_event(f"mcp.supervisor.{kind}", {"child": child, "reason": reason_text})
+
+    def _publish_event(self, topic: str, payload: dict[str, Any]) -> None:
+        self._unpublished.append(PublishForNode(topic=topic, payload=payload, timestamp_ms=int(time.time() * 1000)))
+        self._publish_what_waits()
+
+    def _publish_what_waits(self) -> None:
+        cell = next((address for _, _, _, address in self._cells()), None)
+        while cell is not None and self._unpublished:
+            self.send(cell, self._unpublished.popleft())
+
+    def receiveTimer_heartbeat(self, _payload: object) -> None:
+        self.start_timer("heartbeat", HEARTBEAT_S)
+        self._heartbeat_count += 1
+        self._beat_to_launcher()
+        for name in self.supervision.names:
+            if self.supervision.phase(name) is not Phase.RUNNING or (address := self.child_address(name)) is None:
+                continue
+            missed_count = self._heartbeats.due(name, self.supervision.incarnation(name), self.child_pid(name))
+            if missed_count is not None:
+                self.kill_child(name, f"no heartbeat for {missed_count * HEARTBEAT_S:g} s")
+            else:
+                self.send(address, Ping(sequence=self._heartbeat_count))
+        self._expire_questions()
+
+    def _beat_to_launcher(self) -> None:
+        # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.
+        if self._wired_by is None or self._is_beat_under_way:
+            return
+        self._is_beat_under_way = True
+        beat = Pong(name=self.name, incarnation=self.incarnation, sequence=self._heartbeat_count)
+        send_with_result(self, self._wired_by, beat, self._beat_has_arrived, ANSWER_DEADLINE_S)
+
+    def _beat_has_arrived(self, _error: str | None) -> None:
+        self._is_beat_under_way = False
+
+    def receiveMsg_Pong(self, message: Pong, sender: ActorAddress) -> None:
+        for name in self.supervision.names:
+            if self.child_full_name(self.supervision.spec(name)) == message.name:
+                self._heartbeats.answered(name, message.incarnation)
+
+    def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
+        if self._launcher_fd is not None:  # without a launcher there is no node: an admin command that came too early made this
+            self.send(sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
+
+    # ---- drain
+
+    def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
+        self._drain_asker = sender
+        for _, full_name, incarnation, address in self._cells():
+            self._draining[full_name] = incarnation
+            self.send(address, message)
+        self._cell_has_drained("", None)
+
+    def receiveMsg_CellDrained(self, message: CellDrained, sender: ActorAddress) -> None:
+        self._cell_has_drained(message.name, message.incarnation)
+
+    def _cell_has_drained(self, full_name: str, incarnation: int | None) -> None:
+        if self._draining.get(full_name) == incarnation:
+            self._draining.pop(full_name, None)
+        if not self._draining and self._drain_asker is not None:
+            self.send(self._drain_asker, NodeDrained())
+            self._drain_asker = None
+
+    # ---- status
+
+    def receiveMsg_NodeStatusRequested(self, message: NodeStatusRequested, sender: ActorAddress) -> None:
+        self._ask_cells(sender, message.request_id, [(full, address) for _, full, _, address in self._cells()], None)
+
+    def receiveMsg_NodeStatusReported(self, message: NodeStatusReported, sender: ActorAddress) -> None:
+        if (question := self._questions.get(message.request_id)) is not None:
+            question.statuses[message.name] = message.status
+            self._cell_has_answered(question, message.name)
+
+    def _report_status(self, question: _Question) -> None:
+        statuses = question.statuses
+        trees = {name: status.get("tree", ()) for name, status in statuses.items()}
+        status = {
+            "version": version("mcp-gateway"),
+            "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
+            "tree": [launcher_row(self.snapshot(), trees, self._admin_pid, self._node)],
+            **merge_cell_statuses(statuses.values()),
+        }
+        self.send(question.asker, NodeStatusReported(request_id=question.request_id, name=self.name, status=status))
+
+    # ---- commands
+
+    def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
+        child = str(message.arguments.get("child", ""))
+        shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
+        cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
+        if message.command == "log-level":
+            self._change_log_level(message, sender)
+        elif message.command in BACKEND_COMMANDS:
+            self._change_backends(message, sender)
+        elif message.command not in ("restart", "kill"):
+            self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
+        elif cell is not None:
+            self._pass_on(message, sender, cell)
+        elif message.command == "kill":
+            self._kill_process(message, sender, child, shorts)
+        elif child in shorts:
+            self._question_count += 1
+            request_id = f"restart#{self._question_count}"
+            due_s = self.monotonic_s() + COMMAND_DEADLINE_S
+            self._questions[request_id] = _Question(sender, message.request_id, due_s, {"the restart"}, outcome=_ENDED)
+            self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
+        else:
+            self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
+
+    def _change_log_level(self, message: CommandRequested, asker: ActorAddress) -> None:
+        level = str(message.arguments.get("level"))
+        if level not in LOG_LEVELS:
+            self._answer_command(asker, message, {"error": f"{level!r} is no level; there are {', '.join(LOG_LEVELS)}"})
+            return
+        self._log_level = LogLevelChanged(level=level)
+        logging.root.setLevel(level.upper())
+        self._tell_log_level()
+        self._answer_command(asker, message, {"ok": True, "level": level})
+
+    def _change_backends(self, message: CommandRequested, asker: ActorAddress) -> None:
+        before = self._settings.revision
+        try:
+            change = self._settings.change(message.command, message.arguments)
+        except ConfigError as error:
+            self._answer_command(asker, message, {"refused": str(error).splitlines()})
+            return
+        except OSError as error:
+            self._answer_command(asker, message, {"error": f"{self._node.kept_path} cannot be written: {error.strerror}"})
+            return
+        outcome = {"ok": True, "changes": change.events, "left": change.left}
+        if self._settings.revision == before:
+            self._answer_command(asker, message, outcome)
+            return
+        for name in self.supervision.names:
+            spec = self.supervision.spec(name)
+            if isinstance(spec.arguments, CellArguments):
+                arguments = attrs.evolve(spec.arguments, settings=change.settings)
+                self.supervision.replace_spec(attrs.evolve(spec, arguments=arguments))
+        for kind, backend in change.events:
+            self._publish_event(f"mcp.backend.{kind}", {"backend": backend})
+        due_s = self.monotonic_s() + COMMAND_DEADLINE_S
+        question = _Question(asker, message.request_id, due_s, self._tell_settings(), outcome=outcome)
+        self._questions[_settings_question(self._settings.revision)] = question
+        self._answer_if_complete(question)
+
+    def _tell_settings(self) -> set[str]:
+        """Tell every cell that does not run with the settings of now; returns their full names."""
+        cells = {full: (incarnation, address) for _, full, incarnation, address in self._cells()}
+        told = self._settings.to_tell((full, incarnation) for full, (incarnation, _) in cells.items())
+        for full in told:
+            self.send(cells[full][1], ApplySettings(revision=self._settings.revision, settings=self._settings.now))
+        return told
+
+    def receiveMsg_SettingsApplied(self, message: SettingsApplied, sender: ActorAddress) -> None:
+        if (question := self._questions.get(_settings_question(message.revision))) is not None:
+            self._cell_has_answered(question, message.name)
+
+    def _tell_log_level(self) -> None:
+        """Tell every process, also those that have started since with the level of the file."""
+        for name in self.supervision.names if self._log_level is not None else ():
+            if (address := self.child_address(name)) is not None:
+                self.send(address, self._log_level)
+
+    def _pass_on(self, message: CommandRequested, asker: ActorAddress, cell: str) -> None:
+        if "signal" in message.arguments:
+            error = f"{message.arguments['child']} is an actor inside a process: a signal cannot reach it alone"
+            self._answer_command(asker, message, {"error": error})
+            return
+        arguments = {**message.arguments, "child": message.arguments["child"].removeprefix(f"{cell}/")}
+        address = next(address for _, full, _, address in self._cells() if full == cell)
+        self._ask_cells(asker, message.request_id, [(cell, address)], (message.command, arguments))
+
+    def _kill_process(self, message: CommandRequested, asker: ActorAddress, child: str, shorts: dict[str, str]) -> None:
+        number = message.arguments.get("signal", signal.SIGKILL)
+        if child in shorts:
+            pid = self.child_pid(shorts[child])
+        elif child == self.name:
+            pid = os.getpid()
+        else:
+            process = thespian_processes(self._admin_pid).get(child)
+            pid = None if process is None else process.pid
+        known = [*shorts, self.name, "admin", "logger"]
+        if pid is None:
+            error = f"{child} is not running" if child in known else self._no_such(child, known)
+            self._answer_command(asker, message, {"error": error})
+        elif number not in signal.valid_signals():
+            self._answer_command(asker, message, {"error": f"{number} is not a signal"})
+        else:
+            # The signal may end this process as well: the answer goes first.
+            answer = CommandAnswered(request_id=message.request_id, answer={"ok": True, "pid": pid})
+            send_with_result(self, asker, answer, lambda _: os.kill(pid, number), ANSWER_DEADLINE_S)
+
+    @staticmethod
+    def _no_such(child: str, known: Sequence[str]) -> str:
+        return f"there is no child {child!r}; known are {', '.join(known)} and the actors of a cell (cell/0/router)"
+
+    def receiveMsg_ChildRestarted(self, message: ChildRestarted, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, {"ok": True})
+
+    def receiveMsg_ChildRestartRefused(self, message: ChildRestartRefused, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, {"error": message.error_text})
+
+    def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
+        self._command_is_done(message.request_id, message.answer)
+
+    def _command_is_done(self, request_id: str, answer: dict[str, Any]) -> None:
+        if (question := self._questions.pop(request_id, None)) is not None:
+            self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=answer))
+
+    def _answer_command(self, asker: ActorAddress, message: CommandRequested, answer: dict[str, Any]) -> None:
+        self.send(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    # ---- questions to cells
+
+    def _ask_cells(
+        self,
+        asker: ActorAddress,
+        request_id: str,
+        cells: list[tuple[str, ActorAddress]],
+        command: tuple[str, dict[str, Any]] | None,
+    ) -> None:
+        """Ask the cells for their status, or to carry out the command."""
+        self._question_count += 1
+        question_id = f"question#{self._question_count}"
+        due_s = self.monotonic_s() + (ANSWER_DEADLINE_S if command is None else COMMAND_DEADLINE_S)
+        question = _Question(asker, request_id, due_s, {full for full, _ in cells}, outcome=None if command is None else _ENDED)
+        self._questions[question_id] = question
+        for _, address in cells:
+            if command is None:
+                self.send(address, NodeStatusRequested(request_id=question_id))
+            else:
+                self.send(address, CommandRequested(request_id=question_id, command=command[0], arguments=command[1]))
+        self._answer_if_complete(question)
+
+    def _cell_has_answered(self, question: _Question, full_name: str) -> None:
+        question.waiting.discard(full_name)
+        self._answer_if_complete(question)
+
+    def _answer_if_complete(self, question: _Question) -> None:
+        if question.waiting:
+            return
+        for question_id in [each for each, known in self._questions.items() if known is question]:
+            del self._questions[question_id]
+            if question.outcome is None:
+                self._report_status(question)
+            else:
+                self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=question.outcome))
+
+    def _expire_questions(self) -> None:
+        now_s = self.monotonic_s()
+        for question in [question for question in self._questions.values() if question.due_s <= now_s]:
+            question.waiting.clear()
+            self._answer_if_complete(question)
+
+    # ---- the launcher's death
+
+    def receiveMessage(self, message: Any, sender: ActorAddress) -> Any:
+        super().receiveMessage(message, sender)
+        # Thespian forgets the watch at every return without one.
+        return None if self._launcher_fd is None or self._is_crashed else ThespianWatch([self._launcher_fd])
+
+    def receiveMsg_WatchMessage(self, message: WatchMessage, sender: ActorAddress) -> None:
+        """End the whole node at once: nobody is left to drain it for, and a stopped or hung process would not leave by itself."""
+        if os.getppid() == self._admin_pid:
+            admin = psutil.Process(self._admin_pid)
+            for process in [admin, *admin.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # The guards of stdio servers know what those have started meanwhile; they leave when their cells have.
+                    if process.pid != os.getpid() and process.name() != GUARD_NAME:
+                        process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,311 @@
+"""Connections to servers: how many calls each replica may carry at once, who waits, and the upstream actors that carry them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.messages.calls import CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned, RunCall
+from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
+from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
+from mcp_gateway.actors.messages.topology import Topology
+from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
+from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntensity, Strategy
+from mcp_gateway.actors.supervision.supervisor import Supervisor
+from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.telemetry import metrics
+
+from .lease_ledger import Grant, LeaseLedger
+from .upstream import Upstream, UpstreamArguments
+
+_GAUGES_S = 1.0
+_NEVER_S = float("inf")
+_WAITING_PER_CONNECTION = 100
+"""Calls that may wait for each connection: far more than can be served within any checkout timeout."""
+
+
+@attrs.define
+class _Replica:
+    """One server address: its ledger, the name of its upstream actor, and the calls that wait.
+
+    granted: calls of `waiting` that hold a lease already and run as soon as the upstream has started again.
+    """
+
+    backend: BackendSettings
+    index: int
+    ledger: LeaseLedger
+    child: str
+    waiting: dict[int, LeaseCall] = attrs.field(factory=dict)
+    granted: list[int] = attrs.field(factory=list)
+    is_told_exhausted: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionPoolArguments:
+    """cells: the other cells of the node, which hold some of the connections."""
+
+    settings: Settings
+    cells: Forwarding = attrs.field(repr=False)
+
+
+class ConnectionPool(Supervisor):
+    """Grants each call a connection of its replica, or lets it wait for at most the checkout timeout, or refuses it.
+
+    Receives  LeaseCall (router), LeaseReturned (upstreams), CancelCall (edge), Topology (cell), ProbeReplicas (health monitor),
+              SchemeResolved (transport registry)
+    Sends     RunCall, CancelCall, ProbeReplicas (upstreams), CallFailed (edge), ResolveScheme (transport registry),
+              PublishEvent (event bus)
+    On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here
+    """
+
+    strategy: ClassVar[Strategy] = Strategy.ONE_FOR_ONE
+    intensity: ClassVar[RestartIntensity] = RestartIntensity(max_restarts=20, period_s=10.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._replicas: dict[tuple[str, str], _Replica] = {}
+        self._replica_of_call: dict[int, tuple[str, str]] = {}
+        self._expire_due_s = _NEVER_S  # when the timer for waiters fires
+
+    def child_specs(self) -> Sequence[ChildSpec]:
+        return ()  # they come one by one, as the registry tells who speaks to each scheme
+
+    def on_wired(self) -> None:
+        super().on_wired()
+        arguments: ConnectionPoolArguments = self.arguments
+        self._cells = arguments.cells
+        self._gateway = arguments.settings.gateway
+        self._arrange(arguments.settings.backends)
+        self.start_timer("gauges", _GAUGES_S)
+
+    # ---- topology
+
+    def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
+        self._arrange(message.backends)
+
+    def _arrange(self, backends: Sequence[BackendSettings]) -> None:
+        max_overflow = self._share(self._gateway.max_overflow)
+        wanted = {
+            (backend.name, replica): (backend, index) for backend in backends for index, replica in enumerate(backend.replica_ids)
+        }
+        for key in [key for key in self._replicas if key not in wanted]:
+            self._drop(key)
+        for key, (backend, index) in wanted.items():
+            known = self._replicas.get(key)
+            if known is not None and _connection(known.backend, known.index) == _connection(backend, index):
+                known.backend, known.index = backend, index
+                self._grant(known, known.ledger.resize(self._share(backend.pool_size), max_overflow, self.monotonic_s()))
+                continue
+            if known is not None:
+                self._drop(key)
+            pool_size = self._share(backend.pool_size)
+            ledger = LeaseLedger(pool_size, max_overflow, (pool_size + max_overflow) * _WAITING_PER_CONNECTION)
+            self._replicas[key] = _Replica(backend, index, ledger, self._free_child_name(backend.name, index))
+        for scheme in {scheme_of(replica) for _, replica in self._replicas}:
+            self.send(self.addresses["transport-registry"], ResolveScheme(f"scheme:{scheme}", scheme))
+
+    def _share(self, connection_count: int) -> int:
+        """This cell's part of what is promised for the node."""
+        return -(-connection_count // self._gateway.cell_count)
+
+    def _free_child_name(self, backend: str, index: int) -> str:
+        """`files#0`, or the next number where an upstream of that name runs, or is about to end."""
+        taken = {*self.supervision.names, *(replica.child for replica in self._replicas.values())}
+        return next(name for number in itertools.count(index) if (name := f"{backend}#{number}") not in taken)
+
+    def receiveMsg_SchemeResolved(self, message: SchemeResolved, sender: ActorAddress) -> None:
+        strategy: UpstreamTransport | None = message.strategy
+        if strategy is None:
+            self.log(logging.ERROR, f"no transport speaks to {message.scheme!r}: its backends cannot be reached")
+            return
+        for (name, replica), known in self._replicas.items():
+            if scheme_of(replica) != message.scheme or known.child in self.supervision.names:
+                continue
+            arguments = UpstreamArguments(
+                backend=name,
+                replica=replica,
+                naming=Naming(name, known.backend.prefix),
+                connect=functools.partial(
+                    strategy.connect,
+                    known.backend,
+                    known.index,
+                    self._gateway.max_message_bytes,
+                    self._gateway.max_overflow,
+                ),
+                cells=self._cells,
+            )
+            self.start_child(ChildSpec(name=known.child, actor_class=Upstream, arguments=arguments))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        """Forget a replica. Its upstream answers for the calls it runs; those that wait may go elsewhere."""
+        replica = self._replicas.pop(key)
+        for leased in replica.waiting.values():
+            self._refuse(leased, "no_backend", f"replica {key[1]} was removed")
+        for call_id in [call_id for call_id, at in self._replica_of_call.items() if at == key]:
+            del self._replica_of_call[call_id]
+        self.stop_child(replica.child)
+        for state in ("leased", "idle", "waiting"):
+            metrics.forget(metrics.pool_connections, *key, state)
+
+    # ---- leases
+
+    def receiveMsg_LeaseCall(self, message: LeaseCall, sender: ActorAddress) -> None:
+        key = (message.backend, message.replica)
+        replica = self._replicas.get(key)
+        if replica is None or self.child_address(replica.child) is None:
+            self._refuse(message, "upstream_failed", f"replica {message.replica} is not connected")
+            return
+        call = message.call
+        self._replica_of_call[call.call_id] = key
+        if call.kind is CallKind.STREAM:  # stays open as long as its client does: it must not use up the pool
+            self._run(replica, message)
+            return
+        now_s = self.monotonic_s()
+        due_s = now_s + replica.backend.request_timeout
+        if due_s < call.deadline_s:  # the edge did not know to which backend its target leads
+            call = attrs.evolve(call, deadline_s=due_s)
+            message = attrs.evolve(message, call=call)
+        give_up_s = min(call.deadline_s, now_s + self._gateway.checkout_timeout)
+        grant = replica.ledger.request(call.call_id, give_up_s)
+        if grant is Grant.GRANTED:
+            self._run(replica, message)
+        elif grant is Grant.QUEUED:
+            replica.waiting[call.call_id] = message
+            if give_up_s < self._expire_due_s:
+                self._expire_due_s = give_up_s
+                self.start_timer("expire", max(0.0, give_up_s - now_s))
+        else:
+            self._exhausted(replica, message, "too many calls wait for a connection")
+
+    def _run(self, replica: _Replica, leased: LeaseCall) -> None:
+        address = self.child_address(replica.child)
+        if address is None:
+            replica.waiting[leased.call.call_id] = leased
+            replica.granted.append(leased.call.call_id)
+        else:
+            self.send(address, RunCall(leased))
+
+    def receiveMsg_LeaseReturned(self, message: LeaseReturned, sender: ActorAddress) -> None:
+        replica = self._replicas.get((message.backend, message.replica))
+        if replica is not None:
+            self._release(replica, message.call_id)
+
+    def receiveMsg_CancelCall(self, message: CancelCall, sender: ActorAddress) -> None:
+        key = self._replica_of_call.get(message.call_id)
+        replica = self._replicas.get(key) if key is not None else None
+        if replica is None:
+            return
+        if message.call_id not in replica.waiting:
+            address = self.child_address(replica.child)
+            if address is not None:
+                self.send(address, message)
+        self._release(replica, message.call_id)
+
+    def _release(self, replica: _Replica, call_id: int) -> None:
+        self._replica_of_call.pop(call_id, None)
+        replica.waiting.pop(call_id, None)
+        self._grant(replica, replica.ledger.cancel(call_id, self.monotonic_s()))
+
+    def _grant(self, replica: _Replica, call_ids: Sequence[int]) -> None:
+        for call_id in call_ids:
+            self._run(replica, replica.waiting.pop(call_id))
+
+    def receiveTimer_expire(self, _: Any) -> None:
+        now_s = self.monotonic_s()
+        for replica in self._replicas.values():
+            for call_id in replica.ledger.expire(now_s):
+                leased = replica.waiting.pop(call_id)
+                self._exhausted(replica, leased, "no connection became free in time")
+        self._expire_due_s = self._next_deadline_s()
+        if self._expire_due_s != _NEVER_S:
+            self.start_timer("expire", max(0.001, self._expire_due_s - now_s))
+
+    def _next_deadline_s(self) -> float:
+        deadlines = (replica.ledger.next_deadline_s for replica in self._replicas.values())
+        return min((deadline for deadline in deadlines if deadline is not None), default=_NEVER_S)
+
+    def _exhausted(self, replica: _Replica, leased: LeaseCall, text: str) -> None:
+        metrics.pool_exhausted_total.labels(leased.backend).inc()
+        if not replica.is_told_exhausted:  # once per second at most: see receiveTimer_gauges
+            replica.is_told_exhausted = True
+            payload = {"backend": leased.backend, "replica": leased.replica}
+            self.send(self.addresses["event-bus"], PublishEvent(topic="mcp.pool.exhausted", payload=payload))
+        self._refuse(leased, "pool_exhausted", f"backend {leased.backend!r}: {text}")
+
+    def _refuse(self, leased: LeaseCall, reason: str, text: str) -> None:
+        self._replica_of_call.pop(leased.call.call_id, None)
+        failed = CallFailed(
+            call_id=leased.call.call_id, reason=reason, text=text, backend=leased.backend, replica=leased.replica, was_sent=False
+        )
+        self.send(leased.call.edge, failed)
+
+    # ---- upstreams that end
+
+    def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
+        """The upstream has answered for its calls: their leases go to those who wait, who run once it has started again."""
+        for key, replica in self._replicas.items():
+            if replica.child == name and kind == "child_exited":
+                running = [
+                    call_id for call_id, at in self._replica_of_call.items() if at == key and call_id not in replica.waiting
+                ]
+                for call_id in running:
+                    self._release(replica, call_id)
+            elif replica.child == name and kind == "restarted":
+                granted, replica.granted = replica.granted, []
+                self._grant(replica, [call_id for call_id in granted if call_id in replica.waiting])
+
+    def on_crash(self, message: object, sender: ActorAddress) -> None:
+        if isinstance(message, LeaseCall):
+            self._refuse(message, "upstream_failed", "the connection pool was restarted")
+
+    # ---- questions
+
+    def receiveMsg_ProbeComponent(self, message: ProbeComponent, sender: ActorAddress) -> None:
+        busy = [key[0] for key, replica in self._replicas.items() if replica.ledger.counts.waiting]
+        problem = f"calls wait for a connection to {', '.join(sorted(set(busy)))}" if busy else ""
+        self.send(sender, ComponentProbed(message.request_id, "connection-pool", problem))
+
+    def receiveMsg_ProbeReplicas(self, message: ProbeReplicas, sender: ActorAddress) -> None:
+        for (backend, name), replica in self._replicas.items():
+            address = self.child_address(replica.child)
+            if address is not None:
+                self.send(address, message)
+            else:
+                probed = ReplicaProbed(
+                    request_id=message.request_id, backend=backend, replica=name, problem="not connected", elapsed_s=0.0
+                )
+                self.send(sender, probed)
+
+    def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
+        status: dict[str, dict[str, dict[str, int]]] = {}
+        for (backend, name), replica in self._replicas.items():
+            counts = replica.ledger.counts
+            pool = {"idle": counts.idle, "leased": counts.leased, "waiting": counts.waiting, "overflow": counts.overflow}
+            status.setdefault(backend, {})[name] = pool
+        self.send(sender, StatusReported(message.request_id, status))
+
+    def receiveTimer_gauges(self, _: Any) -> None:
+        for (backend, name), replica in self._replicas.items():
+            counts = replica.ledger.counts
+            metrics.pool_connections.labels(backend, name, "leased").set(counts.leased)
+            metrics.pool_connections.labels(backend, name, "idle").set(counts.idle)
+            metrics.pool_connections.labels(backend, name, "waiting").set(counts.waiting)
+            replica.is_told_exhausted = False
+        self.start_timer("gauges", _GAUGES_S)
+
+
+def _connection(backend: BackendSettings, index: int) -> tuple[object, ...]:
+    """What a connection to a replica is made from: it is made anew where this changes, and only there."""
+    url = backend.replicas[index] if backend.replicas else ""
+    program = (backend.command, backend.env, backend.cwd, backend.builtin)
+    return (url, backend.prefix, backend.protocol, backend.headers, *program)

@@ -1,0 +1,328 @@
+"""The conversation with one replica: plays each leased call on the wire and tells the edge how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+from msgspec import Raw
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
+from mcp_gateway.actors.messages.calls import (
+    Call,
+    CallAnswered,
+    CallEvent,
+    CallFailed,
+    CallFaulted,
+    CallKind,
+    CallSucceeded,
+    CancelCall,
+    CreditGranted,
+    LeaseCall,
+    LeaseReturned,
+    RunCall,
+)
+from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, is_modern
+from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
+from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
+from mcp_gateway.transports.telemetry import tracing
+
+EVENT_WINDOW = 64
+"""Events of one call that may be on their way to a client; a client that does not take them stops the reading of its own call."""
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamArguments:
+    """What the connection pool tells a new upstream.
+
+    connect: opens the wire; called once, on the event loop, by the cell that owns the connection.
+    """
+
+    backend: str
+    replica: str
+    naming: Naming
+    connect: Any = attrs.field(repr=False)
+    cells: Forwarding = attrs.field(repr=False)
+
+
+@attrs.define
+class _Running:
+    """One call on the wire. credit: events that may still be passed on; refilled sets the reader free again."""
+
+    leased: LeaseCall
+    task: asyncio.Task[None] | None = None
+    credit: int = EVENT_WINDOW
+    refilled: asyncio.Event | None = None
+
+
+class Upstream(GatewayActor):
+    """Speaks to one replica, any number of calls at once; the pool decides how many.
+
+    Receives  RunCall, CancelCall (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
+    Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned (connection pool), CallFaulted, CallSucceeded (router),
+              ReplicaProbed (health monitor)
+    On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[int, _Running] = {}
+        self._failing_routes: set[str] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+
+    def on_wired(self) -> None:
+        arguments: UpstreamArguments = self.arguments
+        self._backend, self._replica = arguments.backend, arguments.replica
+        self._naming = arguments.naming
+        self._cells = arguments.cells
+        self._wire: UpstreamConversation
+        if self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name:
+            self._wire = arguments.connect()
+            self._cells.serve(self._backend, self._replica, self._wire)
+        else:
+            self._wire = RemoteConversation(self._cells, self._backend, self._replica)
+
+    # ---- calls
+
+    def receiveMsg_RunCall(self, message: RunCall, sender: ActorAddress) -> None:
+        running = _Running(message.leased)
+        self._running[message.leased.call.call_id] = running
+        running.task = asyncio.get_running_loop().create_task(self._play(running))
+
+    def receiveMsg_CancelCall(self, message: CancelCall, sender: ActorAddress) -> None:
+        running = self._running.pop(message.call_id, None)
+        if running is not None and running.task is not None:
+            running.task.cancel()
+
+    def receiveMsg_CreditGranted(self, message: CreditGranted, sender: ActorAddress) -> None:
+        running = self._running.get(message.call_id)
+        if running is not None:
+            running.credit += message.event_count
+            if running.refilled is not None:
+                running.refilled.set()
+
+    async def _play(self, running: _Running) -> None:
+        """One call from the first byte to its outcome; ends by posting that outcome and the lease in one go."""
+        call = running.leased.call
+        started_s = time.monotonic()
+        try:
+            outcome: object = self._answered(call, await self._exchange(running), time.monotonic() - started_s)
+            report: object | None = self._success(running.leased)
+        except UpstreamError as error:
+            outcome = self._failed(call, error, time.monotonic() - started_s)
+            report = self._fault(running.leased) if error.is_fault else self._success(running.leased)
+        except asyncio.CancelledError:
+            if call.call_id not in self._running:
+                raise  # by the caller, or because this actor ends
+            # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            outcome, report = self._failed(call, ended, time.monotonic() - started_s), None
+        except Exception as error:  # a defect of ours must not leave a client waiting
+            self.log(logging.ERROR, f"exchange failed: {error!r}", error=error, call_id=call.call_id)
+            outcome = self._failed(call, UpstreamError("upstream_failed", "internal error"), time.monotonic() - started_s)
+            report = None
+        if self._running.pop(call.call_id, None) is None:
+            return
+        returned = LeaseReturned(self._backend, self._replica, call.call_id)
+        mail: list[tuple[ActorAddress, object]] = [(call.edge, outcome), (self.addresses["supervisor"], returned)]
+        if report is not None:
+            mail.append((running.leased.router, report))
+        assert self.runtime is not None
+        self.runtime.post_all(mail)
+
+    async def _exchange(self, running: _Running) -> UpstreamAnswer:
+        call = running.leased.call
+        upstream = call.session.upstream(self._backend) if call.session is not None and not call.opens_session else None
+        timeout_s = None if call.kind is CallKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
+        span = self._span(call)
+        headers = call.headers if span is None else span.headers
+        message = self._inner_message(call, headers)
+        request = UpstreamRequest(
+            kind=call.kind.value,
+            message=message,
+            revision=call.revision if upstream is None else upstream.revision,
+            session_id=None if upstream is None else upstream.session_id,
+            headers=headers,
+            has_headers=call.transport == "streamable_http",
+            timeout_s=timeout_s,
+            last_event_id=call.last_event_id,
+            session=call.session,
+            hash_keys=call.hash_keys,
+        )
+
+        async def on_event(event: Message | None, event_id: str | None) -> None:
+            if running.credit <= 0:
+                running.refilled = asyncio.Event()
+                await running.refilled.wait()
+                running.refilled = None
+            running.credit -= 1
+            shown = self._outer_event(call, event)
+            assert self.runtime is not None
+            self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, shown, event_id, self.myAddress))
+
+        if span is None:
+            return await self._wire.exchange(request, on_event)
+        outcome = "cancelled"
+        try:
+            answer = await self._wire.exchange(request, on_event)
+            outcome = "ok" if answer.status < 400 else "error"
+            return answer
+        except UpstreamError as error:
+            outcome = error.reason
+            raise
+        finally:
+            span.end(outcome)
+
+    def _span(self, call: Call) -> tracing.Span | None:
+        if tracing.tracer is None:
+            return None
+        message = call.message
+        method = message.method if isinstance(message, Request | Notification) else call.kind.value
+        about = {"mcp_gateway.backend": self._backend, "mcp_gateway.replica": self._replica}
+        return tracing.tracer.client_span(method, call.target, call.headers, about)
+
+    def _inner_message(self, call: Call, headers: Mapping[str, str]) -> Message | None:
+        """The message as the server shall see it: its own names, and for a stateless server an id that no other client uses."""
+        message = call.message
+        if not isinstance(message, Request):
+            return message
+        params = inner_params(self._naming, message.method, message.params) if call.is_merged else message.params
+        if "traceparent" in headers:  # a server without HTTP headers reads it there, and one with them may
+            params = params_with_context(params, headers)
+        request_id = b"%d" % call.call_id if is_modern(call.revision) else message.id
+        return Request(request_id, message.method, params)
+
+    def _outer_event(self, call: Call, event: Message | None) -> Message | None:
+        """Undo the id that the server saw, where a notification repeats it."""
+        if not isinstance(event, Notification) or call.kind is not CallKind.STREAM or not isinstance(call.message, Request):
+            return event
+        return Notification(event.method, _with_subscription_id(event.params, call.message.id))
+
+    def _answered(self, call: Call, answer: UpstreamAnswer, upstream_s: float) -> CallAnswered:
+        response = answer.response
+        if response is not None and isinstance(call.message, Request):
+            result = response.result
+            if call.kind is CallKind.STREAM and result:
+                result = _with_subscription_id(result, call.message.id)
+            response = Response(call.message.id, result, response.error)
+        return CallAnswered(
+            call_id=call.call_id,
+            backend=self._backend,
+            replica=self._replica,
+            status=answer.status,
+            response=response,
+            upstream_session_id=answer.session_id,
+            upstream_revision=answer.revision,
+            upstream_s=upstream_s,
+        )
+
+    def _failed(self, call: Call, error: UpstreamError, upstream_s: float) -> CallFailed:
+        return CallFailed(
+            call_id=call.call_id,
+            reason=error.reason,
+            text=f"backend {self._backend!r}: {error.text}",
+            backend=self._backend,
+            replica=self._replica,
+            was_sent=error.was_sent,
+            is_session_lost=error.is_session_lost,
+            is_cut=error.is_cut,
+            is_unsupported=error.is_unsupported,
+            error=error.error,
+            upstream_s=upstream_s,
+        )
+
+    def _success(self, leased: LeaseCall) -> CallSucceeded | None:
+        """The breaker only counts failures in a row: it hears of a success when it waits for one."""
+        if not leased.is_trial and leased.route not in self._failing_routes:
+            return None
+        self._failing_routes.discard(leased.route)
+        return CallSucceeded(leased.route, self._replica)
+
+    def _fault(self, leased: LeaseCall) -> CallFaulted:
+        self._failing_routes.add(leased.route)
+        return CallFaulted(leased.route, self._replica)
+
+    # ---- probes
+
+    def receiveMsg_ProbeReplicas(self, message: ProbeReplicas, sender: ActorAddress) -> None:
+        task = asyncio.get_running_loop().create_task(self._probe(message))
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _probe(self, message: ProbeReplicas) -> None:
+        started_s = time.monotonic()
+        problem = ""
+        try:
+            async with asyncio.timeout(message.timeout_s):
+                await self._wire.probe(message.timeout_s)
+        except UpstreamError as error:
+            problem = error.text
+        except TimeoutError:
+            problem = "no answer in time"
+        probed = ReplicaProbed(
+            request_id=message.request_id,
+            backend=self._backend,
+            replica=self._replica,
+            problem=problem,
+            elapsed_s=time.monotonic() - started_s,
+        )
+        assert self.runtime is not None
+        self.runtime.post(message.monitor, probed)
+
+    # ---- the end
+
+    def on_crash(self, message: object, sender: ActorAddress) -> None:
+        if isinstance(message, RunCall):
+            self._fail_for_exit(message.leased.call)
+
+    def on_exit(self) -> None:
+        for task in self._probes:
+            task.cancel()
+        ended, self._running = self._running, {}
+        for running in ended.values():
+            if running.task is not None:
+                running.task.cancel()
+            self._fail_for_exit(running.leased.call)
+        self._cells.withdraw(self._backend, self._replica, self._wire)
+        closing = asyncio.get_running_loop().create_task(self._wire.close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+    def _fail_for_exit(self, call: Call) -> None:
+        error = UpstreamError("upstream_failed", "the connection was restarted while the request ran")
+        self.send(call.edge, self._failed(call, error, 0.0))
+
+
+_closing: set[asyncio.Task[None]] = set()
+"""Wires that are being closed: a task that nobody holds may vanish before it is done."""
+
+
+async def wires_closed(timeout_s: float) -> None:
+    """Wait, within a bound, until all wires of upstreams that have ended are closed."""
+    if _closing:
+        await asyncio.wait(_closing, timeout=timeout_s)
+
+
+def _with_subscription_id(json_object: bytes, request_id: bytes) -> bytes:
+    try:
+        values = jsonrpc.members(json_object)
+        meta = jsonrpc.members(values["_meta"])
+    except (KeyError, msgspec.DecodeError):
+        return json_object
+    if META_SUBSCRIPTION_ID not in meta:
+        return json_object
+    meta[META_SUBSCRIPTION_ID] = Raw(request_id)
+    values["_meta"] = Raw(msgspec.json.encode(meta))
+    return msgspec.json.encode(values)

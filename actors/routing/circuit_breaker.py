@@ -1,0 +1,136 @@
+"""Decides whether a replica that failed may be asked again: a circuit breaker per route and replica. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class CircuitState(enum.Enum):
+    """`gauge` is the number that the metric circuit_state shows."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+    @property
+    def gauge(self) -> int:
+        return _GAUGES[self]
+
+
+class CircuitEvent(enum.Enum):
+    """What moves a circuit. Failures below the threshold move nothing and are counted only."""
+
+    THRESHOLD_REACHED = "threshold_reached"
+    RESET_TIME_OVER = "reset_time_over"
+    TRIAL_SUCCEEDED = "trial_succeeded"
+    TRIAL_FAILED = "trial_failed"
+
+
+class Transition(NamedTuple):
+    """A circuit changed; `opened`, `half_open` and `closed` events are published from this."""
+
+    old: CircuitState
+    new: CircuitState
+
+
+_GAUGES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+_TRANSITIONS = {
+    (CircuitState.CLOSED, CircuitEvent.THRESHOLD_REACHED): CircuitState.OPEN,
+    (CircuitState.OPEN, CircuitEvent.RESET_TIME_OVER): CircuitState.HALF_OPEN,
+    (CircuitState.HALF_OPEN, CircuitEvent.TRIAL_SUCCEEDED): CircuitState.CLOSED,
+    (CircuitState.HALF_OPEN, CircuitEvent.TRIAL_FAILED): CircuitState.OPEN,
+}
+
+
+class CircuitBreaker:
+    """Opens after `failure_threshold` failures in a row, and after `reset_timeout_s` lets one trial at a time through.
+
+    Ask `allows` once per request; where it says True for a circuit that is not closed, that request is the trial and its
+    outcome decides. A trial that never reports (its caller crashed, its client left) is given up after reset_timeout_s more.
+    While it is open, late outcomes of requests from before do not move it. In a half-open circuit they count as the trial's:
+    known gap, a token per request would close it; it costs one trial at worst.
+    It reads no clock: now_s is the caller's monotonic clock.
+    Source: Nygard, "Release It!", circuit breaker; consecutive failures as in Envoy's outlier detection (consecutive_5xx).
+    """
+
+    __slots__ = ("_failure_count", "_failure_threshold", "_opened_at_s", "_reset_timeout_s", "_state", "_trial_started_at_s")
+
+    def __init__(self, failure_threshold: int, reset_timeout_s: float) -> None:
+        if failure_threshold < 1 or not reset_timeout_s > 0:
+            raise ValueError(
+                f"failure_threshold is {failure_threshold}, reset_timeout_s is {reset_timeout_s}: both must be positive"
+            )
+        self._failure_threshold = failure_threshold
+        self._reset_timeout_s = reset_timeout_s
+        self._state = CircuitState.CLOSED
+        self._failure_count = 0
+        self._opened_at_s = 0.0
+        self._trial_started_at_s: float | None = None
+
+    @property
+    def state(self) -> CircuitState:
+        """OPEN until a trial is taken: time alone does not move a circuit, so each change has a call that reports it."""
+        return self._state
+
+    @property
+    def gauge(self) -> int:
+        return self._state.gauge
+
+    def allows(self, now_s: float) -> bool:
+        """Tell whether a request may pass now; a True of a circuit that is not closed takes the trial.
+
+        The caller sees OPEN -> HALF_OPEN by comparing `state` before and after.
+        """
+        if self._state is CircuitState.CLOSED:
+            return True
+        if self._state is CircuitState.OPEN:
+            if now_s < self._opened_at_s + self._reset_timeout_s:
+                return False
+            self._move(CircuitEvent.RESET_TIME_OVER)
+        elif self._trial_started_at_s is not None and now_s < self._trial_started_at_s + self._reset_timeout_s:
+            return False
+        self._trial_started_at_s = now_s
+        return True
+
+    def would_allow(self, now_s: float) -> bool:
+        """The same answer as `allows` without taking the trial: for choosing among replicas."""
+        return self.retry_after_s(now_s) == 0.0
+
+    def record_success(self, now_s: float) -> Transition | None:
+        """A request succeeded. Closes a half-open circuit; returns the change, if any."""
+        self._failure_count = 0
+        if self._state is not CircuitState.HALF_OPEN:
+            return None
+        self._trial_started_at_s = None
+        return self._move(CircuitEvent.TRIAL_SUCCEEDED)
+
+    def record_failure(self, now_s: float) -> Transition | None:
+        """A request failed. Opens the circuit at the threshold, or again when it was the trial; returns the change, if any."""
+        if self._state is CircuitState.OPEN:
+            return None
+        self._failure_count += 1
+        if self._state is CircuitState.HALF_OPEN:
+            self._trial_started_at_s = None
+            event = CircuitEvent.TRIAL_FAILED
+        elif self._failure_count >= self._failure_threshold:
+            event = CircuitEvent.THRESHOLD_REACHED
+        else:
+            return None
+        self._opened_at_s = now_s
+        return self._move(event)
+
+    def abandon_trial(self) -> None:
+        """The trial ended without saying anything about the replica (cancelled, no free connection): the next one may try."""
+        self._trial_started_at_s = None
+
+    def retry_after_s(self, now_s: float) -> float:
+        """Seconds until `allows` may say True; 0.0 when it would now. While a trial runs, the time until it is given up."""
+        if self._state is CircuitState.CLOSED:
+            return 0.0
+        since_s = self._opened_at_s if self._state is CircuitState.OPEN else self._trial_started_at_s
+        return 0.0 if since_s is None else max(0.0, since_s + self._reset_timeout_s - now_s)
+
+    def _move(self, event: CircuitEvent) -> Transition:
+        old, self._state = self._state, _TRANSITIONS[self._state, event]
+        return Transition(old, self._state)

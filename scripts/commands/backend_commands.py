@@ -1,0 +1,144 @@
+"""The commands that change which backends a running gateway has: add-backend, remove-backend, drain, undrain, reload."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
+
+_TABLE_KEYS = ("builtin", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
+
+
+def add_backend_commands(commands: Any) -> None:
+    """commands: what `add_subparsers` returned."""
+    adding = commands.add_parser(
+        "add-backend",
+        help="add a backend to a running gateway",
+        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --builtin demo | -- COMMAND ...)",
+        description="Add a backend to a running gateway. Exactly one kind of server: replicas, builtin, or a command after --.",
+    )
+    adding.add_argument("name", metavar="NAME", help="a letter, then letters, digits, - and _")
+    adding.add_argument("--replica", metavar="URL", action="append", help="where a server listens; again for each equal one")
+    adding.add_argument("--builtin", metavar="demo", help="the demo server inside the gateway")
+    adding.add_argument("--prefix", metavar="P", help="before the names of its tools and prompts; NAME__ if not given")
+    adding.add_argument("--protocol", metavar="REVISION", help="auto, or the one revision that it speaks")
+    adding.add_argument("--header", metavar="K=V", type=_pair, action="append", help="sent with each request to a replica")
+    adding.add_argument("--pool-size", metavar="N", type=int, help="connections to each replica; that of [gateway] if not given")
+    adding.add_argument("--request-timeout", metavar="S", type=float, help="seconds; that of [gateway] if not given")
+    adding.add_argument("--cwd", metavar="D", help="folder of a command; the current one if not given")
+    adding.add_argument("--env", metavar="K=V", type=_pair, action="append", help="environment variable of a command")
+    adding.add_argument("--instances", metavar="N", type=int, help="how many of a command to run")
+    removing = commands.add_parser("remove-backend", help="remove a backend from a running gateway; calls that it runs fail")
+    draining = commands.add_parser("drain", help="no new sessions and no stateless calls for a backend; open sessions go on")
+    undraining = commands.add_parser("undrain", help="take a backend in again that was drained")
+    for parser in (removing, draining, undraining):
+        parser.add_argument("name", metavar="NAME", help="a backend, as `backends` lists it")
+    reloading = commands.add_parser("reload", help="have a running gateway take the backends and routes of its changed file")
+    for parser, run in (
+        (adding, _add_backend),
+        (removing, _remove_backend),
+        (draining, _drain),
+        (undraining, _undrain),
+        (reloading, _reload),
+    ):
+        add_attach_options(parser, with_config=parser is not reloading)
+        parser.set_defaults(run=run)
+    reloading.add_argument("--config", metavar="F.toml", help="take those of this file instead")
+
+
+def split_server_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(what argparse reads, the command after `--` of add-backend), which argparse cannot tell from its own options."""
+    words = list(arguments)
+    if words[:1] != ["add-backend"] or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("not of the form NAME=VALUE")  # without the text: it may be a secret
+    return name, value
+
+
+def _add_backend(options: argparse.Namespace) -> int:
+    table: dict[str, Any] = {"name": options.name}
+    table |= {key: value for key in _TABLE_KEYS if (value := getattr(options, key)) is not None}
+    table |= {key: value for key, value in (("replicas", options.replica), ("command", options.server_command)) if value}
+    table |= {key: dict(pairs) for key, pairs in (("headers", options.header), ("env", options.env)) if pairs}
+    if "command" in table or "cwd" in table:
+        table["cwd"] = os.path.abspath(os.path.expanduser(table.get("cwd", ".")))
+    return _change(options, "add-backend", {"backend": table})
+
+
+def _remove_backend(options: argparse.Namespace) -> int:
+    return _change(options, "remove-backend", {"name": options.name})
+
+
+def _drain(options: argparse.Namespace) -> int:
+    return _change(options, "drain", {"name": options.name})
+
+
+def _undrain(options: argparse.Namespace) -> int:
+    return _change(options, "undrain", {"name": options.name})
+
+
+def _change(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> int:
+    return ask(options, lambda client: _report(client.command(command, arguments)))
+
+
+def _reload(options: argparse.Namespace) -> int:
+    """A file that is named says where the gateway is, too, as with every other command."""
+    from mcp_gateway.config.loader import ConfigError, load_settings
+
+    if options.config is not None:
+        try:
+            load_settings(options.config)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return EXIT_REFUSED
+    return ask(options, lambda client: _reload_from(client, options.config))
+
+
+def _reload_from(client: Any, config: str | None) -> int:
+    """Read what `serve` read, or another file in its place; the options that `serve` was given still stand over it."""
+    from mcp_gateway.config.loader import ConfigError
+    from mcp_gateway.config.setting_rules import InvalidSetting
+    from mcp_gateway.scripts.serving.settings_source import SettingsSource
+
+    source = SettingsSource.kept(client.run["source"])
+    if config is not None:
+        source = attrs.evolve(source, config=config, mcp_json=None)
+    if not source.names_a_file:
+        return say("the gateway was started without a file: name one with --config", EXIT_REFUSED)
+    try:
+        settings = source.load()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_REFUSED
+    except InvalidSetting as error:
+        return say(str(error), EXIT_REFUSED)
+    return _report(client.command("reload", {"settings": settings}))
+
+
+def _report(answer: Mapping[str, Any]) -> int:
+    """One line for each change, and for each setting of a file that could not follow."""
+    if "error" in answer:
+        return say(str(answer["error"]), EXIT_NOTHING_THERE)
+    if "refused" in answer:
+        print("\n".join(answer["refused"]), file=sys.stderr)
+        return EXIT_REFUSED
+    for kind, backend in answer["changes"]:
+        print(f"{backend} {kind}")
+    for key in answer["left"]:
+        print(f"{key} differs from what runs and was left: it changes when the gateway starts again")
+    if not answer["changes"] and not answer["left"]:
+        print("nothing has changed")
+    return 0

@@ -1,0 +1,123 @@
+"""`mcp-gateway events`: follows a topic of a running gateway over its event stream, and comes back when that is cut off."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from mcp_gateway.scripts.serving.start_checks import live_runs
+from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
+
+_LARGEST_EVENT_BYTES: Final = 1 << 20
+_RETRY_S: Final = 0.5
+_AWAY_S: Final = 5.0
+"""A gateway that starts again is back by then."""
+_CONNECT_S: Final = 5.0
+
+
+class NothingToFollow(Exception):
+    """There is no gateway, or it has ended; the text is one clear line."""
+
+
+class TopicRefused(Exception):
+    """The gateway does not serve this stream; the text is its reason."""
+
+
+def find_gateway(state_path: Path | None, admin_port: int | None, usual_port: int) -> str:
+    """The URL of the gateway that runs with this state directory, and with this admin port where one is named.
+
+    usual_port: the admin port of the settings, which decides between several.
+
+    Raises: NothingToFollow
+    """
+    if state_path is None:
+        raise NothingToFollow('state_dir is "": nothing tells where the gateway serves')
+    runs = [run for run in live_runs(state_path) if admin_port in (None, run["admin_port"])]
+    if not runs:
+        port = "" if admin_port is None else f" and --admin-port {admin_port}"
+        raise NothingToFollow(f"no gateway runs with state_dir {state_path}{port}")
+    if len(runs) > 1:
+        runs = [run for run in runs if run["admin_port"] == usual_port] or runs
+    if len(runs) > 1:
+        urls = ", ".join(f"{run['url']} (--admin-port {run['admin_port']})" for run in runs)
+        raise NothingToFollow(f"several gateways run with state_dir {state_path}: {urls}; name one by --admin-port")
+    return str(runs[0]["url"])
+
+
+def follow(url: str, topic: str, since_id: int | None) -> Iterator[ServerSentEvent]:
+    """Events of the topic and gaps, for as long as the gateway runs.
+
+    Raises: NothingToFollow, TopicRefused
+    """
+    last_id = None if since_id is None else str(since_id)
+    served_s = time.monotonic()
+    while True:
+        is_served = False
+        try:
+            for event in _stream(url, topic, last_id):
+                is_served = True
+                last_id = event.event_id or last_id
+                if event.event in ("vsm_event", "gap"):
+                    yield event
+        except (OSError, http.client.HTTPException, EventTooLarge) as error:
+            if not is_served and time.monotonic() - served_s > _AWAY_S:
+                raise NothingToFollow(f"the gateway on {url} has ended ({error})") from error
+        if is_served:
+            served_s = time.monotonic()  # until now, however long its topic has been quiet
+        time.sleep(_RETRY_S)
+
+
+def _stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_CONNECT_S)
+    try:
+        headers = {"Accept": "text/event-stream", **({} if last_id is None else {"Last-Event-ID": last_id})}
+        connection.request("GET", f"/mcp/sse/events/{quote(topic)}", headers=headers)
+        stream = connection.sock
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise TopicRefused(_reason(answer.read()))
+        stream.settimeout(None)  # heartbeats may be switched off
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        parser = EventStreamParser(_LARGEST_EVENT_BYTES)
+        while chunk := answer.read1(65_536):
+            yield from parser.feed(chunk)
+    finally:
+        connection.close()
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "what answers there is no gateway"
+
+
+def json_line(event: ServerSentEvent) -> str:
+    """One event for programs: what the stream carries, and its id."""
+    data: dict[str, Any] = json.loads(event.data)
+    return json.dumps({"gap": data} if event.event == "gap" else {"id": int(event.event_id or 0), **data}, ensure_ascii=False)
+
+
+def human_line(event: ServerSentEvent) -> str:
+    """One event for people: time of day, id, topic, payload."""
+    data: dict[str, Any] = json.loads(event.data)
+    if event.event == "gap":
+        return f"events {data['first_id']} to {data['last_id']} are no longer kept"
+    moment = datetime.datetime.fromtimestamp(data["timestamp"] / 1000).astimezone()
+    payload = " ".join(f"{name}={_shown(value)}" for name, value in data["payload"].items())
+    time_of_day = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
+    return f"{time_of_day}  {event.event_id:>6}  {data['event_type']}  {payload}".rstrip()
+
+
+def _shown(value: Any) -> str:
+    """A word as it is, anything else as JSON, so that no payload can break the line or fake another field."""
+    is_word = isinstance(value, str) and value.isprintable() and value and not set(value) & set(' ="')
+    return value if is_word else json.dumps(value)

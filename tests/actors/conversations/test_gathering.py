@@ -1,0 +1,375 @@
+"""A question to every backend: one of them never spoils the rest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
+from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.merging.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
+from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
+from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
+
+NOT_FOUND = {"code": -32601, "message": "no such method"}
+INVALID = {"code": -32602, "message": "no"}
+
+
+def tools(*names: str, **rest: object) -> dict[str, object]:
+    return {"tools": [{"name": name} for name in names], **rest}
+
+
+def listing(*, message: Request | None = None, **rest) -> Scene:
+    return Scene(ListAll, FILES, MAIL, message=message or request("tools/list"), **rest)
+
+
+def names_of(scene: Scene) -> list[str]:
+    return [tool["name"] for tool in scene.sink.result["tools"]]
+
+
+# ---- lists
+
+
+def test_all_answer_and_the_order_is_that_of_the_configuration():
+    scene = listing(revision=MODERN)
+    assert [(call.backend, call.deadline_s, call.session) for call in scene.desk.sent] == [
+        ("files", 5.0, None),
+        ("mail", 5.0, None),
+    ]
+    scene.answer(scene.call_to("mail"), tools("b"))
+    scene.answer(scene.call_to("files"), tools("b", "a"))
+    assert names_of(scene) == ["files__b", "files__a", "mail__b"]
+    assert (scene.sink.status, MISSING_BACKENDS in scene.sink.result["_meta"]) == (200, False)
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("way", ["upstream_timeout", "circuit_open", "session_not_found", "error", "no response", "malformed"])
+def test_one_backend_never_spoils_the_rest(way):
+    scene = listing(session=session_at("files", "mail"))
+    mail = scene.call_to("mail")
+    if way == "error":
+        scene.answer(mail, error=INVALID, status=400)
+    elif way == "no response":
+        scene.answer(mail, has_response=False)
+    elif way == "malformed":
+        scene.answer(mail, {"tools": [{"title": "no name"}]})
+    else:
+        scene.fail(mail, way, replica="mail#0", was_sent=True)
+    scene.answer(scene.call_to("files"), tools("a"))
+    assert names_of(scene) == ["files__a"]
+    assert list(scene.sink.result["_meta"][MISSING_BACKENDS]) == ["mail"]
+    scene.assert_over()
+
+
+def test_who_is_late_is_noted_and_who_answers_or_is_merely_down_is_not():
+    scene = Scene(ListAll, FILES, MAIL, ALONE, message=request("tools/list"), revision=MODERN)
+    files, mail, third = scene.open
+    scene.fail(mail, "upstream_timeout", replica="mail#0", was_sent=True)
+    scene.fail(third, "circuit_open")
+    scene.answer(files, tools("a"))
+    assert scene.desk.punctuality == [("mail", "late"), ("files", "prompt")]
+
+
+def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():
+    first = listing(revision=MODERN)
+    first.answer(first.call_to("files"), tools("a"))
+    first.answer(first.call_to("mail"), tools("b", nextCursor="2"))
+    first.answer(first.call_to("mail"), tools("c"))
+    then = listing(revision=MODERN)
+    then.desk.last_known = first.desk.last_known
+    then.fail(then.call_to("mail"), "upstream_timeout", replica="mail#0", was_sent=True)
+    then.answer(then.call_to("files"), tools("new"))
+    assert names_of(then) == ["files__new", "mail__b", "mail__c"]
+    missing = then.sink.result["_meta"][MISSING_BACKENDS]
+    assert missing == {"mail": "upstream_timeout; this is its list of 7 s ago"}
+    assert then.sink.result["ttlMs"] == 0  # nobody shall keep what may be wrong
+    then.assert_over()
+
+
+def test_the_last_known_lists_are_the_answer_when_nobody_answers():
+    first = listing(revision=MODERN)
+    for backend in ("files", "mail"):
+        first.answer(first.call_to(backend), tools("a"))
+    then = listing(revision=MODERN)
+    then.desk.last_known = first.desk.last_known
+    for backend in ("files", "mail"):
+        then.fail(then.call_to(backend), "circuit_open")
+    assert names_of(then) == ["files__a", "mail__a"]
+    then.assert_over()
+
+
+def test_a_list_of_another_revision_or_private_to_a_client_does_not_stand_in():
+    first = listing(revision=MODERN)
+    first.answer(first.call_to("files"), tools("a"))
+    first.answer(first.call_to("mail"), tools("b", cacheScope="private", ttlMs=1))
+    for revision in (LEGACY, MODERN):
+        then = listing(revision=revision)
+        then.desk.last_known = first.desk.last_known
+        for backend in ("mail", *(("files",) if revision == LEGACY else ())):
+            then.fail(then.call_to(backend), "upstream_timeout", replica=f"{backend}#0", was_sent=True)
+        if revision == LEGACY:
+            assert then.sink.refused is not None
+        else:
+            then.answer(then.call_to("files"), tools("a"))
+            assert names_of(then) == ["files__a"]
+
+
+def test_a_server_without_the_feature_is_not_missing():
+    scene = listing()
+    scene.answer(scene.call_to("mail"), error=NOT_FOUND)
+    scene.answer(scene.call_to("files"), tools("a"))
+    assert scene.sink.result == {"tools": [{"name": "files__a"}]}
+    scene.assert_over()
+
+
+def test_nobody_has_the_feature_and_the_list_is_empty():
+    scene = listing()
+    for backend in ("mail", "files"):
+        scene.answer(scene.call_to(backend), error=NOT_FOUND)
+    assert scene.sink.result == {"tools": []}
+    scene.assert_over()
+
+
+def test_nobody_answers_and_the_failure_is_told():
+    scene = listing()
+    scene.fail(scene.call_to("mail"), "circuit_open", retry_after_s=2.0)
+    scene.answer(scene.call_to("files"), error=INVALID)
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("circuit_open", b"7")
+    scene.assert_over()
+
+
+def test_all_servers_give_errors_and_the_first_is_the_answer():
+    scene = listing(revision=MODERN)
+    scene.answer(scene.call_to("mail"), error=INVALID, status=400)
+    scene.answer(scene.call_to("files"), error={"code": 5, "message": "other"}, status=400)
+    assert (scene.sink.status, json.loads(scene.sink.body)["error"]) == (400, INVALID)
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("raw", [b'{"tools":7}', b'{"tools":[7]}', b'{"tools":[],"ttlMs":1e999}'])
+def test_only_malformed_lists_are_a_failure(raw):
+    scene = listing(revision=MODERN)
+    for backend in ("mail", "files"):
+        scene.answer(scene.call_to(backend), raw=raw)
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("upstream_failed", b"7")
+    scene.assert_over()
+
+
+def test_a_replica_that_cannot_be_reached_is_followed_by_others_within_the_bound():
+    scene = listing(revision=MODERN)
+    for attempt in range(MAX_ATTEMPTS):
+        call = scene.call_to("mail")
+        assert call.excluded == {f"mail#{number}" for number in range(attempt)}
+        scene.fail(call, replica=f"mail#{attempt}")
+    scene.answer(scene.call_to("files"), tools("a"))
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"mail": "upstream_failed"}
+    scene.assert_over()
+
+
+def test_a_session_is_opened_before_it_is_asked_for_at_another_replica():
+    scene = listing(session=session_at("files", "mail"))
+    scene.fail(scene.call_to("mail"), replica="mail#0")
+    opening = scene.call_to("mail")
+    assert (opening.message.method, opening.opens_session, opening.excluded) == ("initialize", True, {"mail#0"})
+
+
+def test_a_session_that_another_exchange_has_opened_again_is_used_as_it_is():
+    """A client may ask for all its lists at once: one of them opens the session again."""
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.answer(scene.call_to("mail"), tools("x", nextCursor="of the lost session"))
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "new", LEGACY))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    again = scene.call_to("mail")
+    assert (again.method, again.params, again.session.upstream("mail").session_id) == ("tools/list", {}, "new")
+    scene.answer(again, tools("y"))
+    assert names_of(scene) == ["files__a", "mail__y"]
+    scene.assert_over()
+
+
+def test_of_two_that_open_a_session_again_at_once_the_first_counts():
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "first", LEGACY))
+    scene.answer(scene.call_to("mail"), {"protocolVersion": LEGACY}, session_id="second")
+    assert scene.desk.dismissed == ["second"]
+    scene.answer(scene.call_to("mail"), tools("x"))
+    assert names_of(scene) == ["files__a", "mail__x"]
+    scene.assert_over()
+
+
+def test_two_backends_that_have_lost_the_session_are_opened_again_side_by_side():
+    scene = listing(session=session_at("files", "mail"))
+    for backend in ("files", "mail"):
+        scene.fail(scene.call_to(backend), "session_not_found", was_sent=True, is_session_lost=True)
+    for backend in ("mail", "files"):
+        scene.answer(scene.call_to(backend), {"protocolVersion": LEGACY}, session_id=f"new {backend}")
+    for backend in ("files", "mail"):
+        scene.answer(scene.call_to(backend), has_response=False)
+    scene.answer(scene.call_to("mail"), tools("x"))
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p2"))
+    assert scene.call_to("files").session.upstream("files").session_id == "new files"
+    scene.answer(scene.call_to("files"), tools("b"))
+    assert names_of(scene) == ["files__a", "files__b", "mail__x"]
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("way", ["refused", "unreachable", "unreachable everywhere"])
+def test_a_session_that_cannot_be_opened_again_is_missing(way):
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    if way == "refused":
+        scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
+    elif way == "unreachable":
+        scene.fail(scene.call_to("mail"), was_sent=True)
+    else:
+        for attempt in range(MAX_ATTEMPTS):
+            opening = scene.call_to("mail")
+            assert (opening.opens_session, len(opening.excluded)) == (True, attempt)
+            scene.fail(opening, replica=f"mail#{attempt}")
+    reason = "session_not_found" if way == "refused" else "upstream_failed"
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"mail": reason}
+    scene.assert_over()
+
+
+def test_events_of_lists_are_taken_as_read():
+    scene = listing()
+    scene.event(scene.call_to("mail"), Notification("notifications/message", b"{}"))
+    assert (scene.desk.grants, scene.sink.begun) == ([("upstream of mail", 2, 1)], 0)
+
+
+# ---- pages
+
+
+def test_every_page_of_every_backend_is_read():
+    scene = listing(message=request("tools/list", _meta={"x": 1}))
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p2"))
+    assert scene.call_to("files").params == {"_meta": {"x": 1}, "cursor": "p2"}
+    scene.answer(scene.call_to("mail"), tools("x"))
+    scene.answer(scene.call_to("files"), tools("b", nextCursor=None))
+    assert names_of(scene) == ["files__a", "files__b", "mail__x"]
+    assert {call.deadline_s for call in scene.desk.sent} == {5.0}, "one deadline for all pages"
+    scene.assert_over()
+
+
+def test_a_backend_that_pages_for_ever_is_cut_and_named():
+    scene = listing()
+    scene.answer(scene.call_to("mail"), tools("x"))
+    pages = 0
+    while not scene.sink.is_over:
+        assert pages < 1_000
+        scene.answer(scene.call_to("files"), tools(f"a{pages}", nextCursor="more"))
+        pages += 1
+    assert pages == ListAll.MAX_PAGES
+    assert len(names_of(scene)) == pages + 1
+    assert list(scene.sink.result["_meta"][MISSING_BACKENDS]) == ["files"]
+    scene.assert_over()
+
+
+def test_pages_that_were_read_stay_where_a_later_one_fails():
+    scene = listing()
+    scene.answer(scene.call_to("mail"), tools("x"))
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p2"))
+    scene.fail(scene.call_to("files"), "upstream_timeout", was_sent=True, replica="files#0")
+    assert names_of(scene) == ["files__a", "mail__x"]
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"files": "upstream_timeout"}
+
+
+def test_a_client_that_pages_reads_each_item_once():
+    """The cursor of the merged list is ours; the backends are always asked from their beginning."""
+    count = LIST_PAGE_ITEMS + 5
+    names: list[str] = []
+    params: dict[str, object] = {}
+    for _ in range(3):
+        scene = listing(message=request("tools/list", **params))
+        assert [call.params for call in scene.desk.sent] == [{}, {}]
+        scene.answer(scene.call_to("files"), tools(*map(str, range(count))))
+        scene.answer(scene.call_to("mail"), tools("x"))
+        names += names_of(scene)
+        if "nextCursor" not in scene.sink.result:
+            break
+        params = {"cursor": scene.sink.result["nextCursor"]}
+    assert names == [*(f"files__{number}" for number in range(count)), "mail__x"]
+
+
+@pytest.mark.parametrize("cursor", ["garbage", 7, list_cursor(10) + "x"])
+def test_a_cursor_that_is_none_of_ours_is_refused_before_anybody_is_asked(cursor):
+    scene = listing(message=request("tools/list", cursor=cursor))
+    assert not scene.desk.sent
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("invalid_params", b"7")
+    scene.assert_over()
+
+
+def test_a_cursor_past_the_end_is_refused():
+    scene = listing(message=request("tools/list", cursor=list_cursor(10)))
+    for backend in ("mail", "files"):
+        scene.answer(scene.call_to(backend), tools("x"))
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("invalid_params", b"7")
+    scene.assert_over()
+
+
+# ---- server/discover and logging/setLevel
+
+
+def test_discover_unites_and_names_who_is_missing():
+    scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
+    scene.answer(scene.call_to("files"), {"capabilities": {"tools": {}}, "ttlMs": 100, "cacheScope": "public"})
+    scene.fail(scene.call_to("mail"), "upstream_timeout", was_sent=True)
+    result = scene.sink.result
+    assert (result["capabilities"], result["ttlMs"]) == ({"tools": {}}, 0)
+    assert result["_meta"][MISSING_BACKENDS] == {"mail": "upstream_timeout"}
+    scene.assert_over()
+
+
+def test_discover_survives_an_answer_that_cannot_be_read():
+    scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
+    scene.answer(scene.call_to("files"), raw=b'{"capabilities":{"tools":{}},"ttlMs":1e999}')
+    scene.answer(scene.call_to("mail"), {"capabilities": {"prompts": {}}})
+    assert scene.sink.result["capabilities"] == {"prompts": {}}
+    assert list(scene.sink.result["_meta"][MISSING_BACKENDS]) == ["files"]
+    scene.assert_over()
+    alone = Scene(Discover, FILES, message=request("server/discover"), revision=MODERN)
+    alone.answer(alone.last, raw=b'{"ttlMs":1e999}')
+    assert alone.sink.refused is not None
+    alone.assert_over()
+
+
+def test_only_legacy_servers_refuse_the_revision_and_name_what_they_speak():
+    scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
+    scene.fail(scene.call_to("files"), "unsupported_version", is_unsupported=True, was_sent=True)
+    scene.fail(scene.call_to("mail"), "unsupported_version", is_unsupported=True, was_sent=True)
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.reason == "unsupported_version"
+    assert LEGACY in scene.sink.refused.data["supported"]
+    assert MODERN not in scene.sink.refused.data["supported"]
+    scene.assert_over()
+
+
+def test_the_log_level_is_set_wherever_there_is_logging():
+    scene = Scene(SetLevel, FILES, MAIL, message=request("logging/setLevel", level="info"), session=session_at("files", "mail"))
+    assert [call.params for call in scene.desk.sent] == [{"level": "info"}] * 2
+    scene.answer(scene.call_to("files"), error=NOT_FOUND)
+    scene.answer(scene.call_to("mail"), {})
+    assert scene.sink.result == {}
+    scene.assert_over()
+
+
+# ---- ends
+
+
+@pytest.mark.parametrize("kind", [ListAll, Discover, SetLevel])
+@pytest.mark.parametrize("way", ["client_gone", "expired", "end"])
+def test_an_end_cancels_what_is_open(kind, way):
+    scene = Scene(kind, FILES, MAIL, message=request("tools/list"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    getattr(scene.conversation, way)()
+    assert scene.desk.cancelled == [2]
+    scene.assert_over(client_is_there=way != "client_gone")

@@ -1,0 +1,367 @@
+"""Relay: one request, one answer; tried again only where the server never saw it; one repair of a lost session."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
+from mcp_gateway.actors.conversations.relay import Relay
+from mcp_gateway.actors.messages.calls import CallKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, encoded, request, session_at
+
+CALL = request("tools/call", name="a")
+PROGRESS = Notification("notifications/progress", b'{"progress":1}')
+
+
+def relay(*, namings: tuple[Any, ...] = (ALONE,), **rest: Any) -> Scene:
+    return Scene(Relay, *namings, message=rest.pop("message", CALL), arguments=("files",), **rest)
+
+
+# ---- answers
+
+
+def test_an_answer_is_relayed_once_with_its_status():
+    scene = relay()
+    assert (scene.last.message, scene.last.kind, scene.last.backend) == (CALL, CallKind.REQUEST, "files")
+    scene.answer(scene.last, {"content": []})
+    assert (scene.sink.status, json.loads(scene.sink.body)) == (200, {"jsonrpc": "2.0", "id": 7, "result": {"content": []}})
+    scene.assert_over()
+
+
+def test_an_error_of_the_server_is_an_answer():
+    scene = relay()
+    scene.answer(scene.last, error={"code": -32602, "message": "no"}, status=400)
+    assert scene.sink.status == 400
+    assert json.loads(scene.sink.body)["error"] == {"code": -32602, "message": "no"}
+    scene.assert_over()
+
+
+def test_resources_are_renamed_for_clients_of_the_merged_server_only():
+    link = {"content": [{"type": "resource_link", "uri": "file:///a"}]}
+    merged = Scene(Relay, FILES, MAIL, message=CALL, arguments=("",))
+    merged.answer(merged.last, link, backend="files")
+    assert merged.sink.result["content"][0]["uri"] == "files+file:///a"
+    single = relay(namings=(FILES, MAIL), endpoint="files")
+    single.answer(single.last, link)
+    assert single.sink.result == link
+
+
+def test_a_stream_that_ends_without_a_response_is_a_failure():
+    scene = relay()
+    scene.answer(scene.last, has_response=False)
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("upstream_failed", b"7")
+    scene.assert_over()
+
+
+def test_a_result_that_cannot_be_read_ends_this_exchange_only():
+    scene = Scene(Relay, FILES, message=CALL, arguments=("",))
+    scene.answer(scene.last, raw=b'{"contents":[' + b'{"contents":[' * 3_000 + b"]}" * 3_000 + b"]}")
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.reason == "upstream_failed"
+    scene.assert_over()
+
+
+# ---- events
+
+
+def test_events_before_the_answer_make_it_a_stream():
+    """Source: MCP 2025-11-25, basic/transports, "Sending Messages": messages, then the response, then the end."""
+    scene = relay()
+    scene.event(scene.last, None, "e0")
+    scene.event(scene.last, PROGRESS, "e1")
+    scene.answer(scene.last, {"content": []})
+    progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
+    assert scene.sink.events == [(None, "e0"), (progress, "e1"), ({"jsonrpc": "2.0", "id": 7, "result": {"content": []}}, None)]
+    scene.assert_over()
+
+
+def test_an_event_that_says_nothing_does_not_begin_a_stream():
+    scene = relay()
+    scene.event(scene.last, None, None)
+    assert scene.desk.grants == [("upstream of files", 1, 1)]
+    scene.answer(scene.last, {})
+    assert (scene.sink.begun, scene.sink.status) == (0, 200)
+
+
+def test_a_failure_within_a_stream_ends_it_with_the_error():
+    scene = relay()
+    scene.event(scene.last, PROGRESS)
+    scene.fail(scene.last, replica="files#0")
+    assert len(scene.desk.sent) == 1, "the client has seen events of this call"
+    assert scene.sink.refused is not None
+    scene.assert_over()
+
+
+def test_a_client_that_takes_no_events_gets_one_json_answer():
+    scene = relay(takes_events=False)
+    for number in range(3):
+        scene.event(scene.last, PROGRESS, str(number))
+    assert scene.desk.grants == [("upstream of files", 1, 1)] * 3
+    scene.answer(scene.last, {"content": []})
+    assert (scene.sink.begun, scene.sink.result) == (0, {"content": []})
+    scene.assert_over()
+
+
+def test_credit_goes_back_for_each_event_the_client_has_taken():
+    scene = relay()
+    for _ in range(3):
+        scene.event(scene.last, PROGRESS)
+    assert scene.desk.grants == []
+    scene.conversation.flushed(2)
+    scene.conversation.flushed(1)
+    assert scene.desk.grants == [("upstream of files", 1, 2), ("upstream of files", 1, 1)]
+    scene.conversation.flushed(5)
+    assert len(scene.desk.grants) == 2
+
+
+def test_events_of_the_merged_server_carry_outer_names_and_ids():
+    scene = Scene(Relay, FILES, MAIL, message=CALL, arguments=("",))
+    scene.event(scene.last, Notification("notifications/resources/updated", b'{"uri":"file:///a"}'), "e1", backend="mail")
+    scene.event(scene.last, Request(b'"q"', "sampling/createMessage", b"{}"), None, backend="mail")
+    (updated, event_id), (asked, _) = scene.sink.events
+    assert (updated["params"], event_id) == ({"uri": "mail+file:///a"}, "mail:e1")
+    assert asked["id"] == 'mail:"q"'
+
+
+# ---- failover
+
+
+def test_a_call_that_was_never_sent_goes_to_another_replica_and_no_further_than_the_bound():
+    scene = relay(revision=MODERN)
+    tried = []
+    for attempt in range(MAX_ATTEMPTS):
+        assert scene.sink.refused is None
+        assert scene.last.excluded == frozenset(tried)
+        tried.append(f"files#{attempt}")
+        scene.fail(scene.last, replica=tried[-1])
+    assert len(scene.desk.sent) == MAX_ATTEMPTS
+    assert scene.sink.refused is not None
+    scene.assert_over()
+
+
+def test_another_replica_may_answer():
+    scene = relay(revision=MODERN)
+    scene.fail(scene.last, "pool_exhausted", replica="files#0")
+    scene.answer(scene.last, {"ok": True}, replica="files#1")
+    assert scene.sink.result == {"ok": True}
+    scene.assert_over()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"replica": "files#0", "was_sent": True},
+        {"replica": ""},
+        {"replica": "files#0", "was_sent": True, "reason": "upstream_timeout"},
+    ],
+)
+@pytest.mark.parametrize("session", [None, session_at("files")])
+def test_a_tool_never_runs_twice(failure, session):
+    """Neither a call that a server may have seen nor one that the router has refused is repeated."""
+    scene = relay(session=session)
+    scene.fail(scene.last, failure.get("reason", "upstream_failed"), **{k: v for k, v in failure.items() if k != "reason"})
+    assert len(scene.desk.sent) == 1
+    assert scene.sink.refused is not None
+    scene.assert_over()
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "status"),
+    [
+        ({"reason": "circuit_open", "retry_after_s": 9.0}, "circuit_open", 503),
+        ({"reason": "upstream_timeout", "was_sent": True}, "upstream_timeout", 504),
+        ({"reason": "unknown_method"}, "unknown_method", 404),
+        ({"reason": "invalid_params"}, "invalid_params", 400),
+        ({"is_unsupported": True, "was_sent": True}, "unsupported_version", 400),
+    ],
+)
+def test_failures_become_the_refusals_of_the_contract(failure, reason, status):
+    scene = relay(revision=MODERN)
+    scene.fail(scene.last, failure.get("reason", "upstream_failed"), **{k: v for k, v in failure.items() if k != "reason"})
+    refused = scene.sink.refused
+    assert refused is not None
+    assert (refused.reason, refused.status, refused.request_id) == (reason, status, b"7")
+    if reason == "circuit_open":
+        assert refused.retry_after_s == 9.0
+
+
+def test_the_error_of_the_server_travels_in_the_refusal():
+    scene = relay()
+    scene.fail(scene.last, was_sent=True, error=b'{"code":-32603,"message":"boom"}')
+    assert scene.sink.refused is not None
+    data = json.loads(scene.sink.refused.body())["error"]["data"]
+    assert data == {"reason": "upstream_failed", "backend": "files", "upstream_error": {"code": -32603, "message": "boom"}}
+
+
+# ---- sessions that were lost
+
+OPENED = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {}}
+LOST = {"replica": "files#0", "was_sent": True, "is_session_lost": True}
+
+
+@pytest.mark.parametrize("was_sent", [True, False], ids=["the server says so", "its connection has ended"])
+def test_a_lost_session_is_opened_again_and_the_call_made_once_more(was_sent):
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **{**LOST, "was_sent": was_sent})
+    opening = scene.last
+    assert opening.excluded == frozenset(), "the replica is as good as any"
+    assert (opening.method, opening.opens_session, opening.backend) == ("initialize", True, "files")
+    assert opening.message.params == INITIALIZE, "the client's own parameters"
+    scene.answer(opening, OPENED, replica="files#1", session_id="new")
+    told = scene.last
+    assert (told.method, told.kind) == ("notifications/initialized", CallKind.MESSAGE)
+    scene.answer(told, has_response=False, status=202)
+    again = scene.last
+    assert again.message == CALL
+    upstream = again.session.upstream("files")
+    assert (upstream.replica, upstream.session_id, upstream.revision) == ("files#1", "new", "2025-03-26")
+    assert told.session == again.session
+    scene.answer(again, {"ok": True})
+    assert scene.sink.result == {"ok": True}
+    assert len(scene.desk.renewed) == 1
+    assert len(scene.desk.sent) == 4
+    scene.assert_over()
+
+
+def test_a_session_is_repaired_exactly_once():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.answer(scene.last, OPENED, session_id="new")
+    scene.answer(scene.last, has_response=False)
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.status) == ("session_not_found", 404)
+    assert len(scene.desk.sent) == 4
+    scene.assert_over()
+
+
+def test_a_session_that_was_never_opened_at_this_backend_is_opened_now():
+    """The router says so: nothing was sent, and it names no replica."""
+    scene = Scene(Relay, FILES, MAIL, message=CALL, session=session_at("mail"), arguments=("",))
+    scene.fail(scene.last, "upstream_failed", backend="files", is_session_lost=True)
+    assert (scene.last.method, scene.last.backend) == ("initialize", "files")
+    scene.fail(scene.last, replica="files#0")
+    assert (scene.last.method, scene.last.excluded) == ("initialize", {"files#0"})
+    scene.answer(scene.last, OPENED, replica="files#1", session_id="new")
+    scene.answer(scene.last, has_response=False)
+    assert (scene.last.message, len(scene.last.session.upstreams)) == (CALL, 2)
+
+
+def test_a_replica_that_is_gone_takes_its_session_elsewhere_past_other_dead_ones():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, replica="files#0")
+    assert (scene.last.method, scene.last.excluded) == ("initialize", {"files#0"})
+    scene.fail(scene.last, replica="files#1")
+    assert (scene.last.method, scene.last.excluded) == ("initialize", {"files#0", "files#1"})
+    scene.answer(scene.last, OPENED, replica="files#2", session_id="new")
+    scene.answer(scene.last, has_response=False)
+    scene.answer(scene.last, {"ok": True})
+    assert scene.sink.result == {"ok": True}
+    scene.assert_over()
+
+
+def test_opening_again_is_bounded():
+    scene = relay(session=session_at("files"))
+    number = 0
+    while scene.sink.refused is None:
+        assert number < 10
+        scene.fail(scene.last, replica=f"files#{number}")
+        number += 1
+    assert number == MAX_ATTEMPTS
+    scene.assert_over()
+
+
+def test_a_session_stays_where_it_is_while_its_replica_is_only_busy():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "pool_exhausted", replica="files#0")
+    assert len(scene.desk.sent) == 1
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.reason == "pool_exhausted"
+    scene.assert_over()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{}", b'{"protocolVersion":7}', b'{"protocolVersion":"2025-06-18","capabilities":{"a":1e999}}', b""]
+)
+def test_a_session_that_cannot_be_opened_again_is_a_clear_failure(raw):
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    if raw:
+        scene.answer(scene.last, raw=raw)
+    else:
+        scene.answer(scene.last, error={"code": 1, "message": "no"})
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("upstream_failed", b"7")
+    assert "could not be opened again" in scene.sink.refused.text
+    scene.assert_over()
+
+
+def test_a_session_that_its_client_has_ended_meanwhile_is_not_opened_again():
+    scene = relay(session=session_at("files"))
+    scene.desk.ended.append("key")
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert len(scene.desk.sent) == 1
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.status == 404
+    scene.assert_over()
+
+
+def test_a_lost_session_without_one_is_no_reason_to_open_any():
+    scene = relay()
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert len(scene.desk.sent) == 1
+    scene.assert_over()
+
+
+# ---- ends
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_client_that_goes_cancels_the_call(has_begun):
+    scene = relay()
+    if has_begun:
+        scene.event(scene.last, PROGRESS)
+    scene.conversation.client_gone()
+    assert scene.desk.cancelled == [1]
+    scene.assert_over(client_is_there=False)
+
+
+def test_a_client_that_goes_while_its_session_is_repaired_cancels_the_repair():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.conversation.client_gone()
+    assert scene.desk.cancelled == [2]
+    scene.assert_over(client_is_there=False)
+
+
+def test_an_exchange_past_its_deadline_is_answered_and_its_call_cancelled():
+    scene = relay()
+    scene.conversation.expired()
+    assert scene.desk.cancelled == [1]
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.status) == ("upstream_timeout", 504)
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_drain_ends_the_exchange(has_begun):
+    scene = relay()
+    if has_begun:
+        scene.event(scene.last, PROGRESS)
+    scene.conversation.end()
+    assert scene.desk.cancelled == [1]
+    assert (scene.sink.refused is None) == has_begun
+    scene.assert_over()
+
+
+def test_the_same_bytes_come_back_where_nothing_is_renamed():
+    scene = relay()
+    body = b'{"content": [ ], "n": 1.0, "big": %b}' % (b"9" * 400)
+    scene.answer(scene.last, raw=body)
+    assert body in scene.sink.body
+    assert encoded({"a": 1}) == b'{"a":1}'

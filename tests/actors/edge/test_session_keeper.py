@@ -1,0 +1,182 @@
+"""Which sessions live: across cells, restarts and time."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.edge import session_keeper
+from mcp_gateway.actors.edge.session_keeper import SessionKeeper
+from mcp_gateway.actors.storage.session_journal import SessionJournal
+from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
+
+IDLE_S = 40.0
+START_MS = 1_000_000_000_000
+
+
+class Node:
+    """Cells that share a state directory, and one clock for all."""
+
+    def __init__(self, path: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.now_s = 0.0
+        monkeypatch.setattr(session_keeper.time, "time", lambda: START_MS / 1000 + self.now_s)
+
+    @property
+    def now_ms(self) -> int:
+        return START_MS + int(self.now_s * 1000)
+
+    def cell(self, **how: Any) -> SessionKeeper:
+        options: dict[str, Any] = {"max_sessions": 100, "idle_timeout_s": IDLE_S, "is_alone": False, **how}
+        return SessionKeeper(SessionJournal(self.path, self.now_ms), **options)
+
+    def session(self, key: str = "a") -> SessionState:
+        upstreams = (UpstreamSession("files", "files#0", "first", "2025-11-25"),)
+        return SessionState(key, "", "2025-11-25", "", b"{}", upstreams, issued_ms=self.now_ms)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    return Node(tmp_path, monkeypatch)
+
+
+def test_a_session_is_found_by_every_cell_and_by_the_next_gateway_as_it_is_now(node: Node) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    one.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    one.replace_facts("a", SessionFacts("warning"))
+    for keeper in (one, two, node.cell()):
+        found = keeper.find(sealed, node.now_s)
+        assert found is not None
+        assert (found.facts.log_level, found.upstreams[0].session_id) == ("warning", "second")
+
+
+def test_what_another_cell_has_repaired_is_seen_when_it_is_asked_for(node: Node) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    stale = two.use(two.find(sealed, 0.0) or sealed, node.now_s)
+    one.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    assert stale.upstreams[0].session_id == "first"
+    assert two.refresh(stale).upstreams[0].session_id == "second"
+    assert two.use(sealed, node.now_s).upstreams[0].session_id == "second"
+
+
+def test_what_the_journal_has_missed_is_not_forgotten_and_written_later(node: Node, tmp_path: Path) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    two.use(sealed, node.now_s)
+    (path,) = tmp_path.glob("*.sqlite3")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # somebody else writes, for longer than is waited for
+    repaired = one.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    assert repaired is not None
+    assert one.refresh(sealed) == repaired
+    other.execute("COMMIT")
+    other.close()
+    assert two.refresh(sealed) == sealed
+    one.sweep(node.now_s)
+    assert two.refresh(sealed) == one.refresh(sealed) == repaired
+
+
+def test_a_session_that_one_cell_has_ended_is_over_in_all(node: Node) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    one.end("a")
+    for keeper in (one, two, node.cell()):
+        assert keeper.find(sealed, node.now_s) is None
+
+
+def test_a_session_lives_while_any_cell_uses_it_and_expires_when_none_does(node: Node) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    for _ in range(10):
+        node.now_s += IDLE_S / 2
+        assert two.find(sealed, node.now_s) is not None
+        two.use(sealed, node.now_s)
+        assert one.sweep(node.now_s) == two.sweep(node.now_s) == []
+    node.now_s += IDLE_S + 3 * one.note_s
+    assert one.find(sealed, node.now_s) is None
+    assert one.sweep(node.now_s) == [sealed]
+    assert two.sweep(node.now_s) == []  # one cell tells its servers, not both
+    assert two.find(sealed, node.now_s) is None
+
+
+def test_a_session_at_the_limit_stays_and_one_past_it_drives_out_the_longest_unused(node: Node) -> None:
+    keeper = node.cell(max_sessions=2)
+    sessions = {}
+    for key in "abc":
+        node.now_s += 1
+        sessions[key] = node.session(key)
+        evicted = keeper.open(sessions[key], node.now_s)
+    assert [state.key for state in evicted] == ["a"]
+    assert [key for key in "abc" if keeper.find(sessions[key], node.now_s)] == ["b", "c"]
+
+
+def test_an_id_from_before_a_new_journal_is_judged_by_its_age(node: Node) -> None:
+    """The old file was lost: its sessions are not, unless they are too old to be alive."""
+    old = node.session("old")
+    node.now_s += IDLE_S * 2
+    young = node.session("young")
+    node.now_s += 1
+    keeper = node.cell()
+    assert keeper.find(young, node.now_s) == young
+    assert keeper.find(old, node.now_s) is None
+    forged = node.session("never opened")
+    assert keeper.find(forged, node.now_s) is None
+
+
+# ---- without a disk
+
+
+def test_in_memory_a_lone_cell_expires_and_evicts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(None, monkeypatch)
+    keeper = node.cell(is_alone=True, max_sessions=2)
+    a, b, c = (node.session(key) for key in "abc")
+    keeper.open(a, node.now_s)
+    keeper.open(b, node.now_s)
+    assert keeper.open(c, node.now_s) == [a]
+    assert keeper.find(a, node.now_s) is None
+    node.now_s += IDLE_S
+    assert keeper.sweep(node.now_s) == [b, c]
+    assert keeper.find(b, node.now_s) is None
+
+
+def test_in_memory_a_cell_knows_what_it_has_repaired_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(None, monkeypatch)
+    keeper, sealed = node.cell(), node.session()
+    assert keeper.refresh(sealed) == sealed
+    keeper.open(sealed, node.now_s)
+    repaired = keeper.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    assert repaired is not None
+    assert keeper.refresh(sealed) == repaired
+
+
+def test_in_memory_cells_believe_an_id_that_another_one_has_sealed_for_as_long_as_it_may_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(None, monkeypatch)
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    assert one.open(sealed, node.now_s) == []
+    assert two.find(sealed, node.now_s) == sealed
+    two.end("a")
+    assert two.find(sealed, node.now_s) is None
+    node.now_s += IDLE_S * 3
+    assert one.find(sealed, node.now_s) is None
+
+
+def test_without_a_timeout_nothing_expires(node: Node) -> None:
+    keeper = node.cell(idle_timeout_s=float("inf"))
+    sealed = node.session()
+    keeper.open(sealed, node.now_s)
+    node.now_s += 10**9
+    assert keeper.sweep(node.now_s) == []
+    assert keeper.find(sealed, node.now_s) == sealed

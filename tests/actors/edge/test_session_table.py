@@ -1,0 +1,113 @@
+"""The session table: the newest state of sessions in use, bounded, and who was ended."""
+
+from __future__ import annotations
+
+from mcp_gateway.actors.edge.session_table import SessionTable
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+
+
+def session(key: str, revision: str = "2025-06-18", *backends: str) -> SessionState:
+    upstreams = tuple(UpstreamSession(backend, f"{backend}#0", "old", revision) for backend in backends)
+    return SessionState(key, "", revision, "", b"{}", upstreams)
+
+
+def test_a_repaired_session_is_the_newest_whatever_its_id_says():
+    table = SessionTable(10, 60.0)
+    sealed = session("a", "2025-06-18", "files", "mail")
+    table.use(sealed, 0.0)
+    repaired = table.replace_upstream("a", UpstreamSession("files", "files#1", "new", "2025-03-26"))
+    assert repaired is not None
+    assert repaired.upstream("files") == UpstreamSession("files", "files#1", "new", "2025-03-26")
+    assert repaired.upstream("mail") == sealed.upstream("mail")
+    assert len(repaired.upstreams) == 2
+    table.use(sealed, 1.0)
+    assert table.find("a", 1.0) is repaired
+
+
+def test_an_upstream_that_was_never_opened_can_be_added():
+    table = SessionTable(10, 60.0)
+    table.use(session("a"), 0.0)
+    late = UpstreamSession("files", "files#1", None, "2025-03-26")
+    repaired = table.replace_upstream("a", late)
+    assert repaired is not None
+    assert repaired.upstreams == (late,)
+
+
+def test_an_unknown_session_is_not_repaired():
+    assert SessionTable(10, 60.0).replace_upstream("a", UpstreamSession("files", "r", None, "2025-03-26")) is None
+
+
+def test_the_least_recently_used_is_forgotten_beyond_the_limit():
+    table = SessionTable(2, 60.0)
+    for key in "aba":
+        assert table.use(session(key), 0.0) == []
+    assert table.use(session("c"), 0.0) == [session("b")]
+    assert len(table) == 2
+    assert table.replace_upstream("b", UpstreamSession("files", "r", None, "2025-03-26")) is None
+    assert table.replace_upstream("a", UpstreamSession("files", "r", None, "2025-03-26")) is not None
+
+
+def test_idle_sessions_are_forgotten_and_used_ones_stay():
+    table = SessionTable(10, 10.0)
+    table.use(session("idle"), 0.0)
+    table.use(session("busy"), 0.0)
+    table.use(session("busy"), 5.0)
+    assert table.forget_idle(9.9) == []
+    assert table.forget_idle(10.0) == [session("idle")]
+    assert len(table) == 1
+    assert table.forget_idle(15.0) == [session("busy")]
+    assert table.forget_idle(99.0) == []
+
+
+def test_an_idle_session_is_not_found_even_before_it_is_forgotten():
+    table = SessionTable(10, 10.0)
+    table.use(session("a"), 0.0)
+    assert table.find("a", 9.9) == session("a")
+    assert table.find("a", 10.0) is None
+    assert table.find("b", 0.0) is None
+
+
+def test_the_state_of_a_known_session_can_be_set_and_no_other_is_added():
+    table = SessionTable(10, 10.0)
+    table.use(session("a"), 0.0)
+    newer = session("a", "2025-06-18", "files")
+    table.replace(newer)
+    table.replace(session("b"))
+    assert table.find("a", 1.0) is newer
+    assert len(table) == 1
+
+
+def test_a_forgotten_session_is_served_again_an_ended_one_is_not():
+    table = SessionTable(10, 10.0)
+    table.use(session("a"), 0.0)
+    table.forget_idle(10.0)
+    assert not table.is_ended("a")
+    table.use(session("a"), 11.0)
+    table.end("a")
+    assert table.is_ended("a")
+    assert len(table) == 0
+
+
+def test_a_late_request_does_not_bring_an_ended_session_back():
+    table = SessionTable(10, 10.0)
+    ended = session("a")
+    table.end("a")
+    assert table.use(ended, 1.0) == []
+    assert len(table) == 0
+    assert table.is_ended("a")
+
+
+def test_what_is_remembered_of_ended_sessions_is_bounded():
+    table = SessionTable(10, 10.0)
+    for number in range(100_001):
+        table.end(str(number))
+    assert not table.is_ended("0")
+    assert table.is_ended("1")
+    assert table.is_ended("100000")
+
+
+def test_sessions_are_counted_by_revision():
+    table = SessionTable(10, 10.0)
+    for key, revision in (("a", "2025-06-18"), ("b", "2025-06-18"), ("c", "2025-03-26")):
+        table.use(session(key, revision), 0.0)
+    assert table.count_by_revision() == {"2025-06-18": 2, "2025-03-26": 1}

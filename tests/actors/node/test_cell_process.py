@@ -1,0 +1,132 @@
+"""A cell process towards the event log: which log it talks to, and what it owes it, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
+from mcp_gateway.actors.messages.node import CellArguments
+from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellActor
+from mcp_gateway.transports.protocol.topics.topic_log import Event
+from tests.doubles.actor_stage import Peer, Stage
+from tests.doubles.running_cell import cell_settings
+
+
+class Bench:
+    """A cell on the test's loop, and logs that the test plays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mcp_gateway.actors.node.cell_process.setproctitle", lambda _title: None)
+        self.stage = Stage()
+        self.stage.take_over_time(monkeypatch)
+        self.first = self.stage.peer()
+        arguments = CellArguments(settings=cell_settings(), cell_factory="tests.doubles.stand_in_cell:make_cell", cell_index=0)
+        self.address = self.stage.start(CellActor, {"event-log": self.first}, arguments, name="cell/0")
+        self.cell: Any = self.stage.instance(self.address)
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def move_log(self, incarnation: int) -> Peer:
+        log = self.stage.peer()
+        self.stage.tell(self.address, EventLogMoved(log=log.address, log_incarnation=incarnation))
+        await self.settle()
+        return log
+
+    async def answer(self, incarnation: int, *ids: int, is_catch_up: bool = True, has_more: bool = False) -> None:
+        events = tuple(
+            StoredEvent(event=Event(id=number, topic="t.x", payload_json=b"{}", timestamp_ms=0), source="other", sequence=number)
+            for number in ids
+        )
+        answer = EventsDistributed(log_incarnation=incarnation, events=events, is_catch_up=is_catch_up, has_more=has_more)
+        self.stage.tell(self.address, answer)
+        await self.settle()
+
+
+def on_loop(monkeypatch: pytest.MonkeyPatch, body: Callable[[Bench], Awaitable[None]]) -> None:
+    async def run() -> None:
+        bench = Bench(monkeypatch)
+        await bench.settle()
+        await body(bench)
+        if bench.cell._content is not None:
+            await bench.cell._content.stop()
+
+    asyncio.run(run())
+
+
+def test_a_cell_joins_the_log_that_is_there_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        assert bench.first.only(JoinEventLog).last_event_id == 0
+        assert not bench.cell.is_caught_up
+        await bench.answer(7, 1, 2)  # the incarnation is news to it
+        assert bench.cell.is_caught_up
+        assert [event.id for event in bench.cell.events_after(0)] == [1, 2]
+
+    on_loop(monkeypatch, body)
+
+
+def test_a_cell_has_caught_up_with_the_last_part_and_asks_again_where_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        bench.first.received.clear()
+        await bench.answer(1, 5, 6, has_more=True)
+        assert not bench.cell.is_caught_up
+        await bench.answer(1, 8, 9, is_catch_up=False)  # and 7 was lost
+        assert not bench.cell.is_caught_up
+        await bench.answer(1, 10, is_catch_up=False)
+        assert bench.first.only(JoinEventLog).last_event_id == 6, "it asks once, for all that follows"
+        await bench.answer(1, 7, 8, has_more=True)
+        await bench.answer(1, 9, is_catch_up=False)
+        assert bench.cell.is_caught_up
+        assert [event.id for event in bench.cell.events_after(0)] == [5, 6, 7, 8, 9]
+
+    on_loop(monkeypatch, body)
+
+
+def test_news_of_an_earlier_log_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.answer(1, 1)
+        await bench.move_log(2)
+        await bench.answer(1, 2)
+        assert [event.id for event in bench.cell.events_after(0)] == [1]
+
+    on_loop(monkeypatch, body)
+
+
+def test_mail_to_a_dead_log_that_comes_back_late_does_not_lead_back_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new log is announced before Thespian gives up what was on its way to the old one."""
+
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        bench.cell.publish("t.one", {}, 0)
+        (lost,) = bench.first.of(PublishEvents)
+        second = await bench.move_log(2)
+        bench.first.received.clear()
+        bench.cell.on_undeliverable(bench.first.address, [lost], "dead target")
+        bench.stage.advance(RESEND_INTERVAL_S)
+        await bench.settle()
+        bench.cell.publish("t.two", {}, 0)
+        await bench.settle()
+        assert bench.first.received == []
+        assert [event.topic for join in second.of(JoinEventLog) for event in join.unstored] == ["t.one", "t.one"]
+        assert [event.topic for message in second.of(PublishEvents) for event in message.events] == ["t.two"]
+
+    on_loop(monkeypatch, body)
+
+
+def test_what_a_slow_log_did_not_take_is_offered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        bench.cell.publish("t.one", {}, 0)
+        (lost,) = bench.first.of(PublishEvents)
+        bench.first.received.clear()
+        bench.cell.on_undeliverable(bench.first.address, [lost], "timeout")
+        bench.stage.advance(RESEND_INTERVAL_S)
+        await bench.settle()
+        assert bench.first.only(JoinEventLog).unstored == lost.events
+
+    on_loop(monkeypatch, body)

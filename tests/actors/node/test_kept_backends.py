@@ -1,0 +1,49 @@
+"""Backends that were changed, as the actor system after one that died finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mcp_gateway.actors.node.kept_backends import keep_backends, with_kept_backends
+from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.config.settings import Settings
+
+FULL = settings_from_mapping(
+    {
+        "gateway": {"port": 4001},
+        "backends": [
+            {"name": "web", "replicas": ["http://u:p@127.0.0.1:1/mcp", "ws://127.0.0.1:2"], "headers": {"A": "\u00e9"}},
+            {"name": "local", "command": ["python", "x.py"], "env": {"A": "b"}, "cwd": "/tmp", "instances": 2, "pool_size": 3},
+            {"name": "demo", "builtin": "demo", "request_timeout": 0.5, "draining": True},
+        ],
+        "routes": [{"pattern": "tools/*", "backend": "web", "hash_on": "header:X", "transports": ["websocket"]}],
+    },
+    "test",
+)
+
+
+@pytest.mark.parametrize("kept", [FULL, Settings(), Settings.demo()])
+def test_what_was_kept_comes_back_as_it_was_over_the_settings_of_the_start(kept: Settings, tmp_path: Path) -> None:
+    started = attrs.evolve(Settings.demo(), gateway=FULL.gateway)
+    path = tmp_path / "backends.json"
+    keep_backends(path, kept)
+    assert with_kept_backends(path, started) == attrs.evolve(started, backends=kept.backends, routes=kept.routes)
+    keep_backends(path, FULL)  # again: the last one counts
+    assert with_kept_backends(path, started).backends == FULL.backends
+    assert [each.name for each in tmp_path.iterdir()] == ["backends.json"]
+
+
+def test_where_nothing_was_changed_all_is_as_at_the_start(tmp_path: Path) -> None:
+    assert with_kept_backends(tmp_path / "backends.json", FULL) is FULL
+
+
+def test_what_cannot_be_written_leaves_what_was_kept_before(tmp_path: Path) -> None:
+    path = tmp_path / "backends.json"
+    keep_backends(path, FULL)
+    (tmp_path / "backends.new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        keep_backends(path, Settings())
+    assert with_kept_backends(path, Settings()).backends == FULL.backends

@@ -1,0 +1,473 @@
+"""The connection pool with real upstreams on a scripted wire: leases, waiting, refusals, and what an end of an upstream frees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from mcp_gateway.actors.messages.calls import Call, CallAnswered, CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned
+from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
+from mcp_gateway.actors.messages.lifecycle import CrashRequested
+from mcp_gateway.actors.messages.status import StatusRequested
+from mcp_gateway.actors.messages.topology import Topology
+from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
+from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from tests.doubles.actor_stage import Stage
+from tests.doubles.running_cell import alone, cell_settings
+from tests.doubles.scripted_wire import Exchange, ScriptedTransport, ScriptedWire
+
+ONE, TWO = "http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"
+
+
+class Bench:
+    """A pool whose registry is the test: `transport` speaks http."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **backend: Any) -> None:
+        self.stage = Stage()
+        self.stage.take_over_time(monkeypatch)
+        gateway = {"max_overflow": 1, "checkout_timeout": 5.0}
+        self.settings = cell_settings([{"name": "files", "replicas": [ONE], "pool_size": 2, **backend}], gateway=gateway)
+        self.bus, self.registry, self.edge, self.router = (self.stage.peer() for _ in range(4))
+        self.transport = ScriptedTransport()
+        peers = {"event-bus": self.bus, "transport-registry": self.registry}
+        arguments = ConnectionPoolArguments(settings=self.settings, cells=alone())
+        self.pool = self.stage.start(ConnectionPool, peers, arguments, name="cell/0/connection-pool")
+        self.answer_registry()
+        self._call_id = 0
+
+    def answer_registry(self) -> None:
+        for question in self.registry.take(ResolveScheme):
+            strategy = self.transport if question.scheme == "http" else None
+            self.registry.say(self.pool, SchemeResolved(question.request_id, question.scheme, strategy))
+
+    def wire(self, replica: str = ONE) -> ScriptedWire:
+        return self.transport.wire(replica)
+
+    async def lease(self, replica: str = ONE, kind: CallKind = CallKind.REQUEST, deadline_s: float = 60.0) -> int:
+        self._call_id += 1
+        call = Call(
+            call_id=self._call_id, edge=self.edge.address, kind=kind, transport="streamable_http", revision="2026-07-28",
+            target="tools/call/files__x", backend="files",
+            message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is CallKind.REQUEST else None,
+            deadline_s=self.stage.now_s + deadline_s,
+        )  # fmt: skip
+        leased = LeaseCall(call=call, backend="files", replica=replica, route="r", is_trial=False, router=self.router.address)
+        self.stage.tell(self.pool, leased)
+        await turn()
+        return self._call_id
+
+    def running(self, replica: str = ONE) -> list[int]:
+        """Ids of the calls on the wire, the first one first."""
+        return [call_id_of(each) for each in self.wire(replica).open]
+
+    async def answer(self, call_id: int, replica: str = ONE) -> None:
+        next(each for each in self.wire(replica).open if call_id_of(each) == call_id).answer()
+        await turn()
+
+    def counts(self, replica: str = ONE) -> tuple[int, int, int, int]:
+        """(idle, leased, waiting, overflow)"""
+        pool = self.stage.ask(self.pool, StatusRequested("s")).status["files"][replica]
+        return pool["idle"], pool["leased"], pool["waiting"], pool["overflow"]
+
+    def failures(self) -> dict[int, CallFailed]:
+        return {each.call_id: each for each in self.edge.take(CallFailed)}
+
+    def remembered_calls(self) -> int:
+        return len(self.stage.instance(self.pool)._replica_of_call)
+
+    def crash_upstream(self) -> None:
+        """As a defect in it would."""
+        (name,) = self.stage.instance(self.pool).supervision.names
+        self.stage.tell(self.stage.instance(self.pool).child_address(name), CrashRequested())
+
+
+def call_id_of(exchange: Exchange) -> int:
+    assert isinstance(exchange.request.message, Request)
+    return int(exchange.request.message.id)
+
+
+async def turn() -> None:
+    """Let the tasks of the upstreams run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def on_loop(body: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await body()
+
+    asyncio.run(run())
+
+
+# ---- leases
+
+
+def test_calls_beyond_size_and_overflow_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        assert bench.counts() == (2, 0, 0, 0)
+        ids = [await bench.lease() for _ in range(6)]
+        assert bench.running() == ids[:3]
+        assert bench.counts() == (0, 3, 3, 1)
+        await bench.answer(ids[1])
+        assert bench.running() == [ids[0], ids[2], ids[3]]
+        await bench.answer(ids[3])
+        assert bench.running() == [ids[0], ids[2], ids[4]]
+        for call_id in (ids[0], ids[2], ids[4], ids[5]):
+            await bench.answer(call_id)
+        assert [each.call_id for each in bench.edge.take(CallAnswered)] == [ids[1], ids[3], ids[0], ids[2], ids[4], ids[5]]
+        assert bench.counts() == (2, 0, 0, 0)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_a_waiter_is_refused_when_the_checkout_timeout_is_over_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        first = await bench.lease()
+        bench.stage.advance(2)
+        second = await bench.lease()
+        bench.stage.advance(2.99)
+        assert bench.failures() == {}
+        bench.stage.advance(0.02)
+        failures = bench.failures()
+        assert list(failures) == [first]
+        failed = failures[first]
+        assert (failed.reason, failed.was_sent, failed.replica) == ("pool_exhausted", False, ONE)
+        bench.stage.advance(1.97)
+        assert bench.failures() == {}
+        bench.stage.advance(0.02)
+        assert list(bench.failures()) == [second]
+        assert bench.running() == held
+        for call_id in held:
+            await bench.answer(call_id)
+        assert bench.counts() == (2, 0, 0, 0)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_a_waiter_waits_no_longer_than_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            await bench.lease()
+        late = await bench.lease()
+        hurried = await bench.lease(deadline_s=1.0)
+        bench.stage.advance(1.01)
+        assert list(bench.failures()) == [hurried]
+        bench.stage.advance(4)
+        assert list(bench.failures()) == [late]
+
+    on_loop(body)
+
+
+def test_a_lease_that_comes_free_at_the_last_moment_is_granted_or_refused_never_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        waiter = await bench.lease()
+        bench.stage.now_s += 5.0  # the deadline has come, its timer has not fired yet
+        await bench.answer(held[0])
+        assert bench.running() == held[1:]
+        bench.stage.advance(0.01)
+        assert list(bench.failures()) == [waiter]
+        assert bench.counts() == (0, 2, 0, 0)
+
+    on_loop(body)
+
+
+def test_too_many_waiters_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3 + 300):
+            await bench.lease()
+        assert bench.failures() == {}
+        too_many = await bench.lease()
+        assert [(each, failed.reason) for each, failed in bench.failures().items()] == [(too_many, "pool_exhausted")]
+
+    on_loop(body)
+
+
+def test_exhaustion_is_an_event_once_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3 + 4):
+            await bench.lease()
+        bench.stage.advance(5.01)
+        assert len(bench.failures()) == 4
+        events = bench.bus.take(PublishEvent)
+        assert [(each.topic, each.payload) for each in events] == [("mcp.pool.exhausted", {"backend": "files", "replica": ONE})]
+        await bench.lease()
+        bench.stage.advance(5.01)
+        assert len(bench.bus.take(PublishEvent)) == 1
+
+    on_loop(body)
+
+
+def test_streams_use_no_lease_and_are_forgotten_when_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        streams = [await bench.lease(kind=CallKind.STREAM) for _ in range(10)]
+        assert bench.counts() == (2, 0, 0, 0)
+        assert len(bench.wire().open) == 10
+        bench.stage.tell(bench.pool, CancelCall(streams[0]))
+        await turn()
+        assert [each.is_cancelled for each in bench.wire().exchanges] == [True] + [False] * 9
+        for stream in bench.wire().open:  # the server ends the others
+            stream.answer()
+        await turn()
+        assert len(bench.edge.take(CallAnswered)) == 9
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+# ---- cancellation
+
+
+def test_the_cancellation_of_a_waiter_and_of_a_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        first, second, third = [await bench.lease() for _ in range(3)]
+        bench.stage.tell(bench.pool, CancelCall(second))
+        assert bench.counts() == (0, 3, 2, 1)
+        bench.stage.tell(bench.pool, CancelCall(held[1]))
+        await turn()
+        assert [call_id_of(each) for each in bench.wire().exchanges if each.is_cancelled] == [held[1]]
+        assert bench.running() == [held[0], held[2], first]
+        await bench.answer(first)
+        assert bench.running() == [held[0], held[2], third]
+        bench.stage.advance(10)
+        assert bench.failures() == {}  # nobody waits for the cancelled ones
+        for call_id in (held[0], held[2], third):
+            await bench.answer(call_id)
+        assert bench.counts() == (2, 0, 0, 0)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_cancellations_and_returns_that_nobody_waits_for_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation may cross the answer on its way, and the other way round."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        done = await bench.lease()
+        await bench.answer(done)
+        bench.stage.tell(bench.pool, CancelCall(done), CancelCall(4711), LeaseReturned("files", ONE, done))
+        cancelled = await bench.lease()
+        bench.stage.tell(bench.pool, CancelCall(cancelled), LeaseReturned("files", ONE, cancelled))
+        bench.stage.tell(bench.pool, LeaseReturned("gone", ONE, 1))
+        assert bench.counts() == (2, 0, 0, 0)
+        assert bench.stage.is_alive(bench.pool)
+
+    on_loop(body)
+
+
+# ---- ends
+
+
+def test_a_crash_of_an_upstream_answers_its_calls_and_lets_the_next_ones_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        waiting = [await bench.lease() for _ in range(2)]
+        old = bench.wire()
+        bench.crash_upstream()
+        await turn()
+        failures = bench.failures()
+        assert list(failures) == held
+        assert {(each.reason, each.was_sent) for each in failures.values()} == {("upstream_failed", True)}
+        assert old.is_closed
+        assert all(each.is_cancelled for each in old.exchanges)
+        assert len(bench.transport.wires[ONE]) == 2
+        assert bench.running() == waiting  # on the new wire
+        assert bench.counts() == (0, 2, 0, 0)
+        for call_id in waiting:
+            await bench.answer(call_id)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_a_crash_with_very_many_waiters_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, pool_size=20)
+        for _ in range(21 + 2_000):
+            await bench.lease()
+        bench.crash_upstream()
+        await turn()
+        assert bench.stage.is_alive(bench.pool)
+        assert len(bench.failures()) == 21
+        assert bench.counts() == (0, 21, 1979, 1)
+
+    on_loop(body)
+
+
+def test_a_waiter_that_gives_up_while_its_upstream_restarts_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            await bench.lease()
+        waiter = await bench.lease()
+        (name,) = bench.stage.instance(bench.pool).supervision.names
+        upstream = bench.stage.instance(bench.pool).child_address(name)
+        bench.stage.system.post_all([(upstream, CrashRequested()), (bench.pool, CancelCall(waiter))])
+        await turn()
+        assert bench.running() == []
+        assert bench.counts() == (2, 0, 0, 0)
+
+    on_loop(body)
+
+
+def test_a_crash_of_the_pool_ends_its_upstreams_and_answers_for_mail_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = await bench.lease()
+        wire = bench.wire()
+        bench.stage.tell(bench.pool, CrashRequested())
+        await turn()
+        assert list(bench.failures()) == [held]
+        assert wire.is_closed
+        assert not bench.stage.is_alive(bench.pool)
+
+    on_loop(body)
+
+
+# ---- topology
+
+
+def changed(bench: Bench, **fields: Any) -> Topology:
+    backend = attrs.evolve(bench.settings.backends[0], **fields)
+    return Topology(backends=(backend,), routes=())
+
+
+async def arrange(bench: Bench, **fields: Any) -> None:
+    bench.stage.tell(bench.pool, changed(bench, **fields))
+    bench.answer_registry()
+    await turn()
+
+
+def test_calls_to_a_replica_that_is_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        call_id = await bench.lease(TWO)
+        failed = bench.failures()[call_id]
+        assert (failed.reason, failed.was_sent, failed.replica) == ("upstream_failed", False, TWO)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_a_removed_replica_refuses_those_who_wait_and_frees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, replicas=[ONE, TWO])
+        held = [await bench.lease(TWO) for _ in range(3)]
+        waiting = await bench.lease(TWO)
+        other = await bench.lease(ONE)
+        old = bench.wire(TWO)
+        await arrange(bench)  # nothing has changed
+        assert bench.failures() == {}
+        bench.stage.tell(bench.pool, changed(bench, replicas=(ONE,)))
+        bench.answer_registry()
+        await turn()
+        failures = bench.failures()
+        assert sorted(failures) == [*held, waiting]
+        assert failures[waiting].was_sent is False
+        assert old.is_closed
+        assert bench.running(ONE) == [other]
+        await bench.answer(other)
+        assert bench.remembered_calls() == 0
+        assert bench.stage.is_alive(bench.pool)
+
+    on_loop(body)
+
+
+def test_calls_to_the_replicas_that_stay_are_not_disturbed_by_those_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, replicas=[ONE, TWO])
+        held = await bench.lease(TWO)
+        await arrange(bench, replicas=(TWO,))
+        assert bench.running(TWO) == [held]
+        await arrange(bench, replicas=("http://127.0.0.1:3003/mcp", TWO, ONE))
+        assert bench.running(TWO) == [held]
+        assert bench.failures() == {}
+        for replica in ("http://127.0.0.1:3003/mcp", ONE):
+            assert bench.running(replica) == []
+            call_id = await bench.lease(replica)
+            assert bench.running(replica) == [call_id]
+        assert len(bench.transport.wires[TWO]) == 1
+
+    on_loop(body)
+
+
+def test_a_change_of_size_serves_who_waits_and_keeps_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        ids = [await bench.lease() for _ in range(6)]
+        await arrange(bench, pool_size=4)
+        assert bench.running() == ids[:5]
+        assert bench.counts() == (0, 5, 1, 1)
+        assert bench.failures() == {}
+
+    on_loop(body)
+
+
+def test_a_change_of_headers_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        old = bench.wire()
+        await arrange(bench, headers={"X-Key": "other"})
+        assert old.is_closed
+        assert bench.wire() is not old
+        call_id = await bench.lease()
+        assert bench.running() == [call_id]
+
+    on_loop(body)
+
+
+def test_a_scheme_that_nobody_speaks_leaves_its_replica_unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        await arrange(bench, replicas=(ONE, "ws://127.0.0.1:3003/mcp"))
+        call_id = await bench.lease("ws://127.0.0.1:3003/mcp")
+        assert bench.failures()[call_id].reason == "upstream_failed"
+
+    on_loop(body)
+
+
+# ---- questions
+
+
+def test_it_is_half_well_while_calls_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        assert bench.stage.ask(bench.pool, ProbeComponent("p")) == ComponentProbed("p", "connection-pool")
+        for _ in range(4):
+            await bench.lease()
+        problem = bench.stage.ask(bench.pool, ProbeComponent("p")).problem
+        assert problem == "calls wait for a connection to files"
+
+    on_loop(body)
+
+
+def test_probes_reach_every_replica_and_those_without_a_connection_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, replicas=[ONE, "ws://127.0.0.1:3003/mcp"])
+        monitor = bench.stage.peer()
+        monitor.say(bench.pool, ProbeReplicas("p", 1.0, monitor.address))
+        await turn()
+        found = {each.replica: each.problem for each in monitor.take(ReplicaProbed)}
+        assert found == {ONE: "", "ws://127.0.0.1:3003/mcp": "not connected"}
+
+    on_loop(body)

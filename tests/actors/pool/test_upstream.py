@@ -1,0 +1,426 @@
+"""The upstream actor on a scripted wire: what the edge, the pool and the router are told of each call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.messages.calls import (
+    Call,
+    CallAnswered,
+    CallEvent,
+    CallFailed,
+    CallFaulted,
+    CallKind,
+    CallSucceeded,
+    CancelCall,
+    CreditGranted,
+    LeaseCall,
+    LeaseReturned,
+    RunCall,
+)
+from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
+from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
+from mcp_gateway.actors.pool.upstream import EVENT_WINDOW, Upstream, UpstreamArguments
+from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from tests.doubles.actor_stage import Stage
+from tests.doubles.running_cell import alone
+from tests.doubles.scripted_wire import REFUSED, ScriptedWire
+
+REPLICA = "http://127.0.0.1:3001/mcp"
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+
+
+class Bench:
+    """An upstream; its supervisor stands for the pool."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.edge, self.router = self.stage.peer(), self.stage.peer()
+        self.pool = self.stage.supervisor
+        self.wire = ScriptedWire()
+        arguments = UpstreamArguments(
+            backend="files", replica=REPLICA, naming=Naming("files", "files__"), connect=lambda: self.wire, cells=alone()
+        )
+        self.upstream = self.stage.start(Upstream, {}, arguments)
+        self.pool.received.clear()
+
+    async def run(self, call_id: int = 1, *, is_trial: bool = False, **fields: Any) -> None:
+        values: dict[str, Any] = {
+            "call_id": call_id,
+            "edge": self.edge.address,
+            "kind": CallKind.REQUEST,
+            "transport": "streamable_http",
+            "revision": "2026-07-28",
+            "target": "tools/call/files__x",
+            "message": Request(b'"mine"', "tools/call", b'{"name":"files__x"}'),
+            "deadline_s": time.monotonic() + 60,
+        }
+        leased = LeaseCall(
+            call=Call(**{**values, **fields}), backend="files", replica=REPLICA, route="r", is_trial=is_trial,
+            router=self.router.address,
+        )  # fmt: skip
+        self.stage.tell(self.upstream, RunCall(leased))
+        await turn()
+
+    @property
+    def sent(self) -> Any:
+        """The newest request on the wire."""
+        return self.wire.exchanges[-1].request
+
+    async def answer(self, **how: Any) -> None:
+        self.wire.open[0].answer(**how)
+        await turn()
+
+    async def fail(self, error: Exception) -> None:
+        self.wire.open[0].fail(error)
+        await turn()
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def on_loop(body: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await body()
+
+    asyncio.run(run())
+
+
+def session(revision: str = "2025-11-25") -> SessionState:
+    return SessionState("key", "", revision, "", b"{}", (UpstreamSession("files", REPLICA, "their-session", "2025-06-18"),))
+
+
+# ---- what the server sees
+
+
+def test_a_stateless_server_sees_an_id_of_ours_and_the_client_its_own() -> None:
+    """Two clients may use the same id at once; ours are unique in the cell."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(41)
+        await bench.run(42)
+        assert [each.request.message.id for each in bench.wire.exchanges] == [b"41", b"42"]
+        await bench.answer(result=b'{"n":1}')
+        await bench.answer(result=b'{"n":2}')
+        answers = bench.edge.take(CallAnswered)
+        assert [(each.call_id, each.response.id, each.response.result) for each in answers if each.response is not None] == [
+            (41, b'"mine"', b'{"n":1}'),
+            (42, b'"mine"', b'{"n":2}'),
+        ]
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(("transport", "has_headers"), [("streamable_http", True), ("websocket", False), ("http_sse", False)])
+def test_the_wire_knows_whether_the_client_could_send_headers(transport: str, has_headers: bool) -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(transport=transport)
+        assert bench.sent.has_headers is has_headers
+
+    on_loop(body)
+
+
+def test_a_session_keeps_its_ids_its_revision_and_the_servers_session() -> None:
+    """Ids are unique per session there, and cancellations name them."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(revision="2025-11-25", session=session())
+        sent = bench.sent
+        assert (sent.message.id, sent.session_id, sent.revision) == (b'"mine"', "their-session", "2025-06-18")
+        await bench.run(2, revision="2025-11-25", session=session(), opens_session=True)
+        assert (bench.sent.session_id, bench.sent.revision) == (None, "2025-11-25")
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(("is_merged", "name"), [(True, "x"), (False, "files__x")])
+def test_names_lose_the_prefix_of_the_merged_server(is_merged: bool, name: str) -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(is_merged=is_merged)
+        assert json.loads(bench.sent.message.params)["name"] == name
+
+    on_loop(body)
+
+
+def test_a_request_has_until_its_deadline_and_a_stream_has_no_end() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(deadline_s=time.monotonic() + 200.0, headers={"traceparent": "00-1"})
+        assert 100 < bench.sent.timeout_s <= 200
+        assert bench.sent.headers == {"traceparent": "00-1"}
+        await bench.run(2, deadline_s=time.monotonic() - 5)
+        assert 0 < bench.sent.timeout_s < 0.1  # it has passed: the wire ends it, in the usual way
+        await bench.run(3, kind=CallKind.STREAM, message=None, deadline_s=float("inf"), last_event_id="e7")
+        assert (bench.sent.kind, bench.sent.timeout_s, bench.sent.last_event_id) == ("stream", None, "e7")
+
+    on_loop(body)
+
+
+# ---- outcomes
+
+
+def test_an_answer_returns_the_lease_and_tells_the_breaker_nothing_it_does_not_wait_for() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(5)
+        await bench.answer(status=200, session_id="s")
+        answer = bench.edge.only(CallAnswered)
+        assert (answer.call_id, answer.backend, answer.replica, answer.status) == (5, "files", REPLICA, 200)
+        assert answer.upstream_session_id == "s"
+        assert 0 <= answer.upstream_s < 1
+        assert bench.pool.only(LeaseReturned) == LeaseReturned("files", REPLICA, 5)
+        assert bench.router.received == []
+
+    on_loop(body)
+
+
+def test_the_breaker_hears_of_faults_and_of_the_first_success_after_them() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.fail(UpstreamError("upstream_failed", "broken"))
+        assert bench.router.only(CallFaulted) == CallFaulted("r", REPLICA)
+        for call_id in (2, 3):
+            await bench.run(call_id)
+            await bench.answer()
+        assert bench.router.received == [CallSucceeded("r", REPLICA)]
+        bench.router.received.clear()
+        await bench.run(4, is_trial=True)
+        await bench.answer()
+        assert bench.router.received == [CallSucceeded("r", REPLICA)]
+
+    on_loop(body)
+
+
+def test_a_refusal_that_is_no_fault_of_the_server_counts_as_a_success() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1, is_trial=True)
+        await bench.fail(UpstreamError("session_not_found", "unknown", is_fault=False, is_session_lost=True))
+        failed = bench.edge.only(CallFailed)
+        assert (failed.reason, failed.is_session_lost, failed.was_sent) == ("session_not_found", True, True)
+        assert bench.router.received == [CallSucceeded("r", REPLICA)]
+
+    on_loop(body)
+
+
+def test_a_failure_tells_whether_the_server_may_have_seen_the_call() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.fail(REFUSED)
+        await bench.run(2)
+        await bench.fail(UpstreamError("upstream_timeout", "late", error=b'{"code":1}'))
+        first, second = bench.edge.take(CallFailed)
+        assert (first.call_id, first.reason, first.was_sent) == (1, "upstream_failed", False)
+        assert (second.call_id, second.reason, second.was_sent, second.error) == (2, "upstream_timeout", True, b'{"code":1}')
+        assert first.text == "backend 'files': cannot connect"
+        assert [each.call_id for each in bench.pool.take(LeaseReturned)] == [1, 2]
+
+    on_loop(body)
+
+
+def test_a_defect_in_a_transport_ends_only_its_own_call() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.run(2)
+        await bench.fail(ZeroDivisionError("a defect"))
+        failed = bench.edge.only(CallFailed)
+        assert (failed.call_id, failed.reason) == (1, "upstream_failed")
+        assert "a defect" not in failed.text
+        await bench.answer()
+        assert bench.edge.only(CallAnswered).call_id == 2
+        assert [each.call_id for each in bench.pool.take(LeaseReturned)] == [1, 2]
+        assert bench.router.received == []
+
+    on_loop(body)
+
+
+def test_a_cancelled_call_is_over_without_a_word() -> None:
+    """The pool has taken the lease back when it passes the cancellation on."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        bench.stage.tell(bench.upstream, CancelCall(1), CancelCall(1), CancelCall(99))
+        await turn()
+        assert bench.wire.exchanges[0].is_cancelled
+        assert bench.edge.received == bench.pool.received == bench.router.received == []
+
+    on_loop(body)
+
+
+def test_a_call_that_its_own_connection_ends_has_an_outcome() -> None:
+    """The bridge does so where a session is ended, or makes room, with calls under way."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        bench.wire.exchanges[0].result.cancel()
+        await turn()
+        failed = bench.edge.only(CallFailed)
+        assert (failed.call_id, failed.reason, failed.was_sent) == (1, "upstream_failed", True)
+        assert bench.pool.only(LeaseReturned).call_id == 1
+        assert bench.router.received == [], "it says nothing of the server"
+
+    on_loop(body)
+
+
+# ---- events
+
+
+def test_events_go_to_the_edge_until_the_window_is_used_up_and_on_with_each_credit() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        exchange = bench.wire.open[0]
+        taken = 0
+
+        async def speak() -> None:
+            nonlocal taken
+            for number in range(EVENT_WINDOW + 10):
+                await exchange.event(Notification("notifications/progress", b'{"progress":%d}' % number), f"e{number}")
+                taken += 1
+
+        speaking = asyncio.create_task(speak())
+        for _ in range(100):
+            await turn()
+        assert taken == EVENT_WINDOW
+        events = bench.edge.take(CallEvent)
+        assert [each.event_id for each in events] == [f"e{number}" for number in range(EVENT_WINDOW)]
+        assert {(each.call_id, each.backend, each.upstream == bench.upstream) for each in events} == {(1, "files", True)}
+        bench.stage.tell(bench.upstream, CreditGranted(1, 3))
+        for _ in range(20):
+            await turn()
+        assert taken == EVENT_WINDOW + 3
+        bench.stage.tell(bench.upstream, CreditGranted(1, 7), CreditGranted(99, 1))
+        await speaking
+        assert len(bench.edge.take(CallEvent)) == 10
+
+    on_loop(body)
+
+
+def test_a_call_that_waits_for_credit_can_be_cancelled_and_does_not_hold_up_others() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.run(2)
+        slow, quick = bench.wire.open
+
+        async def speak() -> None:
+            for _ in range(EVENT_WINDOW + 1):
+                await slow.event(Notification("notifications/message", b"{}"))
+
+        speaking = asyncio.create_task(speak())
+        for _ in range(100):
+            await turn()
+        assert not speaking.done()
+        await quick.event(Notification("notifications/message", b"{}"))
+        quick.answer()
+        await turn()
+        assert bench.edge.only(CallAnswered).call_id == 2
+        bench.stage.tell(bench.upstream, CancelCall(1))
+        await turn()
+        assert slow.is_cancelled
+        speaking.cancel()
+
+    on_loop(body)
+
+
+def test_a_subscription_has_the_clients_id_in_events_and_in_the_answer() -> None:
+    """Source: MCP 2026-07-28, basic/patterns/subscriptions: notifications carry the id of the listen request."""
+
+    async def body() -> None:
+        bench = Bench()
+        listen = Request(b'"mine"', "subscriptions/listen", b"{}")
+        await bench.run(7, kind=CallKind.STREAM, message=listen, deadline_s=float("inf"))
+        assert bench.sent.message.id == b"7"
+        shown = json.dumps({"_meta": {SUBSCRIPTION: 7, "other": 1}, "uri": "x:y"}).encode()
+        await bench.wire.open[0].event(Notification("notifications/resources/updated", shown))
+        await bench.wire.open[0].event(Notification("notifications/message", b'{"level":"info"}'))
+        first, second = bench.edge.take(CallEvent)
+        assert isinstance(first.message, Notification)
+        assert json.loads(first.message.params) == {"_meta": {SUBSCRIPTION: "mine", "other": 1}, "uri": "x:y"}
+        assert second.message == Notification("notifications/message", b'{"level":"info"}')
+        await bench.answer(result=shown)
+        answer = bench.edge.only(CallAnswered)
+        assert answer.response is not None
+        assert json.loads(answer.response.result)["_meta"][SUBSCRIPTION] == "mine"
+
+    on_loop(body)
+
+
+# ---- probes
+
+
+@pytest.mark.parametrize(
+    ("error", "hangs", "problem"),
+    [(None, False, ""), (UpstreamError("upstream_failed", "broken"), False, "broken"), (None, True, "no answer in time")],
+)
+def test_a_probe_is_reported_to_the_monitor(error: Exception | None, hangs: bool, problem: str) -> None:
+    async def body() -> None:
+        bench = Bench()
+        bench.wire.probe_error, bench.wire.probe_hangs = error, hangs
+        monitor = bench.stage.peer()
+        bench.stage.tell(bench.upstream, ProbeReplicas("p1", 0.05, monitor.address))
+        async with asyncio.timeout(5):
+            while not monitor.received:
+                await asyncio.sleep(0.005)
+        probed = monitor.only(ReplicaProbed)
+        assert (probed.request_id, probed.backend, probed.replica, probed.problem) == ("p1", "files", REPLICA, problem)
+
+    on_loop(body)
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize("end", [CrashRequested(), StopRequested()], ids=["crash", "stop"])
+def test_an_upstream_that_ends_answers_its_calls_and_closes_its_wire(end: object) -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.run(2)
+        bench.stage.tell(bench.upstream, end)
+        await turn()
+        failed = bench.edge.take(CallFailed)
+        assert [(each.call_id, each.reason, each.was_sent) for each in failed] == [
+            (1, "upstream_failed", True),
+            (2, "upstream_failed", True),
+        ]
+        assert bench.wire.is_closed
+        assert all(each.is_cancelled for each in bench.wire.exchanges)
+
+    on_loop(body)
+
+
+def test_a_call_behind_the_crash_is_answered_once() -> None:
+    async def body() -> None:
+        bench = Bench()
+        call = Call(
+            call_id=9, edge=bench.edge.address, kind=CallKind.REQUEST, transport="t", revision="2026-07-28", target="x",
+            message=Request(b"1", "ping", b""), deadline_s=0.0,
+        )  # fmt: skip
+        leased = LeaseCall(call=call, backend="files", replica=REPLICA, route="r", is_trial=False, router=bench.router.address)
+        bench.stage.system.post_all([(bench.upstream, CrashRequested()), (bench.upstream, RunCall(leased))])
+        await turn()
+        assert bench.edge.only(CallFailed).call_id == 9
+        assert bench.wire.exchanges == []
+
+    on_loop(body)

@@ -1,0 +1,149 @@
+"""Circuit breaker: opens after failures in a row, tries one request at a time, closes on success."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcp_gateway.actors.routing.circuit_breaker import _TRANSITIONS, CircuitBreaker, CircuitEvent, CircuitState, Transition
+
+CLOSED, HALF_OPEN, OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN
+
+
+def opened_breaker(*, at_s=100.0, failure_threshold=3, reset_timeout_s=30.0):
+    breaker = CircuitBreaker(failure_threshold, reset_timeout_s)
+    for _ in range(failure_threshold):
+        transition = breaker.record_failure(at_s)
+    assert transition == Transition(CLOSED, OPEN)
+    return breaker
+
+
+def test_the_table_of_transitions_is_the_one_of_the_pattern():
+    assert {(old, event.name, new) for (old, event), new in _TRANSITIONS.items()} == {
+        (CLOSED, "THRESHOLD_REACHED", OPEN),
+        (OPEN, "RESET_TIME_OVER", HALF_OPEN),
+        (HALF_OPEN, "TRIAL_SUCCEEDED", CLOSED),
+        (HALF_OPEN, "TRIAL_FAILED", OPEN),
+    }
+    assert {event for _, event in _TRANSITIONS} == set(CircuitEvent)
+
+
+def test_only_failures_in_a_row_open_a_circuit():
+    breaker = CircuitBreaker(3, 30.0)
+    for _ in range(5):
+        assert breaker.record_failure(0.0) is None
+        assert breaker.record_failure(0.0) is None
+        assert breaker.record_success(0.0) is None
+    assert breaker.state is CLOSED
+    assert breaker.allows(0.0)
+
+
+def test_an_open_circuit_lets_nothing_through_until_the_reset_time_is_over():
+    breaker = opened_breaker()
+    assert not breaker.allows(100.0)
+    assert not breaker.allows(129.9)
+    assert breaker.retry_after_s(110.0) == 20.0
+    assert breaker.retry_after_s(130.0) == 0.0
+    assert breaker.state is OPEN
+    assert breaker.allows(130.0)
+    assert breaker.state is HALF_OPEN
+
+
+def test_one_trial_at_a_time_is_let_through():
+    breaker = opened_breaker()
+    assert [breaker.allows(130.0), breaker.allows(130.0), breaker.allows(159.9)] == [True, False, False]
+
+
+def test_a_successful_trial_closes_the_circuit():
+    breaker = opened_breaker()
+    breaker.allows(130.0)
+    assert breaker.record_success(131.0) == Transition(HALF_OPEN, CLOSED)
+    assert breaker.retry_after_s(131.0) == 0.0
+    assert breaker.record_failure(132.0) is None, "old failures are forgotten"
+
+
+def test_a_failed_trial_opens_the_circuit_for_the_whole_reset_time_again():
+    breaker = opened_breaker()
+    breaker.allows(130.0)
+    assert breaker.record_failure(140.0) == Transition(HALF_OPEN, OPEN)
+    assert not breaker.allows(169.9)
+    assert breaker.allows(170.0)
+
+
+def test_a_trial_that_never_reports_is_given_up_after_the_reset_time():
+    breaker = opened_breaker()
+    breaker.allows(130.0)
+    assert breaker.retry_after_s(140.0) == 20.0
+    assert not breaker.allows(159.9)
+    assert breaker.allows(160.0)
+    assert not breaker.allows(161.0)
+
+
+def test_an_abandoned_trial_makes_room_for_the_next_at_once():
+    breaker = opened_breaker()
+    breaker.allows(130.0)
+    breaker.abandon_trial()
+    assert breaker.state is HALF_OPEN
+    assert breaker.allows(130.0)
+    assert not breaker.allows(130.0)
+
+
+def test_late_outcomes_do_not_move_an_open_circuit():
+    breaker = opened_breaker()
+    assert breaker.record_success(101.0) is None
+    assert breaker.record_failure(120.0) is None
+    assert breaker.allows(130.0), "late failures must not prolong the opening"
+
+
+def test_asking_without_taking_leaves_the_trial_to_the_next():
+    breaker = opened_breaker()
+    assert not breaker.would_allow(129.0)
+    assert breaker.would_allow(130.0)
+    assert breaker.allows(130.0)
+    assert not breaker.would_allow(130.0)
+
+
+def test_gauge_is_what_the_metric_shows():
+    breaker = CircuitBreaker(1, 1.0)
+    assert breaker.gauge == 0
+    breaker.record_failure(0.0)
+    assert breaker.gauge == 2
+    breaker.allows(1.0)
+    assert breaker.gauge == 1
+
+
+@pytest.mark.parametrize(("failure_threshold", "reset_timeout_s"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, float("nan"))])
+def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
+    with pytest.raises(ValueError, match="must be positive"):
+        CircuitBreaker(failure_threshold, reset_timeout_s)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["allows", "success", "failure", "abandon"]), st.sampled_from([0.0, 1.0, 4.0, 10.0])),
+        max_size=60,
+    )
+)
+def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_through(steps):
+    breaker, now_s, last_trial_s = CircuitBreaker(2, 10.0), 0.0, None
+    for action, passed_s in steps:
+        now_s += passed_s
+        old = breaker.state
+        if action == "allows":
+            expected = breaker.would_allow(now_s)
+            allowed = breaker.allows(now_s)
+            assert allowed is expected
+            if allowed and breaker.state is HALF_OPEN:
+                assert last_trial_s is None or now_s >= last_trial_s + 10.0
+                last_trial_s = now_s
+        elif action == "abandon":
+            breaker.abandon_trial()
+            last_trial_s = None
+        else:
+            record = breaker.record_success if action == "success" else breaker.record_failure
+            transition = record(now_s)
+            assert (transition == Transition(old, breaker.state)) if breaker.state is not old else (transition is None)
+            last_trial_s = last_trial_s if breaker.state is HALF_OPEN else None
+        assert breaker.state is old or any(start is old and end is breaker.state for (start, _), end in _TRANSITIONS.items())
+        assert 0.0 <= breaker.retry_after_s(now_s) <= 10.0
+        assert breaker.would_allow(now_s + breaker.retry_after_s(now_s))

@@ -1,0 +1,147 @@
+"""Route table: the most literal pattern wins, and no target makes matching slow or memory grow."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcp_gateway.actors.routing.route_table import Route, RouteTable, Wildcard, configured_routes, default_routes
+from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+
+
+def table_of(*patterns):
+    """One backend per pattern, named by its place."""
+    return RouteTable(Route(pattern=pattern, backend=str(index)) for index, pattern in enumerate(patterns))
+
+
+def backend_for(table, target, transport="streamable_http"):
+    route = table.match(target, transport)
+    return route and route.backend
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("tools/list", ["tools/list"], ["tools/lists", "Tools/list", "tools", ""]),
+        ("tools/call/files__*", ["tools/call/files__", "tools/call/files__a/b"], ["tools/call/file", "x/tools/call/files__a"]),
+        ("*", ["", "tools/call/x", "a\nb"], []),
+        ("*/read/*", ["resources/read/x", "/read/"], ["read/", "resources/readx"]),
+        ("*.txt", [".txt", "resources/read/a.txt.txt"], ["a.txt2"]),
+        ("a*a", ["aa", "aba"], ["a", "ab"]),
+        ("ab*ba", ["abba"], ["aba"]),
+        ("a*b*c", ["abc", "a.b.b.c", "abcbc"], ["acb", "ac"]),
+        ("a*bc*c", ["abcc", "abcbcc"], ["abc"]),
+        ("a**b", ["ab", "axb"], ["a"]),
+        ("a?[b].c", ["a?[b].c"], ["axb.c", "a?b.c"]),
+    ],
+)
+def test_a_star_stands_for_any_run_and_everything_else_for_itself(pattern, matching, others):
+    wildcard = Wildcard(pattern)
+    assert [text for text in matching if not wildcard.matches(text)] == []
+    assert [text for text in others if wildcard.matches(text)] == []
+
+
+def test_most_literal_pattern_wins_then_the_one_declared_first():
+    table = table_of("*", "tools/call/*", "tools/call/files__*", "*/call/files__read", "tools/*/files__*", "tools/call/*l")
+    assert backend_for(table, "ping") == "0"
+    assert backend_for(table, "tools/call/x") == "1"
+    assert backend_for(table, "tools/call/files__write") == "2"
+    assert backend_for(table, "tools/call/files__read") == "2"
+    assert backend_for(table, "x/call/files__read") == "3"
+    assert backend_for(table, "tools/get/files__read") == "4"
+    assert backend_for(table, "tools/call/al") == "5"
+    assert backend_for(table_of("a*", "*a"), "aa") == "0"
+    assert backend_for(table_of("*a", "a*"), "aa") == "0"
+
+
+def test_a_route_serves_its_transports_only():
+    table = RouteTable(
+        [
+            Route(pattern="tools/call/*", backend="sockets", transports=frozenset({"websocket"})),
+            Route(pattern="*", backend="rest"),
+        ]
+    )
+    assert backend_for(table, "tools/call/a", "websocket") == "sockets"
+    assert backend_for(table, "tools/call/a", "http_sse") == "rest"
+
+
+def test_nothing_matches_nothing():
+    assert backend_for(RouteTable([]), "tools/call/a") is None
+    assert backend_for(table_of("tools/*"), "ping") is None
+
+
+def test_default_routes_find_each_backend_by_its_prefix():
+    backends = [BackendSettings(name=name, builtin="demo") for name in ("files", "mail")]
+    table = RouteTable(default_routes(backends))
+    for kind in ("tools/call", "prompts/get", "resources/read"):
+        assert backend_for(table, f"{kind}/files__read") == "files"
+        assert backend_for(table, f"{kind}/mail__read") == "mail"
+        assert backend_for(table, f"{kind}/read") is None
+    assert backend_for(table, "resources/read/mail+inbox://today") == "mail"
+
+
+def test_a_single_backend_without_prefix_gets_everything():
+    table = RouteTable(configured_routes(Settings.demo().backends, ()))
+    assert backend_for(table, "tools/call/echo") == "demo"
+    assert backend_for(table, "resources/read/demo://x/y") == "demo"
+
+
+def test_routes_of_the_configuration_stand_before_default_ones():
+    route = RouteSettings(
+        pattern="*", backend="demo", hash_on="header:X|ip", failure_threshold=2, reset_timeout=1.5, transports=["websocket"]
+    )
+    assert configured_routes(Settings.demo().backends, (route,)) == (
+        Route(
+            pattern="*",
+            backend="demo",
+            hash_on=("header:X", "ip"),
+            failure_threshold=2,
+            reset_timeout_s=1.5,
+            transports=frozenset({"websocket"}),
+        ),
+    )
+
+
+def test_hostile_targets_fill_no_memory():
+    table = table_of("*")
+    for number in range(6_000):
+        table.match(f"tools/call/{number}", "websocket")
+    table.match("x" * 1_000_000, "websocket")
+    info = table._cached_find.cache_info()
+    assert info.currsize == info.maxsize == 4_096
+
+
+def test_hostile_targets_take_no_time():
+    """The same pattern as a backtracking expression would not end within a lifetime."""
+    table = table_of("a*" * 25 + "b*", "a*" * 25 + "ab*c")
+    started_s = time.thread_time()
+    assert table.match("a" * 1_000_000, "websocket") is None
+    assert table.match("a" * 1_000_000 + "c", "websocket") is None
+    assert time.thread_time() - started_s < 1.0
+
+
+@settings(max_examples=500, deadline=None)
+@given(pattern=st.text(alphabet="ab*/", max_size=8), text=st.text(alphabet="ab/", max_size=12))
+def test_matching_agrees_with_a_regular_expression(pattern, text):
+    reference = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    assert Wildcard(pattern).matches(text) is bool(reference.fullmatch(text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    patterns=st.lists(st.tuples(st.text(alphabet="ab*", max_size=4), st.sampled_from(["websocket", "http_sse"])), max_size=6),
+    targets=st.lists(st.tuples(st.text(alphabet="ab", max_size=5), st.sampled_from(["websocket", "http_sse"])), max_size=8),
+)
+def test_the_winner_is_the_most_literal_of_all_that_match(patterns, targets):
+    routes = [
+        Route(pattern=pattern, backend=str(index), transports=frozenset({transport}))
+        for index, (pattern, transport) in enumerate(patterns)
+    ]
+    table = RouteTable(routes)
+    for target, transport in targets * 2:
+        candidates = [route for route in routes if transport in route.transports and Wildcard(route.pattern).matches(target)]
+        best = max((len(route.pattern.replace("*", "")) for route in candidates), default=0)
+        expected = next((route for route in candidates if len(route.pattern.replace("*", "")) == best), None)
+        assert table.match(target, transport) == expected

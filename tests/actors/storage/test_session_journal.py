@@ -1,0 +1,114 @@
+"""Sessions on disk: what lives, what is dropped, and what a broken file costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.actors.storage.session_journal import FILE_NAME, UNREADABLE_NAME, SessionJournal
+from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
+
+MANY = 1_000
+
+
+def session(key: str, **fields: object) -> SessionState:
+    upstreams = (UpstreamSession("files", "files#0", "id", "2025-11-25"),)
+    return SessionState(key, "", "2025-11-25", "ada", b"{}", upstreams, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[SessionJournal]:
+    opened = SessionJournal(tmp_path, now_ms=1_000)
+    yield opened
+    opened.close()
+
+
+def test_what_one_cell_has_written_another_reads_and_so_does_the_next_gateway(tmp_path: Path) -> None:
+    one, two = SessionJournal(tmp_path, 1_000), SessionJournal(tmp_path, 2_000)
+    facts = SessionFacts("warning", (("files", "a:b"),))
+    assert one.insert(session("a"), 1_000, MANY) == []
+    two.replace(session("a", facts=facts))
+    assert one.read("a", 0) == session("a", facts=facts)
+    for each in (one, two):
+        each.close()
+    again = SessionJournal(tmp_path, 9_000)
+    assert again.read("a", 0) == session("a", facts=facts)
+    assert (again.count(), again.began_ms) == (1, 1_000)
+    again.close()
+
+
+def test_a_session_that_was_ended_or_is_unknown_is_not_found_and_not_changed(journal: SessionJournal) -> None:
+    journal.insert(session("a"), 1_000, MANY)
+    journal.delete("a")
+    journal.replace(session("a"))
+    journal.touch(["a", "b"], 2_000)
+    assert journal.read("a", 0) is None
+    assert journal.count() == 0
+
+
+def test_a_session_at_the_limit_makes_nobody_leave_and_one_past_it_the_longest_unused(journal: SessionJournal) -> None:
+    journal.insert(session("a"), 1_000, 2)
+    assert journal.insert(session("b"), 1_001, 2) == []
+    journal.touch(["a"], 1_002)
+    assert journal.insert(session("c"), 1_002, 2) == [session("b")]
+    assert journal.insert(session("d"), 1_002, 1) != []
+    assert journal.read("d", 0) == session("d")  # the newcomer itself stays, however new the others are
+
+
+def test_idle_sessions_expire_once_and_used_ones_stay(journal: SessionJournal) -> None:
+    journal.insert(session("idle"), 1_000, MANY)
+    journal.insert(session("used"), 1_000, MANY)
+    journal.touch(["used"], 5_000)
+    journal.touch(["used"], 4_000)  # a cell whose note comes late
+    assert journal.read("idle", 1_001) is None
+    assert journal.expire(1_000) == []
+    assert journal.expire(5_000) == [session("idle")]
+    assert journal.expire(5_000) == []
+    assert journal.read("used", 5_000) == session("used")
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4_096])
+def test_a_file_that_cannot_be_read_is_moved_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    journal = SessionJournal(tmp_path, 7_000)
+    assert (tmp_path / UNREADABLE_NAME).read_bytes() == content
+    assert (journal.is_durable, journal.began_ms) == (True, 7_000)
+    journal.insert(session("a"), 7_000, MANY)
+    assert journal.read("a", 0) == session("a")
+    journal.close()
+
+
+def test_a_file_of_another_layout_is_left_alone_and_memory_must_do(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    journal = SessionJournal(tmp_path, 1_000)
+    assert not journal.is_durable
+    assert not (tmp_path / UNREADABLE_NAME).exists()
+
+
+def test_a_disk_that_fails_later_costs_no_more_than_durability(tmp_path: Path) -> None:
+    journal = SessionJournal(tmp_path, 1_000)
+    journal.insert(session("a"), 1_000, MANY)
+    other = SessionJournal(tmp_path, 1_000)
+    assert other._connection is not None
+    other._connection.execute("DROP TABLE sessions")
+    assert journal.insert(session("b"), 1_000, MANY) == []
+    assert not journal.is_durable
+    assert journal.read("a", 0) is None
+    other.close()
+
+
+@pytest.mark.parametrize("path", [None, "missing"])
+def test_without_a_directory_nothing_is_kept_and_nothing_fails(tmp_path: Path, path: str | None) -> None:
+    journal = SessionJournal(None if path is None else tmp_path / path, 1_000)
+    assert journal.insert(session("a"), 1_000, MANY) == []
+    journal.replace(session("a"))
+    journal.touch(["a"], 2_000)
+    journal.delete("a")
+    assert (journal.read("a", 0), journal.expire(9_000), journal.count(), journal.is_durable) == (None, [], 0, False)
+    journal.close()

@@ -1,0 +1,52 @@
+"""Where a run's settings come from, and that the same can be read again later and elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.scripts.serving.settings_source import SettingsSource
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current one, with both kinds of file."""
+    (tmp_path / "g.toml").write_text('[gateway]\nport = 5000\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n')
+    (tmp_path / "m.json").write_text('{"mcpServers": {"one": {"command": "python"}, "two": {"url": "http://127.0.0.1:1/mcp"}}}')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_anything_it_is_the_demo() -> None:
+    assert SettingsSource().load() == Settings.demo()
+    assert not SettingsSource(port=1).names_a_file
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"config": "g.toml"}, ["demo"]),
+        ({"mcp_json": "m.json"}, ["one", "two"]),
+        ({"config": "g.toml", "mcp_json": "m.json"}, ["demo", "one", "two"]),
+    ],
+)
+def test_files_are_put_together_and_found_again_from_another_folder(
+    files: dict[str, str], names: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SettingsSource(**files, host="127.0.0.2", admin_port=7)  # type: ignore[arg-type]
+    settings = source.load()
+    assert [backend.name for backend in settings.backends] == names
+    assert source.names_a_file
+    kept = json.loads(json.dumps(source.to_keep()))
+    monkeypatch.chdir("/")
+    assert SettingsSource.kept(kept).load() == settings
+
+
+def test_options_stand_over_the_file(folder: Path) -> None:
+    settings = SettingsSource(config="g.toml", host="127.0.0.2", port=0, state_dir="", admin_port=7, is_embedded=True).load()
+    assert (settings.gateway.host, settings.gateway.port, settings.gateway.state_dir) == ("127.0.0.2", 0, "")
+    assert (settings.actor_system.admin_port, settings.actor_system.is_embedded) == (7, True)
+    assert SettingsSource(config="g.toml").load().gateway.port == 5000

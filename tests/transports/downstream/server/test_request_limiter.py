@@ -1,0 +1,96 @@
+"""The limiter in front of every transport: whose request is counted under which key, and what is told of refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mcp_gateway.transports.downstream.server import request_limiter
+from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
+from tests.doubles.running_cell import cell_settings
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        monkeypatch.setattr(request_limiter.time, "monotonic", lambda: self.now_s)
+
+
+def limiter(published: list[tuple[str, Mapping[str, Any]]], cells: int = 1, **limits: Any) -> RequestLimiter:
+    settings = cell_settings(limits=limits, gateway={"cells": cells})
+    return RequestLimiter(settings, lambda topic, payload: published.append((topic, payload)))
+
+
+def passes(limits: RequestLimiter, **keys: str) -> bool:
+    try:
+        limits.admit(keys, b"7")
+    except Refused as refused:
+        assert (refused.reason, refused.code, refused.status, refused.request_id) == ("rate_limited", 4290, 429, b"7")
+        return False
+    return True
+
+
+def test_without_a_limit_everything_passes() -> None:
+    limits = limiter([])
+    assert not limits.is_on
+    assert all(passes(limits, ip="1") for _ in range(10_000))
+
+
+def test_a_client_at_its_limit_passes_and_past_it_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=4, burst=3)
+    assert [passes(limits, ip="1") for _ in range(4)] == [True, True, True, False]
+    with pytest.raises(Refused) as caught:
+        limits.admit({"ip": "1"})
+    assert caught.value.retry_after_s == 0.25
+    clock.now_s += 0.25
+    assert passes(limits, ip="1")
+
+
+def test_without_a_burst_one_second_of_requests_may_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    limits = limiter([], requests_per_second=5)
+    assert [passes(limits, ip="1") for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_the_first_source_that_the_client_has_is_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    limits = limiter([], requests_per_second=1, burst=1, key="user|session|ip")
+    assert passes(limits, user="ada", session="s1", ip="1")
+    assert not passes(limits, user="ada", session="s2", ip="2")
+    assert passes(limits, session="s1", ip="1")
+    assert passes(limits, user="", ip="1")
+    assert not passes(limits, ip="1")
+
+
+def test_a_value_of_one_source_is_no_key_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    limits = limiter([], requests_per_second=1, burst=1)
+    assert passes(limits, user="10.0.0.1")
+    assert passes(limits, ip="10.0.0.1")
+
+
+def test_cells_share_the_limit_of_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], cells=2, requests_per_second=4, burst=4)
+    assert [passes(limits, ip="1") for _ in range(3)] == [True, True, False]
+    clock.now_s += 0.5
+    assert passes(limits, ip="1")
+
+
+def test_attenuation_is_told_once_a_second_and_every_refusal_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    published: list[tuple[str, Mapping[str, Any]]] = []
+    limits = limiter(published, requests_per_second=1, burst=1)
+    before = metrics.rate_limited_total.labels("ip")._value.get()
+    refused = [passes(limits, ip="1") for _ in range(5)].count(False)
+    assert published == [("vsm.variety.attenuated", {"refused": {"ip": 1}})]
+    clock.now_s += 1.0
+    assert passes(limits, ip="1")
+    assert not passes(limits, ip="1")
+    assert published[1:] == [("vsm.variety.attenuated", {"refused": {"ip": 4}})]
+    assert metrics.rate_limited_total.labels("ip")._value.get() - before == refused + 1

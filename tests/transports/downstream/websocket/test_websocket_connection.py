@@ -1,0 +1,219 @@
+"""WebSocket connections: messages, what ends one and with which code, how much of them may wait."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies
+from websockets.asyncio.client import connect
+
+from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES
+from tests.doubles.echo_sockets import MAX_BYTES, EchoServer, with_echo
+from tests.doubles.raw_websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawFrame, RawWebSocket, frame
+
+# ---- messages
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+def test_messages_of_every_size_and_kind_come_back_as_they_were_sent(compression: str | None) -> None:
+    messages: list[Any] = ["", "x", "ä" * 100, "x" * 511, "x" * 512, b"", b"\x00\xff" * 300, "🙂" * 20_000, "x" * 1_000_000]
+
+    async def body(echo: EchoServer) -> None:
+        async with connect(echo.url, compression=compression, max_size=None) as client:
+            for message in messages:
+                await client.send(message)
+                assert await client.recv() == message
+            await client.send(["in ", "fragments ", "🙂" * 5_000])
+            assert await client.recv() == "in fragments " + "🙂" * 5_000
+
+    with_echo(body, gateway={"max_message_bytes": 4_000_000})
+
+
+def test_a_ping_is_answered_between_the_fragments_of_a_message() -> None:
+    """Source: RFC 6455, section 5.4."""
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            client.send(TEXT, "é".encode()[:1], is_final=False)
+            client.send(PING, b"are you there")
+            client.send(CONTINUATION, "é".encode()[1:])
+            assert await client.receive() == RawFrame(PONG, b"are you there")
+            assert await client.receive() == RawFrame(TEXT, "é".encode())
+
+    with_echo(body)
+
+
+# ---- what ends a connection
+
+
+def compressed(data: bytes) -> bytes:
+    deflate = zlib.compressobj(wbits=-15)
+    return (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+CLOSES: list[tuple[str, bytes, int | None]] = [
+    ("a frame without a mask", frame(TEXT, b"x", is_masked=False), 1002),
+    ("a reserved bit", frame(TEXT, b"x", reserved=1), 1002),
+    ("a compressed control frame", frame(PING, b"x", reserved=4), 1002),
+    ("an unknown opcode", frame(3), 1002),
+    ("an unknown control opcode", frame(11), 1002),
+    ("a control frame in fragments", frame(PING, is_final=False), 1002),
+    ("a control frame too long", frame(PING, b"x" * 126), 1002),
+    ("a continuation of nothing", frame(CONTINUATION, b"x"), 1002),
+    ("a message within a message", frame(TEXT, b"x", is_final=False) + frame(TEXT, b"x"), 1002),
+    ("text that is no UTF-8", frame(TEXT, b"\xff"), 1007),
+    ("text that ends within a character", frame(TEXT, b"a", is_final=False) + frame(CONTINUATION, b"\xc3"), 1007),
+    ("a frame beyond the limit, by its header", frame(TEXT, b"", size=MAX_BYTES + 1), 1009),
+    ("a frame of 2^62 bytes, by its header", frame(BINARY, b"", size=1 << 62), 1009),
+    (
+        "fragments beyond the limit",
+        frame(TEXT, b"x" * MAX_BYTES, is_final=False) + frame(CONTINUATION, b"x"),
+        1009,
+    ),
+    ("a message that is too large once it is decompressed", frame(TEXT, compressed(b"x" * (MAX_BYTES + 1)), reserved=4), 1009),
+    ("what is called compressed and is not", frame(TEXT, b"\xff\xff\xff", reserved=4), 1002),
+    ("a defect of the handler", frame(TEXT, b"crash"), 1011),
+    ("a close with a code", frame(CLOSE, struct.pack("!H", 1000) + b"bye"), 1000),
+    ("a close with a code of the application", frame(CLOSE, struct.pack("!H", 4321)), 4321),
+    ("a close without a code", frame(CLOSE), None),
+    ("a close of one byte", frame(CLOSE, b"\x03"), 1002),
+    ("a close with a code that must not be sent", frame(CLOSE, struct.pack("!H", 1005)), 1002),
+    ("a close with a reason that is no UTF-8", frame(CLOSE, struct.pack("!H", 1000) + b"\xff"), 1007),
+]
+
+
+@pytest.mark.parametrize(("sent", "code"), [each[1:] for each in CLOSES], ids=[each[0] for each in CLOSES])
+def test_the_close_code_says_why(sent: bytes, code: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Source: RFC 6455, sections 5.1 to 5.5, 7.4.1 and 8.1; RFC 7692, section 6."""
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client({"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+            client.writer.write(sent)
+            assert (await client.receive()).code == code
+            assert await client.is_ended()
+        await echo.until_closed()
+
+    with_echo(body)
+
+
+def test_a_message_at_the_limit_is_served_in_one_frame_in_many_and_compressed() -> None:
+    async def body(echo: EchoServer) -> None:
+        async with echo.client({"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+            client.send(BINARY, b"\0" * MAX_BYTES)
+            client.send(BINARY, b"\0" * (MAX_BYTES - 1), is_final=False)
+            client.send(CONTINUATION, b"", is_final=False)
+            client.send(CONTINUATION, b"\0")
+            client.send(BINARY, compressed(b"\0" * MAX_BYTES), reserved=4)
+            for _ in range(3):
+                received = await client.receive()
+                assert zlib.decompressobj(-15).decompress(received.payload + b"\x00\x00\xff\xff") == b"\0" * MAX_BYTES
+
+    with_echo(body)
+
+
+def test_a_client_that_still_sends_reads_the_code_and_not_a_reset() -> None:
+    """A socket closed with unread data sends a reset, and a reset takes from the client what it has not read yet."""
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            client.writer.write(frame(BINARY, size=20_000_000))
+            for _ in range(20):
+                client.writer.write(bytes(1_000_000))
+                await client.writer.drain()  # raises where the server has reset the connection
+            received = await client.receive()
+            assert (received.code, b"limit" in received.payload) == (1009, True)
+            assert await client.is_ended()
+
+    with_echo(body)
+
+
+# ---- a slow reader
+
+
+def test_a_client_that_does_not_read_is_not_heard_until_it_reads_and_misses_nothing() -> None:
+    size, count = 16_384, 2_000
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            sending = asyncio.create_task(_send_all(client))
+            async with asyncio.timeout(20):
+                while not echo.users or echo.users[0].connection.unsent_bytes < MOST_UNSENT_BYTES:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # it goes on sending, and is not heard
+            assert echo.users[0].connection.unsent_bytes < MOST_UNSENT_BYTES + 100_000
+            assert not sending.done()
+            async with connect(echo.url) as other:
+                await other.send("nobody else waits")
+                assert await other.recv() == "nobody else waits"
+            for number in range(count):
+                assert (await client.receive()).payload[:4] == struct.pack("!I", number)
+            await sending
+
+    async def _send_all(client: RawWebSocket) -> None:
+        for number in range(count):
+            client.send(BINARY, struct.pack("!I", number) + bytes(size))
+            await client.writer.drain()
+
+    with_echo(body, gateway={"max_message_bytes": 1_000_000})
+
+
+def test_pings_without_end_from_a_client_that_does_not_read_cost_bounded_memory() -> None:
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            async with asyncio.timeout(20):
+                while True:
+                    client.writer.write(frame(PING, b"x" * 125) * 500)
+                    try:
+                        await asyncio.wait_for(client.writer.drain(), 1.0)
+                    except TimeoutError:
+                        break
+            assert echo.users[0].connection.unsent_bytes < MOST_UNSENT_BYTES + 100_000
+
+    with_echo(body)
+
+
+# ---- anything at all
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    strategies.lists(
+        strategies.one_of(
+            strategies.binary(max_size=200),
+            strategies.builds(
+                frame,
+                strategies.integers(0, 15),
+                strategies.binary(max_size=130),
+                is_final=strategies.booleans(),
+                reserved=strategies.integers(0, 7),
+                is_masked=strategies.booleans(),
+                size=strategies.one_of(strategies.none(), strategies.integers(0, 1 << 63)),
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_bytes_come_end_at_most_their_own_connection(chunks: list[bytes]) -> None:
+    async def body(echo: EchoServer) -> None:
+        async with echo.client({"Sec-WebSocket-Extensions": "permessage-deflate"}) as client, echo.client() as other:
+            for chunk in chunks:
+                client.writer.write(chunk)
+            client.writer.write_eof()
+            codes = []
+            try:
+                while True:
+                    received = await client.receive()
+                    if received.opcode == CLOSE:
+                        codes.append(received.code)
+            except asyncio.IncompleteReadError:
+                pass
+            assert all(code is None or code in (1000, 1002, 1007, 1009, 1011) or code >= 1001 for code in codes)
+            assert len(codes) <= 1
+            other.send(TEXT, b"alive")
+            assert await other.receive() == RawFrame(TEXT, b"alive")
+
+    with_echo(body)

@@ -1,0 +1,35 @@
+"""What a client is told apart by, as far as it stands in the query of its request."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        ("backend=files", "files"),
+        ("backend=files&token=" + "x" * 60_000, "files"),
+        ("token=" + "x" * 60_000 + "&backend=files", "files"),
+        ("&".join(f"p{number}=1" for number in range(500)) + "&backend=files", "files"),
+        ("backend=a%20b+c", "a b c"),
+        ("b%61ckend=files", "files"),
+        ("backend=&backend=second&backend=third", "second"),
+        ("backend", None),
+        ("backend=", None),
+        ("Backend=files", None),
+        ("xbackend=files&=files&&", None),
+        ("backend=%zz%ff", "%zz\ufffd"),
+        ("", None),
+    ],
+)
+def test_a_value_is_found_in_any_query(query: str, value: str | None) -> None:
+    assert query_value(query, "backend") == value
+
+
+def test_a_user_in_the_query_is_cut_to_what_a_session_id_can_carry() -> None:
+    assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_000, "::1") == {"ip": "::1", "user": "u" * 1_000}
+    assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_001, "::1") == {"ip": "::1", "user": "u" * 1_000}

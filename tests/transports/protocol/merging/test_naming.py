@@ -1,0 +1,296 @@
+"""Names of a merged server: what a client reads, it can send back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.naming import (
+    Naming,
+    inner_params,
+    outer_items,
+    outer_notification,
+    outer_result,
+    route_target,
+)
+
+FILES = Naming("files", "files__")
+ALONE = Naming("files", "")
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,10}", fullmatch=True)
+prefixes = st.from_regex(r"[A-Za-z0-9_.-]{1,10}", fullmatch=True)
+namings = st.builds(Naming, names, prefixes) | st.builds(Naming, names, st.just(""))
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def renamed(result: Any, naming: Naming = FILES) -> Any:
+    return json.loads(outer_result(naming, encoded(result)))
+
+
+# ---- names and URIs
+
+
+@settings(deadline=None)
+@given(namings, st.text())
+def test_outer_and_inner_are_inverse_for_every_prefix_name_and_uri(naming, inner):
+    assert naming.inner_name(naming.outer_name(inner)) == inner
+    assert naming.inner_uri(naming.outer_uri(inner)) == inner
+
+
+@settings(deadline=None)
+@given(names, prefixes, st.sampled_from(["file:///a", "demo+x://y", "urn:a:b"]))
+def test_the_outer_uri_is_still_a_uri(backend, prefix, uri):
+    """Source: RFC 3986, section 3.1 "Scheme"; strict clients parse it."""
+    scheme, _, rest = Naming(backend, prefix).outer_uri(uri).partition(":")
+    assert scheme[0].isalpha()
+    assert all(character.isalnum() or character in "+-." for character in scheme)
+    assert scheme.isascii()
+    assert rest == uri.partition(":")[2]
+
+
+def test_a_prefix_before_a_uri_is_understood_as_well():
+    assert FILES.inner_uri("files__file:///a") == "file:///a"
+    assert FILES.inner_uri("files+file:///a") == "file:///a"
+
+
+def test_a_backend_that_stands_alone_renames_nothing():
+    assert (ALONE.outer_name("a"), ALONE.outer_uri("file:///a"), ALONE.default_patterns) == ("a", "file:///a", ("*",))
+
+
+def test_default_routes_lead_by_prefix_and_by_scheme():
+    assert set(FILES.default_patterns) == {
+        "tools/call/files__*",
+        "prompts/get/files__*",
+        "resources/read/files__*",
+        "resources/read/files+*",
+    }
+
+
+# ---- where a request goes
+
+TARGETS = [
+    ("tools/call", {"name": "files__read"}, "tools/call/files__read"),
+    ("prompts/get", {"name": "greet"}, "prompts/get/greet"),
+    ("resources/read", {"uri": "files+file:///a"}, "resources/read/files+file:///a"),
+    ("resources/subscribe", {"uri": "u"}, "resources/read/u"),
+    ("resources/unsubscribe", {"uri": "u"}, "resources/read/u"),
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "greet"}}, "prompts/get/greet"),
+    ("completion/complete", {"ref": {"type": "ref/resource", "uri": "u"}}, "resources/read/u"),
+    ("tools/list", {}, "tools/list"),
+    ("anything", {"name": "x"}, "anything"),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "target"), TARGETS)
+def test_a_request_goes_where_its_item_is(method, params, target):
+    assert route_target(method, encoded(params), b"1") == target
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tools/call", b""),
+        ("tools/call", b"{}"),
+        ("tools/call", b'{"name":7}'),
+        ("resources/read", b'{"name":"x"}'),
+        ("resources/subscribe", b'{"uri":null}'),
+        ("completion/complete", b""),
+        ("completion/complete", b"{}"),
+        ("completion/complete", b'{"ref":"x"}'),
+        ("completion/complete", b'{"ref":{}}'),
+        ("completion/complete", b'{"ref":{"name":[]}}'),
+        ("completion/complete", b'{"ref":null}'),
+    ],
+)
+def test_a_request_without_its_item_is_invalid_params(method, params):
+    with pytest.raises(Refused) as caught:
+        route_target(method, params, b"1")
+    assert (caught.value.reason, caught.value.request_id) == ("invalid_params", b"1")
+
+
+# ---- params on their way in
+
+
+@pytest.mark.parametrize(
+    ("method", "outer", "inner"),
+    [
+        ("tools/call", {"name": "files__a", "arguments": {"name": "files__a"}}, {"name": "a", "arguments": {"name": "files__a"}}),
+        ("prompts/get", {"name": "files__a"}, {"name": "a"}),
+        ("resources/read", {"uri": "files+file:///a"}, {"uri": "file:///a"}),
+        ("resources/subscribe", {"uri": "files+file:///a"}, {"uri": "file:///a"}),
+        ("resources/unsubscribe", {"uri": "files__file:///a"}, {"uri": "file:///a"}),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/prompt", "name": "files__a"}, "argument": {"name": "files__x", "value": ""}},
+            {"ref": {"type": "ref/prompt", "name": "a"}, "argument": {"name": "files__x", "value": ""}},
+        ),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/resource", "uri": "files+t:///{a}"}},
+            {"ref": {"type": "ref/resource", "uri": "t:///{a}"}},
+        ),
+        ("tools/list", {"name": "files__a"}, {"name": "files__a"}),
+        ("tools/call", {"name": 7}, {"name": 7}),
+    ],
+)
+def test_params_reach_the_backend_in_its_own_names(method, outer, inner):
+    assert json.loads(inner_params(FILES, method, encoded(outer))) == inner
+    assert inner_params(ALONE, method, encoded(outer)) == encoded(outer)
+
+
+def test_params_that_need_no_change_keep_their_bytes():
+    params = b'{"name":"files__a","arguments":{"x":1.0,"y":[1,  2],"z":%b}}' % (b"9" * 400)
+    assert inner_params(FILES, "tools/call", params) == params.replace(b"files__a", b"a")
+
+
+# ---- lists on their way out
+
+
+@pytest.mark.parametrize(
+    ("method", "member", "item", "outer"),
+    [
+        ("tools/list", "tools", {"name": "a", "title": "A"}, {"name": "files__a", "title": "A"}),
+        ("prompts/list", "prompts", {"name": "a"}, {"name": "files__a"}),
+        ("resources/list", "resources", {"uri": "file:///a", "name": "a"}, {"uri": "files+file:///a", "name": "a"}),
+        (
+            "resources/templates/list",
+            "resourceTemplates",
+            {"uriTemplate": "file:///{path}", "name": "a"},
+            {"uriTemplate": "files+file:///{path}", "name": "a"},
+        ),
+    ],
+)
+def test_listed_items_carry_outer_names(method, member, item, outer):
+    result = encoded({member: [item, item], "nextCursor": "x"})
+    assert json.loads(msgspec.json.encode(outer_items(FILES, method, result))) == [outer, outer]
+    assert json.loads(msgspec.json.encode(outer_items(ALONE, method, result))) == [item, item]
+
+
+def test_a_list_that_is_absent_is_empty():
+    assert outer_items(FILES, "tools/list", b"{}") == []
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        b'{"tools":{}}',
+        b'{"tools":[7]}',
+        b'{"tools":null}',
+        b'{"tools":[{}]}',
+        b'{"tools":[{"title":"no name"}]}',
+        b'{"tools":[{"name":7}]}',
+    ],
+)
+def test_what_is_no_list_of_that_method_is_an_error_of_decoding(result):
+    with pytest.raises(msgspec.DecodeError):
+        outer_items(FILES, "tools/list", result)
+
+
+# ---- results on their way out
+# Source: MCP 2026-07-28, server/tools "Resource Links", "Embedded Resources"; server/resources; server/prompts.
+
+LINK = {"type": "resource_link", "uri": "file:///a", "name": "a"}
+OUTER_LINK = {**LINK, "uri": "files+file:///a"}
+EMBEDDED = {"type": "resource", "resource": {"uri": "file:///a", "text": "x"}}
+OUTER_EMBEDDED = {"type": "resource", "resource": {"uri": "files+file:///a", "text": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("result", "outer"),
+    [
+        (
+            {"content": [LINK, {"type": "text", "text": "t"}, EMBEDDED]},
+            {"content": [OUTER_LINK, {"type": "text", "text": "t"}, OUTER_EMBEDDED]},
+        ),
+        ({"messages": [{"role": "user", "content": EMBEDDED}]}, {"messages": [{"role": "user", "content": OUTER_EMBEDDED}]}),
+        ({"messages": [{"role": "user", "content": [LINK]}]}, {"messages": [{"role": "user", "content": [OUTER_LINK]}]}),
+        ({"contents": [{"uri": "file:///a", "text": "x"}]}, {"contents": [{"uri": "files+file:///a", "text": "x"}]}),
+        ({"contents": [], "content": []}, {"contents": [], "content": []}),
+    ],
+)
+def test_resources_in_results_can_be_read_back(result, outer):
+    assert renamed(result) == outer
+    assert renamed(result, ALONE) == result
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": [{"type": "text", "text": '{"type":"resource_link","uri":"file:///a"}'}]},
+        {"content": [], "structuredContent": LINK},
+        {"structuredContent": {"content": [LINK], "contents": [{"uri": "file:///a"}]}},
+        {"_meta": {"content": [LINK]}, "content": [{"type": "text", "text": "resource"}]},
+        {"content": [{"type": "image", "uri": "file:///a", "about": "resource"}]},
+    ],
+)
+def test_data_that_only_looks_like_a_resource_is_left_alone(result):
+    assert renamed(result) == result
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": None, "a": "resource"},
+        {"content": [None, 7, [], {"type": "resource"}, {"type": "resource", "resource": 7}], "a": "resource_link"},
+        {"content": [{"type": "resource_link"}, {"type": "resource_link", "uri": 7}, {"type": ["resource"], "uri": "x"}]},
+        {"contents": [None, {"uri": None}, "resource"]},
+        {"contents": "contents"},
+        {"messages": [None, {}, {"content": None}, {"content": "resource"}], "a": "resource"},
+        {"messages": {}, "a": "resource"},
+    ],
+)
+def test_a_malformed_result_passes_through_as_it_is(result):
+    assert renamed(result) == result
+
+
+def test_a_result_without_resources_keeps_its_bytes():
+    result = b'{"content": [{"type":"text" , "text":"a"}], "n": 1.0}'
+    assert outer_result(FILES, result) == result
+
+
+def test_numbers_beyond_any_range_survive_beside_a_resource():
+    huge = b"9" * 5_000
+    result = b'{"structuredContent":{"n":%b,"x":1e999},"content":[{"type":"resource_link","uri":"u","size":%b}]}' % (huge, huge)
+    assert outer_result(FILES, result) == result.replace(b'"u"', b'"files+u"')
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text() | st.sampled_from(["resource", "resource_link"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "uri", "resource", "content", "contents", "messages", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["content", "contents", "messages", "x"]), json_values), namings)
+def test_any_result_passes(result, naming):
+    renamed(result, naming)
+
+
+# ---- notifications
+
+
+def test_an_update_names_the_outer_uri():
+    params = b'{"uri":"file:///a","_meta":{"x":1.0}}'
+    assert outer_notification(FILES, "notifications/resources/updated", params) == params.replace(b"file:", b"files+file:")
+
+
+@pytest.mark.parametrize("params", [b"", b"{}", b'{"uri":7}'])
+def test_an_update_without_a_uri_passes_through(params):
+    assert outer_notification(FILES, "notifications/resources/updated", params) in (params, b"{}")
+
+
+def test_other_notifications_keep_their_bytes():
+    assert outer_notification(FILES, "notifications/progress", b'{"uri": "file:///a"}') == b'{"uri": "file:///a"}'

@@ -1,0 +1,55 @@
+"""How many calls may be parked: at each limit, and past it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
+
+LIMITS = ParkingLimits(in_all=5, per_client=2, per_backend=3)
+
+
+@pytest.mark.parametrize(
+    ("parked", "call", "problem"),
+    [
+        ([("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")], ("c", "x"), ""),
+        ([("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"), ("c", "x")], ("c", "y"), "5 calls wait"),
+        ([("a", "x")], ("a", "y"), ""),
+        ([("a", "x"), ("a", "y")], ("a", "z"), "2 calls of this client"),
+        ([("a", "x"), ("b", "x")], ("c", "x"), ""),
+        ([("a", "x"), ("b", "x"), ("c", "x")], ("d", "x"), "3 calls to backend 'x'"),
+    ],
+)
+def test_each_limit_admits_as_many_as_it_says_and_no_more(
+    parked: list[tuple[str, str]], call: tuple[str, str], problem: str
+) -> None:
+    calls = ParkedCalls(LIMITS)
+    for number, (client, backend) in enumerate(parked):
+        assert calls.park(str(number), client, backend) == ""
+    refused = calls.park("new", *call)
+    assert refused.startswith(problem)
+    assert bool(refused) == bool(problem)
+    calls.assert_consistent()
+
+
+def test_a_call_that_leaves_makes_room_and_one_that_is_parked_already_takes_none() -> None:
+    calls = ParkedCalls(LIMITS)
+    assert [calls.park(name, "a", "x") for name in ("1", "2", "2")] == ["", "", ""]
+    assert calls.park("3", "a", "x")
+    calls.leave("1")
+    calls.leave("1")
+    assert calls.park("3", "a", "x") == ""
+    assert len(calls) == 2
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.sampled_from("xy"))))
+def test_the_counts_are_those_of_the_parked_calls(steps: list[tuple[bool, int, str, str]]) -> None:
+    calls = ParkedCalls(LIMITS)
+    for is_arrival, name, client, backend in steps:
+        if is_arrival:
+            calls.park(str(name), client, backend)
+        else:
+            calls.leave(str(name))
+        calls.assert_consistent()

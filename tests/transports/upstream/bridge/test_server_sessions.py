@@ -1,0 +1,149 @@
+"""Sessions lent to one call at a time: a burst of calls shares the few that are opened, first come, first served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.upstream.bridge.server_sessions import LegacySession, LegacySessions, SessionKey
+from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
+
+KEY = SessionKey(
+    principal="ada",
+    client_info=b'{"name":"c","version":"1"}',
+    capabilities=b'{"roots":{}}',
+    log_level=None,
+    is_exclusive=True,
+)
+OPENED = json.dumps({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}).encode()
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.wire = ScriptedWire()
+        self.sessions = LegacySessions(self.wire, "2025-11-25")
+
+    def lend(self) -> asyncio.Task[LegacySession]:
+        return asyncio.ensure_future(self.sessions.lend(KEY))
+
+    @property
+    def openings(self) -> list[Exchange]:
+        """Handshakes that the server has not answered."""
+        return [each for each in self.wire.open if isinstance(each.request.message, Request)]
+
+    async def opens_one(self) -> None:
+        self.openings[0].answer(OPENED, session_id=f"s{len(self.wire.exchanges)}")
+        await settle()
+        for each in self.wire.open:
+            if each.request.kind == "message":
+                each.answer(status=202)
+        await settle()
+
+
+def on_loop(body: Callable[[Bench], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            await body(Bench())
+
+    asyncio.run(run())
+
+
+def test_a_burst_of_calls_is_served_by_the_two_sessions_that_are_opened_at_a_time() -> None:
+    async def body(bench: Bench) -> None:
+        calls = [bench.lend() for _ in range(20)]
+        await settle()
+        assert len(bench.openings) == 2
+        await bench.opens_one()
+        served = 0
+        while served < 20:  # each call is short: it gives its session back before another one is open
+            session = await calls[served]
+            served += 1
+            assert session.use_count == 1
+            bench.sessions.give_back(session)
+            await settle()
+        assert len(bench.sessions) <= 3
+
+    on_loop(body)
+
+
+def test_calls_that_stay_get_sessions_of_their_own_two_at_a_time() -> None:
+    async def body(bench: Bench) -> None:
+        calls = [bench.lend() for _ in range(5)]
+        await settle()
+        for _ in range(5):
+            assert len(bench.openings) <= 2
+            await bench.opens_one()
+        sessions = [await call for call in calls]
+        assert len({session.session_id for session in sessions}) == 5
+        assert bench.openings == []
+
+    on_loop(body)
+
+
+def test_a_caller_that_leaves_gives_its_turn_or_its_session_to_the_next() -> None:
+    async def body(bench: Bench) -> None:
+        first, second, third = (bench.lend() for _ in range(3))
+        await settle()
+        first.cancel()
+        await bench.opens_one()
+        session = await second
+        # The session is handed over in the very moment in which its caller leaves.
+        bench.sessions.give_back(session)
+        third.cancel()
+        await settle()
+        assert await bench.lend() is session
+
+    on_loop(body)
+
+
+def test_a_session_that_is_handed_over_is_lent_to_nobody_else_in_that_moment() -> None:
+    async def body(bench: Bench) -> None:
+        holding = asyncio.ensure_future(bench.sessions.hold(KEY))
+        await settle()
+        await bench.opens_one()
+        held = await holding
+        assert await bench.lend() is held
+        waiting = bench.lend()
+        await settle()
+        other = bench.lend()
+        bench.sessions.give_back(held)  # it is the waiting one's, but the other one runs first
+        await settle()
+        assert (waiting.done(), other.done(), held.use_count) == (True, False, 1)
+        other.cancel()
+        bench.sessions.give_back(held)
+        await bench.sessions.close()
+
+    on_loop(body)
+
+
+def test_an_opening_that_fails_is_told_to_one_caller_and_the_others_go_on_waiting() -> None:
+    async def body(bench: Bench) -> None:
+        calls = [bench.lend() for _ in range(3)]
+        await settle()
+        bench.openings[0].fail(UpstreamError("upstream_failed", "no"))
+        await settle()
+        with pytest.raises(UpstreamError, match="no"):
+            await calls[0]
+        await bench.opens_one()
+        bench.sessions.give_back(await calls[1])
+        await settle()
+        assert calls[2].done()
+        assert len(bench.sessions) >= 1
+
+    on_loop(body)
+
+
+def test_closing_lets_nobody_wait() -> None:
+    async def body(bench: Bench) -> None:
+        call = bench.lend()
+        await settle()
+        await bench.sessions.close()
+        await settle()
+        assert call.cancelled()
+
+    on_loop(body)

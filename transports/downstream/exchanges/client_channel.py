@@ -1,0 +1,392 @@
+"""One client on a connection that carries messages both ways: HTTP+SSE, WebSocket, a Phoenix channel.
+
+The connection is the session: `initialize` opens it, the end of the connection ends it. Requests of the stateless revisions,
+which bring all they need, are served beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
+from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
+from mcp_gateway.transports.protocol.mcp.modern_rules import check_modern_body, is_modern_post
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, is_modern
+from mcp_gateway.transports.protocol.merging.naming import route_target
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+from .request_metrics import count_request
+
+MOST_OPEN_REQUESTS: Final = 256
+"""Requests of one client that may run at once on one connection."""
+
+MOST_UNREAD_BYTES: Final = 1_048_576
+"""Answers that may wait for a client which does not read them; beyond, it is not listened to until it has."""
+
+_FOREVER: Final = float("inf")
+_FAREWELL_S: Final = 5.0
+
+
+class Outlet(Protocol):
+    """Writes to the client; implemented by the handler of the connection."""
+
+    def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
+        """Send one JSON-RPC message; the future is done when the socket has taken it, None where it has already.
+
+        about: the id of the client's request that the message belongs to, its answer included; None outside of any.
+        """
+
+
+class ClientChannel:
+    """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client.
+
+    transport: name of the transport, as the registry and the metrics know it.
+    endpoint:  a backend's name, or "" for the merged server.
+    keys:      what the client is hashed and limited by; see `HashKeys.of_connection`.
+    headers:   what travels on to servers (lower-case names).
+    """
+
+    def __init__(
+        self,
+        port: EdgePort,
+        limiter: RequestLimiter,
+        outlet: Outlet,
+        *,
+        transport: str,
+        keys: Mapping[str, str],
+        endpoint: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._port = port
+        self._limiter = limiter
+        self._outlet = outlet
+        self._transport = transport
+        self._endpoint = endpoint
+        self._keys = keys
+        self._headers = headers or {}
+        self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
+        self._stream: _ChannelAnswer | None = None
+        self._unread_bytes = 0
+        self._on_idle: Callable[[], None] | None = None
+        self._is_initializing = False
+        self.session: SessionState | None = None
+        self.is_closed = False
+
+    # ---- the client speaks
+
+    def receive(self, body: bytes) -> None:
+        """Serve one message.
+
+        Raises: Refused, with the request's id where the message shows one. It is not sent: over HTTP it has a status as well.
+        """
+        self.receive_message(jsonrpc.decode(body))
+
+    def receive_message(self, message: Message) -> None:
+        """The same for a message that has been read already."""
+        if isinstance(message, Request):
+            self._receive_request(message)
+        elif isinstance(message, Notification) and message.method == "notifications/cancelled":
+            self._cancel(message)
+        elif self.session is None:
+            if not isinstance(message, Notification):
+                raise Refused("invalid_request", "the response answers no request of this connection")
+            # A stateless client has nothing to notify of; a legacy one must have opened its session first.
+        else:
+            method = message.method if isinstance(message, Notification) else "message"
+            self._tell(message, method, _ignore)
+            if method == "notifications/initialized" and self._stream is None:
+                self._listen()
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether a client that does not read has let too many answers pile up: it should not be listened to until it has."""
+        return self._unread_bytes > MOST_UNREAD_BYTES and not self.is_closed
+
+    def is_running(self, request_id: bytes) -> bool:
+        """Whether the answer of a request is still to come. request_id: as JSON, as the client wrote it."""
+        return request_id in self._open
+
+    def when_idle(self, on_idle: Callable[[], None]) -> None:
+        """Call back once no request of the client runs, now or later; for a drain."""
+        if self._open:
+            self._on_idle = on_idle
+        else:
+            on_idle()
+
+    def close(self) -> None:
+        """The connection has ended: cancel what runs for it, and end its session."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        answers = list(self._open.values())
+        for answer in answers:
+            answer.abandon("client_gone")
+        if self._stream is not None:
+            self._stream.abandon("client_gone")
+        if self.session is not None:
+            self._say_farewell([answer.request_id for answer in answers if answer.request_id and not answer.is_modern])
+
+    # ---- parts
+
+    def _receive_request(self, request: Request) -> None:
+        if self._transport not in self._port.enabled_transports:
+            raise Refused("draining", "this transport is not served now", request_id=request.id)
+        if self._port.is_draining:
+            raise Refused("draining", "the gateway is draining", request_id=request.id)
+        if self._limiter.is_on:
+            self._limiter.admit(self._port.terms.hash_keys.of_message(self._keys, self.session, "", None), request.id)
+        if request.id in self._open:
+            raise Refused("invalid_request", "a request with this id is still running", request_id=request.id)
+        if len(self._open) >= MOST_OPEN_REQUESTS:
+            text = f"{MOST_OPEN_REQUESTS} requests run on this connection at once"
+            raise Refused("too_many_connections", text, request_id=request.id)
+        if is_modern_post(None, request.params):
+            check_modern_body(request)
+            target = route_target(request.method, request.params, request.id)
+            is_stream = request.method == "subscriptions/listen"
+            self._ask(request, NEWEST, target, session=None, is_stream=is_stream)
+        elif request.method == "initialize":
+            self._initialize(request)
+        elif request.method == "ping":
+            count_request(self._transport, "ping", "", "ok", 0.0, 0.0)
+            self.send(jsonrpc.encode_result(request.id, {}), request.id, None)
+        elif self.session is None:
+            text = "open a session with initialize first, or send the _meta of a stateless revision"
+            raise Refused("invalid_request", text, request_id=request.id)
+        else:
+            target = route_target(request.method, request.params, request.id)
+            self._ask(request, self.session.revision, target, session=self.session)
+
+    def _initialize(self, request: Request) -> None:
+        if self.session is not None or self._is_initializing:
+            raise Refused("invalid_request", "this connection has its session already", request_id=request.id)
+        revision = initialize_revision(request)
+        self._is_initializing = True
+        self._ask(request, revision, "initialize", session=None, new_session=secrets.token_urlsafe(9))
+
+    def initialized(self, session_id: str | None) -> None:
+        """An `initialize` has been answered; session_id is None where it failed."""
+        self._is_initializing = False
+        self.session = None if session_id is None else self._port.read_session(session_id)
+
+    def _cancel(self, notification: Notification) -> None:
+        """Source: MCP 2026-07-28, basic/patterns/cancellation; ids that are unknown, or malformed, are ignored."""
+        try:
+            request_id = bytes(jsonrpc.members(notification.params)["requestId"])
+        except (KeyError, msgspec.DecodeError):
+            return
+        answer = self._open.get(request_id)
+        if answer is None or answer.method == "initialize":  # which must not be cancelled
+            return
+        if not answer.is_modern and self.session is not None:
+            self._tell(notification, notification.method, _ignore)
+        answer.abandon("client_gone")
+
+    def _listen(self) -> None:
+        """Open the session's own stream: what its servers say outside of any request reaches the client as well."""
+        assert self.session is not None
+        self._stream = _ChannelAnswer(self, "stream", None, self.session.revision)
+        self._serve(self._stream, None, self.session.revision, "", session=self.session, kind=ExchangeKind.STREAM)
+
+    def _ask(
+        self,
+        request: Request,
+        revision: str,
+        target: str,
+        *,
+        session: SessionState | None,
+        new_session: str = "",
+        is_stream: bool = False,
+    ) -> None:
+        answer = _ChannelAnswer(self, request.method, request.id, revision)
+        self._open[request.id] = answer
+        deadline_s = _FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s
+        self._serve(answer, request, revision, target, session=session, new_session=new_session, deadline_s=deadline_s)
+
+    def _tell(self, message: Message, method: str, on_over: Callable[[], None]) -> None:
+        assert self.session is not None
+        answer = _ChannelAnswer(self, method, None, self.session.revision, on_over)
+        target = message.method if isinstance(message, Notification) else "response"
+        deadline_s = time.monotonic() + self._port.terms.timeout_s
+        self._serve(answer, message, self.session.revision, target, session=self.session, deadline_s=deadline_s)
+
+    def _say_farewell(self, request_ids: list[bytes]) -> None:
+        """Tell the session's servers that nobody waits for these requests any more, then end the session."""
+        session = self.session
+        assert session is not None
+        left = len(request_ids)
+
+        def end_session() -> None:
+            answer = _ChannelAnswer(self, "terminate", None, session.revision)
+            deadline_s = time.monotonic() + _FAREWELL_S
+            self._serve(answer, None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE, deadline_s=deadline_s)
+
+        def told() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                end_session()
+
+        for request_id in request_ids:
+            params = msgspec.json.encode({"requestId": msgspec.Raw(request_id), "reason": "the client has gone"})
+            self._tell(Notification("notifications/cancelled", params), "notifications/cancelled", told)
+        if not request_ids:
+            end_session()
+
+    def _serve(
+        self,
+        answer: _ChannelAnswer,
+        message: Message | None,
+        revision: str,
+        target: str,
+        *,
+        session: SessionState | None,
+        new_session: str = "",
+        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        deadline_s: float = _FOREVER,
+    ) -> None:
+        exchange = Exchange(
+            exchange_id=answer.exchange_id,
+            transport=self._transport,
+            revision=revision,
+            endpoint=self._endpoint,
+            kind=kind,
+            message=message,
+            target=target,
+            session=session,
+            hash_keys=self._port.terms.hash_keys.of_message(self._keys, session, new_session, message),
+            headers=self._headers,
+            deadline_s=deadline_s,
+        )
+        self._port.open(exchange, answer)
+
+    # ---- what answers do
+
+    def next_exchange_id(self) -> int:
+        return self._port.next_exchange_id()
+
+    def skip(self, exchange_id: int) -> None:
+        """An event that says nothing on such a connection (an id alone) counts as taken."""
+        self._port.flushed(exchange_id, 1)
+
+    def count(self, answer: _ChannelAnswer, backend: str, outcome: str, upstream_s: float) -> None:
+        """Before the client has the answer: one that it has is counted, whoever looks."""
+        count_request(self._transport, answer.method, backend, outcome, time.monotonic() - answer.started_s, upstream_s)
+
+    def over(self, answer: _ChannelAnswer) -> None:
+        """An answer is complete, or will never come."""
+        if answer.request_id is not None and self._open.get(answer.request_id) is answer:
+            del self._open[answer.request_id]
+        if answer is self._stream:
+            self._stream = None
+        if self._on_idle is not None and not self._open:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
+
+    def abandon(self, exchange_id: int) -> None:
+        self._port.close(exchange_id)
+
+    def send(self, data: bytes, about: bytes | None, exchange_id: int | None) -> None:
+        """Send a message of an exchange that reads on when the client has taken it, or (None) of one that has ended."""
+        if self.is_closed:
+            return
+        written = self._outlet.send(data, about)
+        if written is None or written.done():
+            self._taken(written, 0, exchange_id)
+            return
+        size = len(data)
+        self._unread_bytes += size
+        written.add_done_callback(lambda done: self._taken(done, size, exchange_id))
+
+    def _taken(self, written: asyncio.Future[None] | None, size: int, exchange_id: int | None) -> None:
+        self._unread_bytes -= size
+        has_arrived = written is None or (not written.cancelled() and written.exception() is None)
+        if exchange_id is not None and has_arrived and not self.is_closed:
+            self._port.flushed(exchange_id, 1)
+
+
+class _ChannelAnswer:
+    """The answer of one exchange on its way into the channel. Implements `edge_port.AnswerSink`."""
+
+    __slots__ = ("_channel", "_is_over", "_on_over", "exchange_id", "is_modern", "method", "request_id", "started_s")
+
+    def __init__(
+        self,
+        channel: ClientChannel,
+        method: str,
+        request_id: bytes | None,
+        revision: str,
+        on_over: Callable[[], None] | None = None,
+    ) -> None:
+        self._channel = channel
+        self._on_over = on_over
+        self._is_over = False
+        self.exchange_id = channel.next_exchange_id()
+        self.method = method
+        self.request_id = request_id
+        self.is_modern = is_modern(revision)
+        self.started_s = time.monotonic()
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        if self._is_over:
+            return
+        self._channel.count(self, backend, "ok" if status < 400 else "error", upstream_s)
+        if self.method == "initialize":
+            self._channel.initialized(headers.get("Mcp-Session-Id"))
+        if body and self.request_id is not None:
+            self._channel.send(body, self.request_id, None)
+        self._end()
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        if self._is_over:
+            return
+        self._channel.count(self, backend, refused.reason, refused.upstream_s)
+        if self.method == "initialize":
+            self._channel.initialized(None)
+        if self.request_id is not None:
+            refused.request_id = self.request_id
+            self._channel.send(refused.body(), self.request_id, None)
+        self._end()
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Nothing: on this connection every message stands alone."""
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        if self._is_over:
+            return
+        if data:
+            self._channel.send(data, self.request_id, self.exchange_id)
+        else:
+            self._channel.skip(self.exchange_id)
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        if not self._is_over:
+            self._channel.count(self, backend, "ok", upstream_s)
+            self._end()
+
+    def abandon(self, outcome: str) -> None:
+        """Nobody waits for this answer any more."""
+        if not self._is_over:
+            self._channel.abandon(self.exchange_id)
+            self._channel.count(self, "", outcome, 0.0)
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._channel.over(self)
+        if self._on_over is not None:
+            self._on_over()
+
+
+def _ignore() -> None:
+    """Of what the client said without a question, nobody waits for the end."""

@@ -1,0 +1,38 @@
+"""Counts what clients asked for and how it ended, the same way for every transport."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, NEWEST_LEGACY, is_known_method
+from mcp_gateway.transports.telemetry import metrics
+
+_MORE_METHODS: Final = frozenset(
+    {"notifications/initialized", "notifications/cancelled", "stream", "terminate", "message", "echo", "time"}
+)
+
+_counters: dict[tuple[str, str, str, str], Any] = {}
+_histograms: dict[tuple[str, str], Any] = {}
+_gateway_time = metrics.gateway_latency_seconds.labels("gateway")
+_upstream_time = metrics.gateway_latency_seconds.labels("upstream")
+
+
+def count_request(transport: str, method: str, backend: str, outcome: str, duration_s: float, upstream_s: float) -> None:
+    """Count one request that has ended. Label objects are kept: looking one up costs more than counting.
+
+    outcome:    "ok", "error" (the server's own), "client_gone", or the reason of a refusal.
+    upstream_s: the part of duration_s that the server took.
+    """
+    if not (is_known_method(method, NEWEST) or is_known_method(method, NEWEST_LEGACY) or method in _MORE_METHODS):
+        method = "other"
+    counter = _counters.get((transport, method, backend, outcome))
+    if counter is None:
+        counter = metrics.requests_total.labels(transport, method, backend, outcome)
+        _counters[transport, method, backend, outcome] = counter
+    counter.inc()
+    histogram = _histograms.get((method, backend))
+    if histogram is None:
+        histogram = _histograms[method, backend] = metrics.request_duration_seconds.labels(method, backend)
+    histogram.observe(duration_s)
+    _gateway_time.observe(max(0.0, duration_s - upstream_s))
+    _upstream_time.observe(upstream_s)

@@ -1,0 +1,160 @@
+"""Watches requests from the first to the last byte where somebody wants to know: per tool, in the access log, in traces.
+
+It stands between the edge and the sink of any transport, and only around the requests that it has something to say about.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from mcp_gateway.config.settings import LoggingSettings
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
+from mcp_gateway.transports.telemetry import metrics, tracing
+from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
+
+_access = logging.getLogger("mcp_gateway.access")
+_TOOL: Final = "tools/call/"
+_MOST_LOOKED_THROUGH_BYTES: Final = 65_536
+_tool_counters: dict[tuple[str, str, str], Any] = {}
+
+
+class RequestWatch:
+    """What one cell wants to know of its requests."""
+
+    def __init__(self, settings: LoggingSettings, cell_name: str) -> None:
+        self._cell_name = cell_name
+        self._logs = settings.access
+        self._sample = settings.access_sample
+
+    def watch(self, exchange: Exchange, sink: AnswerSink) -> tuple[Exchange, AnswerSink]:
+        """The exchange with its trace context, and the sink through which its end is seen; both as they are where nobody asks."""
+        message = exchange.message
+        headers = exchange.headers
+        if isinstance(message, Request) and "traceparent" not in headers and len(message.params) <= _MOST_LOOKED_THROUGH_BYTES:
+            context = context_in_params(message.params)
+            if context:
+                headers = {**headers, **context}
+                exchange = attrs.evolve(exchange, headers=headers)
+        is_traced = "traceparent" in headers
+        if not (self._logs or tracing.tracer is not None or is_traced or exchange.target.startswith(_TOOL)):
+            return exchange, sink
+        method = message.method if isinstance(message, Request | Notification) else exchange.kind.value
+        span = None
+        if tracing.tracer is not None:
+            about = {"network.transport": exchange.transport, "mcp.protocol.version": exchange.revision}
+            span = tracing.tracer.server_span(method, exchange.target, headers, about)
+            exchange = attrs.evolve(exchange, headers=span.headers)
+        if span is None and not is_traced and not self._logs:
+            return exchange, WatchedSink(None, exchange, sink, method, None)
+        return exchange, WatchedSink(self, exchange, sink, method, span)
+
+    def note(self, exchange: Exchange, method: str, span: tracing.Span | None, ended: Ended) -> None:
+        """One request is over."""
+        traceparent = exchange.headers.get("traceparent", "")
+        trace_id = trace_id_of(traceparent) if traceparent else None
+        if trace_id is not None:
+            EXEMPLARS.note(method, ended.backend, ended.duration_s, trace_id)
+        if span is not None:
+            span.end(ended.outcome, backend=ended.backend)
+        if self._logs and (ended.outcome != "ok" or self._sample >= 1.0 or random.random() < self._sample):
+            self._log(exchange, method, ended, trace_id)
+
+    def _log(self, exchange: Exchange, method: str, ended: Ended, trace_id: str | None) -> None:
+        fields: dict[str, object] = {
+            "request_id": f"{self._cell_name}#{exchange.exchange_id}",
+            "transport": exchange.transport,
+            "revision": exchange.revision,
+            "target": exchange.target or method,
+            "backend": ended.backend,
+            "outcome": ended.outcome,
+            "status": ended.status,
+            "duration_s": round(ended.duration_s, 6),
+            "upstream_s": round(ended.upstream_s, 6),
+        }
+        if exchange.session is not None:
+            fields["session"] = exchange.session.key
+        if trace_id is not None:
+            fields["trace_id"] = trace_id
+        level = logging.INFO if ended.outcome in ("ok", "client_gone") else logging.WARNING
+        _access.log(level, f"{method} {ended.outcome}", extra={"actor": f"{self._cell_name}/edge", "fields": fields})
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """How a request ended. outcome: as `count_request` has it. status: of HTTP, 0 where there was none."""
+
+    backend: str
+    outcome: str
+    status: int
+    duration_s: float
+    upstream_s: float
+
+
+class WatchedSink:
+    """Passes everything on and notes the end. Implements `AnswerSink`. watch: None where only tools are counted."""
+
+    __slots__ = ("_exchange", "_is_over", "_method", "_sink", "_span", "_started_s", "_watch")
+
+    def __init__(
+        self, watch: RequestWatch | None, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None
+    ) -> None:
+        self._watch = watch
+        self._exchange = exchange
+        self._sink = sink
+        self._method = method
+        self._span = span
+        self._is_over = False
+        self._started_s = 0.0 if watch is None else time.monotonic()
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        self._end(backend, "ok" if status < 400 else "error", status, upstream_s)
+        self._sink.answer(status, body, headers, backend, upstream_s)
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        self._end(backend, refused.reason, refused.status, refused.upstream_s)
+        self._sink.refuse(refused, backend)
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        self._sink.begin(headers)
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        self._sink.event(data, event_id)
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        self._end(backend, "ok", 200, upstream_s)
+        self._sink.end(backend, upstream_s)
+
+    def gone(self) -> None:
+        """The client has left before the end."""
+        self._end("", "client_gone", 0, 0.0)
+
+    def _end(self, backend: str, outcome: str, status: int, upstream_s: float) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._exchange.target.startswith(_TOOL):
+            _count_tool(backend, self._exchange.target[len(_TOOL) :], outcome)
+        if self._watch is None:
+            return
+        duration_s = time.monotonic() - self._started_s
+        ended = Ended(backend=backend, outcome=outcome, status=status, duration_s=duration_s, upstream_s=upstream_s)
+        self._watch.note(self._exchange, self._method, self._span, ended)
+
+
+def _count_tool(backend: str, tool: str, outcome: str) -> None:
+    counter = _tool_counters.get((backend, tool, outcome))
+    if counter is None:
+        shown = metrics.bounded_tool(tool)
+        counter = metrics.tool_calls_total.labels(backend, shown, outcome)
+        if shown == tool:  # names beyond the bound are not remembered one by one either
+            _tool_counters[backend, tool, outcome] = counter
+    counter.inc()

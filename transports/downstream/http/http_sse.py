@@ -1,0 +1,216 @@
+"""HTTP+SSE for clients, the transport of 2024-11-05: a stream down, POSTs up, and a session as long as the stream.
+
+Source: MCP 2024-11-05, basic/transports, "HTTP with SSE".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import msgspec
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel
+from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.ports.edge_port import EdgePort
+from mcp_gateway.transports.ports.hash_keys import query_value
+from mcp_gateway.transports.protocol.framing.sse import encode_event
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+
+_CONNECT: Final = "/mcp/sse/connect"
+_MESSAGES: Final = "/mcp/sse/messages"
+_NAME: Final = "http_sse"
+_FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
+_TICK_S: Final = 1.0
+_FORWARD_S: Final = 5.0
+HTTP_SSE_PATHS: Final = (_CONNECT, _MESSAGES)
+HEARTBEAT: Final = encode_event(b"{}", event="heartbeat")
+
+
+class HttpSseTransport:
+    """Registry strategy for HTTP+SSE clients and for event streams."""
+
+    name = _NAME
+    paths = (_CONNECT, _MESSAGES, "/mcp/sse/events/{topic}")
+
+
+@attrs.frozen(kw_only=True)
+class PostedMessage:
+    """Cell -> the cell that holds the stream: a client of yours has posted this here."""
+
+    connection_id: str
+    body: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class PostTaken:
+    """The answer: status 202, or that of a refusal with its body."""
+
+    status: int
+    body: bytes = attrs.field(default=b"", repr=False)
+    retry_after_s: float | None = None
+
+
+class _Connection:
+    """One client's stream. Implements `client_channel.Outlet`."""
+
+    __slots__ = ("_incoming", "channel", "connection_id", "heartbeat_due_s")
+
+    def __init__(self, incoming: Incoming, connection_id: str) -> None:
+        self._incoming = incoming
+        self.connection_id = connection_id
+        self.channel: ClientChannel
+        self.heartbeat_due_s = 0.0
+
+    def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None]:
+        return self.write(encode_event(data, event="message"))
+
+    def write(self, event: bytes) -> asyncio.Future[None]:
+        written = self._incoming.write(event)
+        written.add_done_callback(retrieve)
+        return written
+
+    def end(self) -> None:
+        self._incoming.end()
+
+
+class HttpSseEndpoint:
+    """Serves `GET /mcp/sse/connect` and `POST /mcp/sse/messages`; a POST that reaches another cell is passed on."""
+
+    def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort) -> None:
+        self._server = server
+        self._port = port
+        self._heartbeat_s = settings.transports.http_sse.heartbeat_interval or float("inf")
+        self._connections: dict[str, _Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        server.on_drain(self._drain)
+        port.cells.answer_cells(PostedMessage, self._take)
+
+    def handle(self, incoming: Incoming) -> None:
+        if _NAME not in self._port.enabled_transports:
+            raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
+        if incoming.path == _CONNECT and incoming.method == "GET":
+            self._connect(incoming)
+        elif incoming.path == _MESSAGES and incoming.method == "POST":
+            self._post(incoming)
+        else:
+            method_not_allowed(incoming, "GET" if incoming.path == _CONNECT else "POST")
+
+    # ---- the stream
+
+    def _connect(self, incoming: Incoming) -> None:
+        if self._port.is_draining:
+            raise Refused("draining", "the gateway is draining")
+        endpoint = query_value(incoming.query, "backend") or ""
+        self._server.take_connection(_NAME)
+        # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
+        connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
+        connection.channel = ClientChannel(
+            self._port,
+            self._server.limiter,
+            connection,
+            transport=_NAME,
+            keys=self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
+            endpoint=endpoint,
+            headers={name.lower(): incoming.headers[name] for name in _FORWARDED if name in incoming.headers},
+        )
+        self._connections[connection.connection_id] = connection
+        incoming.on_client_gone(lambda: self._client_gone(connection))
+        incoming.begin({})
+        uri = f"{_MESSAGES}?session_id={connection.connection_id}"
+        shown = msgspec.json.encode({"connection_id": connection.connection_id})
+        connection.write(encode_event(uri.encode(), event="endpoint") + encode_event(shown, event="connected"))
+        connection.heartbeat_due_s = time.monotonic() + self._heartbeat_s
+        if self._timer is None:
+            self._tick()
+
+    def _client_gone(self, connection: _Connection) -> None:
+        if self._connections.pop(connection.connection_id, None) is not None:
+            self._server.release_connection(_NAME)
+            connection.channel.close()
+
+    def _tick(self) -> None:
+        """Heartbeats of all connections from one timer, which runs while there are any."""
+        now_s = time.monotonic()
+        for connection in self._connections.values():
+            if now_s >= connection.heartbeat_due_s:
+                connection.heartbeat_due_s = now_s + self._heartbeat_s
+                if not connection.channel.is_congested:
+                    connection.write(HEARTBEAT)
+        self._timer = asyncio.get_running_loop().call_later(_TICK_S, self._tick) if self._connections else None
+
+    def _drain(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.channel.when_idle(functools.partial(self._end, connection))
+
+    def _end(self, connection: _Connection) -> None:
+        connection.end()
+        self._client_gone(connection)
+
+    # ---- the messages
+
+    def _post(self, incoming: Incoming) -> None:
+        connection_id = query_value(incoming.query, "session_id") or ""
+        content_type = incoming.headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise Refused("invalid_request", f"Content-Type must be application/json, not {content_type[:100]!r}")
+        owner = connection_id.partition(".")[0].replace("-", "/")
+        if connection_id in self._connections:
+            _respond(incoming, self._take(PostedMessage(connection_id=connection_id, body=incoming.body)))
+        elif owner in self._port.cells.other_cells:
+            task = asyncio.get_running_loop().create_task(self._forward(incoming, owner, connection_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            raise _unknown(incoming.body)
+
+    async def _forward(self, incoming: Incoming, owner: str, connection_id: str) -> None:
+        """Pass the message on to the cell that holds the stream; if that cell has died, the stream has died with it."""
+        try:
+            posted = PostedMessage(connection_id=connection_id, body=incoming.body)
+            _respond(incoming, await self._port.cells.ask_cell(owner, posted, _FORWARD_S))
+        except LookupError:
+            incoming.refuse(_unknown(incoming.body))
+        except TimeoutError:
+            text = "the cell that holds the stream does not answer"
+            incoming.refuse(Refused("upstream_timeout", text, request_id=jsonrpc.request_id_in(incoming.body)))
+
+    def _take(self, posted: PostedMessage) -> PostTaken:
+        """A refusal is told twice: as the status of the POST, and on the stream to the client that waits for its answer there."""
+        connection = self._connections.get(posted.connection_id)
+        if connection is None:
+            return _refused(_unknown(posted.body))
+        try:
+            if connection.channel.is_congested:
+                request_id = jsonrpc.request_id_in(posted.body)
+                raise Refused("rate_limited", "the client does not read its stream", request_id=request_id)
+            connection.channel.receive(posted.body)
+        except Refused as refused:
+            if refused.request_id is not None:
+                connection.send(refused.body(), refused.request_id)
+            return _refused(refused)
+        return PostTaken(status=202)
+
+
+def _unknown(body: bytes) -> Refused:
+    text = "no such session; open its stream first, with GET /mcp/sse/connect"
+    return Refused("session_not_found", text, request_id=jsonrpc.request_id_in(body))
+
+
+def _refused(refused: Refused) -> PostTaken:
+    return PostTaken(status=refused.status, body=refused.body(), retry_after_s=refused.retry_after_s)
+
+
+def _respond(incoming: Incoming, taken: PostTaken) -> None:
+    headers: Mapping[str, str] = {}
+    if taken.retry_after_s is not None:
+        headers = {"Retry-After": str(max(1, round(taken.retry_after_s)))}
+    incoming.respond(taken.status, taken.body, headers)

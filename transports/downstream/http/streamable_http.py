@@ -1,0 +1,317 @@
+"""Streamable HTTP for clients: `POST`, `GET` and `DELETE` on one endpoint, every revision from 2025-03-26 on."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
+from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
+from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.framing.sse import KEEP_ALIVE, encode_event
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
+from mcp_gateway.transports.protocol.mcp.modern_rules import check_modern_request, is_modern_post, unsupported_version
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import MODERN_REVISIONS, NEWEST, REVISIONS
+from mcp_gateway.transports.protocol.merging.naming import route_target
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+_logger = logging.getLogger(__name__)
+_ENDPOINT: Final = "/mcp"
+_SERVERS: Final = "/mcp/servers/"
+_FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
+_FOREVER: Final = float("inf")
+_COME_BACK_MS: Final = 1_000
+
+
+class StreamableHttpTransport:
+    """Registry strategy for Streamable HTTP clients."""
+
+    name = "streamable_http"
+    paths = (_ENDPOINT, _SERVERS + "{backend}")
+
+
+class StreamableHttpEndpoint:
+    """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`."""
+
+    def __init__(self, server: GatewayServer, port: EdgePort) -> None:
+        self._server = server
+        self._port = port
+
+    def handle(self, incoming: Incoming) -> None:
+        try:
+            self._handle(incoming)
+        except Refused as refused:
+            count_request(StreamableHttpTransport.name, "other", "", refused.reason, 0.0, 0.0)
+            raise
+
+    def _handle(self, incoming: Incoming) -> None:
+        if StreamableHttpTransport.name not in self._port.enabled_transports:
+            raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
+        if self._port.is_draining:
+            raise Refused("draining", "the gateway is draining", request_id=jsonrpc.request_id_in(incoming.body))
+        endpoint = unquote(incoming.path[len(_SERVERS) :]) if incoming.path.startswith(_SERVERS) else ""
+        if incoming.method == "POST":
+            self._post(incoming, endpoint)
+        elif incoming.method == "GET":
+            self._get(incoming, endpoint)
+        elif incoming.method == "DELETE":
+            self._delete(incoming, endpoint)
+        else:
+            method_not_allowed(incoming, "GET, POST, DELETE")
+
+    # ---- the three methods
+
+    def _post(self, incoming: Incoming, endpoint: str) -> None:
+        """Source: MCP 2026-07-28 and 2025-11-25, basic/transports, "Sending Messages"."""
+        headers = incoming.headers
+        content_type = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise Refused("invalid_request", f"Content-Type must be application/json, not {content_type[:100]!r}")
+        version = headers.get("Mcp-Protocol-Version")
+        if is_batch(incoming.body):
+            self._post_batch(incoming, endpoint, version)
+            return
+        message = jsonrpc.decode(incoming.body)
+        if isinstance(message, Request):
+            if is_modern_post(version, message.params):
+                self._post_modern(incoming, endpoint, message, version)
+            elif message.method == "initialize":
+                self._post_initialize(incoming, endpoint, message)
+            else:
+                self._post_in_session(incoming, endpoint, message, version)
+        elif version in MODERN_REVISIONS:
+            if not isinstance(message, Notification):
+                raise Refused("invalid_request", f"revision {version} has no responses of clients")
+            incoming.respond(202, b"", {})  # the revision defines no notifications of clients over HTTP: nobody waits for one
+        else:
+            self._post_in_session(incoming, endpoint, message, version)
+
+    def _post_modern(self, incoming: Incoming, endpoint: str, message: Request, version: str | None) -> None:
+        headers = incoming.headers
+        item = check_modern_request(message, version, headers.get("Mcp-Method"), headers.get("Mcp-Name"))
+        target = f"{message.method}/{item}" if item is not None else route_target(message.method, message.params, message.id)
+        is_stream = message.method == "subscriptions/listen"
+        forwarded = {name.lower(): value for name, value in headers.items() if name.startswith("Mcp-Param-")}
+        self._open(incoming, endpoint, message, NEWEST, target, forwarded=forwarded, is_stream=is_stream)
+
+    def _post_initialize(self, incoming: Incoming, endpoint: str, message: Request) -> None:
+        revision = initialize_revision(message)
+        self._open(incoming, endpoint, message, revision, "initialize", new_session=secrets.token_urlsafe(9))
+
+    def _post_batch(self, incoming: Incoming, endpoint: str, version: str | None) -> None:
+        messages = batch_messages(incoming.body)
+        if version not in (None, BATCH_REVISION) or self._session(incoming, endpoint, None).revision != BATCH_REVISION:
+            raise Refused("invalid_request", f"only revision {BATCH_REVISION} has batches")
+        batch = Batch(incoming, len(messages))
+        for part, body in zip(batch.parts, messages, strict=True):
+            try:
+                message = jsonrpc.decode(body)
+                if isinstance(message, Request) and message.method == "initialize":
+                    raise Refused("invalid_request", "initialize must not be part of a batch", request_id=message.id)
+                self._post_in_session(part, endpoint, message, version)
+            except Refused as refused:
+                part.refuse(refused)
+
+    def _post_in_session(self, incoming: Incoming | BatchPart, endpoint: str, message: Message, version: str | None) -> None:
+        request_id = message.id if isinstance(message, Request) else None
+        if version is not None and version not in REVISIONS:
+            raise unsupported_version(version, request_id)
+        session = self._session(incoming, endpoint, request_id)
+        if isinstance(message, Request):
+            if message.method == "ping":
+                self._admit(self._keys_of(incoming), session, message.id)
+                count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
+                incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
+                return
+            target = route_target(message.method, message.params, message.id)
+        else:
+            target = message.method if isinstance(message, Notification) else "response"
+        self._open(incoming, endpoint, message, session.revision, target, session=session)
+
+    def _keys_of(self, incoming: Incoming | BatchPart) -> dict[str, str]:
+        return self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+
+    def _admit(self, connection: Mapping[str, str], session: SessionState | None, request_id: bytes) -> None:
+        """Raises: Refused with rate_limited."""
+        if self._server.limiter.is_on:
+            self._server.limiter.admit(self._port.terms.hash_keys.of_message(connection, session, "", None), request_id)
+
+    def _get(self, incoming: Incoming, endpoint: str) -> None:
+        """Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server"."""
+        version = incoming.headers.get("Mcp-Protocol-Version")
+        if version in MODERN_REVISIONS or "text/event-stream" not in incoming.headers.get("Accept", ""):
+            method_not_allowed(incoming, "POST")
+            return
+        session = self._session(incoming, endpoint, None)
+        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=ExchangeKind.STREAM, is_stream=True)
+
+    def _delete(self, incoming: Incoming, endpoint: str) -> None:
+        if incoming.headers.get("Mcp-Protocol-Version") in MODERN_REVISIONS:
+            method_not_allowed(incoming, "POST")
+            return
+        session = self._session(incoming, endpoint, None)
+        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE)
+
+    # ---- parts
+
+    def _session(self, incoming: Incoming | BatchPart, endpoint: str, request_id: bytes | None) -> SessionState:
+        session_id = incoming.headers.get("Mcp-Session-Id")
+        if session_id is None:
+            raise Refused("invalid_request", "Mcp-Session-Id is required; open a session with initialize", request_id=request_id)
+        session = self._port.read_session(session_id)
+        if session is None or session.endpoint != endpoint:
+            raise Refused("session_not_found", "no such session; open a new one with initialize", request_id=request_id)
+        return session
+
+    def _open(
+        self,
+        incoming: Incoming | BatchPart,
+        endpoint: str,
+        message: Message | None,
+        revision: str,
+        target: str,
+        *,
+        session: SessionState | None = None,
+        new_session: str = "",
+        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        is_stream: bool = False,
+        forwarded: Mapping[str, str] | None = None,
+    ) -> None:
+        request_id = message.id if isinstance(message, Request) else None
+        connection = self._keys_of(incoming)
+        if request_id is not None:
+            self._admit(connection, session, request_id)
+        try:
+            self._server.take_connection(StreamableHttpTransport.name)
+        except Refused as refused:
+            refused.request_id = request_id
+            raise
+        shown = incoming.headers
+        accept = shown.get("Accept", "")
+        travels_on = {name.lower(): shown[name] for name in _FORWARDED if name in shown}
+        exchange = Exchange(
+            exchange_id=self._port.next_exchange_id(),
+            transport=StreamableHttpTransport.name,
+            revision=revision,
+            endpoint=endpoint,
+            kind=kind,
+            message=message,
+            target=target,
+            session=session,
+            hash_keys=self._port.terms.hash_keys.of_message(connection, session, new_session, message),
+            headers={**travels_on, **forwarded} if forwarded else travels_on,
+            deadline_s=_FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s,
+            last_event_id=shown.get("Last-Event-Id") if kind is ExchangeKind.STREAM else None,
+            takes_events=not accept or "text/event-stream" in accept or "*/*" in accept,
+        )
+        method = message.method if isinstance(message, Request | Notification) else kind.value
+        answer = _Answer(self._server, self._port, incoming, exchange.exchange_id, method, request_id)
+        self._port.open(exchange, answer)
+
+
+class _Answer:
+    """The answer of one exchange on its way to the client: JSON at once, or an event stream. Implements `AnswerSink`."""
+
+    __slots__ = (
+        "_exchange_id",
+        "_has_begun",
+        "_incoming",
+        "_is_over",
+        "_method",
+        "_port",
+        "_request_id",
+        "_server",
+        "_started_s",
+    )
+
+    def __init__(
+        self,
+        server: GatewayServer,
+        port: EdgePort,
+        incoming: Incoming | BatchPart,
+        exchange_id: int,
+        method: str,
+        request_id: bytes | None,
+    ) -> None:
+        self._server = server
+        self._port = port
+        self._incoming = incoming
+        self._exchange_id = exchange_id
+        self._method = method
+        self._request_id = request_id
+        self._has_begun = False
+        self._is_over = False
+        self._started_s = time.monotonic()
+        incoming.on_client_gone(self._client_gone)
+
+    # ---- AnswerSink
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        if self._is_over:
+            return
+        self._close(backend, "ok" if status < 400 else "error", upstream_s)
+        self._incoming.respond(status, body, headers)
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        if self._is_over:
+            return
+        self._close(backend, refused.reason, refused.upstream_s)
+        if self._has_begun:
+            if self._request_id is not None:
+                refused.request_id = self._request_id
+                self._incoming.write(encode_event(refused.body()))
+            self._incoming.end()
+        else:
+            self._incoming.refuse(refused)
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        if self._is_over:
+            return
+        self._has_begun = True
+        self._incoming.begin(headers)
+        self._server.open_streams.add(self)
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        if self._is_over:
+            return
+        # An event without data only says where to go on, so its client will come back: it is told when.
+        # Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6.
+        retry_ms = None if data else _COME_BACK_MS
+        written = self._incoming.write(encode_event(data, event_id=event_id, retry_ms=retry_ms))
+        written.add_done_callback(self._flushed)
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        if self._is_over:
+            return
+        self._close(backend, "ok", upstream_s)
+        self._incoming.end()
+
+    # ---- the connection
+
+    def keep_alive(self) -> None:
+        self._incoming.write(KEEP_ALIVE).add_done_callback(retrieve)
+
+    def _flushed(self, written: Any) -> None:
+        if not written.cancelled() and written.exception() is None and not self._is_over:
+            self._port.flushed(self._exchange_id, 1)
+
+    def _client_gone(self) -> None:
+        if not self._is_over:
+            self._port.close(self._exchange_id)
+            self._close("", "client_gone", 0.0)
+
+    def _close(self, backend: str, outcome: str, upstream_s: float) -> None:
+        """Before the client has the answer: one that it has is counted, whoever looks."""
+        self._is_over = True
+        self._server.open_streams.discard(self)
+        self._server.release_connection(StreamableHttpTransport.name)
+        duration_s = time.monotonic() - self._started_s
+        count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)

@@ -1,0 +1,1 @@
+"""What operators look at: /health, /metrics, and the dashboard with its page. Imports server."""

@@ -1,0 +1,91 @@
+"""The dashboard: one page from files of this package, and the snapshot that it asks for every two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+from mcp_gateway.transports.downstream.server.server import Incoming, method_not_allowed
+
+_PAGE: Final = "/metrics/dashboard"
+_STATE: Final = "/metrics/dashboard/state"
+_FILES: Final = {
+    _PAGE: ("index.html", "text/html; charset=utf-8"),
+    "/metrics/dashboard/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
+    "/metrics/dashboard/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    "/metrics/dashboard/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
+}
+DASHBOARD_PATHS: Final = (*_FILES, _STATE)
+_KEPT_S: Final = 0.5
+"""One snapshot serves everybody who asks within that time: a wall of dashboards costs as much as one."""
+
+# Nothing but this page's own files and the gateway itself; it can be put into no frame and sends its address nowhere.
+_SECURITY: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class DashboardEndpoint:
+    """Serves `/metrics/dashboard` and what belongs to it.
+
+    take_state: the snapshot, JSON-able; awaited once for all who ask meanwhile.
+    """
+
+    def __init__(self, take_state: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._take_state = take_state
+        folder = files(__package__) / "dashboard"
+        self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
+        self._tags = {path: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for path, (body, _) in self._files.items()}
+        self._state = b""
+        self._state_s = float("-inf")
+        self._taking: asyncio.Task[bytes] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def handle(self, incoming: Incoming) -> None:
+        if incoming.method not in ("GET", "HEAD"):
+            method_not_allowed(incoming, "GET")
+        elif incoming.path == _STATE:
+            task = asyncio.get_running_loop().create_task(self._answer_state(incoming))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+        else:
+            self._answer_file(incoming)
+
+    def _answer_file(self, incoming: Incoming) -> None:
+        body, kind = self._files[incoming.path]
+        headers = {**_SECURITY, "Cache-Control": "no-cache", "ETag": self._tags[incoming.path]}
+        if incoming.headers.get("If-None-Match") == headers["ETag"]:
+            incoming.respond(304, b"", headers)
+        else:
+            incoming.respond(200, body, headers, content_type=kind)
+
+    async def _answer_state(self, incoming: Incoming) -> None:
+        incoming.respond(200, await self._newest_state(), {**_SECURITY, "Cache-Control": "no-store"})
+
+    async def _newest_state(self) -> bytes:
+        if time.monotonic() - self._state_s < _KEPT_S:
+            return self._state
+        if self._taking is None:
+            self._taking = asyncio.get_running_loop().create_task(self._take())
+        return await asyncio.shield(self._taking)
+
+    async def _take(self) -> bytes:
+        try:
+            self._state = msgspec.json.encode(await self._take_state())
+            self._state_s = time.monotonic()
+            return self._state
+        finally:
+            self._taking = None

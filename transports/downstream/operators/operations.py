@@ -1,0 +1,103 @@
+"""Endpoints for operators: `/health`, `/health/live`, `/health/ready`, `/health/history`, `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Any, Protocol
+
+import msgspec
+
+from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.downstream.server.server import Incoming, method_not_allowed
+from mcp_gateway.transports.ports.edge_port import EdgePort
+from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
+
+OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
+_ANSWER_S = 2.0
+
+
+class QuestionFactory(Protocol):
+    """Makes the question for the health monitor; the message class belongs to the actors."""
+
+    def __call__(self, request_id: str) -> Any: ...
+
+
+class OperationsEndpoint:
+    """Answers what a load balancer, a scraper and a person on call ask."""
+
+    def __init__(self, port: EdgePort, health_question: QuestionFactory) -> None:
+        self._port = port
+        self._health_question = health_question
+        self._started_s = time.monotonic()
+        self._ids = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, incoming: Incoming) -> None:
+        if incoming.method not in ("GET", "HEAD"):
+            method_not_allowed(incoming, "GET")
+        elif incoming.path == "/health/live":
+            _respond(incoming, 200, {"status": "live"})
+        else:
+            answer = {
+                "/health": self._health,
+                "/health/ready": self._ready,
+                "/health/history": self._history,
+                "/metrics": self._metrics,
+            }[incoming.path]
+            task = asyncio.get_running_loop().create_task(answer(incoming))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _health(self, incoming: Incoming) -> None:
+        """200 while it is healthy or degraded, 503 while unhealthy or draining."""
+        status, components, _ = await self._ask()
+        if self._port.is_draining:
+            status, components = "unhealthy", {**components, "gateway": {"status": "unhealthy", "reason": "draining"}}
+        body = {
+            "status": status,
+            "components": components,
+            "version": VERSION,
+            "uptime_seconds": round(time.monotonic() - self._started_s, 3),
+        }
+        _respond(incoming, 503 if status == "unhealthy" else 200, body)
+
+    async def _ready(self, incoming: Incoming) -> None:
+        """200 once the actors are up, until a drain begins; else what it waits for."""
+        status, components, _ = await self._ask()
+        if self._port.is_draining:
+            _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
+        elif status == "unhealthy":
+            waiting_for = [{"component": name, **each} for name, each in components.items() if each["status"] == "unhealthy"]
+            reason = "; ".join(f"{each['component']}: {each.get('reason', '')}" for each in waiting_for)
+            _respond(incoming, 503, {"status": "not ready", "reason": reason, "waiting_for": waiting_for})
+        else:
+            _respond(incoming, 200, {"status": "ready"})
+
+    async def _history(self, incoming: Incoming) -> None:
+        """The last changes of health that this cell has seen, oldest first."""
+        status, _, history = await self._ask()
+        _respond(incoming, 200, {"status": status, "changes": history})
+
+    async def _ask(self) -> tuple[str, dict[str, Any], list[Any]]:
+        try:
+            question = self._health_question(f"health?{next(self._ids)}")
+            reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
+        except (LookupError, TimeoutError):
+            return "unhealthy", {"health-monitor": {"status": "unhealthy", "reason": "does not answer"}}, []
+        return reported.status, dict(reported.components), list(reported.history)
+
+    async def _metrics(self, incoming: Incoming) -> None:
+        """The whole node's numbers, from any of its cells."""
+        accept = incoming.headers.get("Accept", "")
+        try:
+            body, content_type = await asyncio.get_running_loop().run_in_executor(READERS, exposition, accept)
+        except MetricsUnreadable as error:
+            _respond(incoming, 503, {"error": str(error)})
+            return
+        incoming.respond(200, body, {}, content_type=content_type)
+
+
+def _respond(incoming: Incoming, status: int, body: dict[str, Any]) -> None:
+    incoming.respond(status, msgspec.json.encode(body), {"Cache-Control": "no-store"})

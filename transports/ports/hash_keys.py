@@ -1,0 +1,71 @@
+"""What a client's requests are hashed on: the values behind the sources that routes name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+_LONGEST_USER = 1_000  # it becomes a part of session ids
+
+
+class HashKeys:
+    """Finds the values of "user", "session", "ip", "header:NAME" and "argument:NAME" for one message of a client."""
+
+    def __init__(self, settings: Settings) -> None:
+        sources = {source for route in settings.routes for source in route.hash_sources} | {*settings.limits.key_sources}
+        self._headers = [source.partition(":")[2] for source in sources if source.startswith("header:")]
+        self._arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
+
+    def of_connection(self, headers: Mapping[str, str], query: str, remote_ip: str) -> dict[str, str]:
+        """{source: value} of what does not change while the client stays connected. headers: as in `server.Incoming`.
+
+        A known gap: a connection that was there before a route with another `header:NAME` keeps no value for it; keeping all
+        headers of every connection would close it.
+        """
+        keys = {"ip": remote_ip}
+        if query and (user := query_value(query, "user_id")):
+            keys["user"] = user[:_LONGEST_USER]
+        for name in self._headers:
+            value = headers.get("-".join(word.capitalize() for word in name.split("-")))
+            if value is not None:
+                keys[f"header:{name}"] = value
+        return keys
+
+    def of_message(
+        self, connection: Mapping[str, str], session: SessionState | None, new_session: str, message: Message | None
+    ) -> dict[str, str]:
+        """The same for one message. new_session: the key of the session that the message opens, or ""."""
+        keys = dict(connection)
+        if session is not None:
+            keys["session"] = session.key
+            keys.setdefault("user", session.hash_key)
+        elif new_session:
+            keys["session"] = new_session
+        if self._arguments and isinstance(message, Request):
+            keys.update(_argument_keys(message.params, self._arguments))
+        return keys
+
+
+def query_value(query: str, name: str) -> str | None:
+    """The first value of a query parameter that has one, however long or crowded the query is: the head bounds it."""
+    for part in query.split("&"):
+        key, _, value = part.partition("=")
+        if value and unquote_plus(key) == name:
+            return unquote_plus(value)
+    return None
+
+
+def _argument_keys(params: bytes, names: list[str]) -> dict[str, str]:
+    """{"argument:NAME": value as JSON} of the tool arguments that routes hash on."""
+    try:
+        arguments = jsonrpc.members(bytes(jsonrpc.members(params).get("arguments", msgspec.Raw(b""))))
+    except msgspec.DecodeError:
+        return {}
+    return {f"argument:{name}": bytes(arguments[name]).decode(errors="replace") for name in names if name in arguments}

@@ -1,0 +1,53 @@
+"""The strategy that every transport registers, towards clients (downstream) or towards servers (upstream)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from mcp_gateway.config.settings import BackendSettings
+
+from .upstream_port import UpstreamConversation
+
+
+@runtime_checkable
+class UpstreamTransport(Protocol):
+    """Strategy towards servers. schemes: of the replica addresses it speaks to ("http", "builtin")."""
+
+    name: str
+    schemes: frozenset[str]
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
+    ) -> UpstreamConversation:
+        """max_overflow: connections beyond `backend.pool_size` that a busy moment may open."""
+
+
+@runtime_checkable
+class DownstreamTransport(Protocol):
+    """Strategy towards clients. paths: the endpoints it serves, for people to read."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+def strategy_problem(strategy: Any) -> str:
+    """Why an object cannot be registered as a transport, or "" where it can."""
+    name = getattr(strategy, "name", None)
+    if not isinstance(name, str) or not name:
+        return "a transport has a name"
+    if isinstance(strategy, UpstreamTransport):
+        schemes = strategy.schemes
+        if not isinstance(schemes, frozenset) or not schemes or not all(isinstance(scheme, str) for scheme in schemes):
+            return f"transport {name!r}: schemes must be a non-empty frozenset of strings"
+        return "" if callable(strategy.connect) else f"transport {name!r}: connect must be callable"
+    if isinstance(strategy, DownstreamTransport):
+        paths = strategy.paths
+        if not isinstance(paths, tuple) or not paths or not all(isinstance(path, str) and path.startswith("/") for path in paths):
+            return f"transport {name!r}: paths must be a non-empty tuple of paths"
+        return ""
+    return f"transport {name!r} has neither schemes and connect (upstream) nor paths (downstream)"
+
+
+def scheme_of(replica_id: str) -> str:
+    """The scheme of a replica's address: "http", "sse+http", "stdio", "builtin"."""
+    return replica_id.partition(":")[0]

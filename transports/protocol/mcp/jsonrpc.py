@@ -1,0 +1,179 @@
+"""JSON-RPC 2.0 messages of MCP: only the envelope is decoded, parameters and results stay bytes.
+
+Source: MCP 2026-07-28, basic/index, "Messages"; the same rules hold in every earlier revision.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from mcp_gateway.transports.protocol.framing.surrogates import without_halves
+
+from .refusals import Refused
+
+NULL: Final = b"null"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A message that expects an answer. id: the JSON of a string or integer; params: the JSON of an object, or empty."""
+
+    id: bytes
+    method: str
+    params: bytes
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """A message that expects none. params: the JSON of an object, or empty."""
+
+    method: str
+    params: bytes
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer: exactly one of result and error is JSON, the other one empty. id may be `null` in an error."""
+
+    id: bytes
+    result: bytes
+    error: bytes
+
+
+Message = Request | Notification | Response
+
+
+class _Envelope(msgspec.Struct):
+    jsonrpc: str
+    id: Raw | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_id = msgspec.json.Decoder(str | int).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.encode
+
+
+def decode(body: bytes) -> Message:
+    """Read one message.
+
+    Raises: Refused with parse_error (not JSON, not UTF-8, nested too deep) or invalid_request (JSON, but no message).
+    """
+    try:
+        body.decode()
+        envelope = _decode_envelope(body)
+    except msgspec.ValidationError as error:
+        raise _not_a_message(body, str(error)) from None
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        repaired = without_halves(body)
+        if repaired != body:
+            return decode(repaired)
+        raise Refused("parse_error", f"Parse error: {error}") from None
+    if envelope.jsonrpc != "2.0":
+        raise _not_a_message(body, f'"jsonrpc" must be "2.0", not {envelope.jsonrpc[:20]!r}')
+    if envelope.method is not UNSET:
+        params = _object_or_empty(body, envelope.params, "params")
+        if envelope.id is UNSET:
+            return Notification(envelope.method, params)
+        return Request(_checked_id(body, envelope.id), envelope.method, params)
+    if envelope.id is UNSET:
+        raise _not_a_message(body, 'neither "method" nor "id"')
+    has_result, has_error = envelope.result is not UNSET, envelope.error is not UNSET
+    if has_result == has_error:
+        raise _not_a_message(body, 'a response has exactly one of "result" and "error"')
+    if has_result:
+        result = _object_or_empty(body, envelope.result, "result")
+        return Response(_checked_id(body, envelope.id), result, b"")
+    request_id = NULL if bytes(envelope.id) == NULL else _checked_id(body, envelope.id)
+    return Response(request_id, b"", _object_or_empty(body, envelope.error, "error"))
+
+
+def encode_request(request_id: bytes, method: str, params: bytes) -> bytes:
+    """The bytes of a request; empty params are left out."""
+    if params:
+        return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (request_id, _encode(method), params)
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b}' % (request_id, _encode(method))
+
+
+def encode_notification(method: str, params: bytes) -> bytes:
+    if params:
+        return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), params)
+    return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
+
+
+def encode_response(response: Response) -> bytes:
+    if response.error:
+        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (response.id, response.error)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (response.id, response.result)
+
+
+def encode(message: Message) -> bytes:
+    if isinstance(message, Request):
+        return encode_request(message.id, message.method, message.params)
+    if isinstance(message, Notification):
+        return encode_notification(message.method, message.params)
+    return encode_response(message)
+
+
+def size_bytes(message: Message) -> int:
+    """What its parameters, or its result or error, take as JSON."""
+    return len(message.result) + len(message.error) if isinstance(message, Response) else len(message.params)
+
+
+def encode_result(request_id: bytes, result: Any) -> bytes:
+    """The bytes of a successful response whose result is a Python value."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, _encode(result))
+
+
+def members(json_object: bytes) -> dict[str, Raw]:
+    """The members of a JSON object, their values left as bytes; an empty input is an empty object.
+
+    Raises: msgspec.ValidationError where it is JSON but no object.
+    """
+    return _decode_members(json_object) if json_object else {}
+
+
+def id_value(request_id: bytes) -> str | int:
+    """The id as a Python value.
+
+    Raises: msgspec.ValidationError where it is neither a string nor an integer (null, as in some errors).
+    """
+    value: str | int = _decode_id(request_id)
+    return value
+
+
+def request_id_in(body: bytes) -> bytes | None:
+    """The id that a broken message still shows, so that its refusal can carry it."""
+    try:
+        shown = _decode_members(body).get("id")
+        if shown is None:
+            return None
+        _decode_id(shown)
+        return bytes(shown)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
+
+
+def _checked_id(body: bytes, shown: Raw) -> bytes:
+    try:
+        _decode_id(shown)
+    except (msgspec.DecodeError, ValueError):
+        raise _not_a_message(body, '"id" must be a string or an integer') from None
+    return bytes(shown)
+
+
+def _object_or_empty(body: bytes, value: Raw | UnsetType, name: str) -> bytes:
+    if value is UNSET:
+        return b""
+    content = bytes(value)
+    if not content.startswith(b"{"):  # msgspec has checked the grammar and trimmed the value
+        raise _not_a_message(body, f'"{name}" must be an object')
+    return content
+
+
+def _not_a_message(body: bytes, why: str) -> Refused:
+    return Refused("invalid_request", f"Invalid request: {why}", request_id=request_id_in(body))

@@ -1,0 +1,196 @@
+"""Several backends as one MCP server: what a client reads when the answers of all of them become one. The rules are ours."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.protocol.mcp.jsonrpc import members
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, LIST_MEMBERS, META_SERVER_INFO, REVISIONS, is_modern
+
+from .naming import Naming, outer_items
+
+MISSING_BACKENDS: Final = "io.mcp-gateway/missingBackends"
+"""`_meta` key of a merged result: {backend: why it is missing}."""
+
+_CAPABILITY_DEPTH: Final = 20
+"""Levels of capabilities that are united; what lies deeper is taken from the first server that has it. The schema has three."""
+
+LIST_PAGE_ITEMS: Final = 1000
+"""Items on one page of a merged list: more than any model can read at once, and far below the message limit."""
+
+
+@attrs.frozen
+class BackendAnswer:
+    """One backend's part of a merged answer: the `result` objects of its pages, in order, as JSON."""
+
+    naming: Naming
+    results: Sequence[bytes] = attrs.field(repr=False)
+
+
+def merged_capabilities(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The union of what the servers can do; a flag is set where any of them sets it."""
+    merged: dict[str, Any] = {}
+    for result in results:
+        capabilities = result.get("capabilities")
+        if isinstance(capabilities, dict):
+            _unite(merged, capabilities)
+    return merged
+
+
+def merged_instructions(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """The servers' instructions, each under its backend's name."""
+    parts = [(backend, result.get("instructions")) for backend, result in answers]
+    texts = [f"{backend}: {text}" for backend, text in parts if isinstance(text, str) and text]
+    return "\n\n".join(texts) or None
+
+
+def merged_initialize(
+    answers: Sequence[tuple[str, Mapping[str, Any]]], revision: str, server_info: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result of `initialize`. answers: (backend, result) of those that answered; revision: see `common_revision`."""
+    result: dict[str, Any] = {
+        "protocolVersion": revision,
+        "capabilities": merged_capabilities(result for _, result in answers),
+        "serverInfo": dict(server_info),
+    }
+    instructions = merged_instructions(answers)
+    if instructions:
+        result["instructions"] = instructions
+    return result
+
+
+def common_revision(requested: str, offered: Iterable[str]) -> str:
+    """The oldest of the revisions that the client asked for and its servers offered: what all of them understand."""
+    known = [revision for revision in (requested, *offered) if revision in LEGACY_REVISIONS]
+    return min(known, key=LEGACY_REVISIONS.index)
+
+
+def merged_discover(
+    answers: Sequence[tuple[str, Mapping[str, Any]]], missing: Mapping[str, str], server_info: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result of `server/discover`. missing: {backend: why} of those that did not answer; nobody caches what lacks them."""
+    results = [result for _, result in answers]
+    merged: dict[str, Any] = {
+        "resultType": "complete",
+        "supportedVersions": list(REVISIONS),
+        "capabilities": merged_capabilities(results),
+        "_meta": {META_SERVER_INFO: dict(server_info)},
+        **_cache_hints(results),
+    }
+    instructions = merged_instructions(answers)
+    if instructions:
+        merged["instructions"] = instructions
+    if missing:
+        merged["ttlMs"] = 0
+        merged["_meta"][MISSING_BACKENDS] = dict(missing)
+    return merged
+
+
+def merged_list(
+    method: str,
+    answers: Sequence[BackendAnswer],
+    missing: Mapping[str, str],
+    revision: str,
+    server_info: Mapping[str, str],
+    first_item: int,
+) -> dict[str, Any]:
+    """One page of a merged list, in the order of the configuration and then of each server.
+
+    missing: {backend: why} of those that did not answer in time. first_item: from `list_position`.
+
+    Raises: Refused with upstream_failed where no answer is a list result, with invalid_params past the end of the list.
+    """
+    list_member, _ = LIST_MEMBERS[method]
+    items: list[dict[str, Raw]] = []
+    hints: list[dict[str, Any]] = []
+    missing = dict(missing)
+    has_page = False
+    for answer in answers:
+        try:
+            for page in answer.results:
+                items.extend(outer_items(answer.naming, method, page))
+                hints.append(_hints_of(page))
+                has_page = True
+        except msgspec.DecodeError as error:
+            missing[answer.naming.backend] = f"malformed list: {error}"
+    if not has_page and any(answer.results for answer in answers):
+        raise Refused("upstream_failed", "no backend sent a list that can be read", data={"missing": missing})
+    if first_item and first_item >= len(items):
+        raise Refused("invalid_params", "the cursor points past the end of the list")
+    result: dict[str, Any] = {list_member: items[first_item : first_item + LIST_PAGE_ITEMS]}
+    if first_item + LIST_PAGE_ITEMS < len(items):
+        result["nextCursor"] = list_cursor(first_item + LIST_PAGE_ITEMS)
+    meta: dict[str, Any] = {}
+    if is_modern(revision):
+        result.update(resultType="complete", **_cache_hints(hints))
+        meta[META_SERVER_INFO] = dict(server_info)
+        if missing:
+            result["ttlMs"] = 0
+    if missing:
+        meta[MISSING_BACKENDS] = missing
+    if meta:
+        result["_meta"] = meta
+    return result
+
+
+def is_private(result: bytes) -> bool:
+    """Whether a result is for nobody but the client that asked for it. Source: MCP 2026-07-28, server/utilities/caching."""
+    return b'"private"' in result and _hints_of(result).get("cacheScope") == "private"
+
+
+def list_cursor(first_item: int) -> str:
+    return base64.urlsafe_b64encode(b"items:%d" % first_item).decode()
+
+
+def list_position(params: bytes, request_id: bytes) -> int:
+    """The first item that a merged list request asks for.
+
+    Raises: Refused with invalid_params where the cursor is none of ours.
+    """
+    shown = members(params).get("cursor")
+    if shown is None:
+        return 0
+    try:
+        cursor = msgspec.json.decode(shown, type=str)
+        name, _, number = base64.urlsafe_b64decode(cursor).partition(b":")
+        if name == b"items" and number.isdigit() and len(number) < 10 and list_cursor(int(number)) == cursor:
+            return int(number)
+    except ValueError:  # neither a string nor Base64
+        pass
+    raise Refused("invalid_params", "unknown cursor", request_id=request_id)
+
+
+def _unite(into: dict[str, Any], more: Mapping[str, Any], depth: int = 0) -> None:
+    for key, value in more.items():
+        known = into.get(key)
+        if isinstance(value, dict) and depth < _CAPABILITY_DEPTH:
+            if not isinstance(known, dict):
+                known = into[key] = {}
+            _unite(known, value, depth + 1)
+        elif isinstance(known, bool) and isinstance(value, bool):
+            into[key] = known or value
+        else:
+            into.setdefault(key, value)
+
+
+def _hints_of(page: bytes) -> dict[str, Any]:
+    result = members(page)
+    return {key: msgspec.json.decode(result[key]) for key in ("ttlMs", "cacheScope") if key in result}
+
+
+def _cache_hints(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The shortest time to live, and private where any part is. Source: MCP 2026-07-28, server/utilities/caching."""
+    times, scopes = [], []
+    for result in results:
+        ttl_ms = result.get("ttlMs")
+        times.append(ttl_ms if isinstance(ttl_ms, int) and not isinstance(ttl_ms, bool) and ttl_ms > 0 else 0)
+        scopes.append(result.get("cacheScope"))
+    is_public = bool(scopes) and all(scope == "public" for scope in scopes)
+    return {"ttlMs": min(times, default=0), "cacheScope": "public" if is_public else "private"}

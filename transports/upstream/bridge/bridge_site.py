@@ -1,0 +1,28 @@
+"""What the bridges of one cell share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from mcp_gateway.transports.ports.upstream_port import Elsewhere
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
+
+from .parked_calls import ParkedCalls, ParkingLimits
+
+
+@attrs.define(kw_only=True)
+class BridgeSite:
+    """The cell that a bridge works in.
+
+    seal:      the same one in every cell of the node.
+    elsewhere: how to reach the other cells; None where there are none.
+    others:    the names of the other cells that run now.
+    """
+
+    cell_name: str
+    seal: Seal = attrs.field(repr=False)
+    elsewhere: Elsewhere | None = None
+    others: Callable[[], frozenset[str]] = frozenset
+    parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))

@@ -1,0 +1,274 @@
+"""Any client to any server: speaks to one replica in its own era, whatever era its client speaks.
+
+Where both speak the same revision nothing is done here: the wire gets the very request and gives the very answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.eras.translation import modern_params, with_own_versions
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, MODERN_ERRORS, error_code
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import (
+    LEGACY_REVISIONS,
+    MODERN_REVISIONS,
+    NEWEST,
+    NEWEST_LEGACY,
+    is_known_method,
+    is_modern,
+)
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
+from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
+
+from .bridge_site import BridgeSite
+from .legacy_to_legacy import exchange_fitted, opened_as_asked
+from .legacy_to_modern import ToModernServer
+from .modern_to_legacy import ToLegacyServer
+
+_PROBE_S: Final = 10.0
+_HTTP: Final = frozenset({"http", "https"})
+_Exchange = Coroutine[Any, Any, UpstreamAnswer]
+_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
+
+
+class BridgedTransport:
+    """A strategy towards servers whose conversations speak to clients of both eras."""
+
+    def __init__(self, transport: UpstreamTransport, site: BridgeSite) -> None:
+        self._transport = transport
+        self._site = site
+        self.name = transport.name
+        self.schemes = transport.schemes
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
+    ) -> UpstreamConversation:
+        wire = CachedConversation(self._transport.connect(backend, replica_index, max_message_bytes, max_overflow))
+        return BridgedConversation(wire, self._site, backend=backend, replica=backend.replica_ids[replica_index])
+
+
+class BridgedConversation:
+    """The wire to one replica, and the two bridges to it. Which eras the server speaks is found out once.
+
+    Source: MCP 2026-07-28, basic/versioning, "Backward Compatibility with Initialization-Based Versions": the era is a property
+    of the server. A configured `protocol` decides it without a probe.
+    """
+
+    def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: BackendSettings, replica: str) -> None:
+        self._wire = wire
+        self._backend = backend.name
+        self._is_http = scheme_of(replica) in _HTTP
+        is_fixed = self._is_fixed = backend.protocol != "auto"
+        self._speaks_modern: bool | None = is_modern(backend.protocol) if is_fixed else None
+        self._speaks_legacy: bool | None = not is_modern(backend.protocol) if is_fixed else None
+        legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
+        self._to_legacy = ToLegacyServer(
+            wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
+        )
+        self._to_modern = ToModernServer(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
+        self._probing: asyncio.Task[None] | None = None
+
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
+        if is_modern(request.revision):
+            if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
+                return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
+            if self._speaks_modern and not _is_discovery(request):
+                return self._pass_modern(request, on_event)
+            return self._exchange_modern(request, on_event)
+        session = request.session
+        if isinstance(request.message, Request) and request.message.method == "initialize":
+            return self._open(request, request.message, on_event)
+        if session is None or session.revision == request.revision:
+            return self._wire.exchange(request, on_event)
+        return self._counted(request, "legacy", "legacy", exchange_fitted(self._wire, request, session.revision, on_event))
+
+    def _pass_modern(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        """A modern client's request to a modern server, as it is; only headers are added that the client's transport lacks."""
+        message = request.message
+        if self._is_http and not request.has_headers and isinstance(message, Request) and message.method == "tools/call":
+            return self._to_modern.parameters.call(request, message, on_event)
+        return self._wire.exchange(request, on_event)
+
+    async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """A modern client's request to a server that is no modern one, or of which that is not known yet, and its discovery."""
+        if self._speaks_modern is None:
+            await self._probe_era(request.timeout_s)
+        if self._speaks_modern:
+            answer = await self._pass_modern(request, on_event)
+            return _discovered(answer) if _is_discovery(request) else answer
+        try:
+            return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
+        except UpstreamError as error:
+            if not error.is_unsupported:
+                raise
+            self._forget_era()
+            raise UpstreamError(error.reason, error.text, is_fault=False, error=error.error) from None
+
+    async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
+        """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
+        if self._speaks_legacy is not False:
+            refusal: UpstreamError | None = None
+            answer: UpstreamAnswer | None = None
+            try:
+                answer = await self._wire.exchange(request, on_event)
+            except UpstreamError as error:
+                if error.is_fault or not error.was_sent:
+                    raise
+                refusal = error
+            if answer is not None and answer.response is not None and answer.response.result:
+                self._speaks_legacy = True
+                return opened_as_asked(message, answer)
+            if self._speaks_modern is None:
+                await self._probe_era(request.timeout_s)
+            if not self._speaks_modern:
+                if answer is None:
+                    assert refusal is not None
+                    raise refusal
+                return answer
+            self._speaks_legacy = False
+        answer = await self._counted(request, "legacy", "modern", self._to_modern.open(request, message))
+        if answer.response is None or not answer.response.result:
+            self._forget_era()
+        return answer
+
+    def _forget_era(self) -> None:
+        """The server does not take what it took before, so it may be another one by now: the next client finds out.
+
+        Source: MCP 2026-07-28, basic/versioning: "re-probing if the cached assumption later fails".
+        """
+        if not self._is_fixed:
+            self._speaks_modern = self._speaks_legacy = None
+
+    # ---- the server's era
+
+    async def _probe_era(self, timeout_s: float | None) -> None:
+        """Ask `server/discover`, once for all who wait.
+
+        Raises: UpstreamError where the server cannot be reached; its era stays unknown.
+        """
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._ask_era())
+            self._probing.add_done_callback(_retrieve)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._probing)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+
+    async def _ask_era(self) -> None:
+        """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
+        params = msgspec.json.encode(modern_params(b"", _CLIENT_INFO, {}, None, None))
+        request = UpstreamRequest(
+            kind="request",
+            message=Request(b'"mcp-gateway-era"', "server/discover", params),
+            revision=NEWEST,
+            timeout_s=_PROBE_S,
+        )
+        try:
+            answer = await self._wire.exchange(request, _ignore)
+        except UpstreamError as error:
+            # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
+            is_silent = error.reason == "upstream_timeout" and not self._is_http
+            is_legacy = error.is_unsupported or is_silent
+            if not is_legacy and not (self._is_http and error.is_refusal and await self._takes_handshake()):
+                raise
+            self._speaks_modern = False
+            return
+        response = answer.response
+        if response is not None and response.result:
+            versions = _versions(response.result)
+            self._speaks_modern = not versions or any(version in MODERN_REVISIONS for version in versions)
+            return
+        code = error_code(response.error) if response is not None else None
+        # A server over HTTP that lacks the method says 404; in a plain answer the same code is that of the legacy era. There are
+        # legacy servers that say 404 or 400 as well: the handshake tells.
+        lacks_method = self._is_http and answer.status != 200 and code == METHOD_NOT_FOUND
+        self._speaks_modern = code in MODERN_ERRORS or (lacks_method and not await self._takes_handshake())
+
+    async def _takes_handshake(self) -> bool:
+        """Whether the server opens a session, which is ended again."""
+        params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+        request = UpstreamRequest(
+            kind="request",
+            message=Request(b'"mcp-gateway-era"', "initialize", msgspec.json.encode(params)),
+            revision=NEWEST_LEGACY,
+            timeout_s=_PROBE_S,
+        )
+        try:
+            answer = await self._wire.exchange(request, _ignore)
+        except UpstreamError:
+            return False
+        if answer.session_id is not None:
+            end = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S)
+            with contextlib.suppress(UpstreamError):
+                await self._wire.exchange(end, _ignore)
+        return answer.response is not None and bool(answer.response.result)
+
+    def _counted(self, request: UpstreamRequest, client: str, server: str, exchange: _Exchange) -> _Exchange:
+        method = request.message.method if isinstance(request.message, Request) else request.kind
+        if not is_known_method(method, NEWEST) and not is_known_method(method, NEWEST_LEGACY):
+            method = request.kind
+        metrics.bridge_total.labels(client, server, method).inc()
+        return exchange
+
+    # ---- the rest
+
+    async def probe(self, timeout_s: float) -> None:
+        await self._wire.probe(timeout_s)
+
+    async def close(self) -> None:
+        self._to_modern.close()
+        await self._to_legacy.close()
+        await self._wire.close()
+
+
+def _is_discovery(request: UpstreamRequest) -> bool:
+    return isinstance(request.message, Request) and request.message.method == "server/discover"
+
+
+def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
+    """What a modern server tells of itself, with the versions that can be spoken here: the same that every refusal lists."""
+    response = answer.response
+    if response is None or not response.result:
+        return answer
+    try:
+        result = with_own_versions(response.result)
+    except (msgspec.DecodeError, RecursionError):
+        return answer
+    return attrs.evolve(answer, response=Response(response.id, result, b""))
+
+
+def _versions(result: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(jsonrpc.members(result)["supportedVersions"], type=list[str])
+    except (KeyError, msgspec.DecodeError):
+        return []
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure that everybody who waited has gone before."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None

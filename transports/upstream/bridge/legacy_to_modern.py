@@ -1,0 +1,292 @@
+"""Legacy clients of a modern server: `_meta` on every request, questions by round trips, one subscription per stream.
+
+Source: MCP 2026-07-28, basic/index "Per-request protocol fields", basic/patterns/mrtr, basic/patterns/subscriptions;
+MCP 2025-11-25, basic/lifecycle and server/utilities/logging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.eras.questions import capability_problem, input_response, read_input_required, retried_params
+from mcp_gateway.transports.protocol.eras.revision_differences import fitted_notification, fitted_question, question_problem
+from mcp_gateway.transports.protocol.eras.tool_catalogue import without_forbidden_tools
+from mcp_gateway.transports.protocol.eras.translation import (
+    checked_log_level,
+    initialize_result,
+    legacy_error,
+    legacy_result,
+    modern_client_capabilities,
+    modern_params,
+    progress_token_of,
+    result_type,
+)
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import HEADER_MISMATCH, INTERNAL_ERROR, error_code, json_error
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, negotiated_legacy
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
+
+from .bridge_site import BridgeSite
+from .client_sessions import BridgedSession, BridgedSessions
+from .parameter_headers import ParameterHeaders
+
+_logger = logging.getLogger(__name__)
+
+MAX_ROUNDS: Final = 50
+"""Times that one request may be answered with `input_required`."""
+_WAIT_S: Final = 0.5
+"""Pause before a retry that brings nothing but the server's own state back."""
+_CLIENT_GONE: Final = "the client has cancelled the request"
+
+
+class ToModernServer:
+    """One modern server as legacy clients see it. is_http: whether arguments of tools are repeated in headers."""
+
+    def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: str, replica: str, is_http: bool) -> None:
+        self._wire = wire
+        self._site = site
+        self._backend, self._replica = backend, replica
+        self._is_http = is_http
+        self._sessions = BridgedSessions()
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_urlsafe(4)
+        self.parameters = ParameterHeaders(wire, backend)
+
+    async def open(self, request: UpstreamRequest, message: Request) -> UpstreamAnswer:
+        """`initialize`. The session is the gateway's own; its id tells every cell who keeps it.
+
+        Raises: UpstreamError.
+        """
+        try:
+            params = jsonrpc.members(message.params)
+            revision = negotiated_legacy(msgspec.json.decode(params["protocolVersion"], type=str))
+            capabilities = msgspec.json.decode(params.get("capabilities", Raw(b"{}")), type=dict[str, Any])
+            info = msgspec.json.decode(params.get("clientInfo", Raw(b"{}")), type=dict[str, Any])
+        except (KeyError, msgspec.DecodeError) as error:
+            raise UpstreamError("invalid_params", f"initialize cannot be read: {error!r}", is_fault=False) from None
+        discover = modern_params(b"", info, modern_client_capabilities(capabilities), None, None)
+        asked = Request(self._next_id(), "server/discover", msgspec.json.encode(discover))
+        answer = await self._wire.exchange(self._modern(request, asked), _ignore)
+        if answer.response is None or not answer.response.result:
+            error_bytes = answer.response.error if answer.response is not None else b""
+            return UpstreamAnswer(200, Response(message.id, b"", error_bytes or json_error(INTERNAL_ERROR, "no answer")))
+        try:
+            discovered = msgspec.json.decode(answer.response.result, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamError("upstream_failed", f"the server's discovery cannot be read: {error}") from None
+        result = msgspec.json.encode(initialize_result(discovered, revision, self._backend))
+        session_id = f"{BRIDGED_SESSION}{self._site.cell_name}"
+        return UpstreamAnswer(200, Response(message.id, result, b""), session_id, NEWEST)
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """Anything in a session. Raises: UpstreamError."""
+        state = request.session
+        assert state is not None
+        owner = (request.session_id or "").removeprefix(BRIDGED_SESSION)
+        if owner != self._site.cell_name and self._site.elsewhere is not None:
+            return await self._site.elsewhere(owner, self._backend, self._replica, request, on_event)
+        if request.kind == "terminate":
+            self._sessions.end(state.key)
+            return UpstreamAnswer(200, None)
+        session = self._sessions.use(state, self._backend)
+        message = request.message
+        if message is None:
+            return await session.stream(self._listening(request, session), on_event)
+        if isinstance(message, Request):
+            return await self._answer(request, message, session, on_event)
+        if isinstance(message, Response):
+            session.hear_answer(message)
+        elif message.method == "notifications/cancelled":
+            session.cancel(message.params)
+        return UpstreamAnswer(202, None)
+
+    def close(self) -> None:
+        self._sessions.close()
+        self.parameters.close()
+
+    # ---- requests
+
+    async def _answer(
+        self, request: UpstreamRequest, message: Request, session: BridgedSession, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        if message.method in ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
+            return await self._answer_here(message, session)
+        request_id = jsonrpc.id_value(message.id)
+        if message.method == "tools/call":
+            session.note_call()
+        task = asyncio.current_task()
+        assert task is not None
+        session.calls[request_id] = task
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                response = await self._in_rounds(request, message, session, on_event)
+            return UpstreamAnswer(200, response)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server, or the client it asked, did not answer in time") from None
+        except asyncio.CancelledError:
+            if request_id not in session.cancelled:
+                raise
+            task.uncancel()
+            raise UpstreamError("upstream_failed", _CLIENT_GONE, is_fault=False) from None
+        finally:
+            session.cancelled.discard(request_id)
+            if session.calls.get(request_id) is task:
+                del session.calls[request_id]
+
+    async def _answer_here(self, message: Request, session: BridgedSession) -> UpstreamAnswer:
+        """What a modern server has no method for. Source: MCP 2026-07-28, changelog, major changes 4 and 5."""
+        try:
+            params = jsonrpc.members(message.params)
+            if message.method == "logging/setLevel":
+                session.log_level = checked_log_level(params["level"])
+            elif message.method != "ping":
+                uri = msgspec.json.decode(params["uri"], type=str)
+                await session.change_subscription(uri, is_wanted=message.method == "resources/subscribe")
+        except (KeyError, msgspec.DecodeError) as error:
+            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False) from None
+        return UpstreamAnswer(200, Response(message.id, b"{}", b""))
+
+    async def _in_rounds(
+        self, request: UpstreamRequest, message: Request, session: BridgedSession, on_event: EventHandler
+    ) -> Response:
+        """Ask the server, and the client for it, until the result is complete."""
+        token = progress_token_of(message.params)
+        own_token = b'"%b"' % self._next_id()[1:-1] if token is not None else None
+        try:
+            params = modern_params(message.params, session.client_info, session.capabilities, session.log_level, own_token)
+        except msgspec.DecodeError as error:
+            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False) from None
+        hear = _hearing(session, own_token, token, on_event)
+        attempt, has_refreshed = msgspec.json.encode(params), False
+        for _ in range(MAX_ROUNDS):
+            headers: dict[str, str] = {}
+            if self._is_http:
+                headers = await self.parameters.of(request, message, session.client_info, session.capabilities)
+            asked = Request(self._next_id(), message.method, attempt)
+            answer = await self._wire.exchange(self._modern(request, asked, headers), hear)
+            if answer.response is None:
+                raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+            if answer.response.error:
+                if error_code(answer.response.error) == HEADER_MISMATCH and self._is_http and not has_refreshed:
+                    has_refreshed = True  # "Client Behavior": read the tools again, then retry
+                    self.parameters.forget()
+                    continue
+                return Response(message.id, b"", legacy_error(message.method, answer.response.error))
+            try:
+                kind = result_type(answer.response.result)
+                if kind == "complete":
+                    return Response(message.id, self._complete(message, answer.response.result, session), b"")
+                if kind != "input_required":  # of an extension that no legacy client has declared
+                    raise UpstreamError("upstream_failed", f"the server's result is of the unknown type {kind[:50]!r}")
+                needed = read_input_required(answer.response.result)
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
+            answers: dict[str, bytes] = {}
+            if not needed.requests:
+                await asyncio.sleep(_WAIT_S)
+            for key, (method, question) in needed.requests.items():
+                response = await _ask(session, method, question, on_event)
+                told = input_response(method, response)
+                if told is None:
+                    return Response(message.id, b"", response.error)
+                answers[key] = told
+            attempt = retried_params(params, answers, needed.request_state)
+        raise UpstreamError("upstream_failed", f"the server asked for input {MAX_ROUNDS} times", is_fault=True)
+
+    def _complete(self, message: Request, result: bytes, session: BridgedSession) -> bytes:
+        if message.method == "tools/list" and self._is_http:
+            result, problems = without_forbidden_tools(result)
+            for name, problem in problems.items():
+                _logger.warning("backend %s: tool %r is left out: %s", self._backend, name[:100], problem)
+        return legacy_result(message.method, result, session.revision)
+
+    def _modern(
+        self, request: UpstreamRequest, message: Request, headers: Mapping[str, str] | None = None, kind: str = "request"
+    ) -> UpstreamRequest:
+        return UpstreamRequest(
+            kind=kind,
+            message=message,
+            revision=NEWEST,
+            headers={**request.headers, **(headers or {})},
+            timeout_s=request.timeout_s if kind == "request" else None,
+            hash_keys=request.hash_keys,
+        )
+
+    def _next_id(self) -> bytes:
+        """Unlike the ids that the gateway gives to modern clients' requests at the same server."""
+        return b'"%b.%d"' % (self._id_prefix.encode(), next(self._ids))
+
+    # ---- subscriptions
+
+    def _listening(self, request: UpstreamRequest, session: BridgedSession) -> Any:
+        async def listen(wanted: Mapping[str, Any], hear: EventHandler) -> UpstreamAnswer:
+            params = modern_params(
+                msgspec.json.encode({"notifications": wanted}), session.client_info, session.capabilities, None, None
+            )
+            asked = Request(self._next_id(), "subscriptions/listen", msgspec.json.encode(params))
+            answer = await self._wire.exchange(self._modern(request, asked, kind="stream"), hear)
+            if answer.response is not None and answer.response.error:
+                text = "the server offers no subscriptions"
+                raise UpstreamError("unknown_method", text, is_fault=False, error=answer.response.error)
+            return UpstreamAnswer(200, None)
+
+        return listen
+
+
+def bridged_state(request: UpstreamRequest) -> SessionState | None:
+    """The session of a request that this bridge serves, or None for one that the server knows itself."""
+    is_bridged = request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION)
+    return request.session if is_bridged else None
+
+
+async def _ask(session: BridgedSession, method: str, question: bytes, on_event: EventHandler) -> Response:
+    """Put one question to the client, unless it cannot be asked this: the server then reads that nobody has answered."""
+    params = msgspec.json.decode(question or b"{}", type=dict[str, Any])
+    problem = question_problem(method, params, session.revision)
+    if not problem and capability_problem(method, params, session.capabilities):
+        problem = f"this client has not declared that it can answer {method}"
+    if problem:
+        return Response(b"0", b"", json_error(INTERNAL_ERROR, problem))
+    fitted = fitted_question(method, params, session.revision)
+    return await session.ask(method, msgspec.json.encode(fitted) if question else b"", on_event)
+
+
+def _hearing(session: BridgedSession, own_token: bytes | None, token: bytes | None, on_event: EventHandler) -> EventHandler:
+    """What a server says during a request, as the client knows it: progress under its own token."""
+
+    async def hear(message: Message | None, event_id: str | None) -> None:
+        if not isinstance(message, Notification):
+            return
+        if message.method == "notifications/progress":
+            try:
+                values = msgspec.json.decode(message.params or b"{}", type=dict[str, Any])
+            except (msgspec.DecodeError, RecursionError):
+                return
+            if token is None or msgspec.json.encode(values.get("progressToken")) != own_token:
+                return
+            values["progressToken"] = Raw(token)
+            fitted = fitted_notification(message.method, values, session.revision)
+            message = Notification(message.method, msgspec.json.encode(fitted))
+        await on_event(message, None)
+
+    return hear
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None

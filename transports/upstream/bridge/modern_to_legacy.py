@@ -1,0 +1,351 @@
+"""Modern clients of a legacy server: pooled sessions, parked calls, subscriptions.
+
+Source: MCP 2026-07-28, basic/patterns/mrtr, basic/patterns/subscriptions; MCP 2025-11-25, basic/lifecycle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import msgspec
+
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.eras.questions import (
+    MAY_NEED_INPUT,
+    can_be_asked,
+    capability_problem,
+    input_required,
+    missing_capability,
+    url_elicitations,
+)
+from mcp_gateway.transports.protocol.eras.tool_catalogue import AnnouncedHeaders
+from mcp_gateway.transports.protocol.eras.translation import (
+    ModernRequest,
+    discover_result,
+    modern_error,
+    modern_request,
+    modern_result,
+)
+from mcp_gateway.transports.protocol.mcp.error_codes import URL_ELICITATION_REQUIRED, error_code
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
+
+from .bridge_site import BridgeSite
+from .parkable_call import LiveCall
+from .server_sessions import LegacySession, LegacySessions, SessionKey
+from .subscription_hub import ChangeHub, Listener, Relayed
+
+_RELAY_AGAIN_S = 1.0
+_LOST = "the call was lost with the process that held it; it may have run and was NOT run again"
+
+
+class ToLegacyServer:
+    """One legacy server as modern clients see it. Every call of it runs on one session and is answered once.
+
+    A call whose server asks something is parked: its client is told, and its retry goes on with that very call.
+    has_streams: every request has a stream of its own (Streamable HTTP), which tells whose question it is.
+    """
+
+    def __init__(
+        self, wire: UpstreamConversation, site: BridgeSite, *, backend: str, replica: str, revision: str, has_streams: bool
+    ) -> None:
+        self._wire = wire
+        self._site = site
+        self._backend, self._replica = backend, replica
+        self._has_streams = has_streams
+        self._incarnation = secrets.token_urlsafe(6)
+        self.sessions = LegacySessions(wire, revision)
+        self._parked: dict[str, LiveCall] = {}
+        self._hubs: dict[SessionKey, ChangeHub] = {}
+        self._announced = AnnouncedHeaders()
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        message = request.message
+        if not isinstance(message, Request):
+            return UpstreamAnswer(202, None)  # a modern client over HTTP has nothing to notify of
+        modern = self._read(message)
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await self._serve(request, message, modern, on_event)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+
+    async def _serve(
+        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        if message.method == "server/discover":
+            return await self._discover(message, modern, request)
+        if message.method == "subscriptions/listen":
+            await self._listen(request, message, modern, on_event)
+            return UpstreamAnswer(200, None)
+        if modern.request_state is not None:
+            return await self._resume(request, message, modern, on_event)
+        return await self._begin(request, message, modern, on_event)
+
+    async def close(self) -> None:
+        for hub in list(self._hubs.values()):
+            hub.close()
+        for call in list(self._parked.values()):
+            self._drop(call)
+        await self.sessions.close()
+
+    def _forget_hub(self, key: SessionKey) -> None:
+        self._hubs.pop(key, None)
+
+    # ---- one call
+
+    async def _begin(
+        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Run the request. A server that has lost the session did not run it, so it may be sent once more."""
+        if request.has_headers and message.method == "tools/call":
+            self._check_headers(request, modern)
+        call = await self._start(request, message, modern)
+        answer = await self._attend(call, request, message, modern, on_event)
+        if answer is None:
+            call = await self._start(request, message, modern)
+            answer = await self._attend(call, request, message, modern, on_event)
+        if answer is None:
+            raise UpstreamError("upstream_failed", "the server lost its session twice", is_fault=True)
+        return answer
+
+    def _check_headers(self, request: UpstreamRequest, modern: ModernRequest) -> None:
+        try:
+            name = msgspec.json.decode(modern.params.get("name", msgspec.Raw(b'""')), type=str)
+            problem = self._announced.problem(name, bytes(modern.params.get("arguments", msgspec.Raw(b""))), request.headers)
+        except (msgspec.DecodeError, RecursionError):
+            return  # the server shall say what is wrong with it
+        if problem:
+            raise _refusal("header_mismatch", problem)
+
+    async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> LiveCall:
+        session = await self._lend(request, modern)
+        hub = self._hubs.get(session.key)
+        if hub is not None:
+            try:
+                await hub.adopt(session)
+            except BaseException:
+                self.sessions.give_back(session)
+                raise
+        hub_now = functools.partial(self._hubs.get, session.key)
+        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub_now)
+
+    async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
+        return await self.sessions.lend(self._key(request, modern), modern.log_level)
+
+    def _key(self, request: UpstreamRequest, modern: ModernRequest) -> SessionKey:
+        # Calls of a session without streams share one channel, and a question or a log message could be meant for any of them.
+        is_exclusive = not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
+        return SessionKey(
+            principal=request.hash_keys.get("user", ""),
+            client_info=modern.client_info,
+            capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
+            log_level=None if is_exclusive else modern.log_level,
+            is_exclusive=is_exclusive,
+        )
+
+    def _hub(self, key: SessionKey) -> ChangeHub:
+        hub = self._hubs.get(key)
+        if hub is None:
+            forget = functools.partial(self._forget_hub, key)
+            hub = ChangeHub(self._wire, self.sessions, key, forget)
+            self._hubs[key] = hub
+        return hub
+
+    async def _attend(
+        self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+    ) -> UpstreamAnswer | None:
+        """Serve one round of the call; None where the server did not know the session."""
+        try:
+            await call.attend(modern, on_event)
+        except BaseException:
+            self._drop(call)
+            raise
+        if call.outcome is None:
+            return self._park(call, request, message, modern)
+        self._forget(call)
+        if isinstance(call.outcome, UpstreamError):
+            if call.outcome.is_session_lost and call.number == 0:
+                return None
+            raise call.outcome
+        return self._finished(call, request, message, modern)
+
+    def _finished(self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+        assert isinstance(call.outcome, UpstreamAnswer)
+        response = call.outcome.response
+        if response is None:
+            raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+        if response.error:
+            return self._refused(call, response.error, request, message, modern)
+        try:
+            result = modern_result(message.method, response.result, call.session.server_info)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
+        if message.method == "tools/list":
+            with suppress(msgspec.DecodeError, RecursionError):  # a client that can read it will see what is announced
+                self._announced.note(response.result)
+        return UpstreamAnswer(200, Response(message.id, result, b""))
+
+    def _refused(
+        self, call: LiveCall, error: bytes, request: UpstreamRequest, message: Request, modern: ModernRequest
+    ) -> UpstreamAnswer:
+        """An error of the server. "URL elicitation required" is a question in the modern era: it did not run, so a retry runs it.
+
+        Source: MCP 2025-11-25, client/elicitation, "URL Elicitation Required Error".
+        """
+        inputs = url_elicitations(error) if error_code(error) == URL_ELICITATION_REQUIRED else {}
+        if inputs and message.method in MAY_NEED_INPUT:
+            required = capability_problem("elicitation/create", {"mode": "url"}, modern.capabilities)
+            if required:
+                return UpstreamAnswer(400, Response(message.id, b"", missing_capability(required)))
+            state = self._sealed("", 1, request, message, modern)
+            return UpstreamAnswer(200, Response(message.id, input_required(inputs, state, call.session.server_info), b""))
+        shown, status = modern_error(error)
+        return UpstreamAnswer(status, Response(message.id, b"", shown))
+
+    # ---- parked calls
+
+    def _park(self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+        """Let the call wait for its client, and tell the client what is asked."""
+        limits = self._site.parked.limits
+        client = request.hash_keys.get("user") or request.hash_keys.get("ip", "")
+        problem = self._site.parked.park(call.name, client, self._backend)
+        if problem or call.number >= limits.rounds:
+            self._drop(call)
+            text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"
+            raise UpstreamError("pool_exhausted" if problem else "upstream_failed", text, is_fault=False)
+        call.number += 1
+        self._parked[call.name] = call
+        call.expiry = asyncio.get_running_loop().call_later(limits.park_s, self._drop, call)
+        state = self._sealed(call.name, call.number, request, message, modern)
+        return UpstreamAnswer(200, Response(message.id, input_required(call.asked(), state, call.session.server_info), b""))
+
+    async def _resume(
+        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Go on with the call that the retry belongs to; it is never run again because of what the state says.
+
+        Raises: UpstreamError with forbidden, invalid_params or upstream_failed.
+        """
+        state = read_state(self._site.seal, modern.request_state or "")
+        if state is None:
+            raise _refusal("invalid_params", "requestState was not made here, or was altered")
+        if state.call and state.cell != self._site.cell_name:
+            if self._site.elsewhere is None:
+                raise _refusal("upstream_failed", _LOST)
+            return await self._site.elsewhere(state.cell, self._backend, self._replica, request, on_event)
+        problem = state_problem(
+            state,
+            backend=self._backend,
+            replica=self._replica,
+            principal=request.hash_keys.get("user", ""),
+            digest=request_digest(message.method, modern.params),
+            now_s=time.time(),
+        )
+        if problem is not None:
+            raise _refusal(*problem)
+        if not state.call:
+            return await self._begin(request, message, modern, on_event)
+        call = self._parked.get(state.call)
+        if state.incarnation != self._incarnation:
+            raise _refusal("upstream_failed", _LOST)
+        if call is None or call.is_attended or state.number != call.number:
+            raise _refusal("invalid_params", "requestState was used already; its call is not run again")
+        answers = {key: bytes(value) for key, value in (modern.input_responses or {}).items()}
+        if not all(value.startswith(b"{") for value in answers.values()):
+            raise _refusal("invalid_params", "inputResponses must be objects")
+        self._site.parked.leave(call.name)
+        call.is_attended = True  # a second retry with the same state must not come between
+        try:
+            await call.answer(answers)
+        except BaseException:  # also a client that leaves meanwhile: nobody else could go on with the call
+            self._drop(call)
+            raise
+        answer = await self._attend(call, request, message, modern, on_event)
+        assert answer is not None
+        return answer
+
+    def _sealed(self, call: str, number: int, request: UpstreamRequest, message: Request, modern: ModernRequest) -> str:
+        state = CallState(
+            cell=self._site.cell_name,
+            incarnation=self._incarnation,
+            backend=self._backend,
+            replica=self._replica,
+            principal=request.hash_keys.get("user", ""),
+            call=call,
+            number=number,
+            expires_s=time.time() + self._site.parked.limits.park_s,
+            digest=request_digest(message.method, modern.params),
+        )
+        return sealed_state(self._site.seal, state)
+
+    def _drop(self, call: LiveCall) -> None:
+        self._forget(call)
+        call.cancel()
+
+    def _forget(self, call: LiveCall) -> None:
+        self._parked.pop(call.name, None)
+        self._site.parked.leave(call.name)
+
+    # ---- subscriptions
+
+    async def _listen(self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler) -> None:
+        """Serve a subscription, until it is cancelled. Calls of the same client that reach another cell run on a session of that
+        cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
+        """
+        listener = Listener(message.id, modern)
+        hub = self._hub(self._key(request, modern))
+        others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
+        relays = [Relayed(listener) for _ in others]
+        tasks = [
+            asyncio.get_running_loop().create_task(self._relay(cell, request, relayed))
+            for cell, relayed in zip(others, relays, strict=True)
+        ]
+        try:
+            await hub.serve(listener, on_event, relays)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _relay(self, cell: str, request: UpstreamRequest, relayed: Relayed) -> None:
+        """Listen in another cell for as long as it is wanted; one that is started again is asked again."""
+        assert self._site.elsewhere is not None
+        request = attrs.evolve(request, is_relayed=True)
+        while True:
+            with contextlib.suppress(UpstreamError):
+                await self._site.elsewhere(cell, self._backend, self._replica, request, relayed.hear)
+            relayed.is_ready.set()  # it does not serve now: nobody waits for it
+            await asyncio.sleep(_RELAY_AGAIN_S)
+
+    # ---- the rest
+
+    async def _discover(self, message: Request, modern: ModernRequest, request: UpstreamRequest) -> UpstreamAnswer:
+        session = await self._lend(request, modern)
+        self.sessions.give_back(session)
+        result: dict[str, Any] = discover_result(session.initialized)
+        return UpstreamAnswer(200, Response(message.id, msgspec.json.encode(result), b""))
+
+    def _read(self, message: Request) -> ModernRequest:
+        try:
+            return modern_request(message.params, message.id)
+        except Refused as refused:
+            raise _refusal(refused.reason, refused.text) from None
+
+
+def _refusal(reason: str, text: str) -> UpstreamError:
+    """Not the server's fault, and nothing to try elsewhere."""
+    return UpstreamError(reason, text, was_sent=True, is_fault=False)

@@ -1,0 +1,392 @@
+"""Sessions at a legacy server that the gateway keeps for modern clients, who know of none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.translation import initialize_params
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+
+_OPENING_S: Final = 30.0
+_MESSAGE_S: Final = 10.0
+"""Longest wait until a server has taken a notification or a response."""
+_GRACE_S: Final = 1.0
+"""How long a server may take to hear that a call was cancelled, before the call's session is ended."""
+_OPENING_AT_ONCE: Final = 2
+"""Exclusive sessions of one client that are opened at a time. Behind pipes each is a process: of a burst of calls most are served
+sooner by a session that a call before them gives back."""
+
+
+@attrs.frozen
+class SessionKey:
+    """What a server can tell its clients apart by; a session is never used for two of them.
+
+    capabilities: canonical JSON. is_exclusive: a session runs one call at a time. log_level: of all calls on a shared session;
+    None where it is exclusive: each call has its own.
+    """
+
+    principal: str
+    client_info: bytes
+    capabilities: bytes
+    log_level: str | None
+    is_exclusive: bool
+
+
+class LegacySession:
+    """One session.
+
+    initialized: the server's result of `initialize`.
+    log_level:   what the server was told last; None before that.
+    subscribed:  URIs of the resources whose changes the server was asked to tell it.
+    use_count:   calls that run on it now.
+    is_held:     somebody listens to its stream, calls or not.
+    """
+
+    def __init__(self, key: SessionKey, session_id: str | None, revision: str, initialized: dict[str, Any]) -> None:
+        self.key = key
+        self.session_id = session_id
+        self.revision = revision
+        self.initialized = initialized
+        info = initialized.get("serverInfo")
+        self.server_info = msgspec.json.encode(info) if isinstance(info, dict) else b""
+        self.log_level: str | None = None
+        self.subscribed: set[str] = set()
+        self.use_count = 0
+        self.is_held = False
+        self.used_s = 0.0
+        self.is_over = False
+        self._ids = itertools.count(1)
+
+    def next_id(self) -> bytes:
+        return b"%d" % next(self._ids)
+
+    def offers(self, feature: str, flag: str = "") -> bool:
+        """Whether the server has declared a capability, or a flag inside it."""
+        capabilities = self.initialized.get("capabilities")
+        declared = capabilities.get(feature) if isinstance(capabilities, dict) else None
+        return isinstance(declared, dict) and (not flag or declared.get(flag) is True)
+
+
+class LegacySessions:
+    """Opens, lends and closes sessions; at most `limit` at once, of which those that idle for `idle_s` are closed."""
+
+    def __init__(self, wire: UpstreamConversation, revision: str, *, limit: int = 1000, idle_s: float = 120.0) -> None:
+        self._wire = wire
+        self._revision = revision
+        self._limit = limit
+        self._idle_s = idle_s
+        self._idle: OrderedDict[LegacySession, None] = OrderedDict()  # least recently used first
+        self._shared: dict[SessionKey, LegacySession] = {}
+        self._held: dict[SessionKey, LegacySession] = {}
+        self._count = 0
+        self._opening: dict[SessionKey, asyncio.Task[None]] = {}
+        self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
+        self._opening_counts: dict[SessionKey, int] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._abandoned: dict[LegacySession, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """Sessions that are open, lent or not."""
+        return self._count
+
+    async def lend(self, key: SessionKey, log_level: str | None = None) -> LegacySession:
+        """A session for one more call; an exclusive one runs no other call meanwhile.
+
+        log_level: what an exclusive session shall have; None leaves it as it is.
+
+        Raises: UpstreamError; with pool_exhausted where every session that is allowed is in use.
+        """
+        if key.is_exclusive:
+            held = self._held.get(key)
+            found = held if held is not None and not held.use_count else None
+            if found is None:
+                found = next((each for each in reversed(self._idle) if each.key == key), None)
+            session = self._used(found) if found is not None else await self._next_free(key)
+            try:
+                with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
+                    await self._set_level(session, log_level)
+            except BaseException:
+                self.give_back(session)
+                raise
+            return session
+        while (known := self._shared.get(key)) is None:
+            opening = self._opening.get(key)
+            if opening is None:
+                opening = self._opening[key] = self._start(self._open_shared(key))
+                opening.add_done_callback(functools.partial(self._opened_shared, key))
+            await asyncio.shield(opening)
+        return self._used(known)
+
+    def give_back(self, session: LegacySession) -> None:
+        session.use_count -= 1
+        session.used_s = time.monotonic()
+        if session.use_count == 0 and not session.is_over:
+            self._is_free(session)
+
+    async def hold(self, key: SessionKey) -> LegacySession:
+        """A session to listen to, one per key at a time; calls prefer it, because a server may tell their own session alone.
+
+        Raises: UpstreamError.
+        """
+        session = await self.lend(key)
+        session.is_held = True
+        self._held[key] = session
+        self.give_back(session)
+        return session
+
+    def let_go(self, session: LegacySession) -> None:
+        session.is_held = False
+        if self._held.get(session.key) is session:
+            del self._held[session.key]
+        session.use_count += 1
+        self.give_back(session)
+
+    def forget(self, session: LegacySession) -> None:
+        """The server does not know it any more: nobody gets it again."""
+        if session.is_over:
+            return
+        session.is_over = True
+        self._count -= 1
+        self._idle.pop(session, None)
+        for sessions in (self._shared, self._held):
+            if sessions.get(session.key) is session:
+                del sessions[session.key]
+
+    def end(self, session: LegacySession) -> None:
+        """Nobody needs it any more: tell the server so."""
+        if not session.is_over:
+            self.forget(session)
+            self._say_farewell(session)
+
+    def abandon(self, session: LegacySession) -> None:
+        """A call on it was cancelled, and whether the server obeys cannot be known: what it says would be taken for another
+        call's. Nobody gets the session again; it is ended when the server has had time to take the cancellation.
+        """
+        if not session.is_over:
+            self.forget(session)
+            self._abandoned[session] = asyncio.get_running_loop().call_later(_GRACE_S, self._say_farewell, session)
+
+    async def say(self, session: LegacySession, message: Notification | Response) -> None:
+        """Send what needs no answer.
+
+        Raises: UpstreamError.
+        """
+        await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), _ignore)
+
+    def say_later(self, session: LegacySession, message: Notification | Response) -> None:
+        """The same without waiting; a server that cannot be reached has no use for it."""
+        self._start(self._quietly(self._request(session, "message", message, _MESSAGE_S)))
+
+    async def ask(self, session: LegacySession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
+        """A request of the gateway's own.
+
+        Raises: UpstreamError.
+        """
+        request = self._request(session, "request", Request(session.next_id(), method, params), timeout_s)
+        return await self._wire.exchange(request, _ignore)
+
+    def ask_later(self, session: LegacySession, method: str, params: bytes) -> None:
+        """A request whose answer says nothing that anybody needs."""
+        message = Request(session.next_id(), method, params)
+        self._start(self._quietly(self._request(session, "request", message, _MESSAGE_S)))
+
+    async def subscribe(self, session: LegacySession, uri: str) -> bool:
+        """Have the server tell the session of changes of a resource; whether it does.
+
+        Raises: UpstreamError.
+        """
+        if uri not in session.subscribed:
+            answer = await self.ask(session, "resources/subscribe", msgspec.json.encode({"uri": uri}))
+            if answer.response is None or not answer.response.result:
+                return False
+            session.subscribed.add(uri)
+        return True
+
+    def unsubscribe_later(self, session: LegacySession, uri: str) -> None:
+        session.subscribed.discard(uri)
+        self.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
+
+    async def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for opening in self._opening.values():
+            opening.cancel()
+        for turn in [turn for waiting in self._waiting.values() for turn in waiting]:
+            turn.cancel()
+        for session in [*self._idle, *self._shared.values(), *self._held.values()]:
+            self.end(session)
+        for session in list(self._abandoned):
+            self._say_farewell(session)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    # ---- parts
+
+    def _request(self, session: LegacySession, kind: str, message: Message, timeout_s: float) -> UpstreamRequest:
+        return UpstreamRequest(
+            kind=kind, message=message, revision=session.revision, session_id=session.session_id, timeout_s=timeout_s
+        )
+
+    def _used(self, session: LegacySession) -> LegacySession:
+        self._idle.pop(session, None)
+        session.use_count += 1
+        return session
+
+    # ---- exclusive sessions
+
+    async def _next_free(self, key: SessionKey) -> LegacySession:
+        """The session that a call gives back, or that is opened meanwhile, whichever comes first; first come, first served.
+
+        It counts as used from the moment at which it is handed over.
+        """
+        turn: asyncio.Future[LegacySession] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(turn)
+        self._open_for(key)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.give_back(turn.result())
+            raise
+
+    def _open_for(self, key: SessionKey) -> None:
+        """Open one more for those who wait, unless enough are being opened."""
+        count = self._opening_counts.get(key, 0)
+        if count < min(_OPENING_AT_ONCE, len(self._waiting.get(key, ()))):
+            self._opening_counts[key] = count + 1
+            self._start(self._open_next(key))
+
+    async def _open_next(self, key: SessionKey) -> None:
+        try:
+            self._is_free(await self._open(key))
+        except Exception as error:
+            turn = self._next_turn(key)
+            if turn is not None:
+                turn.set_exception(error)
+        finally:
+            self._opening_counts[key] -= 1
+            if not self._opening_counts[key]:
+                del self._opening_counts[key]
+        self._open_for(key)
+
+    def _is_free(self, session: LegacySession) -> None:
+        """Nothing runs on it: whoever waits for one gets it, or it idles."""
+        turn = self._next_turn(session.key)
+        if turn is not None:
+            turn.set_result(self._used(session))
+        elif not session.is_held:
+            self._idle[session] = None
+            self._idle.move_to_end(session)
+            self._sweep_later()
+
+    def _next_turn(self, key: SessionKey) -> asyncio.Future[LegacySession] | None:
+        waiting = self._waiting.get(key)
+        while waiting:
+            turn = waiting.popleft()
+            if not waiting:
+                del self._waiting[key]
+            if not turn.done():
+                return turn
+        return None
+
+    # ---- opening
+
+    def _opened_shared(self, key: SessionKey, opening: asyncio.Task[None]) -> None:
+        self._opening.pop(key, None)
+        if not opening.cancelled():
+            opening.exception()  # everybody who waited may have gone: then nobody needs to be told
+
+    async def _open_shared(self, key: SessionKey) -> None:
+        session = self._shared[key] = await self._open(key)
+        session.used_s = time.monotonic()
+        self._is_free(session)  # those who have waited take it in a moment; but they may all have gone
+
+    async def _open(self, key: SessionKey) -> LegacySession:
+        """Source: MCP 2025-11-25, basic/lifecycle, "Initialization"."""
+        if self._count >= self._limit and self._idle:
+            self.end(next(iter(self._idle)))
+        if self._count >= self._limit:
+            text = f"{self._limit} sessions are open at this server already"
+            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
+        self._count += 1
+        try:
+            params = initialize_params(key.client_info, msgspec.json.decode(key.capabilities), self._revision)
+            opening = UpstreamRequest(
+                kind="request",
+                message=Request(b'"mcp-gateway-open"', "initialize", params),
+                revision=self._revision,
+                timeout_s=_OPENING_S,
+            )
+            session = _opened(key, await self._wire.exchange(opening, _ignore))
+            await self.say(session, Notification("notifications/initialized", b""))
+            await self._set_level(session, key.log_level)
+        except BaseException:
+            self._count -= 1
+            raise
+        return session
+
+    async def _set_level(self, session: LegacySession, log_level: str | None) -> None:
+        if log_level is not None and log_level != session.log_level and session.offers("logging"):
+            await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": log_level}))
+            session.log_level = log_level
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._sweep = None
+        oldest_s = time.monotonic() - self._idle_s
+        for session in list(self._idle):
+            if session.used_s <= oldest_s:
+                self.end(session)
+        if self._idle:
+            self._sweep_later()
+
+    def _say_farewell(self, session: LegacySession) -> None:
+        if (timer := self._abandoned.pop(session, None)) is not None:
+            timer.cancel()
+        request = UpstreamRequest(
+            kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
+        )
+        self._start(self._quietly(request))
+
+    async def _quietly(self, request: UpstreamRequest) -> None:
+        with contextlib.suppress(UpstreamError):
+            await self._wire.exchange(request, _ignore)
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _opened(key: SessionKey, answer: UpstreamAnswer) -> LegacySession:
+    response = answer.response
+    if response is None or not response.result:
+        error = b"" if response is None else response.error
+        text = "the server refused to open a session"
+        raise UpstreamError("upstream_failed", text, is_fault=False, is_unsupported=True, error=error)
+    try:
+        initialized: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
+        revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamError("upstream_failed", f"the server's answer to initialize cannot be read: {error!r}") from None
+    return LegacySession(key, answer.session_id, revision, initialized)
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None

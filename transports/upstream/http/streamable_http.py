@@ -1,0 +1,412 @@
+"""Streamable HTTP towards servers: every revision from 2025-03-26 on, over kept-alive connections."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import time
+from typing import Any, Final
+
+import aiohttp
+import attrs
+import msgspec
+
+from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.modern_rules import encoded_header
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import (
+    ITEM_MEMBER,
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    NEWEST,
+    NEWEST_LEGACY,
+    READING_METHODS,
+    is_modern,
+)
+
+from .failure_text import failure_text
+from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+# Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
+_KEEP_ALIVE_S: Final = 4.0
+_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
+# Source: MCP 2026-07-28, basic/transports/streamable-http "Backward Compatibility": what only a modern server answers.
+_MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022, -32601, -32602})
+# A lost connection does not tell whether a tool has run; these may be asked again in any case.
+_REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
+_RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
+_SHORTEST_RETRY_S: Final = 0.1
+_LONGEST_PING_S: Final = 5.0
+
+
+class _Unfinished(UpstreamError):
+    """A stream has ended before its response. event_id: where it can be read on, "" for nowhere. retry_s: if it told."""
+
+    def __init__(self, text: str, event_id: str, retry_s: float | None) -> None:
+        super().__init__("upstream_failed", text, is_cut=True)
+        self.event_id = event_id
+        self.retry_s = retry_s
+
+
+@attrs.frozen
+class _ProbeSession:
+    id: str
+    revision: str
+
+
+class StreamableHttpUpstream:
+    """Registry strategy for http(s) replicas."""
+
+    name = "streamable_http_upstream"
+    schemes = frozenset({"http", "https"})
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+    ) -> UpstreamConversation:
+        return StreamableHttpConversation(backend, backend.replicas[replica_index], max_message_bytes)
+
+
+class StreamableHttpConversation:
+    """The wire to one replica. How many exchanges run at once is the connection pool's business."""
+
+    def __init__(self, backend: BackendSettings, url: str, max_message_bytes: int) -> None:
+        self._backend = backend
+        self._url = url
+        self._max_message_bytes = max_message_bytes
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            headers={"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
+            skip_auto_headers=("Content-Type",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            read_bufsize=2**16,
+        )
+        self._speaks_modern: bool | None = None if backend.protocol == "auto" else is_modern(backend.protocol)
+        self._probe_session: _ProbeSession | None = None
+
+    # ---- exchanges
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        headers = self._headers(request)
+        message = request.message
+        if message is None:
+            if request.kind == "stream":
+                return await self._listen(headers, request, on_event)
+            return await self._speak("DELETE", b"", headers, request, on_event)
+        if self._speaks_modern is False and is_modern(request.revision):
+            raise _unsupported()
+        body = jsonrpc.encode(message)
+        give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
+        try:
+            return await self._speak("POST", body, headers, request, on_event)
+        except _Unfinished as cut:
+            if not cut.event_id or is_modern(request.revision):
+                raise
+            return await self._read_on(cut, give_up_s, request, on_event)
+        except UpstreamError as error:
+            if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(message):
+                return await self._speak("POST", body, headers, request, on_event)
+            raise
+
+    async def _listen(self, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        """A server that serves no GET at all may answer 404 as well: whether it has lost the session, a ping tells."""
+        try:
+            return await self._speak("GET", b"", headers, request, on_event)
+        except UpstreamError as error:
+            if not error.is_session_lost:
+                raise
+            await self._ask(Request(b'"probe"', "ping", b""), request.revision, request.session_id, _LONGEST_PING_S)
+            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False) from None
+
+    async def _read_on(
+        self, cut: _Unfinished, give_up_s: float, request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Poll for the rest of an answer whose stream the server has ended.
+
+        Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6, and "Resumability and Redelivery".
+        """
+        event_id, retry_s = cut.event_id, _RETRY_S if cut.retry_s is None else cut.retry_s
+        while True:
+            await asyncio.sleep(min(max(retry_s, _SHORTEST_RETRY_S), max(0.0, give_up_s - time.monotonic())))
+            left_s = give_up_s - time.monotonic()
+            if left_s <= 0:
+                raise UpstreamError("upstream_timeout", "the server did not answer in time")
+            rest = attrs.evolve(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
+            headers = {**self._headers(attrs.evolve(rest, kind="stream", message=None)), "Accept": "text/event-stream"}
+            try:
+                return await self._speak("GET", b"", headers, rest, on_event)
+            except _Unfinished as again:
+                event_id, retry_s = again.event_id, retry_s if again.retry_s is None else again.retry_s
+            except UpstreamError as error:
+                if error.reason == "upstream_timeout":
+                    raise
+                # Also where the session is lost: the call may have run.
+                raise UpstreamError("upstream_failed", cut.text, is_cut=True) from error
+
+    async def _speak(
+        self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        url = self._url
+        started_s = time.monotonic()
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                left_s = request.timeout_s and max(0.001, request.timeout_s - (time.monotonic() - started_s))
+                timeout = aiohttp.ClientTimeout(total=left_s, sock_connect=_CONNECT_TIMEOUT_S)
+                async with self._http.request(
+                    verb, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
+                ) as response:
+                    if not is_redirect(verb, response.status):
+                        return await self._read(response, request, on_event)
+                    url = address_within_origin(url, response.headers.get("Location", ""))
+            raise LedAstray("the server redirects too often")
+        except LedAstray as error:
+            raise UpstreamError("upstream_failed", str(error)) from None
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise UpstreamError("upstream_failed", f"cannot connect: {failure_text(error)}", was_sent=False) from error
+        except TimeoutError as error:
+            raise UpstreamError("upstream_timeout", "the server did not answer in time") from error
+        except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
+            is_cut = isinstance(error, aiohttp.ClientError)
+            raise UpstreamError("upstream_failed", f"the connection failed: {failure_text(error)}", is_cut=is_cut) from error
+
+    async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        status = response.status
+        content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        session_id = response.headers.get("Mcp-Session-Id")
+        if 200 <= status < 300:
+            if request.kind in ("message", "terminate"):
+                return UpstreamAnswer(status, None, session_id)
+            if content_type == "text/event-stream":
+                return await self._read_events(response, request, on_event, session_id)
+            if content_type == "application/json" and status == 200:
+                return UpstreamAnswer(200, self._response(await self._whole(response), request), session_id)
+            raise UpstreamError("upstream_failed", f"the server answered with status {status} and {content_type or 'no body'}")
+        return await self._read_refusal(response, status, content_type, request)
+
+    async def _read_events(
+        self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
+    ) -> UpstreamAnswer:
+        if request.on_open is not None:
+            request.on_open()
+        parser = EventStreamParser(self._max_message_bytes)
+        own_id = request.message.id if isinstance(request.message, Request) else None
+        last_id, retry_s = request.last_event_id or "", None
+        try:
+            async for chunk in response.content.iter_any():
+                for event in parser.feed(chunk):
+                    last_id = last_id if event.event_id is None else event.event_id
+                    retry_s = retry_s if event.retry_ms is None else event.retry_ms / 1000
+                    if event.event != "message":
+                        continue
+                    if not event.data:
+                        await on_event(None, event.event_id)
+                        continue
+                    try:
+                        message = jsonrpc.decode(event.data)
+                    except Refused as refused:
+                        raise UpstreamError("upstream_failed", f"the server sent a malformed event: {refused.text}") from None
+                    if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
+                        return UpstreamAnswer(200, message, session_id)
+                    await on_event(message, event.event_id)
+        except aiohttp.ClientError as error:
+            if request.kind != "request" or not last_id:
+                raise
+            raise _Unfinished(f"the connection failed: {failure_text(error)}", last_id, retry_s) from error
+        if request.kind == "request":
+            raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
+        return UpstreamAnswer(200, None, session_id)
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        limit = self._max_message_bytes
+        if response.content_length is not None and response.content_length > limit:
+            raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+        if response.content_length is not None and "Content-Encoding" not in response.headers:
+            return await response.read()
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    def _response(self, body: bytes, request: UpstreamRequest) -> Response:
+        try:
+            message = jsonrpc.decode(body.removeprefix(codecs.BOM_UTF8))
+        except Refused as refused:
+            raise UpstreamError("upstream_failed", f"the server sent a malformed answer: {refused.text}") from None
+        if not isinstance(message, Response):
+            raise UpstreamError("upstream_failed", "the server answered with something that is no response")
+        if isinstance(request.message, Request) and not _same_id(message.id, request.message.id):
+            raise UpstreamError("upstream_failed", "the server answered another request than ours")
+        return message
+
+    async def _read_refusal(
+        self, response: aiohttp.ClientResponse, status: int, content_type: str, request: UpstreamRequest
+    ) -> UpstreamAnswer:
+        """A JSON-RPC error with a status below 500 is an answer for the client; all else is a failure of the exchange."""
+        error = b""
+        if content_type == "application/json":
+            with contextlib.suppress(Refused, UpstreamError):
+                message = jsonrpc.decode(await self._whole(response))
+                error = message.error if isinstance(message, Response) else b""
+        if status == 404 and request.session_id is not None:
+            text = "the server does not know the session"
+            raise UpstreamError("session_not_found", text, is_fault=False, is_session_lost=True)
+        if status == 405 and request.message is None:
+            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False)
+        is_client_fault = 400 <= status < 500
+        if (
+            is_modern(request.revision)
+            and is_client_fault
+            and not self._speaks_modern
+            and _code_of(error) not in _MODERN_ERROR_CODES
+        ):
+            raise _unsupported()
+        if error and is_client_fault and isinstance(request.message, Request):
+            return UpstreamAnswer(status, Response(request.message.id, b"", error))
+        raise UpstreamError(
+            "upstream_failed", f"the server answered with status {status}", is_fault=not is_client_fault, error=error
+        )
+
+    def _headers(self, request: UpstreamRequest) -> dict[str, str]:
+        headers = {**self._backend.headers, **request.headers}
+        message = request.message
+        if message is not None:
+            headers["Content-Type"] = "application/json"
+        elif request.kind == "stream":
+            headers["Accept"] = "text/event-stream"
+            if request.last_event_id is not None:
+                headers["Last-Event-ID"] = request.last_event_id
+        if request.session_id is not None:
+            headers["Mcp-Session-Id"] = request.session_id
+        if not (isinstance(message, Request) and message.method == "initialize"):
+            headers["MCP-Protocol-Version"] = request.revision
+        if is_modern(request.revision) and isinstance(message, Request | Notification):
+            headers["Mcp-Method"] = message.method
+            member = ITEM_MEMBER.get(message.method)
+            if member is not None:
+                item = jsonrpc.members(message.params).get(member)
+                headers["Mcp-Name"] = encoded_header(msgspec.json.decode(item, type=str)) if item is not None else ""
+        return headers
+
+    # ---- probes
+
+    async def probe(self, timeout_s: float) -> None:
+        """`server/discover` to a modern server; `ping` in a session of our own to one that only knows the handshake."""
+        deadline_s = time.monotonic() + timeout_s
+        if self._speaks_modern is not False:
+            meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
+            request = Request(b'"probe"', "server/discover", msgspec.json.encode({"_meta": meta}))
+            try:
+                await self._ask(request, NEWEST, None, timeout_s)
+                self._speaks_modern = True
+                return
+            except UpstreamError as error:
+                if not error.is_unsupported:
+                    if self._speaks_modern is not None or not error.is_refusal:
+                        raise
+                    # It may fail at what it does not know, and serve its own clients well.
+                    try:
+                        await self._probe_by_ping(deadline_s)
+                    except UpstreamError:
+                        raise error from None
+                    self._speaks_modern = False
+                    return
+                self._speaks_modern = False
+        await self._probe_by_ping(deadline_s)
+
+    async def _probe_by_ping(self, deadline_s: float) -> None:
+        left_s = max(0.1, deadline_s - time.monotonic())
+        session = self._probe_session
+        if session is not None:
+            try:
+                await self._ask(Request(b'"probe"', "ping", b""), session.revision, session.id, left_s)
+                return
+            except UpstreamError as error:
+                if not error.is_session_lost:
+                    await self._end_probe_session(min(1.0, deadline_s - time.monotonic()))
+                    raise
+                self._probe_session = None
+        proposed = NEWEST_LEGACY if self._backend.protocol == "auto" else self._backend.protocol
+        params = {"protocolVersion": proposed, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+        request = Request(b'"probe"', "initialize", msgspec.json.encode(params))
+        opened = await self._ask(request, proposed, None, left_s)
+        if opened.session_id is not None:
+            self._probe_session = session = _ProbeSession(opened.session_id, _negotiated(opened, proposed))
+            initialized = UpstreamRequest(
+                kind="message",
+                message=Notification("notifications/initialized", b""),
+                revision=session.revision,
+                session_id=session.id,
+                timeout_s=left_s,
+            )
+            await self.exchange(initialized, _ignore)
+
+    async def _ask(self, message: Request, revision: str, session_id: str | None, timeout_s: float) -> UpstreamAnswer:
+        request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
+        return await self.exchange(request, _ignore)
+
+    async def _end_probe_session(self, timeout_s: float) -> None:
+        session, self._probe_session = self._probe_session, None
+        if session is not None and timeout_s > 0:
+            request = UpstreamRequest(kind="terminate", revision=session.revision, session_id=session.id, timeout_s=timeout_s)
+            with contextlib.suppress(UpstreamError):  # the server forgets an idle session by itself
+                await self.exchange(request, _ignore)
+
+    async def close(self) -> None:
+        await self._end_probe_session(1.0)
+        await self._http.close()
+
+
+def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
+    """The revision that the server has chosen, which is to be named from then on: it may refuse any other."""
+    try:
+        assert opened.response is not None
+        return msgspec.convert(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"], str)
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return proposed
+
+
+def _unsupported() -> UpstreamError:
+    text = "the server only speaks revisions with the initialize handshake"
+    return UpstreamError("unsupported_version", text, was_sent=True, is_fault=False, is_unsupported=True)
+
+
+def _may_repeat(message: jsonrpc.Message) -> bool:
+    return not isinstance(message, Request) or message.method in _REPEATABLE
+
+
+def _same_id(one: bytes, other: bytes) -> bool:
+    return one == other or _loads(one) == _loads(other)
+
+
+def _loads(request_id: bytes) -> object:
+    try:
+        return jsonrpc.id_value(request_id)
+    except msgspec.DecodeError:
+        return None
+
+
+def _code_of(error: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(jsonrpc.members(error)["code"], type=int) if error else None
+    except (KeyError, msgspec.DecodeError):
+        return None
+
+
+async def _ignore(message: jsonrpc.Message | None, event_id: str | None) -> None:
+    await asyncio.sleep(0)

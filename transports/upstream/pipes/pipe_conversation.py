@@ -1,0 +1,427 @@
+"""The conversation with a server behind pipes: which session speaks on which of them, and when one is opened or closed.
+
+On a pipe the connection is the session (MCP 2025-11-25, basic/lifecycle). Sessions get ids of our own, which lead back to their
+pipe; an unknown one has lost it, and is opened again by whoever used it. Two kinds of pipe:
+* private: of one session whose client can be asked. Another client's questions and log messages never come this way;
+* shared: of all sessions of one revision whose clients declare nothing that they could be asked for, or of all requests of the
+  stateless revisions. A session that begins to keep state at the server (log level, subscriptions) moves to a private one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
+    NEWEST,
+    NEWEST_LEGACY,
+    is_modern,
+    negotiated_legacy,
+)
+
+from .message_pipe import MessagePipe
+from .open_pipe import LivePipe, session_lost
+from .pipe_pool import OPEN_TIMEOUT_S, PipeSet
+
+IDLE_S: Final = 300.0
+"""Without a call and without a listener for so long, a pipe is closed; its session is opened again when it is used."""
+
+SESSIONS_REMEMBERED: Final = 10_000
+_LONGEST_INITIALIZE_BYTES: Final = 8_192  # of a session that shares its pipe; a client with more to say gets one of its own
+DISCOVER_TIMEOUT_S: Final = 10.0
+_MISSED_PINGS: Final = 3
+_MODERN: Final = NEWEST  # names the shared pipe of all stateless requests, as a legacy revision names that of its sessions
+_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
+_INITIALIZED: Final = Notification("notifications/initialized", b"")
+# Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation": what lets a server ask its client.
+_CAN_BE_ASKED: Final = frozenset({"sampling", "elicitation", "roots"})
+_KEEPS_STATE: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+# Source: MCP 2026-07-28, basic/index "Error Codes"; basic/transports/stdio "Backward Compatibility": only a modern server
+# gives them, while -32601 and -32602 are what legacy ones say.
+_MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022})
+
+
+@attrs.define
+class _Session:
+    """initialize: the client's own params, to move it to another pipe. has_ended: by its client's wish.
+
+    moved_from: where its earlier calls may still run.
+    """
+
+    session_id: str
+    initialize: bytes = attrs.field(repr=False)
+    pipe: LivePipe
+    has_ended: bool = False
+    moved_from: LivePipe | None = None
+
+
+class PipeConversation:
+    """The wire to one replica.
+
+    open_pipe:      makes a connection that is not open yet.
+    max_pipes:      of them at most at any time.
+    speaks_modern:  None where the server's era is not known yet.
+    longest_call_s: a server that has said nothing at all for so long does not live any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_pipe: Callable[[], MessagePipe],
+        *,
+        max_pipes: int,
+        speaks_modern: bool | None,
+        longest_call_s: float,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self._longest_call_s = longest_call_s
+        self.speaks_modern = speaks_modern
+        self._pipes = PipeSet(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
+        self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
+
+    # ---- exchanges
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        message = request.message
+        if message is None:
+            if request.kind == "stream":
+                return await self._listen(request, on_event)
+            self._terminate(request.session_id)
+            return UpstreamAnswer(200, None)
+        if is_modern(request.revision):
+            return await self._modern_exchange(request, message, on_event)
+        if isinstance(message, Request) and message.method == "initialize":
+            return await self._initialize(message, on_event, request.timeout_s)
+        session = self._session(request.session_id)
+        if not isinstance(message, Request):
+            await self._tell(session, message, request.timeout_s)
+            return UpstreamAnswer(202, None)
+        if message.method in _KEEPS_STATE and not session.pipe.is_private:
+            await self._once(f"session {session.session_id}", lambda: self._move(session), request.timeout_s)
+        response = await session.pipe.request(session.session_id, message, on_event, request.timeout_s)
+        return UpstreamAnswer(200, response)
+
+    async def _tell(self, session: _Session, message: Notification | Response, timeout_s: float | None) -> None:
+        pipe = session.pipe
+        if isinstance(message, Notification) and message.method == _INITIALIZED.method:
+            if pipe.is_initialized:
+                return
+            pipe.is_initialized = True
+        if session.moved_from is not None and isinstance(message, Notification) and message.method == "notifications/cancelled":
+            with contextlib.suppress(UpstreamError):  # it has ended, and its calls with it
+                await session.moved_from.tell(session.session_id, message, timeout_s)
+        await pipe.tell(session.session_id, message, timeout_s)
+
+    async def _listen(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        session = self._session(request.session_id)
+        while True:
+            pipe = session.pipe
+            await pipe.stream(session.session_id, on_event, request.on_open)
+            if session.pipe is pipe:
+                return UpstreamAnswer(200, None)
+
+    async def _modern_exchange(self, request: UpstreamRequest, message: Message, on_event: EventHandler) -> UpstreamAnswer:
+        for is_last in (False, True):
+            pipe = await self._modern_pipe(request.timeout_s)
+            try:
+                if not isinstance(message, Request):
+                    await pipe.tell("", message, request.timeout_s)
+                    return UpstreamAnswer(202, None)
+                is_stream = request.kind == "stream"
+                response = await pipe.request(
+                    "", message, on_event, request.timeout_s, is_stream=is_stream, on_open=request.on_open if is_stream else None
+                )
+                return UpstreamAnswer(_status(response), response)
+            except UpstreamError as error:
+                if not error.is_session_lost:
+                    raise
+                if is_last:
+                    raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
+        raise AssertionError("the last attempt has an outcome")
+
+    # ---- sessions
+
+    def _session(self, session_id: str | None) -> _Session:
+        session = self._sessions.get(session_id or "")
+        if session is None or not session.pipe.is_open:
+            raise session_lost("the connection of the session is no longer open")
+        self._sessions.move_to_end(session.session_id)
+        return session
+
+    def _begin_session(self, pipe: LivePipe, initialize: bytes) -> str:
+        session_id = secrets.token_urlsafe(12)
+        self._sessions[session_id] = _Session(session_id, b"" if pipe.is_private else initialize, pipe)
+        pipe.sessions.add(session_id)
+        if len(self._sessions) > SESSIONS_REMEMBERED:
+            self._terminate(next(iter(self._sessions)))
+        return session_id
+
+    def _terminate(self, session_id: str | None) -> None:
+        session = self._sessions.pop(session_id or "", None)
+        if session is None:
+            return
+        session.has_ended = True
+        session.pipe.sessions.discard(session.session_id)
+        if session.pipe.is_private:
+            self._pipes.close_soon(session.pipe, "the client has ended its session")
+
+    async def _initialize(self, message: Request, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
+        revision, is_private = _read_initialize(message.params)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if is_private:
+                    pipe = await self._pipes.open(is_private=True, is_modern=False)
+                    await self._handshake(pipe, message, on_event)
+                else:
+                    pipe = await self._shared_pipe(revision, message)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server did not open a session in time") from None
+        answer = pipe.answer
+        assert answer is not None
+        response = Response(message.id, answer.result, answer.error)
+        if not answer.result:
+            return UpstreamAnswer(200, response)
+        return UpstreamAnswer(200, response, self._begin_session(pipe, message.params))
+
+    async def _shared_pipe(self, revision: str, initialize: Request, timeout_s: float | None = None) -> LivePipe:
+        pipe = self._shared.get(revision)
+        if pipe is not None and pipe.is_open:
+            return pipe
+        opened: LivePipe = await self._once(revision, lambda: self._open_shared(revision, initialize), timeout_s)
+        return opened
+
+    async def _open_shared(self, revision: str, initialize: Request) -> LivePipe:
+        pipe = await self._pipes.open(is_private=False, is_modern=False)
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await self._handshake(pipe, initialize, _ignore)
+            if pipe.is_open:  # the server has not refused
+                self._shared[revision] = pipe
+                pipe.is_initialized = True
+                try:
+                    await pipe.tell("", _INITIALIZED, None)
+                except UpstreamError as error:
+                    raise _not_opened(error) from None
+        return pipe
+
+    async def _handshake(self, pipe: LivePipe, message: Request, on_event: EventHandler) -> None:
+        """Ask for a session; the pipe keeps the answer, and is closed where that is an error.
+
+        Raises: UpstreamError, with the pipe closed.
+        """
+        try:
+            pipe.answer = await pipe.request("", message, on_event, None)
+            if pipe.answer is None or not pipe.answer.result:
+                self._pipes.close_soon(pipe, "the server has refused the session")
+        except UpstreamError as error:
+            self._pipes.close_soon(pipe, "the session could not be opened")
+            raise _not_opened(error) from None
+        except BaseException:
+            self._pipes.close_soon(pipe, "nobody waits for the session any more")
+            raise
+
+    async def _move(self, session: _Session) -> None:
+        """Give a session that begins to keep state a pipe of its own, opened with its client's parameters."""
+        if session.pipe.is_private:
+            return
+        shared = session.pipe
+        pipe = await self._pipes.open(is_private=True, is_modern=False)
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await self._handshake(pipe, Request(b'"move"', "initialize", session.initialize), _ignore)
+        if session.has_ended or not pipe.is_open:
+            self._pipes.close_soon(pipe, "the session is over")
+            raise session_lost("the server has refused another connection for the session")
+        pipe.is_initialized = True
+        await pipe.tell(session.session_id, _INITIALIZED, OPEN_TIMEOUT_S)
+        session.pipe, session.moved_from = pipe, shared
+        pipe.sessions.add(session.session_id)
+        self._sessions[session.session_id] = session  # where it was forgotten because the shared pipe had to make room
+        shared.sessions.discard(session.session_id)
+        shared.end_streams(session.session_id)
+
+    # ---- eras
+
+    async def _modern_pipe(self, timeout_s: float | None) -> LivePipe:
+        if self.speaks_modern is False:
+            raise _unsupported()
+        pipe = self._shared.get(_MODERN)
+        if pipe is not None and pipe.is_open:
+            return pipe
+        opened: LivePipe = await self._once(_MODERN, self._open_modern, timeout_s)
+        return opened
+
+    async def _open_modern(self) -> LivePipe:
+        pipe = await self._pipes.open(is_private=False, is_modern=True)
+        if self.speaks_modern is None:
+            await self._find_era(pipe)
+        self._shared[_MODERN] = pipe
+        return pipe
+
+    async def _find_era(self, pipe: LivePipe) -> None:
+        """Learn the server's era from how it takes `server/discover`.
+
+        Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility". That a server which is silent or leaves must
+        take a handshake to count as a legacy one, and otherwise as a broken one, is ours.
+
+        Raises: UpstreamError, with the pipe closed; is_unsupported where the server is a legacy one.
+        """
+        try:
+            response = await pipe.request("", _discover(), _ignore, DISCOVER_TIMEOUT_S)
+        except UpstreamError:
+            response = None
+        if response is not None and (response.result or _code_of(response.error) in _MODERN_ERROR_CODES):
+            self.speaks_modern = True
+            return
+        self._pipes.close_soon(pipe, "the server speaks revisions with a handshake")
+        if response is None:
+            opened = await self._shared_pipe(NEWEST_LEGACY, _own_initialize())
+            if not opened.is_open:
+                text = "the server takes neither a modern request nor a handshake"
+                raise UpstreamError("upstream_failed", text, was_sent=False)
+        self.speaks_modern = False
+        raise _unsupported()
+
+    # ---- pipes
+
+    def _on_gone(self, pipe: LivePipe) -> None:
+        """Its sessions are lost with it."""
+        for key in [key for key, shared in self._shared.items() if shared is pipe]:
+            del self._shared[key]
+        for session_id in pipe.sessions:
+            self._sessions.pop(session_id, None)
+        pipe.sessions.clear()
+
+    async def _once(self, key: str, make: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float | None) -> Any:
+        """What `make` gives, made once for all who ask for it meanwhile. It goes on where one of them gives up.
+
+        Raises: UpstreamError.
+        """
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.get_running_loop().create_task(make())
+            task.add_done_callback(lambda done: self._made(key, done))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", "the server was not ready in time", was_sent=False) from None
+
+    def _made(self, key: str, task: asyncio.Task[Any]) -> None:
+        self._under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; nobody need be
+
+    # ---- probes
+
+    async def probe(self, timeout_s: float) -> None:
+        """Learn the server's era, then ask one connection for a sign of life; opens one where there is none.
+
+        Where each is one session's own and busy, their callers' deadlines judge the server.
+        """
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        try:
+            if self.speaks_modern is None:
+                await self._modern_pipe(timeout_s)
+            pipe = await self._pipe_to_probe(timeout_s)
+        except UpstreamError as error:
+            if error.reason == "pool_exhausted":
+                return
+            if not error.is_unsupported:
+                raise
+            pipe = await self._pipe_to_probe(timeout_s)
+        if pipe is None:
+            return
+        request = _discover() if pipe.is_modern else Request(b'"probe"', "ping", b"")
+        left_s = max(0.1, 0.95 * (deadline_s - asyncio.get_running_loop().time()))
+        try:
+            await pipe.request("", request, _ignore, left_s)
+            pipe.pings_missed = 0
+        except UpstreamError as error:
+            if error.is_session_lost:
+                raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
+            pipe.pings_missed += error.reason == "upstream_timeout"
+            # A server may be busy with one call and answer nothing else meanwhile, but not for longer than a call may take.
+            silent_s = asyncio.get_running_loop().time() - pipe.heard_s
+            if pipe.pings_missed >= _MISSED_PINGS and (not pipe.is_busy or silent_s > self._longest_call_s):
+                self._pipes.close_soon(pipe, "the server does not answer")
+            raise
+
+    async def _pipe_to_probe(self, timeout_s: float) -> LivePipe | None:
+        shared = [pipe for pipe in self._pipes if not pipe.is_private and pipe.is_open and (pipe.is_modern or pipe.answer)]
+        if shared:
+            return max(shared, key=lambda pipe: pipe.is_modern)
+        if self._pipes:
+            free = [pipe for pipe in self._pipes if pipe.answer is not None and not pipe.is_busy]
+            return max(free, key=lambda pipe: pipe.used_s, default=None)
+        if self.speaks_modern:
+            return await self._modern_pipe(timeout_s)
+        return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
+
+    async def close(self) -> None:
+        for task in self._under_way.values():
+            task.cancel()
+        await self._pipes.close()
+
+
+def _read_initialize(params: bytes) -> tuple[str, bool]:
+    """(the revision it leads to, whether it needs a pipe of its own); what cannot be read is for the server to refuse."""
+    try:
+        values = jsonrpc.members(params)
+        revision = negotiated_legacy(msgspec.json.decode(values["protocolVersion"], type=str))
+        can_be_asked = not _CAN_BE_ASKED.isdisjoint(jsonrpc.members(values["capabilities"]))
+        return revision, can_be_asked or len(params) > _LONGEST_INITIALIZE_BYTES
+    except (msgspec.DecodeError, RecursionError, KeyError):
+        return NEWEST_LEGACY, True
+
+
+def _own_initialize() -> Request:
+    params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
+    return Request(b'"initialize"', "initialize", msgspec.json.encode(params))
+
+
+def _discover() -> Request:
+    meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
+    return Request(b'"discover"', "server/discover", msgspec.json.encode({"_meta": meta}))
+
+
+def _not_opened(error: UpstreamError) -> UpstreamError:
+    """What a handshake fails with: safe to repeat, nothing but it was sent; and there is no session yet that could be lost."""
+    reason = "upstream_failed" if error.is_session_lost else error.reason
+    return UpstreamError(reason, error.text, was_sent=False, is_fault=True)
+
+
+def _unsupported() -> UpstreamError:
+    text = "the server only speaks revisions with the initialize handshake"
+    return UpstreamError("unsupported_version", text, was_sent=True, is_fault=False, is_unsupported=True)
+
+
+def _status(response: Response | None) -> int:
+    """The HTTP status with which a stateless server would give this response."""
+    if response is None or not response.error:
+        return 200
+    return 404 if _code_of(response.error) == -32601 else 400
+
+
+def _code_of(error: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(jsonrpc.members(error)["code"], type=int)
+    except (KeyError, msgspec.DecodeError):
+        return None
+
+
+async def _ignore(message: Message | None, event_id: str | None) -> None:
+    return None

@@ -1,0 +1,357 @@
+"""stdio servers: child processes that speak in lines, each in a process group of its own, none of which outlives the gateway.
+
+Source: MCP 2025-11-25, basic/transports "stdio" and basic/lifecycle "Shutdown"; 2026-07-28, basic/transports/stdio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
+from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, LongLine
+from mcp_gateway.transports.protocol.mcp.revisions import is_modern
+from mcp_gateway.transports.telemetry.log_budget import LogBudget
+
+from .message_pipe import PipeClosed, TooLarge
+from .pipe_conversation import PipeConversation
+from .process_guard import PROCESS_GUARD, end_group
+
+_logger = logging.getLogger(__name__)
+
+_QUIT_S: Final = 1.0  # after its input has ended; the end of a whole cell waits for no longer than both together
+_TERMINATE_S: Final = 0.7
+_LAST_WORDS_S: Final = 0.2  # a process has ended, but a child of its own holds its output open
+_STATUS_S: Final = 1.0  # a process has closed its output: it is ending, which takes it a while on a busy machine
+_LINES_AHEAD: Final = 64
+_BYTES_AHEAD: Final = 1_048_576
+_KILLED_S: Final = 5.0
+_LOG_LINE_BYTES: Final = 1_000
+_ERROR_BYTES_PER_S: Final = 1_048_576
+_SHORTEST_SECRET: Final = 6
+# What a server finds in its environment besides its own `env`: who and where it is, and how to reach the world. The rest of
+# ours may hold secrets, and settings of our own that would mislead it.
+_INHERITED: Final = re.compile(
+    r"HOME|LANG|LANGUAGE|LC_[A-Z]+|LOGNAME|NODE_EXTRA_CA_CERTS|PATH|SHELL|SSL_CERT_(?:DIR|FILE)|TERM|TMPDIR|TZ|USER|XDG_[A-Z_]+"
+    r"|(?:ALL|FTP|HTTP|HTTPS|NO)_PROXY|(?:all|ftp|http|https|no)_proxy"
+)
+
+
+class StdioUpstream:
+    """Registry strategy for backends with a command."""
+
+    name = "stdio_upstream"
+    schemes = frozenset({"stdio"})
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+    ) -> UpstreamConversation:
+        name = backend.replica_ids[replica_index]
+        return PipeConversation(
+            name,
+            lambda: ChildProcess(backend, name, max_message_bytes),
+            max_pipes=backend.pool_size + max_overflow,
+            speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            longest_call_s=backend.request_timeout,
+        )
+
+
+class ChildProcess:
+    """A `MessagePipe`: one running server."""
+
+    def __init__(self, backend: BackendSettings, name: str, max_message_bytes: int) -> None:
+        self._backend = backend
+        self._name = name
+        self._log = _ServerLog(name, backend)
+        self._output = _Output(max_message_bytes)
+        self._errors = _ErrorOutput(self._log)
+        self._input = _Input(self._on_input_lost)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._exited = asyncio.Event()
+
+    async def open(self) -> None:
+        self._process = process = self._start()
+        PROCESS_GUARD.watch(process.pid)
+        loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(process.pid)
+        loop.add_reader(self._pidfd, self._on_exit)
+        await loop.connect_write_pipe(lambda: self._input, process.stdin)
+        await loop.connect_read_pipe(lambda: self._output, process.stdout)
+        await loop.connect_read_pipe(lambda: self._errors, process.stderr)
+        _logger.info("%s: started process %d", self._name, process.pid)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        backend = self._backend
+        folder = os.path.expanduser(backend.cwd)
+        try:
+            return subprocess.Popen(
+                [os.path.expanduser(backend.command[0]), *backend.command[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=folder,
+                env={**inherited_environment(os.environ), **backend.env},
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            if not os.path.isdir(folder):  # the error tells of the program in any case
+                raise PipeClosed(f"its folder {folder!r} is not there") from None
+            raise PipeClosed(f"{backend.command[0]!r} cannot be started: {reason}") from None
+
+    # ---- messages
+
+    async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
+        if b"\n" in message or b"\r" in message:  # JSON may have them between its tokens, and nowhere else
+            message = message.replace(b"\n", b" ").replace(b"\r", b" ")
+        if not await self._input.write(message + b"\n", on_begin):
+            raise PipeClosed(self._end_text())
+
+    async def receive(self) -> bytes | TooLarge:
+        while (line := await self._output.next_line()) is not None:
+            if isinstance(line, LongLine):
+                return TooLarge(line.head, line.tail)
+            line = line.removeprefix(codecs.BOM_UTF8)  # some programs begin their output with it
+            if line.startswith((b"{", b"[")):
+                return line
+            self._log.write("skipped output that is no message", line)
+        with contextlib.suppress(TimeoutError):  # a server may close its output and live on
+            await asyncio.wait_for(self._exited.wait(), _STATUS_S)
+        raise PipeClosed(self._end_text())
+
+    def _end_text(self) -> str:
+        code = self._process.returncode if self._process is not None else None
+        if code is None:
+            return "the server has closed its input or output"
+        if code >= 0:
+            return f"the server's process has ended with exit status {code}"
+        return f"the server's process was ended by {signal.Signals(-code).name}"
+
+    # ---- the end
+
+    def _on_exit(self) -> None:
+        """The process has ended, and its group with it. Until it is reaped, nobody else can get the group's number."""
+        process = self._process
+        assert process is not None
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        end_group(process.pid)
+        PROCESS_GUARD.forget(process.pid)
+        process.poll()
+        self._exited.set()
+        self._output.end_after(_LAST_WORDS_S)
+
+    def _on_input_lost(self) -> None:
+        self._output.end_after(_LAST_WORDS_S)
+
+    async def close(self) -> None:
+        """Its input ends, then SIGTERM, then SIGKILL, with time to leave in between."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            self._input.close()
+            if not await self._has_left(_QUIT_S):
+                end_group(process.pid, signal.SIGTERM)
+                await self._has_left(_TERMINATE_S)
+        finally:
+            if not self._exited.is_set():
+                end_group(process.pid)
+            self._input.abort()
+            self._output.close()
+            self._errors.close()
+            # Last: of a file that is closed while the loop watches it the number stays watched, and its next owner is never read.
+            for stream in (process.stdin, process.stdout, process.stderr):
+                assert stream is not None
+                stream.close()
+        if not await self._has_left(_KILLED_S):
+            _logger.error("%s: process %d cannot be killed", self._name, process.pid)
+
+    async def _has_left(self, timeout_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._exited.wait(), timeout_s)
+        return self._exited.is_set()
+
+
+class _Input(asyncio.BaseProtocol):
+    """What the server reads: one whole message after the other, the next one once it takes what came before."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self._transport: asyncio.WriteTransport | None = None
+        self._turn = asyncio.Lock()
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        self._may_write.set()
+        self._on_lost()
+
+    async def write(self, line: bytes, on_begin: Callable[[], None]) -> bool:
+        """False where the server reads no more."""
+        async with self._turn:
+            await self._may_write.wait()
+            if self._transport is None or self._transport.is_closing():
+                return False
+            on_begin()
+            self._transport.write(line)
+            return True
+
+    def close(self) -> None:
+        """End the input once all is read that was written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Output(asyncio.Protocol):
+    """What the server writes, in lines; read no further ahead than a few of them."""
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._splitter = LineSplitter(max_line_bytes)
+        self._lines: deque[bytes | LongLine] = deque()
+        self._size_bytes = 0
+        self._news = asyncio.Event()
+        self._is_over = False
+        self._is_paused = False
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for line in self._splitter.feed(data):
+            self._lines.append(line)
+            self._size_bytes += _size_bytes(line)
+        self._news.set()
+        if len(self._lines) >= _LINES_AHEAD or self._size_bytes >= _BYTES_AHEAD:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._is_paused = True
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if line := self._splitter.rest():
+            self._lines.append(line)
+        self._transport = None
+        self._is_over = True
+        self._news.set()
+
+    def end_after(self, delay_s: float) -> None:
+        """Expect no more, even where the process has left its output to one of its own; what is there already is read."""
+        asyncio.get_running_loop().call_later(delay_s, self._end)
+
+    def _end(self) -> None:
+        if self._is_paused:
+            self.end_after(_LAST_WORDS_S)
+        elif self._transport is not None:
+            self._transport.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    async def next_line(self) -> bytes | LongLine | None:
+        """None at the end."""
+        while not self._lines:
+            if self._is_over:
+                return None
+            if self._is_paused and self._transport is not None:
+                self._is_paused = False
+                self._transport.resume_reading()
+            self._news.clear()
+            await self._news.wait()
+        line = self._lines.popleft()
+        self._size_bytes -= _size_bytes(line)
+        return line
+
+
+class _ErrorOutput(asyncio.Protocol):
+    """What the server writes to its standard error; a flood of it is read only so fast, which slows the server alone."""
+
+    def __init__(self, log: _ServerLog) -> None:
+        self._log = log
+        self._splitter = LineSplitter(_LOG_LINE_BYTES)
+        self._read_bytes = 0
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for line in self._splitter.feed(data):
+            self._log.write("stderr", line.head + b" ..." if isinstance(line, LongLine) else line)
+        if not self._read_bytes:
+            asyncio.get_running_loop().call_later(1.0, self._begin_second)
+        self._read_bytes += len(data)
+        if self._read_bytes >= _ERROR_BYTES_PER_S and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _begin_second(self) -> None:
+        if self._read_bytes >= _ERROR_BYTES_PER_S and self._transport is not None:
+            self._transport.resume_reading()
+        self._read_bytes = 0
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        if line := self._splitter.rest():
+            self._log.write("stderr", line.head if isinstance(line, LongLine) else line)
+
+
+class _ServerLog:
+    """Writes what a server says beside its messages: not too much of it, and nothing of the secrets that it was given."""
+
+    def __init__(self, name: str, backend: BackendSettings) -> None:
+        self._name = name
+        self._secrets = sorted((value for value in backend.env.values() if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._budget = LogBudget()
+
+    def write(self, what: str, line: bytes) -> None:
+        left_out = self._budget.take(asyncio.get_running_loop().time())
+        if left_out is None:
+            return
+        text = line[:_LOG_LINE_BYTES].decode(errors="replace")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        before = f" ({left_out} lines before it were left out)" if left_out else ""
+        _logger.info("%s: %s%s: %s", self._name, what, before, text)
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a server gets of our own environment."""
+    return {name: value for name, value in environment.items() if _INHERITED.fullmatch(name)}
+
+
+def _size_bytes(line: bytes | LongLine) -> int:
+    return len(line) if isinstance(line, bytes) else len(line.head) + len(line.tail)
