@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.messages.events import EventsLogged
@@ -51,7 +51,7 @@ from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.bridge.era_bridge import BridgedTransport
+from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
@@ -86,7 +86,7 @@ class Cell:
         seal = Seal(_secret(self._settings))
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
         site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
-        self._port = LoopEdge(self._settings, session_ids, self._cells, seal)
+        self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)
         mcp = StreamableHttpEndpoint(self._server, self._port)
@@ -115,11 +115,11 @@ class Cell:
             link=self._link,
             port=self._port,
             upstream_transports=(
-                BridgedTransport(StreamableHttpUpstream(), site),
-                BridgedTransport(StdioUpstream(), site),
-                BridgedTransport(SseUpstream(), site),
-                BridgedTransport(WebSocketUpstream(), site),
-                BridgedTransport(BuiltinUpstream(), site),
+                BridgeTransport(StreamableHttpUpstream(), site),
+                BridgeTransport(StdioUpstream(), site),
+                BridgeTransport(SseUpstream(), site),
+                BridgeTransport(WebSocketUpstream(), site),
+                BridgeTransport(BuiltinUpstream(), site),
             ),
             probes_replicas=self._index == 0,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.messages.health import HealthRequested
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.status import ViabilityRequested
@@ -31,7 +31,7 @@ class ViabilityAsked:
 class DashboardState:
     """Asks around and puts together; a part that does not answer in time is left empty, because the page is for bad times."""
 
-    def __init__(self, port: LoopEdge, link: NodeLink) -> None:
+    def __init__(self, port: LoopPort, link: NodeLink) -> None:
         self._port = port
         self._link = link
         self._ids = itertools.count(1)

@@ -9,7 +9,7 @@ import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.edge.edge import Edge
-from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.events.event_bus import EventBus
 from mcp_gateway.actors.health.health_monitor import HealthMonitor, HealthMonitorArguments
 from mcp_gateway.actors.messages.events import EventsLogged, PublishEvent
@@ -38,7 +38,7 @@ class CellParts:
 
     settings: Settings
     link: NodeLink
-    port: LoopEdge
+    port: LoopPort
     upstream_transports: tuple[Any, ...]
     probes_replicas: bool
 

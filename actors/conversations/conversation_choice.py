@@ -12,8 +12,8 @@ from .conversation import Conversation
 from .desk import Desk
 from .gathering import Discover, ListAll, SetLevel
 from .listening import Listen, ListenAlone
-from .relay import Relay
-from .session_opening import Open
+from .relay import RelayRequest
+from .session_opening import OpenSession
 
 
 def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conversation:
@@ -29,7 +29,7 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     stands_alone = len(namings) == 1 and (bool(exchange.endpoint) or not namings[0].prefix)
     method = message.method
     if method == "initialize" and not is_modern(exchange.revision):
-        return Open(exchange, sink, desk)
+        return OpenSession(exchange, sink, desk)
     if method == "subscriptions/listen":
         return (
             ListenAlone(exchange, sink, desk, namings[0].backend, CallKind.STREAM)
@@ -37,11 +37,11 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
             else Listen(exchange, sink, desk)
         )
     if stands_alone:
-        return Relay(exchange, sink, desk, namings[0].backend)
+        return RelayRequest(exchange, sink, desk, namings[0].backend)
     if method in LIST_MEMBERS:
         return ListAll(exchange, sink, desk)
     if method == "server/discover":
         return Discover(exchange, sink, desk)
     if method == "logging/setLevel":
         return SetLevel(exchange, sink, desk)
-    return Relay(exchange, sink, desk, "")
+    return RelayRequest(exchange, sink, desk, "")

@@ -36,7 +36,7 @@ class _Question:
     has_reopened: bool = False
 
 
-class Gather(Conversation):
+class AskAll(Conversation):
     """A question to every backend of the endpoint, whose answers become one: lists, `server/discover`, `logging/setLevel`.
 
     One backend never spoils the rest: who has not answered by the fan-out deadline is named as missing. A backend that has lost
@@ -214,7 +214,7 @@ def _turned_away(question: _Question, failure: CallFailed) -> _Question:
     return attrs.evolve(question, excluded=question.excluded | {failure.replica}) if has_turned_away(failure) else question
 
 
-class SetLevel(Gather):
+class SetLevel(AskAll):
     """`logging/setLevel` for every backend that has logging."""
 
     def _merged(self) -> object:
@@ -224,7 +224,7 @@ class SetLevel(Gather):
         return {}
 
 
-class Discover(Gather):
+class Discover(AskAll):
     """`server/discover` of the merged server."""
 
     def _merged(self) -> object:
@@ -240,7 +240,7 @@ class Discover(Gather):
         return merged_discover(answers, self._missing, self.desk.server_info)
 
 
-class ListAll(Gather):
+class ListAll(AskAll):
     """A list of the merged server: every page of every backend, then our own pages of that.
 
     A backend that pages for ever is cut at MAX_PAGES and named as incomplete. For one that does not answer, the list that it gave

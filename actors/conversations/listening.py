@@ -15,10 +15,10 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .conversation import Conversation, may_go_elsewhere, outer_message
 from .desk import Desk
-from .relay import Relay
+from .relay import RelayRequest
 
 
-class ListenAlone(Relay):
+class ListenAlone(RelayRequest):
     """`subscriptions/listen` of one backend: its stream as it is, with an end of our own when the gateway drains."""
 
     def end(self) -> None:

@@ -18,7 +18,7 @@ from .repeat_rules import MAX_PAGES, may_repeat, needs_annotations, next_cursor,
 from .session_repair import Repair, SessionRepair
 
 
-class Relay(Conversation):
+class RelayRequest(Conversation):
     """One request for one backend.
 
     Sent again only where that is safe: it never reached the server, or the server did not know the session, or the connection

@@ -16,7 +16,7 @@ from .conversation import Conversation, may_go_elsewhere
 from .desk import Desk
 
 
-class Open(Conversation):
+class OpenSession(Conversation):
     """`initialize`: opens a session at every backend of the endpoint and seals them into one."""
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:

@@ -13,7 +13,7 @@ from .conversation import Conversation
 from .desk import Desk
 
 
-class Tell(Conversation):
+class TellServers(Conversation):
     """What the client says without a question (a notification, a response, the end of its session): passed on, acknowledged."""
 
     def __init__(

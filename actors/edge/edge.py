@@ -14,7 +14,7 @@ from thespian.actors import ActorAddress
 from mcp_gateway.actors.conversations.conversation import Conversation, inner_response
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
 from mcp_gateway.actors.conversations.session_stream import SessionStream
-from mcp_gateway.actors.conversations.telling import Tell
+from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import (
     Call,
     CallAnswered,
@@ -27,11 +27,11 @@ from mcp_gateway.actors.messages.calls import (
 )
 from mcp_gateway.actors.messages.events import EventPublished, EventsLogged, FollowLog, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.exchanges import (
+    ChildAsked,
     ClientEventsWaiting,
     EventsFlushed,
     ExchangeClosed,
     ExchangeOpened,
-    QuestionAsked,
     StreamEnded,
 )
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
@@ -46,7 +46,7 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState, Upstrea
 from mcp_gateway.transports.telemetry import metrics
 
 from .late_backends import FAN_OUT_S, LateBackends
-from .loop_port import LoopEdge
+from .loop_port import LoopPort
 
 _SESSION_ENDED = "mcp.session.ended"
 _SWEEP_S = 1.0
@@ -58,7 +58,7 @@ _GRACE_S = 2.0
 class Edge(GatewayActor):
     """Carries out exchanges: each becomes a conversation, its calls go to the router, its answer to the client's sink.
 
-    Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, QuestionAsked (handlers, cell), CallAnswered,
+    Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, ChildAsked (handlers, cell), CallAnswered,
               CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
               EventPublished, EventsLogged (event bus), ClientEventsWaiting (topic feed)
     Sends     RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams), RegisterTransport (transport registry),
@@ -79,7 +79,7 @@ class Edge(GatewayActor):
         self._is_wired_to_gateway = False
 
     def on_wired(self) -> None:
-        self._port: LoopEdge = self.arguments
+        self._port: LoopPort = self.arguments
         settings = self._port.settings
         self.server_info = {"name": "mcp-gateway", "version": VERSION}
         self._topology(settings.backends)
@@ -189,7 +189,7 @@ class Edge(GatewayActor):
             return SessionStream(exchange, sink, self)
         backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
         if exchange.kind is ExchangeKind.TERMINATE:
-            return Tell(exchange, sink, self, [(backend, None) for backend in backends], CallKind.TERMINATE)
+            return TellServers(exchange, sink, self, [(backend, None) for backend in backends], CallKind.TERMINATE)
         message = exchange.message
         if isinstance(message, Request):
             return conversation_for(exchange, sink, self)
@@ -198,7 +198,7 @@ class Edge(GatewayActor):
             told = [(backend, message) for backend in backends]
         elif isinstance(message, Response):
             told = self._response_target(exchange, message, backends)
-        return Tell(exchange, sink, self, told, CallKind.MESSAGE)
+        return TellServers(exchange, sink, self, told, CallKind.MESSAGE)
 
     def _response_target(self, exchange: Exchange, response: Response, backends: list[str]) -> list[tuple[str, Message | None]]:
         """Which server the client's response answers; of several, the id that we gave its request tells."""
@@ -418,7 +418,7 @@ class Edge(GatewayActor):
 
     # ---- questions and housekeeping
 
-    def receiveMsg_QuestionAsked(self, message: QuestionAsked, sender: ActorAddress) -> None:
+    def receiveMsg_ChildAsked(self, message: ChildAsked, sender: ActorAddress) -> None:
         target = self._gateway.get(message.child)
         if target is None:
             self._port.fail_question(message.question.request_id, f"{message.child} is not running")

@@ -12,11 +12,11 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.exchanges import (
+    ChildAsked,
     ClientEventsWaiting,
     EventsFlushed,
     ExchangeClosed,
     ExchangeOpened,
-    QuestionAsked,
     StreamEnded,
 )
 from mcp_gateway.actors.messages.lifecycle import Runtime
@@ -36,7 +36,7 @@ from .session_keeper import SessionKeeper
 from .topic_feed import CellTopicFeed
 
 
-class LoopEdge:
+class LoopPort:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
 
     def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None) -> None:
@@ -110,7 +110,7 @@ class LoopEdge:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._questions[question.request_id] = future
         future.add_done_callback(lambda _: self._questions.pop(question.request_id, None))
-        self._post(QuestionAsked(child, question))
+        self._post(ChildAsked(child, question))
         return future
 
     def answer_question(self, answer: Any) -> None:

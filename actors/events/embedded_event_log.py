@@ -22,7 +22,7 @@ _EVERYTHING: Final = TopicPattern("all")
 _SOURCE: Final = "embedded"
 
 
-class OwnEventLog:
+class EmbeddedEventLog:
     """Gives events ids, commits them, and hands them on in order; everything but the disk's part happens on the loop.
 
     What is published while the disk is busy goes into the next transaction together: nobody waits for more to come, and the loop

@@ -39,7 +39,7 @@ class EventsFlushed:
 
 
 @attrs.frozen
-class QuestionAsked:
+class ChildAsked:
     """Loop -> edge: pass `question` on to the child; its answer carries the same request_id."""
 
     child: str

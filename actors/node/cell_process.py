@@ -60,7 +60,7 @@ class CellEscalated(Exception):
     """The content asked for the end of its cell."""
 
 
-class CellActor(AsyncioActor):
+class CellProcess(AsyncioActor):
     """A cell process: Thespian's main thread and one event loop with the content of the cell.
 
     Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,

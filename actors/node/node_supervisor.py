@@ -52,7 +52,7 @@ from mcp_gateway.transports.telemetry.metric_archive import archive_process
 from mcp_gateway.transports.upstream.pipes.process_guard import GUARD_NAME
 
 from .backend_changes import BACKEND_COMMANDS
-from .cell_process import STOP_CONTENT_S, CellActor
+from .cell_process import STOP_CONTENT_S, CellProcess
 from .heartbeats import Heartbeats
 from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
@@ -146,7 +146,7 @@ class NodeSupervisor(Supervisor):
         cells = [
             ChildSpec(
                 name=cell_short_name(index),
-                actor_class=CellActor,
+                actor_class=CellProcess,
                 arguments=CellArguments(settings=settings, cell_factory=self._node.cell_factory, cell_index=index),
                 shutdown_timeout_s=settings.gateway.drain_timeout + STOP_CONTENT_S + 1.0,
             )

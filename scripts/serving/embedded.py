@@ -13,7 +13,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from mcp_gateway.actors.events.embedded_event_log import OwnEventLog
+from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
 from mcp_gateway.actors.node.node_status import tree_row
@@ -78,7 +78,7 @@ class EmbeddedGateway:
         self._restarts_s: deque[float] = deque()
         self._content: CellContent | None = None
         retention = settings.transports.http_sse.retention_events
-        self._log = OwnEventLog(settings.gateway.state_path, retention, self._deliver)
+        self._log = EmbeddedEventLog(settings.gateway.state_path, retention, self._deliver)
         self._started_at_s = time.time()
 
     async def run(self) -> int:

@@ -15,7 +15,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.bridge.modern_to_legacy import ToLegacyServer
+from mcp_gateway.transports.upstream.bridge.modern_to_legacy import ModernToLegacy
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 from tests.doubles.handshake_wire import HandshakeWire
 from tests.doubles.scripted_wire import Exchange, settle
@@ -39,8 +39,8 @@ class Bridge:
         self.site = BridgeSite(cell_name="cell/0", seal=SEAL, parked=ParkedCalls(self.limits))
         self.bridge = self.started()
 
-    def started(self) -> ToLegacyServer:
-        return ToLegacyServer(
+    def started(self) -> ModernToLegacy:
+        return ModernToLegacy(
             self.wire, self.site, backend="files", replica="http://a", revision="2025-11-25", has_streams=self.has_streams
         )
 

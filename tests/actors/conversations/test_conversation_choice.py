@@ -7,8 +7,8 @@ import pytest
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
 from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
-from mcp_gateway.actors.conversations.relay import Relay
-from mcp_gateway.actors.conversations.session_opening import Open
+from mcp_gateway.actors.conversations.relay import RelayRequest
+from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request
 
@@ -21,16 +21,16 @@ def chosen(method: str, *namings, revision: str = MODERN, endpoint: str = "") ->
 @pytest.mark.parametrize(
     ("method", "merged", "alone"),
     [
-        ("tools/list", ListAll, Relay),
-        ("prompts/list", ListAll, Relay),
-        ("resources/list", ListAll, Relay),
-        ("resources/templates/list", ListAll, Relay),
-        ("server/discover", Discover, Relay),
-        ("logging/setLevel", SetLevel, Relay),
+        ("tools/list", ListAll, RelayRequest),
+        ("prompts/list", ListAll, RelayRequest),
+        ("resources/list", ListAll, RelayRequest),
+        ("resources/templates/list", ListAll, RelayRequest),
+        ("server/discover", Discover, RelayRequest),
+        ("logging/setLevel", SetLevel, RelayRequest),
         ("subscriptions/listen", Listen, ListenAlone),
-        ("tools/call", Relay, Relay),
-        ("resources/subscribe", Relay, Relay),
-        ("no/such", Relay, Relay),
+        ("tools/call", RelayRequest, RelayRequest),
+        ("resources/subscribe", RelayRequest, RelayRequest),
+        ("no/such", RelayRequest, RelayRequest),
     ],
 )
 def test_the_merged_server_gathers_and_a_single_backend_is_relayed(method, merged, alone):
@@ -46,9 +46,9 @@ def test_a_call_to_the_merged_server_is_routed_by_its_name():
 
 
 def test_a_handshake_opens_a_session_in_legacy_revisions_only():
-    assert type(chosen("initialize", FILES, MAIL, revision=LEGACY).conversation) is Open
-    assert type(chosen("initialize", ALONE, revision=LEGACY).conversation) is Open
-    assert type(chosen("initialize", ALONE, revision=MODERN).conversation) is Relay
+    assert type(chosen("initialize", FILES, MAIL, revision=LEGACY).conversation) is OpenSession
+    assert type(chosen("initialize", ALONE, revision=LEGACY).conversation) is OpenSession
+    assert type(chosen("initialize", ALONE, revision=MODERN).conversation) is RelayRequest
 
 
 def test_no_backend_is_a_refusal_with_the_id_of_the_request():

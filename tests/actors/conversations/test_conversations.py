@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
-from mcp_gateway.actors.conversations.relay import Relay
-from mcp_gateway.actors.conversations.session_opening import Open
+from mcp_gateway.actors.conversations.relay import RelayRequest
+from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.actors.conversations.session_stream import SessionStream
-from mcp_gateway.actors.conversations.telling import Tell
+from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -25,24 +25,24 @@ CANCELLED = Notification("notifications/cancelled", b"{}")
 OPENING = Request(b"1", "initialize", INITIALIZE)
 # {name: (class, namings, everything else)}
 KINDS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
-    "relay": (Relay, (ALONE,), {"message": request("tools/call", name="a"), "revision": MODERN, "arguments": ("files",)}),
+    "relay": (RelayRequest, (ALONE,), {"message": request("tools/call", name="a"), "revision": MODERN, "arguments": ("files",)}),
     "relay in a session": (
-        Relay,
+        RelayRequest,
         (FILES, MAIL),
         {"message": request("tools/call", name="files__a"), "session": SESSION, "arguments": ("",)},
     ),
-    "open": (Open, (FILES, MAIL), {"message": OPENING}),
-    "open alone": (Open, (ALONE,), {"message": OPENING}),
+    "open": (OpenSession, (FILES, MAIL), {"message": OPENING}),
+    "open alone": (OpenSession, (ALONE,), {"message": OPENING}),
     "list": (ListAll, (FILES, MAIL), {"message": request("tools/list"), "revision": MODERN}),
     "discover": (Discover, (FILES, MAIL), {"message": request("server/discover"), "revision": MODERN}),
     "set level": (SetLevel, (FILES, MAIL), {"message": request("logging/setLevel", level="info"), "session": SESSION}),
     "tell": (
-        Tell,
+        TellServers,
         (FILES, MAIL),
         {"message": CANCELLED, "session": SESSION, "arguments": ([("files", CANCELLED), ("mail", CANCELLED)], CallKind.MESSAGE)},
     ),
     "terminate": (
-        Tell,
+        TellServers,
         (FILES, MAIL),
         {
             "session": SESSION,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
-from mcp_gateway.actors.conversations.relay import Relay
+from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, encoded, request, session_at
@@ -18,7 +18,7 @@ PROGRESS = Notification("notifications/progress", b'{"progress":1}')
 
 
 def relay(*, namings: tuple[Any, ...] = (ALONE,), **rest: Any) -> Scene:
-    return Scene(Relay, *namings, message=rest.pop("message", CALL), arguments=("files",), **rest)
+    return Scene(RelayRequest, *namings, message=rest.pop("message", CALL), arguments=("files",), **rest)
 
 
 # ---- answers
@@ -42,7 +42,7 @@ def test_an_error_of_the_server_is_an_answer():
 
 def test_resources_are_renamed_for_clients_of_the_merged_server_only():
     link = {"content": [{"type": "resource_link", "uri": "file:///a"}]}
-    merged = Scene(Relay, FILES, MAIL, message=CALL, arguments=("",))
+    merged = Scene(RelayRequest, FILES, MAIL, message=CALL, arguments=("",))
     merged.answer(merged.last, link, backend="files")
     assert merged.sink.result["content"][0]["uri"] == "files+file:///a"
     single = relay(namings=(FILES, MAIL), endpoint="files")
@@ -59,7 +59,7 @@ def test_a_stream_that_ends_without_a_response_is_a_failure():
 
 
 def test_a_result_that_cannot_be_read_ends_this_exchange_only():
-    scene = Scene(Relay, FILES, message=CALL, arguments=("",))
+    scene = Scene(RelayRequest, FILES, message=CALL, arguments=("",))
     scene.answer(scene.last, raw=b'{"contents":[' + b'{"contents":[' * 3_000 + b"]}" * 3_000 + b"]}")
     assert scene.sink.refused is not None
     assert scene.sink.refused.reason == "upstream_failed"
@@ -120,7 +120,7 @@ def test_credit_goes_back_for_each_event_the_client_has_taken():
 
 
 def test_events_of_the_merged_server_carry_outer_names_and_ids():
-    scene = Scene(Relay, FILES, MAIL, message=CALL, arguments=("",))
+    scene = Scene(RelayRequest, FILES, MAIL, message=CALL, arguments=("",))
     scene.event(scene.last, Notification("notifications/resources/updated", b'{"uri":"file:///a"}'), "e1", backend="mail")
     scene.event(scene.last, Request(b'"q"', "sampling/createMessage", b"{}"), None, backend="mail")
     (updated, event_id), (asked, _) = scene.sink.events
@@ -242,7 +242,7 @@ def test_a_session_is_repaired_exactly_once():
 
 def test_a_session_that_was_never_opened_at_this_backend_is_opened_now():
     """The router says so: nothing was sent, and it names no replica."""
-    scene = Scene(Relay, FILES, MAIL, message=CALL, session=session_at("mail"), arguments=("",))
+    scene = Scene(RelayRequest, FILES, MAIL, message=CALL, session=session_at("mail"), arguments=("",))
     scene.fail(scene.last, "upstream_failed", backend="files", is_session_lost=True)
     assert (scene.last.method, scene.last.backend) == ("initialize", "files")
     scene.fail(scene.last, replica="files#0")

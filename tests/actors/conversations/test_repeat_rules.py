@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.actors.conversations.relay import Relay
+from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.conversations.repeat_rules import MAX_PAGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
@@ -20,7 +20,7 @@ OPENED = {"protocolVersion": "2025-11-25"}
 
 def relay(message: Any = None, *namings: Any, **rest: Any) -> Scene:
     message = message or request("tools/call", name="a")
-    return Scene(Relay, *(namings or (ALONE,)), message=message, arguments=("" if namings else "files",), **rest)
+    return Scene(RelayRequest, *(namings or (ALONE,)), message=message, arguments=("" if namings else "files",), **rest)
 
 
 def tools(*named: str, **annotations: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
-from mcp_gateway.actors.conversations.session_opening import Open
+from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, Scene
@@ -20,7 +20,7 @@ def opened(revision: str = LEGACY, **capabilities: object) -> dict[str, object]:
 
 
 def opening(*namings, **rest) -> Scene:
-    return Scene(Open, *(namings or (FILES, MAIL)), message=MESSAGE, **rest)
+    return Scene(OpenSession, *(namings or (FILES, MAIL)), message=MESSAGE, **rest)
 
 
 def test_every_backend_is_asked_with_the_clients_own_parameters_and_a_deadline_of_its_own():
@@ -62,7 +62,7 @@ def test_a_session_id_carries_what_servers_need_of_the_client_and_not_its_pictur
     shown = {**told, "icons": [{"src": "data:image/png;base64," + "A" * 60_000}], "websiteUrl": "http://c", "description": "d"}
     params = {"protocolVersion": LEGACY, "capabilities": {"roots": {}}, "clientInfo": shown, "_meta": {"x": "y" * 1_000}}
     message = Request(b"1", "initialize", json.dumps(params).encode())
-    scene = Scene(Open, ALONE, message=message)
+    scene = Scene(OpenSession, ALONE, message=message)
     assert scene.desk.sent[0].message == message
     scene.answer(scene.call_to("files"), opened())
     (state,) = scene.desk.issued

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_gateway.actors.conversations.telling import Tell
+from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
@@ -18,7 +18,7 @@ LOST = {"replica": "files#0", "was_sent": True, "is_session_lost": True}
 def telling(*backends: str, kind: CallKind = CallKind.MESSAGE) -> Scene:
     message = CANCELLED if kind is CallKind.MESSAGE else None
     return Scene(
-        Tell,
+        TellServers,
         FILES,
         MAIL,
         message=message,
@@ -105,7 +105,7 @@ def test_a_farewell_reaches_the_backend_that_another_cell_has_opened_since():
 
     def make(exchange, sink, desk, *arguments):
         desk.renew_session(session, UpstreamSession("mail", "mail#0", "late", "2025-11-25"))
-        return Tell(exchange, sink, desk, *arguments)
+        return TellServers(exchange, sink, desk, *arguments)
 
     told = [("files", None)], CallKind.TERMINATE
     scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)
@@ -117,7 +117,7 @@ def test_a_farewell_reaches_the_session_that_another_cell_has_opened_again():
 
     def make(exchange, sink, desk, *arguments):
         desk.renew_session(session, UpstreamSession("files", "files#1", "new", "2025-11-25"))
-        return Tell(exchange, sink, desk, *arguments)
+        return TellServers(exchange, sink, desk, *arguments)
 
     told = [("files", None)], CallKind.TERMINATE
     scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)

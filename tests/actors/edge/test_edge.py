@@ -12,7 +12,7 @@ import pytest
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.edge.edge import Edge
-from mcp_gateway.actors.edge.loop_port import LoopEdge
+from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.messages.calls import (
     Call,
     CallAnswered,
@@ -73,7 +73,7 @@ class Bench:
         self.stage.take_over_time(monkeypatch)
         default = {"name": "one", "prefix": "", "replicas": [REPLICA], "request_timeout": 30.0}
         self.settings = cell_settings(backends or (default,))
-        self.port = LoopEdge(self.settings, SessionIds(Seal(b"0123456789abcdef")), alone())
+        self.port = LoopPort(self.settings, SessionIds(Seal(b"0123456789abcdef")), alone())
         self.port.downstream_transports.append(StreamableHttpTransport())
         self.peers: dict[str, Peer] = {name: self.stage.peer() for name in CHAIN}
         self.upstream = self.stage.peer()
@@ -188,7 +188,7 @@ def test_a_request_before_the_chain_is_up_waits_for_it(monkeypatch: pytest.Monke
 
 
 def test_before_there_is_an_edge_clients_are_asked_to_come_back() -> None:
-    port = LoopEdge(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), alone())
+    port = LoopPort(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), alone())
     sink = Sink()
     port.open(Exchange(exchange_id=1, transport="t", revision="r", endpoint="", deadline_s=0.0), sink)
     assert sink.steps == [("refuse", "draining")]

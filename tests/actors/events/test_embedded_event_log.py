@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.events.embedded_event_log import OwnEventLog
+from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic
 
@@ -20,7 +20,7 @@ class Bench:
     def __init__(self, directory: Path | None, retention: int = 1_000) -> None:
         self.handed_on: list[Event] = []
         self.batch_sizes: list[int] = []
-        self.log = OwnEventLog(directory, retention, self._take)
+        self.log = EmbeddedEventLog(directory, retention, self._take)
 
     def _take(self, events: list[Event]) -> None:
         self.handed_on += events

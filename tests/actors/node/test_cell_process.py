@@ -10,7 +10,7 @@ import pytest
 
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
 from mcp_gateway.actors.messages.node import CellArguments
-from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellActor
+from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellProcess
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import cell_settings
@@ -25,7 +25,7 @@ class Bench:
         self.stage.take_over_time(monkeypatch)
         self.first = self.stage.peer()
         arguments = CellArguments(settings=cell_settings(), cell_factory="tests.doubles.stand_in_cell:make_cell", cell_index=0)
-        self.address = self.stage.start(CellActor, {"event-log": self.first}, arguments, name="cell/0")
+        self.address = self.stage.start(CellProcess, {"event-log": self.first}, arguments, name="cell/0")
         self.cell: Any = self.stage.instance(self.address)
 
     async def settle(self) -> None:

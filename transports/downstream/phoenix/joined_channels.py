@@ -62,7 +62,7 @@ class Deliver:
 Instruction = Reply | Push | Join | End | Deliver
 
 
-class PhoenixChannels:
+class JoinedChannels:
     """Decides over the messages of one socket. prefix: what topics of channels begin with ("mcp:")."""
 
     def __init__(self, prefix: str) -> None:

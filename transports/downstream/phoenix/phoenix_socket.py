@@ -26,10 +26,10 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
 from .channel_messages import JoinParams, refusal_payload
-from .joined_channels import Deliver, End, Instruction, Join, PhoenixChannels, Push, Reply
+from .joined_channels import Deliver, End, Instruction, Join, JoinedChannels, Push, Reply
 from .phoenix_channel import PhoenixChannel
 from .phoenix_serializer import Malformed, PhoenixMessage, Serializer, serializer_for
-from .topic_pushes import Following, PhoenixTopics
+from .topic_pushes import Following, TopicPushes
 
 _SUBPROTOCOL: Final = "phoenix"
 _PREFIX: Final = "mcp:"
@@ -46,7 +46,7 @@ class PhoenixEndpoint:
         self._server = server
         self._port = port
         self._sockets = sockets
-        self.topics = PhoenixTopics(settings, port)
+        self.topics = TopicPushes(settings, port)
 
     def handle(self, incoming: Incoming) -> None:
         serializer = serializer_for(query_value(incoming.query, "vsn"))
@@ -77,7 +77,7 @@ class PhoenixEndpoint:
 
 
 class PhoenixSocket:
-    """One client's socket: carries out what `PhoenixChannels` decides. Implements `SocketUser` and `ChannelSocket`."""
+    """One client's socket: carries out what `JoinedChannels` decides. Implements `SocketUser` and `ChannelSocket`."""
 
     __slots__ = (
         "_channels",
@@ -103,7 +103,7 @@ class PhoenixSocket:
         self._serializer = serializer
         self._keys = keys
         self._open_client = open_client
-        self._decisions = PhoenixChannels(_PREFIX)
+        self._decisions = JoinedChannels(_PREFIX)
         self._channels: dict[str, tuple[PhoenixChannel, Following]] = {}  # {topic: what serves it}
         self._congested_until: asyncio.Future[None] | None = None
 

@@ -32,7 +32,7 @@ class TopicOutlet(Protocol):
         """Push to the channel; as `WebSocket.send`."""
 
 
-class PhoenixTopics:
+class TopicPushes:
     """What is done once for all channels of the cell: encoding, counting."""
 
     def __init__(self, settings: Settings, port: EdgePort) -> None:
@@ -89,7 +89,7 @@ class Following:
 
     def __init__(
         self,
-        topics: PhoenixTopics,
+        topics: TopicPushes,
         cursor: TopicCursor,
         pattern: TopicPattern,
         outlet: TopicOutlet,

@@ -1,7 +1,7 @@
 """`requestState`: what a modern client brings back when it has answered a legacy server's question, sealed. Pure.
 
 Source: MCP 2026-07-28, basic/patterns/mrtr, "Server Requirements", 5: principal, expiry and the originating request are inside
-the protected payload and verified on receipt. That it also names the owner of the live call is ours.
+the protected payload and verified on receipt. That it also names the owner of the parkable call is ours.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _KIND: Final = "request-state"
 class CallState(msgspec.Struct, frozen=True, array_like=True):
     """What one round of one call needs to go on.
 
-    cell:        whose bridge holds the live call.
+    cell:        whose bridge holds the parked call.
     incarnation: of that bridge; one that was started again does not have the call any more.
-    call:        names the live call, or is "" where the server has refused the request until a question is answered: it did not
+    call:        names the parked call, or is "" where the server has refused the request until a question is answered: it did not
                  run, so the retry sends it again.
     number:      of the round, from 1; each is used once.
     expires_s:   seconds since the epoch.

@@ -34,7 +34,7 @@ Listen = Callable[[Mapping[str, Any], EventHandler], Awaitable[UpstreamAnswer]]
 """Serves a subscription with this filter until it is cancelled."""
 
 
-class BridgedSession:
+class ClientSession:
     """One legacy client at one modern server. calls: {request id: its task}, for cancellation.
 
     is_taken_up: it began elsewhere, or before a crash: what it has called, and what its stream has missed, nobody knows.
@@ -160,7 +160,7 @@ class _Feed:
     honoured: what the server has said it tells; nothing before that.
     """
 
-    def __init__(self, session: BridgedSession, listen: Listen, on_event: EventHandler) -> None:
+    def __init__(self, session: ClientSession, listen: Listen, on_event: EventHandler) -> None:
         self._session = session
         self._listen = listen
         self._on_event = on_event
@@ -214,22 +214,22 @@ class _Feed:
             self._current.cancel()
 
 
-class BridgedSessions:
+class ClientSessions:
     """{session key: what is kept of it}; the least recently used one makes room, and lives on in its sealed id."""
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
         self._began_ms = int(time.time() * 1000)
-        self._sessions: OrderedDict[str, BridgedSession] = OrderedDict()
+        self._sessions: OrderedDict[str, ClientSession] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def use(self, state: SessionState, backend: str) -> BridgedSession:
+    def use(self, state: SessionState, backend: str) -> ClientSession:
         session = self._sessions.get(state.key)
         if session is None:
             is_taken_up = state.issued_ms < self._began_ms
-            session = BridgedSession(state.key, state.initialize, state.revision, backend, state.facts, is_taken_up=is_taken_up)
+            session = ClientSession(state.key, state.initialize, state.revision, backend, state.facts, is_taken_up=is_taken_up)
             self._sessions[state.key] = session
             if len(self._sessions) > self._limit:
                 idle = next((key for key, each in self._sessions.items() if not each.calls), None)

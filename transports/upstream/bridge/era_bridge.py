@@ -40,8 +40,8 @@ from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConv
 
 from .bridge_site import BridgeSite
 from .legacy_to_legacy import exchange_fitted, opened_as_asked
-from .legacy_to_modern import ToModernServer
-from .modern_to_legacy import ToLegacyServer
+from .legacy_to_modern import LegacyToModern
+from .modern_to_legacy import ModernToLegacy
 
 _PROBE_S: Final = 10.0
 _HTTP: Final = frozenset({"http", "https"})
@@ -49,7 +49,7 @@ _Exchange = Coroutine[Any, Any, UpstreamAnswer]
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 
 
-class BridgedTransport:
+class BridgeTransport:
     """A strategy towards servers whose conversations speak to clients of both eras."""
 
     def __init__(self, transport: UpstreamTransport, site: BridgeSite) -> None:
@@ -62,10 +62,10 @@ class BridgedTransport:
         self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
     ) -> UpstreamConversation:
         wire = CachedConversation(self._transport.connect(backend, replica_index, max_message_bytes, max_overflow))
-        return BridgedConversation(wire, self._site, backend=backend, replica=backend.replica_ids[replica_index])
+        return EraBridge(wire, self._site, backend=backend, replica=backend.replica_ids[replica_index])
 
 
-class BridgedConversation:
+class EraBridge:
     """The wire to one replica, and the two bridges to it. Which eras the server speaks is found out once.
 
     Source: MCP 2026-07-28, basic/versioning, "Backward Compatibility with Initialization-Based Versions": the era is a property
@@ -80,10 +80,10 @@ class BridgedConversation:
         self._speaks_modern: bool | None = is_modern(backend.protocol) if is_fixed else None
         self._speaks_legacy: bool | None = not is_modern(backend.protocol) if is_fixed else None
         legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
-        self._to_legacy = ToLegacyServer(
+        self._to_legacy = ModernToLegacy(
             wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
         )
-        self._to_modern = ToModernServer(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
+        self._to_modern = LegacyToModern(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
         self._probing: asyncio.Task[None] | None = None
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:

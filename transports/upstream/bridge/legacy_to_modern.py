@@ -43,7 +43,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, negotiated_leg
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
 
 from .bridge_site import BridgeSite
-from .client_sessions import BridgedSession, BridgedSessions
+from .client_sessions import ClientSession, ClientSessions
 from .parameter_headers import ParameterHeaders
 
 _logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ _WAIT_S: Final = 0.5
 _CLIENT_GONE: Final = "the client has cancelled the request"
 
 
-class ToModernServer:
+class LegacyToModern:
     """One modern server as legacy clients see it. is_http: whether arguments of tools are repeated in headers."""
 
     def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: str, replica: str, is_http: bool) -> None:
@@ -63,7 +63,7 @@ class ToModernServer:
         self._site = site
         self._backend, self._replica = backend, replica
         self._is_http = is_http
-        self._sessions = BridgedSessions()
+        self._sessions = ClientSessions()
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_urlsafe(4)
         self.parameters = ParameterHeaders(wire, backend)
@@ -123,7 +123,7 @@ class ToModernServer:
     # ---- requests
 
     async def _answer(
-        self, request: UpstreamRequest, message: Request, session: BridgedSession, on_event: EventHandler
+        self, request: UpstreamRequest, message: Request, session: ClientSession, on_event: EventHandler
     ) -> UpstreamAnswer:
         if message.method in ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
             return await self._answer_here(message, session)
@@ -149,7 +149,7 @@ class ToModernServer:
             if session.calls.get(request_id) is task:
                 del session.calls[request_id]
 
-    async def _answer_here(self, message: Request, session: BridgedSession) -> UpstreamAnswer:
+    async def _answer_here(self, message: Request, session: ClientSession) -> UpstreamAnswer:
         """What a modern server has no method for. Source: MCP 2026-07-28, changelog, major changes 4 and 5."""
         try:
             params = jsonrpc.members(message.params)
@@ -163,7 +163,7 @@ class ToModernServer:
         return UpstreamAnswer(200, Response(message.id, b"{}", b""))
 
     async def _in_rounds(
-        self, request: UpstreamRequest, message: Request, session: BridgedSession, on_event: EventHandler
+        self, request: UpstreamRequest, message: Request, session: ClientSession, on_event: EventHandler
     ) -> Response:
         """Ask the server, and the client for it, until the result is complete."""
         token = progress_token_of(message.params)
@@ -209,7 +209,7 @@ class ToModernServer:
             attempt = retried_params(params, answers, needed.request_state)
         raise UpstreamError("upstream_failed", f"the server asked for input {MAX_ROUNDS} times", is_fault=True)
 
-    def _complete(self, message: Request, result: bytes, session: BridgedSession) -> bytes:
+    def _complete(self, message: Request, result: bytes, session: ClientSession) -> bytes:
         if message.method == "tools/list" and self._is_http:
             result, problems = without_forbidden_tools(result)
             for name, problem in problems.items():
@@ -234,7 +234,7 @@ class ToModernServer:
 
     # ---- subscriptions
 
-    def _listening(self, request: UpstreamRequest, session: BridgedSession) -> Any:
+    def _listening(self, request: UpstreamRequest, session: ClientSession) -> Any:
         async def listen(wanted: Mapping[str, Any], hear: EventHandler) -> UpstreamAnswer:
             params = modern_params(
                 msgspec.json.encode({"notifications": wanted}), session.client_info, session.capabilities, None, None
@@ -255,7 +255,7 @@ def bridged_state(request: UpstreamRequest) -> SessionState | None:
     return request.session if is_bridged else None
 
 
-async def _ask(session: BridgedSession, method: str, question: bytes, on_event: EventHandler) -> Response:
+async def _ask(session: ClientSession, method: str, question: bytes, on_event: EventHandler) -> Response:
     """Put one question to the client, unless it cannot be asked this: the server then reads that nobody has answered."""
     params = msgspec.json.decode(question or b"{}", type=dict[str, Any])
     problem = question_problem(method, params, session.revision)
@@ -267,7 +267,7 @@ async def _ask(session: BridgedSession, method: str, question: bytes, on_event: 
     return await session.ask(method, msgspec.json.encode(fitted) if question else b"", on_event)
 
 
-def _hearing(session: BridgedSession, own_token: bytes | None, token: bytes | None, on_event: EventHandler) -> EventHandler:
+def _hearing(session: ClientSession, own_token: bytes | None, token: bytes | None, on_event: EventHandler) -> EventHandler:
     """What a server says during a request, as the client knows it: progress under its own token."""
 
     async def hear(message: Message | None, event_id: str | None) -> None:

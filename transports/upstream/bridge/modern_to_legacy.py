@@ -45,15 +45,15 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
 
 from .bridge_site import BridgeSite
-from .parkable_call import LiveCall
-from .server_sessions import LegacySession, LegacySessions, SessionKey
-from .subscription_hub import ChangeHub, Listener, Relayed
+from .parkable_call import ParkableCall
+from .server_sessions import ServerSession, ServerSessions, SessionKey
+from .subscription_hub import Listener, Relayed, SubscriptionHub
 
 _RELAY_AGAIN_S = 1.0
 _LOST = "the call was lost with the process that held it; it may have run and was NOT run again"
 
 
-class ToLegacyServer:
+class ModernToLegacy:
     """One legacy server as modern clients see it. Every call of it runs on one session and is answered once.
 
     A call whose server asks something is parked: its client is told, and its retry goes on with that very call.
@@ -68,9 +68,9 @@ class ToLegacyServer:
         self._backend, self._replica = backend, replica
         self._has_streams = has_streams
         self._incarnation = secrets.token_urlsafe(6)
-        self.sessions = LegacySessions(wire, revision)
-        self._parked: dict[str, LiveCall] = {}
-        self._hubs: dict[SessionKey, ChangeHub] = {}
+        self.sessions = ServerSessions(wire, revision)
+        self._parked: dict[str, ParkableCall] = {}
+        self._hubs: dict[SessionKey, SubscriptionHub] = {}
         self._announced = AnnouncedHeaders()
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
@@ -132,7 +132,7 @@ class ToLegacyServer:
         if problem:
             raise _refusal("header_mismatch", problem)
 
-    async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> LiveCall:
+    async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> ParkableCall:
         session = await self._lend(request, modern)
         hub = self._hubs.get(session.key)
         if hub is not None:
@@ -142,9 +142,9 @@ class ToLegacyServer:
                 self.sessions.give_back(session)
                 raise
         hub_now = functools.partial(self._hubs.get, session.key)
-        return LiveCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub_now)
+        return ParkableCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub_now)
 
-    async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> LegacySession:
+    async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> ServerSession:
         return await self.sessions.lend(self._key(request, modern), modern.log_level)
 
     def _key(self, request: UpstreamRequest, modern: ModernRequest) -> SessionKey:
@@ -158,16 +158,16 @@ class ToLegacyServer:
             is_exclusive=is_exclusive,
         )
 
-    def _hub(self, key: SessionKey) -> ChangeHub:
+    def _hub(self, key: SessionKey) -> SubscriptionHub:
         hub = self._hubs.get(key)
         if hub is None:
             forget = functools.partial(self._forget_hub, key)
-            hub = ChangeHub(self._wire, self.sessions, key, forget)
+            hub = SubscriptionHub(self._wire, self.sessions, key, forget)
             self._hubs[key] = hub
         return hub
 
     async def _attend(
-        self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
+        self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
     ) -> UpstreamAnswer | None:
         """Serve one round of the call; None where the server did not know the session."""
         try:
@@ -184,7 +184,7 @@ class ToLegacyServer:
             raise call.outcome
         return self._finished(call, request, message, modern)
 
-    def _finished(self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+    def _finished(self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
         assert isinstance(call.outcome, UpstreamAnswer)
         response = call.outcome.response
         if response is None:
@@ -201,7 +201,7 @@ class ToLegacyServer:
         return UpstreamAnswer(200, Response(message.id, result, b""))
 
     def _refused(
-        self, call: LiveCall, error: bytes, request: UpstreamRequest, message: Request, modern: ModernRequest
+        self, call: ParkableCall, error: bytes, request: UpstreamRequest, message: Request, modern: ModernRequest
     ) -> UpstreamAnswer:
         """An error of the server. "URL elicitation required" is a question in the modern era: it did not run, so a retry runs it.
 
@@ -219,7 +219,7 @@ class ToLegacyServer:
 
     # ---- parked calls
 
-    def _park(self, call: LiveCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+    def _park(self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
         client = request.hash_keys.get("user") or request.hash_keys.get("ip", "")
@@ -293,11 +293,11 @@ class ToLegacyServer:
         )
         return sealed_state(self._site.seal, state)
 
-    def _drop(self, call: LiveCall) -> None:
+    def _drop(self, call: ParkableCall) -> None:
         self._forget(call)
         call.cancel()
 
-    def _forget(self, call: LiveCall) -> None:
+    def _forget(self, call: ParkableCall) -> None:
         self._parked.pop(call.name, None)
         self._site.parked.leave(call.name)
 

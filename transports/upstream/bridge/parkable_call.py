@@ -31,8 +31,8 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import LOG_LEVELS
 
-from .server_sessions import LegacySession, LegacySessions
-from .subscription_hub import ChangeHub
+from .server_sessions import ServerSession, ServerSessions
+from .subscription_hub import SubscriptionHub
 
 _HELD_EVENTS: Final = 64
 """Notifications that are kept for a client that is away; beyond them the server's stream is not read on."""
@@ -45,7 +45,7 @@ _CHANGES: Final = frozenset({*LIST_CHANGES, RESOURCE_UPDATED})
 _WITHOUT_MEANING: Final = frozenset({"notifications/elicitation/complete", "notifications/tasks/status"})
 
 
-class LiveCall:
+class ParkableCall:
     """The request on the wire, the questions that wait, and the exchange of the client that is here now, if any.
 
     name:      known to nobody who has not been given it.
@@ -58,12 +58,12 @@ class LiveCall:
     def __init__(
         self,
         wire: UpstreamConversation,
-        sessions: LegacySessions,
-        session: LegacySession,
+        sessions: ServerSessions,
+        session: ServerSession,
         method: str,
         modern: ModernRequest,
         headers: Mapping[str, str],
-        hub: Callable[[], ChangeHub | None],
+        hub: Callable[[], SubscriptionHub | None],
     ) -> None:
         self.name = secrets.token_urlsafe(12)
         self.session = session

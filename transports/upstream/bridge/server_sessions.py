@@ -43,7 +43,7 @@ class SessionKey:
     is_exclusive: bool
 
 
-class LegacySession:
+class ServerSession:
     """One session.
 
     initialized: the server's result of `initialize`.
@@ -78,7 +78,7 @@ class LegacySession:
         return isinstance(declared, dict) and (not flag or declared.get(flag) is True)
 
 
-class LegacySessions:
+class ServerSessions:
     """Opens, lends and closes sessions; at most `limit` at once, of which those that idle for `idle_s` are closed."""
 
     def __init__(self, wire: UpstreamConversation, revision: str, *, limit: int = 1000, idle_s: float = 120.0) -> None:
@@ -86,22 +86,22 @@ class LegacySessions:
         self._revision = revision
         self._limit = limit
         self._idle_s = idle_s
-        self._idle: OrderedDict[LegacySession, None] = OrderedDict()  # least recently used first
-        self._shared: dict[SessionKey, LegacySession] = {}
-        self._held: dict[SessionKey, LegacySession] = {}
+        self._idle: OrderedDict[ServerSession, None] = OrderedDict()  # least recently used first
+        self._shared: dict[SessionKey, ServerSession] = {}
+        self._held: dict[SessionKey, ServerSession] = {}
         self._count = 0
         self._opening: dict[SessionKey, asyncio.Task[None]] = {}
-        self._waiting: dict[SessionKey, deque[asyncio.Future[LegacySession]]] = {}  # for an exclusive one
+        self._waiting: dict[SessionKey, deque[asyncio.Future[ServerSession]]] = {}  # for an exclusive one
         self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._abandoned: dict[LegacySession, asyncio.TimerHandle] = {}
+        self._abandoned: dict[ServerSession, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         """Sessions that are open, lent or not."""
         return self._count
 
-    async def lend(self, key: SessionKey, log_level: str | None = None) -> LegacySession:
+    async def lend(self, key: SessionKey, log_level: str | None = None) -> ServerSession:
         """A session for one more call; an exclusive one runs no other call meanwhile.
 
         log_level: what an exclusive session shall have; None leaves it as it is.
@@ -129,13 +129,13 @@ class LegacySessions:
             await asyncio.shield(opening)
         return self._used(known)
 
-    def give_back(self, session: LegacySession) -> None:
+    def give_back(self, session: ServerSession) -> None:
         session.use_count -= 1
         session.used_s = time.monotonic()
         if session.use_count == 0 and not session.is_over:
             self._is_free(session)
 
-    async def hold(self, key: SessionKey) -> LegacySession:
+    async def hold(self, key: SessionKey) -> ServerSession:
         """A session to listen to, one per key at a time; calls prefer it, because a server may tell their own session alone.
 
         Raises: UpstreamError.
@@ -146,14 +146,14 @@ class LegacySessions:
         self.give_back(session)
         return session
 
-    def let_go(self, session: LegacySession) -> None:
+    def let_go(self, session: ServerSession) -> None:
         session.is_held = False
         if self._held.get(session.key) is session:
             del self._held[session.key]
         session.use_count += 1
         self.give_back(session)
 
-    def forget(self, session: LegacySession) -> None:
+    def forget(self, session: ServerSession) -> None:
         """The server does not know it any more: nobody gets it again."""
         if session.is_over:
             return
@@ -164,13 +164,13 @@ class LegacySessions:
             if sessions.get(session.key) is session:
                 del sessions[session.key]
 
-    def end(self, session: LegacySession) -> None:
+    def end(self, session: ServerSession) -> None:
         """Nobody needs it any more: tell the server so."""
         if not session.is_over:
             self.forget(session)
             self._say_farewell(session)
 
-    def abandon(self, session: LegacySession) -> None:
+    def abandon(self, session: ServerSession) -> None:
         """A call on it was cancelled, and whether the server obeys cannot be known: what it says would be taken for another
         call's. Nobody gets the session again; it is ended when the server has had time to take the cancellation.
         """
@@ -178,18 +178,18 @@ class LegacySessions:
             self.forget(session)
             self._abandoned[session] = asyncio.get_running_loop().call_later(_GRACE_S, self._say_farewell, session)
 
-    async def say(self, session: LegacySession, message: Notification | Response) -> None:
+    async def say(self, session: ServerSession, message: Notification | Response) -> None:
         """Send what needs no answer.
 
         Raises: UpstreamError.
         """
         await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), _ignore)
 
-    def say_later(self, session: LegacySession, message: Notification | Response) -> None:
+    def say_later(self, session: ServerSession, message: Notification | Response) -> None:
         """The same without waiting; a server that cannot be reached has no use for it."""
         self._start(self._quietly(self._request(session, "message", message, _MESSAGE_S)))
 
-    async def ask(self, session: LegacySession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
+    async def ask(self, session: ServerSession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
         """A request of the gateway's own.
 
         Raises: UpstreamError.
@@ -197,12 +197,12 @@ class LegacySessions:
         request = self._request(session, "request", Request(session.next_id(), method, params), timeout_s)
         return await self._wire.exchange(request, _ignore)
 
-    def ask_later(self, session: LegacySession, method: str, params: bytes) -> None:
+    def ask_later(self, session: ServerSession, method: str, params: bytes) -> None:
         """A request whose answer says nothing that anybody needs."""
         message = Request(session.next_id(), method, params)
         self._start(self._quietly(self._request(session, "request", message, _MESSAGE_S)))
 
-    async def subscribe(self, session: LegacySession, uri: str) -> bool:
+    async def subscribe(self, session: ServerSession, uri: str) -> bool:
         """Have the server tell the session of changes of a resource; whether it does.
 
         Raises: UpstreamError.
@@ -214,7 +214,7 @@ class LegacySessions:
             session.subscribed.add(uri)
         return True
 
-    def unsubscribe_later(self, session: LegacySession, uri: str) -> None:
+    def unsubscribe_later(self, session: ServerSession, uri: str) -> None:
         session.subscribed.discard(uri)
         self.ask_later(session, "resources/unsubscribe", msgspec.json.encode({"uri": uri}))
 
@@ -234,24 +234,24 @@ class LegacySessions:
 
     # ---- parts
 
-    def _request(self, session: LegacySession, kind: str, message: Message, timeout_s: float) -> UpstreamRequest:
+    def _request(self, session: ServerSession, kind: str, message: Message, timeout_s: float) -> UpstreamRequest:
         return UpstreamRequest(
             kind=kind, message=message, revision=session.revision, session_id=session.session_id, timeout_s=timeout_s
         )
 
-    def _used(self, session: LegacySession) -> LegacySession:
+    def _used(self, session: ServerSession) -> ServerSession:
         self._idle.pop(session, None)
         session.use_count += 1
         return session
 
     # ---- exclusive sessions
 
-    async def _next_free(self, key: SessionKey) -> LegacySession:
+    async def _next_free(self, key: SessionKey) -> ServerSession:
         """The session that a call gives back, or that is opened meanwhile, whichever comes first; first come, first served.
 
         It counts as used from the moment at which it is handed over.
         """
-        turn: asyncio.Future[LegacySession] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[ServerSession] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
         self._open_for(key)
         try:
@@ -281,7 +281,7 @@ class LegacySessions:
                 del self._opening_counts[key]
         self._open_for(key)
 
-    def _is_free(self, session: LegacySession) -> None:
+    def _is_free(self, session: ServerSession) -> None:
         """Nothing runs on it: whoever waits for one gets it, or it idles."""
         turn = self._next_turn(session.key)
         if turn is not None:
@@ -291,7 +291,7 @@ class LegacySessions:
             self._idle.move_to_end(session)
             self._sweep_later()
 
-    def _next_turn(self, key: SessionKey) -> asyncio.Future[LegacySession] | None:
+    def _next_turn(self, key: SessionKey) -> asyncio.Future[ServerSession] | None:
         waiting = self._waiting.get(key)
         while waiting:
             turn = waiting.popleft()
@@ -313,7 +313,7 @@ class LegacySessions:
         session.used_s = time.monotonic()
         self._is_free(session)  # those who have waited take it in a moment; but they may all have gone
 
-    async def _open(self, key: SessionKey) -> LegacySession:
+    async def _open(self, key: SessionKey) -> ServerSession:
         """Source: MCP 2025-11-25, basic/lifecycle, "Initialization"."""
         if self._count >= self._limit and self._idle:
             self.end(next(iter(self._idle)))
@@ -337,7 +337,7 @@ class LegacySessions:
             raise
         return session
 
-    async def _set_level(self, session: LegacySession, log_level: str | None) -> None:
+    async def _set_level(self, session: ServerSession, log_level: str | None) -> None:
         if log_level is not None and log_level != session.log_level and session.offers("logging"):
             await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": log_level}))
             session.log_level = log_level
@@ -355,7 +355,7 @@ class LegacySessions:
         if self._idle:
             self._sweep_later()
 
-    def _say_farewell(self, session: LegacySession) -> None:
+    def _say_farewell(self, session: ServerSession) -> None:
         if (timer := self._abandoned.pop(session, None)) is not None:
             timer.cancel()
         request = UpstreamRequest(
@@ -374,7 +374,7 @@ class LegacySessions:
         return task
 
 
-def _opened(key: SessionKey, answer: UpstreamAnswer) -> LegacySession:
+def _opened(key: SessionKey, answer: UpstreamAnswer) -> ServerSession:
     response = answer.response
     if response is None or not response.result:
         error = b"" if response is None else response.error
@@ -385,7 +385,7 @@ def _opened(key: SessionKey, answer: UpstreamAnswer) -> LegacySession:
         revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)
     except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise UpstreamError("upstream_failed", f"the server's answer to initialize cannot be read: {error!r}") from None
-    return LegacySession(key, answer.session_id, revision, initialized)
+    return ServerSession(key, answer.session_id, revision, initialized)
 
 
 async def _ignore(message: Message | None, event_id: str | None) -> None:

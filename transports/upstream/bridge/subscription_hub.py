@@ -29,7 +29,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import (
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 
-from .server_sessions import LegacySession, LegacySessions, SessionKey
+from .server_sessions import ServerSession, ServerSessions, SessionKey
 
 _RETRY_S: Final = 1.0
 _OPENING_S: Final = 5.0
@@ -96,7 +96,7 @@ class Relayed:
             self._listener.hear(Notification(event.method, legacy_notification_params(event.params)))
 
 
-class ChangeHub:
+class SubscriptionHub:
     """Those who listen with one kind of session. on_empty: called when the last one has gone.
 
     A session that the server has lost is opened again, its resources subscribed again, and everybody told to look again.
@@ -105,7 +105,7 @@ class ChangeHub:
     def __init__(
         self,
         wire: UpstreamConversation,
-        sessions: LegacySessions,
+        sessions: ServerSessions,
         key: SessionKey,
         on_empty: Callable[[], None],
     ) -> None:
@@ -115,7 +115,7 @@ class ChangeHub:
         self._on_empty = on_empty
         self._listeners: set[Listener] = set()
         self._subscribed: Counter[str] = Counter()
-        self._session: LegacySession | None = None
+        self._session: ServerSession | None = None
         self._streaming: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._may_hurry = True  # to open a lost session again
@@ -149,7 +149,7 @@ class ChangeHub:
             if not self._listeners:
                 self.close()
 
-    async def adopt(self, session: LegacySession) -> None:
+    async def adopt(self, session: ServerSession) -> None:
         """Have another session of the same client tell changes of the resources too, before a call runs on it.
 
         Where each session is a process, what a call changes in memory is known to the process of its own session alone.
@@ -163,7 +163,7 @@ class ChangeHub:
             for uri in watched - session.subscribed if session.offers("resources", "subscribe") else ():
                 await self._sessions.subscribe(session, uri)
 
-    def follow(self, session: LegacySession) -> None:
+    def follow(self, session: ServerSession) -> None:
         """A session is given up: where it was the one that listens, go on with another."""
         if session is self._session:
             self._start_streaming()
@@ -178,7 +178,7 @@ class ChangeHub:
 
     # ---- the session and its stream
 
-    async def _open(self) -> LegacySession:
+    async def _open(self) -> ServerSession:
         """The session with its stream open, or known to have none."""
         async with self._changing:
             session = await self._current()
@@ -191,7 +191,7 @@ class ChangeHub:
             opening.cancel()
         return session
 
-    async def _current(self) -> LegacySession:
+    async def _current(self) -> ServerSession:
         """The session, opened again where it is over; under the lock.
 
         Raises: UpstreamError.
@@ -213,7 +213,7 @@ class ChangeHub:
     async def _stream(self) -> None:
         """Keep the session's stream open: a server may end it at any time and expects to be asked again."""
         while True:
-            session: LegacySession | None = None
+            session: ServerSession | None = None
             try:
                 async with self._changing:
                     session = await self._current()
@@ -296,7 +296,7 @@ class ChangeHub:
                     self._sessions.unsubscribe_later(self._session, uri)
 
 
-def _honoured_changes(wanted: set[str], session: LegacySession) -> dict[str, Any]:
+def _honoured_changes(wanted: set[str], session: ServerSession) -> dict[str, Any]:
     offered = {member for change, member in LIST_CHANGES.items() if session.offers(feature_of(change), "listChanged")}
     return dict.fromkeys(sorted(wanted & offered), True)
 

@@ -92,7 +92,7 @@ class _Exchange:
     wants_logs: bool = False
 
 
-class PipeExchanges:
+class Multiplexer:
     """The open exchanges of one pipe.
 
     is_private: the pipe belongs to one session, so that whatever the server says without naming a request is for that session.

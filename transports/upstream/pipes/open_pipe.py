@@ -18,7 +18,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .message_pipe import MessagePipe, PipeClosed, SendFailed, TooLarge
-from .multiplexer import Answered, Ended, Held, Ignored, PipeExchanges, Replied, Told
+from .multiplexer import Answered, Ended, Held, Ignored, Multiplexer, Replied, Told
 
 _logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class _Sending:
         self.has_begun = True
 
 
-class LivePipe:
+class OpenPipe:
     """An open pipe.
 
     is_private: it serves one session; otherwise any number of sessions or stateless requests.
@@ -114,7 +114,7 @@ class LivePipe:
     """
 
     def __init__(
-        self, pipe: MessagePipe, *, name: str, is_private: bool, is_modern: bool, on_end: Callable[[LivePipe], None]
+        self, pipe: MessagePipe, *, name: str, is_private: bool, is_modern: bool, on_end: Callable[[OpenPipe], None]
     ) -> None:
         self._pipe = pipe
         self._name = name
@@ -126,7 +126,7 @@ class LivePipe:
         self.sessions: set[str] = set()
         self.opened_s = self.used_s = self.heard_s = asyncio.get_running_loop().time()
         self.pings_missed = 0
-        self._exchanges = PipeExchanges(is_private=is_private, is_modern=is_modern)
+        self._exchanges = Multiplexer(is_private=is_private, is_modern=is_modern)
         self._inboxes: dict[int, Inbox] = {}
         self._budget = LogBudget()
         self._ended: UpstreamError | None = None

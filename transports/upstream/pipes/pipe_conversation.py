@@ -33,8 +33,8 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 
 from .message_pipe import MessagePipe
-from .open_pipe import LivePipe, session_lost
-from .pipe_pool import OPEN_TIMEOUT_S, PipeSet
+from .open_pipe import OpenPipe, session_lost
+from .pipe_pool import OPEN_TIMEOUT_S, PipePool
 
 IDLE_S: Final = 300.0
 """Without a call and without a listener for so long, a pipe is closed; its session is opened again when it is used."""
@@ -63,9 +63,9 @@ class _Session:
 
     session_id: str
     initialize: bytes = attrs.field(repr=False)
-    pipe: LivePipe
+    pipe: OpenPipe
     has_ended: bool = False
-    moved_from: LivePipe | None = None
+    moved_from: OpenPipe | None = None
 
 
 class PipeConversation:
@@ -89,8 +89,8 @@ class PipeConversation:
     ) -> None:
         self._longest_call_s = longest_call_s
         self.speaks_modern = speaks_modern
-        self._pipes = PipeSet(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
-        self._shared: dict[str, LivePipe] = {}  # {revision: pipe}
+        self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
+        self._shared: dict[str, OpenPipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
@@ -163,7 +163,7 @@ class PipeConversation:
         self._sessions.move_to_end(session.session_id)
         return session
 
-    def _begin_session(self, pipe: LivePipe, initialize: bytes) -> str:
+    def _begin_session(self, pipe: OpenPipe, initialize: bytes) -> str:
         session_id = secrets.token_urlsafe(12)
         self._sessions[session_id] = _Session(session_id, b"" if pipe.is_private else initialize, pipe)
         pipe.sessions.add(session_id)
@@ -198,14 +198,14 @@ class PipeConversation:
             return UpstreamAnswer(200, response)
         return UpstreamAnswer(200, response, self._begin_session(pipe, message.params))
 
-    async def _shared_pipe(self, revision: str, initialize: Request, timeout_s: float | None = None) -> LivePipe:
+    async def _shared_pipe(self, revision: str, initialize: Request, timeout_s: float | None = None) -> OpenPipe:
         pipe = self._shared.get(revision)
         if pipe is not None and pipe.is_open:
             return pipe
-        opened: LivePipe = await self._once(revision, lambda: self._open_shared(revision, initialize), timeout_s)
+        opened: OpenPipe = await self._once(revision, lambda: self._open_shared(revision, initialize), timeout_s)
         return opened
 
-    async def _open_shared(self, revision: str, initialize: Request) -> LivePipe:
+    async def _open_shared(self, revision: str, initialize: Request) -> OpenPipe:
         pipe = await self._pipes.open(is_private=False, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             await self._handshake(pipe, initialize, _ignore)
@@ -218,7 +218,7 @@ class PipeConversation:
                     raise _not_opened(error) from None
         return pipe
 
-    async def _handshake(self, pipe: LivePipe, message: Request, on_event: EventHandler) -> None:
+    async def _handshake(self, pipe: OpenPipe, message: Request, on_event: EventHandler) -> None:
         """Ask for a session; the pipe keeps the answer, and is closed where that is an error.
 
         Raises: UpstreamError, with the pipe closed.
@@ -255,23 +255,23 @@ class PipeConversation:
 
     # ---- eras
 
-    async def _modern_pipe(self, timeout_s: float | None) -> LivePipe:
+    async def _modern_pipe(self, timeout_s: float | None) -> OpenPipe:
         if self.speaks_modern is False:
             raise _unsupported()
         pipe = self._shared.get(_MODERN)
         if pipe is not None and pipe.is_open:
             return pipe
-        opened: LivePipe = await self._once(_MODERN, self._open_modern, timeout_s)
+        opened: OpenPipe = await self._once(_MODERN, self._open_modern, timeout_s)
         return opened
 
-    async def _open_modern(self) -> LivePipe:
+    async def _open_modern(self) -> OpenPipe:
         pipe = await self._pipes.open(is_private=False, is_modern=True)
         if self.speaks_modern is None:
             await self._find_era(pipe)
         self._shared[_MODERN] = pipe
         return pipe
 
-    async def _find_era(self, pipe: LivePipe) -> None:
+    async def _find_era(self, pipe: OpenPipe) -> None:
         """Learn the server's era from how it takes `server/discover`.
 
         Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility". That a server which is silent or leaves must
@@ -297,7 +297,7 @@ class PipeConversation:
 
     # ---- pipes
 
-    def _on_gone(self, pipe: LivePipe) -> None:
+    def _on_gone(self, pipe: OpenPipe) -> None:
         """Its sessions are lost with it."""
         for key in [key for key, shared in self._shared.items() if shared is pipe]:
             del self._shared[key]
@@ -360,7 +360,7 @@ class PipeConversation:
                 self._pipes.close_soon(pipe, "the server does not answer")
             raise
 
-    async def _pipe_to_probe(self, timeout_s: float) -> LivePipe | None:
+    async def _pipe_to_probe(self, timeout_s: float) -> OpenPipe | None:
         shared = [pipe for pipe in self._pipes if not pipe.is_private and pipe.is_open and (pipe.is_modern or pipe.answer)]
         if shared:
             return max(shared, key=lambda pipe: pipe.is_modern)

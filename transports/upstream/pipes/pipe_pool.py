@@ -11,7 +11,7 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamError
 
 from .backoff import Backoff
 from .message_pipe import MessagePipe, PipeClosed
-from .open_pipe import LivePipe
+from .open_pipe import OpenPipe
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class PipeUse(Protocol):
 _Pipe = TypeVar("_Pipe", bound=PipeUse)
 
 
-class PipeSet:
+class PipePool:
     """Opens, keeps and closes pipes.
 
     open_pipe: makes a connection that is not open yet.
@@ -54,14 +54,14 @@ class PipeSet:
         *,
         max_pipes: int,
         idle_s: float,
-        on_gone: Callable[[LivePipe], None],
+        on_gone: Callable[[OpenPipe], None],
     ) -> None:
         self._name = name
         self._open_pipe = open_pipe
         self._max_pipes = max_pipes
         self._idle_s = idle_s
         self._on_gone = on_gone
-        self._pipes: list[LivePipe] = []
+        self._pipes: list[OpenPipe] = []
         self._opening_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._backoff = Backoff()
@@ -69,13 +69,13 @@ class PipeSet:
         self._is_closed = False
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def __iter__(self) -> Iterator[LivePipe]:
+    def __iter__(self) -> Iterator[OpenPipe]:
         return iter(self._pipes)
 
     def __len__(self) -> int:
         return len(self._pipes)
 
-    async def open(self, *, is_private: bool, is_modern: bool) -> LivePipe:
+    async def open(self, *, is_private: bool, is_modern: bool) -> OpenPipe:
         """Open one more pipe, where there is room or an idle one can make it.
 
         Raises: UpstreamError with was_sent=False.
@@ -107,7 +107,7 @@ class PipeSet:
             raise UpstreamError("upstream_failed", self._end_text, was_sent=False) from None
         finally:
             self._opening_count -= 1
-        live = LivePipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
+        live = OpenPipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
         self._pipes.append(live)
         loop.call_later(_LIVED_S, self._judge, live)
         if self._sweeper is None:
@@ -123,7 +123,7 @@ class PipeSet:
             raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
         self.close_soon(least, "another session needed the connection")
 
-    def _on_end(self, pipe: LivePipe) -> None:
+    def _on_end(self, pipe: OpenPipe) -> None:
         now_s = asyncio.get_running_loop().time()
         self._end_text = pipe.end_text
         _logger.warning("%s: %s", self._name, self._end_text)
@@ -131,11 +131,11 @@ class PipeSet:
             self._backoff.failed(now_s)
         self.close_soon(pipe, self._end_text)
 
-    def _judge(self, pipe: LivePipe) -> None:
+    def _judge(self, pipe: OpenPipe) -> None:
         if pipe.is_open:
             self._backoff.succeeded()
 
-    def close_soon(self, pipe: LivePipe, reason: str) -> None:
+    def close_soon(self, pipe: OpenPipe, reason: str) -> None:
         """Let go of a pipe now, and let it end by and by."""
         if pipe in self._pipes:
             self._pipes.remove(pipe)

@@ -14,7 +14,7 @@ from mcp_gateway.transports.downstream.phoenix.joined_channels import (
     End,
     Instruction,
     Join,
-    PhoenixChannels,
+    JoinedChannels,
     Push,
     Reply,
 )
@@ -28,8 +28,8 @@ def message(join_ref: Any, ref: Any, topic: str, event: str, payload: bytes = b"
     return PhoenixMessage(join_ref, ref, topic, event, payload)
 
 
-def joined(*topics: str, join_ref: Any = "j1") -> PhoenixChannels:
-    channels = PhoenixChannels("mcp:")
+def joined(*topics: str, join_ref: Any = "j1") -> JoinedChannels:
+    channels = JoinedChannels("mcp:")
     for topic in topics:
         asked = message(join_ref, "r1", topic, "phx_join")
         assert channels.receive(asked) == [Join(asked)]
@@ -97,7 +97,7 @@ def test_after_a_rejoin_the_old_join_ref_is_stale_and_the_new_one_counts() -> No
 
 
 def test_a_refused_join_leaves_no_channel() -> None:
-    channels = PhoenixChannels("mcp:")
+    channels = JoinedChannels("mcp:")
     asked = message("j1", "r1", TOPIC, "phx_join")
     channels.receive(asked)
     assert channels.refused(asked, b'{"reason":"x"}') == [Reply(asked, "error", b'{"reason":"x"}', "j1")]
@@ -131,7 +131,7 @@ messages = st.builds(
 
 @given(st.lists(st.tuples(messages, st.booleans()), max_size=40))
 def test_whatever_comes_each_channel_that_was_joined_ends_once(steps: list[tuple[PhoenixMessage, bool]]) -> None:
-    channels, live = PhoenixChannels("mcp:"), set()
+    channels, live = JoinedChannels("mcp:"), set()
     for sent, is_accepted in steps:
         instructions = channels.receive(sent)
         for instruction in list(instructions):

@@ -11,7 +11,7 @@ import pytest
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkingLimits
-from mcp_gateway.transports.upstream.bridge.server_sessions import LegacySessions
+from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSessions
 from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, Bridge, on_loop, refusal, shown
 from tests.doubles.scripted_wire import settle
 
@@ -318,7 +318,7 @@ def test_a_server_may_ask_as_often_as_the_limit_says_and_no_more() -> None:
 def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
     async def body() -> None:
         bridge = Bridge()
-        sessions = bridge.bridge.sessions = LegacySessions(bridge.wire, "2025-11-25", limit=2)
+        sessions = bridge.bridge.sessions = ServerSessions(bridge.wire, "2025-11-25", limit=2)
         for user in ("a", "b"):
             call = bridge.send(user=user)
             await settle()
@@ -339,7 +339,7 @@ def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
 def test_a_session_that_nobody_uses_is_ended() -> None:
     async def body() -> None:
         bridge = Bridge()
-        bridge.bridge.sessions = LegacySessions(bridge.wire, "2025-11-25", idle_s=0.02)
+        bridge.bridge.sessions = ServerSessions(bridge.wire, "2025-11-25", idle_s=0.02)
         call = bridge.send()
         await settle()
         bridge.running.answer()
@@ -354,7 +354,7 @@ def test_a_session_that_nobody_uses_is_ended() -> None:
 def test_a_session_whose_client_left_while_it_was_opened_is_ended_as_well() -> None:
     async def body() -> None:
         bridge = Bridge()
-        bridge.bridge.sessions = LegacySessions(bridge.wire, "2025-11-25", idle_s=0.02)
+        bridge.bridge.sessions = ServerSessions(bridge.wire, "2025-11-25", idle_s=0.02)
         bridge.wire.takes_messages.clear()
         call = bridge.send()
         await settle()

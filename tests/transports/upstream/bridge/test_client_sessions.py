@@ -13,7 +13,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts
-from mcp_gateway.transports.upstream.bridge.client_sessions import BridgedSessions
+from mcp_gateway.transports.upstream.bridge.client_sessions import ClientSessions
 from tests.doubles.legacy_bridge import on_loop, refusal
 from tests.doubles.modern_bridge import Bridge
 from tests.doubles.scripted_wire import Exchange, settle
@@ -168,7 +168,7 @@ def test_a_session_that_ends_takes_its_streams_and_calls_with_it() -> None:
 
 def test_sessions_are_bounded_and_the_least_recently_used_makes_room() -> None:
     async def body() -> None:
-        sessions = BridgedSessions(limit=2)
+        sessions = ClientSessions(limit=2)
         bridge = Bridge()
         kept = sessions.use(bridge.state("a"), "files")
         sessions.use(bridge.state("b"), "files")

@@ -14,7 +14,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, NEWEST, NEWEST_LEGACY, REVISIONS
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState, UpstreamSession
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.bridge.era_bridge import BridgedConversation
+from mcp_gateway.transports.upstream.bridge.era_bridge import EraBridge
 from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
@@ -27,7 +27,7 @@ class Bridge:
         self.wire = ScriptedWire()
         backend = BackendSettings(name="b", prefix="", replicas=[REPLICA], protocol=protocol)
         site = BridgeSite(cell_name="cell/0", seal=SEAL)
-        self.bridge = BridgedConversation(self.wire, site, backend=backend, replica=replica)
+        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica)
         self.events: list[Message | None] = []
 
     async def on_event(self, event: Message | None, event_id: str | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
-from mcp_gateway.transports.upstream.bridge.server_sessions import LegacySession, LegacySessions, SessionKey
+from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSession, ServerSessions, SessionKey
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 KEY = SessionKey(
@@ -26,9 +26,9 @@ OPENED = json.dumps({"protocolVersion": "2025-11-25", "capabilities": {}, "serve
 class Bench:
     def __init__(self) -> None:
         self.wire = ScriptedWire()
-        self.sessions = LegacySessions(self.wire, "2025-11-25")
+        self.sessions = ServerSessions(self.wire, "2025-11-25")
 
-    def lend(self) -> asyncio.Task[LegacySession]:
+    def lend(self) -> asyncio.Task[ServerSession]:
         return asyncio.ensure_future(self.sessions.lend(KEY))
 
     @property

@@ -15,7 +15,7 @@ from mcp_gateway.transports.upstream.pipes.multiplexer import (
     Ended,
     Held,
     Ignored,
-    PipeExchanges,
+    Multiplexer,
     Replied,
     Told,
 )
@@ -38,16 +38,16 @@ CHANGED = Notification("notifications/tools/list_changed", b"")
 QUESTION = Request(b"7", "sampling/createMessage", params(maxTokens=1))
 
 
-def private() -> PipeExchanges:
-    return PipeExchanges(is_private=True, is_modern=False)
+def private() -> Multiplexer:
+    return Multiplexer(is_private=True, is_modern=False)
 
 
-def shared() -> PipeExchanges:
-    return PipeExchanges(is_private=False, is_modern=False)
+def shared() -> Multiplexer:
+    return Multiplexer(is_private=False, is_modern=False)
 
 
-def modern() -> PipeExchanges:
-    return PipeExchanges(is_private=False, is_modern=True)
+def modern() -> Multiplexer:
+    return Multiplexer(is_private=False, is_modern=True)
 
 
 # ---- ids and tokens
@@ -219,7 +219,7 @@ def test_without_a_call_it_goes_to_the_stream_and_without_one_it_waits_for_it() 
 
 def test_of_several_streams_of_a_session_the_newest_is_told() -> None:
     """Source: MCP 2025-11-25, basic/transports, "Multiple Connections": a message goes to one stream, not to all."""
-    exchanges = PipeExchanges(is_private=True, is_modern=False)
+    exchanges = Multiplexer(is_private=True, is_modern=False)
     first, second = exchanges.begin_stream("ada")[0], exchanges.begin_stream("ada")[0]
     assert exchanges.incoming(CHANGED) == Told((second,), CHANGED)
     exchanges.end(second)
@@ -356,7 +356,7 @@ class AnyOrder(RuleBasedStateMachine):
     def start(self, is_private: bool, is_modern: bool) -> None:
         self.is_private = is_private and not is_modern
         self.is_modern = is_modern
-        self.exchanges = PipeExchanges(is_private=self.is_private, is_modern=is_modern)
+        self.exchanges = Multiplexer(is_private=self.is_private, is_modern=is_modern)
 
     @rule(owner=OWNERS, request_id=IDS, token=TOKENS, is_stream=st.booleans())
     @precondition(lambda self: hasattr(self, "exchanges"))
