@@ -1,29 +1,50 @@
-"""Which conversation serves a request. Pure."""
+"""Which conversation serves an exchange. Pure."""
 
 from __future__ import annotations
 
 from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, is_modern
+from mcp_gateway.transports.protocol.merging.naming import Naming
 
-from .conversation import Conversation
+from .conversation import Conversation, inner_response
 from .desk import Desk
 from .gathering import Discover, ListAll, SetLevel
 from .listening import Listen, ListenAlone
 from .relay import RelayRequest
 from .session_opening import OpenSession
+from .session_stream import SessionStream
+from .telling import TellServers
 
 
 def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conversation:
-    """The conversation that serves an exchange whose message is a request.
+    """The conversation that serves an exchange.
 
     Raises: Refused.
     """
     message = exchange.message
-    assert isinstance(message, Request)
     namings = desk.namings(exchange.endpoint)
+    if exchange.endpoint and not namings:
+        request_id = message.id if isinstance(message, Request) else None
+        raise Refused("no_backend", f"no backend {exchange.endpoint!r}", request_id=request_id)
+    if isinstance(message, Request):
+        return _for_request(exchange, message, namings, sink, desk)
+    if exchange.kind is ExchangeKind.STREAM:
+        return SessionStream(exchange, sink, desk)
+    if exchange.kind is ExchangeKind.TERMINATE:
+        return TellServers(exchange, sink, desk, (), CallKind.TERMINATE)
+    backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
+    told: list[tuple[str, Message | None]] = []
+    if isinstance(message, Notification):
+        told = [(backend, message) for backend in backends]
+    elif isinstance(message, Response):
+        told = _response_target(message, backends, is_merged=not exchange.endpoint and any(each.prefix for each in namings))
+    return TellServers(exchange, sink, desk, told, CallKind.MESSAGE)
+
+
+def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ...], sink: AnswerSink, desk: Desk) -> Conversation:
     if not namings:
         raise Refused("no_backend", "no backend is configured", request_id=message.id)
     stands_alone = len(namings) == 1 and (bool(exchange.endpoint) or not namings[0].prefix)
@@ -45,3 +66,13 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     if method == "logging/setLevel":
         return SetLevel(exchange, sink, desk)
     return RelayRequest(exchange, sink, desk, "")
+
+
+def _response_target(response: Response, backends: list[str], *, is_merged: bool) -> list[tuple[str, Message | None]]:
+    """Which server the client's response answers; of several, the id that we gave its request tells."""
+    if not is_merged:
+        return [(backend, response) for backend in backends[:1]]
+    answered = inner_response(response)
+    if answered is None or answered[0] not in backends:
+        raise Refused("invalid_request", "the response answers no request of this session")
+    return [answered]

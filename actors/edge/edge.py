@@ -11,10 +11,8 @@ import attrs
 import msgspec
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.conversations.conversation import Conversation, inner_response
+from mcp_gateway.actors.conversations.conversation import Conversation
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
-from mcp_gateway.actors.conversations.session_stream import SessionStream
-from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import (
     Call,
     CallAnswered,
@@ -39,7 +37,7 @@ from mcp_gateway.actors.messages.transports import RegisterTransport, TransportR
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -170,7 +168,7 @@ class Edge(GatewayActor):
         if exchange.session is not None:
             exchange = attrs.evolve(exchange, session=self._port.sessions.use(exchange.session, self.monotonic_s()))
         try:
-            conversation = self._conversation(exchange, sink)
+            conversation = conversation_for(exchange, sink, self)
         except Refused as refused:
             self._port.waiting.pop(exchange.exchange_id, None)
             sink.refuse(refused, exchange.endpoint)
@@ -179,35 +177,6 @@ class Edge(GatewayActor):
         if exchange.kind is ExchangeKind.STREAM and exchange.session is not None:
             self._streams.setdefault(exchange.session.key, set()).add(exchange.exchange_id)
         conversation.start()
-
-    def _conversation(self, exchange: Exchange, sink: AnswerSink) -> Conversation:
-        if exchange.endpoint and exchange.endpoint not in self._namings:
-            message = exchange.message
-            request_id = message.id if isinstance(message, Request) else None
-            raise Refused("no_backend", f"no backend {exchange.endpoint!r}", request_id=request_id)
-        if exchange.kind is ExchangeKind.STREAM:
-            return SessionStream(exchange, sink, self)
-        backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
-        if exchange.kind is ExchangeKind.TERMINATE:
-            return TellServers(exchange, sink, self, [(backend, None) for backend in backends], CallKind.TERMINATE)
-        message = exchange.message
-        if isinstance(message, Request):
-            return conversation_for(exchange, sink, self)
-        told: list[tuple[str, Message | None]] = []
-        if isinstance(message, Notification):
-            told = [(backend, message) for backend in backends]
-        elif isinstance(message, Response):
-            told = self._response_target(exchange, message, backends)
-        return TellServers(exchange, sink, self, told, CallKind.MESSAGE)
-
-    def _response_target(self, exchange: Exchange, response: Response, backends: list[str]) -> list[tuple[str, Message | None]]:
-        """Which server the client's response answers; of several, the id that we gave its request tells."""
-        if exchange.endpoint or not any(naming.prefix for naming in self.namings("")):
-            return [(backend, response) for backend in backends[:1]]
-        answered = inner_response(response)
-        if answered is None or answered[0] not in backends:
-            raise Refused("invalid_request", "the response answers no request of this session")
-        return [answered]
 
     def receiveMsg_ExchangeClosed(self, message: ExchangeClosed, sender: ActorAddress) -> None:
         conversation = self._conversations.get(message.exchange_id)
