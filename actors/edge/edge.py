@@ -11,7 +11,6 @@ import attrs
 import msgspec
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.conversations.conversation import Conversation
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
 from mcp_gateway.actors.messages.calls import (
     Call,
@@ -67,17 +66,14 @@ class Edge(GatewayActor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conversations: dict[int, Conversation] = {}
-        self._exchange_of_call: dict[int, int] = {}
-        self._streams: dict[str, set[int]] = {}  # {session key: ids of the exchanges that are its streams}
         self._gateway: dict[str, ActorAddress] = {}
         self._incarnations: dict[str, int] = {}
         self._late_backends = LateBackends()
         self._call_ids = itertools.count(1)
-        self._is_wired_to_gateway = False
 
     def on_wired(self) -> None:
         self._port: LoopPort = self.arguments
+        self._exchanges = self._port.exchanges
         settings = self._port.settings
         self.server_info = {"name": "mcp-gateway", "version": VERSION}
         self._topology(settings.backends)
@@ -90,11 +86,10 @@ class Edge(GatewayActor):
 
     def _take_over(self) -> None:
         """Answer for the exchanges of an incarnation that crashed: its calls are lost, and a tool must not run twice."""
-        for exchange, sink in list(self._port.waiting.values()):
-            if exchange.kind is ExchangeKind.STREAM:
-                self._open(exchange, sink)
-            else:
-                self._port.waiting.pop(exchange.exchange_id, None)
+        self._exchanges.start_over()
+        for exchange, sink in self._exchanges.unserved():
+            if exchange.kind is not ExchangeKind.STREAM:
+                self._exchanges.settle(exchange.exchange_id)
                 request_id = exchange.message.id if isinstance(exchange.message, Request) else None
                 text = "the gateway's edge was restarted while the request ran"
                 sink.refuse(Refused("upstream_failed", text, request_id=request_id), "")
@@ -106,7 +101,7 @@ class Edge(GatewayActor):
         lost_pool = self._incarnations.get("connection-pool", 0) not in (0, message.incarnations["connection-pool"])
         self._gateway, self._incarnations = dict(message.addresses), dict(message.incarnations)
         self._gateway["cell-supervisor"] = self.addresses["supervisor"]
-        self._port.addresses = self._gateway
+        self._port.wire(self._gateway)
         for strategy in self._port.downstream_transports:
             registration = RegisterTransport(request_id="edge", strategy=strategy)
             self.send(self._gateway["transport-registry"], registration)
@@ -116,19 +111,16 @@ class Edge(GatewayActor):
         self._publish_waiting()
         if lost_pool:
             self._fail_open_calls("the connection pool was restarted while the request ran")
-        self._is_wired_to_gateway = True
-        for exchange, sink in list(self._port.waiting.values()):
-            if exchange.exchange_id not in self._conversations:
-                self._open(exchange, sink)
+        for exchange, sink in self._exchanges.unserved():
+            self._open(exchange, sink)
 
     def _fail_open_calls(self, text: str) -> None:
-        for call_id, exchange_id in list(self._exchange_of_call.items()):
-            if exchange_id in self._conversations:
-                failure = CallFailed(call_id=call_id, reason="upstream_failed", text=text, was_sent=True)
-                self.receiveMsg_CallFailed(failure, self.myAddress)
+        for call_id in self._exchanges.calls:
+            failure = CallFailed(call_id=call_id, reason="upstream_failed", text=text, was_sent=True)
+            self.receiveMsg_CallFailed(failure, self.myAddress)
 
     def receiveMsg_TransportsChanged(self, message: TransportsChanged, sender: ActorAddress) -> None:
-        self._port.enabled_transports = message.names
+        self._port.enable_transports(message.names)
 
     def receiveMsg_TransportRegistered(self, message: TransportRegistered, sender: ActorAddress) -> None:
         self._port.answer_question(message)
@@ -144,7 +136,7 @@ class Edge(GatewayActor):
         others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
         if others:
             self._port.last_known_lists.forget(others)
-            for conversation in list(self._conversations.values()):
+            for conversation in self._exchanges.conversations():
                 conversation.backends_changed()
 
     def _topology(self, backends: tuple[Any, ...]) -> None:
@@ -157,57 +149,52 @@ class Edge(GatewayActor):
     # ---- exchanges
 
     def receiveMsg_ExchangeOpened(self, message: ExchangeOpened, sender: ActorAddress) -> None:
-        exchange = message.exchange
-        waiting = self._port.waiting.get(exchange.exchange_id)
-        if waiting is not None and self._is_wired_to_gateway:
-            self._open(exchange, waiting[1])
+        waits = self._exchanges.waiting.get(message.exchange.exchange_id)
+        if waits is not None and self._gateway:  # if not, GatewayWired opens what waits
+            self._open(*waits)
 
     def _open(self, exchange: Exchange, sink: AnswerSink) -> None:
-        if not self._is_wired_to_gateway:
-            return  # GatewayWired opens what waits
         if exchange.session is not None:
             exchange = attrs.evolve(exchange, session=self._port.sessions.use(exchange.session, self.monotonic_s()))
         try:
             conversation = conversation_for(exchange, sink, self)
         except Refused as refused:
-            self._port.waiting.pop(exchange.exchange_id, None)
+            self._exchanges.settle(exchange.exchange_id)
             sink.refuse(refused, exchange.endpoint)
             return
-        self._conversations[exchange.exchange_id] = conversation
-        if exchange.kind is ExchangeKind.STREAM and exchange.session is not None:
-            self._streams.setdefault(exchange.session.key, set()).add(exchange.exchange_id)
+        self._exchanges.serve(conversation)
         conversation.start()
 
     def receiveMsg_ExchangeClosed(self, message: ExchangeClosed, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(message.exchange_id)
+        conversation = self._exchanges.conversation(message.exchange_id)
         if conversation is not None:
             conversation.client_gone()
-        self._port.waiting.pop(message.exchange_id, None)
+        self._exchanges.settle(message.exchange_id)
 
     def receiveMsg_EventsFlushed(self, message: EventsFlushed, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(message.exchange_id)
+        conversation = self._exchanges.conversation(message.exchange_id)
         if conversation is not None:
             conversation.flushed(message.event_count)
 
     def receiveMsg_StreamEnded(self, message: StreamEnded, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(message.exchange_id)
+        conversation = self._exchanges.conversation(message.exchange_id)
         if conversation is not None:
             conversation.end()
 
     # ---- outcomes of calls
 
     def receiveMsg_CallAnswered(self, message: CallAnswered, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(self._exchange_of_call.pop(message.call_id, 0))
+        conversation = self._exchanges.end_call(message.call_id)
         if conversation is not None:
             conversation.answered(message)
 
     def receiveMsg_CallFailed(self, message: CallFailed, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(self._exchange_of_call.pop(message.call_id, 0))
+        conversation = self._exchanges.end_call(message.call_id)
         if conversation is not None:
             conversation.failed(message)
 
     def receiveMsg_CallEvent(self, message: CallEvent, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(self._exchange_of_call.get(message.call_id, 0))
+        conversation = self._exchanges.of_call(message.call_id)
         if conversation is not None:
             conversation.event(message)
 
@@ -232,7 +219,7 @@ class Edge(GatewayActor):
         last_event_id: str | None = None,
     ) -> int:
         call_id = next(self._call_ids)
-        self._exchange_of_call[call_id] = exchange.exchange_id
+        self._exchanges.begin_call(call_id, exchange.exchange_id)
         limit_s = self._timeouts_s.get(backend)
         if deadline_s is None:
             deadline_s = exchange.deadline_s
@@ -261,31 +248,26 @@ class Edge(GatewayActor):
         return call_id
 
     def cancel(self, call_id: int) -> None:
-        if self._exchange_of_call.pop(call_id, None) is not None:
+        if self._exchanges.end_call(call_id) is not None:
             self.send(self._gateway["connection-pool"], CancelCall(call_id))
 
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         deadline_s = self.monotonic_s() + FAN_OUT_S
         call_id = self.call(exchange, None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
-        del self._exchange_of_call[call_id]
+        self._exchanges.end_call(call_id)
 
     def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
         self.send(upstream, CreditGranted(call_id, event_count))
 
     def conclude(self, exchange: Exchange) -> None:
-        self._conversations.pop(exchange.exchange_id, None)
-        self._port.waiting.pop(exchange.exchange_id, None)
-        if exchange.session is not None and (streams := self._streams.get(exchange.session.key)) is not None:
-            streams.discard(exchange.exchange_id)
-            if not streams:
-                del self._streams[exchange.session.key]
+        self._exchanges.settle(exchange.exchange_id)
 
     def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
         assert self.runtime is not None
         self.runtime.post_later(delay_s, self.myAddress, _RetryDue(exchange.exchange_id, backend))
 
     def receiveMsg__RetryDue(self, message: _RetryDue, sender: ActorAddress) -> None:
-        conversation = self._conversations.get(message.exchange_id)
+        conversation = self._exchanges.conversation(message.exchange_id)
         if conversation is not None:
             conversation.delay_passed(message.backend)
 
@@ -317,19 +299,15 @@ class Edge(GatewayActor):
 
     def _tell_streams(self, session: SessionState) -> None:
         """Those of a session look whether they are where it is now."""
-        for exchange_id in tuple(self._streams.get(session.key, ())):
-            self._conversations[exchange_id].session_renewed(session)
+        for stream in self._exchanges.of_session(session.key):
+            stream.session_renewed(session)
 
     def _refresh_streams(self) -> None:
         """Look whether another cell has opened sessions again whose streams are here: a few at a time, in turn."""
         if self._port.settings.gateway.cell_count == 1:
             return
-        for key in list(itertools.islice(self._streams, _REFRESHED_AT_ONCE)):
-            exchange_ids = self._streams.pop(key)
-            self._streams[key] = exchange_ids  # at the end of the queue
-            exchange = self._conversations[next(iter(exchange_ids))].exchange
-            if exchange.session is not None:
-                self.refresh_session(exchange.session)
+        for session in self._exchanges.next_sessions(_REFRESHED_AT_ONCE):
+            self.refresh_session(session)
 
     def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
         newest = self.refresh_session(state)
@@ -404,9 +382,9 @@ class Edge(GatewayActor):
     def receiveTimer_sweep(self, _: Any) -> None:
         """End what has outlived its deadline: nobody else may be left to do it."""
         now_s = self.monotonic_s()
-        for exchange, _sink in list(self._port.waiting.values()):
-            if now_s > exchange.deadline_s + _GRACE_S and exchange.exchange_id in self._conversations:
-                self._conversations[exchange.exchange_id].expired()
+        for exchange, _ in list(self._exchanges.waiting.values()):
+            if now_s > exchange.deadline_s + _GRACE_S and (late := self._exchanges.conversation(exchange.exchange_id)):
+                late.expired()
             elif exchange.session is not None:  # a stream that stays open keeps its session alive
                 self._port.sessions.use(exchange.session, now_s)
         self._refresh_streams()
@@ -420,7 +398,7 @@ class Edge(GatewayActor):
     def on_exit(self) -> None:
         """End the calls of this incarnation: nobody takes their answers, and a server serves one stream per session."""
         if "connection-pool" in self._gateway:
-            for call_id in self._exchange_of_call:
+            for call_id in self._exchanges.calls:
                 self.send(self._gateway["connection-pool"], CancelCall(call_id))
 
 

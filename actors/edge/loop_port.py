@@ -32,6 +32,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
 
 from .last_known_lists import LastKnownLists
+from .open_exchanges import OpenExchanges
 from .session_keeper import SessionKeeper
 from .topic_feed import CellTopicFeed
 
@@ -55,7 +56,7 @@ class LoopPort:
             is_alone=settings.gateway.cell_count == 1,
         )
         self.last_known_lists = LastKnownLists()
-        self.waiting: dict[int, tuple[Exchange, AnswerSink]] = {}
+        self.exchanges = OpenExchanges()
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
         self.downstream_transports: list[Any] = []
         self.enabled_transports: frozenset[str] = frozenset()
@@ -64,7 +65,12 @@ class LoopPort:
         self._address: ActorAddress | None = None
         self._ids = itertools.count(1)
         self._questions: dict[str, asyncio.Future[Any]] = {}
-        self.addresses: dict[str, ActorAddress] = {}
+        self._chain: Mapping[str, ActorAddress] = {}
+
+    @property
+    def waiting(self) -> Mapping[int, tuple[Exchange, AnswerSink]]:
+        """As `OpenExchanges.waiting`."""
+        return self.exchanges.waiting
 
     def take_settings(self, settings: Settings) -> None:
         """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
@@ -75,6 +81,14 @@ class LoopPort:
         """The edge actor is up: its address from now on."""
         self._runtime, self._address = runtime, address
 
+    def wire(self, chain: Mapping[str, ActorAddress]) -> None:
+        """Where the other actors of this cell are from now on, by their short names."""
+        self._chain = chain
+
+    def enable_transports(self, names: frozenset[str]) -> None:
+        """Clients may use these transports from now on, and no others."""
+        self.enabled_transports = names
+
     def next_exchange_id(self) -> int:
         return next(self._ids)
 
@@ -83,7 +97,7 @@ class LoopPort:
             sink.refuse(Refused("draining", "the gateway is starting"), "")
             return
         exchange, sink = self._watch.watch(exchange, sink)
-        self.waiting[exchange.exchange_id] = (exchange, sink)
+        self.exchanges.open(exchange, sink)
         self._runtime.post(self._address, ExchangeOpened(exchange))
 
     def close(self, exchange_id: int) -> None:
@@ -123,7 +137,7 @@ class LoopPort:
 
         Raises: LookupError where it does not run.
         """
-        target = self._address if child == "edge" else self.addresses.get(child)
+        target = self._address if child == "edge" else self._chain.get(child)
         if target is None or self._runtime is None:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
