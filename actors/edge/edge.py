@@ -149,8 +149,10 @@ class Edge(GatewayActor):
     # ---- exchanges
 
     def receiveMsg_ExchangeOpened(self, message: ExchangeOpened, sender: ActorAddress) -> None:
-        waits = self._exchanges.waiting.get(message.exchange.exchange_id)
-        if waits is not None and self._gateway:  # if not, GatewayWired opens what waits
+        """Serve it, unless it has been closed since, or GatewayWired has opened it already or will."""
+        exchange_id = message.exchange.exchange_id
+        waits = self._exchanges.waiting.get(exchange_id)
+        if waits is not None and self._gateway and self._exchanges.conversation(exchange_id) is None:
             self._open(*waits)
 
     def _open(self, exchange: Exchange, sink: AnswerSink) -> None:

@@ -187,6 +187,26 @@ def test_a_request_before_the_chain_is_up_waits_for_it(monkeypatch: pytest.Monke
     on_loop(body)
 
 
+def test_a_request_that_comes_while_the_chain_starts_again_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer lets a client ask on at once: the news of its request is then behind that of the chain, which opens it, too."""
+
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        _, sink = bench.open()
+        first = bench.call()
+        monkeypatch.setattr(sink, "answer", lambda *_: bench.open())
+        assert isinstance(first.message, Request)
+        answered = CallAnswered(
+            call_id=first.call_id, backend="one", replica=REPLICA, status=200, response=Response(first.message.id, b"{}", b"")
+        )
+        addresses = {name: peer.address for name, peer in bench.peers.items()}
+        wired = GatewayWired(addresses=addresses, incarnations=dict(bench.incarnations))
+        bench.stage.post_all([(bench.edge, answered), (bench.edge, wired)])
+        assert len(bench.calls()) == 1
+
+    on_loop(body)
+
+
 def test_before_there_is_an_edge_clients_are_asked_to_come_back() -> None:
     port = LoopPort(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), alone())
     sink = Sink()
