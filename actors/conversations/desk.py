@@ -47,8 +47,8 @@ class Desk(Protocol):
     def conclude(self, exchange: Exchange) -> None:
         """The exchange is over."""
 
-    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
-        """Call the conversation's `delay_passed(backend)` after the delay."""
+    def retry_later(self, exchange: Exchange, delay_s: float, cause: str) -> None:
+        """Call the conversation's `delay_passed(cause)` after the delay."""
 
     def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
         """When a question to several backends stops waiting for this one; soon, where it was late before."""

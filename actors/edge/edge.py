@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
-from mcp_gateway.actors.messages.calls import (
-    Call,
-    CallAnswered,
-    CallEvent,
-    CallFailed,
-    CallKind,
-    CancelCall,
-    CreditGranted,
-    RouteCall,
-)
-from mcp_gateway.actors.messages.events import EventPublished, EventsLogged, FollowLog, PublishEvent, Subscribe
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CancelCall
+from mcp_gateway.actors.messages.events import EventPublished, EventsLogged, FollowLog, Subscribe
 from mcp_gateway.actors.messages.exchanges import (
     ChildAsked,
     ClientEventsWaiting,
@@ -34,18 +22,14 @@ from mcp_gateway.actors.messages.exchanges import (
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportRefused, TransportRegistered, TransportsChanged
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.merging.naming import Naming
-from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.telemetry import metrics
 
-from .late_backends import FAN_OUT_S, LateBackends
+from .edge_desk import SESSION_ENDED, EdgeDesk, RetryDue
 from .loop_port import LoopPort
 
-_SESSION_ENDED = "mcp.session.ended"
 _SWEEP_S = 1.0
 _REFRESHED_AT_ONCE = 50  # sessions with streams, each second: a read of the journal takes some ten microseconds
 _GRACE_S = 2.0
@@ -58,8 +42,8 @@ class Edge(GatewayActor):
     Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, ChildAsked (handlers, cell), CallAnswered,
               CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
               EventPublished, EventsLogged (event bus), ClientEventsWaiting (topic feed)
-    Sends     RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams), RegisterTransport (transport registry),
-              Subscribe, FollowLog, PublishEvent (event bus)
+    Sends     RegisterTransport (transport registry), Subscribe, FollowLog, PublishEvent (event bus), and through its desk
+              RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams)
     On crash  clients that waited for an answer read `upstream_failed`; streams of sessions are opened again; sessions live on in
               their sealed ids
     """
@@ -68,19 +52,13 @@ class Edge(GatewayActor):
         super().__init__()
         self._gateway: dict[str, ActorAddress] = {}
         self._incarnations: dict[str, int] = {}
-        self._late_backends = LateBackends()
-        self._call_ids = itertools.count(1)
 
     def on_wired(self) -> None:
         self._port: LoopPort = self.arguments
         self._exchanges = self._port.exchanges
-        settings = self._port.settings
-        self.server_info = {"name": "mcp-gateway", "version": VERSION}
-        self._topology(settings.backends)
-        # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
-        self._call_ids = itertools.count(self.incarnation * 1_000_000_000 + 1)
         assert self.runtime is not None
         self._port.attach(self.runtime, self.myAddress)
+        self._desk = EdgeDesk(self, self._port)
         self._take_over()
         self.start_timer("sweep", _SWEEP_S)
 
@@ -102,10 +80,11 @@ class Edge(GatewayActor):
         self._gateway, self._incarnations = dict(message.addresses), dict(message.incarnations)
         self._gateway["cell-supervisor"] = self.addresses["supervisor"]
         self._port.wire(self._gateway)
+        self._desk.wire(self._gateway)
         for strategy in self._port.downstream_transports:
             registration = RegisterTransport(request_id="edge", strategy=strategy)
             self.send(self._gateway["transport-registry"], registration)
-        subscribe = Subscribe(pattern=_SESSION_ENDED, subscriber_id=self.name)
+        subscribe = Subscribe(pattern=SESSION_ENDED, subscriber_id=self.name)
         self.send(self._gateway["event-bus"], subscribe)
         self.send(self._gateway["event-bus"], FollowLog(self._port.topics.last_id))
         self._publish_waiting()
@@ -131,20 +110,9 @@ class Edge(GatewayActor):
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
         """What open streams are told of: other servers, not other limits for the same."""
-        before = self._servers
-        self._topology(message.backends)
-        others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
-        if others:
-            self._port.last_known_lists.forget(others)
+        if self._desk.configure(message.backends):
             for conversation in self._exchanges.conversations():
                 conversation.backends_changed()
-
-    def _topology(self, backends: tuple[Any, ...]) -> None:
-        self._late_backends.keep_only({backend.name for backend in backends})
-        self._servers = {each.name: (each.prefix, each.replicas, each.command, each.builtin) for each in backends}
-        self._namings = {backend.name: Naming(backend.name, backend.prefix) for backend in backends}
-        self._alone = {backend.name: Naming(backend.name, "") for backend in backends}
-        self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
 
     # ---- exchanges
 
@@ -157,9 +125,9 @@ class Edge(GatewayActor):
 
     def _open(self, exchange: Exchange, sink: AnswerSink) -> None:
         if exchange.session is not None:
-            exchange = attrs.evolve(exchange, session=self._port.sessions.use(exchange.session, self.monotonic_s()))
+            exchange = attrs.evolve(exchange, session=self._desk.use_session(exchange.session))
         try:
-            conversation = conversation_for(exchange, sink, self)
+            conversation = conversation_for(exchange, sink, self._desk)
         except Refused as refused:
             self._exchanges.settle(exchange.exchange_id)
             sink.refuse(refused, exchange.endpoint)
@@ -177,6 +145,11 @@ class Edge(GatewayActor):
         conversation = self._exchanges.conversation(message.exchange_id)
         if conversation is not None:
             conversation.flushed(message.event_count)
+
+    def receiveMsg_RetryDue(self, message: RetryDue, sender: ActorAddress) -> None:
+        conversation = self._exchanges.conversation(message.exchange_id)
+        if conversation is not None:
+            conversation.delay_passed(message.cause)
 
     def receiveMsg_StreamEnded(self, message: StreamEnded, sender: ActorAddress) -> None:
         conversation = self._exchanges.conversation(message.exchange_id)
@@ -200,155 +173,10 @@ class Edge(GatewayActor):
         if conversation is not None:
             conversation.event(message)
 
-    # ---- what conversations may do (see `conversation.Desk`)
-
-    def namings(self, endpoint: str) -> tuple[Naming, ...]:
-        if endpoint:
-            return (self._alone[endpoint],) if endpoint in self._alone else ()
-        return tuple(self._namings.values())
-
-    def call(
-        self,
-        exchange: Exchange,
-        message: Message | None,
-        *,
-        kind: CallKind,
-        backend: str = "",
-        session: SessionState | None = None,
-        opens_session: bool = False,
-        excluded: frozenset[str] = frozenset(),
-        deadline_s: float | None = None,
-        last_event_id: str | None = None,
-    ) -> int:
-        call_id = next(self._call_ids)
-        self._exchanges.begin_call(call_id, exchange.exchange_id)
-        limit_s = self._timeouts_s.get(backend)
-        if deadline_s is None:
-            deadline_s = exchange.deadline_s
-        if limit_s is not None and kind is not CallKind.STREAM:
-            deadline_s = min(deadline_s, self.monotonic_s() + limit_s)
-        call = Call(
-            call_id=call_id,
-            edge=self.myAddress,
-            kind=kind,
-            transport=exchange.transport,
-            revision=exchange.revision,
-            target=exchange.target,
-            backend=backend,
-            is_merged=not exchange.endpoint,
-            message=message,
-            session=session,
-            opens_session=opens_session,
-            hash_keys=exchange.hash_keys,
-            headers=exchange.headers,
-            deadline_s=deadline_s,
-            excluded=excluded,
-            last_event_id=last_event_id,
-            pinned_to=self._port.pinned_to(message) if session is None else "",
-        )
-        self.send(self._gateway["router"], RouteCall(call))
-        return call_id
-
-    def cancel(self, call_id: int) -> None:
-        if self._exchanges.end_call(call_id) is not None:
-            self.send(self._gateway["connection-pool"], CancelCall(call_id))
-
-    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
-        deadline_s = self.monotonic_s() + FAN_OUT_S
-        call_id = self.call(exchange, None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
-        self._exchanges.end_call(call_id)
-
-    def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
-        self.send(upstream, CreditGranted(call_id, event_count))
-
-    def conclude(self, exchange: Exchange) -> None:
-        self._exchanges.settle(exchange.exchange_id)
-
-    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
-        assert self.runtime is not None
-        self.runtime.post_later(delay_s, self.myAddress, _RetryDue(exchange.exchange_id, backend))
-
-    def receiveMsg__RetryDue(self, message: _RetryDue, sender: ActorAddress) -> None:
-        conversation = self._exchanges.conversation(message.exchange_id)
-        if conversation is not None:
-            conversation.delay_passed(message.backend)
-
-    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
-        now_s = self.monotonic_s()
-        return min(exchange.deadline_s, now_s + self._late_backends.patience_s(backend, now_s))
-
-    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
-        if was_late:
-            self._late_backends.was_late(backend, self.monotonic_s())
-        else:
-            self._late_backends.has_answered(backend)
-
-    def use_session(self, state: SessionState) -> SessionState:
-        return self._port.sessions.use(state, self.monotonic_s())
-
-    def is_session_ended(self, state: SessionState) -> bool:
-        return self._port.sessions.is_ended(state.key)
-
-    def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
-        renewed = self._port.sessions.replace_upstream(state.key, upstream) or state
-        self._tell_streams(renewed)
-        return renewed
-
-    def refresh_session(self, state: SessionState) -> SessionState:
-        newest = self._port.sessions.refresh(state)
-        self._tell_streams(newest)
-        return newest
-
-    def _tell_streams(self, session: SessionState) -> None:
-        """Those of a session look whether they are where it is now."""
-        for stream in self._exchanges.of_session(session.key):
-            stream.session_renewed(session)
-
-    def _refresh_streams(self) -> None:
-        """Look whether another cell has opened sessions again whose streams are here: a few at a time, in turn."""
-        if self._port.settings.gateway.cell_count == 1:
-            return
-        for session in self._exchanges.next_sessions(_REFRESHED_AT_ONCE):
-            self.refresh_session(session)
-
-    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
-        newest = self.refresh_session(state)
-        return self._port.sessions.replace_facts(state.key, newest.facts.after(backend, method, params)) or newest
-
-    def end_session(self, state: SessionState) -> None:
-        """Refuse it here at once, and in the other cells as soon as the event reaches them."""
-        self._port.sessions.end(state.key)
-        ended = PublishEvent(topic=_SESSION_ENDED, payload={"session": state.key})
-        self.send(self._gateway["event-bus"], ended)
-
-    def issue_session(self, state: SessionState) -> str:
-        state = msgspec.structs.replace(state, issued_ms=self._port.now_ms())
-        self._end_at_servers(self._port.sessions.open(state, self.monotonic_s()))
-        return self._port.session_ids.issue(state)
-
-    def _end_at_servers(self, sessions: Sequence[SessionState]) -> None:
-        """Of sessions that have expired or made room their servers know nothing: tell them, and the other cells."""
-        for state in sessions:
-            exchange = Exchange(
-                exchange_id=self._port.next_exchange_id(),
-                transport="streamable_http",
-                revision=state.revision,
-                endpoint=state.endpoint,
-                kind=ExchangeKind.TERMINATE,
-                session=state,
-                hash_keys={"session": state.key},
-                deadline_s=self.monotonic_s() + FAN_OUT_S,
-            )
-            self._port.open(exchange, _NobodyWaits())
-
-    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
-        self._port.last_known_lists.remember((backend, method, revision), pages, self.monotonic_s())
-
-    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
-        return self._port.last_known_lists.recall((backend, method, revision), self.monotonic_s())
+    # ---- sessions that other cells have ended
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
-        if message.topic == _SESSION_ENDED:
+        if message.topic == SESSION_ENDED:
             self._port.sessions.end(str(message.payload.get("session")))
 
     # ---- topics that clients follow, and what they publish
@@ -389,8 +217,10 @@ class Edge(GatewayActor):
                 late.expired()
             elif exchange.session is not None:  # a stream that stays open keeps its session alive
                 self._port.sessions.use(exchange.session, now_s)
-        self._refresh_streams()
-        self._end_at_servers(self._port.sessions.sweep(now_s))
+        if self._port.settings.gateway.cell_count > 1:  # another one may have opened sessions again whose streams are here
+            for session in self._exchanges.next_sessions(_REFRESHED_AT_ONCE):
+                self._desk.refresh_session(session)
+        self._port.say_farewell(self._port.sessions.sweep(now_s), now_s)
         for revision, count in self._port.sessions.count_by_revision().items():
             metrics.sessions.labels(revision).set(count)
         self.start_timer("sweep", _SWEEP_S)
@@ -402,30 +232,3 @@ class Edge(GatewayActor):
         if "connection-pool" in self._gateway:
             for call_id in self._exchanges.calls:
                 self.send(self._gateway["connection-pool"], CancelCall(call_id))
-
-
-@attrs.frozen
-class _RetryDue:
-    """An edge to itself: the delay of `retry_later` has passed."""
-
-    exchange_id: int
-    backend: str
-
-
-class _NobodyWaits:
-    """The sink of an exchange that no client has asked for."""
-
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
-        """Nobody reads it."""
-
-    def refuse(self, refused: Refused, backend: str) -> None:
-        """Nobody reads it: the server is gone, or ends an idle session by itself."""
-
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Never called: there is no stream to the end of a session."""
-
-    def event(self, data: bytes, event_id: str | None) -> None:
-        """Never called."""
-
-    def end(self, backend: str, upstream_s: float) -> None:
-        """Never called."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thespian.actors import ActorAddress
@@ -23,7 +23,7 @@ from mcp_gateway.actors.messages.lifecycle import Runtime
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -32,6 +32,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
 
 from .last_known_lists import LastKnownLists
+from .late_backends import FAN_OUT_S
 from .open_exchanges import OpenExchanges
 from .session_keeper import SessionKeeper
 from .topic_feed import CellTopicFeed
@@ -65,7 +66,7 @@ class LoopPort:
         self._address: ActorAddress | None = None
         self._ids = itertools.count(1)
         self._questions: dict[str, asyncio.Future[Any]] = {}
-        self._chain: Mapping[str, ActorAddress] = {}
+        self._addresses: Mapping[str, ActorAddress] = {}
 
     @property
     def waiting(self) -> Mapping[int, tuple[Exchange, AnswerSink]]:
@@ -81,9 +82,9 @@ class LoopPort:
         """The edge actor is up: its address from now on."""
         self._runtime, self._address = runtime, address
 
-    def wire(self, chain: Mapping[str, ActorAddress]) -> None:
+    def wire(self, addresses: Mapping[str, ActorAddress]) -> None:
         """Where the other actors of this cell are from now on, by their short names."""
-        self._chain = chain
+        self._addresses = addresses
 
     def enable_transports(self, names: frozenset[str]) -> None:
         """Clients may use these transports from now on, and no others."""
@@ -109,6 +110,21 @@ class LoopPort:
     def flushed(self, exchange_id: int, event_count: int) -> None:
         if exchange_id in self.waiting:
             self._post(EventsFlushed(exchange_id, event_count))
+
+    def say_farewell(self, sessions: Iterable[SessionState], now_s: float) -> None:
+        """Of sessions that have expired or made room their servers know nothing: tell them, and the other cells."""
+        for state in sessions:
+            exchange = Exchange(
+                exchange_id=self.next_exchange_id(),
+                transport="streamable_http",
+                revision=state.revision,
+                endpoint=state.endpoint,
+                kind=ExchangeKind.TERMINATE,
+                session=state,
+                hash_keys={"session": state.key},
+                deadline_s=now_s + FAN_OUT_S,
+            )
+            self.open(exchange, _NobodyWaits())
 
     def read_session(self, session_id: str) -> SessionState | None:
         sealed = self.session_ids.read(session_id)
@@ -137,7 +153,7 @@ class LoopPort:
 
         Raises: LookupError where it does not run.
         """
-        target = self._address if child == "edge" else self._chain.get(child)
+        target = self._address if child == "edge" else self._addresses.get(child)
         if target is None or self._runtime is None:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
@@ -164,3 +180,22 @@ class LoopPort:
     def _post(self, message: object) -> None:
         if self._runtime is not None and self._address is not None:
             self._runtime.post(self._address, message)
+
+
+class _NobodyWaits:
+    """The sink of an exchange that no client has asked for."""
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+        """Nobody reads it."""
+
+    def refuse(self, refused: Refused, backend: str) -> None:
+        """Nobody reads it: the server is gone, or ends an idle session by itself."""
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Never called: there is no stream to the end of a session."""
+
+    def event(self, data: bytes, event_id: str | None) -> None:
+        """Never called."""
+
+    def end(self, backend: str, upstream_s: float) -> None:
+        """Never called."""

@@ -127,8 +127,8 @@ class RecordingDesk:
         assert not self.finished, "the exchange was over already"
         self.finished += 1
 
-    def retry_later(self, exchange: Exchange, delay_s: float, backend: str) -> None:
-        self.retries.append((delay_s, backend))
+    def retry_later(self, exchange: Exchange, delay_s: float, cause: str) -> None:
+        self.retries.append((delay_s, cause))
 
     def note_punctuality(self, backend: str, *, was_late: bool) -> None:
         self.punctuality.append((backend, "late" if was_late else "prompt"))

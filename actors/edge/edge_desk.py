@@ -1,0 +1,200 @@
+"""What conversations do to the world: calls as mail to the gateway's chain, sessions and lists as the port keeps them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import attrs
+import msgspec
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.calls import Call, CallKind, CancelCall, CreditGranted, RouteCall
+from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+
+from .late_backends import FAN_OUT_S, LateBackends
+from .loop_port import LoopPort
+
+SESSION_ENDED = "mcp.session.ended"
+
+
+@attrs.frozen
+class RetryDue:
+    """The edge to itself: the delay of `EdgeDesk.retry_later` has passed."""
+
+    exchange_id: int
+    cause: str
+
+
+class EdgeDesk:
+    """Implements `conversations.desk.Desk` for one incarnation of the edge actor, in whose name it sends.
+
+    Conversations act after `wire` only.
+    """
+
+    def __init__(self, edge: GatewayActor, port: LoopPort) -> None:
+        self.server_info = {"name": "mcp-gateway", "version": VERSION}
+        assert edge.runtime is not None
+        self._runtime = edge.runtime
+        self._address: ActorAddress = edge.myAddress
+        self._send = edge.send
+        self._now_s = edge.monotonic_s
+        self._port = port
+        self._exchanges = port.exchanges
+        self._sessions = port.sessions
+        self._addresses: Mapping[str, ActorAddress] = {}
+        self._late_backends = LateBackends()
+        # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
+        self._call_ids = itertools.count(edge.incarnation * 1_000_000_000 + 1)
+        self._take(port.settings.backends)
+
+    def wire(self, addresses: Mapping[str, ActorAddress]) -> None:
+        """Where the actors are that carry out calls, by their short names."""
+        self._addresses = addresses
+
+    def configure(self, backends: Sequence[BackendSettings]) -> bool:
+        """These are the backends from now on; whether any is another server than before, or gone, or new."""
+        before = self._servers
+        self._take(backends)
+        others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
+        self._port.last_known_lists.forget(others)
+        return bool(others)
+
+    def _take(self, backends: Sequence[BackendSettings]) -> None:
+        self._late_backends.keep_only({backend.name for backend in backends})
+        self._servers = {each.name: (each.prefix, each.replicas, each.command, each.builtin) for each in backends}
+        self._merged = tuple(Naming(backend.name, backend.prefix) for backend in backends)
+        self._alone = {backend.name: (Naming(backend.name, ""),) for backend in backends}
+        self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
+
+    # ---- backends and the time they have
+
+    def namings(self, endpoint: str) -> tuple[Naming, ...]:
+        return self._alone.get(endpoint, ()) if endpoint else self._merged
+
+    def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
+        now_s = self._now_s()
+        return min(exchange.deadline_s, now_s + self._late_backends.patience_s(backend, now_s))
+
+    def note_punctuality(self, backend: str, *, was_late: bool) -> None:
+        if was_late:
+            self._late_backends.was_late(backend, self._now_s())
+        else:
+            self._late_backends.has_answered(backend)
+
+    # ---- calls
+
+    def call(
+        self,
+        exchange: Exchange,
+        message: Message | None,
+        *,
+        kind: CallKind,
+        backend: str = "",
+        session: SessionState | None = None,
+        opens_session: bool = False,
+        excluded: frozenset[str] = frozenset(),
+        deadline_s: float | None = None,
+        last_event_id: str | None = None,
+    ) -> int:
+        call_id = next(self._call_ids)
+        self._exchanges.begin_call(call_id, exchange.exchange_id)
+        limit_s = self._timeouts_s.get(backend)
+        if deadline_s is None:
+            deadline_s = exchange.deadline_s
+        if limit_s is not None and kind is not CallKind.STREAM:
+            deadline_s = min(deadline_s, self._now_s() + limit_s)
+        call = Call(
+            call_id=call_id,
+            edge=self._address,
+            kind=kind,
+            transport=exchange.transport,
+            revision=exchange.revision,
+            target=exchange.target,
+            backend=backend,
+            is_merged=not exchange.endpoint,
+            message=message,
+            session=session,
+            opens_session=opens_session,
+            hash_keys=exchange.hash_keys,
+            headers=exchange.headers,
+            deadline_s=deadline_s,
+            excluded=excluded,
+            last_event_id=last_event_id,
+            pinned_to=self._port.pinned_to(message) if session is None else "",
+        )
+        self._send(self._addresses["router"], RouteCall(call))
+        return call_id
+
+    def cancel(self, call_id: int) -> None:
+        if self._exchanges.end_call(call_id) is not None:
+            self._send(self._addresses["connection-pool"], CancelCall(call_id))
+
+    def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
+        deadline_s = self._now_s() + FAN_OUT_S
+        call_id = self.call(exchange, None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
+        self._exchanges.end_call(call_id)
+
+    def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
+        self._send(upstream, CreditGranted(call_id, event_count))
+
+    # ---- the exchange
+
+    def retry_later(self, exchange: Exchange, delay_s: float, cause: str) -> None:
+        self._runtime.post_later(delay_s, self._address, RetryDue(exchange.exchange_id, cause))
+
+    def conclude(self, exchange: Exchange) -> None:
+        self._exchanges.settle(exchange.exchange_id)
+
+    # ---- sessions
+
+    def use_session(self, state: SessionState) -> SessionState:
+        return self._sessions.use(state, self._now_s())
+
+    def is_session_ended(self, state: SessionState) -> bool:
+        return self._sessions.is_ended(state.key)
+
+    def refresh_session(self, state: SessionState) -> SessionState:
+        newest = self._sessions.refresh(state)
+        self._tell_streams(newest)
+        return newest
+
+    def renew_session(self, state: SessionState, upstream: UpstreamSession) -> SessionState:
+        renewed = self._sessions.replace_upstream(state.key, upstream) or state
+        self._tell_streams(renewed)
+        return renewed
+
+    def _tell_streams(self, session: SessionState) -> None:
+        """Those of a session look whether they are where it is now."""
+        for stream in self._exchanges.of_session(session.key):
+            stream.session_renewed(session)
+
+    def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
+        newest = self.refresh_session(state)
+        return self._sessions.replace_facts(state.key, newest.facts.after(backend, method, params)) or newest
+
+    def issue_session(self, state: SessionState) -> str:
+        state = msgspec.structs.replace(state, issued_ms=self._port.now_ms())
+        now_s = self._now_s()
+        self._port.say_farewell(self._sessions.open(state, now_s), now_s)
+        return self._port.session_ids.issue(state)
+
+    def end_session(self, state: SessionState) -> None:
+        """Refuse it here at once, and in the other cells as soon as the event reaches them."""
+        self._sessions.end(state.key)
+        self._send(self._addresses["event-bus"], PublishEvent(topic=SESSION_ENDED, payload={"session": state.key}))
+
+    # ---- lists
+
+    def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
+        self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
+
+    def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
+        return self._port.last_known_lists.recall((backend, method, revision), self._now_s())

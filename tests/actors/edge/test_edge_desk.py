@@ -1,0 +1,176 @@
+"""What the edge's desk makes of what conversations ask: mail to the chain, and changes of sessions and lists.
+
+That the actor and its desk serve conversations together is tested in `test_edge.py`.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+
+from mcp_gateway.actors.edge.edge_desk import EdgeDesk, RetryDue
+from mcp_gateway.actors.edge.late_backends import FAN_OUT_S, LATE_FAN_OUT_S
+from mcp_gateway.actors.edge.loop_port import LoopPort
+from mcp_gateway.actors.messages.calls import Call, CallKind, CancelCall, RouteCall
+from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
+from mcp_gateway.transports.protocol.sealed.session import SessionIds
+from tests.doubles.recording_desk import request, session_at
+from tests.doubles.running_cell import alone, cell_settings
+
+SEAL = Seal(b"0123456789abcdef")
+FILES = {"name": "files", "prefix": "files__", "replicas": ["http://127.0.0.1:3001/mcp"], "request_timeout": 30.0}
+MAIL = {"name": "mail", "prefix": "mail__", "replicas": ["http://127.0.0.1:3002/mcp"], "request_timeout": 90.0}
+NOW_S = 1_000.0
+LEGACY = "2025-11-25"
+LISTING = Request(b"1", "tools/list", b"")
+EXCHANGE = Exchange(exchange_id=1, transport="t", revision=LEGACY, endpoint="", message=LISTING, deadline_s=NOW_S + 60)
+
+
+class Bench:
+    """A desk of an edge whose mail is kept. sent: (short name or address, message)."""
+
+    def __init__(self, incarnation: int = 1, **tables: Any) -> None:
+        self.port = LoopPort(cell_settings([FILES, MAIL], **tables), SessionIds(SEAL), alone(), SEAL)
+        self.sent: list[tuple[str, Any]] = []
+        self.later: list[tuple[float, str, object]] = []
+        self.now_s = NOW_S
+        runtime = SimpleNamespace(post_later=lambda *posted: self.later.append(posted), post=lambda *_: None)
+        self.edge: Any = SimpleNamespace(
+            runtime=runtime,
+            myAddress="edge",
+            incarnation=incarnation,
+            send=lambda *sent: self.sent.append(sent),
+            monotonic_s=lambda: self.now_s,
+        )
+        self.port.attach(runtime, "edge")
+        self.desk = self.serve()
+
+    def serve(self) -> EdgeDesk:
+        desk = EdgeDesk(self.edge, self.port)
+        desk.wire({name: name for name in ("router", "connection-pool", "event-bus")})
+        self.port.exchanges.open(EXCHANGE, None)
+        self.port.exchanges.serve(SimpleNamespace(exchange=EXCHANGE))
+        return desk
+
+    def call(self, message: Any = LISTING, *, exchange: Exchange = EXCHANGE, **how: Any) -> Call:
+        """The call as the router gets it."""
+        call_id = self.desk.call(exchange, message, **{"kind": CallKind.REQUEST, **how})
+        to, routed = self.sent.pop()
+        assert (to, type(routed), routed.call.call_id) == ("router", RouteCall, call_id)
+        return routed.call
+
+
+@pytest.mark.parametrize(
+    ("how", "left_s"),
+    [
+        ({"backend": ""}, 60),
+        ({"backend": "files"}, 30),
+        ({"backend": "mail"}, 60),
+        ({"backend": "files", "deadline_s": NOW_S + 5}, 5),
+        ({"backend": "files", "deadline_s": NOW_S + 50}, 30),
+        ({"backend": "files", "kind": CallKind.STREAM, "deadline_s": float("inf")}, float("inf")),
+    ],
+)
+def test_a_call_ends_at_the_first_of_its_deadlines(how: dict[str, Any], left_s: float) -> None:
+    """Those of the exchange, of the call itself, of the backend; a stream outlives the backend's."""
+    assert Bench().call(**how).deadline_s == NOW_S + left_s
+
+
+def test_a_call_carries_what_the_exchange_tells_of_its_client() -> None:
+    exchange = attrs.evolve(EXCHANGE, endpoint="files", target="ping", hash_keys={"ip": "::1"}, headers={"a": "b"})
+    call = Bench().call(exchange=exchange)
+    assert (call.edge, call.transport, call.revision, call.target) == ("edge", "t", LEGACY, "ping")
+    assert (call.hash_keys, call.headers, call.is_merged) == ({"ip": "::1"}, {"a": "b"}, False)
+    assert Bench().call().is_merged
+
+
+def test_a_request_that_goes_on_with_a_parked_call_is_pinned_to_its_replica() -> None:
+    """Within a session the session's own replica decides."""
+    state = CallState("cell/0", "1", "files", "files#1", "", "call", 1, float("inf"), b"")
+    resumed = request("tools/call", name="x", requestState=sealed_state(SEAL, state))
+    bench = Bench()
+    assert [bench.call(resumed).pinned_to, bench.call().pinned_to] == ["files#1", ""]
+    assert bench.call(resumed, session=session_at("files")).pinned_to == ""
+
+
+def test_ids_of_calls_differ_from_those_of_the_incarnation_before() -> None:
+    first, second = Bench(1), Bench(2)
+    ids = [first.call().call_id, first.call().call_id, second.call().call_id]
+    assert len(set(ids)) == 3
+
+
+def test_a_call_is_cancelled_once_and_one_with_an_outcome_never() -> None:
+    bench = Bench()
+    cancelled, ended = bench.call().call_id, bench.call().call_id
+    bench.port.exchanges.end_call(ended)
+    for call_id in (cancelled, cancelled, ended):
+        bench.desk.cancel(call_id)
+    assert bench.sent == [("connection-pool", CancelCall(cancelled))]
+
+
+def test_a_farewell_is_short_and_nobody_hears_how_it_went() -> None:
+    bench = Bench()
+    bench.desk.dismiss(EXCHANGE, session_at("files"), "files")
+    ((_, routed),) = bench.sent
+    call = routed.call
+    assert (call.kind, call.backend, call.deadline_s) == (CallKind.TERMINATE, "files", NOW_S + FAN_OUT_S)
+    assert bench.port.exchanges.calls == []
+
+
+def test_a_delay_comes_back_with_its_cause() -> None:
+    bench = Bench()
+    bench.desk.retry_later(EXCHANGE, 0.5, "files")
+    assert bench.later == [(0.5, "edge", RetryDue(1, "files"))]
+
+
+def test_a_backend_that_was_late_gets_less_time_until_it_answers() -> None:
+    bench = Bench()
+    left_s = []
+    for was_late in (True, False):
+        bench.desk.note_punctuality("files", was_late=was_late)
+        left_s.append([bench.desk.fan_out_deadline_s(EXCHANGE, name) - NOW_S for name in ("files", "mail")])
+    assert left_s == [[LATE_FAN_OUT_S, FAN_OUT_S], [FAN_OUT_S, FAN_OUT_S]]
+    assert bench.desk.fan_out_deadline_s(attrs.evolve(EXCHANGE, deadline_s=NOW_S + 1), "mail") == NOW_S + 1
+
+
+def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
+    bench = Bench()
+    backends = bench.port.settings.backends
+    bench.desk.remember_list("files", "tools/list", LEGACY, [b"{}"])
+    bench.now_s += 2
+    assert not bench.desk.configure([attrs.evolve(each, request_timeout=1.0) for each in backends]), "limits make no other server"
+    assert bench.serve().last_known_list("files", "tools/list", LEGACY) == ((b"{}",), 2.0), "not even a crash of the edge"
+    assert bench.desk.configure(backends[1:])
+    assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
+    assert bench.desk.namings("") == (Naming("mail", "mail__"),)
+    assert (bench.desk.namings("mail"), bench.desk.namings("files")) == ((Naming("mail", ""),), ())
+
+
+def test_a_session_that_ends_is_refused_here_at_once_and_told_to_the_other_cells() -> None:
+    bench = Bench()
+    state = session_at("files")
+    bench.desk.use_session(state)
+    assert not bench.desk.is_session_ended(state)
+    bench.desk.end_session(state)
+    assert bench.desk.is_session_ended(state)
+    assert bench.sent == [("event-bus", PublishEvent(topic="mcp.session.ended", payload={"session": "key"}))]
+
+
+def test_a_session_that_makes_room_for_a_new_one_is_ended_at_its_servers() -> None:
+    bench = Bench(transports={"streamable_http": {"max_sessions": 1}})
+    first, second = (msgspec.structs.replace(session_at("files"), key=key) for key in ("first", "second"))
+    sealed = bench.desk.issue_session(first)
+    assert bench.port.read_session(sealed) is not None
+    bench.desk.issue_session(second)
+    assert bench.port.read_session(sealed) is None
+    ((farewell, _),) = [waits for waits in bench.port.waiting.values() if waits[0] is not EXCHANGE]
+    assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (ExchangeKind.TERMINATE, "first", NOW_S + FAN_OUT_S)
