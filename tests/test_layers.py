@@ -132,7 +132,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
         )
     },
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
-    "actors.conversations.desk": "a Protocol",
+    "actors.conversations.desk": "a Protocol and a value",
     "actors.conversations.session_repair": "conversations/test_relay.py: a relay repairs its session",
     "actors.edge.loop_port": "edge/test_edge.py: the two are one pair",
     "actors.events.event_outbox": "events/test_event_order.py: what the outbox sends, the order takes",

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
@@ -25,7 +25,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, is_m
 from mcp_gateway.transports.protocol.merging.naming import Naming, outer_notification
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
-from .desk import Desk
+from .desk import CallWish, Desk
 from .held_changes import CHANGE_WINDOW_S, HeldChanges
 
 _CANCELLED: Final = "notifications/cancelled"
@@ -152,8 +152,8 @@ class Conversation:
 
     # ---- what conversations use
 
-    def _call(self, message: Message | None, *, kind: CallKind = CallKind.REQUEST, **how: object) -> int:
-        call_id = self.desk.call(self.exchange, message, kind=kind, **how)  # type: ignore[arg-type]
+    def _call(self, wish: CallWish) -> int:
+        call_id = self.desk.call(self.exchange, wish)
         self._open_calls.add(call_id)
         return call_id
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.mcp import jsonrpc
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.merged_server import (
     BackendAnswer,
@@ -19,7 +19,7 @@ from mcp_gateway.transports.protocol.merging.merged_server import (
 )
 
 from .conversation import Conversation, has_turned_away, may_go_elsewhere
-from .desk import Desk
+from .desk import CallWish, Desk
 from .session_repair import Repair, SessionRepair
 
 
@@ -65,13 +65,20 @@ class AskAll(Conversation):
         return self.exchange.message
 
     def _ask(self, question: _Question) -> None:
-        call_id = self._call_in_time(
-            question.message, backend=question.backend, session=self._session, excluded=question.excluded
+        call_id = self._call(
+            CallWish(
+                message=question.message,
+                backend=question.backend,
+                session=self._session,
+                excluded=question.excluded,
+                deadline_s=self._deadlines_s[question.backend],
+            )
         )
         self._questions[call_id] = question
 
-    def _call_in_time(self, message: Message | None, *, backend: str, kind: CallKind = CallKind.REQUEST, **how: object) -> int:
-        return self._call(message, kind=kind, backend=backend, deadline_s=self._deadlines_s[backend], **how)
+    def _call_in_time(self, wish: CallWish) -> int:
+        """A call of a repair: it has the time that its backend has."""
+        return self._call(msgspec.structs.replace(wish, deadline_s=self._deadlines_s[wish.backend]))
 
     def _on_answer(self, answer: CallAnswered) -> None:
         repair = self._repair_with(answer.call_id)

@@ -14,7 +14,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .conversation import Conversation, may_go_elsewhere, outer_message
-from .desk import Desk
+from .desk import CallWish, Desk
 from .relay import RelayRequest
 
 
@@ -87,7 +87,9 @@ class Listen(Conversation):
     def _ask(self, backend: str) -> None:
         excluded = self._excluded.get(backend, frozenset())
         part = self._parts[backend]
-        call_id = self._call(part, kind=CallKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
+        call_id = self._call(
+            CallWish(message=part, kind=CallKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
+        )
         self._backend_of[call_id] = backend
 
     def _on_event(self, event: CallEvent) -> None:

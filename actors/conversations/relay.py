@@ -13,7 +13,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params,
 from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
 
 from .conversation import Conversation, has_turned_away, may_go_elsewhere, outer_event_id, outer_message
-from .desk import Desk
+from .desk import CallWish, Desk
 from .repeat_rules import MAX_PAGES, may_repeat, needs_annotations, next_cursor, only_reads, tool_name, tools_request
 from .session_repair import Repair, SessionRepair
 
@@ -38,7 +38,15 @@ class RelayRequest(Conversation):
         self._lookup_pages = 0
 
     def _start(self) -> None:
-        self._call(self.exchange.message, kind=self._kind, backend=self._backend, session=self._session, excluded=self._excluded)
+        self._call(
+            CallWish(
+                message=self.exchange.message,
+                kind=self._kind,
+                backend=self._backend,
+                session=self._session,
+                excluded=self._excluded,
+            )
+        )
 
     def _on_answer(self, answer: CallAnswered) -> None:
         if self._repair is not None and self._repair.owns(answer.call_id):
@@ -133,7 +141,9 @@ class RelayRequest(Conversation):
         assert self._broken is not None
         request = tools_request(self.exchange.message, cursor)
         self._lookup_pages += 1
-        self._lookup_call = self._call(request, backend=self._broken.backend, session=self._session, excluded=self._excluded)
+        self._lookup_call = self._call(
+            CallWish(message=request, backend=self._broken.backend, session=self._session, excluded=self._excluded)
+        )
 
     def _on_tools(self, answer: CallAnswered) -> None:
         assert isinstance(self.exchange.message, Request)

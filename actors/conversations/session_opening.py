@@ -13,7 +13,7 @@ from mcp_gateway.transports.protocol.merging.merged_server import common_revisio
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 from .conversation import Conversation, may_go_elsewhere
-from .desk import Desk
+from .desk import CallWish, Desk
 
 
 class OpenSession(Conversation):
@@ -35,7 +35,9 @@ class OpenSession(Conversation):
     def _ask(self, backend: str) -> None:
         deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if len(self._namings) > 1 else None
         excluded = self._excluded.get(backend, frozenset())
-        call_id = self._call(self.exchange.message, backend=backend, opens_session=True, excluded=excluded, deadline_s=deadline_s)
+        message = self.exchange.message
+        wish = CallWish(message=message, backend=backend, opens_session=True, excluded=excluded, deadline_s=deadline_s)
+        call_id = self._call(wish)
         self._backend_of[call_id] = backend
 
     def _on_answer(self, answer: CallAnswered) -> None:

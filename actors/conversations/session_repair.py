@@ -12,7 +12,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
 
-from .desk import Desk
+from .desk import CallWish, Desk
 from .session_opening import opened_session
 
 INITIALIZED = Notification("notifications/initialized", b"")
@@ -39,7 +39,7 @@ class SessionRepair:
 
     def __init__(
         self,
-        call: Callable[..., int],
+        call: Callable[[CallWish], int],
         dismiss: Callable[[SessionState, str], None],
         desk: Desk,
         session: SessionState,
@@ -62,7 +62,9 @@ class SessionRepair:
         if self._is_repaired():
             return Repair.DONE
         request = Request(b'"mcp-gateway-reopen"', "initialize", self.session.initialize)
-        self._opening = self._call(request, backend=self.backend, session=self.session, opens_session=True, excluded=excluded)
+        self._opening = self._call(
+            CallWish(message=request, backend=self.backend, session=self.session, opens_session=True, excluded=excluded)
+        )
         return Repair.GOING_ON
 
     def owns(self, call_id: int) -> bool:
@@ -93,7 +95,9 @@ class SessionRepair:
                 self._dismiss(msgspec.structs.replace(self.session, upstreams=(opened,)), self.backend)
             return Repair.DONE
         self.session = self._desk.renew_session(self.session, opened)
-        self._confirming = self._call(INITIALIZED, kind=CallKind.MESSAGE, backend=self.backend, session=self.session)
+        self._confirming = self._call(
+            CallWish(message=INITIALIZED, kind=CallKind.MESSAGE, backend=self.backend, session=self.session)
+        )
         return Repair.GOING_ON
 
     def _is_repaired(self) -> bool:
@@ -105,7 +109,7 @@ class SessionRepair:
 
     def _restore(self) -> None:
         for request in restoring_requests(self.session, self.backend, self._naming):
-            self._restoring.add(self._call(request, backend=self.backend, session=self.session))
+            self._restoring.add(self._call(CallWish(message=request, backend=self.backend, session=self.session)))
 
 
 def restoring_requests(session: SessionState, backend: str, naming: Naming | None) -> list[Request]:

@@ -12,7 +12,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .conversation import Conversation, outer_event_id, outer_message
-from .desk import Desk
+from .desk import CallWish, Desk
 from .session_repair import Repair, SessionRepair
 
 
@@ -74,12 +74,14 @@ class SessionStream(Conversation):
         session = self._used_sessions[backend] = self.desk.use_session(self.exchange.session)
         self._listens_since_s[backend] = time.monotonic()
         call_id = self._call(
-            None,
-            kind=CallKind.STREAM,
-            backend=backend,
-            session=session,
-            deadline_s=float("inf"),
-            last_event_id=self._last_event_ids.get(backend),
+            CallWish(
+                message=None,
+                kind=CallKind.STREAM,
+                backend=backend,
+                session=session,
+                deadline_s=float("inf"),
+                last_event_id=self._last_event_ids.get(backend),
+            )
         )
         self._backend_of[call_id] = backend
         if backend in self._late and session.upstream(backend) is not None:

@@ -10,7 +10,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 
 from .conversation import Conversation
-from .desk import Desk
+from .desk import CallWish, Desk
 
 
 class TellServers(Conversation):
@@ -42,7 +42,9 @@ class TellServers(Conversation):
         # One backend that hangs must not hold up what the client says to the others, nor its farewell.
         is_bounded = len(self._messages) > 1 or self._kind is CallKind.TERMINATE
         deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if is_bounded else None
-        call_id = self._call(message, kind=self._kind, backend=backend, session=self._session, deadline_s=deadline_s)
+        call_id = self._call(
+            CallWish(message=message, kind=self._kind, backend=backend, session=self._session, deadline_s=deadline_s)
+        )
         self._calls[call_id] = backend, message, self._upstream(backend)
 
     def _upstream(self, backend: str) -> UpstreamSession | None:

@@ -9,13 +9,13 @@ import attrs
 import msgspec
 from thespian.actors import ActorAddress
 
+from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.messages.calls import Call, CallKind, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
@@ -91,44 +91,31 @@ class EdgeDesk:
 
     # ---- calls
 
-    def call(
-        self,
-        exchange: Exchange,
-        message: Message | None,
-        *,
-        kind: CallKind,
-        backend: str = "",
-        session: SessionState | None = None,
-        opens_session: bool = False,
-        excluded: frozenset[str] = frozenset(),
-        deadline_s: float | None = None,
-        last_event_id: str | None = None,
-    ) -> int:
+    def call(self, exchange: Exchange, wish: CallWish) -> int:
         call_id = next(self._call_ids)
         self._exchanges.begin_call(call_id, exchange.exchange_id)
-        limit_s = self._timeouts_s.get(backend)
-        if deadline_s is None:
-            deadline_s = exchange.deadline_s
-        if limit_s is not None and kind is not CallKind.STREAM:
+        deadline_s = exchange.deadline_s if wish.deadline_s is None else wish.deadline_s
+        limit_s = self._timeouts_s.get(wish.backend)
+        if limit_s is not None and wish.kind is not CallKind.STREAM:
             deadline_s = min(deadline_s, self._now_s() + limit_s)
         call = Call(
             call_id=call_id,
             edge=self._address,
-            kind=kind,
+            kind=wish.kind,
             transport=exchange.transport,
             revision=exchange.revision,
             target=exchange.target,
-            backend=backend,
+            backend=wish.backend,
             is_merged=not exchange.endpoint,
-            message=message,
-            session=session,
-            opens_session=opens_session,
+            message=wish.message,
+            session=wish.session,
+            opens_session=wish.opens_session,
             hash_keys=exchange.hash_keys,
             headers=exchange.headers,
             deadline_s=deadline_s,
-            excluded=excluded,
-            last_event_id=last_event_id,
-            pinned_to=self._port.pinned_to(message) if session is None else "",
+            excluded=wish.excluded,
+            last_event_id=wish.last_event_id,
+            pinned_to=self._port.pinned_to(wish.message) if wish.session is None else "",
         )
         self._send(self._addresses["router"], RouteCall(call))
         return call_id
@@ -139,8 +126,8 @@ class EdgeDesk:
 
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         deadline_s = self._now_s() + FAN_OUT_S
-        call_id = self.call(exchange, None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
-        self._exchanges.end_call(call_id)
+        wish = CallWish(message=None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
+        self._exchanges.end_call(self.call(exchange, wish))
 
     def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:
         self._send(upstream, CreditGranted(call_id, event_count))

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import msgspec
 
 from mcp_gateway.actors.conversations.conversation import Conversation
-from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.actors.conversations.desk import CallWish
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -36,19 +36,10 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-@attrs.frozen
-class SentCall:
+class SentCall(CallWish, frozen=True, kw_only=True):
     """One call as the desk got it."""
 
     call_id: int
-    message: Message | None
-    kind: CallKind
-    backend: str
-    session: SessionState | None
-    opens_session: bool
-    excluded: frozenset[str]
-    deadline_s: float | None
-    last_event_id: str | None
 
     @property
     def params(self) -> Any:
@@ -90,22 +81,10 @@ class RecordingDesk:
             return tuple(Naming(each.backend, "") for each in self._namings if each.backend == endpoint)
         return self._namings
 
-    def call(
-        self,
-        exchange: Exchange,
-        message: Message | None,
-        *,
-        kind: CallKind,
-        backend: str = "",
-        session: SessionState | None = None,
-        opens_session: bool = False,
-        excluded: frozenset[str] = frozenset(),
-        deadline_s: float | None = None,
-        last_event_id: str | None = None,
-    ) -> int:
+    def call(self, exchange: Exchange, wish: CallWish) -> int:
         assert not self.finished, "a call after the exchange was over"
         call_id = len(self.sent) + 1
-        call = SentCall(call_id, message, kind, backend, session, opens_session, excluded, deadline_s, last_event_id)
+        call = SentCall(call_id=call_id, **msgspec.structs.asdict(wish))
         self.sent.append(call)
         self.open_calls[call_id] = call
         return call_id

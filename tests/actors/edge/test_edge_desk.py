@@ -12,6 +12,7 @@ import attrs
 import msgspec
 import pytest
 
+from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.edge.edge_desk import EdgeDesk, RetryDue
 from mcp_gateway.actors.edge.late_backends import FAN_OUT_S, LATE_FAN_OUT_S
 from mcp_gateway.actors.edge.loop_port import LoopPort
@@ -63,7 +64,7 @@ class Bench:
 
     def call(self, message: Any = LISTING, *, exchange: Exchange = EXCHANGE, **how: Any) -> Call:
         """The call as the router gets it."""
-        call_id = self.desk.call(exchange, message, **{"kind": CallKind.REQUEST, **how})
+        call_id = self.desk.call(exchange, CallWish(message=message, **how))
         to, routed = self.sent.pop()
         assert (to, type(routed), routed.call.call_id) == ("router", RouteCall, call_id)
         return routed.call
