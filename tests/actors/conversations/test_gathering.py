@@ -175,6 +175,7 @@ def test_a_session_is_opened_before_it_is_asked_for_at_another_replica():
     scene.fail(scene.call_to("mail"), replica="mail#0")
     opening = scene.call_to("mail")
     assert (opening.message.method, opening.opens_session, opening.excluded) == ("initialize", True, {"mail#0"})
+    assert opening.deadline_s == 5.0, "it takes no more time than the list itself"
 
 
 def test_a_session_that_another_exchange_has_opened_again_is_used_as_it_is():
