@@ -8,6 +8,7 @@ import msgspec
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.merged_server import (
@@ -94,7 +95,8 @@ class AskAll(Conversation):
         if response is None or not response.result:
             if response is not None and response.error:
                 self._errors.append(answer)
-            if self._counts_as_empty(response):
+            if response is not None and error_code(response.error) == METHOD_NOT_FOUND:
+                # A server without this feature has nothing to add, and nothing is missing.
                 self._results.setdefault(answer.backend, [])
             else:
                 self._missing[answer.backend] = "answered with an error"
@@ -194,16 +196,6 @@ class AskAll(Conversation):
             self._refuse(refused, "")
         else:
             self._answer(200, body, {}, "", self._upstream_s)
-
-    def _counts_as_empty(self, response: Response | None) -> bool:
-        """A server without this feature answers -32601: it has nothing to add, and nothing is missing."""
-        if response is None or not response.error:
-            return False
-        try:
-            code = msgspec.json.decode(response.error).get("code")
-        except (msgspec.DecodeError, AttributeError):
-            return False
-        return bool(code == -32601)
 
     def _following(self, backend: str, result: bytes) -> Request | None:
         """What to ask this backend next, if there is more."""
