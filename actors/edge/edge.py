@@ -20,7 +20,7 @@ from mcp_gateway.actors.messages.exchanges import (
     StreamEnded,
 )
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
-from mcp_gateway.actors.messages.transports import RegisterTransport, TransportRefused, TransportRegistered, TransportsChanged
+from mcp_gateway.actors.messages.transports import RegisterTransport, TransportRefused, TransportsChanged
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -100,9 +100,6 @@ class Edge(GatewayActor):
 
     def receiveMsg_TransportsChanged(self, message: TransportsChanged, sender: ActorAddress) -> None:
         self._port.enable_transports(message.names)
-
-    def receiveMsg_TransportRegistered(self, message: TransportRegistered, sender: ActorAddress) -> None:
-        self._port.answer_question(message)
 
     def receiveMsg_TransportRefused(self, message: TransportRefused, sender: ActorAddress) -> None:
         self.log(logging.ERROR, f"a client transport was refused: {message.problem}")

@@ -19,13 +19,8 @@ ListKey = tuple[str, str, str]
 class LastKnownLists:
     """{key: the pages of the last complete answer}. Not for results that are private to one client: its owner keeps those out."""
 
-    def __init__(self, grace_s: float = GRACE_S, most_lists: int = MOST_LISTS) -> None:
-        self._grace_s = grace_s
-        self._most_lists = most_lists
+    def __init__(self) -> None:
         self._lists: OrderedDict[ListKey, tuple[tuple[bytes, ...], float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._lists)
 
     def remember(self, key: ListKey, pages: Sequence[bytes], now_s: float) -> None:
         if sum(map(len, pages)) > MOST_BYTES:
@@ -33,7 +28,7 @@ class LastKnownLists:
             return
         self._lists[key] = (tuple(pages), now_s)
         self._lists.move_to_end(key)
-        if len(self._lists) > self._most_lists:
+        if len(self._lists) > MOST_LISTS:
             self._lists.popitem(last=False)
 
     def forget(self, backends: Collection[str]) -> None:
@@ -47,7 +42,7 @@ class LastKnownLists:
         if known is None:
             return None
         pages, given_s = known
-        if now_s - given_s > self._grace_s:
+        if now_s - given_s > GRACE_S:
             del self._lists[key]
             return None
         return pages, now_s - given_s

@@ -41,7 +41,7 @@ from .topic_feed import CellTopicFeed
 class LoopPort:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
 
-    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal | None = None) -> None:
+    def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal) -> None:
         self.settings = settings
         self.terms = RequestTerms(settings)
         self.cells = cells
@@ -132,7 +132,7 @@ class LoopPort:
 
     def pinned_to(self, message: Message | None) -> str:
         """The replica whose parked call this request goes on with, or "" where it names none."""
-        if self._seal is None or not isinstance(message, Request) or b'"requestState"' not in message.params:
+        if not isinstance(message, Request) or b'"requestState"' not in message.params:
             return ""
         return resumed_replica(self._seal, message.params)
 

@@ -40,6 +40,7 @@ from tests.doubles.running_cell import alone, cell_settings
 
 CHAIN = ("event-bus", "transport-registry", "connection-pool", "router", "health-monitor")
 REPLICA = "http://127.0.0.1:3001/mcp"
+SEAL = Seal(b"0123456789abcdef")
 PROGRESS = Notification("notifications/progress", b'{"progress":1}')
 
 
@@ -73,7 +74,7 @@ class Bench:
         self.stage.take_over_time(monkeypatch)
         default = {"name": "one", "prefix": "", "replicas": [REPLICA], "request_timeout": 30.0}
         self.settings = cell_settings(backends or (default,))
-        self.port = LoopPort(self.settings, SessionIds(Seal(b"0123456789abcdef")), alone())
+        self.port = LoopPort(self.settings, SessionIds(SEAL), alone(), SEAL)
         self.port.downstream_transports.append(StreamableHttpTransport())
         self.peers: dict[str, Peer] = {name: self.stage.peer() for name in CHAIN}
         self.upstream = self.stage.peer()
@@ -208,7 +209,7 @@ def test_a_request_that_comes_while_the_chain_starts_again_is_sent_once(monkeypa
 
 
 def test_before_there_is_an_edge_clients_are_asked_to_come_back() -> None:
-    port = LoopPort(cell_settings(), SessionIds(Seal(b"0123456789abcdef")), alone())
+    port = LoopPort(cell_settings(), SessionIds(SEAL), alone(), SEAL)
     sink = Sink()
     port.open(Exchange(exchange_id=1, transport="t", revision="r", endpoint="", deadline_s=0.0), sink)
     assert sink.steps == [("refuse", "draining")]
