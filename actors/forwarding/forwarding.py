@@ -65,7 +65,7 @@ class _Sent:
     outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | UpstreamError] = attrs.field(factory=asyncio.Queue)
 
     def fail(self, text: str, *, is_cut: bool = False) -> None:
-        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False, is_cut=is_cut))
+        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False, is_cut=is_cut, is_ours=True))
 
 
 @attrs.define(eq=False)
@@ -260,7 +260,8 @@ class Forwarding:
                 self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
             elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
                 self._forward_later(cell_name, message)
-        error = UpstreamError("upstream_failed", f"what {self.cell_name} said was lost on its way", is_fault=False)
+        text = f"what {self.cell_name} said was lost on its way"
+        error = UpstreamError("upstream_failed", text, is_fault=False, is_ours=True)
         for exchange_id in lost:
             self._forward_later(cell_name, ForwardedFailure(exchange_id=exchange_id, facts=error.facts()))
 
@@ -332,11 +333,12 @@ class Forwarding:
             if carried.is_given_up:
                 raise
             # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
-            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False, is_ours=True)
             outcome = ForwardedFailure(exchange_id=exchange_id, facts=ended.facts())
         except Exception as error:  # a defect of ours must not leave the other cell waiting
             _logger.exception("a forwarded exchange failed")
-            outcome = ForwardedFailure(exchange_id=exchange_id, facts={"reason": "upstream_failed", "text": repr(error)})
+            defect = UpstreamError("upstream_failed", repr(error), is_fault=False, is_ours=True)
+            outcome = ForwardedFailure(exchange_id=exchange_id, facts=defect.facts())
         else:
             outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
         self._forward(carried.cell, outcome)

@@ -178,3 +178,16 @@ class CallFaulted:
 
     route: str
     replica: str
+
+
+@attrs.frozen
+class TrialEnded:
+    """Connection pool -> router: nobody waits for the outcome of this trial any more.
+
+    Where it has brought no verdict (refused, cancelled, its upstream crashed), the next call may try at once. A verdict comes
+    before it.
+    """
+
+    route: str
+    replica: str
+    call_id: int

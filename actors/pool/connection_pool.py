@@ -12,7 +12,7 @@ import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
-from mcp_gateway.actors.messages.calls import CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned, RunCall
+from mcp_gateway.actors.messages.calls import CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned, RunCall, TrialEnded
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
@@ -63,9 +63,10 @@ class ConnectionPool(Supervisor):
 
     Receives  LeaseCall (router), LeaseReturned (upstreams), CancelCall (edge), Topology (cell), ProbeReplicas (health monitor),
               SchemeResolved (transport registry)
-    Sends     RunCall, CancelCall, ProbeReplicas (upstreams), CallFailed (edge), ResolveScheme (transport registry),
-              PublishEvent (event bus)
-    On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here
+    Sends     RunCall, CancelCall, ProbeReplicas (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme (transport
+              registry), PublishEvent (event bus)
+    On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here; the
+              router, which is started again after it, forgets the trials
     """
 
     strategy: ClassVar[Strategy] = Strategy.ONE_FOR_ONE
@@ -74,7 +75,7 @@ class ConnectionPool(Supervisor):
     def __init__(self) -> None:
         super().__init__()
         self._replicas: dict[tuple[str, str], _Replica] = {}
-        self._replica_of_call: dict[int, tuple[str, str]] = {}
+        self._leased: dict[int, LeaseCall] = {}  # by call id: what waits or runs
         self._expire_due_s = _NEVER_S  # when the timer for waiters fires
 
     def child_specs(self) -> Sequence[ChildSpec]:
@@ -151,8 +152,8 @@ class ConnectionPool(Supervisor):
         replica = self._replicas.pop(key)
         for leased in replica.waiting.values():
             self._refuse(leased, "no_backend", f"replica {key[1]} was removed")
-        for call_id in [call_id for call_id, at in self._replica_of_call.items() if at == key]:
-            del self._replica_of_call[call_id]
+        for leased in [leased for leased in self._leased.values() if _replica_of(leased) == key]:
+            self._is_over(leased)
         self.stop_child(replica.child)
         for state in ("leased", "idle", "waiting"):
             metrics.forget(metrics.pool_connections, *key, state)
@@ -160,13 +161,12 @@ class ConnectionPool(Supervisor):
     # ---- leases
 
     def receiveMsg_LeaseCall(self, message: LeaseCall, sender: ActorAddress) -> None:
-        key = (message.backend, message.replica)
-        replica = self._replicas.get(key)
+        replica = self._replicas.get(_replica_of(message))
         if replica is None or self.child_address(replica.child) is None:
             self._refuse(message, "upstream_failed", f"replica {message.replica} is not connected")
             return
         call = message.call
-        self._replica_of_call[call.call_id] = key
+        self._leased[call.call_id] = message
         if call.kind is CallKind.STREAM:  # stays open as long as its client does: it must not use up the pool
             self._run(replica, message)
             return
@@ -201,10 +201,10 @@ class ConnectionPool(Supervisor):
             self._release(replica, message.call_id)
 
     def receiveMsg_CancelCall(self, message: CancelCall, sender: ActorAddress) -> None:
-        key = self._replica_of_call.get(message.call_id)
-        replica = self._replicas.get(key) if key is not None else None
-        if replica is None:
+        leased = self._leased.get(message.call_id)
+        if leased is None:
             return
+        replica = self._replicas[_replica_of(leased)]
         if message.call_id not in replica.waiting:
             address = self.child_address(replica.child)
             if address is not None:
@@ -212,9 +212,17 @@ class ConnectionPool(Supervisor):
         self._release(replica, message.call_id)
 
     def _release(self, replica: _Replica, call_id: int) -> None:
-        self._replica_of_call.pop(call_id, None)
+        leased = self._leased.get(call_id)
+        if leased is not None:
+            self._is_over(leased)
         replica.waiting.pop(call_id, None)
         self._grant(replica, replica.ledger.cancel(call_id, self.monotonic_s()))
+
+    def _is_over(self, leased: LeaseCall) -> None:
+        """Forget a call, and tell the router not to wait for a trial that has brought no verdict."""
+        self._leased.pop(leased.call.call_id, None)
+        if leased.is_trial:
+            self.send(leased.router, TrialEnded(leased.route, leased.replica, leased.call.call_id))
 
     def _grant(self, replica: _Replica, call_ids: Sequence[int]) -> None:
         for call_id in call_ids:
@@ -243,7 +251,7 @@ class ConnectionPool(Supervisor):
         self._refuse(leased, "pool_exhausted", f"backend {leased.backend!r}: {text}")
 
     def _refuse(self, leased: LeaseCall, reason: str, text: str) -> None:
-        self._replica_of_call.pop(leased.call.call_id, None)
+        self._is_over(leased)
         failed = CallFailed(
             call_id=leased.call.call_id, reason=reason, text=text, backend=leased.backend, replica=leased.replica, was_sent=False
         )
@@ -256,7 +264,7 @@ class ConnectionPool(Supervisor):
         for key, replica in self._replicas.items():
             if replica.child == name and kind == "child_exited":
                 running = [
-                    call_id for call_id, at in self._replica_of_call.items() if at == key and call_id not in replica.waiting
+                    call_id for call_id, at in self._leased.items() if _replica_of(at) == key and call_id not in replica.waiting
                 ]
                 for call_id in running:
                     self._release(replica, call_id)
@@ -302,6 +310,10 @@ class ConnectionPool(Supervisor):
             metrics.pool_connections.labels(backend, name, "waiting").set(counts.waiting)
             replica.is_told_exhausted = False
         self.start_timer("gauges", _GAUGES_S)
+
+
+def _replica_of(leased: LeaseCall) -> tuple[str, str]:
+    return leased.backend, leased.replica
 
 
 def _connection(backend: BackendSettings, index: int) -> tuple[object, ...]:

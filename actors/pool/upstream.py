@@ -122,12 +122,12 @@ class Upstream(GatewayActor):
             report: object | None = self._success(running.leased)
         except UpstreamError as error:
             outcome = self._failed(call, error, time.monotonic() - started_s)
-            report = self._fault(running.leased) if error.is_fault else self._success(running.leased)
+            report = self._verdict(running.leased, error)
         except asyncio.CancelledError:
             if call.call_id not in self._running:
                 raise  # by the caller, or because this actor ends
             # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
-            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False)
+            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False, is_ours=True)
             outcome, report = self._failed(call, ended, time.monotonic() - started_s), None
         except Exception as error:  # a defect of ours must not leave a client waiting
             self.log(logging.ERROR, f"exchange failed: {error!r}", error=error, call_id=call.call_id)
@@ -136,9 +136,10 @@ class Upstream(GatewayActor):
         if self._running.pop(call.call_id, None) is None:
             return
         returned = LeaseReturned(self._backend, self._replica, call.call_id)
-        mail: list[tuple[ActorAddress, object]] = [(call.edge, outcome), (self.addresses["supervisor"], returned)]
+        # The edge comes last: its next try must find the lease free and the trial over.
+        mail: list[tuple[ActorAddress, object]] = [(self.addresses["supervisor"], returned), (call.edge, outcome)]
         if report is not None:
-            mail.append((running.leased.router, report))
+            mail.insert(0, (running.leased.router, report))
         assert self.runtime is not None
         self.runtime.post_all(mail)
 
@@ -242,6 +243,12 @@ class Upstream(GatewayActor):
             error=error.error,
             upstream_s=upstream_s,
         )
+
+    def _verdict(self, leased: LeaseCall, error: UpstreamError) -> CallSucceeded | CallFaulted | None:
+        """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known."""
+        if not error.is_verdict:
+            return None
+        return self._fault(leased) if error.is_fault else self._success(leased)
 
     def _success(self, leased: LeaseCall) -> CallSucceeded | None:
         """The breaker only counts failures in a row: it hears of a success when it waits for one."""

@@ -47,14 +47,22 @@ class CircuitBreaker:
     """Opens after `failure_threshold` failures in a row, and after `reset_timeout_s` lets one trial at a time through.
 
     Ask `allows` once per request; where it says True for a circuit that is not closed, that request is the trial and its
-    outcome decides. A trial that never reports (its caller crashed, its client left) is given up after reset_timeout_s more.
+    outcome decides. A trial that ends without one is abandoned, and one that never reports is given up after reset_timeout_s.
     While it is open, late outcomes of requests from before do not move it. In a half-open circuit they count as the trial's:
     known gap, a token per request would close it; it costs one trial at worst.
     It reads no clock: now_s is the caller's monotonic clock.
     Source: Nygard, "Release It!", circuit breaker; consecutive failures as in Envoy's outlier detection (consecutive_5xx).
     """
 
-    __slots__ = ("_failure_count", "_failure_threshold", "_opened_at_s", "_reset_timeout_s", "_state", "_trial_started_at_s")
+    __slots__ = (
+        "_failure_count",
+        "_failure_threshold",
+        "_opened_at_s",
+        "_reset_timeout_s",
+        "_state",
+        "_trial_call_id",
+        "_trial_started_at_s",
+    )
 
     def __init__(self, failure_threshold: int, reset_timeout_s: float) -> None:
         if failure_threshold < 1 or not reset_timeout_s > 0:
@@ -66,6 +74,7 @@ class CircuitBreaker:
         self._state = CircuitState.CLOSED
         self._failure_count = 0
         self._opened_at_s = 0.0
+        self._trial_call_id = 0
         self._trial_started_at_s: float | None = None
 
     @property
@@ -77,8 +86,8 @@ class CircuitBreaker:
     def gauge(self) -> int:
         return self._state.gauge
 
-    def allows(self, now_s: float) -> bool:
-        """Tell whether a request may pass now; a True of a circuit that is not closed takes the trial.
+    def allows(self, now_s: float, call_id: int = 0) -> bool:
+        """Tell whether a request may pass now; a True of a circuit that is not closed takes the trial, for call_id to abandon.
 
         The caller sees OPEN -> HALF_OPEN by comparing `state` before and after.
         """
@@ -90,7 +99,7 @@ class CircuitBreaker:
             self._move(CircuitEvent.RESET_TIME_OVER)
         elif self._trial_started_at_s is not None and now_s < self._trial_started_at_s + self._reset_timeout_s:
             return False
-        self._trial_started_at_s = now_s
+        self._trial_call_id, self._trial_started_at_s = call_id, now_s
         return True
 
     def would_allow(self, now_s: float) -> bool:
@@ -120,9 +129,13 @@ class CircuitBreaker:
         self._opened_at_s = now_s
         return self._move(event)
 
-    def abandon_trial(self) -> None:
-        """The trial ended without saying anything about the replica (cancelled, no free connection): the next one may try."""
-        self._trial_started_at_s = None
+    def abandon_trial(self, call_id: int = 0) -> None:
+        """The trial ended without saying anything about the replica (cancelled, no free connection): the next one may try.
+
+        Nothing happens where another call has taken the trial since.
+        """
+        if call_id == self._trial_call_id:
+            self._trial_started_at_s = None
 
     def retry_after_s(self, now_s: float) -> float:
         """Seconds until `allows` may say True; 0.0 when it would now. While a trial runs, the time until it is given up."""

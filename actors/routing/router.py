@@ -8,7 +8,16 @@ from collections.abc import Iterable, Sequence
 import attrs
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.messages.calls import Call, CallFailed, CallFaulted, CallKind, CallSucceeded, LeaseCall, RouteCall
+from mcp_gateway.actors.messages.calls import (
+    Call,
+    CallFailed,
+    CallFaulted,
+    CallKind,
+    CallSucceeded,
+    LeaseCall,
+    RouteCall,
+    TrialEnded,
+)
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ReplicaEjected, ReplicaRestored
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
@@ -42,8 +51,8 @@ class _Backend:
 class Router(GatewayActor):
     """Sends each call to the replica that its hash key prefers, unless that one is ejected, draining or its circuit open.
 
-    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded (upstreams), ReplicaEjected, ReplicaRestored
-              (health monitor), EventPublished (event bus: ejections seen by another cell)
+    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded (upstreams), TrialEnded (connection pool),
+              ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus: ejections seen by another cell)
     Sends     LeaseCall (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
     On crash  circuits are closed again and ejections forgotten; the next failures and probes find out anew
     """
@@ -149,7 +158,7 @@ class Router(GatewayActor):
             is_trial = False
             if breaker is not None and breaker.state is not CircuitState.CLOSED:
                 before = breaker.state
-                if not breaker.allows(now_s):
+                if not breaker.allows(now_s, call.call_id):
                     refused_until_s = min(refused_until_s or 3600.0, breaker.retry_after_s(now_s))
                     continue
                 is_trial = True
@@ -257,6 +266,11 @@ class Router(GatewayActor):
         transition = breaker.record_success(self.monotonic_s())
         if transition is not None:
             self._announce(message.route, message.replica, transition, breaker)
+
+    def receiveMsg_TrialEnded(self, message: TrialEnded, sender: ActorAddress) -> None:
+        breaker = self._breakers.get((message.route, message.replica))
+        if breaker is not None:
+            breaker.abandon_trial(message.call_id)
 
     def _route_of(self, pattern: str) -> Route | None:
         if pattern.startswith("backend/"):

@@ -76,6 +76,7 @@ class UpstreamError(Exception):
     is_session_lost: the server does not know the session.
     is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
     is_unsupported:  the server does not speak the revision of this exchange.
+    is_ours:         the client or the gateway has ended it, whatever the server would have said.
     error:           the JSON-RPC error it gave, as JSON.
     """
 
@@ -89,6 +90,7 @@ class UpstreamError(Exception):
         is_session_lost: bool = False,
         is_cut: bool = False,
         is_unsupported: bool = False,
+        is_ours: bool = False,
         error: bytes = b"",
     ) -> None:
         super().__init__(text)
@@ -99,6 +101,7 @@ class UpstreamError(Exception):
         self.is_session_lost = is_session_lost
         self.is_cut = is_cut
         self.is_unsupported = is_unsupported
+        self.is_ours = is_ours
         self.error = error
 
     @property
@@ -106,9 +109,14 @@ class UpstreamError(Exception):
         """Whether the server was there and has answered, with something that is no answer."""
         return self.reason == "upstream_failed" and self.was_sent and not self.is_cut
 
+    @property
+    def is_verdict(self) -> bool:
+        """Whether it shows how the server is: by its fault, or because the server was there to refuse."""
+        return self.is_fault or (self.was_sent and not self.is_cut and not self.is_ours)
+
     def facts(self) -> dict[str, Any]:
         """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
-        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "error")
+        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "is_ours", "error")
         return {name: getattr(self, name) for name in names}
 
 

@@ -178,6 +178,7 @@ def test_a_failure_keeps_every_fact() -> None:
             "is_session_lost": True,
             "is_cut": True,
             "is_unsupported": True,
+            "is_ours": True,
             "error": b'{"code":1}',
         }
         carried.wire.exchanges[0].fail(UpstreamError(**facts))
@@ -193,6 +194,7 @@ def test_a_defect_of_the_other_cell_is_a_failure_here() -> None:
         carried.wire.exchanges[0].fail(RuntimeError("broken"))
         error = await carried.error()
         assert (error.reason, "broken" in error.text) == ("upstream_failed", True)
+        assert not error.is_verdict, "the server has done nothing wrong"
 
     on_loop(body)
 
@@ -244,6 +246,7 @@ def test_the_death_of_the_owner_is_told_at_once_and_nothing_runs_again() -> None
         carried.node.kill(TWO)
         error = await carried.error()
         assert (error.reason, error.was_sent, error.is_fault, error.is_cut) == ("upstream_failed", True, False, True)
+        assert not error.is_verdict
         assert "cell/1, which held the connection to the server, has ended" in error.text
         assert len(carried.wire.exchanges) == 1
 
@@ -273,6 +276,7 @@ def test_an_owner_that_takes_no_messages_fails_the_exchange() -> None:
         carried.node.hung.add(TWO)
         error = await carried.error()
         assert "takes no messages" in error.text
+        assert not error.is_verdict
 
     on_loop(body)
 
@@ -284,6 +288,7 @@ def test_an_exchange_that_the_owners_connection_ends_is_a_failure() -> None:
         carried.wire.exchanges[0].result.cancel()
         error = await carried.error()
         assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, False)
+        assert not error.is_verdict
 
     on_loop(body)
 

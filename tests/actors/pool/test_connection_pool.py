@@ -8,8 +8,19 @@ from typing import Any
 
 import attrs
 import pytest
+from thespian.actors import ActorExitRequest
 
-from mcp_gateway.actors.messages.calls import Call, CallAnswered, CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned
+from mcp_gateway.actors.messages.calls import (
+    Call,
+    CallAnswered,
+    CallFailed,
+    CallKind,
+    CallSucceeded,
+    CancelCall,
+    LeaseCall,
+    LeaseReturned,
+    TrialEnded,
+)
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
@@ -17,6 +28,7 @@ from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
+from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone, cell_settings
@@ -49,7 +61,16 @@ class Bench:
     def wire(self, replica: str = ONE) -> ScriptedWire:
         return self.transport.wire(replica)
 
-    async def lease(self, replica: str = ONE, kind: CallKind = CallKind.REQUEST, deadline_s: float = 60.0) -> int:
+    async def lease(self, *arguments: Any, **fields: Any) -> int:
+        """Ask for the lease of the next call; its id."""
+        leased = self.leased(*arguments, **fields)
+        self.stage.tell(self.pool, leased)
+        await turn()
+        return leased.call.call_id
+
+    def leased(
+        self, replica: str = ONE, kind: CallKind = CallKind.REQUEST, deadline_s: float = 60.0, *, is_trial: bool = False
+    ) -> LeaseCall:
         self._call_id += 1
         call = Call(
             call_id=self._call_id, edge=self.edge.address, kind=kind, transport="streamable_http", revision="2026-07-28",
@@ -57,10 +78,7 @@ class Bench:
             message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is CallKind.REQUEST else None,
             deadline_s=self.stage.now_s + deadline_s,
         )  # fmt: skip
-        leased = LeaseCall(call=call, backend="files", replica=replica, route="r", is_trial=False, router=self.router.address)
-        self.stage.tell(self.pool, leased)
-        await turn()
-        return self._call_id
+        return LeaseCall(call=call, backend="files", replica=replica, route="r", is_trial=is_trial, router=self.router.address)
 
     def running(self, replica: str = ONE) -> list[int]:
         """Ids of the calls on the wire, the first one first."""
@@ -78,8 +96,12 @@ class Bench:
     def failures(self) -> dict[int, CallFailed]:
         return {each.call_id: each for each in self.edge.take(CallFailed)}
 
+    def ended_trials(self) -> list[tuple[str, str, int]]:
+        """(route, replica, call id) of the trials that the router need not wait for any more, since the last look."""
+        return [(each.route, each.replica, each.call_id) for each in self.router.take(TrialEnded)]
+
     def remembered_calls(self) -> int:
-        return len(self.stage.instance(self.pool)._replica_of_call)
+        return len(self.stage.instance(self.pool)._leased)
 
     def crash_upstream(self) -> None:
         """As a defect in it would."""
@@ -270,6 +292,179 @@ def test_cancellations_and_returns_that_nobody_waits_for_change_nothing(monkeypa
         bench.stage.tell(bench.pool, LeaseReturned("gone", ONE, 1))
         assert bench.counts() == (2, 0, 0, 0)
         assert bench.stage.is_alive(bench.pool)
+
+    on_loop(body)
+
+
+# ---- trials
+
+
+async def wait_behind_others(bench: Bench) -> int:
+    """A trial that waits for a connection."""
+    for _ in range(3):
+        await bench.lease()
+    return await bench.lease(is_trial=True)
+
+
+def test_the_router_hears_of_a_trials_verdict_first_and_then_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        trial = await bench.lease(is_trial=True)
+        assert bench.router.received == []
+        await bench.answer(trial)
+        assert bench.router.received == [CallSucceeded("r", ONE), TrialEnded("r", ONE, trial)]
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("replica", [ONE, TWO], ids=["the server has lost its session", "the replica is not there"])
+def test_what_the_edge_tries_next_finds_the_trial_over(monkeypatch: pytest.MonkeyPatch, replica: str) -> None:
+    """It must not be refused because of the trial whose failure it answers."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        edge = bench.stage.instance(bench.edge.address)
+        monkeypatch.setattr(edge, "receiveMessage", lambda *_: edge.send(bench.router.address, "the next try"))
+        trial = await bench.lease(replica, is_trial=True)
+        if replica == ONE:
+            lost = UpstreamError("session_not_found", "lost", was_sent=False, is_fault=False, is_session_lost=True)
+            bench.wire().open[0].fail(lost)
+            await turn()
+        assert bench.router.received == [TrialEnded("r", replica, trial), "the next try"]
+
+    on_loop(body)
+
+
+def test_no_other_call_ends_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        await bench.answer(await bench.lease())
+        await bench.lease(TWO)
+        bench.stage.tell(bench.pool, CancelCall(await bench.lease()))
+        assert bench.router.received == []
+
+    on_loop(body)
+
+
+def test_a_trial_at_a_replica_that_is_not_there_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        trial = await bench.lease(TWO, is_trial=True)
+        assert bench.ended_trials() == [("r", TWO, trial)]
+
+    on_loop(body)
+
+
+def test_a_trial_that_may_not_even_wait_for_a_connection_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3 + 300):
+            await bench.lease()
+        trial = await bench.lease(is_trial=True)
+        assert bench.ended_trials() == [("r", ONE, trial)]
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("deadline_s", [60.0, 1.0], ids=["checkout timeout", "its own deadline"])
+def test_a_trial_that_gets_no_connection_in_time_is_over(monkeypatch: pytest.MonkeyPatch, deadline_s: float) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        for _ in range(3):
+            await bench.lease()
+        trial = await bench.lease(is_trial=True, deadline_s=deadline_s)
+        assert bench.ended_trials() == []
+        bench.stage.advance(5.01)
+        assert bench.ended_trials() == [("r", ONE, trial)]
+
+    on_loop(body)
+
+
+def test_a_trial_whose_client_leaves_is_over_whether_it_waits_or_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        waiting = await wait_behind_others(bench)
+        bench.stage.tell(bench.pool, CancelCall(waiting))
+        assert bench.ended_trials() == [("r", ONE, waiting)]
+        await bench.answer(bench.running()[0])
+        running = await bench.lease(is_trial=True)
+        bench.stage.tell(bench.pool, CancelCall(running), CancelCall(running))
+        await turn()
+        assert bench.ended_trials() == [("r", ONE, running)]
+        assert [call_id_of(each) for each in bench.wire().exchanges if each.is_cancelled] == [running]
+
+    on_loop(body)
+
+
+def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        trial = await bench.lease(is_trial=True)
+        bench.wire().open[0].result.cancel()
+        await turn()
+        assert bench.ended_trials() == [("r", ONE, trial)]
+
+    on_loop(body)
+
+
+def test_a_trial_is_over_with_the_upstream_that_ran_it_but_one_that_waits_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        running = await bench.lease(is_trial=True)
+        for _ in range(2):
+            await bench.lease()
+        waiting = await bench.lease(is_trial=True)
+        bench.crash_upstream()
+        await turn()
+        assert bench.ended_trials() == [("r", ONE, running)]
+        await bench.answer(waiting)
+        assert bench.ended_trials() == [("r", ONE, waiting)]
+
+    on_loop(body)
+
+
+def test_a_trial_that_meets_an_upstream_which_is_no_more_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reaches neither the upstream that has ended nor the next one: only the pool can tell."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        (name,) = bench.stage.instance(bench.pool).supervision.names
+        upstream = bench.stage.instance(bench.pool).child_address(name)
+        trial = bench.leased(is_trial=True)
+        bench.stage.system.post_all([(upstream, ActorExitRequest()), (bench.pool, trial)])
+        await turn()
+        assert bench.wire().exchanges == []
+        assert bench.ended_trials() == [("r", ONE, trial.call.call_id)]
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("change", [{"replicas": (ONE,)}, {"headers": {"X-Key": "other"}}], ids=["removed", "connected anew"])
+def test_a_trial_is_over_when_its_replica_is_removed_or_connected_anew(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, replicas=[ONE, TWO])
+        trials = [await bench.lease(TWO, is_trial=True) for _ in range(4)]
+        assert bench.counts(TWO) == (0, 3, 1, 1)
+        bench.stage.tell(bench.pool, changed(bench, **change))
+        await turn()
+        assert sorted(bench.ended_trials()) == [("r", TWO, trial) for trial in trials]
+
+    on_loop(body)
+
+
+def test_a_trial_behind_the_crash_of_the_pool_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those it held are forgotten with the router, which is started again after it."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        trial = bench.leased(is_trial=True)
+        bench.stage.system.post_all([(bench.pool, CrashRequested()), (bench.pool, trial)])
+        await turn()
+        assert not bench.stage.is_alive(bench.pool)
+        assert bench.ended_trials() == [("r", ONE, trial.call.call_id)]
 
     on_loop(body)
 

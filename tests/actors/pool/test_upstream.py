@@ -219,6 +219,47 @@ def test_a_refusal_that_is_no_fault_of_the_server_counts_as_a_success() -> None:
     on_loop(body)
 
 
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({}, [CallFaulted("r", REPLICA)]),
+        ({"is_cut": True}, [CallFaulted("r", REPLICA)]),
+        ({"was_sent": False}, [CallFaulted("r", REPLICA)]),
+        ({"is_fault": False}, [CallSucceeded("r", REPLICA)]),
+        ({"is_fault": False, "was_sent": False}, []),
+        ({"is_fault": False, "is_cut": True}, []),
+        ({"is_fault": False, "is_ours": True}, []),
+    ],
+)
+def test_a_trial_that_the_server_was_not_asked_or_not_heard_out_in_has_no_verdict(
+    how: dict[str, bool], told: list[object]
+) -> None:
+    """A connection that another cell lost, or a client that has cancelled, must not close the circuit of a dead server."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1, is_trial=True)
+        await bench.fail(UpstreamError("upstream_failed", "why", **how))
+        assert bench.edge.only(CallFailed).text == "backend 'files': why"
+        assert bench.router.received == told
+
+    on_loop(body)
+
+
+def test_the_breaker_still_waits_for_its_success_after_a_failure_that_says_nothing() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1)
+        await bench.fail(UpstreamError("upstream_failed", "broken"))
+        await bench.run(2)
+        await bench.fail(UpstreamError("pool_exhausted", "in use", was_sent=False, is_fault=False))
+        await bench.run(3)
+        await bench.answer()
+        assert bench.router.received == [CallFaulted("r", REPLICA), CallSucceeded("r", REPLICA)]
+
+    on_loop(body)
+
+
 def test_a_failure_tells_whether_the_server_may_have_seen_the_call() -> None:
     async def body() -> None:
         bench = Bench()

@@ -87,6 +87,16 @@ def test_an_abandoned_trial_makes_room_for_the_next_at_once():
     assert not breaker.allows(130.0)
 
 
+def test_only_the_call_that_took_the_trial_can_abandon_it():
+    breaker = opened_breaker()
+    breaker.allows(130.0, 1)
+    assert breaker.allows(160.0, 2), "the first one was given up"
+    breaker.abandon_trial(1)
+    assert not breaker.would_allow(160.0)
+    breaker.abandon_trial(2)
+    assert breaker.would_allow(160.0)
+
+
 def test_late_outcomes_do_not_move_an_open_circuit():
     breaker = opened_breaker()
     assert breaker.record_success(101.0) is None
@@ -120,25 +130,31 @@ def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
 @settings(max_examples=200, deadline=None)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["allows", "success", "failure", "abandon"]), st.sampled_from([0.0, 1.0, 4.0, 10.0])),
+        st.tuples(
+            st.sampled_from(["allows", "success", "failure", "abandon", "abandon an old one"]),
+            st.sampled_from([0.0, 1.0, 4.0, 10.0]),
+        ),
         max_size=60,
     )
 )
 def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_through(steps):
-    breaker, now_s, last_trial_s = CircuitBreaker(2, 10.0), 0.0, None
+    breaker, now_s, last_trial_s, trial = CircuitBreaker(2, 10.0), 0.0, None, 0
     for action, passed_s in steps:
         now_s += passed_s
         old = breaker.state
         if action == "allows":
             expected = breaker.would_allow(now_s)
-            allowed = breaker.allows(now_s)
+            allowed = breaker.allows(now_s, trial + 1)
             assert allowed is expected
             if allowed and breaker.state is HALF_OPEN:
+                trial += 1
                 assert last_trial_s is None or now_s >= last_trial_s + 10.0
                 last_trial_s = now_s
         elif action == "abandon":
-            breaker.abandon_trial()
+            breaker.abandon_trial(trial)
             last_trial_s = None
+        elif action == "abandon an old one":
+            breaker.abandon_trial(trial - 1)
         else:
             record = breaker.record_success if action == "success" else breaker.record_failure
             transition = record(now_s)

@@ -9,7 +9,16 @@ from typing import Any
 import attrs
 import pytest
 
-from mcp_gateway.actors.messages.calls import Call, CallFailed, CallFaulted, CallKind, CallSucceeded, LeaseCall, RouteCall
+from mcp_gateway.actors.messages.calls import (
+    Call,
+    CallFailed,
+    CallFaulted,
+    CallKind,
+    CallSucceeded,
+    LeaseCall,
+    RouteCall,
+    TrialEnded,
+)
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ReplicaEjected, ReplicaRestored
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
@@ -398,6 +407,74 @@ def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch
         assert trial.is_trial
         bench.tell(CallSucceeded(ROUTE, THE_REPLICA))
         assert [topic for topic, _ in bench.events()] == ["mcp.circuit.half_open", "mcp.circuit.closed"]
+        leased = bench.call("tools/call/notes__add")
+        assert isinstance(leased, LeaseCall)
+        assert not leased.is_trial
+
+    on_loop(test)
+
+
+def half_open(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, LeaseCall]:
+    """A router with one replica, whose circuit is half open, and the trial."""
+    bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+    bench.tell(*[CallFaulted(ROUTE, THE_REPLICA)] * 3)
+    bench.stage.advance(10)
+    trial = bench.call("tools/call/notes__add")
+    assert isinstance(trial, LeaseCall)
+    assert trial.is_trial
+    bench.events()
+    return bench, trial
+
+
+def test_after_a_trial_without_a_verdict_the_next_call_tries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench, trial = half_open(monkeypatch)
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+        bench.tell(TrialEnded(ROUTE, THE_REPLICA, trial.call.call_id))
+        second = bench.call("tools/call/notes__add")
+        assert isinstance(second, LeaseCall)
+        assert second.is_trial
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+        assert bench.events() == []
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "then"), [(CallSucceeded(ROUTE, THE_REPLICA), None), (CallFaulted(ROUTE, THE_REPLICA), "circuit_open")]
+)
+def test_the_end_of_a_trial_does_not_touch_its_verdict(
+    monkeypatch: pytest.MonkeyPatch, verdict: object, then: str | None
+) -> None:
+    def test() -> None:
+        bench, trial = half_open(monkeypatch)
+        bench.tell(verdict, TrialEnded(ROUTE, THE_REPLICA, trial.call.call_id))
+        next_call = bench.call("tools/call/notes__add")
+        assert (next_call.reason if isinstance(next_call, CallFailed) else None) == then
+        assert isinstance(next_call, CallFailed) or not next_call.is_trial
+
+    on_loop(test)
+
+
+def test_the_end_of_a_trial_that_was_given_up_leaves_its_successor_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench, first = half_open(monkeypatch)
+        bench.stage.advance(10)  # nothing was heard of it
+        second = bench.call("tools/call/notes__add")
+        assert isinstance(second, LeaseCall)
+        assert second.is_trial
+        bench.tell(TrialEnded(ROUTE, THE_REPLICA, first.call.call_id))
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+
+    on_loop(test)
+
+
+def test_a_replica_that_was_removed_in_a_trial_and_comes_back_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench, trial = half_open(monkeypatch)
+        ended = TrialEnded(ROUTE, THE_REPLICA, trial.call.call_id)
+        bench.tell(Topology(backends=(), routes=()), ended)
+        bench.tell(Topology(backends=bench.settings.backends, routes=bench.settings.routes), ended)
         leased = bench.call("tools/call/notes__add")
         assert isinstance(leased, LeaseCall)
         assert not leased.is_trial

@@ -76,3 +76,11 @@ def test_the_reasons_of_a_failed_exchange_are_refusals(reason):
     error = UpstreamError(reason, "why")
     assert error.reason in REFUSALS
     assert (str(error), error.was_sent, error.is_fault) == ("why", True, True)  # the careful defaults
+
+
+@pytest.mark.parametrize("is_session_lost", [False, True])
+@pytest.mark.parametrize("nothing_heard", [{}, {"was_sent": False}, {"is_cut": True}, {"is_ours": True}])
+def test_a_fault_is_a_verdict_and_what_is_none_only_where_the_server_has_answered(nothing_heard, is_session_lost):
+    facts = {"is_session_lost": is_session_lost, **nothing_heard}
+    assert UpstreamError("upstream_failed", "why", **facts).is_verdict
+    assert UpstreamError("upstream_failed", "why", is_fault=False, **facts).is_verdict is not bool(nothing_heard)

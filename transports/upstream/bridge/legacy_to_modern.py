@@ -79,7 +79,7 @@ class LegacyToModern:
             capabilities = msgspec.json.decode(params.get("capabilities", Raw(b"{}")), type=dict[str, Any])
             info = msgspec.json.decode(params.get("clientInfo", Raw(b"{}")), type=dict[str, Any])
         except (KeyError, msgspec.DecodeError) as error:
-            raise UpstreamError("invalid_params", f"initialize cannot be read: {error!r}", is_fault=False) from None
+            raise UpstreamError("invalid_params", f"initialize cannot be read: {error!r}", is_fault=False, is_ours=True) from None
         discover = modern_params(b"", info, modern_client_capabilities(capabilities), None, None)
         asked = Request(self._next_id(), "server/discover", msgspec.json.encode(discover))
         answer = await self._wire.exchange(self._modern(request, asked), _ignore)
@@ -143,7 +143,7 @@ class LegacyToModern:
             if request_id not in session.cancelled:
                 raise
             task.uncancel()
-            raise UpstreamError("upstream_failed", _CLIENT_GONE, is_fault=False) from None
+            raise UpstreamError("upstream_failed", _CLIENT_GONE, is_fault=False, is_ours=True) from None
         finally:
             session.cancelled.discard(request_id)
             if session.calls.get(request_id) is task:
@@ -159,7 +159,7 @@ class LegacyToModern:
                 uri = msgspec.json.decode(params["uri"], type=str)
                 await session.change_subscription(uri, is_wanted=message.method == "resources/subscribe")
         except (KeyError, msgspec.DecodeError) as error:
-            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False) from None
+            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False, is_ours=True) from None
         return UpstreamAnswer(200, Response(message.id, b"{}", b""))
 
     async def _in_rounds(
@@ -171,7 +171,7 @@ class LegacyToModern:
         try:
             params = modern_params(message.params, session.client_info, session.capabilities, session.log_level, own_token)
         except msgspec.DecodeError as error:
-            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False) from None
+            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False, is_ours=True) from None
         hear = _hearing(session, own_token, token, on_event)
         attempt, has_refreshed = msgspec.json.encode(params), False
         for _ in range(MAX_ROUNDS):

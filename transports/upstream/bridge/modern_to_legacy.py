@@ -348,4 +348,4 @@ class ModernToLegacy:
 
 def _refusal(reason: str, text: str) -> UpstreamError:
     """Not the server's fault, and nothing to try elsewhere."""
-    return UpstreamError(reason, text, was_sent=True, is_fault=False)
+    return UpstreamError(reason, text, was_sent=True, is_fault=False, is_ours=True)

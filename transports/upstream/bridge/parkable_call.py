@@ -160,7 +160,7 @@ class ParkableCall:
     def _ended(self, task: asyncio.Task[UpstreamAnswer]) -> None:
         error: BaseException | None
         if task.cancelled():
-            error = UpstreamError("upstream_failed", "the call was cancelled", is_fault=False)
+            error = UpstreamError("upstream_failed", "the call was cancelled", is_fault=False, is_ours=True)
         else:
             error = task.exception()
         if error is None:

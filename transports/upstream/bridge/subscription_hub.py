@@ -306,8 +306,8 @@ def _wanted(modern: ModernRequest) -> tuple[set[str], list[str]]:
         asked = msgspec.json.decode(modern.params.get("notifications", Raw(b"{}")), type=dict[str, Any])
         uris = msgspec.convert(asked.pop(RESOURCE_SUBSCRIPTIONS, None) or [], list[str])
     except msgspec.ValidationError as error:
-        raise UpstreamError("invalid_params", f"notifications cannot be read: {error}", is_fault=False) from None
+        raise UpstreamError("invalid_params", f"notifications cannot be read: {error}", is_fault=False, is_ours=True) from None
     if len(uris) > _MAX_RESOURCES:
         text = f"one subscription may name {_MAX_RESOURCES} resources"
-        raise UpstreamError("invalid_params", text, is_fault=False)
+        raise UpstreamError("invalid_params", text, is_fault=False, is_ours=True)
     return {name for name, value in asked.items() if value is True}, list(dict.fromkeys(uris))

@@ -91,7 +91,8 @@ class BuiltinConversation:
             if key not in self._cancelled:
                 raise
             task.uncancel()
-            raise UpstreamError("upstream_failed", "the client has cancelled the request", is_fault=False) from None
+            text = "the client has cancelled the request"
+            raise UpstreamError("upstream_failed", text, is_fault=False, is_ours=True) from None
         finally:
             self._cancelled.discard(key)
             if self._playing.get(key) is task:

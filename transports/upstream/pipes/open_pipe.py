@@ -222,7 +222,8 @@ class OpenPipe:
         else:
             outgoing, cancelled_id = self._exchanges.outgoing(owner, message)
             if cancelled_id is not None and (inbox := self._inboxes.get(cancelled_id)) is not None:
-                inbox.conclude(None, UpstreamError("upstream_failed", "the client has cancelled the request", is_fault=False))
+                text = "the client has cancelled the request"
+                inbox.conclude(None, UpstreamError("upstream_failed", text, is_fault=False, is_ours=True))
         if outgoing is None:
             return
         sending = _Sending()
@@ -377,7 +378,7 @@ class OpenPipe:
     def leave(self, reason: str) -> None:
         """Close a pipe that nobody uses any more: its streams end in good order."""
         self._has_left = True
-        self._end(UpstreamError("upstream_failed", reason, is_fault=False))
+        self._end(UpstreamError("upstream_failed", reason, is_fault=False, is_ours=True))
         self._reader.cancel()
 
     async def close(self, reason: str = "the connection was closed") -> None:

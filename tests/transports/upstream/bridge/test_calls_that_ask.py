@@ -74,7 +74,7 @@ def test_a_retry_that_is_not_this_clients_own_is_refused_and_the_call_still_wait
         bridge = Bridge()
         asked = await bridge.parked(user="ada")
         refused = await refusal(bridge.retry(asked, **{"user": "ada", **how}, params=params))
-        assert (refused.reason, refused.is_fault) == (reason, False)
+        assert (refused.reason, refused.is_fault, refused.is_verdict) == (reason, False, False)
         retry = bridge.retry(asked, {"elicitation-1": ACCEPT}, user="ada")
         await settle()
         bridge.running.answer()

@@ -272,6 +272,7 @@ def test_a_cancelled_request_ends_its_exchange_and_no_other() -> None:
             await bridge.say(Notification("notifications/cancelled", params), kind="message")
         refused = await refusal(first)
         assert (refused.reason, refused.is_fault, "cancelled" in refused.text) == ("upstream_failed", False, True)
+        assert not refused.is_verdict
         assert (one.is_cancelled, two.is_cancelled) == (True, False)
         bridge.answer({})
         await second

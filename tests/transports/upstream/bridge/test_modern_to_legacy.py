@@ -342,7 +342,7 @@ def test_headers_that_disagree_with_what_the_servers_list_has_announced_are_refu
         sent_before = len(bridge.wire.exchanges)
         for headers in ({}, {"mcp-param-region": "us"}, {"mcp-param-region": "=?base64?!?="}):
             refused = await refusal(bridge.send(params=call, headers=headers))
-            assert (refused.reason, refused.is_fault) == ("header_mismatch", False)
+            assert (refused.reason, refused.is_fault, refused.is_verdict) == ("header_mismatch", False, False)
         assert len(bridge.wire.exchanges) == sent_before
         for agreed in ({"mcp-param-region": "eu"}, None):  # on a socket there are no headers to compare
             bridge.send(params=call, headers=agreed)

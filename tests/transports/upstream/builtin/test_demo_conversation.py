@@ -138,7 +138,7 @@ def test_a_cancellation_ends_the_request_of_its_own_session_only() -> None:
         await wire.exchange(UpstreamRequest(kind="message", message=cancelled, revision=LEGACY, session_id="mine"), ignore)
         with pytest.raises(UpstreamError) as ended:
             await mine
-        assert (ended.value.reason, ended.value.is_fault) == ("upstream_failed", False)
+        assert (ended.value.reason, ended.value.is_fault, ended.value.is_verdict) == ("upstream_failed", False, False)
         assert (await other).status == 200
 
     on_loop(body)

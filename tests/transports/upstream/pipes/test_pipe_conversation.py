@@ -311,7 +311,8 @@ async def test_a_cancelled_call_tells_the_server_by_the_id_it_knows_and_ends(har
     # 1. Its client takes it back.
     await harness.tell(Notification("notifications/cancelled", params(requestId=1)), sessions[1])
     assert pipe.notifications("notifications/cancelled") == [{"requestId": ids[1]}]
-    assert (await refused(calls[1])).text == "the client has cancelled the request"
+    cancelled = await refused(calls[1])
+    assert (cancelled.text, cancelled.is_verdict) == ("the client has cancelled the request", False)
     # 2. Its client goes away.
     calls[0].cancel()
     await settled(lambda: len(pipe.notifications("notifications/cancelled")) == 2)
