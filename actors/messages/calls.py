@@ -182,10 +182,10 @@ class CallFaulted:
 
 @attrs.frozen
 class TrialEnded:
-    """Connection pool -> router: nobody waits for the outcome of this trial any more.
+    """Connection pool -> router: do not wait for the outcome of this trial.
 
-    Where it has brought no verdict (refused, cancelled, its upstream crashed), the next call may try at once. A verdict comes
-    before it.
+    Where it has brought no verdict (refused, cancelled, its upstream crashed, a stream that stays open), the next call may try
+    at once. The verdict of a call that has ended comes before it.
     """
 
     route: str

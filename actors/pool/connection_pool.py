@@ -169,6 +169,7 @@ class ConnectionPool(Supervisor):
         self._leased[call.call_id] = message
         if call.kind is CallKind.STREAM:  # stays open as long as its client does: it must not use up the pool
             self._run(replica, message)
+            self._end_trial(message)  # nor must other calls wait for a verdict that comes with its end
             return
         now_s = self.monotonic_s()
         due_s = now_s + replica.backend.request_timeout
@@ -219,8 +220,11 @@ class ConnectionPool(Supervisor):
         self._grant(replica, replica.ledger.cancel(call_id, self.monotonic_s()))
 
     def _is_over(self, leased: LeaseCall) -> None:
-        """Forget a call, and tell the router not to wait for a trial that has brought no verdict."""
         self._leased.pop(leased.call.call_id, None)
+        self._end_trial(leased)
+
+    def _end_trial(self, leased: LeaseCall) -> None:
+        """Where the call is a trial that has brought no verdict, the router need not wait for one."""
         if leased.is_trial:
             self.send(leased.router, TrialEnded(leased.route, leased.replica, leased.call.call_id))
 

@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallAnswered,
     CallFailed,
+    CallFaulted,
     CallKind,
     CallSucceeded,
     CancelCall,
@@ -403,6 +404,20 @@ def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatc
         bench.wire().open[0].result.cancel()
         await turn()
         assert bench.ended_trials() == [("r", ONE, trial)]
+
+    on_loop(body)
+
+
+def test_nobody_waits_for_a_trial_that_is_a_stream_but_its_failure_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions listen again when their server is back: their streams stay open, and say how it is only in the end."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        stream = await bench.lease(kind=CallKind.STREAM, is_trial=True)
+        assert bench.ended_trials() == [("r", ONE, stream)]
+        bench.wire().open[0].fail(UpstreamError("upstream_failed", "broken"))
+        await turn()
+        assert bench.router.of(CallFaulted) == [CallFaulted("r", ONE)]
 
     on_loop(body)
 
