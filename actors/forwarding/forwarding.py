@@ -27,6 +27,7 @@ from mcp_gateway.actors.messages.between_cells import (
 )
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.routing.hash_ring import HashRing
+from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -38,9 +39,6 @@ from mcp_gateway.transports.ports.upstream_port import (
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 
 _logger = logging.getLogger(__name__)
-
-EVENT_WINDOW = 64
-"""Events of one exchange that may be on their way between two cells."""
 
 OWNER_RETURNS_S = 3.0
 """How long an exchange waits for an owner that is being started again."""
@@ -74,8 +72,7 @@ class _Carried:
 
     cell: str
     task: asyncio.Task[None] | None = None
-    credit: int = EVENT_WINDOW
-    refilled: asyncio.Event = attrs.field(factory=asyncio.Event)
+    credit: Credit = attrs.field(factory=lambda: Credit(EVENT_WINDOW))
     is_given_up: bool = False
 
     def give_up(self) -> None:
@@ -232,8 +229,7 @@ class Forwarding:
         elif isinstance(message, ForwardedEventsTaken):
             carried = self._carried.get(message.exchange_id)
             if carried is not None:
-                carried.credit += message.event_count
-                carried.refilled.set()
+                carried.credit.grant(message.event_count)
         elif isinstance(message, ForwardedEvent | ForwardedAnswer | ForwardedFailure):
             self._take_outcome(message)
         else:
@@ -315,10 +311,7 @@ class Forwarding:
         exchange_id = forwarded.exchange_id
 
         async def on_event(message: Message | None, event_id: str | None) -> None:
-            while carried.credit <= 0:
-                carried.refilled.clear()
-                await carried.refilled.wait()
-            carried.credit -= 1
+            await carried.credit.take()
             self._forward(carried.cell, ForwardedEvent(exchange_id=exchange_id, message=message, event_id=event_id))
 
         try:

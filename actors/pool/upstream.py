@@ -31,6 +31,7 @@ from mcp_gateway.actors.messages.calls import (
 )
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -38,9 +39,6 @@ from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, 
 from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
 from mcp_gateway.transports.telemetry import tracing
-
-EVENT_WINDOW = 64
-"""Events of one call that may be on their way to a client; a client that does not take them stops the reading of its own call."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,12 +57,11 @@ class UpstreamArguments:
 
 @attrs.define
 class _Running:
-    """One call on the wire. credit: events that may still be passed on; refilled sets the reader free again."""
+    """One call on the wire. credit: for events that its client has yet to take."""
 
     leased: LeaseCall
     task: asyncio.Task[None] | None = None
-    credit: int = EVENT_WINDOW
-    refilled: asyncio.Event | None = None
+    credit: Credit = attrs.field(factory=lambda: Credit(EVENT_WINDOW))
 
 
 class Upstream(GatewayActor):
@@ -109,9 +106,7 @@ class Upstream(GatewayActor):
     def receiveMsg_CreditGranted(self, message: CreditGranted, sender: ActorAddress) -> None:
         running = self._running.get(message.call_id)
         if running is not None:
-            running.credit += message.event_count
-            if running.refilled is not None:
-                running.refilled.set()
+            running.credit.grant(message.event_count)
 
     async def _play(self, running: _Running) -> None:
         """One call from the first byte to its outcome; ends by posting that outcome and the lease in one go."""
@@ -164,11 +159,7 @@ class Upstream(GatewayActor):
         )
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
-            if running.credit <= 0:
-                running.refilled = asyncio.Event()
-                await running.refilled.wait()
-                running.refilled = None
-            running.credit -= 1
+            await running.credit.take()
             shown = self._outer_event(call, event)
             assert self.runtime is not None
             self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, shown, event_id, self.myAddress))

@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from mcp_gateway.actors.forwarding import forwarding
-from mcp_gateway.actors.forwarding.forwarding import EVENT_WINDOW, Forwarding
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
 from mcp_gateway.actors.messages.between_cells import ForwardedFailure
+from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.joined_cells import JoinedCells

@@ -26,7 +26,8 @@ from mcp_gateway.actors.messages.calls import (
 )
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
-from mcp_gateway.actors.pool.upstream import EVENT_WINDOW, Upstream, UpstreamArguments
+from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
+from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
