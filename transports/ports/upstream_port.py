@@ -14,6 +14,10 @@ EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
 """Takes a message before the answer and its event id; awaits until there is credit to read on."""
 
 
+async def ignore_events(message: Message | None, event_id: str | None) -> None:
+    """For exchanges of which the answer alone counts."""
+
+
 @attrs.frozen(kw_only=True)
 class UpstreamRequest:
     """What one exchange with a server needs.
@@ -118,6 +122,12 @@ class UpstreamError(Exception):
         """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
         names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "is_ours", "error")
         return {name: getattr(self, name) for name in names}
+
+
+def only_legacy() -> UpstreamError:
+    """A modern request has met a server of the other era."""
+    text = "the server only speaks revisions with the initialize handshake"
+    return UpstreamError("unsupported_version", text, is_fault=False, is_unsupported=True)
 
 
 class UpstreamConversation(Protocol):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
-from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
+from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -22,13 +22,11 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamError,
     UpstreamRequest,
 )
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.eras.translation import modern_params, with_own_versions
-from mcp_gateway.transports.protocol.mcp import jsonrpc
-from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, MODERN_ERRORS, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
     LEGACY_REVISIONS,
-    MODERN_REVISIONS,
     NEWEST,
     NEWEST_LEGACY,
     is_known_method,
@@ -49,10 +47,21 @@ _Exchange = Coroutine[Any, Any, UpstreamAnswer]
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 
 
+class WireTransport(Protocol):
+    """An `UpstreamTransport` whose wires share with the bridge what is known of their server's era."""
+
+    name: str
+    schemes: frozenset[str]
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
+    ) -> UpstreamConversation: ...
+
+
 class BridgeTransport:
     """A strategy towards servers whose conversations speak to clients of both eras."""
 
-    def __init__(self, transport: UpstreamTransport, site: BridgeSite) -> None:
+    def __init__(self, transport: WireTransport, site: BridgeSite) -> None:
         self._transport = transport
         self._site = site
         self.name = transport.name
@@ -61,24 +70,33 @@ class BridgeTransport:
     def connect(
         self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
     ) -> UpstreamConversation:
-        wire = CachedConversation(self._transport.connect(backend, replica_index, max_message_bytes, max_overflow))
-        return EraBridge(wire, self._site, backend=backend, replica=backend.replica_ids[replica_index])
+        era = ServerEra(backend.protocol)
+        wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
+        replica = backend.replica_ids[replica_index]
+        return EraBridge(CachedConversation(wire), self._site, backend=backend, replica=replica, era=era, uncached=wire)
 
 
 class EraBridge:
     """The wire to one replica, and the two bridges to it. Which eras the server speaks is found out once.
 
-    Source: MCP 2026-07-28, basic/versioning, "Backward Compatibility with Initialization-Based Versions": the era is a property
-    of the server. A configured `protocol` decides it without a probe.
+    era:      what is known of that; the wire learns and forgets it as well.
+    uncached: the same wire, without what an earlier server at its end has let it remember.
     """
 
-    def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: BackendSettings, replica: str) -> None:
-        self._wire = wire
+    def __init__(
+        self,
+        wire: UpstreamConversation,
+        site: BridgeSite,
+        *,
+        backend: BackendSettings,
+        replica: str,
+        era: ServerEra,
+        uncached: UpstreamConversation,
+    ) -> None:
+        self._wire, self._uncached = wire, uncached
+        self._era = era
         self._backend = backend.name
         self._is_http = scheme_of(replica) in _HTTP
-        is_fixed = self._is_fixed = backend.protocol != "auto"
-        self._speaks_modern: bool | None = is_modern(backend.protocol) if is_fixed else None
-        self._speaks_legacy: bool | None = not is_modern(backend.protocol) if is_fixed else None
         legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
         self._to_legacy = ModernToLegacy(
             wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
@@ -91,7 +109,7 @@ class EraBridge:
         if is_modern(request.revision):
             if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
                 return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
-            if self._speaks_modern and not _is_discovery(request):
+            if self._era.speaks_modern and not _is_discovery(request):
                 return self._pass_modern(request, on_event)
             return self._exchange_modern(request, on_event)
         session = request.session
@@ -110,9 +128,9 @@ class EraBridge:
 
     async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         """A modern client's request to a server that is no modern one, or of which that is not known yet, and its discovery."""
-        if self._speaks_modern is None:
+        if self._era.speaks_modern is None:
             await self._probe_era(request.timeout_s)
-        if self._speaks_modern:
+        if self._era.speaks_modern:
             answer = await self._pass_modern(request, on_event)
             return _discovered(answer) if _is_discovery(request) else answer
         try:
@@ -120,12 +138,12 @@ class EraBridge:
         except UpstreamError as error:
             if not error.is_unsupported:
                 raise
-            self._forget_era()
+            self._era.forget()
             raise UpstreamError(error.reason, error.text, is_fault=False, error=error.error) from None
 
     async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
-        if self._speaks_legacy is not False:
+        if self._era.takes_handshake:
             refusal: UpstreamError | None = None
             answer: UpstreamAnswer | None = None
             try:
@@ -135,28 +153,20 @@ class EraBridge:
                     raise
                 refusal = error
             if answer is not None and answer.response is not None and answer.response.result:
-                self._speaks_legacy = True
                 return opened_as_asked(message, answer)
-            if self._speaks_modern is None:
+            self._era.refuse_handshake()
+            if self._era.speaks_modern is None:
                 await self._probe_era(request.timeout_s)
-            if not self._speaks_modern:
+            if not self._era.speaks_modern:
                 if answer is None:
                     assert refusal is not None
                     raise refusal
                 return answer
-            self._speaks_legacy = False
+            self._era.refuse_handshake()
         answer = await self._counted(request, "legacy", "modern", self._to_modern.open(request, message))
         if answer.response is None or not answer.response.result:
-            self._forget_era()
+            self._era.forget()
         return answer
-
-    def _forget_era(self) -> None:
-        """The server does not take what it took before, so it may be another one by now: the next client finds out.
-
-        Source: MCP 2026-07-28, basic/versioning: "re-probing if the cached assumption later fails".
-        """
-        if not self._is_fixed:
-            self._speaks_modern = self._speaks_legacy = None
 
     # ---- the server's era
 
@@ -184,25 +194,18 @@ class EraBridge:
             timeout_s=_PROBE_S,
         )
         try:
-            answer = await self._wire.exchange(request, _ignore)
+            answer = await self._uncached.exchange(request, _ignore)
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
             is_silent = error.reason == "upstream_timeout" and not self._is_http
             is_legacy = error.is_unsupported or is_silent
             if not is_legacy and not (self._is_http and error.is_refusal and await self._takes_handshake()):
                 raise
-            self._speaks_modern = False
+            self._era.decide(speaks_modern=False)
             return
-        response = answer.response
-        if response is not None and response.result:
-            versions = _versions(response.result)
-            self._speaks_modern = not versions or any(version in MODERN_REVISIONS for version in versions)
-            return
-        code = error_code(response.error) if response is not None else None
-        # A server over HTTP that lacks the method says 404; in a plain answer the same code is that of the legacy era. There are
-        # legacy servers that say 404 or 400 as well: the handshake tells.
-        lacks_method = self._is_http and answer.status != 200 and code == METHOD_NOT_FOUND
-        self._speaks_modern = code in MODERN_ERRORS or (lacks_method and not await self._takes_handshake())
+        self._era.observe(answer.response, answer.status if self._is_http else 200)
+        if self._era.speaks_modern is None:
+            self._era.decide(speaks_modern=not await self._takes_handshake())
 
     async def _takes_handshake(self) -> bool:
         """Whether the server opens a session, which is ended again."""
@@ -255,13 +258,6 @@ def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
     except (msgspec.DecodeError, RecursionError):
         return answer
     return attrs.evolve(answer, response=Response(response.id, result, b""))
-
-
-def _versions(result: bytes) -> list[str]:
-    try:
-        return msgspec.json.decode(jsonrpc.members(result)["supportedVersions"], type=list[str])
-    except (KeyError, msgspec.DecodeError):
-        return []
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -18,6 +18,7 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamError,
     UpstreamRequest,
 )
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import is_modern
@@ -34,7 +35,12 @@ class BuiltinUpstream:
     schemes = frozenset({"builtin"})
 
     def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+        self,
+        backend: BackendSettings,
+        replica_index: int,
+        max_message_bytes: int,
+        max_overflow: int = 0,
+        era: ServerEra | None = None,
     ) -> UpstreamConversation:
         return BuiltinConversation()
 

@@ -19,9 +19,12 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    only_legacy,
 )
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra, may_be_modern
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import MODERN_ERRORS, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.modern_rules import encoded_header
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -43,8 +46,6 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
 _KEEP_ALIVE_S: Final = 4.0
 _CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
-# Source: MCP 2026-07-28, basic/transports/streamable-http "Backward Compatibility": what only a modern server answers.
-_MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022, -32601, -32602})
 # A lost connection does not tell whether a tool has run; these may be asked again in any case.
 _REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
 _RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
@@ -74,16 +75,23 @@ class StreamableHttpUpstream:
     schemes = frozenset({"http", "https"})
 
     def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+        self,
+        backend: BackendSettings,
+        replica_index: int,
+        max_message_bytes: int,
+        max_overflow: int = 0,
+        era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        return StreamableHttpConversation(backend, backend.replicas[replica_index], max_message_bytes)
+        url = backend.replicas[replica_index]
+        return StreamableHttpConversation(backend, url, max_message_bytes, era or ServerEra(backend.protocol))
 
 
 class StreamableHttpConversation:
     """The wire to one replica. How many exchanges run at once is the connection pool's business."""
 
-    def __init__(self, backend: BackendSettings, url: str, max_message_bytes: int) -> None:
+    def __init__(self, backend: BackendSettings, url: str, max_message_bytes: int, era: ServerEra) -> None:
         self._backend = backend
+        self._era = era
         self._url = url
         self._max_message_bytes = max_message_bytes
         self._http = aiohttp.ClientSession(
@@ -94,7 +102,6 @@ class StreamableHttpConversation:
             auto_decompress=True,
             read_bufsize=2**16,
         )
-        self._speaks_modern: bool | None = None if backend.protocol == "auto" else is_modern(backend.protocol)
         self._probe_session: _ProbeSession | None = None
 
     # ---- exchanges
@@ -106,8 +113,8 @@ class StreamableHttpConversation:
             if request.kind == "stream":
                 return await self._listen(headers, request, on_event)
             return await self._speak("DELETE", b"", headers, request, on_event)
-        if self._speaks_modern is False and is_modern(request.revision):
-            raise _unsupported()
+        if self._era.speaks_modern is False and is_modern(request.revision):
+            raise only_legacy()
         body = jsonrpc.encode(message)
         give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
         try:
@@ -263,19 +270,21 @@ class StreamableHttpConversation:
             with contextlib.suppress(Refused, UpstreamError):
                 message = jsonrpc.decode(await self._whole(response))
                 error = message.error if isinstance(message, Response) else b""
-        if status == 404 and request.session_id is not None:
+        is_client_fault = 400 <= status < 500
+        # A modern server that knows no handshake, where a legacy one may have been.
+        has_no_sessions = is_client_fault and not is_modern(request.revision) and error_code(error) in MODERN_ERRORS
+        if has_no_sessions and not self._era.speaks_modern:
+            self._era.forget()
+        if request.session_id is not None and (status == 404 or has_no_sessions):
             text = "the server does not know the session"
             raise UpstreamError("session_not_found", text, is_fault=False, is_session_lost=True)
         if status == 405 and request.message is None:
             raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False)
-        is_client_fault = 400 <= status < 500
-        if (
-            is_modern(request.revision)
-            and is_client_fault
-            and not self._speaks_modern
-            and _code_of(error) not in _MODERN_ERROR_CODES
-        ):
-            raise _unsupported()
+        if is_modern(request.revision) and is_client_fault and not may_be_modern(error):
+            if not self._era.speaks_modern:
+                raise only_legacy()
+            if status == 400:
+                self._era.forget()  # what a legacy server says to any modern request
         if error and is_client_fault and isinstance(request.message, Request):
             return UpstreamAnswer(status, Response(request.message.id, b"", error))
         raise UpstreamError(
@@ -308,34 +317,41 @@ class StreamableHttpConversation:
     async def probe(self, timeout_s: float) -> None:
         """`server/discover` to a modern server; `ping` in a session of our own to one that only knows the handshake."""
         deadline_s = time.monotonic() + timeout_s
-        if self._speaks_modern is not False:
+        failure: UpstreamError | None = None
+        if self._era.speaks_modern is not False:
             meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
             request = Request(b'"probe"', "server/discover", msgspec.json.encode({"_meta": meta}))
             try:
-                await self._ask(request, NEWEST, None, timeout_s)
-                self._speaks_modern = True
-                return
+                answer = await self._ask(request, NEWEST, None, timeout_s)
+                self._era.observe(answer.response, answer.status)
             except UpstreamError as error:
-                if not error.is_unsupported:
-                    if self._speaks_modern is not None or not error.is_refusal:
-                        raise
-                    # It may fail at what it does not know, and serve its own clients well.
-                    try:
-                        await self._probe_by_ping(deadline_s)
-                    except UpstreamError:
-                        raise error from None
-                    self._speaks_modern = False
-                    return
-                self._speaks_modern = False
-        await self._probe_by_ping(deadline_s)
+                if error.is_unsupported:
+                    self._era.decide(speaks_modern=False)
+                elif self._era.speaks_modern is not None or not error.is_refusal:
+                    raise
+                failure = error
+            if self._era.speaks_modern:
+                return
+        if self._era.speaks_modern is False:
+            if not await self._probe_by_ping(deadline_s):
+                self._era.refuse_handshake()
+            return
+        # It may fail at what it does not know, and serve its own clients well.
+        takes_handshake = False
+        with contextlib.suppress(UpstreamError):
+            takes_handshake = await self._probe_by_ping(deadline_s)
+        if failure is not None and not takes_handshake:
+            raise failure
+        self._era.decide(speaks_modern=not takes_handshake)
 
-    async def _probe_by_ping(self, deadline_s: float) -> None:
+    async def _probe_by_ping(self, deadline_s: float) -> bool:
+        """Whether the server serves the gateway in a session, as one of the legacy era does."""
         left_s = max(0.1, deadline_s - time.monotonic())
         session = self._probe_session
         if session is not None:
             try:
                 await self._ask(Request(b'"probe"', "ping", b""), session.revision, session.id, left_s)
-                return
+                return True
             except UpstreamError as error:
                 if not error.is_session_lost:
                     await self._end_probe_session(min(1.0, deadline_s - time.monotonic()))
@@ -355,6 +371,7 @@ class StreamableHttpConversation:
                 timeout_s=left_s,
             )
             await self.exchange(initialized, _ignore)
+        return opened.response is not None and bool(opened.response.result)
 
     async def _ask(self, message: Request, revision: str, session_id: str | None, timeout_s: float) -> UpstreamAnswer:
         request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
@@ -381,11 +398,6 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
         return proposed
 
 
-def _unsupported() -> UpstreamError:
-    text = "the server only speaks revisions with the initialize handshake"
-    return UpstreamError("unsupported_version", text, was_sent=True, is_fault=False, is_unsupported=True)
-
-
 def _may_repeat(message: jsonrpc.Message) -> bool:
     return not isinstance(message, Request) or message.method in _REPEATABLE
 
@@ -398,13 +410,6 @@ def _loads(request_id: bytes) -> object:
     try:
         return jsonrpc.id_value(request_id)
     except msgspec.DecodeError:
-        return None
-
-
-def _code_of(error: bytes) -> int | None:
-    try:
-        return msgspec.json.decode(jsonrpc.members(error)["code"], type=int) if error else None
-    except (KeyError, msgspec.DecodeError):
         return None
 
 

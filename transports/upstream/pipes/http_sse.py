@@ -13,8 +13,8 @@ import aiohttp
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
-from mcp_gateway.transports.protocol.mcp.revisions import is_modern
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
@@ -32,14 +32,19 @@ class SseUpstream:
     schemes = frozenset({"sse+http", "sse+https"})
 
     def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+        self,
+        backend: BackendSettings,
+        replica_index: int,
+        max_message_bytes: int,
+        max_overflow: int = 0,
+        era: ServerEra | None = None,
     ) -> UpstreamConversation:
         url = backend.replicas[replica_index].removeprefix("sse+")
         return PipeConversation(
             backend.replica_ids[replica_index],
             lambda: SsePipe(url, backend.headers, max_message_bytes),
             max_pipes=backend.pool_size + max_overflow,
-            speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
         )
 

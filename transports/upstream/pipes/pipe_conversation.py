@@ -19,8 +19,16 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamRequest,
+    only_legacy,
+)
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
     META_CLIENT_CAPABILITIES,
@@ -49,9 +57,6 @@ _INITIALIZED: Final = Notification("notifications/initialized", b"")
 # Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation": what lets a server ask its client.
 _CAN_BE_ASKED: Final = frozenset({"sampling", "elicitation", "roots"})
 _KEEPS_STATE: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
-# Source: MCP 2026-07-28, basic/index "Error Codes"; basic/transports/stdio "Backward Compatibility": only a modern server
-# gives them, while -32601 and -32602 are what legacy ones say.
-_MODERN_ERROR_CODES: Final = frozenset({-32020, -32021, -32022})
 
 
 @attrs.define
@@ -73,7 +78,7 @@ class PipeConversation:
 
     open_pipe:      makes a connection that is not open yet.
     max_pipes:      of them at most at any time.
-    speaks_modern:  None where the server's era is not known yet.
+    era:            of the server, shared with whoever else speaks to it.
     longest_call_s: a server that has said nothing at all for so long does not live any more.
     """
 
@@ -83,12 +88,12 @@ class PipeConversation:
         open_pipe: Callable[[], MessagePipe],
         *,
         max_pipes: int,
-        speaks_modern: bool | None,
+        era: ServerEra,
         longest_call_s: float,
         idle_s: float = IDLE_S,
     ) -> None:
         self._longest_call_s = longest_call_s
-        self.speaks_modern = speaks_modern
+        self._era = era
         self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
         self._shared: dict[str, OpenPipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -226,6 +231,7 @@ class PipeConversation:
         try:
             pipe.answer = await pipe.request("", message, on_event, None)
             if pipe.answer is None or not pipe.answer.result:
+                self._era.refuse_handshake()
                 self._pipes.close_soon(pipe, "the server has refused the session")
         except UpstreamError as error:
             self._pipes.close_soon(pipe, "the session could not be opened")
@@ -256,8 +262,8 @@ class PipeConversation:
     # ---- eras
 
     async def _modern_pipe(self, timeout_s: float | None) -> OpenPipe:
-        if self.speaks_modern is False:
-            raise _unsupported()
+        if self._era.speaks_modern is False:
+            raise only_legacy()
         pipe = self._shared.get(_MODERN)
         if pipe is not None and pipe.is_open:
             return pipe
@@ -266,7 +272,7 @@ class PipeConversation:
 
     async def _open_modern(self) -> OpenPipe:
         pipe = await self._pipes.open(is_private=False, is_modern=True)
-        if self.speaks_modern is None:
+        if self._era.speaks_modern is None:
             await self._find_era(pipe)
         self._shared[_MODERN] = pipe
         return pipe
@@ -283,8 +289,8 @@ class PipeConversation:
             response = await pipe.request("", _discover(), _ignore, DISCOVER_TIMEOUT_S)
         except UpstreamError:
             response = None
-        if response is not None and (response.result or _code_of(response.error) in _MODERN_ERROR_CODES):
-            self.speaks_modern = True
+        self._era.observe(response)
+        if self._era.speaks_modern:
             return
         self._pipes.close_soon(pipe, "the server speaks revisions with a handshake")
         if response is None:
@@ -292,8 +298,8 @@ class PipeConversation:
             if not opened.is_open:
                 text = "the server takes neither a modern request nor a handshake"
                 raise UpstreamError("upstream_failed", text, was_sent=False)
-        self.speaks_modern = False
-        raise _unsupported()
+        self._era.decide(speaks_modern=False)
+        raise only_legacy()
 
     # ---- pipes
 
@@ -301,6 +307,8 @@ class PipeConversation:
         """Its sessions are lost with it."""
         for key in [key for key, shared in self._shared.items() if shared is pipe]:
             del self._shared[key]
+            if key == _MODERN:
+                self._era.forget()  # what is started or listens next may be another server
         for session_id in pipe.sessions:
             self._sessions.pop(session_id, None)
         pipe.sessions.clear()
@@ -334,7 +342,7 @@ class PipeConversation:
         """
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         try:
-            if self.speaks_modern is None:
+            if self._era.speaks_modern is None:
                 await self._modern_pipe(timeout_s)
             pipe = await self._pipe_to_probe(timeout_s)
         except UpstreamError as error:
@@ -367,7 +375,7 @@ class PipeConversation:
         if self._pipes:
             free = [pipe for pipe in self._pipes if pipe.answer is not None and not pipe.is_busy]
             return max(free, key=lambda pipe: pipe.used_s, default=None)
-        if self.speaks_modern:
+        if self._era.speaks_modern:
             return await self._modern_pipe(timeout_s)
         return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
 
@@ -404,23 +412,11 @@ def _not_opened(error: UpstreamError) -> UpstreamError:
     return UpstreamError(reason, error.text, was_sent=False, is_fault=True)
 
 
-def _unsupported() -> UpstreamError:
-    text = "the server only speaks revisions with the initialize handshake"
-    return UpstreamError("unsupported_version", text, was_sent=True, is_fault=False, is_unsupported=True)
-
-
 def _status(response: Response | None) -> int:
     """The HTTP status with which a stateless server would give this response."""
     if response is None or not response.error:
         return 200
-    return 404 if _code_of(response.error) == -32601 else 400
-
-
-def _code_of(error: bytes) -> int | None:
-    try:
-        return msgspec.json.decode(jsonrpc.members(error)["code"], type=int)
-    except (KeyError, msgspec.DecodeError):
-        return None
+    return 404 if error_code(response.error) == METHOD_NOT_FOUND else 400
 
 
 async def _ignore(message: Message | None, event_id: str | None) -> None:

@@ -19,8 +19,8 @@ from typing import Final
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, LongLine
-from mcp_gateway.transports.protocol.mcp.revisions import is_modern
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .message_pipe import PipeClosed, TooLarge
@@ -54,14 +54,19 @@ class StdioUpstream:
     schemes = frozenset({"stdio"})
 
     def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int = 0
+        self,
+        backend: BackendSettings,
+        replica_index: int,
+        max_message_bytes: int,
+        max_overflow: int = 0,
+        era: ServerEra | None = None,
     ) -> UpstreamConversation:
         name = backend.replica_ids[replica_index]
         return PipeConversation(
             name,
             lambda: ChildProcess(backend, name, max_message_bytes),
             max_pipes=backend.pool_size + max_overflow,
-            speaks_modern=None if backend.protocol == "auto" else is_modern(backend.protocol),
+            era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
         )
 

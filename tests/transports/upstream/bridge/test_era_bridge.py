@@ -10,6 +10,7 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, NEWEST, NEWEST_LEGACY, REVISIONS
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState, UpstreamSession
@@ -27,7 +28,8 @@ class Bridge:
         self.wire = ScriptedWire()
         backend = BackendSettings(name="b", prefix="", replicas=[REPLICA], protocol=protocol)
         site = BridgeSite(cell_name="cell/0", seal=SEAL)
-        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica)
+        era = ServerEra(protocol)
+        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica, era=era, uncached=self.wire)
         self.events: list[Message | None] = []
 
     async def on_event(self, event: Message | None, event_id: str | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.pipes import pipe_conversation
 from mcp_gateway.transports.upstream.pipes.message_pipe import TooLarge
@@ -41,13 +42,12 @@ def params(**values: Any) -> bytes:
 
 
 class Harness:
-    """A conversation with a scripted server, and shortcuts for what clients do."""
+    """A conversation with a scripted server, and shortcuts for what clients do. protocol: as configured, or "auto"."""
 
-    def __init__(self, server: ScriptedServer, **options: Any) -> None:
+    def __init__(self, server: ScriptedServer, protocol: str = LEGACY, **options: Any) -> None:
         self.server = server
-        self.wire = PipeConversation(
-            "stdio:x#0", server, **{"max_pipes": 3, "speaks_modern": False, "longest_call_s": 60.0, **options}
-        )
+        self.era = ServerEra(protocol)
+        self.wire = PipeConversation("stdio:x#0", server, **{"max_pipes": 3, "era": self.era, "longest_call_s": 60.0, **options})
         self.events: list[Message | None] = []
         self.opened: list[str] = []  # sessions whose streams are open
 
@@ -269,7 +269,7 @@ async def test_when_the_server_leaves_its_open_calls_fail_and_its_sessions_are_l
     assert harness.server.open_count == 1
 
 
-@conversation(speaks_modern=True)
+@conversation(protocol=MODERN)
 async def test_a_stateless_request_that_was_not_sent_goes_over_another_connection(harness: Harness) -> None:
     harness.server.answers["tools/list"] = b'{"tools":[]}'
     await harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN)
@@ -518,12 +518,12 @@ def test_whatever_bytes_a_server_sends_the_next_call_works(noise: list[bytes]) -
 # ---- eras
 
 
-@conversation(speaks_modern=None)
+@conversation(protocol="auto")
 async def test_a_server_that_answers_discover_is_modern_and_the_connection_serves_all_its_requests(harness: Harness) -> None:
     harness.server.answers |= {"server/discover": b'{"supportedVersions":["2026-07-28"]}', "tools/list": b'{"tools":[]}'}
     requests = [harness.ask(Request(b"%d" % each, "tools/list", b"{}"), revision=MODERN) for each in range(3)]
     assert {answer.status for answer in await asyncio.gather(*requests)} == {200}
-    assert harness.wire.speaks_modern is True
+    assert harness.era.speaks_modern is True
     assert [len(pipe.requests("server/discover")) for pipe in harness.server.pipes] == [1]
 
 
@@ -531,13 +531,13 @@ async def test_a_server_that_answers_discover_is_modern_and_the_connection_serve
 def test_a_server_that_gives_any_other_error_is_a_legacy_one(code: int) -> None:
     """Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility": not keyed to one code."""
 
-    @conversation(speaks_modern=None)
+    @conversation(protocol="auto")
     async def check(harness: Harness) -> None:
         harness.server.answers["server/discover"] = params(code=code, message="?")
         for _ in range(2):
             error = await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))
             assert (error.is_unsupported, error.is_fault) == (True, False)
-        assert harness.wire.speaks_modern is False
+        assert harness.era.speaks_modern is False
         await harness.open()
         await harness.wire.probe(1.0)
         assert sum(len(pipe.requests("server/discover")) for pipe in harness.server.pipes) == 1
@@ -545,7 +545,7 @@ def test_a_server_that_gives_any_other_error_is_a_legacy_one(code: int) -> None:
     check()
 
 
-@conversation(speaks_modern=None)
+@conversation(protocol="auto")
 async def test_a_modern_error_shows_a_modern_server_that_does_not_know_our_revision(harness: Harness) -> None:
     harness.server.answers["server/discover"] = b'{"code":-32022,"message":"?","data":{"supported":["2027-01-01"]}}'
     harness.server.answers["tools/list"] = b'{"code":-32022,"message":"?"}'
@@ -553,25 +553,25 @@ async def test_a_modern_error_shows_a_modern_server_that_does_not_know_our_revis
     assert answer == UpstreamAnswer(400, Response(b"1", b"", b'{"code":-32022,"message":"?"}'))
 
 
-@conversation(speaks_modern=None)
+@conversation(protocol="auto")
 async def test_a_server_that_is_silent_to_discover_and_takes_a_handshake_is_a_legacy_one(harness: Harness) -> None:
     pipe_conversation.DISCOVER_TIMEOUT_S, kept_s = 0.05, pipe_conversation.DISCOVER_TIMEOUT_S  # type: ignore[misc]
     try:
         assert (await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))).is_unsupported
     finally:
         pipe_conversation.DISCOVER_TIMEOUT_S = kept_s  # type: ignore[misc]
-    assert harness.wire.speaks_modern is False
+    assert harness.era.speaks_modern is False
 
 
-@conversation(speaks_modern=None)
+@conversation(protocol="auto")
 async def test_a_server_that_leaves_on_discover_and_on_a_handshake_has_no_era(harness: Harness) -> None:
     harness.server.open_error = "cannot be started"
     error = await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))
     assert (error.is_unsupported, error.was_sent, error.text) == (False, False, "cannot be started")
-    assert harness.wire.speaks_modern is None
+    assert harness.era.speaks_modern is None
 
 
-@conversation(speaks_modern=True)
+@conversation(protocol=MODERN)
 async def test_a_subscription_is_a_stream_that_its_server_may_end_either_way(harness: Harness) -> None:
     for number, is_graceful in enumerate((True, False), start=1):
         message = Request(b"77", "subscriptions/listen", b"{}")
