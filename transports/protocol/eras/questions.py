@@ -12,7 +12,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
-from mcp_gateway.transports.protocol.mcp.error_codes import MISSING_CAPABILITY, json_error
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, MISSING_CAPABILITY, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response, members
 from mcp_gateway.transports.protocol.mcp.revisions import META_SERVER_INFO
 
@@ -130,7 +130,7 @@ def missing_capability(required: Mapping[str, Any]) -> bytes:
 def refused_question(request: Request, required: Mapping[str, Any]) -> Response:
     """What a legacy server reads that asks a client more than it can. Source: MCP 2025-11-25, client/roots, "Error Handling"."""
     text = f"the client does not support {request.method}" if required else f"{request.method} cannot be asked here"
-    return Response(request.id, b"", json_error(-32601, text))
+    return Response(request.id, b"", json_error(METHOD_NOT_FOUND, text))
 
 
 def url_elicitations(error: bytes) -> dict[str, dict[str, Any]]:

@@ -16,9 +16,11 @@ from msgspec import Raw
 from mcp_gateway.transports.protocol.mcp.error_codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
     METHOD_NOT_FOUND,
     MISSING_CAPABILITY,
     MODERN_ERRORS,
+    PARSE_ERROR,
     RESOURCE_NOT_FOUND,
     error_code,
 )
@@ -52,7 +54,10 @@ _LEGACY_ONLY_CAPABILITIES: Final = frozenset({"tasks"})
 _MODERN_ONLY_CAPABILITIES: Final = frozenset({"extensions"})
 
 # Source: MCP 2026-07-28, basic/transports/streamable-http, "Protocol Version Header"; basic/index, "Per-request protocol fields".
-_MODERN_STATUS: Final = {-32700: 400, -32600: 400, METHOD_NOT_FOUND: 404, INVALID_PARAMS: 400, MISSING_CAPABILITY: 400}
+_MODERN_STATUS: Final = {
+    **dict.fromkeys((PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, MISSING_CAPABILITY), 400),
+    METHOD_NOT_FOUND: 404,
+}
 
 
 @attrs.frozen(kw_only=True)

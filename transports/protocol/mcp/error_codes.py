@@ -12,6 +12,9 @@ from .jsonrpc import members
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
+# Source: JSON-RPC 2.0, "Error object"; MCP 2026-07-28, basic/index, "Error Codes"; MCP 2025-11-25, server/resources.
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603

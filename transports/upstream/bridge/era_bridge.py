@@ -21,10 +21,12 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
 )
+from mcp_gateway.transports.protocol.eras.own_requests import ERA_ID, discover, initialize
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
-from mcp_gateway.transports.protocol.eras.translation import modern_params, with_own_versions
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
+from mcp_gateway.transports.protocol.eras.translation import with_own_versions
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
     LEGACY_REVISIONS,
     NEWEST,
@@ -44,7 +46,6 @@ from .modern_to_legacy import ModernToLegacy
 _PROBE_S: Final = 10.0
 _HTTP: Final = frozenset({"http", "https"})
 _Exchange = Coroutine[Any, Any, UpstreamAnswer]
-_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 
 
 class WireTransport(Protocol):
@@ -186,15 +187,9 @@ class EraBridge:
 
     async def _ask_era(self) -> None:
         """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
-        params = msgspec.json.encode(modern_params(b"", _CLIENT_INFO, {}, None, None))
-        request = UpstreamRequest(
-            kind="request",
-            message=Request(b'"mcp-gateway-era"', "server/discover", params),
-            revision=NEWEST,
-            timeout_s=_PROBE_S,
-        )
+        request = UpstreamRequest(kind="request", message=discover(ERA_ID), revision=NEWEST, timeout_s=_PROBE_S)
         try:
-            answer = await self._uncached.exchange(request, _ignore)
+            answer = await self._uncached.exchange(request, ignore_events)
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
             is_silent = error.reason == "upstream_timeout" and not self._is_http
@@ -209,21 +204,15 @@ class EraBridge:
 
     async def _takes_handshake(self) -> bool:
         """Whether the server opens a session, which is ended again."""
-        params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
-        request = UpstreamRequest(
-            kind="request",
-            message=Request(b'"mcp-gateway-era"', "initialize", msgspec.json.encode(params)),
-            revision=NEWEST_LEGACY,
-            timeout_s=_PROBE_S,
-        )
+        request = UpstreamRequest(kind="request", message=initialize(ERA_ID), revision=NEWEST_LEGACY, timeout_s=_PROBE_S)
         try:
-            answer = await self._wire.exchange(request, _ignore)
+            answer = await self._wire.exchange(request, ignore_events)
         except UpstreamError:
             return False
         if answer.session_id is not None:
             end = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S)
             with contextlib.suppress(UpstreamError):
-                await self._wire.exchange(end, _ignore)
+                await self._wire.exchange(end, ignore_events)
         return answer.response is not None and bool(answer.response.result)
 
     def _counted(self, request: UpstreamRequest, client: str, server: str, exchange: _Exchange) -> _Exchange:
@@ -264,7 +253,3 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     """Take note of a failure that everybody who waited has gone before."""
     if not task.cancelled():
         task.exception()
-
-
-async def _ignore(message: Message | None, event_id: str | None) -> None:
-    return None

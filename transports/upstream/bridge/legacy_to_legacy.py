@@ -19,11 +19,9 @@ from mcp_gateway.transports.protocol.eras.revision_differences import (
     question_problem,
 )
 from mcp_gateway.transports.protocol.mcp import jsonrpc
-from mcp_gateway.transports.protocol.mcp.error_codes import json_error
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, negotiated_legacy
-
-_METHOD_NOT_FOUND = -32601
 
 
 def opened_as_asked(message: Request, answer: UpstreamAnswer) -> UpstreamAnswer:
@@ -57,7 +55,7 @@ async def exchange_fitted(
         if isinstance(message, Request):
             shown = _question(message, client_revision)
             if shown is None:
-                refused = Response(message.id, b"", json_error(_METHOD_NOT_FOUND, f"the client has no {message.method}"))
+                refused = Response(message.id, b"", json_error(METHOD_NOT_FOUND, f"the client has no {message.method}"))
                 await wire.exchange(_reply(request, refused), on_event)
                 return
             message = shown

@@ -22,7 +22,9 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
 )
+from mcp_gateway.transports.protocol.eras.own_requests import discover, listen
 from mcp_gateway.transports.protocol.eras.questions import capability_problem, input_response, read_input_required, retried_params
 from mcp_gateway.transports.protocol.eras.revision_differences import fitted_notification, fitted_question, question_problem
 from mcp_gateway.transports.protocol.eras.tool_catalogue import without_forbidden_tools
@@ -80,9 +82,8 @@ class LegacyToModern:
             info = msgspec.json.decode(params.get("clientInfo", Raw(b"{}")), type=dict[str, Any])
         except (KeyError, msgspec.DecodeError) as error:
             raise UpstreamError("invalid_params", f"initialize cannot be read: {error!r}", is_fault=False, is_ours=True) from None
-        discover = modern_params(b"", info, modern_client_capabilities(capabilities), None, None)
-        asked = Request(self._next_id(), "server/discover", msgspec.json.encode(discover))
-        answer = await self._wire.exchange(self._modern(request, asked), _ignore)
+        asked = discover(self._next_id(), info, modern_client_capabilities(capabilities))
+        answer = await self._wire.exchange(self._modern(request, asked), ignore_events)
         if answer.response is None or not answer.response.result:
             error_bytes = answer.response.error if answer.response is not None else b""
             return UpstreamAnswer(200, Response(message.id, b"", error_bytes or json_error(INTERNAL_ERROR, "no answer")))
@@ -235,18 +236,15 @@ class LegacyToModern:
     # ---- subscriptions
 
     def _listening(self, request: UpstreamRequest, session: ClientSession) -> Any:
-        async def listen(wanted: Mapping[str, Any], hear: EventHandler) -> UpstreamAnswer:
-            params = modern_params(
-                msgspec.json.encode({"notifications": wanted}), session.client_info, session.capabilities, None, None
-            )
-            asked = Request(self._next_id(), "subscriptions/listen", msgspec.json.encode(params))
+        async def listen_for(wanted: Mapping[str, Any], hear: EventHandler) -> UpstreamAnswer:
+            asked = listen(self._next_id(), wanted, session.client_info, session.capabilities)
             answer = await self._wire.exchange(self._modern(request, asked, kind="stream"), hear)
             if answer.response is not None and answer.response.error:
                 text = "the server offers no subscriptions"
                 raise UpstreamError("unknown_method", text, is_fault=False, error=answer.response.error)
             return UpstreamAnswer(200, None)
 
-        return listen
+        return listen_for
 
 
 def bridged_state(request: UpstreamRequest) -> SessionState | None:
@@ -286,7 +284,3 @@ def _hearing(session: ClientSession, own_token: bytes | None, token: bytes | Non
         await on_event(message, None)
 
     return hear
-
-
-async def _ignore(message: Message | None, event_id: str | None) -> None:
-    return None

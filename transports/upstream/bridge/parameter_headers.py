@@ -23,12 +23,13 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
 )
 from mcp_gateway.transports.protocol.eras.tool_catalogue import KnownTool, known_tools, parameter_headers
 from mcp_gateway.transports.protocol.eras.translation import modern_params
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import HEADER_MISMATCH, error_code
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.modern_rules import meta_of
 from mcp_gateway.transports.protocol.mcp.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, NEWEST
 
@@ -118,7 +119,7 @@ class ParameterHeaders:
                         timeout_s=request.timeout_s,
                         hash_keys=request.hash_keys,
                     )
-                    answer = await self._wire.exchange(asked, _ignore)
+                    answer = await self._wire.exchange(asked, ignore_events)
                     result = answer.response.result if answer.response is not None else b""
                     if not result:
                         break
@@ -136,7 +137,3 @@ class ParameterHeaders:
     def _next_id(self) -> bytes:
         """Unlike any other id at the same server."""
         return b'"%b.t%d"' % (self._id_prefix.encode(), next(self._ids))
-
-
-async def _ignore(message: Message | None, event_id: str | None) -> None:
-    return None

@@ -14,7 +14,14 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+    ignore_events,
+)
+from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, OPEN_ID
 from mcp_gateway.transports.protocol.eras.translation import initialize_params
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 
@@ -183,7 +190,7 @@ class ServerSessions:
 
         Raises: UpstreamError.
         """
-        await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), _ignore)
+        await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), ignore_events)
 
     def say_later(self, session: ServerSession, message: Notification | Response) -> None:
         """The same without waiting; a server that cannot be reached has no use for it."""
@@ -195,7 +202,7 @@ class ServerSessions:
         Raises: UpstreamError.
         """
         request = self._request(session, "request", Request(session.next_id(), method, params), timeout_s)
-        return await self._wire.exchange(request, _ignore)
+        return await self._wire.exchange(request, ignore_events)
 
     def ask_later(self, session: ServerSession, method: str, params: bytes) -> None:
         """A request whose answer says nothing that anybody needs."""
@@ -325,12 +332,12 @@ class ServerSessions:
             params = initialize_params(key.client_info, msgspec.json.decode(key.capabilities), self._revision)
             opening = UpstreamRequest(
                 kind="request",
-                message=Request(b'"mcp-gateway-open"', "initialize", params),
+                message=Request(OPEN_ID, "initialize", params),
                 revision=self._revision,
                 timeout_s=_OPENING_S,
             )
-            session = _opened(key, await self._wire.exchange(opening, _ignore))
-            await self.say(session, Notification("notifications/initialized", b""))
+            session = _opened(key, await self._wire.exchange(opening, ignore_events))
+            await self.say(session, INITIALIZED)
             await self._set_level(session, key.log_level)
         except BaseException:
             self._count -= 1
@@ -365,7 +372,7 @@ class ServerSessions:
 
     async def _quietly(self, request: UpstreamRequest) -> None:
         with contextlib.suppress(UpstreamError):
-            await self._wire.exchange(request, _ignore)
+            await self._wire.exchange(request, ignore_events)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -386,7 +393,3 @@ def _opened(key: SessionKey, answer: UpstreamAnswer) -> ServerSession:
     except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise UpstreamError("upstream_failed", f"the server's answer to initialize cannot be read: {error!r}") from None
     return ServerSession(key, answer.session_id, revision, initialized)
-
-
-async def _ignore(message: Message | None, event_id: str | None) -> None:
-    return None

@@ -20,6 +20,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import is_modern
 
@@ -112,7 +113,7 @@ class BuiltinConversation:
                 self._log_levels.popitem(last=False)
         if answer.error is not None:
             status = 400 if is_modern(request.revision) else 200
-            if answer.error["code"] == -32601 and status == 400:
+            if answer.error["code"] == METHOD_NOT_FOUND and status == 400:
                 status = 404
             return UpstreamAnswer(status, Response(message.id, b"", msgspec.json.encode(answer.error)))
         session_id = secrets.token_urlsafe(9) if message.method == "initialize" else None

@@ -10,6 +10,12 @@ from urllib.parse import unquote
 
 import attrs
 
+from mcp_gateway.transports.protocol.mcp.error_codes import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    RESOURCE_NOT_FOUND,
+    UNSUPPORTED_VERSION,
+)
 from mcp_gateway.transports.protocol.mcp.revisions import (
     CACHEABLE_METHODS,
     LEGACY_REVISIONS,
@@ -23,12 +29,6 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     NEWEST_LEGACY,
     REVISIONS,
 )
-
-# Source: JSON-RPC 2.0, "Error object"; MCP 2026-07-28, basic/index, "Error Codes"; -32002: MCP 2025-11-25, server/resources.
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-RESOURCE_NOT_FOUND: Final = -32002
-UNSUPPORTED_VERSION: Final = -32022
 
 MAX_SLOW_SECONDS: Final = 600
 MAX_SLOW_STEPS: Final = 1000

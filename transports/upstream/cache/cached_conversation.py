@@ -17,17 +17,11 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamError,
     UpstreamRequest,
 )
+from mcp_gateway.transports.protocol.eras.own_requests import CACHE_ID, listen
 from mcp_gateway.transports.protocol.eras.translation import result_type
 from mcp_gateway.transports.protocol.mcp.change_notifications import EVERY_LIST
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.mcp.revisions import (
-    CACHEABLE_METHODS,
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_VERSION,
-    NEWEST,
-    is_modern,
-)
+from mcp_gateway.transports.protocol.mcp.revisions import CACHEABLE_METHODS, NEWEST, is_modern
 
 from .result_cache import CacheKey, ResultCache, cache_key, made_stale
 
@@ -155,11 +149,7 @@ class CachedConversation:
             if isinstance(message, Notification):
                 self._note(message)
 
-        meta = {META_VERSION: NEWEST, META_CLIENT_INFO: {"name": "mcp-gateway", "version": "1"}, META_CLIENT_CAPABILITIES: {}}
-        params = msgspec.json.encode({"_meta": meta, "notifications": EVERY_LIST})
-        request = UpstreamRequest(
-            kind="stream", message=Request(b'"mcp-gateway-cache"', "subscriptions/listen", params), revision=NEWEST
-        )
+        request = UpstreamRequest(kind="stream", message=listen(CACHE_ID, EVERY_LIST), revision=NEWEST)
         while len(self._cache):
             try:
                 answer = await self._wire.exchange(request, on_event)

@@ -19,8 +19,10 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
     only_legacy,
 )
+from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, PROBE_ID, discover, initialize, ping
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra, may_be_modern
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -30,9 +32,6 @@ from mcp_gateway.transports.protocol.mcp.modern_rules import encoded_header
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import (
     ITEM_MEMBER,
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_VERSION,
     NEWEST,
     NEWEST_LEGACY,
     READING_METHODS,
@@ -45,7 +44,6 @@ from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_red
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
 _KEEP_ALIVE_S: Final = 4.0
-_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
 # A lost connection does not tell whether a tool has run; these may be asked again in any case.
 _REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
 _RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
@@ -135,7 +133,7 @@ class StreamableHttpConversation:
         except UpstreamError as error:
             if not error.is_session_lost:
                 raise
-            await self._ask(Request(b'"probe"', "ping", b""), request.revision, request.session_id, _LONGEST_PING_S)
+            await self._ask(ping(PROBE_ID), request.revision, request.session_id, _LONGEST_PING_S)
             raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False) from None
 
     async def _read_on(
@@ -319,10 +317,8 @@ class StreamableHttpConversation:
         deadline_s = time.monotonic() + timeout_s
         failure: UpstreamError | None = None
         if self._era.speaks_modern is not False:
-            meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
-            request = Request(b'"probe"', "server/discover", msgspec.json.encode({"_meta": meta}))
             try:
-                answer = await self._ask(request, NEWEST, None, timeout_s)
+                answer = await self._ask(discover(PROBE_ID), NEWEST, None, timeout_s)
                 self._era.observe(answer.response, answer.status)
             except UpstreamError as error:
                 if error.is_unsupported:
@@ -350,7 +346,7 @@ class StreamableHttpConversation:
         session = self._probe_session
         if session is not None:
             try:
-                await self._ask(Request(b'"probe"', "ping", b""), session.revision, session.id, left_s)
+                await self._ask(ping(PROBE_ID), session.revision, session.id, left_s)
                 return True
             except UpstreamError as error:
                 if not error.is_session_lost:
@@ -358,31 +354,29 @@ class StreamableHttpConversation:
                     raise
                 self._probe_session = None
         proposed = NEWEST_LEGACY if self._backend.protocol == "auto" else self._backend.protocol
-        params = {"protocolVersion": proposed, "capabilities": {}, "clientInfo": _CLIENT_INFO}
-        request = Request(b'"probe"', "initialize", msgspec.json.encode(params))
-        opened = await self._ask(request, proposed, None, left_s)
+        opened = await self._ask(initialize(PROBE_ID, proposed), proposed, None, left_s)
         if opened.session_id is not None:
             self._probe_session = session = _ProbeSession(opened.session_id, _negotiated(opened, proposed))
             initialized = UpstreamRequest(
                 kind="message",
-                message=Notification("notifications/initialized", b""),
+                message=INITIALIZED,
                 revision=session.revision,
                 session_id=session.id,
                 timeout_s=left_s,
             )
-            await self.exchange(initialized, _ignore)
+            await self.exchange(initialized, ignore_events)
         return opened.response is not None and bool(opened.response.result)
 
     async def _ask(self, message: Request, revision: str, session_id: str | None, timeout_s: float) -> UpstreamAnswer:
         request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
-        return await self.exchange(request, _ignore)
+        return await self.exchange(request, ignore_events)
 
     async def _end_probe_session(self, timeout_s: float) -> None:
         session, self._probe_session = self._probe_session, None
         if session is not None and timeout_s > 0:
             request = UpstreamRequest(kind="terminate", revision=session.revision, session_id=session.id, timeout_s=timeout_s)
             with contextlib.suppress(UpstreamError):  # the server forgets an idle session by itself
-                await self.exchange(request, _ignore)
+                await self.exchange(request, ignore_events)
 
     async def close(self) -> None:
         await self._end_probe_session(1.0)
@@ -411,7 +405,3 @@ def _loads(request_id: bytes) -> object:
         return jsonrpc.id_value(request_id)
     except msgspec.DecodeError:
         return None
-
-
-async def _ignore(message: jsonrpc.Message | None, event_id: str | None) -> None:
-    await asyncio.sleep(0)

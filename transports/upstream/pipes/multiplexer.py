@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from mcp_gateway.transports.protocol.eras.questions import MAY_NEED_INPUT
 from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 
@@ -199,9 +200,9 @@ class Multiplexer:
         if request.method == "ping":
             return Replied(Response(request.id, b"{}", b""))
         if self._is_modern or not self._is_private:  # its clients have declared that they cannot be asked
-            return Replied(_error(request.id, -32601, "the client offers nothing that it could be asked for"))
+            return Replied(_error(request.id, METHOD_NOT_FOUND, "the client offers nothing that it could be asked for"))
         if len(self._asked) >= MAX_ASKED:
-            return Replied(_error(request.id, -32603, "too many requests of the server wait for an answer"))
+            return Replied(_error(request.id, INTERNAL_ERROR, "too many requests of the server wait for an answer"))
         exchange_id = self._newest_call() or self._stream()
         self._asked[_value(request.id)] = exchange_id or 0
         return Told((exchange_id,), request) if exchange_id else self._hold(request)
@@ -294,7 +295,7 @@ class Multiplexer:
         if not isinstance(dropped, Request):
             return Held()
         self._asked.pop(_value(dropped.id), None)
-        return Held((_error(dropped.id, -32603, "the client does not listen"),))
+        return Held((_error(dropped.id, INTERNAL_ERROR, "the client does not listen"),))
 
     def assert_consistent(self) -> None:
         """For tests: what must hold after every step."""
@@ -345,4 +346,4 @@ def _cancelled(request_id: bytes, reason: str) -> Notification:
 
 
 def _error(request_id: bytes, code: int, text: str) -> Response:
-    return Response(request_id, b"", msgspec.json.encode({"code": code, "message": text}))
+    return Response(request_id, b"", json_error(code, text))

@@ -24,16 +24,15 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamAnswer,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
     only_legacy,
 )
+from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, MOVE_ID, PROBE_ID, discover, initialize, ping
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_VERSION,
     NEWEST,
     NEWEST_LEGACY,
     is_modern,
@@ -52,8 +51,6 @@ _LONGEST_INITIALIZE_BYTES: Final = 8_192  # of a session that shares its pipe; a
 DISCOVER_TIMEOUT_S: Final = 10.0
 _MISSED_PINGS: Final = 3
 _MODERN: Final = NEWEST  # names the shared pipe of all stateless requests, as a legacy revision names that of its sessions
-_CLIENT_INFO: Final = {"name": "mcp-gateway", "version": "1"}
-_INITIALIZED: Final = Notification("notifications/initialized", b"")
 # Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation": what lets a server ask its client.
 _CAN_BE_ASKED: Final = frozenset({"sampling", "elicitation", "roots"})
 _KEEPS_STATE: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
@@ -123,7 +120,7 @@ class PipeConversation:
 
     async def _tell(self, session: _Session, message: Notification | Response, timeout_s: float | None) -> None:
         pipe = session.pipe
-        if isinstance(message, Notification) and message.method == _INITIALIZED.method:
+        if isinstance(message, Notification) and message.method == INITIALIZED.method:
             if pipe.is_initialized:
                 return
             pipe.is_initialized = True
@@ -213,12 +210,12 @@ class PipeConversation:
     async def _open_shared(self, revision: str, initialize: Request) -> OpenPipe:
         pipe = await self._pipes.open(is_private=False, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
-            await self._handshake(pipe, initialize, _ignore)
+            await self._handshake(pipe, initialize, ignore_events)
             if pipe.is_open:  # the server has not refused
                 self._shared[revision] = pipe
                 pipe.is_initialized = True
                 try:
-                    await pipe.tell("", _INITIALIZED, None)
+                    await pipe.tell("", INITIALIZED, None)
                 except UpstreamError as error:
                     raise _not_opened(error) from None
         return pipe
@@ -247,12 +244,12 @@ class PipeConversation:
         shared = session.pipe
         pipe = await self._pipes.open(is_private=True, is_modern=False)
         async with asyncio.timeout(OPEN_TIMEOUT_S):
-            await self._handshake(pipe, Request(b'"move"', "initialize", session.initialize), _ignore)
+            await self._handshake(pipe, Request(MOVE_ID, "initialize", session.initialize), ignore_events)
         if session.has_ended or not pipe.is_open:
             self._pipes.close_soon(pipe, "the session is over")
             raise session_lost("the server has refused another connection for the session")
         pipe.is_initialized = True
-        await pipe.tell(session.session_id, _INITIALIZED, OPEN_TIMEOUT_S)
+        await pipe.tell(session.session_id, INITIALIZED, OPEN_TIMEOUT_S)
         session.pipe, session.moved_from = pipe, shared
         pipe.sessions.add(session.session_id)
         self._sessions[session.session_id] = session  # where it was forgotten because the shared pipe had to make room
@@ -286,7 +283,7 @@ class PipeConversation:
         Raises: UpstreamError, with the pipe closed; is_unsupported where the server is a legacy one.
         """
         try:
-            response = await pipe.request("", _discover(), _ignore, DISCOVER_TIMEOUT_S)
+            response = await pipe.request("", discover(PROBE_ID), ignore_events, DISCOVER_TIMEOUT_S)
         except UpstreamError:
             response = None
         self._era.observe(response)
@@ -294,7 +291,7 @@ class PipeConversation:
             return
         self._pipes.close_soon(pipe, "the server speaks revisions with a handshake")
         if response is None:
-            opened = await self._shared_pipe(NEWEST_LEGACY, _own_initialize())
+            opened = await self._shared_pipe(NEWEST_LEGACY, initialize(PROBE_ID))
             if not opened.is_open:
                 text = "the server takes neither a modern request nor a handshake"
                 raise UpstreamError("upstream_failed", text, was_sent=False)
@@ -353,10 +350,10 @@ class PipeConversation:
             pipe = await self._pipe_to_probe(timeout_s)
         if pipe is None:
             return
-        request = _discover() if pipe.is_modern else Request(b'"probe"', "ping", b"")
+        request = discover(PROBE_ID) if pipe.is_modern else ping(PROBE_ID)
         left_s = max(0.1, 0.95 * (deadline_s - asyncio.get_running_loop().time()))
         try:
-            await pipe.request("", request, _ignore, left_s)
+            await pipe.request("", request, ignore_events, left_s)
             pipe.pings_missed = 0
         except UpstreamError as error:
             if error.is_session_lost:
@@ -377,7 +374,7 @@ class PipeConversation:
             return max(free, key=lambda pipe: pipe.used_s, default=None)
         if self._era.speaks_modern:
             return await self._modern_pipe(timeout_s)
-        return await self._shared_pipe(NEWEST_LEGACY, _own_initialize(), timeout_s)
+        return await self._shared_pipe(NEWEST_LEGACY, initialize(PROBE_ID), timeout_s)
 
     async def close(self) -> None:
         for task in self._under_way.values():
@@ -396,16 +393,6 @@ def _read_initialize(params: bytes) -> tuple[str, bool]:
         return NEWEST_LEGACY, True
 
 
-def _own_initialize() -> Request:
-    params = {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT_INFO}
-    return Request(b'"initialize"', "initialize", msgspec.json.encode(params))
-
-
-def _discover() -> Request:
-    meta = {META_VERSION: NEWEST, META_CLIENT_INFO: _CLIENT_INFO, META_CLIENT_CAPABILITIES: {}}
-    return Request(b'"discover"', "server/discover", msgspec.json.encode({"_meta": meta}))
-
-
 def _not_opened(error: UpstreamError) -> UpstreamError:
     """What a handshake fails with: safe to repeat, nothing but it was sent; and there is no session yet that could be lost."""
     reason = "upstream_failed" if error.is_session_lost else error.reason
@@ -417,7 +404,3 @@ def _status(response: Response | None) -> int:
     if response is None or not response.error:
         return 200
     return 404 if error_code(response.error) == METHOD_NOT_FOUND else 400
-
-
-async def _ignore(message: Message | None, event_id: str | None) -> None:
-    return None
