@@ -11,7 +11,6 @@ import functools
 import secrets
 import time
 from contextlib import suppress
-from typing import Any
 
 import attrs
 import msgspec
@@ -40,12 +39,12 @@ from mcp_gateway.transports.protocol.eras.translation import (
     modern_result,
 )
 from mcp_gateway.transports.protocol.mcp.error_codes import URL_ELICITATION_REQUIRED, error_code
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
 
 from .bridge_site import BridgeSite
-from .parkable_call import ParkableCall
+from .parkable_call import ParkableCall, Round
 from .server_sessions import ServerSession, ServerSessions, SessionKey
 from .subscription_hub import Listener, Relayed, SubscriptionHub
 
@@ -77,24 +76,22 @@ class ModernToLegacy:
         message = request.message
         if not isinstance(message, Request):
             return UpstreamAnswer(202, None)  # a modern client over HTTP has nothing to notify of
-        modern = self._read(message)
+        current = Round(request, message, _read(message), on_event)
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._serve(request, message, modern, on_event)
+                return await self._serve(current)
         except TimeoutError:
             raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
 
-    async def _serve(
-        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
-    ) -> UpstreamAnswer:
-        if message.method == "server/discover":
-            return await self._discover(message, modern, request)
-        if message.method == "subscriptions/listen":
-            await self._listen(request, message, modern, on_event)
+    async def _serve(self, current: Round) -> UpstreamAnswer:
+        if current.message.method == "server/discover":
+            return await self._discover(current)
+        if current.message.method == "subscriptions/listen":
+            await self._listen(current)
             return UpstreamAnswer(200, None)
-        if modern.request_state is not None:
-            return await self._resume(request, message, modern, on_event)
-        return await self._begin(request, message, modern, on_event)
+        if current.modern.request_state is not None:
+            return await self._resume(current)
+        return await self._begin(current)
 
     async def close(self) -> None:
         for hub in list(self._hubs.values()):
@@ -108,32 +105,29 @@ class ModernToLegacy:
 
     # ---- one call
 
-    async def _begin(
-        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
-    ) -> UpstreamAnswer:
+    async def _begin(self, current: Round) -> UpstreamAnswer:
         """Run the request. A server that has lost the session did not run it, so it may be sent once more."""
-        if request.has_headers and message.method == "tools/call":
-            self._check_headers(request, modern)
-        call = await self._start(request, message, modern)
-        answer = await self._attend(call, request, message, modern, on_event)
+        if current.request.has_headers and current.message.method == "tools/call":
+            self._check_headers(current)
+        answer = await self._attend(await self._start(current), current)
         if answer is None:
-            call = await self._start(request, message, modern)
-            answer = await self._attend(call, request, message, modern, on_event)
+            answer = await self._attend(await self._start(current), current)
         if answer is None:
             raise UpstreamError("upstream_failed", "the server lost its session twice", is_fault=True)
         return answer
 
-    def _check_headers(self, request: UpstreamRequest, modern: ModernRequest) -> None:
+    def _check_headers(self, current: Round) -> None:
+        params = current.modern.params
         try:
-            name = msgspec.json.decode(modern.params.get("name", msgspec.Raw(b'""')), type=str)
-            problem = self._announced.problem(name, bytes(modern.params.get("arguments", msgspec.Raw(b""))), request.headers)
+            name = msgspec.json.decode(params.get("name", msgspec.Raw(b'""')), type=str)
+            problem = self._announced.problem(name, bytes(params.get("arguments", msgspec.Raw(b""))), current.request.headers)
         except (msgspec.DecodeError, RecursionError):
             return  # the server shall say what is wrong with it
         if problem:
             raise _refusal("header_mismatch", problem)
 
-    async def _start(self, request: UpstreamRequest, message: Request, modern: ModernRequest) -> ParkableCall:
-        session = await self._lend(request, modern)
+    async def _start(self, current: Round) -> ParkableCall:
+        session = await self._lend(current)
         hub = self._hubs.get(session.key)
         if hub is not None:
             try:
@@ -142,16 +136,17 @@ class ModernToLegacy:
                 self.sessions.give_back(session)
                 raise
         hub_now = functools.partial(self._hubs.get, session.key)
-        return ParkableCall(self._wire, self.sessions, session, message.method, modern, request.headers, hub_now)
+        return ParkableCall(self._wire, self.sessions, session, current, hub_now)
 
-    async def _lend(self, request: UpstreamRequest, modern: ModernRequest) -> ServerSession:
-        return await self.sessions.lend(self._key(request, modern), modern.log_level)
+    async def _lend(self, current: Round) -> ServerSession:
+        return await self.sessions.lend(self._key(current), current.modern.log_level)
 
-    def _key(self, request: UpstreamRequest, modern: ModernRequest) -> SessionKey:
+    def _key(self, current: Round) -> SessionKey:
+        modern = current.modern
         # Calls of a session without streams share one channel, and a question or a log message could be meant for any of them.
         is_exclusive = not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
         return SessionKey(
-            principal=request.hash_keys.get("user", ""),
+            principal=current.principal,
             client_info=modern.client_info,
             capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
             log_level=None if is_exclusive else modern.log_level,
@@ -166,63 +161,58 @@ class ModernToLegacy:
             self._hubs[key] = hub
         return hub
 
-    async def _attend(
-        self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
-    ) -> UpstreamAnswer | None:
+    async def _attend(self, call: ParkableCall, current: Round) -> UpstreamAnswer | None:
         """Serve one round of the call; None where the server did not know the session."""
         try:
-            await call.attend(modern, on_event)
+            await call.attend(current)
         except BaseException:
             self._drop(call)
             raise
         if call.outcome is None:
-            return self._park(call, request, message, modern)
+            return self._park(call, current)
         self._forget(call)
         if isinstance(call.outcome, UpstreamError):
             if call.outcome.is_session_lost and call.number == 0:
                 return None
             raise call.outcome
-        return self._finished(call, request, message, modern)
+        return self._finished(call, current)
 
-    def _finished(self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+    def _finished(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         assert isinstance(call.outcome, UpstreamAnswer)
         response = call.outcome.response
         if response is None:
             raise UpstreamError("upstream_failed", "the server ended its stream without a response")
         if response.error:
-            return self._refused(call, response.error, request, message, modern)
+            return self._refused(call, response.error, current)
         try:
-            result = modern_result(message.method, response.result, call.session.server_info)
+            result = modern_result(current.message.method, response.result, call.session.server_info)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
-        if message.method == "tools/list":
+        if current.message.method == "tools/list":
             with suppress(msgspec.DecodeError, RecursionError):  # a client that can read it will see what is announced
                 self._announced.note(response.result)
-        return UpstreamAnswer(200, Response(message.id, result, b""))
+        return current.answered(result)
 
-    def _refused(
-        self, call: ParkableCall, error: bytes, request: UpstreamRequest, message: Request, modern: ModernRequest
-    ) -> UpstreamAnswer:
+    def _refused(self, call: ParkableCall, error: bytes, current: Round) -> UpstreamAnswer:
         """An error of the server. "URL elicitation required" is a question in the modern era: it did not run, so a retry runs it.
 
         Source: MCP 2025-11-25, client/elicitation, "URL Elicitation Required Error".
         """
         inputs = url_elicitations(error) if error_code(error) == URL_ELICITATION_REQUIRED else {}
-        if inputs and message.method in MAY_NEED_INPUT:
-            required = capability_problem("elicitation/create", {"mode": "url"}, modern.capabilities)
+        if inputs and current.message.method in MAY_NEED_INPUT:
+            required = capability_problem("elicitation/create", {"mode": "url"}, current.modern.capabilities)
             if required:
-                return UpstreamAnswer(400, Response(message.id, b"", missing_capability(required)))
-            state = self._sealed("", 1, request, message, modern)
-            return UpstreamAnswer(200, Response(message.id, input_required(inputs, state, call.session.server_info), b""))
-        shown, status = modern_error(error)
-        return UpstreamAnswer(status, Response(message.id, b"", shown))
+                return current.refused(missing_capability(required), 400)
+            state = self._sealed("", 1, current)
+            return current.answered(input_required(inputs, state, call.session.server_info))
+        return current.refused(*modern_error(error))
 
     # ---- parked calls
 
-    def _park(self, call: ParkableCall, request: UpstreamRequest, message: Request, modern: ModernRequest) -> UpstreamAnswer:
+    def _park(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
-        client = request.hash_keys.get("user") or request.hash_keys.get("ip", "")
+        client = current.principal or current.request.hash_keys.get("ip", "")
         problem = self._site.parked.park(call.name, client, self._backend)
         if problem or call.number >= limits.rounds:
             self._drop(call)
@@ -231,35 +221,34 @@ class ModernToLegacy:
         call.number += 1
         self._parked[call.name] = call
         call.expiry = asyncio.get_running_loop().call_later(limits.park_s, self._drop, call)
-        state = self._sealed(call.name, call.number, request, message, modern)
-        return UpstreamAnswer(200, Response(message.id, input_required(call.asked(), state, call.session.server_info), b""))
+        state = self._sealed(call.name, call.number, current)
+        return current.answered(input_required(call.asked(), state, call.session.server_info))
 
-    async def _resume(
-        self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler
-    ) -> UpstreamAnswer:
+    async def _resume(self, current: Round) -> UpstreamAnswer:
         """Go on with the call that the retry belongs to; it is never run again because of what the state says.
 
         Raises: UpstreamError with forbidden, invalid_params or upstream_failed.
         """
+        modern = current.modern
         state = read_state(self._site.seal, modern.request_state or "")
         if state is None:
             raise _refusal("invalid_params", "requestState was not made here, or was altered")
         if state.call and state.cell != self._site.cell_name:
             if self._site.elsewhere is None:
                 raise _refusal("upstream_failed", _LOST)
-            return await self._site.elsewhere(state.cell, self._backend, self._replica, request, on_event)
+            return await self._site.elsewhere(state.cell, self._backend, self._replica, current.request, current.on_event)
         problem = state_problem(
             state,
             backend=self._backend,
             replica=self._replica,
-            principal=request.hash_keys.get("user", ""),
-            digest=request_digest(message.method, modern.params),
+            principal=current.principal,
+            digest=request_digest(current.message.method, modern.params),
             now_s=time.time(),
         )
         if problem is not None:
             raise _refusal(*problem)
         if not state.call:
-            return await self._begin(request, message, modern, on_event)
+            return await self._begin(current)
         call = self._parked.get(state.call)
         if state.incarnation != self._incarnation:
             raise _refusal("upstream_failed", _LOST)
@@ -275,21 +264,21 @@ class ModernToLegacy:
         except BaseException:  # also a client that leaves meanwhile: nobody else could go on with the call
             self._drop(call)
             raise
-        answer = await self._attend(call, request, message, modern, on_event)
+        answer = await self._attend(call, current)
         assert answer is not None
         return answer
 
-    def _sealed(self, call: str, number: int, request: UpstreamRequest, message: Request, modern: ModernRequest) -> str:
+    def _sealed(self, call: str, number: int, current: Round) -> str:
         state = CallState(
             cell=self._site.cell_name,
             incarnation=self._incarnation,
             backend=self._backend,
             replica=self._replica,
-            principal=request.hash_keys.get("user", ""),
+            principal=current.principal,
             call=call,
             number=number,
             expires_s=time.time() + self._site.parked.limits.park_s,
-            digest=request_digest(message.method, modern.params),
+            digest=request_digest(current.message.method, current.modern.params),
         )
         return sealed_state(self._site.seal, state)
 
@@ -303,12 +292,13 @@ class ModernToLegacy:
 
     # ---- subscriptions
 
-    async def _listen(self, request: UpstreamRequest, message: Request, modern: ModernRequest, on_event: EventHandler) -> None:
+    async def _listen(self, current: Round) -> None:
         """Serve a subscription, until it is cancelled. Calls of the same client that reach another cell run on a session of that
         cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
         """
-        listener = Listener(message.id, modern)
-        hub = self._hub(self._key(request, modern))
+        request = current.request
+        listener = Listener(current.message.id, current.modern)
+        hub = self._hub(self._key(current))
         others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
         relays = [Relayed(listener) for _ in others]
         tasks = [
@@ -316,7 +306,7 @@ class ModernToLegacy:
             for cell, relayed in zip(others, relays, strict=True)
         ]
         try:
-            await hub.serve(listener, on_event, relays)
+            await hub.serve(listener, current.on_event, relays)
         finally:
             for task in tasks:
                 task.cancel()
@@ -333,17 +323,17 @@ class ModernToLegacy:
 
     # ---- the rest
 
-    async def _discover(self, message: Request, modern: ModernRequest, request: UpstreamRequest) -> UpstreamAnswer:
-        session = await self._lend(request, modern)
+    async def _discover(self, current: Round) -> UpstreamAnswer:
+        session = await self._lend(current)
         self.sessions.give_back(session)
-        result: dict[str, Any] = discover_result(session.initialized)
-        return UpstreamAnswer(200, Response(message.id, msgspec.json.encode(result), b""))
+        return current.answered(msgspec.json.encode(discover_result(session.initialized)))
 
-    def _read(self, message: Request) -> ModernRequest:
-        try:
-            return modern_request(message.params, message.id)
-        except Refused as refused:
-            raise _refusal(refused.reason, refused.text) from None
+
+def _read(message: Request) -> ModernRequest:
+    try:
+        return modern_request(message.params, message.id)
+    except Refused as refused:
+        raise _refusal(refused.reason, refused.text) from None
 
 
 def _refusal(reason: str, text: str) -> UpstreamError:

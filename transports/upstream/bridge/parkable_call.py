@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.upstream_port import (
@@ -45,6 +46,26 @@ _CHANGES: Final = frozenset({*LIST_CHANGES, RESOURCE_UPDATED})
 _WITHOUT_MEANING: Final = frozenset({"notifications/elicitation/complete", "notifications/tasks/status"})
 
 
+@attrs.frozen
+class Round:
+    """One request of a modern client: a call's first, or a retry that brings answers. modern: the message, taken apart."""
+
+    request: UpstreamRequest
+    message: Request
+    modern: ModernRequest
+    on_event: EventHandler
+
+    @property
+    def principal(self) -> str:
+        return self.request.hash_keys.get("user", "")
+
+    def answered(self, result: bytes) -> UpstreamAnswer:
+        return UpstreamAnswer(200, Response(self.message.id, result, b""))
+
+    def refused(self, error: bytes, status: int) -> UpstreamAnswer:
+        return UpstreamAnswer(status, Response(self.message.id, b"", error))
+
+
 class ParkableCall:
     """The request on the wire, the questions that wait, and the exchange of the client that is here now, if any.
 
@@ -60,14 +81,12 @@ class ParkableCall:
         wire: UpstreamConversation,
         sessions: ServerSessions,
         session: ServerSession,
-        method: str,
-        modern: ModernRequest,
-        headers: Mapping[str, str],
+        first: Round,
         hub: Callable[[], SubscriptionHub | None],
     ) -> None:
         self.name = secrets.token_urlsafe(12)
         self.session = session
-        self.method = method
+        self.method = first.message.method
         self.questions: dict[str, Request] = {}
         self.number = 0
         self.is_attended = False
@@ -75,7 +94,7 @@ class ParkableCall:
         self.expiry: asyncio.TimerHandle | None = None
         self._sessions = sessions
         self._hub = hub
-        self._capabilities = modern.capabilities
+        self._capabilities = first.modern.capabilities
         self._request_id = session.next_id()
         self._wire_token = self._request_id
         self._on_event: EventHandler | None = None
@@ -86,27 +105,27 @@ class ParkableCall:
         self._arrived = asyncio.Event()
         self._draining = asyncio.Lock()
         self._asked = 0
-        params = modern.legacy_params(self._wire_token if modern.progress_token is not None else None)
+        params = first.modern.legacy_params(self._wire_token if first.modern.progress_token is not None else None)
         request = UpstreamRequest(
             kind="request",
-            message=Request(self._request_id, method, params),
+            message=Request(self._request_id, self.method, params),
             revision=session.revision,
             session_id=session.session_id,
-            headers=headers,
+            headers=first.request.headers,
         )
         self._task = asyncio.get_running_loop().create_task(wire.exchange(request, self._hear))
         self._task.add_done_callback(self._ended)
 
     # ---- the client's side
 
-    async def attend(self, modern: ModernRequest, on_event: EventHandler) -> None:
+    async def attend(self, current: Round) -> None:
         """Pass on what the server says, until it has ended the call or asks something."""
         if self.expiry is not None:
             self.expiry.cancel()
             self.expiry = None
         self.is_attended = True
-        self._client_token, self._log_level = modern.progress_token, modern.log_level
-        self._on_event = on_event
+        self._client_token, self._log_level = current.modern.progress_token, current.modern.log_level
+        self._on_event = current.on_event
         self._arrived.set()
         try:
             await self._drain()
