@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from .cell_process import STOP_CONTENT_S, CellProcess
 from .heartbeats import Heartbeats
 from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
+from .question_ledger import Question, QuestionLedger
 from .running_settings import RunningSettings
 
 HEARTBEAT_S = 1.0
@@ -72,22 +73,6 @@ def cell_short_name(index: int) -> str:
 
 def _settings_question(revision: int) -> str:
     return f"settings#{revision}"
-
-
-@attrs.define
-class _Question:
-    """A request that waits for cells.
-
-    waiting: full names of the cells that have not answered.
-    outcome: what a command is answered when nobody is waited for any more; None for a question about the status.
-    """
-
-    asker: ActorAddress
-    request_id: str
-    due_s: float
-    waiting: set[str]
-    statuses: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    outcome: dict[str, Any] | None = None
 
 
 class NodeSupervisor(Supervisor):
@@ -117,7 +102,7 @@ class NodeSupervisor(Supervisor):
         self._log_level: LogLevelChanged | None = None  # as an operator has asked for
         self._drain_asker: ActorAddress | None = None
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
-        self._questions: dict[str, _Question] = {}
+        self._questions = QuestionLedger()
         self._question_count = 0
 
     # ---- wiring
@@ -193,8 +178,7 @@ class NodeSupervisor(Supervisor):
         self._tell_of_cells()
         full_name = self.child_full_name(spec)
         self._cell_has_drained(full_name, self._draining.get(full_name))
-        for question in list(self._questions.values()):
-            self._cell_has_answered(question, full_name)
+        self._answer_questions(self._questions.gone(full_name))
         if pid is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 
@@ -231,7 +215,7 @@ class NodeSupervisor(Supervisor):
                 self.kill_child(name, f"no heartbeat for {missed_count * HEARTBEAT_S:g} s")
             else:
                 self.send(address, Ping(sequence=self._heartbeat_count))
-        self._expire_questions()
+        self._answer_questions(self._questions.expire(self.monotonic_s()))
 
     def _beat_to_launcher(self) -> None:
         # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.
@@ -275,21 +259,22 @@ class NodeSupervisor(Supervisor):
     # ---- status
 
     def receiveMsg_NodeStatusRequested(self, message: NodeStatusRequested, sender: ActorAddress) -> None:
-        self._ask_cells(sender, message.request_id, [(full, address) for _, full, _, address in self._cells()], None)
+        question_id = self._next_question_id()
+        cells = {full: address for _, full, _, address in self._cells()}
+        for address in cells.values():
+            self.send(address, NodeStatusRequested(request_id=question_id))
+        self._wait_for(question_id, cells, sender, message.request_id, ANSWER_DEADLINE_S)
 
     def receiveMsg_NodeStatusReported(self, message: NodeStatusReported, sender: ActorAddress) -> None:
-        if (question := self._questions.get(message.request_id)) is not None:
-            question.statuses[message.name] = message.status
-            self._cell_has_answered(question, message.name)
+        self._answer_questions(self._questions.answered(message.request_id, message.name, message.status))
 
-    def _report_status(self, question: _Question) -> None:
-        statuses = question.statuses
-        trees = {name: status.get("tree", ()) for name, status in statuses.items()}
+    def _report_status(self, question: Question) -> None:
+        trees = {name: status.get("tree", ()) for name, status in question.answers.items()}
         status = {
             "version": version("mcp-gateway"),
             "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
             "tree": [launcher_row(self.snapshot(), trees, self._admin_pid, self._node)],
-            **merge_cell_statuses(statuses.values()),
+            **merge_cell_statuses(question.answers.values()),
         }
         self.send(question.asker, NodeStatusReported(request_id=question.request_id, name=self.name, status=status))
 
@@ -310,11 +295,9 @@ class NodeSupervisor(Supervisor):
         elif message.command == "kill":
             self._kill_process(message, sender, child, shorts)
         elif child in shorts:
-            self._question_count += 1
-            request_id = f"restart#{self._question_count}"
-            due_s = self.monotonic_s() + COMMAND_DEADLINE_S
-            self._questions[request_id] = _Question(sender, message.request_id, due_s, {"the restart"}, outcome=_ENDED)
-            self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=request_id))
+            question_id = self._next_question_id()
+            self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=question_id))
+            self._wait_for(question_id, ["the restart"], sender, message.request_id, COMMAND_DEADLINE_S, _ENDED)
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
 
@@ -349,10 +332,8 @@ class NodeSupervisor(Supervisor):
                 self.supervision.replace_spec(attrs.evolve(spec, arguments=arguments))
         for kind, backend in change.events:
             self._publish_event(f"mcp.backend.{kind}", {"backend": backend})
-        due_s = self.monotonic_s() + COMMAND_DEADLINE_S
-        question = _Question(asker, message.request_id, due_s, self._tell_settings(), outcome=outcome)
-        self._questions[_settings_question(self._settings.revision)] = question
-        self._answer_if_complete(question)
+        question_id = _settings_question(self._settings.revision)
+        self._wait_for(question_id, self._tell_settings(), asker, message.request_id, COMMAND_DEADLINE_S, outcome)
 
     def _tell_settings(self) -> set[str]:
         """Tell every cell that does not run with the settings of now; returns their full names."""
@@ -363,8 +344,7 @@ class NodeSupervisor(Supervisor):
         return told
 
     def receiveMsg_SettingsApplied(self, message: SettingsApplied, sender: ActorAddress) -> None:
-        if (question := self._questions.get(_settings_question(message.revision))) is not None:
-            self._cell_has_answered(question, message.name)
+        self._answer_questions(self._questions.answered(_settings_question(message.revision), message.name))
 
     def _tell_log_level(self) -> None:
         """Tell every process, also those that have started since with the level of the file."""
@@ -379,7 +359,9 @@ class NodeSupervisor(Supervisor):
             return
         arguments = {**message.arguments, "child": message.arguments["child"].removeprefix(f"{cell}/")}
         address = next(address for _, full, _, address in self._cells() if full == cell)
-        self._ask_cells(asker, message.request_id, [(cell, address)], (message.command, arguments))
+        question_id = self._next_question_id()
+        self.send(address, CommandRequested(request_id=question_id, command=message.command, arguments=arguments))
+        self._wait_for(question_id, [cell], asker, message.request_id, COMMAND_DEADLINE_S, _ENDED)
 
     def _kill_process(self, message: CommandRequested, asker: ActorAddress, child: str, shorts: dict[str, str]) -> None:
         number = message.arguments.get("signal", signal.SIGKILL)
@@ -406,62 +388,43 @@ class NodeSupervisor(Supervisor):
         return f"there is no child {child!r}; known are {', '.join(known)} and the actors of a cell (cell/0/router)"
 
     def receiveMsg_ChildRestarted(self, message: ChildRestarted, sender: ActorAddress) -> None:
-        self._command_is_done(message.request_id, {"ok": True})
+        self._answer_questions(self._questions.settled(message.request_id, {"ok": True}))
 
     def receiveMsg_ChildRestartRefused(self, message: ChildRestartRefused, sender: ActorAddress) -> None:
-        self._command_is_done(message.request_id, {"error": message.error_text})
+        self._answer_questions(self._questions.settled(message.request_id, {"error": message.error_text}))
 
     def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
-        self._command_is_done(message.request_id, message.answer)
-
-    def _command_is_done(self, request_id: str, answer: dict[str, Any]) -> None:
-        if (question := self._questions.pop(request_id, None)) is not None:
-            self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=answer))
+        self._answer_questions(self._questions.settled(message.request_id, message.answer))
 
     def _answer_command(self, asker: ActorAddress, message: CommandRequested, answer: dict[str, Any]) -> None:
         self.send(asker, CommandAnswered(request_id=message.request_id, answer=answer))
 
     # ---- questions to cells
 
-    def _ask_cells(
+    def _next_question_id(self) -> str:
+        self._question_count += 1
+        return f"question#{self._question_count}"
+
+    def _wait_for(
         self,
+        question_id: str,
+        names: Iterable[str],
         asker: ActorAddress,
         request_id: str,
-        cells: list[tuple[str, ActorAddress]],
-        command: tuple[str, dict[str, Any]] | None,
+        deadline_s: float,
+        outcome: dict[str, Any] | None = None,
     ) -> None:
-        """Ask the cells for their status, or to carry out the command."""
-        self._question_count += 1
-        question_id = f"question#{self._question_count}"
-        due_s = self.monotonic_s() + (ANSWER_DEADLINE_S if command is None else COMMAND_DEADLINE_S)
-        question = _Question(asker, request_id, due_s, {full for full, _ in cells}, outcome=None if command is None else _ENDED)
-        self._questions[question_id] = question
-        for _, address in cells:
-            if command is None:
-                self.send(address, NodeStatusRequested(request_id=question_id))
-            else:
-                self.send(address, CommandRequested(request_id=question_id, command=command[0], arguments=command[1]))
-        self._answer_if_complete(question)
+        """Answer the asker when all of them have answered; see `Question`."""
+        due_s = self.monotonic_s() + deadline_s
+        question = Question(asker=asker, request_id=request_id, due_s=due_s, waiting=set(names), outcome=outcome)
+        self._answer_questions(self._questions.ask(question_id, question))
 
-    def _cell_has_answered(self, question: _Question, full_name: str) -> None:
-        question.waiting.discard(full_name)
-        self._answer_if_complete(question)
-
-    def _answer_if_complete(self, question: _Question) -> None:
-        if question.waiting:
-            return
-        for question_id in [each for each, known in self._questions.items() if known is question]:
-            del self._questions[question_id]
+    def _answer_questions(self, ended: Iterable[Question]) -> None:
+        for question in ended:
             if question.outcome is None:
                 self._report_status(question)
             else:
                 self.send(question.asker, CommandAnswered(request_id=question.request_id, answer=question.outcome))
-
-    def _expire_questions(self) -> None:
-        now_s = self.monotonic_s()
-        for question in [question for question in self._questions.values() if question.due_s <= now_s]:
-            question.waiting.clear()
-            self._answer_if_complete(question)
 
     # ---- the launcher's death
 
