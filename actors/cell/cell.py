@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 import os
 import time
@@ -15,16 +14,8 @@ from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.messages.events import EventsLogged
 from mcp_gateway.actors.messages.health import HealthRequested
-from mcp_gateway.actors.messages.lifecycle import CrashRequested, Wiring
+from mcp_gateway.actors.messages.lifecycle import Wiring
 from mcp_gateway.actors.messages.node_link import NodeLink
-from mcp_gateway.actors.messages.status import StatusRequested
-from mcp_gateway.actors.messages.supervision import (
-    ChildRestarted,
-    RestartChildRequested,
-    SnapshotRequested,
-    SnapshotTaken,
-    SupervisionSnapshot,
-)
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.pool.upstream import wires_closed
 from mcp_gateway.actors.routing.route_table import configured_routes
@@ -59,12 +50,12 @@ from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
 
+from .cell_status import CellStatus
 from .dashboard_state import DashboardState
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
 from .lookup_threads import LookupThreads
 
 _logger = logging.getLogger(__name__)
-_QUESTION_TIMEOUT_S = 2.0
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 
@@ -77,7 +68,6 @@ class Cell:
         self._index = cell_index
         self._name = cell_name
         self._link = link
-        self._ids = itertools.count(1)
         self._alerts: AlertDispatcher | None = None
         self._shown_circuits: set[tuple[str, str]] = set()
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
@@ -89,6 +79,7 @@ class Cell:
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port)
+        self._status = CellStatus(self._name, self._port, self._server)
         mcp = StreamableHttpEndpoint(self._server, self._port)
         self._server.add_endpoint("/mcp", mcp)
         self._server.add_endpoint("/mcp/servers/", mcp)
@@ -197,72 +188,10 @@ class Cell:
     # ---- status and commands
 
     async def status(self) -> dict[str, Any]:
-        taken: SnapshotTaken = await self._ask("cell-supervisor", SnapshotRequested(request_id=self._next_id()))
-        pools, routes, viability = await asyncio.gather(
-            *(self._status_of(child) for child in ("connection-pool", "router", "viability-monitor"))
-        )
-        return {
-            "tree": [_row(child) for child in taken.snapshot.children],
-            "backends": [
-                {
-                    "name": backend.name,
-                    "protocol": backend.protocol,
-                    "draining": backend.draining,
-                    "replicas": [
-                        {
-                            "address": replica,
-                            "health": "unknown",
-                            "circuit": "unknown",
-                            "ring_share": 0.0,
-                            **routes.get(backend.name, {}).get(replica, {}),
-                            "pool": pools.get(backend.name, {}).get(replica, {}),
-                        }
-                        for replica in backend.replica_ids
-                    ],
-                }
-                for backend in self._port.settings.backends
-            ],
-            "sessions": len(self._port.sessions),
-            "connections": self._server.connection_counts(),
-            "viability": viability,
-        }
-
-    async def _status_of(self, child: str) -> dict[str, Any]:
-        try:
-            answer = await self._ask(child, StatusRequested(self._next_id()))
-        except (LookupError, TimeoutError):
-            return {}
-        return dict(answer.status)
+        return await self._status.take()
 
     async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """ "kill" crashes an in-process actor, "restart" restarts it in order; arguments: {"child": short name}."""
-        child = str(arguments.get("child", ""))
-        known = (*GATEWAY_CHILDREN, *BESIDE_THE_CHAIN)
-        if name not in ("kill", "restart"):
-            return {"error": f"a cell has no command {name!r}"}
-        if child not in known:
-            return {"error": f"no child {child!r}; there are {', '.join(known)}"}
-        try:
-            if name == "kill":
-                self._port.tell(child, CrashRequested())
-                return {"ok": True}
-            request = RestartChildRequested(name=child, request_id=self._next_id())
-            if child == "edge":  # its questions end with it, this one as well; but in-process all has happened when tell returns
-                self._port.tell("cell-supervisor", request)
-                return {"ok": True, "started": [child]}
-            supervisor = "cell-supervisor" if child in BESIDE_THE_CHAIN else "gateway-supervisor"
-            answer = await self._ask(supervisor, request)
-        except (LookupError, TimeoutError) as error:
-            return {"error": f"{child}: {str(error) or 'no answer in time'}"}
-        if isinstance(answer, ChildRestarted):
-            return {"ok": True, "started": list(answer.started)}
-        return {"error": answer.error_text}
-
-    async def _ask(self, child: str, question: Any) -> Any:
-        return await asyncio.wait_for(self._port.ask(child, question), _QUESTION_TIMEOUT_S)
-
-    def _next_id(self) -> str:
-        return f"{self._name}?{next(self._ids)}"
+        return await self._status.command(name, arguments)
 
 
 def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> Cell:
@@ -276,15 +205,3 @@ def _secret(settings: Settings) -> bytes:
     if state_path is not None:
         return load_or_create_key(state_path)
     return key_in_use() or os.urandom(32)
-
-
-def _row(snapshot: SupervisionSnapshot) -> dict[str, Any]:
-    return {
-        "name": snapshot.name,
-        "pid": snapshot.pid,
-        "incarnation": snapshot.incarnation,
-        "uptime_seconds": round(snapshot.uptime_s, 3),
-        "restarts": snapshot.restarts,
-        **({"last_exit": snapshot.last_exit_text} if snapshot.last_exit_text else {}),
-        "children": [_row(child) for child in snapshot.children],
-    }

@@ -10,6 +10,7 @@ from typing import Any
 
 from mcp_gateway.actors.cell.cell import Cell, make_cell
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
@@ -80,6 +81,10 @@ class RunningCell:
             found[row["name"]] = row
             rows += row["children"]
         return found
+
+    async def status_of(self, child: str) -> dict[str, Any]:
+        """What one actor says of itself; as `ask`, it may find nobody there while the actor is started again."""
+        return dict((await self.cell._port.ask(child, StatusRequested("asked by a test"))).status)
 
     def actor_count(self) -> int:
         """Actors that Thespian knows of, dead ones that nobody has forgotten included."""

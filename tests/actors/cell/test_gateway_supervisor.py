@@ -61,7 +61,7 @@ def test_each_end_is_an_event_that_outlives_the_event_bus(command: str, child: s
 def test_client_transports_are_registered_again_and_the_router_is_known_again(child: str) -> None:
     async def body(cell: RunningCell) -> None:
         await cell.command("kill", child)
-        transports = (await cell.cell._status_of("transport-registry"))["transports"]
+        transports = (await cell.status_of("transport-registry"))["transports"]
         assert "streamable_http" in transports
         client = CallingClient(cell.url, "modern")
         assert await client.call("echo", {"message": "hello"}) == "ok"
@@ -74,9 +74,9 @@ def test_client_transports_are_registered_again_and_the_router_is_known_again(ch
 
 def test_subscriptions_at_the_event_bus_are_made_again() -> None:
     async def body(cell: RunningCell) -> None:
-        before = (await cell.cell._status_of("event-bus"))["subscriptions"]
+        before = (await cell.status_of("event-bus"))["subscriptions"]
         await cell.command("kill", "event-bus")
-        assert (await cell.cell._status_of("event-bus"))["subscriptions"] == before > 0
+        assert (await cell.status_of("event-bus"))["subscriptions"] == before > 0
 
     on_cell(body)
 
@@ -93,11 +93,11 @@ def test_backends_that_were_added_while_it_runs_are_still_there_after_a_crash(ch
         tools = (await client.request("tools/list", {}))["result"]["tools"]
         assert {"demo__echo", "second__echo"} <= {tool["name"] for tool in tools}
         for name in ("router", "connection-pool"):
-            assert set(await cell.cell._status_of(name)) == {"demo", "second"}
+            assert set(await cell.status_of(name)) == {"demo", "second"}
         # And one that was removed does not come back.
         cell.cell._system.post(cell.cell._root, Topology(backends=backends[1:], routes=()))
         await cell.command("kill", child)
-        assert set(await cell.cell._status_of("router")) == {"second"}
+        assert set(await cell.status_of("router")) == {"second"}
         assert await client.call("second__echo", {"message": "hello"}) == "ok"
         await client.close()
 
