@@ -74,50 +74,10 @@ class Cell:
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
-        session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
-        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
-        self._port = LoopPort(self._settings, session_ids, self._cells, seal)
-        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
-        self._server = GatewayServer(self._settings, self._port)
-        self._status = CellStatus(self._name, self._port, self._server)
-        mcp = StreamableHttpEndpoint(self._server, self._port)
-        self._server.add_endpoint("/mcp", mcp)
-        self._server.add_endpoint("/mcp/servers/", mcp)
-        sse = HttpSseEndpoint(self._settings, self._server, self._port)
-        for path in HTTP_SSE_PATHS:
-            self._server.add_endpoint(path, sse)
-        self._sockets = WebSockets(self._settings, self._server, self._port)
-        websocket = WebSocketEndpoint(self._server, self._port, self._sockets)
-        self._server.add_endpoint(WEBSOCKET_PATH, websocket)
-        self._server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(self._settings, self._server, self._port))
-        self._server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(self._settings, self._server, self._port, self._sockets))
-        operations = OperationsEndpoint(self._port, HealthRequested)
-        for path in OPERATIONS_PATHS:
-            self._server.add_endpoint(path, operations)
-        dashboard = DashboardEndpoint(DashboardState(self._port, self._link).take)
-        for path in DASHBOARD_PATHS:
-            self._server.add_endpoint(path, dashboard)
-        metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
-        self._show_backends()
+        self._make_edge(seal)
+        self._add_endpoints()
         asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
-        self._system = InProcessSystem()
-        arguments = CellParts(
-            settings=self._settings,
-            link=self._link,
-            port=self._port,
-            upstream_transports=(
-                BridgeTransport(StreamableHttpUpstream(), site),
-                BridgeTransport(StdioUpstream(), site),
-                BridgeTransport(SseUpstream(), site),
-                BridgeTransport(WebSocketUpstream(), site),
-                BridgeTransport(BuiltinUpstream(), site),
-            ),
-            probes_replicas=self._index == 0,
-        )
-        wiring = Wiring(
-            name=f"{self._name}/cell-supervisor", incarnation=1, addresses={}, runtime=self._system, arguments=arguments
-        )
-        self._root = self._system.create(CellSupervisor, wiring)
+        self._start_actors(self._wires(seal))
         try:
             self._server.listen()
         except OSError:
@@ -131,6 +91,57 @@ class Cell:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
+
+    def _wires(self, seal: Seal) -> tuple[BridgeTransport, ...]:
+        """The ways to servers, each of which any client may take."""
+        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
+        wires = (StreamableHttpUpstream(), StdioUpstream(), SseUpstream(), WebSocketUpstream(), BuiltinUpstream())
+        return tuple(BridgeTransport(wire, site) for wire in wires)
+
+    def _make_edge(self, seal: Seal) -> None:
+        """Where exchanges of clients enter, and the server that will listen for them."""
+        session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
+        self._port = LoopPort(self._settings, session_ids, self._cells, seal)
+        self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
+        self._server = GatewayServer(self._settings, self._port)
+        self._status = CellStatus(self._name, self._port, self._server)
+
+    def _add_endpoints(self) -> None:
+        """What is served under which path."""
+        settings, server, port = self._settings, self._server, self._port
+        self._sockets = WebSockets(settings, server, port)
+        mcp = StreamableHttpEndpoint(server, port)
+        server.add_endpoint("/mcp", mcp)
+        server.add_endpoint("/mcp/servers/", mcp)
+        sse = HttpSseEndpoint(settings, server, port)
+        for path in HTTP_SSE_PATHS:
+            server.add_endpoint(path, sse)
+        server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets))
+        server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port))
+        server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets))
+        operations = OperationsEndpoint(port, HealthRequested)
+        for path in OPERATIONS_PATHS:
+            server.add_endpoint(path, operations)
+        dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
+        for path in DASHBOARD_PATHS:
+            server.add_endpoint(path, dashboard)
+
+    def _start_actors(self, wires: tuple[BridgeTransport, ...]) -> None:
+        """The supervision tree; when this returns, all of it runs."""
+        metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
+        self._show_backends()
+        self._system = InProcessSystem()
+        arguments = CellParts(
+            settings=self._settings,
+            link=self._link,
+            port=self._port,
+            upstream_transports=wires,
+            probes_replicas=self._index == 0,
+        )
+        wiring = Wiring(
+            name=f"{self._name}/cell-supervisor", incarnation=1, addresses={}, runtime=self._system, arguments=arguments
+        )
+        self._root = self._system.create(CellSupervisor, wiring)
 
     def _show_backends(self) -> None:
         backends = self._port.settings.backends
