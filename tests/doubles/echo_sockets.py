@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming
+from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import WebSocket
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from tests.doubles.raw_websocket import RawWebSocket

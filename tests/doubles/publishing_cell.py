@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 from mcp_gateway.actors.cell.cell import Cell
 from mcp_gateway.actors.messages.node_link import CellContent, NodeLink
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.server import Incoming
+from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.ports.edge_port import TopicFeed
 from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 

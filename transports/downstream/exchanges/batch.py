@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_gateway.transports.downstream.server.server import Incoming
+from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 BATCH_REVISION: Final = "2025-03-26"

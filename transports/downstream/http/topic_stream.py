@@ -11,7 +11,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_gateway.transports.downstream.server.server import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 
 _PAGE: Final = "/metrics/dashboard"
 _STATE: Final = "/metrics/dashboard/state"

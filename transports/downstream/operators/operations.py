@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mcp_gateway.config.version import VERSION
-from mcp_gateway.transports.downstream.server.server import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
 

@@ -16,7 +16,8 @@ from websockets.frames import CloseCode
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, Outlet
-from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming
+from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES, WebSocket
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import FORWARDED
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import TRANSPORT, WebSockets

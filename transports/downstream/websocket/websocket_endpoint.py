@@ -12,7 +12,8 @@ from typing import Final
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, batch_messages, is_batch
 from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel
-from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming
+from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused

@@ -20,7 +20,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.server import GatewayServer, Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 

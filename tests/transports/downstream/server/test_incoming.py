@@ -1,0 +1,193 @@
+"""One request of a client, byte by byte: which page sent it, how large and slow its body may be, how its answer is written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from mcp_gateway.transports.downstream.server import incoming as incoming_module
+from mcp_gateway.transports.downstream.server import server as server_module
+from mcp_gateway.transports.downstream.server.incoming import Incoming
+from tests.doubles.raw_http_client import INITIALIZE, MAX_BYTES, PING, RawClient, on_cell
+from tests.doubles.running_cell import RunningCell
+
+# ---- pages
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/servers/demo", "/health", "/metrics", "/nowhere"])
+def test_a_foreign_page_reaches_no_endpoint(path: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+                answer = await client.ask("POST", path, PING, Content_Type="application/json", **headers)
+                assert (answer.status, answer.reason) == (403, "origin_forbidden")
+                assert "access-control-allow-origin" not in answer.headers
+
+    on_cell(body)
+
+
+def test_a_page_that_is_allowed_may_read_answers_and_refusals() -> None:
+    """Source: WHATWG Fetch, "CORS protocol"."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for status, message in ((200, INITIALIZE), (400, b"oops")):
+                answer = await client.ask("POST", "/mcp", message, Origin="http://localhost:3000")
+                assert answer.status == status
+                assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+                assert answer.headers["vary"] == "Origin"
+                assert "Mcp-Session-Id" in answer.headers["access-control-expose-headers"]
+
+    on_cell(body)
+
+
+def test_a_request_as_to_a_proxy_is_served_and_its_host_is_checked() -> None:
+    """Source: RFC 9112, section 3.2.2: a server must accept the absolute form."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            port = cell.settings.gateway.port
+            assert (await client.ask("GET", f"http://127.0.0.1:{port}/health/live")).status == 200
+            assert (await client.ask("GET", f"http://127.0.0.1:{port}")).status == 404
+            assert (await client.ask("GET", "http://evil.example/health/live")).status == 403
+
+    on_cell(body)
+
+
+# ---- bodies
+
+
+def padded(size: int) -> bytes:
+    """A ping of exactly this size."""
+    return PING[:-1] + b" " * (size - len(PING)) + b"}"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_of_the_limit_is_read_and_one_byte_more_is_refused(is_chunked: bool) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for size, status in ((MAX_BYTES, 400), (MAX_BYTES + 1, 413), (MAX_BYTES, 400)):
+                client.start("POST", "/mcp", None if is_chunked else size)
+                content = padded(size)
+                if is_chunked:
+                    parts = (content[:1500], content[1500:])
+                    content = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+                client.writer.write(content)
+                answer = await client.answer()
+                assert answer.status == status
+                assert answer.reason == ("too_large" if status == 413 else "invalid_request")  # a ping needs a session
+
+    on_cell(body)
+
+
+def test_a_length_above_the_limit_is_refused_before_its_body_comes() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            answer = await client.ask("POST", "/mcp", b"", length=10**9)
+            assert (answer.status, answer.reason) == (413, "too_large")
+
+    on_cell(body)
+
+
+def test_a_body_that_comes_too_slowly_ends_its_connection_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming_module, "_BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as slow, RawClient(cell) as idle:
+            assert (await idle.ask("GET", "/health/live")).status == 200
+            started_s = time.monotonic()
+            slow.start("POST", "/mcp", 100)
+            slow.writer.write(b"{")
+            assert await slow.is_closed()
+            assert 0.25 < time.monotonic() - started_s < 3
+            assert cell.cell._server.reading == set()
+            assert (await idle.ask("GET", "/health/live")).status == 200
+
+    on_cell(body)
+
+
+def test_a_large_body_that_comes_steadily_has_the_time_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming_module, "_BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(incoming_module, "_SLOWEST_BYTES_PER_S", 10)
+    monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"text": "x" * 200}}).encode()
+            client.start("POST", "/mcp", len(message))
+            client.writer.write(message[:100])
+            await asyncio.sleep(1.0)  # three times the time of a small one, a tenth of what so many bytes may take
+            assert len(cell.cell._server.reading) == 1
+            client.writer.write(message[100:])
+            async with asyncio.timeout(5):
+                while cell.cell._server.reading:
+                    await asyncio.sleep(0.01)
+
+    on_cell(body)
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            client.start("POST", "/mcp", 100)
+            client.writer.write(b"{")
+            while not cell.cell._server.reading:
+                await asyncio.sleep(0.005)
+        while cell.cell._server.reading:
+            await asyncio.sleep(0.005)
+        assert cell.cell._port.waiting == {}
+
+    on_cell(body)
+
+
+# ---- answers
+
+
+def test_head_is_answered_without_a_body_and_the_connection_goes_on() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            answer = await client.ask("HEAD", "/health/live")
+            assert answer.status == 200
+            assert int(answer.headers["content-length"]) > 0
+            assert (await client.ask("GET", "/health/live")).body == b'{"status":"live"}'
+
+    on_cell(body)
+
+
+def test_writes_that_overlap_are_each_reported_when_the_socket_has_taken_them() -> None:
+    """Tornado's connection alone would end only the last one's future, and with the first bytes: whoever waits for credit would
+    wait for ever.
+    """
+
+    async def body(cell: RunningCell) -> None:
+        taken: list[int] = []
+        started = asyncio.Event()
+
+        class Flood:
+            def handle(self, incoming: Incoming) -> None:
+                incoming.begin({})
+                incoming.limit_unsent(16_384)
+                for number in range(40):
+                    written = incoming.write(b"x" * 100_000)
+                    written.add_done_callback(lambda _, number=number: taken.append(number))  # type: ignore[misc]
+                started.set()
+
+        cell.cell._server.add_endpoint("/flood", Flood())
+        async with RawClient(cell) as client:
+            client.start("GET", "/flood", 0)
+            await started.wait()
+            await asyncio.sleep(0)
+            assert len(taken) < 40
+            read = 0
+            while read < 40 * 100_000:
+                read += len(await client.reader.read(1 << 20))
+            async with asyncio.timeout(5):
+                while len(taken) < 40:
+                    await asyncio.sleep(0.01)
+        assert taken == list(range(40))
+
+    on_cell(body)

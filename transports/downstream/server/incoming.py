@@ -1,0 +1,238 @@
+"""One HTTP request of a client, from its first byte to the last byte of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Mapping
+from http.client import responses
+from typing import Any, Final, Protocol
+
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.iostream import IOStream
+
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+
+from .origins import OriginRules
+
+_BODY_TIMEOUT_S: Final = 30.0
+_SLOWEST_BYTES_PER_S: Final = 16_000
+
+
+class RequestServer(Protocol):
+    """What a request needs of the server that it comes to. reading: requests whose end has not come yet."""
+
+    origins: OriginRules
+    max_message_bytes: int
+    reading: set[Incoming]
+
+    def dispatch(self, incoming: Incoming) -> None:
+        """Have a whole request answered, whatever it asks for."""
+
+
+class Incoming(HTTPMessageDelegate):
+    """One HTTP request of a client, whole once `body` is there, and the way to answer it.
+
+    headers: {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
+    version: "HTTP/1.1" or "HTTP/1.0".
+
+    Answers: `respond` once; or `begin`, any number of `write`, then `end`; or `detach`. They are harmless after the client has
+    gone.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_client_gone",
+        "_has_answered",
+        "_refusal",
+        "_server",
+        "_size",
+        "body",
+        "connection",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "started_s",
+        "version",
+    )
+
+    def __init__(self, server: RequestServer, connection: HTTPConnection) -> None:
+        self._server = server
+        self.connection = connection
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._has_answered = False
+        self._client_gone: Callable[[], None] | None = None
+        self._refusal: Refused | None = None
+        self.body = b""
+
+    # ---- reading, as Tornado calls it
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        assert isinstance(start_line, RequestStartLine)
+        self.method = start_line.method
+        self.headers = _plain(headers)
+        target = start_line.path
+        if target.startswith(("http://", "https://")):  # as to a proxy. Source: RFC 9112, section 3.2.2
+            authority, slash, rest = target.partition("://")[2].partition("/")
+            self.headers["Host"], target = authority, slash + rest or "/"
+        self.path, _, self.query = target.partition("?")
+        self.version = start_line.version
+        self.started_s = time.monotonic()
+        self._server.reading.add(self)
+        length = self.headers.get("Content-Length", "0")
+        declared = int(length) if length.isdigit() and len(length) < 20 else 0
+        try:
+            self._server.origins.check(self.headers.get("Origin"), self.headers.get("Host", ""))
+            if declared > self._server.max_message_bytes:
+                raise self._too_large()
+        except Refused as refused:
+            self._refuse_early(refused, declared)
+
+    def data_received(self, chunk: bytes) -> None:
+        if self._has_answered:
+            return
+        self._size += len(chunk)
+        if self._refusal is not None:
+            self._refuse_early(self._refusal, self._size)
+        elif self._size > self._server.max_message_bytes:
+            self._chunks.clear()
+            self._refuse_early(self._too_large(), self._size)
+        else:
+            self._chunks.append(chunk)
+
+    @property
+    def due_s(self) -> float:
+        """When its body must be here: later for one that is large and comes steadily."""
+        return self.started_s + _BODY_TIMEOUT_S + self._size / _SLOWEST_BYTES_PER_S
+
+    def _refuse_early(self, refused: Refused, body_bytes: int) -> None:
+        """Refuse a request whose body has not been read: a little more is read and dropped, so that the connection stays usable
+        and the client, which may still be sending, reads the answer rather than a reset. A body far too large ends both.
+        """
+        self._refusal = refused
+        if body_bytes > 2 * self._server.max_message_bytes:
+            self.refuse(refused, {"Connection": "close"})
+
+    def _too_large(self) -> Refused:
+        return Refused("too_large", f"the message is larger than {self._server.max_message_bytes} bytes")
+
+    def finish(self) -> None:
+        self._server.reading.discard(self)
+        if self._has_answered:
+            return
+        if self._refusal is not None:
+            self.refuse(self._refusal)
+            return
+        self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._server.dispatch(self)
+        stream = self.connection.stream  # type: ignore[attr-defined]
+        if self._client_gone is not None and stream is not None and stream.closed():
+            # Noticed by a write just now: Tornado tells only of what happens after this method.
+            client_gone, self._client_gone = self._client_gone, None
+            client_gone()
+
+    def on_connection_close(self) -> None:
+        """The client left before its request was whole: nothing has begun."""
+        self._server.reading.discard(self)
+        self._has_answered = True
+
+    # ---- answering
+
+    @property
+    def remote_ip(self) -> str:
+        return getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
+
+    def respond(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json") -> None:
+        if self._has_answered:
+            return
+        self._has_answered = True
+        self._client_gone = None
+        self._server.reading.discard(self)
+        lines = HTTPHeaders()
+        if body:
+            lines["Content-Type"] = content_type
+        if status != 204:
+            lines["Content-Length"] = str(len(body))
+        for name, value in headers.items():
+            lines[name] = value
+        self._let_page_read(lines)
+        self.connection.write_headers(_status_line(status), lines, body if self.method != "HEAD" else b"")
+        self.connection.finish()
+
+    def refuse(self, refused: Refused, more_headers: Mapping[str, str] | None = None) -> None:
+        headers = dict(more_headers or {})
+        if refused.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, round(refused.retry_after_s)))
+        self.respond(refused.status, refused.body(), headers)
+
+    def _let_page_read(self, lines: HTTPHeaders) -> None:
+        if (origin := self.headers.get("Origin")) is not None:
+            lines.update(self._server.origins.answer_headers(origin, self.headers.get("Host", "")))
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Start an event stream."""
+        if self._has_answered:
+            return
+        self._has_answered = True
+        lines = HTTPHeaders({"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        for name, value in headers.items():
+            lines[name] = value
+        self._let_page_read(lines)
+        self.connection.write_headers(_status_line(200), lines)
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """Send bytes of a begun stream; the future is done when the socket has taken these and all before them."""
+        written = self.connection.write(data)
+        if self.connection.stream.closed():  # type: ignore[attr-defined]
+            return written
+        # Of writes that overlap, Tornado's connection ends only the last one's future, and too early: it keeps a single one.
+        pending: asyncio.Future[None] = self.connection._pending_write  # type: ignore[attr-defined]
+        return pending
+
+    def limit_unsent(self, byte_count: int) -> None:
+        """Have the kernel hold only about so many bytes that it cannot send on: a client that does not read is noticed soon."""
+        sock = self.connection.stream.socket  # type: ignore[attr-defined]
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, byte_count)
+
+    def end(self) -> None:
+        self._client_gone = None
+        self.connection.finish()
+
+    def detach(self) -> IOStream:
+        """Take the connection over for another protocol, whose answer this request is; nothing of HTTP follows."""
+        self._has_answered = True
+        stream: IOStream = self.connection.detach()  # type: ignore[attr-defined]
+        return stream
+
+    def on_client_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call back once if the client closes its connection before the answer is complete."""
+        self._client_gone = callback
+        self.connection.set_close_callback(callback)  # type: ignore[attr-defined]
+
+
+def method_not_allowed(incoming: Incoming, allowed: str) -> None:
+    refused = Refused("invalid_request", f"{incoming.method} is not served here", status=405)
+    incoming.respond(405, refused.body(), {"Allow": allowed})
+
+
+def retrieve(written: asyncio.Future[None]) -> None:
+    """Take note of a failed write, so that asyncio does not report it: the close callback tells of the client's end."""
+    if not written.cancelled():
+        written.exception()
+
+
+def _plain(headers: HTTPHeaders) -> dict[str, str]:
+    """A dict, because a request is asked for a dozen headers and each look-up in HTTPHeaders normalizes the name again."""
+    plain: dict[str, str] = {}
+    for name, value in headers.get_all():
+        plain[name] = f"{plain[name]},{value}" if name in plain else value
+    return plain
+
+
+def _status_line(status: int) -> ResponseStartLine:
+    return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
