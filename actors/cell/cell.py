@@ -28,14 +28,9 @@ from mcp_gateway.transports.downstream.http.streamable_http import StreamableHtt
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
-from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PhoenixEndpoint
+from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
 from mcp_gateway.transports.downstream.server.server import GatewayServer
-from mcp_gateway.transports.downstream.websocket.websocket_endpoint import (
-    PHOENIX_PATH,
-    WEBSOCKET_PATH,
-    WebSocketEndpoint,
-    WebSocketTransport,
-)
+from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds

@@ -21,18 +21,17 @@ from mcp_gateway.transports.downstream.server.incoming import Incoming, method_n
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
-from mcp_gateway.transports.protocol.framing.sse import encode_event
+from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 
 _CONNECT: Final = "/mcp/sse/connect"
 _MESSAGES: Final = "/mcp/sse/messages"
 _NAME: Final = "http_sse"
-_FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
 _TICK_S: Final = 1.0
 _FORWARD_S: Final = 5.0
 HTTP_SSE_PATHS: Final = (_CONNECT, _MESSAGES)
-HEARTBEAT: Final = encode_event(b"{}", event="heartbeat")
 
 
 class HttpSseTransport:
@@ -121,7 +120,7 @@ class HttpSseEndpoint:
             transport=_NAME,
             keys=self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
             endpoint=endpoint,
-            headers={name.lower(): incoming.headers[name] for name in _FORWARDED if name in incoming.headers},
+            headers=context_in_headers(incoming.headers),
         )
         self._connections[connection.connection_id] = connection
         incoming.on_client_gone(lambda: self._client_gone(connection))

@@ -21,13 +21,13 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.modern_rules import check_modern_request, is_modern_post, unsupported_version
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import MODERN_REVISIONS, NEWEST, REVISIONS
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 from mcp_gateway.transports.protocol.merging.naming import route_target
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 _logger = logging.getLogger(__name__)
 _ENDPOINT: Final = "/mcp"
 _SERVERS: Final = "/mcp/servers/"
-_FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
 _FOREVER: Final = float("inf")
 _COME_BACK_MS: Final = 1_000
 
@@ -197,7 +197,7 @@ class StreamableHttpEndpoint:
             raise
         shown = incoming.headers
         accept = shown.get("Accept", "")
-        travels_on = {name.lower(): shown[name] for name in _FORWARDED if name in shown}
+        travels_on = context_in_headers(shown)
         exchange = Exchange(
             exchange_id=self._port.next_exchange_id(),
             transport=StreamableHttpTransport.name,

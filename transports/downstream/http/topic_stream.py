@@ -15,13 +15,12 @@ from mcp_gateway.transports.downstream.server.incoming import Incoming, method_n
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
+from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.topics.topic_cursor import Portion, TopicCursor
 from mcp_gateway.transports.protocol.topics.topic_events import encode_connected, encode_gap, encode_topic_event, parse_event_id
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic, TopicPattern
 from mcp_gateway.transports.telemetry import metrics
-
-from .http_sse import HEARTBEAT
 
 TOPIC_STREAM_PATH: Final = "/mcp/sse/events/"
 _TRANSPORT: Final = "http_sse"

@@ -19,11 +19,11 @@ from mcp_gateway.transports.downstream.exchanges.client_channel import ClientCha
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES, WebSocket
-from mcp_gateway.transports.downstream.websocket.websocket_endpoint import FORWARDED
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import TRANSPORT, WebSockets
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
 from .channel_messages import JoinParams, refusal_payload
@@ -32,6 +32,7 @@ from .phoenix_channel import PhoenixChannel
 from .phoenix_serializer import Malformed, PhoenixMessage, Serializer, serializer_for
 from .topic_pushes import Following, TopicPushes
 
+PHOENIX_PATH: Final = "/mcp/websocket"
 _SUBPROTOCOL: Final = "phoenix"
 _PREFIX: Final = "mcp:"
 _EVERYTHING: Final = "events"
@@ -59,7 +60,7 @@ class PhoenixEndpoint:
             transport=TRANSPORT,
             keys=keys,
             endpoint=query_value(incoming.query, "backend") or "",
-            headers={name.lower(): incoming.headers[name] for name in FORWARDED if name in incoming.headers},
+            headers=context_in_headers(incoming.headers),
         )
         self._sockets.upgrade(
             incoming, _SUBPROTOCOL, lambda connection: PhoenixSocket(self, connection, serializer, keys, open_client)

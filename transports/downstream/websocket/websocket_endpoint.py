@@ -17,21 +17,20 @@ from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 
 from .websocket_connection import WebSocket
 from .websocket_upgrades import TRANSPORT, WebSockets
 
 WEBSOCKET_PATH: Final = "/mcp/ws"
-PHOENIX_PATH: Final = "/mcp/websocket"
 _SUBPROTOCOL: Final = "mcp"
-FORWARDED: Final = ("Traceparent", "Tracestate", "Baggage")
 
 
 class WebSocketTransport:
     """Registry strategy for MCP over WebSocket and for Phoenix sockets."""
 
     name = TRANSPORT
-    paths = (WEBSOCKET_PATH, PHOENIX_PATH)
+    paths = (WEBSOCKET_PATH, "/mcp/websocket")
 
 
 class WebSocketEndpoint:
@@ -45,7 +44,7 @@ class WebSocketEndpoint:
     def handle(self, incoming: Incoming) -> None:
         keys = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
         endpoint = query_value(incoming.query, "backend") or ""
-        headers = {name.lower(): incoming.headers[name] for name in FORWARDED if name in incoming.headers}
+        headers = context_in_headers(incoming.headers)
 
         def make_user(connection: WebSocket) -> _Client:
             client = _Client(connection)

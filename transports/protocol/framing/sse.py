@@ -132,3 +132,6 @@ def _one_line(text: str) -> bytes:
 
 KEEP_ALIVE = b":\n\n"
 """A comment: says that the stream is alive and carries nothing."""
+
+HEARTBEAT = encode_event(b"{}", event="heartbeat")
+"""An event that says no more, for clients that never see comments. Source: the gateway's contract."""

@@ -15,6 +15,7 @@ import msgspec
 from . import jsonrpc
 
 CONTEXT_KEYS: Final = ("traceparent", "tracestate", "baggage")
+_HEADERS: Final = tuple((key.capitalize(), key) for key in CONTEXT_KEYS)
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LONGEST = 8_192
 _HINT: Final = b'"traceparent"'
@@ -26,6 +27,15 @@ def trace_id_of(traceparent: str) -> str | None:
     if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
         return None
     return match[2] if match[2].strip("0") and match[3].strip("0") else None
+
+
+def context_in_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The context in the headers of a request, as it is, by lower-case names. headers: as in `server.Incoming`."""
+    found = {}
+    for name, key in _HEADERS:
+        if name in headers:
+            found[key] = headers[name]
+    return found
 
 
 def context_in_params(params: bytes) -> dict[str, str]:

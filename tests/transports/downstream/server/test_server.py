@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.downstream.http.http_sse import HttpSseTransport
+from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpTransport
 from mcp_gateway.transports.downstream.server import server as server_module
+from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WebSocketTransport
 from tests.doubles.calling_client import CallingClient
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
@@ -98,6 +101,18 @@ def test_an_unknown_path_names_those_that_exist() -> None:
             answer = await client.ask("GET", "/nowhere")
             assert answer.status == 404
             assert {"/mcp", "/health", "/metrics"} <= set(json.loads(answer.body)["endpoints"])
+
+    on_cell(body)
+
+
+def test_every_path_that_a_transport_names_is_served() -> None:
+    """A strategy names what other modules serve as well, for people to read."""
+    named = {path for strategy in (StreamableHttpTransport, HttpSseTransport, WebSocketTransport) for path in strategy.paths}
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            served = json.loads((await client.ask("GET", "/nowhere")).body)["endpoints"]
+            assert {path.replace("{topic}", "…").replace("{backend}", "…") for path in named} <= set(served)
 
     on_cell(body)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.framing.sse import (
+    HEARTBEAT,
     KEEP_ALIVE,
     EventStreamParser,
     EventTooLarge,
@@ -175,6 +176,7 @@ def test_what_is_written_reads_as_the_same_event(data, event, event_id, retry_ms
     expected = [Event(shown, event or "message", event_id, retry_ms)]
     assert events_of(*cut(stream, positions), limit=10_000) == expected
     assert events_of(KEEP_ALIVE, stream, KEEP_ALIVE, limit=10_000) == expected
+    assert events_of(stream, HEARTBEAT, limit=10_000) == [*expected, Event(b"{}", "heartbeat")]
 
 
 @pytest.mark.parametrize(

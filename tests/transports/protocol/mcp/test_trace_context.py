@@ -1,4 +1,4 @@
-"""W3C trace context in `_meta`: read, written, and left alone."""
+"""W3C trace context in headers and in `_meta`: read, written, and left alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, params_with_context, trace_id_of
+from mcp_gateway.transports.protocol.mcp.trace_context import (
+    context_in_headers,
+    context_in_params,
+    params_with_context,
+    trace_id_of,
+)
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -32,6 +37,14 @@ OTHER = f"00-{'1' * 32}-{'2' * 16}-00"
 def test_a_traceparent_is_valid_or_none(traceparent: str, trace_id: str | None) -> None:
     """Source: W3C Trace Context, 3.2.2."""
     assert trace_id_of(traceparent) == trace_id
+
+
+def test_of_the_headers_of_a_request_only_the_context_travels_on() -> None:
+    context = {"Traceparent": PARENT, "Tracestate": "a=1", "Baggage": "k=v"}
+    expected = {"traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v"}
+    assert context_in_headers({**context, "Host": "localhost", "Authorization": "secret"}) == expected
+    assert context_in_headers({"Tracestate": "a=1"}) == {"tracestate": "a=1"}
+    assert context_in_headers({}) == {}
 
 
 def params(meta: object) -> bytes:
