@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Page, TopicPattern
@@ -55,6 +55,17 @@ class Exchange:
     deadline_s: float
     last_event_id: str | None = None
     takes_events: bool = True
+
+    @property
+    def method(self) -> str:
+        """What the client did, in a word, for who counts and logs: the method of its message, or else the kind."""
+        message = self.message
+        return message.method if isinstance(message, (Request, Notification)) else self.kind.value
+
+    @property
+    def request_id(self) -> bytes | None:
+        """As JSON; None where nobody waits for a response."""
+        return self.message.id if isinstance(self.message, Request) else None
 
 
 class AnswerSink(Protocol):

@@ -12,16 +12,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import attrs
 import msgspec
 
+from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.modern_rules import check_modern_body, is_modern_post
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, is_modern
+from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 from mcp_gateway.transports.protocol.merging.naming import route_target
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
@@ -47,8 +51,9 @@ class Outlet(Protocol):
         """
 
 
-class ClientChannel:
-    """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client.
+@attrs.frozen(kw_only=True)
+class ConnectedClient:
+    """Who is at the other end of a connection, and what for: what does not change while it lasts.
 
     transport: name of the transport, as the registry and the metrics know it.
     endpoint:  a backend's name, or "" for the merged server.
@@ -56,24 +61,30 @@ class ClientChannel:
     headers:   what travels on to servers (lower-case names).
     """
 
-    def __init__(
-        self,
-        port: EdgePort,
-        limiter: RequestLimiter,
-        outlet: Outlet,
-        *,
-        transport: str,
-        keys: Mapping[str, str],
-        endpoint: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    transport: str
+    endpoint: str = ""
+    keys: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys) -> ConnectedClient:
+    """The client that this request opens a connection for; its query may name a `backend`."""
+    return ConnectedClient(
+        transport=transport,
+        endpoint=query_value(incoming.query, "backend") or "",
+        keys=hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
+        headers=context_in_headers(incoming.headers),
+    )
+
+
+class ClientChannel:
+    """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client."""
+
+    def __init__(self, port: EdgePort, limiter: RequestLimiter, outlet: Outlet, client: ConnectedClient) -> None:
         self._port = port
         self._limiter = limiter
         self._outlet = outlet
-        self._transport = transport
-        self._endpoint = endpoint
-        self._keys = keys
-        self._headers = headers or {}
+        self._client = client
         self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
         self._stream: _ChannelAnswer | None = None
         self._unread_bytes = 0
@@ -102,9 +113,9 @@ class ClientChannel:
                 raise Refused("invalid_request", "the response answers no request of this connection")
             # A stateless client has nothing to notify of; a legacy one must have opened its session first.
         else:
-            method = message.method if isinstance(message, Notification) else "message"
-            self._tell(message, method, _ignore)
-            if method == "notifications/initialized" and self._stream is None:
+            self._tell(message)
+            is_ready = isinstance(message, Notification) and message.method == "notifications/initialized"
+            if is_ready and self._stream is None:
                 self._listen()
 
     @property
@@ -139,12 +150,12 @@ class ClientChannel:
     # ---- parts
 
     def _receive_request(self, request: Request) -> None:
-        if self._transport not in self._port.enabled_transports:
+        if self._client.transport not in self._port.enabled_transports:
             raise Refused("draining", "this transport is not served now", request_id=request.id)
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining", request_id=request.id)
         if self._limiter.is_on:
-            self._limiter.admit(self._port.terms.hash_keys.of_message(self._keys, self.session, "", None), request.id)
+            self._limiter.admit(self._port.terms.hash_keys.of_message(self._client.keys, self.session, "", None), request.id)
         if request.id in self._open:
             raise Refused("invalid_request", "a request with this id is still running", request_id=request.id)
         if len(self._open) >= MOST_OPEN_REQUESTS:
@@ -153,26 +164,26 @@ class ClientChannel:
         if is_modern_post(None, request.params):
             check_modern_body(request)
             target = route_target(request.method, request.params, request.id)
-            is_stream = request.method == "subscriptions/listen"
-            self._ask(request, NEWEST, target, session=None, is_stream=is_stream)
+            deadline_s = _FOREVER if request.method == "subscriptions/listen" else None
+            self._ask(request, self._exchange(request, NEWEST, target, deadline_s=deadline_s))
         elif request.method == "initialize":
             self._initialize(request)
         elif request.method == "ping":
-            count_request(self._transport, "ping", "", "ok", 0.0, 0.0)
+            count_request(self._client.transport, "ping", "", "ok", 0.0, 0.0)
             self.send(jsonrpc.encode_result(request.id, {}), request.id, None)
         elif self.session is None:
             text = "open a session with initialize first, or send the _meta of a stateless revision"
             raise Refused("invalid_request", text, request_id=request.id)
         else:
             target = route_target(request.method, request.params, request.id)
-            self._ask(request, self.session.revision, target, session=self.session)
+            self._ask(request, self._exchange(request, self.session.revision, target, session=self.session))
 
     def _initialize(self, request: Request) -> None:
         if self.session is not None or self._is_initializing:
             raise Refused("invalid_request", "this connection has its session already", request_id=request.id)
         revision = initialize_revision(request)
         self._is_initializing = True
-        self._ask(request, revision, "initialize", session=None, new_session=secrets.token_urlsafe(9))
+        self._ask(request, self._exchange(request, revision, "initialize", new_session=secrets.token_urlsafe(9)))
 
     def initialized(self, session_id: str | None) -> None:
         """An `initialize` has been answered; session_id is None where it failed."""
@@ -189,36 +200,27 @@ class ClientChannel:
         if answer is None or answer.method == "initialize":  # which must not be cancelled
             return
         if not answer.is_modern and self.session is not None:
-            self._tell(notification, notification.method, _ignore)
+            self._tell(notification)
         answer.abandon("client_gone")
 
     def _listen(self) -> None:
         """Open the session's own stream: what its servers say outside of any request reaches the client as well."""
-        assert self.session is not None
-        self._stream = _ChannelAnswer(self, "stream", None, self.session.revision)
-        self._serve(self._stream, None, self.session.revision, "", session=self.session, kind=ExchangeKind.STREAM)
+        session = self.session
+        assert session is not None
+        exchange = self._exchange(None, session.revision, "", session=session, kind=ExchangeKind.STREAM, deadline_s=_FOREVER)
+        self._stream = _ChannelAnswer(self, exchange)
+        self._port.open(exchange, self._stream)
 
-    def _ask(
-        self,
-        request: Request,
-        revision: str,
-        target: str,
-        *,
-        session: SessionState | None,
-        new_session: str = "",
-        is_stream: bool = False,
-    ) -> None:
-        answer = _ChannelAnswer(self, request.method, request.id, revision)
-        self._open[request.id] = answer
-        deadline_s = _FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s
-        self._serve(answer, request, revision, target, session=session, new_session=new_session, deadline_s=deadline_s)
+    def _ask(self, request: Request, exchange: Exchange) -> None:
+        answer = self._open[request.id] = _ChannelAnswer(self, exchange)
+        self._port.open(exchange, answer)
 
-    def _tell(self, message: Message, method: str, on_over: Callable[[], None]) -> None:
+    def _tell(self, message: Message, on_over: Callable[[], None] | None = None) -> None:
+        """Pass on what the client said without a question; hardly anybody waits for the end of that."""
         assert self.session is not None
-        answer = _ChannelAnswer(self, method, None, self.session.revision, on_over)
         target = message.method if isinstance(message, Notification) else "response"
-        deadline_s = time.monotonic() + self._port.terms.timeout_s
-        self._serve(answer, message, self.session.revision, target, session=self.session, deadline_s=deadline_s)
+        exchange = self._exchange(message, self.session.revision, target, session=self.session)
+        self._port.open(exchange, _ChannelAnswer(self, exchange, on_over))
 
     def _say_farewell(self, request_ids: list[bytes]) -> None:
         """Tell the session's servers that nobody waits for these requests any more, then end the session."""
@@ -227,9 +229,11 @@ class ClientChannel:
         left = len(request_ids)
 
         def end_session() -> None:
-            answer = _ChannelAnswer(self, "terminate", None, session.revision)
             deadline_s = time.monotonic() + _FAREWELL_S
-            self._serve(answer, None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE, deadline_s=deadline_s)
+            exchange = self._exchange(
+                None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE, deadline_s=deadline_s
+            )
+            self._port.open(exchange, _ChannelAnswer(self, exchange))
 
         def told() -> None:
             nonlocal left
@@ -239,41 +243,38 @@ class ClientChannel:
 
         for request_id in request_ids:
             params = msgspec.json.encode({"requestId": msgspec.Raw(request_id), "reason": "the client has gone"})
-            self._tell(Notification("notifications/cancelled", params), "notifications/cancelled", told)
+            self._tell(Notification("notifications/cancelled", params), told)
         if not request_ids:
             end_session()
 
-    def _serve(
+    def _exchange(
         self,
-        answer: _ChannelAnswer,
         message: Message | None,
         revision: str,
         target: str,
         *,
-        session: SessionState | None,
+        session: SessionState | None = None,
         new_session: str = "",
         kind: ExchangeKind = ExchangeKind.MESSAGE,
-        deadline_s: float = _FOREVER,
-    ) -> None:
-        exchange = Exchange(
-            exchange_id=answer.exchange_id,
-            transport=self._transport,
+        deadline_s: float | None = None,
+    ) -> Exchange:
+        """deadline_s: None for what any request may take."""
+        client = self._client
+        return Exchange(
+            exchange_id=self._port.next_exchange_id(),
+            transport=client.transport,
             revision=revision,
-            endpoint=self._endpoint,
+            endpoint=client.endpoint,
             kind=kind,
             message=message,
             target=target,
             session=session,
-            hash_keys=self._port.terms.hash_keys.of_message(self._keys, session, new_session, message),
-            headers=self._headers,
-            deadline_s=deadline_s,
+            hash_keys=self._port.terms.hash_keys.of_message(client.keys, session, new_session, message),
+            headers=client.headers,
+            deadline_s=time.monotonic() + self._port.terms.timeout_s if deadline_s is None else deadline_s,
         )
-        self._port.open(exchange, answer)
 
     # ---- what answers do
-
-    def next_exchange_id(self) -> int:
-        return self._port.next_exchange_id()
 
     def skip(self, exchange_id: int) -> None:
         """An event that says nothing on such a connection (an id alone) counts as taken."""
@@ -281,7 +282,7 @@ class ClientChannel:
 
     def count(self, answer: _ChannelAnswer, backend: str, outcome: str, upstream_s: float) -> None:
         """Before the client has the answer: one that it has is counted, whoever looks."""
-        count_request(self._transport, answer.method, backend, outcome, time.monotonic() - answer.started_s, upstream_s)
+        count_request(self._client.transport, answer.method, backend, outcome, time.monotonic() - answer.started_s, upstream_s)
 
     def over(self, answer: _ChannelAnswer) -> None:
         """An answer is complete, or will never come."""
@@ -320,21 +321,14 @@ class _ChannelAnswer:
 
     __slots__ = ("_channel", "_is_over", "_on_over", "exchange_id", "is_modern", "method", "request_id", "started_s")
 
-    def __init__(
-        self,
-        channel: ClientChannel,
-        method: str,
-        request_id: bytes | None,
-        revision: str,
-        on_over: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, channel: ClientChannel, exchange: Exchange, on_over: Callable[[], None] | None = None) -> None:
         self._channel = channel
         self._on_over = on_over
         self._is_over = False
-        self.exchange_id = channel.next_exchange_id()
-        self.method = method
-        self.request_id = request_id
-        self.is_modern = is_modern(revision)
+        self.exchange_id = exchange.exchange_id
+        self.method = exchange.method
+        self.request_id = exchange.request_id
+        self.is_modern = is_modern(exchange.revision)
         self.started_s = time.monotonic()
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
@@ -386,7 +380,3 @@ class _ChannelAnswer:
         self._channel.over(self)
         if self._on_over is not None:
             self._on_over()
-
-
-def _ignore() -> None:
-    """Of what the client said without a question, nobody waits for the end."""

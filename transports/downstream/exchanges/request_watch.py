@@ -15,7 +15,7 @@ import attrs
 
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
 from mcp_gateway.transports.telemetry import metrics, tracing
@@ -47,7 +47,7 @@ class RequestWatch:
         is_traced = "traceparent" in headers
         if not (self._logs or tracing.tracer is not None or is_traced or exchange.target.startswith(_TOOL)):
             return exchange, sink
-        method = message.method if isinstance(message, Request | Notification) else exchange.kind.value
+        method = exchange.method
         span = None
         if tracing.tracer is not None:
             about = {"network.transport": exchange.transport, "mcp.protocol.version": exchange.revision}

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel
+from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, connected_client
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
@@ -24,7 +24,6 @@ from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 
 _CONNECT: Final = "/mcp/sse/connect"
 _MESSAGES: Final = "/mcp/sse/messages"
@@ -109,19 +108,11 @@ class HttpSseEndpoint:
     def _connect(self, incoming: Incoming) -> None:
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining")
-        endpoint = query_value(incoming.query, "backend") or ""
         self._server.take_connection(_NAME)
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
-        connection.channel = ClientChannel(
-            self._port,
-            self._server.limiter,
-            connection,
-            transport=_NAME,
-            keys=self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
-            endpoint=endpoint,
-            headers=context_in_headers(incoming.headers),
-        )
+        client = connected_client(incoming, _NAME, self._port.terms.hash_keys)
+        connection.channel = ClientChannel(self._port, self._server.limiter, connection, client)
         self._connections[connection.connection_id] = connection
         incoming.on_client_gone(lambda: self._client_gone(connection))
         incoming.begin({})

@@ -213,9 +213,7 @@ class StreamableHttpEndpoint:
             last_event_id=shown.get("Last-Event-Id") if kind is ExchangeKind.STREAM else None,
             takes_events=not accept or "text/event-stream" in accept or "*/*" in accept,
         )
-        method = message.method if isinstance(message, Request | Notification) else kind.value
-        answer = _Answer(self._server, self._port, incoming, exchange.exchange_id, method, request_id)
-        self._port.open(exchange, answer)
+        self._port.open(exchange, _Answer(self._server, self._port, incoming, exchange))
 
 
 class _Answer:
@@ -233,21 +231,13 @@ class _Answer:
         "_started_s",
     )
 
-    def __init__(
-        self,
-        server: GatewayServer,
-        port: EdgePort,
-        incoming: Incoming | BatchPart,
-        exchange_id: int,
-        method: str,
-        request_id: bytes | None,
-    ) -> None:
+    def __init__(self, server: GatewayServer, port: EdgePort, incoming: Incoming | BatchPart, exchange: Exchange) -> None:
         self._server = server
         self._port = port
         self._incoming = incoming
-        self._exchange_id = exchange_id
-        self._method = method
-        self._request_id = request_id
+        self._exchange_id = exchange.exchange_id
+        self._method = exchange.method
+        self._request_id = exchange.request_id
         self._has_begun = False
         self._is_over = False
         self._started_s = time.monotonic()

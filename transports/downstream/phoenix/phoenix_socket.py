@@ -6,16 +6,15 @@ Source: Phoenix 1.8, `Phoenix.Socket` and "Writing a Channels Client"; what the 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from websockets.frames import CloseCode
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, Outlet
+from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, ConnectedClient, Outlet, connected_client
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES, WebSocket
@@ -23,7 +22,7 @@ from mcp_gateway.transports.downstream.websocket.websocket_upgrades import TRANS
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
+from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
 from .channel_messages import JoinParams, refusal_payload
@@ -52,19 +51,8 @@ class PhoenixEndpoint:
 
     def handle(self, incoming: Incoming) -> None:
         serializer = serializer_for(query_value(incoming.query, "vsn"))
-        keys = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
-        open_client = functools.partial(
-            ClientChannel,
-            self._port,
-            self._server.limiter,
-            transport=TRANSPORT,
-            keys=keys,
-            endpoint=query_value(incoming.query, "backend") or "",
-            headers=context_in_headers(incoming.headers),
-        )
-        self._sockets.upgrade(
-            incoming, _SUBPROTOCOL, lambda connection: PhoenixSocket(self, connection, serializer, keys, open_client)
-        )
+        client = connected_client(incoming, TRANSPORT, self._port.terms.hash_keys)
+        self._sockets.upgrade(incoming, _SUBPROTOCOL, lambda connection: PhoenixSocket(self, connection, serializer, client))
 
     # ---- for the sockets
 
@@ -72,10 +60,13 @@ class PhoenixEndpoint:
     def port(self) -> EdgePort:
         return self._port
 
-    def admit(self, keys: Mapping[str, str], client: ClientChannel | None) -> None:
+    def open_channel(self, outlet: Outlet, client: ConnectedClient) -> ClientChannel:
+        return ClientChannel(self._port, self._server.limiter, outlet, client)
+
+    def admit(self, client: ConnectedClient, session: SessionState | None) -> None:
         limiter = self._server.limiter
         if limiter.is_on:
-            limiter.admit(self._port.terms.hash_keys.of_message(keys, None if client is None else client.session, "", None))
+            limiter.admit(self._port.terms.hash_keys.of_message(client.keys, session, "", None))
 
 
 class PhoenixSocket:
@@ -83,28 +74,19 @@ class PhoenixSocket:
 
     __slots__ = (
         "_channels",
+        "_client",
         "_congested_until",
         "_connection",
         "_decisions",
         "_endpoint",
-        "_keys",
-        "_open_client",
         "_serializer",
     )
 
-    def __init__(
-        self,
-        endpoint: PhoenixEndpoint,
-        connection: WebSocket,
-        serializer: Serializer,
-        keys: Mapping[str, str],
-        open_client: Callable[[Outlet], ClientChannel],
-    ) -> None:
+    def __init__(self, endpoint: PhoenixEndpoint, connection: WebSocket, serializer: Serializer, client: ConnectedClient) -> None:
         self._endpoint = endpoint
         self._connection = connection
         self._serializer = serializer
-        self._keys = keys
-        self._open_client = open_client
+        self._client = client
         self._decisions = JoinedChannels(_PREFIX)
         self._channels: dict[str, tuple[PhoenixChannel, Following]] = {}  # {topic: what serves it}
         self._congested_until: asyncio.Future[None] | None = None
@@ -201,13 +183,13 @@ class PhoenixSocket:
             self._send(self._serializer.encode_reply(to, status, response, join_ref=join_ref))
 
     def open_client(self, outlet: Outlet) -> ClientChannel:
-        return self._open_client(outlet)
+        return self._endpoint.open_channel(outlet, self._client)
 
     def running_count(self) -> int:
         return sum(channel.running_count() for channel, _ in self._channels.values())
 
     def admit(self, client: ClientChannel | None) -> None:
-        self._endpoint.admit(self._keys, client)
+        self._endpoint.admit(self._client, None if client is None else client.session)
 
     def _send(self, data: bytes) -> asyncio.Future[None] | None:
         written = self._connection.send(data)

@@ -11,13 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, batch_messages, is_batch
-from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel
+from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, connected_client
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
-from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 
 from .websocket_connection import WebSocket
 from .websocket_upgrades import TRANSPORT, WebSockets
@@ -42,22 +40,12 @@ class WebSocketEndpoint:
         self._sockets = sockets
 
     def handle(self, incoming: Incoming) -> None:
-        keys = self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
-        endpoint = query_value(incoming.query, "backend") or ""
-        headers = context_in_headers(incoming.headers)
+        client = connected_client(incoming, TRANSPORT, self._port.terms.hash_keys)
 
         def make_user(connection: WebSocket) -> _Client:
-            client = _Client(connection)
-            client.channel = ClientChannel(
-                self._port,
-                self._server.limiter,
-                client,
-                transport=TRANSPORT,
-                keys=keys,
-                endpoint=endpoint,
-                headers=headers,
-            )
-            return client
+            user = _Client(connection)
+            user.channel = ClientChannel(self._port, self._server.limiter, user, client)
+            return user
 
         self._sockets.upgrade(incoming, _SUBPROTOCOL, make_user)
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN_REQUESTS, MOST_UNREAD_BYTES, ClientChannel
+from mcp_gateway.transports.downstream.exchanges.client_channel import (
+    MOST_OPEN_REQUESTS,
+    MOST_UNREAD_BYTES,
+    ClientChannel,
+    ConnectedClient,
+)
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
@@ -34,7 +39,8 @@ class Client:
         self.unread: list[asyncio.Future[None]] = []
         self.is_stalled = False
         limiter = RequestLimiter(settings, self.port.publish)
-        self.channel = ClientChannel(self.port, limiter, self, transport="websocket", keys={"ip": "1", "user": "ada"})
+        client = ConnectedClient(transport="websocket", keys={"ip": "1", "user": "ada"})
+        self.channel = ClientChannel(self.port, limiter, self, client)
 
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
         self.read.append((json.loads(data), about))
