@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
-    CallKind,
     CallSucceeded,
     LeaseCall,
     RouteCall,
@@ -24,11 +22,11 @@ from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
-from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
+from .replica_choice import Backend, choose, no_route
 from .route_table import Route, RouteTable, configured_routes
 
 _CIRCUIT_TOPICS = {
@@ -36,16 +34,6 @@ _CIRCUIT_TOPICS = {
     CircuitState.HALF_OPEN: "mcp.circuit.half_open",
     CircuitState.CLOSED: "mcp.circuit.closed",
 }
-
-
-@attrs.define
-class _Backend:
-    """What the router keeps of one backend. own_route serves calls that name the backend instead of a target."""
-
-    ring: HashRing
-    own_route: Route
-    ejected: dict[str, str] = attrs.field(factory=dict)
-    is_draining: bool = False
 
 
 class Router(GatewayActor):
@@ -59,7 +47,7 @@ class Router(GatewayActor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._backends: dict[str, _Backend] = {}
+        self._backends: dict[str, Backend] = {}
         self._table = RouteTable(())
         self._breakers: dict[tuple[str, str], CircuitBreaker] = {}
 
@@ -76,10 +64,10 @@ class Router(GatewayActor):
 
     def _arrange(self, settings: Settings, backends: Sequence[BackendSettings], routes: Sequence[RouteSettings]) -> None:
         """Take in a new set of backends; rings of those that stay only change by the replicas that came or went."""
-        kept: dict[str, _Backend] = {}
+        kept: dict[str, Backend] = {}
         circuits = self._circuits_shown()  # before the rings change
         for backend in backends:
-            known = self._backends.get(backend.name) or _Backend(
+            known = self._backends.get(backend.name) or Backend(
                 HashRing(settings.gateway.hash_ring_size), Route(pattern=f"backend/{backend.name}", backend=backend.name)
             )
             members = set(backend.replica_ids)
@@ -124,81 +112,33 @@ class Router(GatewayActor):
     def receiveMsg_RouteCall(self, message: RouteCall, sender: ActorAddress) -> None:
         call = message.call
         route = self._route_for(call)
-        if route is None or route.backend not in self._backends:
-            self._fail_unroutable(call)
+        backend = None if route is None else self._backends.get(route.backend)
+        if route is None or backend is None:
+            self.send(call.edge, no_route(call, self._backends.keys()))
             return
-        backend = self._backends[route.backend]
         now_s = self.monotonic_s()
-        pinned = None
-        if call.session is not None and not call.opens_session:
-            upstream = call.session.upstream(route.backend)
-            if upstream is None:
-                text = f"the session was never opened at backend {route.backend!r}"
-                self._fail(call, "upstream_failed", text, route.backend, is_session_lost=True)
-                return
-            pinned = upstream.replica
-            if pinned not in backend.ring.members:
-                self._fail(call, "upstream_failed", "the session's replica was removed", route.backend, is_session_lost=True)
-                return
-            if call.kind is CallKind.REQUEST and self._shall_move(backend, route, call, pinned, now_s):
-                text = "the session's replica can take no calls now, another one can"
-                self._fail(call, "upstream_failed", text, route.backend, replica=pinned, is_session_lost=True)
-                return
-        if call.pinned_to:
-            if call.pinned_to not in backend.ring.members:
-                text = "the replica that held the call was removed; the call was lost and was NOT run again"
-                self._fail(call, "upstream_failed", text, route.backend)
-                return
-            pinned = call.pinned_to
-        refused_until_s = None
-        for replica in (pinned,) if pinned is not None else backend.ring.preference_list(_hash_key(route, call)):
-            if replica in call.excluded or (pinned is None and (replica in backend.ejected or backend.is_draining)):
-                continue
-            breaker = self._breakers.get((route.pattern, replica))
-            is_trial = False
-            if breaker is not None and breaker.state is not CircuitState.CLOSED:
-                before = breaker.state
-                if not breaker.allows(now_s, call.call_id):
-                    refused_until_s = min(refused_until_s or 3600.0, breaker.retry_after_s(now_s))
-                    continue
-                is_trial = True
-                if before is not breaker.state:
-                    self._announce(route.pattern, replica, Transition(before, breaker.state), breaker)
-            self.send(
-                self.addresses["connection-pool"],
-                LeaseCall(
-                    call=call,
-                    backend=route.backend,
-                    replica=replica,
-                    route=route.pattern,
-                    is_trial=is_trial,
-                    router=self.myAddress,
-                ),
-            )
+        choice = choose(call, route, backend, self._breakers, now_s)
+        if isinstance(choice, CallFailed):
+            self.send(call.edge, choice)
             return
-        if refused_until_s is not None:
-            text = f"every circuit to backend {route.backend!r} is open"
-            self._fail(call, "circuit_open", text, route.backend, retry_after_s=max(refused_until_s, 0.1))
-        elif backend.is_draining:
-            self._fail(call, "draining", f"backend {route.backend!r} is draining", route.backend)
-        elif call.excluded & backend.ring.members:
-            self._fail(call, "upstream_failed", f"no replica of backend {route.backend!r} could be reached", route.backend)
-        else:
-            self._fail(call, "no_backend", f"no replica of backend {route.backend!r} can take this call", route.backend)
+        if choice.is_trial:
+            self._take_trial(route.pattern, choice.replica, call.call_id, now_s)
+        leased = LeaseCall(
+            call=call,
+            backend=route.backend,
+            replica=choice.replica,
+            route=route.pattern,
+            is_trial=choice.is_trial,
+            router=self.myAddress,
+        )
+        self.send(self.addresses["connection-pool"], leased)
 
-    def _shall_move(self, backend: _Backend, route: Route, call: Call, pinned: str, now_s: float) -> bool:
-        """Whether a session should leave its replica: that one is ejected or its circuit open, and another can take the call.
-
-        Only requests move a session: a cancellation or a client's response is of use nowhere but where its request runs.
-        """
-
-        def can_take(replica: str) -> bool:
-            breaker = self._breakers.get((route.pattern, replica))
-            return replica not in backend.ejected and (breaker is None or breaker.would_allow(now_s))
-
-        if can_take(pinned) or backend.is_draining:
-            return False
-        return any(can_take(other) for other in backend.ring.members if other != pinned and other not in call.excluded)
+    def _take_trial(self, route: str, replica: str, call_id: int, now_s: float) -> None:
+        breaker = self._breakers[route, replica]
+        before = breaker.state
+        breaker.allows(now_s, call_id)
+        if before is not breaker.state:
+            self._announce(route, replica, Transition(before, breaker.state), breaker)
 
     def _route_for(self, call: Call) -> Route | None:
         """The route whose pattern matches; a call that is bound to a backend falls back on that backend's own."""
@@ -210,40 +150,11 @@ class Router(GatewayActor):
         backend = self._backends.get(call.backend)
         return None if backend is None else backend.own_route
 
-    def _fail_unroutable(self, call: Call) -> None:
-        method, _, item = call.target.rpartition("/") if call.target.count("/") > 1 else (call.target, "", "")
-        if call.backend and call.backend not in self._backends:
-            self._fail(call, "no_backend", f"backend {call.backend!r} is not configured", call.backend)
-        elif item or is_known_method(method, call.revision):
-            self._fail(call, "invalid_params", f"no backend offers {call.target[:200]!r}", "")
-        else:
-            self._fail(call, "unknown_method", f"unknown method {call.target[:200]!r}", "")
-
-    def _fail(
-        self,
-        call: Call,
-        reason: str,
-        text: str,
-        backend: str,
-        *,
-        replica: str = "",
-        is_session_lost: bool = False,
-        retry_after_s: float | None = None,
-    ) -> None:
-        failed = CallFailed(
-            call_id=call.call_id,
-            reason=reason,
-            text=text,
-            backend=backend,
-            replica=replica,
-            is_session_lost=is_session_lost,
-            retry_after_s=retry_after_s,
-        )
-        self.send(call.edge, failed)
-
     def on_crash(self, message: object, sender: ActorAddress) -> None:
         if isinstance(message, RouteCall):
-            self._fail(message.call, "upstream_failed", "the router was restarted", message.call.backend)
+            call, text = message.call, "the router was restarted"
+            failed = CallFailed(call_id=call.call_id, reason="upstream_failed", text=text, backend=call.backend)
+            self.send(call.edge, failed)
 
     # ---- outcomes
 
@@ -338,12 +249,3 @@ class Router(GatewayActor):
 
     def _publish(self, topic: str, payload: dict[str, object]) -> None:
         self.send(self.addresses["event-bus"], PublishEvent(topic=topic, payload=payload))
-
-
-def _hash_key(route: Route, call: Call) -> str:
-    """The value of the first source that this call has; calls without any spread by their id."""
-    for source in route.hash_on:
-        value = call.hash_keys.get(source)
-        if value:
-            return value
-    return str(call.call_id)

@@ -1,0 +1,154 @@
+"""Decides which replica of a backend gets a call, or why none does. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import attrs
+
+from mcp_gateway.actors.messages.calls import Call, CallFailed, CallKind
+from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
+
+from .circuit_breaker import CircuitBreaker, CircuitState
+from .hash_ring import HashRing
+from .route_table import Route
+
+_LONGEST_RETRY_AFTER_S = 3600.0
+_SHORTEST_RETRY_AFTER_S = 0.1
+
+
+@attrs.define
+class Backend:
+    """What is known of one backend.
+
+    own_route: serves calls that name the backend instead of a target.
+    ejected:   {replica: why it is ejected}.
+    """
+
+    ring: HashRing
+    own_route: Route
+    ejected: dict[str, str] = attrs.field(factory=dict)
+    is_draining: bool = False
+
+
+@attrs.frozen
+class Chosen:
+    """The replica that gets the call. is_trial: its circuit is not closed, and the call has to take the trial."""
+
+    replica: str
+    is_trial: bool
+
+
+def choose(
+    call: Call, route: Route, backend: Backend, breakers: Mapping[tuple[str, str], CircuitBreaker], now_s: float
+) -> Chosen | CallFailed:
+    """Find the replica for a call: its session's own, or the first that its hash key prefers and that may take calls.
+
+    breakers: {(pattern of a route, replica): its circuit}; none where it never failed. They are asked and not changed.
+    """
+
+    def shut_s(replica: str) -> float:
+        """Seconds until its circuit lets this call through; 0.0 where it does now."""
+        breaker = breakers.get((route.pattern, replica))
+        return 0.0 if breaker is None else breaker.retry_after_s(now_s)
+
+    bound_to = _bound_to(call, route, backend, shut_s)
+    if isinstance(bound_to, CallFailed):
+        return bound_to
+    candidates: Iterable[str] = ()
+    if bound_to is not None:
+        candidates = (bound_to,)
+    elif not backend.is_draining:
+        preferred = backend.ring.preference_list(_hash_key(route, call))
+        candidates = (replica for replica in preferred if replica not in backend.ejected)
+    waits_s = []
+    for replica in candidates:
+        if replica in call.excluded:
+            continue
+        wait_s = shut_s(replica)
+        if wait_s == 0.0:
+            breaker = breakers.get((route.pattern, replica))
+            return Chosen(replica, is_trial=breaker is not None and breaker.state is not CircuitState.CLOSED)
+        waits_s.append(wait_s)
+    return _nobody(call, route, backend, waits_s)
+
+
+def no_route(call: Call, backends: Collection[str]) -> CallFailed:
+    """Why a call that no route serves fails. backends: the names of those that are configured."""
+    method, _, item = call.target.rpartition("/") if call.target.count("/") > 1 else (call.target, "", "")
+    if call.backend and call.backend not in backends:
+        return _failed(call, "no_backend", f"backend {call.backend!r} is not configured", call.backend)
+    if item or is_known_method(method, call.revision):
+        return _failed(call, "invalid_params", f"no backend offers {call.target[:200]!r}", "")
+    return _failed(call, "unknown_method", f"unknown method {call.target[:200]!r}", "")
+
+
+def _bound_to(call: Call, route: Route, backend: Backend, shut_s: Callable[[str], float]) -> str | CallFailed | None:
+    """The one replica that may take the call, because its session or its parked call is there; None where any may."""
+    if call.pinned_to:
+        if call.pinned_to in backend.ring.members:
+            return call.pinned_to
+        text = "the replica that held the call was removed; the call was lost and was NOT run again"
+        return _failed(call, "upstream_failed", text, route.backend)
+    if call.session is None or call.opens_session:
+        return None
+    upstream = call.session.upstream(route.backend)
+    if upstream is None:
+        return _session_lost(call, route, f"the session was never opened at backend {route.backend!r}")
+    if upstream.replica not in backend.ring.members:
+        return _session_lost(call, route, "the session's replica was removed")
+    if call.kind is CallKind.REQUEST and _shall_move(call, upstream.replica, backend, shut_s):
+        text = "the session's replica can take no calls now, another one can"
+        return _session_lost(call, route, text, replica=upstream.replica)
+    return upstream.replica
+
+
+def _nobody(call: Call, route: Route, backend: Backend, waits_s: Collection[float]) -> CallFailed:
+    """Why no replica takes the call. waits_s: of the circuits that kept it out."""
+    if waits_s:
+        text = f"every circuit to backend {route.backend!r} is open"
+        retry_after_s = min(max(min(waits_s), _SHORTEST_RETRY_AFTER_S), _LONGEST_RETRY_AFTER_S)
+        return _failed(call, "circuit_open", text, route.backend, retry_after_s=retry_after_s)
+    if backend.is_draining:
+        return _failed(call, "draining", f"backend {route.backend!r} is draining", route.backend)
+    if call.excluded & backend.ring.members:
+        return _failed(call, "upstream_failed", f"no replica of backend {route.backend!r} could be reached", route.backend)
+    return _failed(call, "no_backend", f"no replica of backend {route.backend!r} can take this call", route.backend)
+
+
+def _shall_move(call: Call, home: str, backend: Backend, shut_s: Callable[[str], float]) -> bool:
+    """Whether a session should leave its replica: that one is ejected or its circuit open, and another can take the call.
+
+    Only requests move a session: a cancellation or a client's response is of use nowhere but where its request runs.
+    """
+
+    def can_take(replica: str) -> bool:
+        return replica not in backend.ejected and shut_s(replica) == 0.0
+
+    if can_take(home) or backend.is_draining:
+        return False
+    return any(can_take(other) for other in backend.ring.members if other != home and other not in call.excluded)
+
+
+def _hash_key(route: Route, call: Call) -> str:
+    """The value of the first source that this call has; calls without any spread by their id."""
+    for source in route.hash_on:
+        value = call.hash_keys.get(source)
+        if value:
+            return value
+    return str(call.call_id)
+
+
+def _session_lost(call: Call, route: Route, text: str, replica: str = "") -> CallFailed:
+    return CallFailed(
+        call_id=call.call_id,
+        reason="upstream_failed",
+        text=text,
+        backend=route.backend,
+        replica=replica,
+        is_session_lost=True,
+    )
+
+
+def _failed(call: Call, reason: str, text: str, backend: str, *, retry_after_s: float | None = None) -> CallFailed:
+    return CallFailed(call_id=call.call_id, reason=reason, text=text, backend=backend, retry_after_s=retry_after_s)

@@ -1,0 +1,250 @@
+"""The choice of a replica: a table of situations, and what holds in all of them. What the router does with it: test_router.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.actors.messages.calls import Call, CallFailed, CallKind
+from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
+from mcp_gateway.actors.routing.hash_ring import HashRing
+from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, choose, no_route
+from mcp_gateway.actors.routing.route_table import Route
+from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+
+NOW_S, RESET_S = 1_000.0, 30.0
+ROUTE = Route(pattern="tools/call/*", backend="b", hash_on=("user",), failure_threshold=1, reset_timeout_s=RESET_S)
+RING = HashRing(16)
+for _name in ("x", "y", "z"):
+    RING.add(_name)
+FIRST, SECOND, THIRD = RING.preference_list("ada")
+
+
+def call_of_ada(**fields: Any) -> Call:
+    values: dict[str, Any] = {
+        "call_id": 7, "edge": None, "kind": CallKind.REQUEST, "transport": "websocket", "revision": "2026-07-28",
+        "target": "tools/call/t", "hash_keys": {"user": "ada"}, "deadline_s": NOW_S + 60,
+    }  # fmt: skip
+    return Call(**{**values, **fields})
+
+
+def session_at(replica: str, backend: str = "b") -> SessionState:
+    return SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession(backend, replica, "s", "2025-11-25"),))
+
+
+def circuit(state: str, opened_s_ago: float = 0.0) -> CircuitBreaker:
+    """closed; open, for RESET_S less what is over; due, for its trial; half open: a trial runs; abandoned: it has ended."""
+    breaker = CircuitBreaker(1, RESET_S)
+    if state == "closed":
+        breaker.record_success(NOW_S)
+    elif state == "open":
+        breaker.record_failure(NOW_S - opened_s_ago)
+    else:
+        breaker.record_failure(NOW_S - 2 * RESET_S)
+        if state != "due":
+            breaker.allows(NOW_S - opened_s_ago, 1)
+        if state == "abandoned":
+            breaker.abandon_trial(1)
+    return breaker
+
+
+@attrs.frozen(kw_only=True)
+class Situation:
+    call: Call = attrs.field(factory=call_of_ada)
+    ejected: frozenset[str] = frozenset()
+    is_draining: bool = False
+    circuits: dict[str, CircuitBreaker] = attrs.field(factory=dict)
+
+    def choose(self, now_s: float = NOW_S) -> Chosen | CallFailed:
+        backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, "down"), self.is_draining)
+        breakers = {(ROUTE.pattern, replica): breaker for replica, breaker in self.circuits.items()}
+        return choose(self.call, ROUTE, backend, breakers, now_s)
+
+
+def open_at(*replicas: str) -> dict[str, CircuitBreaker]:
+    return {replica: circuit("open") for replica in replicas}
+
+
+ALL = (FIRST, SECOND, THIRD)
+OF_SESSION = call_of_ada(session=session_at(SECOND))
+
+
+@pytest.mark.parametrize(
+    ("situation", "replica"),
+    [
+        (Situation(), FIRST),
+        (Situation(ejected=frozenset({FIRST})), SECOND),
+        (Situation(circuits=open_at(FIRST)), SECOND),
+        (Situation(circuits=open_at(FIRST), ejected=frozenset({SECOND})), THIRD),
+        (Situation(call=call_of_ada(excluded=frozenset({FIRST, SECOND}))), THIRD),
+        (Situation(circuits={FIRST: circuit("closed")}), FIRST),
+        # What is bound to a replica goes there, whatever is said of it, as long as its circuit lets it.
+        (Situation(call=OF_SESSION), SECOND),
+        (Situation(call=OF_SESSION, is_draining=True), SECOND),
+        (Situation(call=OF_SESSION, ejected=frozenset(ALL)), SECOND),
+        (Situation(call=OF_SESSION, ejected=frozenset({SECOND}), is_draining=True), SECOND),
+        (Situation(call=attrs.evolve(OF_SESSION, kind=CallKind.MESSAGE), ejected=frozenset({SECOND})), SECOND),
+        (Situation(call=call_of_ada(pinned_to=THIRD), ejected=frozenset({THIRD}), is_draining=True), THIRD),
+        # An initialize is not bound to where the session was.
+        (Situation(call=attrs.evolve(OF_SESSION, opens_session=True)), FIRST),
+    ],
+)
+def test_a_call_goes_to(situation: Situation, replica: str) -> None:
+    assert situation.choose() == Chosen(replica, is_trial=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "chosen"),
+    [
+        ("closed", Chosen(FIRST, is_trial=False)),
+        ("open", Chosen(SECOND, is_trial=False)),
+        ("due", Chosen(FIRST, is_trial=True)),
+        ("half open", Chosen(SECOND, is_trial=False)),
+        ("abandoned", Chosen(FIRST, is_trial=True)),
+    ],
+)
+def test_a_circuit_decides_whether_the_preferred_replica_is_tried(state: str, chosen: Chosen) -> None:
+    assert Situation(circuits={FIRST: circuit(state)}).choose() == chosen
+
+
+def test_the_circuit_of_another_route_does_not_matter() -> None:
+    backend, breakers = Backend(RING, ROUTE), {("other/*", FIRST): circuit("open")}
+    assert choose(call_of_ada(), ROUTE, backend, breakers, NOW_S) == Chosen(FIRST, is_trial=False)
+
+
+@pytest.mark.parametrize(
+    ("situation", "reason", "words"),
+    [
+        (Situation(ejected=frozenset(ALL)), "no_backend", "can take this call"),
+        (Situation(is_draining=True), "draining", "is draining"),
+        (Situation(is_draining=True, circuits=open_at(*ALL)), "draining", "is draining"),
+        (Situation(call=call_of_ada(excluded=frozenset(ALL))), "upstream_failed", "could be reached"),
+        (Situation(circuits=open_at(*ALL)), "circuit_open", "every circuit"),
+        (Situation(circuits=open_at(FIRST), ejected=frozenset({SECOND, THIRD})), "circuit_open", "every circuit"),
+        (Situation(call=OF_SESSION, circuits=open_at(*ALL)), "circuit_open", "every circuit"),
+        (Situation(call=call_of_ada(pinned_to=THIRD), circuits=open_at(THIRD)), "circuit_open", "every circuit"),
+        (Situation(call=call_of_ada(pinned_to="gone")), "upstream_failed", "NOT run again"),
+    ],
+)
+def test_a_call_that_no_replica_may_take_is_refused_as(situation: Situation, reason: str, words: str) -> None:
+    failed = situation.choose()
+    assert isinstance(failed, CallFailed)
+    assert (failed.call_id, failed.reason, failed.backend, words in failed.text) == (7, reason, "b", True)
+    assert (failed.was_sent, failed.is_session_lost, failed.replica) == (False, False, "")
+
+
+@pytest.mark.parametrize(
+    ("situation", "left"),
+    [
+        (Situation(call=call_of_ada(session=session_at("gone"))), ""),
+        (Situation(call=call_of_ada(session=session_at(FIRST, "another backend"))), ""),
+        (Situation(call=OF_SESSION, ejected=frozenset({SECOND})), SECOND),
+        (Situation(call=OF_SESSION, circuits=open_at(SECOND)), SECOND),
+        (Situation(call=OF_SESSION, circuits=open_at(SECOND, FIRST)), SECOND),
+    ],
+)
+def test_a_session_that_its_replica_cannot_serve_and_another_one_can_is_lost(situation: Situation, left: str) -> None:
+    failed = situation.choose()
+    assert isinstance(failed, CallFailed)
+    assert (failed.reason, failed.is_session_lost, failed.was_sent, failed.replica) == ("upstream_failed", True, False, left)
+
+
+@pytest.mark.parametrize(
+    ("circuits", "retry_after_s"),
+    [
+        ({FIRST: circuit("open", 10.0), SECOND: circuit("open", 20.0), THIRD: circuit("half open", 5.0)}, 10.0),
+        (dict.fromkeys(ALL, circuit("half open", 29.99)), 0.1),
+    ],
+)
+def test_a_refused_client_is_told_when_the_first_circuit_lets_a_call_through(
+    circuits: dict[str, CircuitBreaker], retry_after_s: float
+) -> None:
+    failed = Situation(circuits=circuits).choose()
+    assert isinstance(failed, CallFailed)
+    assert failed.retry_after_s == pytest.approx(retry_after_s)
+
+
+@pytest.mark.parametrize(
+    ("target", "backend", "reason"),
+    [
+        ("tools/call/nobody__x", "", "invalid_params"),
+        ("tools/list", "", "invalid_params"),
+        ("nonsense", "", "unknown_method"),
+        ("tools/call/x", "gone", "no_backend"),
+        ("tools/call/x", "b", "invalid_params"),
+    ],
+)
+def test_a_call_without_a_route_fails_as(target: str, backend: str, reason: str) -> None:
+    failed = no_route(call_of_ada(target=target, backend=backend), {"b"})
+    assert (failed.call_id, failed.reason, failed.was_sent) == (7, reason, False)
+
+
+# ---- whatever the situation
+
+_replicas = st.frozensets(st.sampled_from(ALL))
+_states = st.sampled_from(["closed", "open", "due", "half open", "abandoned"])
+_bindings = st.one_of(
+    st.just({}),
+    st.builds(lambda replica: {"session": session_at(replica)}, st.sampled_from((*ALL, "gone"))),
+    st.builds(lambda replica: {"pinned_to": replica}, st.sampled_from((*ALL, "gone"))),
+)
+_situations = st.builds(
+    lambda binding, excluded, kind, ejected, is_draining, circuits: Situation(
+        call=call_of_ada(excluded=excluded, kind=kind, **binding),
+        ejected=ejected,
+        is_draining=is_draining,
+        circuits={replica: circuit(state, opened_s_ago) for replica, (state, opened_s_ago) in circuits.items()},
+    ),
+    _bindings,
+    _replicas,
+    st.sampled_from(CallKind),
+    _replicas,
+    st.booleans(),
+    st.dictionaries(st.sampled_from(ALL), st.tuples(_states, st.floats(0.0, RESET_S - 0.2))),
+)
+
+
+@given(_situations)
+def test_the_chosen_replica_may_take_the_call_and_no_preferred_one_may(situation: Situation) -> None:
+    chosen = situation.choose()
+    if isinstance(chosen, CallFailed):
+        return
+    call, breaker = situation.call, situation.circuits.get(chosen.replica)
+    assert chosen.replica not in call.excluded
+    assert chosen.is_trial is (breaker is not None and breaker.state is not CircuitState.CLOSED)
+    if call.session is not None or call.pinned_to:
+        home = call.pinned_to or call.session.upstream("b").replica  # type: ignore[union-attr]
+        assert chosen.replica == home
+    else:
+        assert not situation.is_draining
+        passed_over = ALL[: ALL.index(chosen.replica)]
+        shut = {replica for replica, each in situation.circuits.items() if not each.would_allow(NOW_S)}
+        assert chosen.replica not in situation.ejected
+        assert set(passed_over) <= call.excluded | situation.ejected | shut
+    if breaker is not None:
+        assert breaker.allows(NOW_S), "last, because it takes the trial"
+
+
+@given(_situations)
+def test_to_choose_changes_nothing(situation: Situation) -> None:
+    def circuits() -> dict[str, tuple[CircuitState, float]]:
+        return {replica: (each.state, each.retry_after_s(NOW_S)) for replica, each in situation.circuits.items()}
+
+    before, chosen = circuits(), situation.choose()
+    assert (situation.choose(), circuits()) == (chosen, before)
+
+
+@given(_situations)
+def test_whoever_comes_back_when_told_is_not_kept_out_by_the_same_circuits(situation: Situation) -> None:
+    refused = situation.choose()
+    if isinstance(refused, CallFailed) and refused.reason == "circuit_open":
+        assert refused.retry_after_s is not None
+        assert 0.1 <= refused.retry_after_s <= RESET_S
+        later = situation.choose(NOW_S + refused.retry_after_s + 0.001)
+        assert not isinstance(later, CallFailed) or later.is_session_lost
+    else:
+        assert isinstance(refused, Chosen) or refused.retry_after_s is None
