@@ -141,7 +141,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.node.cell_factory": "node/test_cell_process.py",
     "actors.node.node_status": "node/test_node_supervisor.py",
     "actors.node.process_tree": "faults/test_processes.py: of real processes",
-    "actors.storage.sqlite_files": "storage/test_event_store.py and storage/test_session_journal.py: of both files",
     "actors.viability.viability_report": "viability/test_viability_monitor.py",
     "config.setting_rules": "config/test_loader.py: by the errors that people read",
     "config.version": "one constant",

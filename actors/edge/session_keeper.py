@@ -91,12 +91,13 @@ class SessionKeeper:
     def sweep(self, now_s: float) -> list[SessionState]:
         """Tell the journal who is in use, and give the sessions that have expired; call it every second or so."""
         idle = self._table.forget_idle(now_s)
-        self._write_again()
+        if self._journal.catch_up(_now_ms()):
+            self._write_again()
         if now_s - self._noted_s < self.note_s:
             return [] if self._journal.is_durable or not self._is_alone else self._end_all(idle)
         self._noted_s = now_s
-        used, self._used = self._used, set()
-        self._journal.touch(used, _now_ms())
+        if self._journal.touch(self._used, _now_ms()):
+            self._used.clear()
         if self._journal.is_durable:
             return self._end_all(self._journal.expire(self._used_since_ms()))
         return self._end_all(idle) if self._is_alone else []

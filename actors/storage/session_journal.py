@@ -17,21 +17,19 @@ import msgspec
 
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
-from .sqlite_files import move_aside
+from .sqlite_file import SqliteFile
 
 FILE_NAME: Final = "sessions.sqlite3"
-UNREADABLE_NAME: Final = f"{FILE_NAME}.unreadable"
 _VERSION: Final = 1
-_BUSY_S: Final = 1.0
-"""How long one cell waits for another's transaction; they are short."""
-
-# A killed process loses nothing that was committed; a machine that loses power may lose the last moments.
-_SETTINGS: Final = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, state BLOB NOT NULL, used_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS by_use ON sessions (used_ms)",
     "CREATE TABLE IF NOT EXISTS journal (began_ms INTEGER NOT NULL)",
 )
+
+_INSERT: Final = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)"
+_DELETE: Final = "DELETE FROM sessions WHERE key = ?"
+_MOST_MISSED: Final = 100_000
 
 _logger = logging.getLogger(__name__)
 _decode = msgspec.msgpack.Decoder(SessionState).decode
@@ -45,145 +43,121 @@ class SessionJournal:
     """
 
     def __init__(self, state_path: Path | None, now_ms: int) -> None:
-        self._missed_count = 0
-        self._path = None if state_path is None else state_path / FILE_NAME
-        self._connection: sqlite3.Connection | None = None
+        path = None if state_path is None else state_path / FILE_NAME
+        self._file = SqliteFile(path, _VERSION, _TABLES, exclusive=False, contents="sessions", say=_logger.log)
+        self._missed: dict[str, SessionState | None] = {}  # {key: opened, or None for ended} that the file does not know of
         self.began_ms = now_ms
-        if self._path is not None:
-            self._open(self._path, now_ms)
+        self._file.open(lambda connection: self._begin(connection, now_ms))
 
     @property
     def is_durable(self) -> bool:
         """Whether sessions are on disk, so that a missing one means something."""
-        return self._connection is not None
+        return self._file.is_durable
+
+    def catch_up(self, now_ms: int) -> bool:
+        """Try again where the file has failed, and write what it has missed; call it every second or so. False where it misses
+        still more, so that there is no use in asking it for anything now.
+        """
+        if self._file.wants_mending:
+            self._file.mend(lambda connection: self._begin(connection, now_ms))
+        if self._missed and self._file.is_durable:
+            opened = [(key, _encode(state), now_ms) for key, state in self._missed.items() if state is not None]
+            ended = [(key,) for key, state in self._missed.items() if state is None]
+            if self._run((_INSERT, opened), (_DELETE, ended)) is None:
+                return False
+            self._missed.clear()
+        return self._file.is_durable or not self._file.is_wanted
 
     def insert(self, state: SessionState, now_ms: int, most_sessions: int) -> list[SessionState]:
         """Keep a new session; gives those that had to make room, which were not used for the longest time."""
         rows = self._run(
+            (_INSERT, (state.key, _encode(state), now_ms)),
             (
-                ("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)", (state.key, _encode(state), now_ms)),
-                (
-                    "DELETE FROM sessions WHERE key IN"
-                    " (SELECT key FROM sessions ORDER BY used_ms DESC, key = ? DESC LIMIT -1 OFFSET ?) RETURNING state",
-                    (state.key, most_sessions),
-                ),
-            )
+                "DELETE FROM sessions WHERE key IN"
+                " (SELECT key FROM sessions ORDER BY used_ms DESC, key = ? DESC LIMIT -1 OFFSET ?) RETURNING state",
+                (state.key, most_sessions),
+            ),
         )
+        if rows is None:
+            self._miss(state.key, state)
         return _states(rows)
 
     def replace(self, state: SessionState) -> bool:
-        """Keep a new state of a session that lives. False where the file was busy: it holds the old one."""
-        missed_count = self._missed_count
-        self._run((("UPDATE sessions SET state = ? WHERE key = ?", (_encode(state), state.key)),))
-        return self._missed_count == missed_count
+        """Keep a new state of a session that lives. False where the file has missed it: it holds the old one."""
+        if self._missed.get(state.key) is not None:
+            self._missed[state.key] = state
+            return True
+        rows = self._run(("UPDATE sessions SET state = ? WHERE key = ?", (_encode(state), state.key)))
+        return rows is not None or not self._file.is_wanted
 
     def read(self, key: str, used_since_ms: int) -> SessionState | None:
         """The newest state of a session that lives and was used since then."""
-        rows = self._run((("SELECT state FROM sessions WHERE key = ? AND used_ms >= ?", (key, used_since_ms)),))
-        states = _states(rows)
+        states = _states(self._select("SELECT state FROM sessions WHERE key = ? AND used_ms >= ?", key, used_since_ms))
         return states[0] if states else None
 
-    def touch(self, keys: Iterable[str], now_ms: int) -> None:
-        """Note that these sessions are in use."""
-        rows = [(now_ms, key) for key in keys]
-        if rows:
-            self._run((("UPDATE sessions SET used_ms = max(used_ms, ?) WHERE key = ?", rows),))
+    def touch(self, keys: Iterable[str], now_ms: int) -> bool:
+        """Note that these sessions are in use. False where the file has missed it."""
+        uses = [(now_ms, key) for key in keys]
+        if not uses or not self._file.is_wanted:
+            return True
+        return self._run(("UPDATE sessions SET used_ms = max(used_ms, ?) WHERE key = ?", uses)) is not None
 
     def delete(self, key: str) -> None:
-        self._run((("DELETE FROM sessions WHERE key = ?", (key,)),))
+        self._missed.pop(key, None)
+        if self._run((_DELETE, (key,))) is None:
+            self._miss(key, None)
 
     def expire(self, used_before_ms: int) -> list[SessionState]:
         """Drop the sessions that were not used since then, and give them. Each goes to one caller, whichever cell asks."""
-        if self._connection is None:
-            return []
-        oldest = self._run((("SELECT key FROM sessions WHERE used_ms < ? LIMIT 1", (used_before_ms,)),))
-        if not oldest:  # the usual case: nothing is written
-            return []
-        return _states(self._run((("DELETE FROM sessions WHERE used_ms < ? RETURNING state", (used_before_ms,)),)))
+        if not self._select("SELECT key FROM sessions WHERE used_ms < ? LIMIT 1", used_before_ms):
+            return []  # the usual case: nothing is written
+        return _states(self._run(("DELETE FROM sessions WHERE used_ms < ? RETURNING state", (used_before_ms,))))
 
     def count(self) -> int:
-        rows = self._run((("SELECT count(*) FROM sessions", ()),))
+        rows = self._select("SELECT count(*) FROM sessions")
         return int(rows[0][0]) if rows else 0
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
     # ---- parts
 
-    def _run(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[tuple[Any, ...]]:
-        """Carry out the statements as one transaction; gives the rows of the last one."""
-        connection = self._connection
-        if connection is None:
-            return []
+    def _miss(self, key: str, state: SessionState | None) -> None:
+        if self._file.is_wanted:
+            self._missed[key] = state
+            if len(self._missed) > _MOST_MISSED:
+                del self._missed[next(iter(self._missed))]
+
+    def _begin(self, connection: sqlite3.Connection, now_ms: int) -> None:
+        connection.execute("INSERT INTO journal SELECT ? WHERE NOT EXISTS (SELECT 1 FROM journal)", (now_ms,))
+        self.began_ms = connection.execute("SELECT min(began_ms) FROM journal").fetchone()[0]
+
+    def _select(self, statement: str, *values: object) -> list[tuple[Any, ...]] | None:
+        return self._run((statement, values), writes=False)
+
+    def _run(self, *statements: tuple[str, Sequence[Any]], writes: bool = True) -> list[tuple[Any, ...]] | None:
+        """Carry out the statements as one transaction; the rows of the last one, None where the file has missed it.
+
+        A statement with a list carries it out for each of its tuples.
+        """
+        if not self._file.is_durable:
+            return None
         rows: list[tuple[Any, ...]] = []
         try:
-            is_change = not statements[0][0].startswith("SELECT")
-            if is_change:
-                connection.execute("BEGIN IMMEDIATE")
-            for statement, values in statements:
-                if values and isinstance(values[0], tuple):
-                    connection.executemany(statement, values)
-                else:
-                    rows = connection.execute(statement, values).fetchall()
-            if is_change:
-                connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            self._fail(error)
-            return []
+            with self._file.transaction(writes=writes) as connection:
+                for statement, values in statements:
+                    if isinstance(values, list):
+                        connection.executemany(statement, values)
+                    else:
+                        rows = connection.execute(statement, values).fetchall()
+        except sqlite3.Error:
+            return None
         return rows
 
-    def _fail(self, error: sqlite3.Error) -> None:
-        """A busy file is one missed note; one that is broken is given up, and its sessions live on in their sealed ids."""
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            _logger.warning("the journal of sessions is busy: %s", error)
-            self._missed_count += 1
-            return
-        _logger.error("the journal of sessions %s cannot be used (%s): sessions are kept in memory only", self._path, error)
-        self.close()
 
-    def _open(self, path: Path, now_ms: int) -> None:
-        for is_last_try in (False, True):
-            try:
-                self._connection = _connect(path, now_ms)
-                self.began_ms = self._connection.execute("SELECT min(began_ms) FROM journal").fetchone()[0]
-                return
-            except (sqlite3.Error, OSError) as error:
-                _logger.error("the journal of sessions %s cannot be used: %s", path, error)
-                if is_last_try or getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                    return
-                with suppress(OSError):
-                    aside = move_aside(path, UNREADABLE_NAME)
-                    _logger.error("it was moved to %s; a new journal takes its place", aside)
-
-
-def _connect(path: Path, now_ms: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    try:
-        for setting in _SETTINGS:
-            connection.execute(setting)
-        connection.execute("BEGIN IMMEDIATE")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise sqlite3.NotSupportedError(f"its layout is version {version}, this gateway writes version {_VERSION}")
-        for table in _TABLES:
-            connection.execute(table)
-        connection.execute("INSERT INTO journal SELECT ? WHERE NOT EXISTS (SELECT 1 FROM journal)", (now_ms,))
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _states(rows: Sequence[tuple[Any, ...]]) -> list[SessionState]:
+def _states(rows: Sequence[tuple[Any, ...]] | None) -> list[SessionState]:
     states = []
-    for (content,) in rows:
+    for (content,) in rows or ():
         with suppress(msgspec.DecodeError):  # a row that cannot be read is no session
             states.append(_decode(content))
     return states

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -17,9 +16,13 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.messages.event_log import StoredEvent
-from mcp_gateway.actors.storage import event_store
-from mcp_gateway.actors.storage.event_store import FILE_NAME, UNREADABLE_NAME, EventStore
+from mcp_gateway.actors.storage import sqlite_file
+from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
+from mcp_gateway.actors.storage.sqlite_file import UNREADABLE_SUFFIX
 from mcp_gateway.transports.protocol.topics.topic_log import Event
+from tests.doubles.full_disk import file_size_limit
+
+UNREADABLE_NAME = FILE_NAME + UNREADABLE_SUFFIX
 
 
 def event(event_id: int, *, text: str = "") -> StoredEvent:
@@ -231,7 +234,7 @@ def test_only_the_last_broken_file_is_left_to_look_at(bench: Bench) -> None:
 
 
 def test_a_file_that_another_gateway_owns_is_left_to_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_store, "_BUSY_S", 0.05)
+    monkeypatch.setattr(sqlite_file, "_BUSY_S", 0.05)
     first = bench.open()
     first.write(events(1, 3))
     second = bench.open()
@@ -254,21 +257,10 @@ def test_where_nothing_can_be_written_events_stay_in_memory(tmp_path: Path) -> N
 # ---- failures while it runs
 
 
-@contextmanager
-def file_size_limit(byte_count: int) -> Iterator[None]:
-    """As a full disk: writes beyond fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_told_once_and_what_it_missed_is_written_when_it_has_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_store, "MEND_INTERVAL_S", 0.0)
+    monkeypatch.setattr(sqlite_file, "MEND_INTERVAL_S", 0.0)
     store = bench.open()
     assert store.write(events(1, 3))
     large = [event(number, text="x" * 200_000) for number in range(4, 7)]

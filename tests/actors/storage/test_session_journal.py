@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.storage.session_journal import FILE_NAME, UNREADABLE_NAME, SessionJournal
+from mcp_gateway.actors.storage import sqlite_file
+from mcp_gateway.actors.storage.session_journal import FILE_NAME, SessionJournal
+from mcp_gateway.actors.storage.sqlite_file import UNREADABLE_SUFFIX
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
+from tests.doubles.full_disk import file_size_limit
 
 MANY = 1_000
+UNREADABLE_NAME = FILE_NAME + UNREADABLE_SUFFIX
 
 
 def session(key: str, **fields: object) -> SessionState:
@@ -80,27 +84,60 @@ def test_a_file_that_cannot_be_read_is_moved_aside(tmp_path: Path, content: byte
     journal.close()
 
 
-def test_a_file_of_another_layout_is_left_alone_and_memory_must_do(tmp_path: Path) -> None:
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    journal = SessionJournal(tmp_path, 1_000)
-    assert not journal.is_durable
-    assert not (tmp_path / UNREADABLE_NAME).exists()
-
-
 def test_a_disk_that_fails_later_costs_no_more_than_durability(tmp_path: Path) -> None:
     journal = SessionJournal(tmp_path, 1_000)
     journal.insert(session("a"), 1_000, MANY)
     other = SessionJournal(tmp_path, 1_000)
-    assert other._connection is not None
-    other._connection.execute("DROP TABLE sessions")
+    with other._file.transaction() as connection:
+        connection.execute("DROP TABLE sessions")
     assert journal.insert(session("b"), 1_000, MANY) == []
     assert not journal.is_durable
     assert journal.read("a", 0) is None
     other.close()
+
+
+def test_after_a_full_disk_the_journal_has_what_it_missed_and_nothing_that_was_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "MEND_INTERVAL_S", 0.0)
+    journal, other = SessionJournal(tmp_path, 1_000), SessionJournal(tmp_path, 1_000)
+    for key in ("used", "ended"):
+        journal.insert(session(key), 1_000, MANY)
+    with file_size_limit(1_000):
+        journal.insert(session("opened"), 2_000, MANY)
+        assert not journal.is_durable
+        facts = SessionFacts("warning")
+        assert not journal.replace(session("used", facts=facts))
+        assert journal.replace(session("opened", facts=facts))
+        assert not journal.touch(["used"], 2_000)
+        journal.delete("ended")
+        journal.insert(session("short"), 2_000, MANY)
+        journal.delete("short")
+        assert not journal.catch_up(2_500)
+    assert journal.catch_up(3_000)
+    assert journal.is_durable
+    assert [other.read(key, 0) for key in ("used", "ended", "short")] == [session("used"), None, None]
+    assert other.read("opened", 3_000) == session("opened", facts=facts)
+    assert journal.replace(session("used", facts=facts))
+    assert journal.touch(["used"], 4_000)
+    assert other.read("used", 4_000) == session("used", facts=facts)
+    for each in (journal, other):
+        each.close()
+
+
+def test_what_a_busy_file_has_missed_is_written_when_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "_BUSY_S", 0.01)
+    journal, other = SessionJournal(tmp_path, 1_000), SessionJournal(tmp_path, 1_000)
+    journal.insert(session("a"), 1_000, MANY)
+    with other._file.transaction():
+        journal.insert(session("b"), 1_000, MANY)
+        journal.delete("a")
+        assert not journal.catch_up(1_500)
+    assert journal.is_durable
+    assert journal.catch_up(2_000)
+    assert (other.read("a", 0), other.read("b", 0)) == (None, session("b"))
+    for each in (journal, other):
+        each.close()
 
 
 @pytest.mark.parametrize("path", [None, "missing"])
