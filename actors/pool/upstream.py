@@ -32,6 +32,7 @@ from mcp_gateway.actors.messages.calls import (
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -77,7 +78,7 @@ class Upstream(GatewayActor):
         super().__init__()
         self._running: dict[int, _Running] = {}
         self._failing_routes: set[str] = set()
-        self._probes: set[asyncio.Task[None]] = set()
+        self._probes = HeldTasks()
 
     def on_wired(self) -> None:
         arguments: UpstreamArguments = self.arguments
@@ -255,9 +256,7 @@ class Upstream(GatewayActor):
     # ---- probes
 
     def receiveMsg_ProbeReplicas(self, message: ProbeReplicas, sender: ActorAddress) -> None:
-        task = asyncio.get_running_loop().create_task(self._probe(message))
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        self._probes.start(self._probe(message))
 
     async def _probe(self, message: ProbeReplicas) -> None:
         started_s = time.monotonic()
@@ -286,31 +285,27 @@ class Upstream(GatewayActor):
             self._fail_for_exit(message.leased.call)
 
     def on_exit(self) -> None:
-        for task in self._probes:
-            task.cancel()
+        self._probes.cancel()
         ended, self._running = self._running, {}
         for running in ended.values():
             if running.task is not None:
                 running.task.cancel()
             self._fail_for_exit(running.leased.call)
         self._cells.withdraw(self._backend, self._replica, self._wire)
-        closing = asyncio.get_running_loop().create_task(self._wire.close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
+        _closing.start(self._wire.close())
 
     def _fail_for_exit(self, call: Call) -> None:
         error = UpstreamError("upstream_failed", "the connection was restarted while the request ran")
         self.send(call.edge, self._failed(call, error, 0.0))
 
 
-_closing: set[asyncio.Task[None]] = set()
-"""Wires that are being closed: a task that nobody holds may vanish before it is done."""
+_closing = HeldTasks()
+"""Wires that are being closed."""
 
 
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
-    if _closing:
-        await asyncio.wait(_closing, timeout=timeout_s)
+    await _closing.wait(timeout_s)
 
 
 def _with_subscription_id(json_object: bytes, request_id: bytes) -> bytes:

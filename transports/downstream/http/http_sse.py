@@ -17,10 +17,11 @@ import msgspec
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, connected_client
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
 from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -88,7 +89,7 @@ class HttpSseEndpoint:
         self._port = port
         self._heartbeat_s = settings.transports.http_sse.heartbeat_interval or float("inf")
         self._connections: dict[str, _Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = HeldTasks()
         self._timer: asyncio.TimerHandle | None = None
         server.on_drain(self._drain)
         port.cells.answer_cells(PostedMessage, self._take)
@@ -157,9 +158,7 @@ class HttpSseEndpoint:
         if connection_id in self._connections:
             _respond(incoming, self._take(PostedMessage(connection_id=connection_id, body=incoming.body)))
         elif owner in self._port.cells.other_cells:
-            task = asyncio.get_running_loop().create_task(self._forward(incoming, owner, connection_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._forward(incoming, owner, connection_id))
         else:
             raise _unknown(incoming.body)
 

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.protocol.framing.sse import KEEP_ALIVE, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision

@@ -11,10 +11,11 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
+from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.topics.topic_cursor import Portion, TopicCursor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks, SharedTasks
 
 _PAGE: Final = "/metrics/dashboard"
 _STATE: Final = "/metrics/dashboard/state"
@@ -51,16 +51,14 @@ class DashboardEndpoint:
         self._tags = {path: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for path, (body, _) in self._files.items()}
         self._state = b""
         self._state_s = float("-inf")
-        self._taking: asyncio.Task[bytes] | None = None
-        self._answering: set[asyncio.Task[None]] = set()
+        self._taking: SharedTasks[str, bytes] = SharedTasks()
+        self._answering = HeldTasks()
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
             method_not_allowed(incoming, "GET")
         elif incoming.path == _STATE:
-            task = asyncio.get_running_loop().create_task(self._answer_state(incoming))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._answering.start(self._answer_state(incoming))
         else:
             self._answer_file(incoming)
 
@@ -78,14 +76,9 @@ class DashboardEndpoint:
     async def _newest_state(self) -> bytes:
         if time.monotonic() - self._state_s < _KEPT_S:
             return self._state
-        if self._taking is None:
-            self._taking = asyncio.get_running_loop().create_task(self._take())
-        return await asyncio.shield(self._taking)
+        return await self._taking.join(_STATE, self._take)
 
     async def _take(self) -> bytes:
-        try:
-            self._state = msgspec.json.encode(await self._take_state())
-            self._state_s = time.monotonic()
-            return self._state
-        finally:
-            self._taking = None
+        self._state = msgspec.json.encode(await self._take_state())
+        self._state_s = time.monotonic()
+        return self._state

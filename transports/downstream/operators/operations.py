@@ -12,6 +12,7 @@ import msgspec
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.ports.edge_port import EdgePort
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
 
 OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
@@ -32,7 +33,7 @@ class OperationsEndpoint:
         self._health_question = health_question
         self._started_s = time.monotonic()
         self._ids = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = HeldTasks()
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
@@ -46,9 +47,7 @@ class OperationsEndpoint:
                 "/health/history": self._history,
                 "/metrics": self._metrics,
             }[incoming.path]
-            task = asyncio.get_running_loop().create_task(answer(incoming))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(answer(incoming))
 
     async def _health(self, incoming: Incoming) -> None:
         """200 while it is healthy or degraded, 503 while unhealthy or draining."""

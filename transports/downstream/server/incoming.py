@@ -185,7 +185,10 @@ class Incoming(HTTPMessageDelegate):
         self.connection.write_headers(_status_line(200), lines)
 
     def write(self, data: bytes) -> asyncio.Future[None]:
-        """Send bytes of a begun stream; the future is done when the socket has taken these and all before them."""
+        """Send bytes of a begun stream; the future is done when the socket has taken these and all before them.
+
+        It may fail, which asyncio reports unless somebody takes note (`loop_tasks.retrieve`); `on_client_gone` tells as well.
+        """
         written = self.connection.write(data)
         if self.connection.stream.closed():  # type: ignore[attr-defined]
             return written
@@ -218,12 +221,6 @@ class Incoming(HTTPMessageDelegate):
 def method_not_allowed(incoming: Incoming, allowed: str) -> None:
     refused = Refused("invalid_request", f"{incoming.method} is not served here", status=405)
     incoming.respond(405, refused.body(), {"Allow": allowed})
-
-
-def retrieve(written: asyncio.Future[None]) -> None:
-    """Take note of a failed write, so that asyncio does not report it: the close callback tells of the client's end."""
-    if not written.cancelled():
-        written.exception()
 
 
 def _plain(headers: HTTPHeaders) -> dict[str, str]:

@@ -14,7 +14,7 @@ from websockets.frames import CONT, CTRL_OPCODES, TEXT, CloseCode, Frame
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from mcp_gateway.transports.downstream.server.incoming import retrieve
+from mcp_gateway.transports.ports.loop_tasks import retrieve
 
 _READ_BYTES: Final = 65_536
 _PIECE_BYTES: Final = 262_144

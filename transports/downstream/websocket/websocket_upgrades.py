@@ -20,9 +20,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed, retrieve
+from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .websocket_connection import SocketUser, WebSocket
@@ -46,7 +47,7 @@ class WebSockets:
         self._server = server
         self._port = port
         self._open: set[WebSocket] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = HeldTasks()
         self._extensions = (_DeflateFactory(),) if self._settings.compression else ()
         self._timer: asyncio.TimerHandle | None = None
         self._swept_s = float("inf")
@@ -84,9 +85,7 @@ class WebSockets:
         self._open.add(connection)
         if self._timer is None:
             self._sweep()
-        task = asyncio.get_running_loop().create_task(connection.run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(connection.run())
 
     def _protocol(self, subprotocol: str) -> ServerProtocol:
         wanted = Subprotocol(subprotocol)
@@ -140,8 +139,7 @@ class WebSockets:
         for connection in list(self._open):
             connection.close(CloseCode.GOING_AWAY, "the gateway is ending")
             connection.abort()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.wait()
 
 
 class _Deflate(PerMessageDeflate):
