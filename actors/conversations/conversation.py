@@ -16,6 +16,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -74,8 +75,8 @@ class Conversation:
         self._open_calls.discard(failure.call_id)
         if has_turned_away(failure):
             self._turned_away[failure.backend] = failure
-        elif not failure.replica and not failure.is_session_lost and failure.reason in ("upstream_failed", "no_backend"):
-            # No replica was left to try: what the last one said ("pool_exhausted") tells the client more.
+        elif _leaves_no_replica(failure):
+            # What the last one said ("pool_exhausted") tells the client more.
             said = self._turned_away.get(failure.backend, failure)
             failure = attrs.evolve(said, call_id=failure.call_id)
         if not self._is_over:
@@ -200,21 +201,21 @@ class Conversation:
         return message.id if isinstance(message, Request) else None
 
     def _refusal_for(self, failure: CallFailed) -> Refused:
-        if failure.is_unsupported:
+        if failure.why.fate is Fate.UNSUPPORTED:
             refused = unsupported_version(self.exchange.revision, self._request_id())
             refused.data["supported"] = list(LEGACY_REVISIONS)
             return refused
         data: dict[str, object] = {"backend": failure.backend} if failure.backend else {}
-        if failure.error:
-            data["upstream_error"] = Raw(failure.error)
-        status = 404 if failure.reason == "unknown_method" and is_modern(self.exchange.revision) else None
+        if failure.why.error:
+            data["upstream_error"] = Raw(failure.why.error)
+        status = 404 if failure.why.reason == "unknown_method" and is_modern(self.exchange.revision) else None
         return Refused(
-            failure.reason,
-            failure.text,
+            failure.why.reason,
+            failure.why.text,
             request_id=self._request_id(),
             data=data,
             status=status,
-            retry_after_s=failure.retry_after_s,
+            retry_after_s=failure.why.retry_after_s,
             upstream_s=failure.upstream_s,
         )
 
@@ -263,7 +264,13 @@ def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
 
 def has_turned_away(failure: CallFailed) -> bool:
     """Whether the replica that never saw the call should be passed over; one that only lost the session is as good as any."""
-    return bool(failure.replica) and not failure.was_sent and not failure.is_session_lost
+    return bool(failure.replica) and not failure.why.fate.was_sent and failure.why.fate is not Fate.SESSION_LOST
+
+
+def _leaves_no_replica(failure: CallFailed) -> bool:
+    """Whether every replica was tried, or none can take the call."""
+    why = failure.why
+    return not failure.replica and why.fate is not Fate.SESSION_LOST and why.reason in ("upstream_failed", "no_backend")
 
 
 def outer_message(naming: Naming | None, message: Message | None) -> bytes:

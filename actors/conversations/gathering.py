@@ -7,6 +7,7 @@ import msgspec
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
@@ -118,16 +119,16 @@ class AskAll(Conversation):
         if can_go_elsewhere and self._session is None:
             self._ask(question)
             return
-        is_lost = failure.is_session_lost or (can_go_elsewhere and failure.reason != "pool_exhausted")
+        is_lost = failure.why.fate is Fate.SESSION_LOST or (can_go_elsewhere and failure.why.reason != "pool_exhausted")
         if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
             self._reopen(attrs.evolve(question, has_reopened=True))
         else:
             self._is_missing(failure)
 
     def _is_missing(self, failure: CallFailed) -> None:
-        if failure.reason == "upstream_timeout":
+        if failure.why.reason == "upstream_timeout":
             self.desk.note_punctuality(failure.backend, was_late=True)
-        self._missing[failure.backend] = failure.reason
+        self._missing[failure.backend] = failure.why.reason
         self._failures.append(failure)
         self._conclude_when_done()
 
@@ -186,7 +187,7 @@ class AskAll(Conversation):
                 body = jsonrpc.encode_response(Response(request_id, b"", first.response.error))
                 self._answer(first.status, body, {}, first.backend, self._upstream_s)
             else:
-                worst = next((each for each in self._failures if not each.is_unsupported), self._failures[0])
+                worst = next((each for each in self._failures if each.why.fate is not Fate.UNSUPPORTED), self._failures[0])
                 self._refuse(self._refusal_for(worst), "")
             return
         try:

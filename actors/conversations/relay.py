@@ -6,6 +6,7 @@ from msgspec import Raw
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -81,7 +82,7 @@ class RelayRequest(Conversation):
         if has_turned_away(failure):
             self._excluded |= {failure.replica}
         # A server that is only busy keeps its sessions: opening them elsewhere would lose what it holds for its clients.
-        is_unreachable = can_go_elsewhere and failure.reason != "pool_exhausted"
+        is_unreachable = can_go_elsewhere and failure.why.reason != "pool_exhausted"
         if self._repair is not None and self._repair.owns(failure.call_id):
             progress = self._repair.failed(failure)
             if progress is Repair.UNREACHABLE and can_go_elsewhere:
@@ -91,7 +92,7 @@ class RelayRequest(Conversation):
             else:
                 self._on_repair(progress, failure.backend)
             return
-        if failure.is_session_lost or (has_session and is_unreachable):
+        if failure.why.fate is Fate.SESSION_LOST or (has_session and is_unreachable):
             may_reopen = self._session is not None and not self.desk.is_session_ended(self._session)
             if may_reopen and self._repair is None:
                 self._reopen(failure.backend)
@@ -99,13 +100,13 @@ class RelayRequest(Conversation):
         elif can_go_elsewhere and not has_session:
             self._go_on()
             return
-        elif failure.is_cut and self._broken is None and not self._has_begun and self._repeat(failure):
+        elif failure.why.fate.is_cut and self._broken is None and not self._has_begun and self._repeat(failure):
             return
         self._give_up(failure)
 
     def _give_up(self, failure: CallFailed) -> None:
         """Refuse, and say so where the request may have run."""
-        broken = self._broken or (failure if failure.is_cut else None)
+        broken = self._broken or (failure if failure.why.fate.is_cut else None)
         refused = self._refusal_for(broken or failure)
         message = self.exchange.message
         if broken is not None and isinstance(message, Request) and not only_reads(message):

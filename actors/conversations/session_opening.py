@@ -52,7 +52,7 @@ class OpenSession(Conversation):
             self._excluded[backend] = tried | {failure.replica}
             self._ask(backend)
             return
-        if failure.reason == "upstream_timeout":
+        if failure.why.reason == "upstream_timeout":
             self.desk.note_punctuality(backend, was_late=True)
         self._failures[backend] = failure
         self._conclude()

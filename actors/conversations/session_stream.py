@@ -7,6 +7,7 @@ from collections import Counter
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -114,11 +115,11 @@ class SessionStream(Conversation):
         backend = self._backend_of.pop(failure.call_id, None)
         if backend is not None and time.monotonic() - self._listens_since_s[backend] > self.LONGEST_RETRY_S:
             del self._vain[backend]  # a quiet stream, that was there all the same
-        if backend is None or failure.reason == "unknown_method":  # the server offers no such stream: nothing to wait for
+        if backend is None or failure.why.reason == "unknown_method":  # the server offers no such stream: nothing to wait for
             return
         if not self._keeps(backend):
             return
-        if failure.is_session_lost:
+        if failure.why.fate is Fate.SESSION_LOST:
             self._repair(backend)
         else:
             self.desk.retry_later(self.exchange, self.RETRY_S, backend)

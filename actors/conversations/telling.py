@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 
@@ -57,7 +58,7 @@ class TellServers(Conversation):
 
     def _on_failure(self, failure: CallFailed) -> None:
         backend, message, used = self._calls[failure.call_id]
-        if failure.is_session_lost and self._is_open_elsewhere(backend, used):
+        if failure.why.fate is Fate.SESSION_LOST and self._is_open_elsewhere(backend, used):
             self._tell(backend, message)
             return
         self._failure = failure
@@ -76,7 +77,7 @@ class TellServers(Conversation):
             return
         if self._kind is CallKind.TERMINATE:
             self._answer(200, b"", {}, "", self._upstream_s)
-        elif self._failure is not None and not self._accepted and not self._failure.is_session_lost:
+        elif self._failure is not None and not self._accepted and self._failure.why.fate is not Fate.SESSION_LOST:
             self._refuse(self._refusal_for(self._failure), self._failure.backend)
         else:
             self._answer(202, b"", {}, "", self._upstream_s)

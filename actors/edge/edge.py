@@ -23,6 +23,7 @@ from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportRefused, TransportsChanged
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
@@ -95,8 +96,8 @@ class Edge(GatewayActor):
 
     def _fail_open_calls(self, text: str) -> None:
         for call_id in self._exchanges.calls:
-            failure = CallFailed(call_id=call_id, reason="upstream_failed", text=text, was_sent=True)
-            self.receiveMsg_CallFailed(failure, self.myAddress)
+            failed = CallFailed(call_id=call_id, why=Failure(Fate.ENDED, text))
+            self.receiveMsg_CallFailed(failed, self.myAddress)
 
     def receiveMsg_TransportsChanged(self, message: TransportsChanged, sender: ActorAddress) -> None:
         self._port.enable_transports(message.names)

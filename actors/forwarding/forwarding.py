@@ -28,6 +28,7 @@ from mcp_gateway.actors.messages.between_cells import (
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -62,8 +63,8 @@ class _Sent:
     cell: str
     outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | UpstreamError] = attrs.field(factory=asyncio.Queue)
 
-    def fail(self, text: str, *, is_cut: bool = False) -> None:
-        self.outcomes.put_nowait(UpstreamError("upstream_failed", text, is_fault=False, is_cut=is_cut, is_ours=True))
+    def fail(self, fate: Fate, text: str) -> None:
+        self.outcomes.put_nowait(UpstreamError(fate, text))
 
 
 @attrs.define(eq=False)
@@ -137,7 +138,7 @@ class Forwarding:
                     future.set_exception(LookupError(f"{name} has ended"))
         for sent in list(self._sent.values()):
             if sent.cell == name:
-                sent.fail(f"{name}, which held the connection to the server, has ended", is_cut=True)
+                sent.fail(Fate.CELL_LOST, f"{name}, which held the connection to the server, has ended")
         for carried in list(self._carried.values()):
             if carried.cell == name:
                 carried.give_up()
@@ -199,7 +200,7 @@ class Forwarding:
                     return outcome.answer
         except TimeoutError:
             text = f"{cell_name}, which holds the connection to the server, did not answer in time"
-            raise UpstreamError("upstream_timeout", text) from None
+            raise UpstreamError(Fate.TIMED_OUT, text) from None
         finally:
             del self._sent[exchange_id]
             if not is_over:
@@ -212,7 +213,7 @@ class Forwarding:
                     await self._has_changed.wait()
         except TimeoutError:
             text = f"{cell_name}, which holds the connection to the server, does not run"
-            raise UpstreamError("upstream_failed", text, was_sent=False, is_fault=False) from None
+            raise UpstreamError(Fate.TURNED_AWAY, text) from None
 
     # ---- what other cells say
 
@@ -243,7 +244,7 @@ class Forwarding:
                 if not asked[1].done():
                     asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
             elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
-                sent.fail(f"{cell_name}, which holds the connection to the server, takes no messages")
+                sent.fail(Fate.ENDED, f"{cell_name}, which holds the connection to the server, takes no messages")
             elif isinstance(message, ForwardedEvent):
                 carried = self._carried.get(message.exchange_id)
                 if carried is not None and not carried.is_given_up:  # its reader would wait for ever for an event that is lost
@@ -257,9 +258,9 @@ class Forwarding:
             elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
                 self._forward_later(cell_name, message)
         text = f"what {self.cell_name} said was lost on its way"
-        error = UpstreamError("upstream_failed", text, is_fault=False, is_ours=True)
+        failure = Failure(Fate.ENDED, text)
         for exchange_id in lost:
-            self._forward_later(cell_name, ForwardedFailure(exchange_id=exchange_id, facts=error.facts()))
+            self._forward_later(cell_name, ForwardedFailure(exchange_id=exchange_id, failure=failure))
 
     def _answer(self, from_cell: str, asked: CellAsked) -> None:
         answerer = self._answerers.get(type(asked.question))
@@ -293,7 +294,7 @@ class Forwarding:
     def _take_outcome(self, message: ForwardedEvent | ForwardedAnswer | ForwardedFailure) -> None:
         sent = self._sent.get(message.exchange_id)
         if sent is not None:
-            sent.outcomes.put_nowait(UpstreamError(**message.facts) if isinstance(message, ForwardedFailure) else message)
+            sent.outcomes.put_nowait(UpstreamError.of(message.failure) if isinstance(message, ForwardedFailure) else message)
 
     # ---- what is carried out for other cells
 
@@ -318,20 +319,19 @@ class Forwarding:
             wire = self._wires.get((forwarded.backend, forwarded.replica))
             if wire is None:
                 text = f"{self.cell_name} has no connection to replica {forwarded.replica} now"
-                raise UpstreamError("upstream_failed", text, was_sent=False, is_fault=False)
+                raise UpstreamError(Fate.TURNED_AWAY, text)
             answer = await wire.exchange(forwarded.request, on_event)
         except UpstreamError as error:
-            outcome: object = ForwardedFailure(exchange_id=exchange_id, facts=error.facts())
+            outcome: object = ForwardedFailure(exchange_id=exchange_id, failure=error.failure)
         except asyncio.CancelledError:
             if carried.is_given_up:
                 raise
             # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
-            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False, is_ours=True)
-            outcome = ForwardedFailure(exchange_id=exchange_id, facts=ended.facts())
+            ended = Failure(Fate.ENDED, "the connection ended the call")
+            outcome = ForwardedFailure(exchange_id=exchange_id, failure=ended)
         except Exception as error:  # a defect of ours must not leave the other cell waiting
             _logger.exception("a forwarded exchange failed")
-            defect = UpstreamError("upstream_failed", repr(error), is_fault=False, is_ours=True)
-            outcome = ForwardedFailure(exchange_id=exchange_id, facts=defect.facts())
+            outcome = ForwardedFailure(exchange_id=exchange_id, failure=Failure(Fate.ENDED, repr(error)))
         else:
             outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
         self._forward(carried.cell, outcome)
@@ -344,7 +344,7 @@ class Forwarding:
             async with asyncio.timeout(question.timeout_s):
                 await wire.probe(question.timeout_s)
         except UpstreamError as error:
-            return error.text
+            return error.failure.text
         except TimeoutError:
             return "no answer in time"
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcp_gateway.actors.messages.between_cells import WireProbed
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 
 from .forwarding import Forwarding
@@ -25,9 +26,9 @@ class RemoteConversation:
             question = WireProbed(self._backend, self._replica, timeout_s)
             problem = await self._forwarding.ask_cell(self._owner, question, timeout_s)
         except (LookupError, TimeoutError) as error:
-            raise UpstreamError("upstream_failed", f"{self._owner}: {str(error) or 'no answer in time'}") from None
+            raise UpstreamError(Fate.BROKEN, f"{self._owner}: {str(error) or 'no answer in time'}") from None
         if problem:
-            raise UpstreamError("upstream_failed", problem)
+            raise UpstreamError(Fate.BROKEN, problem)
 
     async def close(self) -> None:
         """Nothing is held here."""

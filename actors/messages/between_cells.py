@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.transports.ports.failure import Failure
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
@@ -103,10 +104,10 @@ class ForwardedAnswer:
 
 @attrs.frozen(kw_only=True)
 class ForwardedFailure:
-    """There is no answer; the exchange is over. facts: the arguments of `UpstreamError` by name."""
+    """There is no answer; the exchange is over."""
 
     exchange_id: str
-    facts: dict[str, Any] = attrs.field(repr=False)
+    failure: Failure = attrs.field(repr=False)
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from enum import Enum
 import attrs
 from thespian.actors import ActorAddress
 
+from mcp_gateway.transports.ports.failure import Failure
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
@@ -143,24 +144,14 @@ class CreditGranted:
 class CallFailed:
     """Router, connection pool or upstream -> edge: the call has no answer.
 
-    reason:          a key of `refusals.REFUSALS`.
-    was_sent:        whether the server may have seen the message; False makes another try safe.
-    is_session_lost: the server does not know its session any more.
-    is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
-    error:           the JSON-RPC error that the server gave, if any.
+    replica:   "" where none was chosen.
+    upstream_s: seconds that the server took, 0 where it was not asked.
     """
 
     call_id: int
-    reason: str
-    text: str
+    why: Failure
     backend: str = ""
     replica: str = ""
-    was_sent: bool = False
-    is_session_lost: bool = False
-    is_cut: bool = False
-    is_unsupported: bool = False
-    error: bytes = attrs.field(default=b"", repr=False)
-    retry_after_s: float | None = None
     upstream_s: float = 0.0
 
 

@@ -21,6 +21,7 @@ from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.telemetry import metrics
@@ -256,9 +257,8 @@ class ConnectionPool(Supervisor):
 
     def _refuse(self, leased: LeaseCall, reason: str, text: str) -> None:
         self._is_over(leased)
-        failed = CallFailed(
-            call_id=leased.call.call_id, reason=reason, text=text, backend=leased.backend, replica=leased.replica, was_sent=False
-        )
+        why = Failure(Fate.TURNED_AWAY, text, reason=reason)
+        failed = CallFailed(call_id=leased.call.call_id, why=why, backend=leased.backend, replica=leased.replica)
         self.send(leased.call.edge, failed)
 
     # ---- upstreams that end

@@ -32,6 +32,7 @@ from mcp_gateway.actors.messages.calls import (
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -117,17 +118,17 @@ class Upstream(GatewayActor):
             outcome: object = self._answered(call, await self._exchange(running), time.monotonic() - started_s)
             report: object | None = self._success(running.leased)
         except UpstreamError as error:
-            outcome = self._failed(call, error, time.monotonic() - started_s)
-            report = self._verdict(running.leased, error)
+            outcome = self._failed(call, error.failure, time.monotonic() - started_s)
+            report = self._verdict(running.leased, error.fate)
         except asyncio.CancelledError:
             if call.call_id not in self._running:
                 raise  # by the caller, or because this actor ends
             # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
-            ended = UpstreamError("upstream_failed", "the connection ended the call", is_fault=False, is_ours=True)
+            ended = Failure(Fate.ENDED, "the connection ended the call")
             outcome, report = self._failed(call, ended, time.monotonic() - started_s), None
         except Exception as error:  # a defect of ours must not leave a client waiting
             self.log(logging.ERROR, f"exchange failed: {error!r}", error=error, call_id=call.call_id)
-            outcome = self._failed(call, UpstreamError("upstream_failed", "internal error"), time.monotonic() - started_s)
+            outcome = self._failed(call, Failure(Fate.ENDED, "internal error"), time.monotonic() - started_s)
             report = None
         if self._running.pop(call.call_id, None) is None:
             return
@@ -173,7 +174,7 @@ class Upstream(GatewayActor):
             outcome = "ok" if answer.status < 400 else "error"
             return answer
         except UpstreamError as error:
-            outcome = error.reason
+            outcome = error.failure.reason
             raise
         finally:
             span.end(outcome)
@@ -221,26 +222,20 @@ class Upstream(GatewayActor):
             upstream_s=upstream_s,
         )
 
-    def _failed(self, call: Call, error: UpstreamError, upstream_s: float) -> CallFailed:
+    def _failed(self, call: Call, failure: Failure, upstream_s: float) -> CallFailed:
         return CallFailed(
             call_id=call.call_id,
-            reason=error.reason,
-            text=f"backend {self._backend!r}: {error.text}",
+            why=attrs.evolve(failure, text=f"backend {self._backend!r}: {failure.text}"),
             backend=self._backend,
             replica=self._replica,
-            was_sent=error.was_sent,
-            is_session_lost=error.is_session_lost,
-            is_cut=error.is_cut,
-            is_unsupported=error.is_unsupported,
-            error=error.error,
             upstream_s=upstream_s,
         )
 
-    def _verdict(self, leased: LeaseCall, error: UpstreamError) -> CallSucceeded | CallFaulted | None:
+    def _verdict(self, leased: LeaseCall, fate: Fate) -> CallSucceeded | CallFaulted | None:
         """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known."""
-        if not error.is_verdict:
+        if not fate.is_verdict:
             return None
-        return self._fault(leased) if error.is_fault else self._success(leased)
+        return self._fault(leased) if fate.is_fault else self._success(leased)
 
     def _success(self, leased: LeaseCall) -> CallSucceeded | None:
         """The breaker only counts failures in a row: it hears of a success when it waits for one."""
@@ -265,7 +260,7 @@ class Upstream(GatewayActor):
             async with asyncio.timeout(message.timeout_s):
                 await self._wire.probe(message.timeout_s)
         except UpstreamError as error:
-            problem = error.text
+            problem = error.failure.text
         except TimeoutError:
             problem = "no answer in time"
         probed = ReplicaProbed(
@@ -295,8 +290,8 @@ class Upstream(GatewayActor):
         _closing.start(self._wire.close())
 
     def _fail_for_exit(self, call: Call) -> None:
-        error = UpstreamError("upstream_failed", "the connection was restarted while the request ran")
-        self.send(call.edge, self._failed(call, error, 0.0))
+        restarted = Failure(Fate.ENDED, "the connection was restarted while the request ran")
+        self.send(call.edge, self._failed(call, restarted, 0.0))
 
 
 _closing = HeldTasks()

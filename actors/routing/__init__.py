@@ -1,2 +1,2 @@
-"""Which replica gets a call. The route table, the hash ring, the circuit breaker and the choice of a replica are pure; the router is
-the shell around them. Knows other actors by message only: imports `messages` and `runtime` of `actors/`, nothing else."""
+"""Which replica gets a call. Route table, hash ring, circuit breaker and replica choice are pure decisions; the router is a shell
+around them. Knows other actors by message only: imports `messages` and `runtime` of `actors/`, nothing else."""

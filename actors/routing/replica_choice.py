@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import attrs
 
 from mcp_gateway.actors.messages.calls import Call, CallFailed, CallKind
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 
 from .circuit_breaker import CircuitBreaker, CircuitState
@@ -140,15 +141,10 @@ def _hash_key(route: Route, call: Call) -> str:
 
 
 def _session_lost(call: Call, route: Route, text: str, replica: str = "") -> CallFailed:
-    return CallFailed(
-        call_id=call.call_id,
-        reason="upstream_failed",
-        text=text,
-        backend=route.backend,
-        replica=replica,
-        is_session_lost=True,
-    )
+    why = Failure(Fate.SESSION_LOST, text, reason="upstream_failed")
+    return CallFailed(call_id=call.call_id, why=why, backend=route.backend, replica=replica)
 
 
 def _failed(call: Call, reason: str, text: str, backend: str, *, retry_after_s: float | None = None) -> CallFailed:
-    return CallFailed(call_id=call.call_id, reason=reason, text=text, backend=backend, retry_after_s=retry_after_s)
+    why = Failure(Fate.TURNED_AWAY, text, reason=reason, retry_after_s=retry_after_s)
+    return CallFailed(call_id=call.call_id, why=why, backend=backend)

@@ -22,6 +22,7 @@ from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
@@ -153,7 +154,7 @@ class Router(GatewayActor):
     def on_crash(self, message: object, sender: ActorAddress) -> None:
         if isinstance(message, RouteCall):
             call, text = message.call, "the router was restarted"
-            failed = CallFailed(call_id=call.call_id, reason="upstream_failed", text=text, backend=call.backend)
+            failed = CallFailed(call_id=call.call_id, why=Failure(Fate.TURNED_AWAY, text), backend=call.backend)
             self.send(call.edge, failed)
 
     # ---- outcomes

@@ -7,6 +7,7 @@ import itertools
 import json
 from typing import Any
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
@@ -61,7 +62,7 @@ class HandshakeWire(ScriptedWire):
             if self.fails_facts is not None:
                 raise self.fails_facts
             if request.session_id in self.lost_sessions:
-                raise UpstreamError("session_not_found", "gone", is_session_lost=True)
+                raise UpstreamError(Fate.SESSION_LOST, "gone")
             self.told.append((request.session_id, message))
             return UpstreamAnswer(200, Response(message.id, b"{}", b""))
         return await super().exchange(request, on_event)

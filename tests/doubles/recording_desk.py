@@ -12,6 +12,7 @@ from mcp_gateway.actors.conversations.conversation import Conversation
 from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -277,11 +278,19 @@ class Scene:
             )
         )
 
-    def fail(self, call: SentCall, reason: str = "upstream_failed", *, backend: str = "", **rest: Any) -> None:
+    def fail(
+        self,
+        call: SentCall,
+        reason: str = "upstream_failed",
+        *,
+        backend: str = "",
+        replica: str = "",
+        fate: Fate = Fate.UNREACHABLE,
+        **rest: Any,
+    ) -> None:
         self.desk.open_calls.pop(call.call_id)
-        rest = {"replica": "", "was_sent": False, **rest}
-        name = backend or call.backend or "files"
-        self.conversation.failed(CallFailed(call_id=call.call_id, reason=reason, text="why", backend=name, **rest))
+        name, why = backend or call.backend or "files", Failure(fate, "why", reason=reason, **rest)
+        self.conversation.failed(CallFailed(call_id=call.call_id, why=why, backend=name, replica=replica))
 
     def event(self, call: SentCall, message: Message | None, event_id: str | None = None, *, backend: str = "") -> None:
         name = backend or call.backend or "files"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 
@@ -81,7 +82,7 @@ class ScriptedTransport:
         return self.wires[replica][-1]
 
 
-REFUSED = UpstreamError("upstream_failed", "cannot connect", was_sent=False)
+REFUSED = UpstreamError(Fate.UNREACHABLE, "cannot connect")
 
 
 async def settle() -> None:

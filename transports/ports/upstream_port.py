@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+from .failure import Failure, Fate
 
 EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
 """Takes a message before the answer and its event id; awaits until there is credit to read on."""
@@ -72,62 +74,28 @@ Raises: UpstreamError, also where the cell does not run.
 
 
 class UpstreamError(Exception):
-    """An exchange that has no answer.
+    """An exchange that has no answer; see `Failure`."""
 
-    reason:          "upstream_failed", "upstream_timeout", "unknown_method", "too_large" (keys of `refusals.REFUSALS`).
-    was_sent:        whether the server may have seen the message.
-    is_fault:        whether it counts against the server, as a broken or overloaded one.
-    is_session_lost: the server does not know the session.
-    is_cut:          the connection has ended before the answer: nobody knows whether the request ran.
-    is_unsupported:  the server does not speak the revision of this exchange.
-    is_ours:         the client or the gateway has ended it, whatever the server would have said.
-    error:           the JSON-RPC error it gave, as JSON.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        text: str,
-        *,
-        was_sent: bool = True,
-        is_fault: bool = True,
-        is_session_lost: bool = False,
-        is_cut: bool = False,
-        is_unsupported: bool = False,
-        is_ours: bool = False,
-        error: bytes = b"",
-    ) -> None:
+    def __init__(self, fate: Fate, text: str, *, reason: str = "", error: bytes = b"") -> None:
+        """reason: "" for what is usual for the fate."""
         super().__init__(text)
-        self.reason = reason
-        self.text = text
-        self.was_sent = was_sent
-        self.is_fault = is_fault
-        self.is_session_lost = is_session_lost
-        self.is_cut = is_cut
-        self.is_unsupported = is_unsupported
-        self.is_ours = is_ours
-        self.error = error
+        self.failure = Failure(fate, text, reason=reason, error=error)
+
+    @classmethod
+    def of(cls, failure: Failure) -> UpstreamError:
+        """The exception that carries this failure, from a message for example: an exception itself does not travel."""
+        made = cls(failure.fate, failure.text)
+        made.failure = failure
+        return made
 
     @property
-    def is_refusal(self) -> bool:
-        """Whether the server was there and has answered, with something that is no answer."""
-        return self.reason == "upstream_failed" and self.was_sent and not self.is_cut
-
-    @property
-    def is_verdict(self) -> bool:
-        """Whether it shows how the server is: by its fault, or because the server was there to refuse."""
-        return self.is_fault or (self.was_sent and not self.is_cut and not self.is_ours)
-
-    def facts(self) -> dict[str, Any]:
-        """The arguments that make an equal error, by name: an exception itself does not travel between processes."""
-        names = ("reason", "text", "was_sent", "is_fault", "is_session_lost", "is_cut", "is_unsupported", "is_ours", "error")
-        return {name: getattr(self, name) for name in names}
+    def fate(self) -> Fate:
+        return self.failure.fate
 
 
 def only_legacy() -> UpstreamError:
     """A modern request has met a server of the other era."""
-    text = "the server only speaks revisions with the initialize handshake"
-    return UpstreamError("unsupported_version", text, is_fault=False, is_unsupported=True)
+    return UpstreamError(Fate.UNSUPPORTED, "the server only speaks revisions with the initialize handshake")
 
 
 class UpstreamConversation(Protocol):

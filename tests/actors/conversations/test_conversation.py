@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mcp_gateway.actors.conversations.conversation import inner_response, may_go_elsewhere, outer_event_id, outer_message
 from mcp_gateway.actors.messages.calls import CallFailed
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -71,18 +72,19 @@ def test_event_ids_name_their_backend_where_there_are_several(naming, event_id, 
 
 
 @pytest.mark.parametrize(
-    ("replica", "was_sent", "excluded", "may"),
+    ("replica", "fate", "excluded", "may"),
     [
-        ("r", False, "", True),
-        ("r", False, "ab", True),
-        ("r", False, "abc", False),
-        ("r", False, "ar", False),
-        ("r", True, "", False),
-        ("", False, "", False),
+        ("r", Fate.UNREACHABLE, "", True),
+        ("r", Fate.TURNED_AWAY, "ab", True),
+        ("r", Fate.UNREACHABLE, "abc", False),
+        ("r", Fate.UNREACHABLE, "ar", False),
+        ("r", Fate.BROKEN, "", False),
+        ("r", Fate.SESSION_LOST, "", False),
+        ("", Fate.UNREACHABLE, "", False),
     ],
 )
-def test_only_what_no_server_has_seen_goes_elsewhere_and_only_so_often(replica, was_sent, excluded, may):
-    failure = CallFailed(call_id=1, reason="upstream_failed", text="", replica=replica, was_sent=was_sent)
+def test_only_what_no_server_has_seen_goes_elsewhere_and_only_so_often(replica, fate, excluded, may):
+    failure = CallFailed(call_id=1, why=Failure(fate, ""), replica=replica)
     assert may_go_elsewhere(failure, frozenset(excluded)) is may
 
 

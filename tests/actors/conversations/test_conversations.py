@@ -16,6 +16,7 @@ from mcp_gateway.actors.conversations.session_stream import SessionStream
 from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, MODERN, Scene, request, session_at
@@ -95,9 +96,7 @@ outcomes = st.one_of(
             {
                 "reason": st.sampled_from(sorted(REFUSALS)),
                 "replica": st.sampled_from(["", "files#0", "files#1", "files#2"]),
-                "was_sent": st.booleans(),
-                "is_session_lost": st.booleans(),
-                "is_unsupported": st.booleans(),
+                "fate": st.sampled_from(Fate),
                 "error": st.sampled_from([b"", b'{"code":1}']),
             }
         ),

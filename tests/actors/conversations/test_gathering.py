@@ -8,6 +8,7 @@ import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
@@ -56,7 +57,7 @@ def test_one_backend_never_spoils_the_rest(way):
     elif way == "malformed":
         scene.answer(mail, {"tools": [{"title": "no name"}]})
     else:
-        scene.fail(mail, way, replica="mail#0", was_sent=True)
+        scene.fail(mail, way, replica="mail#0", fate=Fate.BROKEN)
     scene.answer(scene.call_to("files"), tools("a"))
     assert names_of(scene) == ["files__a"]
     assert list(scene.sink.result["_meta"][MISSING_BACKENDS]) == ["mail"]
@@ -66,7 +67,7 @@ def test_one_backend_never_spoils_the_rest(way):
 def test_who_is_late_is_noted_and_who_answers_or_is_merely_down_is_not():
     scene = Scene(ListAll, FILES, MAIL, ALONE, message=request("tools/list"), revision=MODERN)
     files, mail, third = scene.open
-    scene.fail(mail, "upstream_timeout", replica="mail#0", was_sent=True)
+    scene.fail(mail, "upstream_timeout", replica="mail#0", fate=Fate.TIMED_OUT)
     scene.fail(third, "circuit_open")
     scene.answer(files, tools("a"))
     assert scene.desk.punctuality == [("mail", "late"), ("files", "prompt")]
@@ -79,7 +80,7 @@ def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():
     first.answer(first.call_to("mail"), tools("c"))
     then = listing(revision=MODERN)
     then.desk.last_known = first.desk.last_known
-    then.fail(then.call_to("mail"), "upstream_timeout", replica="mail#0", was_sent=True)
+    then.fail(then.call_to("mail"), "upstream_timeout", replica="mail#0", fate=Fate.TIMED_OUT)
     then.answer(then.call_to("files"), tools("new"))
     assert names_of(then) == ["files__new", "mail__b", "mail__c"]
     missing = then.sink.result["_meta"][MISSING_BACKENDS]
@@ -108,7 +109,7 @@ def test_a_list_of_another_revision_or_private_to_a_client_does_not_stand_in():
         then = listing(revision=revision)
         then.desk.last_known = first.desk.last_known
         for backend in ("mail", *(("files",) if revision == LEGACY else ())):
-            then.fail(then.call_to(backend), "upstream_timeout", replica=f"{backend}#0", was_sent=True)
+            then.fail(then.call_to(backend), "upstream_timeout", replica=f"{backend}#0", fate=Fate.TIMED_OUT)
         if revision == LEGACY:
             assert then.sink.refused is not None
         else:
@@ -184,7 +185,7 @@ def test_a_session_that_another_exchange_has_opened_again_is_used_as_it_is():
     scene.answer(scene.call_to("files"), tools("a"))
     scene.answer(scene.call_to("mail"), tools("x", nextCursor="of the lost session"))
     scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "new", LEGACY))
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     again = scene.call_to("mail")
     assert (again.method, again.params, again.session.upstream("mail").session_id) == ("tools/list", {}, "new")
     scene.answer(again, tools("y"))
@@ -195,7 +196,7 @@ def test_a_session_that_another_exchange_has_opened_again_is_used_as_it_is():
 def test_of_two_that_open_a_session_again_at_once_the_first_counts():
     scene = listing(session=session_at("files", "mail"))
     scene.answer(scene.call_to("files"), tools("a"))
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#0", "first", LEGACY))
     scene.answer(scene.call_to("mail"), {"protocolVersion": LEGACY}, session_id="second")
     assert scene.desk.dismissed == ["second"]
@@ -207,7 +208,7 @@ def test_of_two_that_open_a_session_again_at_once_the_first_counts():
 def test_two_backends_that_have_lost_the_session_are_opened_again_side_by_side():
     scene = listing(session=session_at("files", "mail"))
     for backend in ("files", "mail"):
-        scene.fail(scene.call_to(backend), "session_not_found", was_sent=True, is_session_lost=True)
+        scene.fail(scene.call_to(backend), "session_not_found", fate=Fate.SESSION_LOST)
     for backend in ("mail", "files"):
         scene.answer(scene.call_to(backend), {"protocolVersion": LEGACY}, session_id=f"new {backend}")
     for backend in ("files", "mail"):
@@ -224,11 +225,11 @@ def test_two_backends_that_have_lost_the_session_are_opened_again_side_by_side()
 def test_a_session_that_cannot_be_opened_again_is_missing(way):
     scene = listing(session=session_at("files", "mail"))
     scene.answer(scene.call_to("files"), tools("a"))
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     if way == "refused":
         scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
     elif way == "unreachable":
-        scene.fail(scene.call_to("mail"), was_sent=True)
+        scene.fail(scene.call_to("mail"), fate=Fate.BROKEN)
     else:
         for attempt in range(MAX_ATTEMPTS):
             opening = scene.call_to("mail")
@@ -277,7 +278,7 @@ def test_pages_that_were_read_stay_where_a_later_one_fails():
     scene = listing()
     scene.answer(scene.call_to("mail"), tools("x"))
     scene.answer(scene.call_to("files"), tools("a", nextCursor="p2"))
-    scene.fail(scene.call_to("files"), "upstream_timeout", was_sent=True, replica="files#0")
+    scene.fail(scene.call_to("files"), "upstream_timeout", replica="files#0", fate=Fate.TIMED_OUT)
     assert names_of(scene) == ["files__a", "mail__x"]
     assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"files": "upstream_timeout"}
 
@@ -323,7 +324,7 @@ def test_a_cursor_past_the_end_is_refused():
 def test_discover_unites_and_names_who_is_missing():
     scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
     scene.answer(scene.call_to("files"), {"capabilities": {"tools": {}}, "ttlMs": 100, "cacheScope": "public"})
-    scene.fail(scene.call_to("mail"), "upstream_timeout", was_sent=True)
+    scene.fail(scene.call_to("mail"), "upstream_timeout", fate=Fate.TIMED_OUT)
     result = scene.sink.result
     assert (result["capabilities"], result["ttlMs"]) == ({"tools": {}}, 0)
     assert result["_meta"][MISSING_BACKENDS] == {"mail": "upstream_timeout"}
@@ -345,8 +346,8 @@ def test_discover_survives_an_answer_that_cannot_be_read():
 
 def test_only_legacy_servers_refuse_the_revision_and_name_what_they_speak():
     scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
-    scene.fail(scene.call_to("files"), "unsupported_version", is_unsupported=True, was_sent=True)
-    scene.fail(scene.call_to("mail"), "unsupported_version", is_unsupported=True, was_sent=True)
+    scene.fail(scene.call_to("files"), "unsupported_version", fate=Fate.UNSUPPORTED)
+    scene.fail(scene.call_to("mail"), "unsupported_version", fate=Fate.UNSUPPORTED)
     assert scene.sink.refused is not None
     assert scene.sink.refused.reason == "unsupported_version"
     assert LEGACY in scene.sink.refused.data["supported"]

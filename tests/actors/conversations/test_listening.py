@@ -10,6 +10,7 @@ import pytest
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
 from mcp_gateway.actors.messages.calls import CallKind
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -97,7 +98,7 @@ def test_a_subscription_outlives_the_removal_of_all_its_backends():
     scene.desk.configure()
     scene.conversation.backends_changed()
     scene.fail(scene.call_to("files"), replica="files#0")
-    scene.fail(scene.call_to("mail"), was_sent=True)
+    scene.fail(scene.call_to("mail"), fate=Fate.BROKEN)
     assert (scene.open, scene.sink.is_over) == ([], False)
     scene.desk.configure(MAIL)
     scene.conversation.backends_changed()
@@ -108,7 +109,7 @@ def test_a_subscription_outlives_the_removal_of_all_its_backends():
 def test_a_server_that_fails_does_not_keep_the_others_waiting():
     scene = listening()
     acknowledge(scene, "files", toolsListChanged=True)
-    scene.fail(scene.call_to("mail"), "upstream_failed", was_sent=True)
+    scene.fail(scene.call_to("mail"), "upstream_failed", fate=Fate.BROKEN)
     assert [event for event, _ in scene.sink.events] == [acknowledgment(toolsListChanged=True)]
     assert not scene.sink.is_over
 
@@ -129,7 +130,7 @@ def test_a_server_that_ends_after_others_have_acknowledged_loses_none_of_their_e
     acknowledge(scene, "files", toolsListChanged=True)
     scene.event(scene.call_to("files"), CHANGED)
     scene.answer(scene.call_to("files"), {"resultType": "complete"})
-    scene.fail(scene.call_to("mail"), was_sent=True)
+    scene.fail(scene.call_to("mail"), fate=Fate.BROKEN)
     assert [event.get("method", "end") for event, _ in scene.sink.events] == [
         "notifications/subscriptions/acknowledged",
         "notifications/tools/list_changed",
@@ -165,7 +166,7 @@ def test_a_drain_ends_it_gracefully(has_begun):
 def test_no_server_listens_and_the_failure_is_told():
     scene = listening()
     scene.fail(scene.call_to("files"), "circuit_open")
-    scene.fail(scene.call_to("mail"), "unknown_method", was_sent=True)
+    scene.fail(scene.call_to("mail"), "unknown_method", fate=Fate.BROKEN)
     assert scene.sink.refused is not None
     assert (scene.sink.refused.reason, scene.sink.refused.status, scene.sink.refused.request_id) == ("unknown_method", 404, b"7")
     scene.assert_over()

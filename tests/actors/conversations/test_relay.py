@@ -10,6 +10,7 @@ import pytest
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.messages.calls import CallKind
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, encoded, request, session_at
 
@@ -155,9 +156,9 @@ def test_another_replica_may_answer():
 @pytest.mark.parametrize(
     "failure",
     [
-        {"replica": "files#0", "was_sent": True},
+        {"replica": "files#0", "fate": Fate.BROKEN},
         {"replica": ""},
-        {"replica": "files#0", "was_sent": True, "reason": "upstream_timeout"},
+        {"replica": "files#0", "fate": Fate.TIMED_OUT, "reason": "upstream_timeout"},
     ],
 )
 @pytest.mark.parametrize("session", [None, session_at("files")])
@@ -174,10 +175,10 @@ def test_a_tool_never_runs_twice(failure, session):
     ("failure", "reason", "status"),
     [
         ({"reason": "circuit_open", "retry_after_s": 9.0}, "circuit_open", 503),
-        ({"reason": "upstream_timeout", "was_sent": True}, "upstream_timeout", 504),
+        ({"reason": "upstream_timeout", "fate": Fate.TIMED_OUT}, "upstream_timeout", 504),
         ({"reason": "unknown_method"}, "unknown_method", 404),
         ({"reason": "invalid_params"}, "invalid_params", 400),
-        ({"is_unsupported": True, "was_sent": True}, "unsupported_version", 400),
+        ({"fate": Fate.UNSUPPORTED}, "unsupported_version", 400),
     ],
 )
 def test_failures_become_the_refusals_of_the_contract(failure, reason, status):
@@ -192,7 +193,7 @@ def test_failures_become_the_refusals_of_the_contract(failure, reason, status):
 
 def test_the_error_of_the_server_travels_in_the_refusal():
     scene = relay()
-    scene.fail(scene.last, was_sent=True, error=b'{"code":-32603,"message":"boom"}')
+    scene.fail(scene.last, error=b'{"code":-32603,"message":"boom"}', fate=Fate.BROKEN)
     assert scene.sink.refused is not None
     data = json.loads(scene.sink.refused.body())["error"]["data"]
     assert data == {"reason": "upstream_failed", "backend": "files", "upstream_error": {"code": -32603, "message": "boom"}}
@@ -201,13 +202,12 @@ def test_the_error_of_the_server_travels_in_the_refusal():
 # ---- sessions that were lost
 
 OPENED = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {}}
-LOST = {"replica": "files#0", "was_sent": True, "is_session_lost": True}
+LOST = {"replica": "files#0", "fate": Fate.SESSION_LOST}
 
 
-@pytest.mark.parametrize("was_sent", [True, False], ids=["the server says so", "its connection has ended"])
-def test_a_lost_session_is_opened_again_and_the_call_made_once_more(was_sent):
+def test_a_lost_session_is_opened_again_and_the_call_made_once_more():
     scene = relay(session=session_at("files"))
-    scene.fail(scene.last, "session_not_found", **{**LOST, "was_sent": was_sent})
+    scene.fail(scene.last, "session_not_found", **LOST)
     opening = scene.last
     assert opening.excluded == frozenset(), "the replica is as good as any"
     assert (opening.method, opening.opens_session, opening.backend) == ("initialize", True, "files")
@@ -243,7 +243,7 @@ def test_a_session_is_repaired_exactly_once():
 def test_a_session_that_was_never_opened_at_this_backend_is_opened_now():
     """The router says so: nothing was sent, and it names no replica."""
     scene = Scene(RelayRequest, FILES, MAIL, message=CALL, session=session_at("mail"), arguments=("",))
-    scene.fail(scene.last, "upstream_failed", backend="files", is_session_lost=True)
+    scene.fail(scene.last, "upstream_failed", backend="files", fate=Fate.SESSION_LOST)
     assert (scene.last.method, scene.last.backend) == ("initialize", "files")
     scene.fail(scene.last, replica="files#0")
     assert (scene.last.method, scene.last.excluded) == ("initialize", {"files#0"})

@@ -9,12 +9,13 @@ import pytest
 
 from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.conversations.repeat_rules import MAX_PAGES
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionFacts, SessionState, UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, request, session_at
 
-CUT = {"was_sent": True, "is_cut": True, "replica": "files#0"}
-LOST = {"was_sent": True, "is_session_lost": True, "replica": "files#0"}
+CUT = {"fate": Fate.CUT, "replica": "files#0"}
+LOST = {"fate": Fate.SESSION_LOST, "replica": "files#0"}
 OPENED = {"protocolVersion": "2025-11-25"}
 
 
@@ -68,7 +69,7 @@ def test_a_tool_that_is_not_known_to_be_repeatable_is_not_called_again(answer: d
 def test_a_server_that_stays_away_leaves_the_reason_of_the_first_failure() -> None:
     scene = relay()
     scene.fail(scene.last, **CUT)
-    scene.fail(scene.last, was_sent=True)
+    scene.fail(scene.last, fate=Fate.BROKEN)
     assert_refused_as_perhaps_run(scene)
 
 
@@ -111,8 +112,8 @@ def test_what_only_reads_is_asked_again_at_once(method: str) -> None:
         (request("tools/call", name="a", requestState="s"), CUT),
         (request("resources/read", uri="a:b", requestState="s"), CUT),
         (request("something/else"), CUT),
-        (request("tools/call", name="a"), {"was_sent": True, "replica": "files#0"}),
-        (request("tools/call", name="a"), {"was_sent": True, "reason": "upstream_timeout"}),
+        (request("tools/call", name="a"), {"fate": Fate.BROKEN, "replica": "files#0"}),
+        (request("tools/call", name="a"), {"fate": Fate.TIMED_OUT, "reason": "upstream_timeout"}),
     ],
 )
 def test_nothing_else_is_sent_again(message: Any, failure: dict[str, Any]) -> None:
@@ -151,7 +152,7 @@ def test_a_restarted_server_is_told_what_its_session_held_before_the_call_is_mad
         ("resources/subscribe", {"uri": "files+file:///a"}),
     ]
     scene.answer(restoring[0], {}, backend="files")
-    scene.fail(restoring[1], backend="files", was_sent=True)
+    scene.fail(restoring[1], backend="files", fate=Fate.BROKEN)
     assert scene.last.method == "tools/list"
     scene.answer(scene.last, tools("a", idempotentHint=True))
     assert scene.last.method == "tools/call"
@@ -206,7 +207,7 @@ def test_a_session_that_the_bridge_keeps_needs_no_telling() -> None:
     upstream = UpstreamSession("files", "files#0", BRIDGED_SESSION + "cell/1", "2026-07-28")
     session = SessionState("key", "", "2025-11-25", "", INITIALIZE, (upstream,), SessionFacts("error"))
     scene = relay(session=session)
-    scene.fail(scene.last, was_sent=False, replica="files#0")
+    scene.fail(scene.last, replica="files#0", fate=Fate.UNREACHABLE)
     scene.answer(scene.last, OPENED, session_id=BRIDGED_SESSION + "cell/0")
     scene.answer(scene.last, has_response=False)
     assert scene.last.message == scene.exchange.message

@@ -8,6 +8,7 @@ import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.session_opening import OpenSession
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, Scene
@@ -75,7 +76,7 @@ def test_some_answer_and_the_session_is_theirs(way):
     scene.answer(scene.call_to("files"), opened(tools={}))
     mail = scene.call_to("mail")
     if way == "failed":
-        scene.fail(mail, "upstream_timeout", was_sent=True)
+        scene.fail(mail, "upstream_timeout", fate=Fate.TIMED_OUT)
     elif way == "error":
         scene.answer(mail, error={"code": 1, "message": "no"})
     else:
@@ -93,7 +94,7 @@ def test_some_answer_and_the_session_is_theirs(way):
 def test_none_answers_and_the_first_failure_is_told():
     scene = opening()
     scene.fail(scene.call_to("mail"), "circuit_open", retry_after_s=3.0)
-    scene.fail(scene.call_to("files"), "upstream_timeout", was_sent=True)
+    scene.fail(scene.call_to("files"), "upstream_timeout", fate=Fate.TIMED_OUT)
     assert scene.sink.refused is not None
     assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("circuit_open", b'"i"')
     assert not scene.desk.issued
@@ -102,7 +103,7 @@ def test_none_answers_and_the_first_failure_is_told():
 
 def test_an_error_of_a_server_is_told_before_failures():
     scene = opening()
-    scene.fail(scene.call_to("files"), "upstream_timeout", was_sent=True)
+    scene.fail(scene.call_to("files"), "upstream_timeout", fate=Fate.TIMED_OUT)
     scene.answer(scene.call_to("mail"), error={"code": -32602, "message": "no"}, status=400)
     assert (scene.sink.status, json.loads(scene.sink.body)["error"]["code"]) == (400, -32602)
     scene.assert_over()

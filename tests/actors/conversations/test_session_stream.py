@@ -8,6 +8,7 @@ from mcp_gateway.actors.conversations.held_changes import CHANGE_WINDOW_S
 from mcp_gateway.actors.conversations.session_stream import SessionStream
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, MAIL, Scene, session_at
@@ -85,7 +86,7 @@ def test_a_stream_that_a_server_ends_is_opened_again_after_a_pause_at_its_own_la
     if way == "ended":
         scene.answer(scene.call_to("mail"), has_response=False)
     else:
-        scene.fail(scene.call_to("mail"), was_sent=True)
+        scene.fail(scene.call_to("mail"), fate=Fate.BROKEN)
     assert [call.backend for call in scene.open] == ["files"]
     assert scene.desk.retries[-1] == (SessionStream.RETRY_S, "mail")
     scene.conversation.delay_passed("mail")
@@ -98,7 +99,7 @@ def test_a_server_that_offers_no_stream_is_not_asked_again():
     """405: "the server does not offer an SSE stream at this endpoint"."""
     scene = streaming()
     for backend in ("files", "mail"):
-        scene.fail(scene.call_to(backend), "unknown_method", was_sent=True)
+        scene.fail(scene.call_to(backend), "unknown_method", fate=Fate.BROKEN)
     assert scene.desk.retries == []
     assert not scene.sink.is_over
     scene.conversation.client_gone()
@@ -109,7 +110,7 @@ def test_a_stream_that_is_opened_again_is_that_of_the_repaired_session():
     scene = streaming()
     assert scene.exchange.session is not None
     scene.desk.renew_session(scene.exchange.session, UpstreamSession("mail", "mail#1", "new", "2025-06-18"))
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     session = scene.call_to("mail").session
     assert session is not None
     assert session.upstream("mail") == UpstreamSession("mail", "mail#1", "new", "2025-06-18")
@@ -139,7 +140,7 @@ def test_a_backend_that_is_added_is_listened_to_and_the_client_asks_for_the_list
     assert scene.desk.retries[0] == (0.0, "mail")
     scene.conversation.delay_passed("mail")
     # The session was never opened there: the router says so, and the stream opens it.
-    scene.fail(scene.call_to("mail"), is_session_lost=True)
+    scene.fail(scene.call_to("mail"), fate=Fate.SESSION_LOST)
     assert (scene.call_to("mail").method, scene.call_to("mail").opens_session) == ("initialize", True)
     # A second change within the window is said once more at its end.
     scene.conversation.backends_changed()
@@ -155,7 +156,7 @@ def test_a_backend_that_was_away_when_the_session_began_is_listened_to_as_soon_a
     scene = streaming(FILES, MAIL, session=session_at("files"))
     assert scene.desk.retries == [(SessionStream.RETRY_S, "mail")]
     scene.conversation.delay_passed("mail")
-    scene.fail(scene.call_to("mail"), is_session_lost=True)
+    scene.fail(scene.call_to("mail"), fate=Fate.SESSION_LOST)
     scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id="new")
     assert told_changes(scene) == []
     scene.answer(scene.call_to("mail"), has_response=False)
@@ -167,14 +168,14 @@ def test_a_server_that_does_not_open_the_session_is_asked_less_and_less_often():
     scene = streaming(FILES, MAIL, session=session_at("files"))
     for _ in range(6):
         scene.conversation.delay_passed("mail")
-        scene.fail(scene.call_to("mail"), is_session_lost=True)
+        scene.fail(scene.call_to("mail"), fate=Fate.SESSION_LOST)
         scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
     assert [delay_s for delay_s, _ in scene.desk.retries] == [1.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
 def repaired(scene: Scene) -> None:
     """The stream is told that its session at mail is lost, and opens it again."""
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id=f"new{len(scene.desk.sent)}")
     scene.answer(scene.call_to("mail"), has_response=False)
 
@@ -197,8 +198,8 @@ def test_a_backend_that_was_away_for_long_is_listened_to_as_soon_as_it_opens_the
     scene = streaming(FILES, MAIL, session=session_at("files"))
     for _ in range(6):
         scene.conversation.delay_passed("mail")
-        scene.fail(scene.call_to("mail"), is_session_lost=True)
-        scene.fail(scene.call_to("mail"), was_sent=False)
+        scene.fail(scene.call_to("mail"), fate=Fate.SESSION_LOST)
+        scene.fail(scene.call_to("mail"), fate=Fate.UNREACHABLE)
     scene.conversation.delay_passed("mail")
     repaired(scene)
     assert scene.call_to("mail").kind is CallKind.STREAM
@@ -209,7 +210,7 @@ def test_what_a_repair_itself_hears_is_no_sign_of_life():
     """A server may answer each POST with a primed stream, and no GET."""
     scene = streaming()
     for _ in range(3):
-        scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+        scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
         scene.event(scene.call_to("mail"), None, "primed")
         scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id=f"new{len(scene.desk.sent)}")
         scene.answer(scene.call_to("mail"), has_response=False)
@@ -242,7 +243,7 @@ def test_a_backend_that_is_removed_is_not_asked_again_until_it_comes_back(way):
     if way == "waiting":
         scene.conversation.delay_passed("mail")
     else:
-        scene.fail(scene.call_to("mail"), is_session_lost=way == "lost")
+        scene.fail(scene.call_to("mail"), fate=Fate.SESSION_LOST if way == "lost" else Fate.UNREACHABLE)
     assert [call.backend for call in scene.open] == ["files"]
     assert told_changes(scene) == CHANGES
     assert not scene.sink.is_over
@@ -291,7 +292,7 @@ def test_a_session_that_the_server_has_lost_is_opened_again_for_a_client_that_on
     assert scene.exchange.session is not None
     scene.desk.note_facts(scene.exchange.session, "mail", "resources/subscribe", b'{"uri":"mail:1"}')
     scene.event(scene.call_to("mail"), CHANGED, "m1")
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     opening = scene.call_to("mail")
     assert (opening.method, opening.opens_session) == ("initialize", True)
     scene.answer(opening, {"protocolVersion": "2025-11-25"}, session_id="new")
@@ -311,11 +312,11 @@ def test_a_session_that_the_server_has_lost_is_opened_again_for_a_client_that_on
 @pytest.mark.parametrize("way", ["refused", "unreachable"])
 def test_a_session_that_cannot_be_opened_again_now_is_tried_again_later(way):
     scene = streaming()
-    scene.fail(scene.call_to("mail"), "session_not_found", was_sent=True, is_session_lost=True)
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
     if way == "refused":
         scene.answer(scene.call_to("mail"), error={"code": -1, "message": "no"})
     else:
-        scene.fail(scene.call_to("mail"), was_sent=False)
+        scene.fail(scene.call_to("mail"), fate=Fate.UNREACHABLE)
     assert scene.desk.retries[-1] == (SessionStream.RETRY_S, "mail")
 
 

@@ -7,12 +7,13 @@ import pytest
 from mcp_gateway.actors.conversations.telling import TellServers
 from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import ExchangeKind
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import FILES, MAIL, Scene, session_at
 
 CANCELLED = Notification("notifications/cancelled", b'{"requestId":1}')
-LOST = {"replica": "files#0", "was_sent": True, "is_session_lost": True}
+LOST = {"replica": "files#0", "fate": Fate.SESSION_LOST}
 
 
 def telling(*backends: str, kind: CallKind = CallKind.MESSAGE) -> Scene:
@@ -50,7 +51,7 @@ def test_nobody_to_tell_is_accepted_at_once():
 
 def test_one_backend_that_accepts_is_enough():
     scene = telling("files", "mail")
-    scene.fail(scene.call_to("files"), was_sent=True)
+    scene.fail(scene.call_to("files"), fate=Fate.BROKEN)
     scene.answer(scene.call_to("mail"), has_response=False)
     assert scene.sink.status == 202
     scene.assert_over()
@@ -59,7 +60,7 @@ def test_one_backend_that_accepts_is_enough():
 def test_nobody_accepts_and_the_failure_is_told():
     scene = telling("files", "mail")
     for backend in ("mail", "files"):
-        scene.fail(scene.call_to(backend), "upstream_timeout", was_sent=True)
+        scene.fail(scene.call_to(backend), "upstream_timeout", fate=Fate.TIMED_OUT)
     assert scene.sink.refused is not None
     assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("upstream_timeout", None)
     scene.assert_over()
@@ -133,7 +134,7 @@ def test_a_session_ends_here_whatever_its_servers_say(way):
         if way == "answered":
             scene.answer(scene.call_to(backend), has_response=False)
         else:
-            scene.fail(scene.call_to(backend), **(LOST if way == "lost" else {"was_sent": True}))
+            scene.fail(scene.call_to(backend), **(LOST if way == "lost" else {"fate": Fate.BROKEN}))
     assert (scene.sink.status, scene.sink.body) == (200, b"")
     scene.assert_over()
 

@@ -30,6 +30,7 @@ from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportsChanged
 from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpTransport
 from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -142,8 +143,9 @@ class Bench:
         self.tell(CallAnswered(call_id=call.call_id, backend="one", replica=REPLICA, status=status, response=response))
 
     def fail(self, call: Call, **how: Any) -> None:
-        how = {"reason": "upstream_failed", "text": "broken", "backend": "one", "replica": REPLICA, **how}
-        self.tell(CallFailed(call_id=call.call_id, **how))
+        how = {"fate": Fate.UNREACHABLE, "text": "broken", "replica": REPLICA, **how}
+        replica = how.pop("replica")
+        self.tell(CallFailed(call_id=call.call_id, why=Failure(**how), backend="one", replica=replica))
 
     def event(self, call: Call, number: int = 1) -> None:
         self.tell(CallEvent(call.call_id, "one", PROGRESS, f"e{number}", self.upstream.address))
@@ -244,7 +246,7 @@ def test_a_call_that_no_server_saw_is_tried_at_other_replicas_four_in_all(monkey
         for number in range(4):
             call = bench.call()
             assert call.excluded == {f"r{earlier}" for earlier in range(number)}
-            bench.fail(call, replica=f"r{number}", was_sent=False)
+            bench.fail(call, replica=f"r{number}", fate=Fate.UNREACHABLE)
         assert bench.calls() == []
         assert sink.steps == [("refuse", "upstream_failed")]
 
@@ -255,7 +257,7 @@ def test_a_call_that_a_server_may_have_seen_is_never_tried_twice(monkeypatch: py
     def body() -> None:
         bench = Bench(monkeypatch)
         _, sink = bench.open()
-        bench.fail(bench.call(), was_sent=True, error=b'{"code":1}', retry_after_s=None)
+        bench.fail(bench.call(), error=b'{"code":1}', retry_after_s=None, fate=Fate.BROKEN)
         assert bench.calls() == []
         assert sink.refused is not None
         error = json.loads(sink.refused.body())
@@ -395,7 +397,7 @@ def test_of_two_requests_that_open_a_session_again_one_says_farewell_and_its_str
 
         def lost() -> Call:
             bench.open(revision="2025-11-25", session=bench.session())
-            bench.fail(bench.call(), reason="session_not_found", was_sent=True, is_session_lost=True)
+            bench.fail(bench.call(), reason="session_not_found", fate=Fate.SESSION_LOST)
             return bench.call()
 
         openings = [lost(), lost()]
@@ -434,7 +436,7 @@ def test_a_stream_follows_its_session_to_where_another_cell_has_opened_it(way: s
             bench.stage.advance(2.0)
         else:
             bench.open(revision="2025-11-25", session=bench.session())
-            bench.fail(bench.call(), reason="session_not_found", was_sent=True, is_session_lost=True)
+            bench.fail(bench.call(), reason="session_not_found", fate=Fate.SESSION_LOST)
         assert bench.cancelled() == [listening.call_id]
         kinds = {call.kind: call.session.upstreams[0].session_id for call in bench.calls() if call.session}
         assert kinds[CallKind.STREAM] == "new"
@@ -468,7 +470,7 @@ def test_a_new_edge_refuses_what_waited_ends_its_calls_and_carries_streams_on(mo
         # A handler takes a second `begin` for what it is: the same stream goes on.
         assert [step if isinstance(step, str) else step[2] for step in stream.steps] == ["begin", "begin", "e9"]
         # Outcomes of the old calls meet nobody.
-        bench.tell(CallFailed(call_id=old_calls[0], reason="upstream_failed", text="late"))
+        bench.tell(CallFailed(call_id=old_calls[0], why=Failure(Fate.UNREACHABLE, "late")))
         assert len(request.steps) == 1
 
     on_loop(body)

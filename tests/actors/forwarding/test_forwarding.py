@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import attrs
 import pytest
@@ -14,6 +13,7 @@ from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
 from mcp_gateway.actors.messages.between_cells import ForwardedFailure
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.joined_cells import JoinedCells
@@ -171,19 +171,9 @@ def test_a_failure_keeps_every_fact() -> None:
     async def body() -> None:
         carried = Carried()
         await settle()
-        facts: dict[str, Any] = {
-            "reason": "session_not_found",
-            "text": "lost",
-            "was_sent": False,
-            "is_fault": False,
-            "is_session_lost": True,
-            "is_cut": True,
-            "is_unsupported": True,
-            "is_ours": True,
-            "error": b'{"code":1}',
-        }
-        carried.wire.exchanges[0].fail(UpstreamError(**facts))
-        assert (await carried.error()).facts() == facts
+        failure = Failure(Fate.REFUSED, "lost", reason="session_not_found", error=b'{"code":1}', retry_after_s=2.5)
+        carried.wire.exchanges[0].fail(UpstreamError.of(failure))
+        assert (await carried.error()).failure == failure
 
     on_loop(body)
 
@@ -194,8 +184,8 @@ def test_a_defect_of_the_other_cell_is_a_failure_here() -> None:
         await settle()
         carried.wire.exchanges[0].fail(RuntimeError("broken"))
         error = await carried.error()
-        assert (error.reason, "broken" in error.text) == ("upstream_failed", True)
-        assert not error.is_verdict, "the server has done nothing wrong"
+        assert (error.failure.reason, "broken" in error.failure.text) == ("upstream_failed", True)
+        assert not error.fate.is_verdict, "the server has done nothing wrong"
 
     on_loop(body)
 
@@ -246,9 +236,14 @@ def test_the_death_of_the_owner_is_told_at_once_and_nothing_runs_again() -> None
         await settle()
         carried.node.kill(TWO)
         error = await carried.error()
-        assert (error.reason, error.was_sent, error.is_fault, error.is_cut) == ("upstream_failed", True, False, True)
-        assert not error.is_verdict
-        assert "cell/1, which held the connection to the server, has ended" in error.text
+        assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault, error.fate.is_cut) == (
+            "upstream_failed",
+            True,
+            False,
+            True,
+        )
+        assert not error.fate.is_verdict
+        assert "cell/1, which held the connection to the server, has ended" in error.failure.text
         assert len(carried.wire.exchanges) == 1
 
     on_loop(body)
@@ -276,8 +271,8 @@ def test_an_owner_that_takes_no_messages_fails_the_exchange() -> None:
         carried = Carried()
         carried.node.hung.add(TWO)
         error = await carried.error()
-        assert "takes no messages" in error.text
-        assert not error.is_verdict
+        assert "takes no messages" in error.failure.text
+        assert not error.fate.is_verdict
 
     on_loop(body)
 
@@ -288,8 +283,8 @@ def test_an_exchange_that_the_owners_connection_ends_is_a_failure() -> None:
         await settle()
         carried.wire.exchanges[0].result.cancel()
         error = await carried.error()
-        assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, False)
-        assert not error.is_verdict
+        assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("upstream_failed", True, False)
+        assert not error.fate.is_verdict
 
     on_loop(body)
 
@@ -309,7 +304,11 @@ def test_a_stream_of_which_an_event_does_not_arrive_ends_and_can_be_opened_again
         before = len(carried.node.sent)  # also what was said to one that hangs
         carried.node.hung.clear()
         error = await carried.error()
-        assert ("lost on its way" in error.text, error.is_fault, error.is_session_lost) == (True, False, False)
+        assert ("lost on its way" in error.failure.text, error.fate.is_fault, error.fate is Fate.SESSION_LOST) == (
+            True,
+            False,
+            False,
+        )
         await asyncio.sleep(0.05)
         assert sum(isinstance(message, ForwardedFailure) for _, _, message in carried.node.sent[before:]) == 1, "for all of them"
 
@@ -328,7 +327,7 @@ def test_an_answer_that_does_not_arrive_becomes_a_failure_that_does(monkeypatch:
         await settle()
         carried.node.hung.clear()
         error = await carried.error()
-        assert ("lost on its way" in error.text, error.is_fault) == (True, False)
+        assert ("lost on its way" in error.failure.text, error.fate.is_fault) == (True, False)
 
     on_loop(body)
 
@@ -415,7 +414,7 @@ def test_nothing_is_said_again_to_the_successor_of_a_cell(monkeypatch: pytest.Mo
 def test_an_owner_without_the_connection_says_that_nothing_was_sent() -> None:
     async def body() -> None:
         error = await Carried(has_wire=False).error()
-        assert (error.was_sent, error.is_fault) == (False, False)
+        assert (error.fate.was_sent, error.fate.is_fault) == (False, False)
 
     on_loop(body)
 
@@ -436,7 +435,7 @@ def test_an_owner_that_is_being_started_again_is_waited_for(monkeypatch: pytest.
         node.kill(TWO)
         with pytest.raises(UpstreamError) as caught:
             await node.cells[ONE].exchange(TWO, "files", STDIO, REQUEST, ignore)
-        assert not caught.value.was_sent
+        assert not caught.value.fate.was_sent
 
     on_loop(body)
 
@@ -489,7 +488,7 @@ def test_a_remote_replica_is_spoken_to_and_probed_through_its_owner() -> None:
         wire.exchanges[0].answer()
         assert (await task).status == 200
         await conversation.probe(1.0)
-        wire.probe_error = UpstreamError("upstream_failed", "it is ill")
+        wire.probe_error = UpstreamError(Fate.BROKEN, "it is ill")
         with pytest.raises(UpstreamError, match="it is ill"):
             await conversation.probe(1.0)
         wire.probe_hangs = True

@@ -29,6 +29,7 @@ from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from tests.doubles.actor_stage import Stage
@@ -164,7 +165,7 @@ def test_a_waiter_is_refused_when_the_checkout_timeout_is_over_and_not_before(mo
         failures = bench.failures()
         assert list(failures) == [first]
         failed = failures[first]
-        assert (failed.reason, failed.was_sent, failed.replica) == ("pool_exhausted", False, ONE)
+        assert (failed.why.reason, failed.why.fate.was_sent, failed.replica) == ("pool_exhausted", False, ONE)
         bench.stage.advance(1.97)
         assert bench.failures() == {}
         bench.stage.advance(0.02)
@@ -215,7 +216,7 @@ def test_too_many_waiters_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -
             await bench.lease()
         assert bench.failures() == {}
         too_many = await bench.lease()
-        assert [(each, failed.reason) for each, failed in bench.failures().items()] == [(too_many, "pool_exhausted")]
+        assert [(each, failed.why.reason) for each, failed in bench.failures().items()] == [(too_many, "pool_exhausted")]
 
     on_loop(body)
 
@@ -328,7 +329,7 @@ def test_what_the_edge_tries_next_finds_the_trial_over(monkeypatch: pytest.Monke
         monkeypatch.setattr(edge, "receiveMessage", lambda *_: edge.send(bench.router.address, "the next try"))
         trial = await bench.lease(replica, is_trial=True)
         if replica == ONE:
-            lost = UpstreamError("session_not_found", "lost", was_sent=False, is_fault=False, is_session_lost=True)
+            lost = UpstreamError(Fate.SESSION_LOST, "lost")
             bench.wire().open[0].fail(lost)
             await turn()
         assert bench.router.received == [TrialEnded("r", replica, trial), "the next try"]
@@ -415,7 +416,7 @@ def test_nobody_waits_for_a_trial_that_is_a_stream_but_its_failure_still_counts(
         bench = Bench(monkeypatch)
         stream = await bench.lease(kind=CallKind.STREAM, is_trial=True)
         assert bench.ended_trials() == [("r", ONE, stream)]
-        bench.wire().open[0].fail(UpstreamError("upstream_failed", "broken"))
+        bench.wire().open[0].fail(UpstreamError(Fate.BROKEN, "broken"))
         await turn()
         assert bench.router.of(CallFaulted) == [CallFaulted("r", ONE)]
 
@@ -497,7 +498,7 @@ def test_a_crash_of_an_upstream_answers_its_calls_and_lets_the_next_ones_run(mon
         await turn()
         failures = bench.failures()
         assert list(failures) == held
-        assert {(each.reason, each.was_sent) for each in failures.values()} == {("upstream_failed", True)}
+        assert {(each.why.reason, each.why.fate.was_sent) for each in failures.values()} == {("upstream_failed", True)}
         assert old.is_closed
         assert all(each.is_cancelled for each in old.exchanges)
         assert len(bench.transport.wires[ONE]) == 2
@@ -573,7 +574,7 @@ def test_calls_to_a_replica_that_is_not_there_are_refused(monkeypatch: pytest.Mo
         bench = Bench(monkeypatch)
         call_id = await bench.lease(TWO)
         failed = bench.failures()[call_id]
-        assert (failed.reason, failed.was_sent, failed.replica) == ("upstream_failed", False, TWO)
+        assert (failed.why.reason, failed.why.fate.was_sent, failed.replica) == ("upstream_failed", False, TWO)
         assert bench.remembered_calls() == 0
 
     on_loop(body)
@@ -593,7 +594,7 @@ def test_a_removed_replica_refuses_those_who_wait_and_frees_all(monkeypatch: pyt
         await turn()
         failures = bench.failures()
         assert sorted(failures) == [*held, waiting]
-        assert failures[waiting].was_sent is False
+        assert failures[waiting].why.fate is Fate.TURNED_AWAY
         assert old.is_closed
         assert bench.running(ONE) == [other]
         await bench.answer(other)
@@ -651,7 +652,7 @@ def test_a_scheme_that_nobody_speaks_leaves_its_replica_unconnected(monkeypatch:
         bench = Bench(monkeypatch)
         await arrange(bench, replicas=(ONE, "ws://127.0.0.1:3003/mcp"))
         call_id = await bench.lease("ws://127.0.0.1:3003/mcp")
-        assert bench.failures()[call_id].reason == "upstream_failed"
+        assert bench.failures()[call_id].why.reason == "upstream_failed"
 
     on_loop(body)
 

@@ -28,6 +28,7 @@ from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
 from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -194,7 +195,7 @@ def test_the_breaker_hears_of_faults_and_of_the_first_success_after_them() -> No
     async def body() -> None:
         bench = Bench()
         await bench.run(1)
-        await bench.fail(UpstreamError("upstream_failed", "broken"))
+        await bench.fail(UpstreamError(Fate.BROKEN, "broken"))
         assert bench.router.only(CallFaulted) == CallFaulted("r", REPLICA)
         for call_id in (2, 3):
             await bench.run(call_id)
@@ -212,36 +213,37 @@ def test_a_refusal_that_is_no_fault_of_the_server_counts_as_a_success() -> None:
     async def body() -> None:
         bench = Bench()
         await bench.run(1, is_trial=True)
-        await bench.fail(UpstreamError("session_not_found", "unknown", is_fault=False, is_session_lost=True))
+        await bench.fail(UpstreamError(Fate.REFUSED, "unknown", reason="unknown_method"))
         failed = bench.edge.only(CallFailed)
-        assert (failed.reason, failed.is_session_lost, failed.was_sent) == ("session_not_found", True, True)
+        assert (failed.why.reason, failed.why.fate) == ("unknown_method", Fate.REFUSED)
         assert bench.router.received == [CallSucceeded("r", REPLICA)]
 
     on_loop(body)
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("fate", "told"),
     [
-        ({}, [CallFaulted("r", REPLICA)]),
-        ({"is_cut": True}, [CallFaulted("r", REPLICA)]),
-        ({"was_sent": False}, [CallFaulted("r", REPLICA)]),
-        ({"is_fault": False}, [CallSucceeded("r", REPLICA)]),
-        ({"is_fault": False, "was_sent": False}, []),
-        ({"is_fault": False, "is_cut": True}, []),
-        ({"is_fault": False, "is_ours": True}, []),
+        (Fate.BROKEN, [CallFaulted("r", REPLICA)]),
+        (Fate.CUT, [CallFaulted("r", REPLICA)]),
+        (Fate.UNREACHABLE, [CallFaulted("r", REPLICA)]),
+        (Fate.TIMED_OUT, [CallFaulted("r", REPLICA)]),
+        (Fate.REFUSED, [CallSucceeded("r", REPLICA)]),
+        (Fate.UNSUPPORTED, [CallSucceeded("r", REPLICA)]),
+        (Fate.TURNED_AWAY, []),
+        (Fate.SESSION_LOST, []),
+        (Fate.CELL_LOST, []),
+        (Fate.ENDED, []),
     ],
 )
-def test_a_trial_that_the_server_was_not_asked_or_not_heard_out_in_has_no_verdict(
-    how: dict[str, bool], told: list[object]
-) -> None:
+def test_a_trial_that_the_server_was_not_asked_or_not_heard_out_in_has_no_verdict(fate: Fate, told: list[object]) -> None:
     """A connection that another cell lost, or a client that has cancelled, must not close the circuit of a dead server."""
 
     async def body() -> None:
         bench = Bench()
         await bench.run(1, is_trial=True)
-        await bench.fail(UpstreamError("upstream_failed", "why", **how))
-        assert bench.edge.only(CallFailed).text == "backend 'files': why"
+        await bench.fail(UpstreamError(fate, "why"))
+        assert bench.edge.only(CallFailed).why.text == "backend 'files': why"
         assert bench.router.received == told
 
     on_loop(body)
@@ -251,9 +253,9 @@ def test_the_breaker_still_waits_for_its_success_after_a_failure_that_says_nothi
     async def body() -> None:
         bench = Bench()
         await bench.run(1)
-        await bench.fail(UpstreamError("upstream_failed", "broken"))
+        await bench.fail(UpstreamError(Fate.BROKEN, "broken"))
         await bench.run(2)
-        await bench.fail(UpstreamError("pool_exhausted", "in use", was_sent=False, is_fault=False))
+        await bench.fail(UpstreamError(Fate.TURNED_AWAY, "in use", reason="pool_exhausted"))
         await bench.run(3)
         await bench.answer()
         assert bench.router.received == [CallFaulted("r", REPLICA), CallSucceeded("r", REPLICA)]
@@ -267,11 +269,16 @@ def test_a_failure_tells_whether_the_server_may_have_seen_the_call() -> None:
         await bench.run(1)
         await bench.fail(REFUSED)
         await bench.run(2)
-        await bench.fail(UpstreamError("upstream_timeout", "late", error=b'{"code":1}'))
+        await bench.fail(UpstreamError(Fate.TIMED_OUT, "late", error=b'{"code":1}'))
         first, second = bench.edge.take(CallFailed)
-        assert (first.call_id, first.reason, first.was_sent) == (1, "upstream_failed", False)
-        assert (second.call_id, second.reason, second.was_sent, second.error) == (2, "upstream_timeout", True, b'{"code":1}')
-        assert first.text == "backend 'files': cannot connect"
+        assert (first.call_id, first.why.reason, first.why.fate.was_sent) == (1, "upstream_failed", False)
+        assert (second.call_id, second.why.reason, second.why.fate.was_sent, second.why.error) == (
+            2,
+            "upstream_timeout",
+            True,
+            b'{"code":1}',
+        )
+        assert first.why.text == "backend 'files': cannot connect"
         assert [each.call_id for each in bench.pool.take(LeaseReturned)] == [1, 2]
 
     on_loop(body)
@@ -284,8 +291,8 @@ def test_a_defect_in_a_transport_ends_only_its_own_call() -> None:
         await bench.run(2)
         await bench.fail(ZeroDivisionError("a defect"))
         failed = bench.edge.only(CallFailed)
-        assert (failed.call_id, failed.reason) == (1, "upstream_failed")
-        assert "a defect" not in failed.text
+        assert (failed.call_id, failed.why.reason) == (1, "upstream_failed")
+        assert "a defect" not in failed.why.text
         await bench.answer()
         assert bench.edge.only(CallAnswered).call_id == 2
         assert [each.call_id for each in bench.pool.take(LeaseReturned)] == [1, 2]
@@ -317,7 +324,7 @@ def test_a_call_that_its_own_connection_ends_has_an_outcome() -> None:
         bench.wire.exchanges[0].result.cancel()
         await turn()
         failed = bench.edge.only(CallFailed)
-        assert (failed.call_id, failed.reason, failed.was_sent) == (1, "upstream_failed", True)
+        assert (failed.call_id, failed.why.reason, failed.why.fate.was_sent) == (1, "upstream_failed", True)
         assert bench.pool.only(LeaseReturned).call_id == 1
         assert bench.router.received == [], "it says nothing of the server"
 
@@ -413,7 +420,7 @@ def test_a_subscription_has_the_clients_id_in_events_and_in_the_answer() -> None
 
 @pytest.mark.parametrize(
     ("error", "hangs", "problem"),
-    [(None, False, ""), (UpstreamError("upstream_failed", "broken"), False, "broken"), (None, True, "no answer in time")],
+    [(None, False, ""), (UpstreamError(Fate.BROKEN, "broken"), False, "broken"), (None, True, "no answer in time")],
 )
 def test_a_probe_is_reported_to_the_monitor(error: Exception | None, hangs: bool, problem: str) -> None:
     async def body() -> None:
@@ -442,7 +449,7 @@ def test_an_upstream_that_ends_answers_its_calls_and_closes_its_wire(end: object
         bench.stage.tell(bench.upstream, end)
         await turn()
         failed = bench.edge.take(CallFailed)
-        assert [(each.call_id, each.reason, each.was_sent) for each in failed] == [
+        assert [(each.call_id, each.why.reason, each.why.fate.was_sent) for each in failed] == [
             (1, "upstream_failed", True),
             (2, "upstream_failed", True),
         ]

@@ -14,6 +14,7 @@ from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitSt
 from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, choose, no_route
 from mcp_gateway.actors.routing.route_table import Route
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 NOW_S, RESET_S = 1_000.0, 30.0
@@ -133,8 +134,8 @@ def test_the_circuit_of_another_route_does_not_matter() -> None:
 def test_a_call_that_no_replica_may_take_is_refused_as(situation: Situation, reason: str, words: str) -> None:
     failed = situation.choose()
     assert isinstance(failed, CallFailed)
-    assert (failed.call_id, failed.reason, failed.backend, words in failed.text) == (7, reason, "b", True)
-    assert (failed.was_sent, failed.is_session_lost, failed.replica) == (False, False, "")
+    assert (failed.call_id, failed.why.reason, failed.backend, words in failed.why.text) == (7, reason, "b", True)
+    assert (failed.why.fate.was_sent, failed.why.fate is Fate.SESSION_LOST, failed.replica) == (False, False, "")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,12 @@ def test_a_call_that_no_replica_may_take_is_refused_as(situation: Situation, rea
 def test_a_session_that_its_replica_cannot_serve_and_another_one_can_is_lost(situation: Situation, left: str) -> None:
     failed = situation.choose()
     assert isinstance(failed, CallFailed)
-    assert (failed.reason, failed.is_session_lost, failed.was_sent, failed.replica) == ("upstream_failed", True, False, left)
+    assert (failed.why.reason, failed.why.fate is Fate.SESSION_LOST, failed.why.fate.was_sent, failed.replica) == (
+        "upstream_failed",
+        True,
+        False,
+        left,
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_a_refused_client_is_told_when_the_first_circuit_lets_a_call_through(
 ) -> None:
     failed = Situation(circuits=circuits).choose()
     assert isinstance(failed, CallFailed)
-    assert failed.retry_after_s == pytest.approx(retry_after_s)
+    assert failed.why.retry_after_s == pytest.approx(retry_after_s)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_a_refused_client_is_told_when_the_first_circuit_lets_a_call_through(
 )
 def test_a_call_without_a_route_fails_as(target: str, backend: str, reason: str) -> None:
     failed = no_route(call_of_ada(target=target, backend=backend), {"b"})
-    assert (failed.call_id, failed.reason, failed.was_sent) == (7, reason, False)
+    assert (failed.call_id, failed.why.reason, failed.why.fate.was_sent) == (7, reason, False)
 
 
 # ---- whatever the situation
@@ -241,10 +247,10 @@ def test_to_choose_changes_nothing(situation: Situation) -> None:
 @given(_situations)
 def test_whoever_comes_back_when_told_is_not_kept_out_by_the_same_circuits(situation: Situation) -> None:
     refused = situation.choose()
-    if isinstance(refused, CallFailed) and refused.reason == "circuit_open":
-        assert refused.retry_after_s is not None
-        assert 0.1 <= refused.retry_after_s <= RESET_S
-        later = situation.choose(NOW_S + refused.retry_after_s + 0.001)
-        assert not isinstance(later, CallFailed) or later.is_session_lost
+    if isinstance(refused, CallFailed) and refused.why.reason == "circuit_open":
+        assert refused.why.retry_after_s is not None
+        assert 0.1 <= refused.why.retry_after_s <= RESET_S
+        later = situation.choose(NOW_S + refused.why.retry_after_s + 0.001)
+        assert not isinstance(later, CallFailed) or later.why.fate is Fate.SESSION_LOST
     else:
-        assert isinstance(refused, Chosen) or refused.retry_after_s is None
+        assert isinstance(refused, Chosen) or refused.why.retry_after_s is None

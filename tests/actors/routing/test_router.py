@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.routing.router import Router
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from tests.doubles.actor_stage import Stage
@@ -75,8 +76,8 @@ class Bench:
     def reason(self, *arguments: Any, **fields: Any) -> str:
         failed = self.call(*arguments, **fields)
         assert isinstance(failed, CallFailed), failed
-        assert failed.was_sent is False
-        return failed.reason
+        assert failed.why.fate.was_sent is False
+        return failed.why.reason
 
     def tell(self, *messages: object) -> None:
         self.stage.tell(self.router, *messages)
@@ -260,7 +261,11 @@ def test_a_request_moves_its_session_off_a_replica_that_takes_no_calls(monkeypat
         bench.tell(*([ReplicaEjected("files", FIRST, "down")] if disturbance == "ejected" else faults))
         failed = bench.call(session=session_at(FIRST))
         assert isinstance(failed, CallFailed)
-        assert (failed.reason, failed.is_session_lost, failed.was_sent) == ("upstream_failed", True, False)
+        assert (failed.why.reason, failed.why.fate is Fate.SESSION_LOST, failed.why.fate.was_sent) == (
+            "upstream_failed",
+            True,
+            False,
+        )
         if disturbance == "ejected":
             assert bench.replica("k", session=session_at(FIRST), kind=CallKind.MESSAGE) == FIRST
         # With nowhere to go it stays.
@@ -281,7 +286,11 @@ def test_a_session_is_lost_where_its_replica_was_removed_or_its_backend_came_lat
         never = bench.call("tools/call/notes__add", session=session_at(FIRST))
         for failed, backend in ((removed, "files"), (never, "notes")):
             assert isinstance(failed, CallFailed)
-            assert (failed.reason, failed.is_session_lost, failed.was_sent) == ("upstream_failed", True, False)
+            assert (failed.why.reason, failed.why.fate is Fate.SESSION_LOST, failed.why.fate.was_sent) == (
+                "upstream_failed",
+                True,
+                False,
+            )
             assert failed.backend == backend
 
     on_loop(test)
@@ -386,11 +395,15 @@ def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch
         assert bench.events() == [("mcp.circuit.opened", about)]
         failed = bench.call("tools/call/notes__add")
         assert isinstance(failed, CallFailed)
-        assert (failed.reason, failed.was_sent, failed.retry_after_s) == ("circuit_open", False, pytest.approx(10.0))
+        assert (failed.why.reason, failed.why.fate.was_sent, failed.why.retry_after_s) == (
+            "circuit_open",
+            False,
+            pytest.approx(10.0),
+        )
         bench.stage.advance(4)
         failed = bench.call("tools/call/notes__add")
         assert isinstance(failed, CallFailed)
-        assert failed.retry_after_s == pytest.approx(6.0)
+        assert failed.why.retry_after_s == pytest.approx(6.0)
         # 3. After the reset timeout one call tries, and nobody beside it.
         bench.stage.advance(6)
         trial = bench.call("tools/call/notes__add")
@@ -450,7 +463,7 @@ def test_the_end_of_a_trial_does_not_touch_its_verdict(
         bench, trial = half_open(monkeypatch)
         bench.tell(verdict, TrialEnded(ROUTE, THE_REPLICA, trial.call.call_id))
         next_call = bench.call("tools/call/notes__add")
-        assert (next_call.reason if isinstance(next_call, CallFailed) else None) == then
+        assert (next_call.why.reason if isinstance(next_call, CallFailed) else None) == then
         assert isinstance(next_call, CallFailed) or not next_call.is_trial
 
     on_loop(test)
@@ -603,7 +616,7 @@ def test_a_call_that_meets_a_crashed_router_is_answered(monkeypatch: pytest.Monk
         )  # fmt: skip
         bench.stage.system.post_all([(bench.router, CrashRequested()), (bench.router, RouteCall(call))])
         failed = bench.edge.only(CallFailed)
-        assert (failed.call_id, failed.reason, failed.was_sent) == (7, "upstream_failed", False)
+        assert (failed.call_id, failed.why.reason, failed.why.fate.was_sent) == (7, "upstream_failed", False)
         assert not bench.stage.is_alive(bench.router)
 
     on_loop(test)

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.strategies import scheme_of, strategy_problem
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 
@@ -69,18 +67,3 @@ def test_what_is_wrong_with_a_strategy_is_said(strategy, said):
 )
 def test_an_address_names_the_transport_that_speaks_to_it(replica_id, scheme):
     assert scheme_of(replica_id) == scheme
-
-
-@pytest.mark.parametrize("reason", ["upstream_failed", "upstream_timeout", "unknown_method", "too_large"])
-def test_the_reasons_of_a_failed_exchange_are_refusals(reason):
-    error = UpstreamError(reason, "why")
-    assert error.reason in REFUSALS
-    assert (str(error), error.was_sent, error.is_fault) == ("why", True, True)  # the careful defaults
-
-
-@pytest.mark.parametrize("is_session_lost", [False, True])
-@pytest.mark.parametrize("nothing_heard", [{}, {"was_sent": False}, {"is_cut": True}, {"is_ours": True}])
-def test_a_fault_is_a_verdict_and_what_is_none_only_where_the_server_has_answered(nothing_heard, is_session_lost):
-    facts = {"is_session_lost": is_session_lost, **nothing_heard}
-    assert UpstreamError("upstream_failed", "why", **facts).is_verdict
-    assert UpstreamError("upstream_failed", "why", is_fault=False, **facts).is_verdict is not bool(nothing_heard)

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -137,10 +138,10 @@ class EraBridge:
         try:
             return await self._counted(request, "modern", "legacy", self._to_legacy.exchange(request, on_event))
         except UpstreamError as error:
-            if not error.is_unsupported:
+            if error.fate is not Fate.UNSUPPORTED:
                 raise
             self._era.forget()
-            raise UpstreamError(error.reason, error.text, is_fault=False, error=error.error) from None
+            raise UpstreamError.of(attrs.evolve(error.failure, fate=Fate.REFUSED)) from None
 
     async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
@@ -150,7 +151,7 @@ class EraBridge:
             try:
                 answer = await self._wire.exchange(request, on_event)
             except UpstreamError as error:
-                if error.is_fault or not error.was_sent:
+                if error.fate.is_fault or not error.fate.was_sent:
                     raise
                 refusal = error
             if answer is not None and answer.response is not None and answer.response.result:
@@ -183,7 +184,7 @@ class EraBridge:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(self._probing)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
 
     async def _ask_era(self) -> None:
         """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
@@ -192,9 +193,10 @@ class EraBridge:
             answer = await self._uncached.exchange(request, ignore_events)
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
-            is_silent = error.reason == "upstream_timeout" and not self._is_http
-            is_legacy = error.is_unsupported or is_silent
-            if not is_legacy and not (self._is_http and error.is_refusal and await self._takes_handshake()):
+            is_silent = error.failure.reason == "upstream_timeout" and not self._is_http
+            is_legacy = error.fate is Fate.UNSUPPORTED or is_silent
+            may_be_legacy = self._is_http and error.fate in (Fate.BROKEN, Fate.REFUSED)
+            if not is_legacy and not (may_be_legacy and await self._takes_handshake()):
                 raise
             self._era.decide(speaks_modern=False)
             return

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -81,7 +82,7 @@ class LegacyToModern:
             capabilities = msgspec.json.decode(params.get("capabilities", Raw(b"{}")), type=dict[str, Any])
             info = msgspec.json.decode(params.get("clientInfo", Raw(b"{}")), type=dict[str, Any])
         except (KeyError, msgspec.DecodeError) as error:
-            raise UpstreamError("invalid_params", f"initialize cannot be read: {error!r}", is_fault=False, is_ours=True) from None
+            raise UpstreamError(Fate.ENDED, f"initialize cannot be read: {error!r}", reason="invalid_params") from None
         asked = discover(self._next_id(), info, modern_client_capabilities(capabilities))
         answer = await self._wire.exchange(self._modern(request, asked), ignore_events)
         if answer.response is None or not answer.response.result:
@@ -90,7 +91,7 @@ class LegacyToModern:
         try:
             discovered = msgspec.json.decode(answer.response.result, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamError("upstream_failed", f"the server's discovery cannot be read: {error}") from None
+            raise UpstreamError(Fate.BROKEN, f"the server's discovery cannot be read: {error}") from None
         result = msgspec.json.encode(initialize_result(discovered, revision, self._backend))
         session_id = f"{BRIDGED_SESSION}{self._site.cell_name}"
         return UpstreamAnswer(200, Response(message.id, result, b""), session_id, NEWEST)
@@ -139,12 +140,12 @@ class LegacyToModern:
                 response = await self._in_rounds(request, message, session, on_event)
             return UpstreamAnswer(200, response)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server, or the client it asked, did not answer in time") from None
+            raise UpstreamError(Fate.TIMED_OUT, "the server, or the client it asked, did not answer in time") from None
         except asyncio.CancelledError:
             if request_id not in session.cancelled:
                 raise
             task.uncancel()
-            raise UpstreamError("upstream_failed", _CLIENT_GONE, is_fault=False, is_ours=True) from None
+            raise UpstreamError(Fate.ENDED, _CLIENT_GONE) from None
         finally:
             session.cancelled.discard(request_id)
             if session.calls.get(request_id) is task:
@@ -160,7 +161,7 @@ class LegacyToModern:
                 uri = msgspec.json.decode(params["uri"], type=str)
                 await session.change_subscription(uri, is_wanted=message.method == "resources/subscribe")
         except (KeyError, msgspec.DecodeError) as error:
-            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False, is_ours=True) from None
+            raise UpstreamError(Fate.ENDED, f"the params cannot be read: {error}", reason="invalid_params") from None
         return UpstreamAnswer(200, Response(message.id, b"{}", b""))
 
     async def _in_rounds(
@@ -172,7 +173,7 @@ class LegacyToModern:
         try:
             params = modern_params(message.params, session.client_info, session.capabilities, session.log_level, own_token)
         except msgspec.DecodeError as error:
-            raise UpstreamError("invalid_params", f"the params cannot be read: {error}", is_fault=False, is_ours=True) from None
+            raise UpstreamError(Fate.ENDED, f"the params cannot be read: {error}", reason="invalid_params") from None
         hear = _hearing(session, own_token, token, on_event)
         attempt, has_refreshed = msgspec.json.encode(params), False
         for _ in range(MAX_ROUNDS):
@@ -182,7 +183,7 @@ class LegacyToModern:
             asked = Request(self._next_id(), message.method, attempt)
             answer = await self._wire.exchange(self._modern(request, asked, headers), hear)
             if answer.response is None:
-                raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+                raise UpstreamError(Fate.BROKEN, "the server ended its stream without a response")
             if answer.response.error:
                 if error_code(answer.response.error) == HEADER_MISMATCH and self._is_http and not has_refreshed:
                     has_refreshed = True  # "Client Behavior": read the tools again, then retry
@@ -194,10 +195,10 @@ class LegacyToModern:
                 if kind == "complete":
                     return Response(message.id, self._complete(message, answer.response.result, session), b"")
                 if kind != "input_required":  # of an extension that no legacy client has declared
-                    raise UpstreamError("upstream_failed", f"the server's result is of the unknown type {kind[:50]!r}")
+                    raise UpstreamError(Fate.BROKEN, f"the server's result is of the unknown type {kind[:50]!r}")
                 needed = read_input_required(answer.response.result)
             except (msgspec.DecodeError, RecursionError) as error:
-                raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
+                raise UpstreamError(Fate.BROKEN, f"the server's result cannot be read: {error}") from None
             answers: dict[str, bytes] = {}
             if not needed.requests:
                 await asyncio.sleep(_WAIT_S)
@@ -208,7 +209,7 @@ class LegacyToModern:
                     return Response(message.id, b"", response.error)
                 answers[key] = told
             attempt = retried_params(params, answers, needed.request_state)
-        raise UpstreamError("upstream_failed", f"the server asked for input {MAX_ROUNDS} times", is_fault=True)
+        raise UpstreamError(Fate.BROKEN, f"the server asked for input {MAX_ROUNDS} times")
 
     def _complete(self, message: Request, result: bytes, session: ClientSession) -> bytes:
         if message.method == "tools/list" and self._is_http:
@@ -241,7 +242,7 @@ class LegacyToModern:
             answer = await self._wire.exchange(self._modern(request, asked, kind="stream"), hear)
             if answer.response is not None and answer.response.error:
                 text = "the server offers no subscriptions"
-                raise UpstreamError("unknown_method", text, is_fault=False, error=answer.response.error)
+                raise UpstreamError(Fate.REFUSED, text, reason="unknown_method", error=answer.response.error)
             return UpstreamAnswer(200, None)
 
         return listen_for

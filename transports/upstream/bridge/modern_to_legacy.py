@@ -15,6 +15,7 @@ from contextlib import suppress
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -81,7 +82,7 @@ class ModernToLegacy:
             async with asyncio.timeout(request.timeout_s):
                 return await self._serve(current)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
 
     async def _serve(self, current: Round) -> UpstreamAnswer:
         if current.message.method == "server/discover":
@@ -113,7 +114,7 @@ class ModernToLegacy:
         if answer is None:
             answer = await self._attend(await self._start(current), current)
         if answer is None:
-            raise UpstreamError("upstream_failed", "the server lost its session twice", is_fault=True)
+            raise UpstreamError(Fate.BROKEN, "the server lost its session twice")
         return answer
 
     def _check_headers(self, current: Round) -> None:
@@ -172,7 +173,7 @@ class ModernToLegacy:
             return self._park(call, current)
         self._forget(call)
         if isinstance(call.outcome, UpstreamError):
-            if call.outcome.is_session_lost and call.number == 0:
+            if call.outcome.fate is Fate.SESSION_LOST and call.number == 0:
                 return None
             raise call.outcome
         return self._finished(call, current)
@@ -181,13 +182,13 @@ class ModernToLegacy:
         assert isinstance(call.outcome, UpstreamAnswer)
         response = call.outcome.response
         if response is None:
-            raise UpstreamError("upstream_failed", "the server ended its stream without a response")
+            raise UpstreamError(Fate.BROKEN, "the server ended its stream without a response")
         if response.error:
             return self._refused(call, response.error, current)
         try:
             result = modern_result(current.message.method, response.result, call.session.server_info)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamError("upstream_failed", f"the server's result cannot be read: {error}") from None
+            raise UpstreamError(Fate.BROKEN, f"the server's result cannot be read: {error}") from None
         if current.message.method == "tools/list":
             with suppress(msgspec.DecodeError, RecursionError):  # a client that can read it will see what is announced
                 self._announced.note(response.result)
@@ -217,7 +218,7 @@ class ModernToLegacy:
         if problem or call.number >= limits.rounds:
             self._drop(call)
             text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"
-            raise UpstreamError("pool_exhausted" if problem else "upstream_failed", text, is_fault=False)
+            raise UpstreamError(Fate.REFUSED, text, reason="pool_exhausted" if problem else "upstream_failed")
         call.number += 1
         self._parked[call.name] = call
         call.expiry = asyncio.get_running_loop().call_later(limits.park_s, self._drop, call)
@@ -338,4 +339,4 @@ def _read(message: Request) -> ModernRequest:
 
 def _refusal(reason: str, text: str) -> UpstreamError:
     """Not the server's fault, and nothing to try elsewhere."""
-    return UpstreamError(reason, text, was_sent=True, is_fault=False, is_ours=True)
+    return UpstreamError(Fate.ENDED, text, reason=reason)

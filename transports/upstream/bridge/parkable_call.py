@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -177,20 +178,16 @@ class ParkableCall:
     # ---- the server's side
 
     def _ended(self, task: asyncio.Task[UpstreamAnswer]) -> None:
-        error: BaseException | None
-        if task.cancelled():
-            error = UpstreamError("upstream_failed", "the call was cancelled", is_fault=False, is_ours=True)
-        else:
-            error = task.exception()
+        error = UpstreamError(Fate.ENDED, "the call was cancelled") if task.cancelled() else task.exception()
         if error is None:
             self.outcome = task.result()
         elif isinstance(error, UpstreamError):
             self.outcome = error
-            if error.is_session_lost:
+            if error.fate is Fate.SESSION_LOST:
                 self._sessions.forget(self.session)
                 self._tell_hub_of_loss()
         else:  # a defect of ours must not leave a client waiting
-            self.outcome = UpstreamError("upstream_failed", f"internal error: {error!r}")
+            self.outcome = UpstreamError(Fate.BROKEN, f"internal error: {error!r}")
         self._news.set()
         self._sessions.give_back(self.session)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     UpstreamAnswer,
     UpstreamConversation,
@@ -326,7 +327,7 @@ class ServerSessions:
             self.end(next(iter(self._idle)))
         if self._count >= self._limit:
             text = f"{self._limit} sessions are open at this server already"
-            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
+            raise UpstreamError(Fate.TURNED_AWAY, text, reason="pool_exhausted")
         self._count += 1
         try:
             params = initialize_params(key.client_info, msgspec.json.decode(key.capabilities), self._revision)
@@ -386,10 +387,10 @@ def _opened(key: SessionKey, answer: UpstreamAnswer) -> ServerSession:
     if response is None or not response.result:
         error = b"" if response is None else response.error
         text = "the server refused to open a session"
-        raise UpstreamError("upstream_failed", text, is_fault=False, is_unsupported=True, error=error)
+        raise UpstreamError(Fate.UNSUPPORTED, text, reason="upstream_failed", error=error)
     try:
         initialized: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
         revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)
     except (KeyError, msgspec.DecodeError, RecursionError) as error:
-        raise UpstreamError("upstream_failed", f"the server's answer to initialize cannot be read: {error!r}") from None
+        raise UpstreamError(Fate.BROKEN, f"the server's answer to initialize cannot be read: {error!r}") from None
     return ServerSession(key, answer.session_id, revision, initialized)

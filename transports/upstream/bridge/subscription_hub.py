@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.questions import refused_question
 from mcp_gateway.transports.protocol.eras.translation import ModernRequest, legacy_notification_params
@@ -226,9 +227,9 @@ class SubscriptionHub:
                 )
                 await self._wire.exchange(request, self._hear)
             except UpstreamError as error:
-                if error.reason == "unknown_method":
+                if error.failure.reason == "unknown_method":
                     return  # the server has no such stream; changes may still come during calls
-                if error.is_session_lost and session is not None:
+                if error.fate is Fate.SESSION_LOST and session is not None:
                     self._sessions.forget(session)
                     if self._may_hurry:
                         self._may_hurry = (
@@ -248,7 +249,7 @@ class SubscriptionHub:
             for uri in list(self._subscribed):
                 await self._sessions.subscribe(session, uri)
         except BaseException as error:
-            if isinstance(error, UpstreamError) and error.is_session_lost:
+            if isinstance(error, UpstreamError) and error.fate is Fate.SESSION_LOST:
                 self._sessions.forget(session)
             self._sessions.let_go(session)  # calls may run on it; the next attempt goes on with what is not subscribed yet
             raise
@@ -282,7 +283,7 @@ class SubscriptionHub:
             try:
                 return await self._sessions.subscribe(session, uri)
             except UpstreamError as error:
-                if is_last or not error.is_session_lost:
+                if is_last or error.fate is not Fate.SESSION_LOST:
                     raise
                 self._sessions.forget(session)  # nobody else may find it out
         raise AssertionError("the last attempt has an outcome")
@@ -306,8 +307,8 @@ def _wanted(modern: ModernRequest) -> tuple[set[str], list[str]]:
         asked = msgspec.json.decode(modern.params.get("notifications", Raw(b"{}")), type=dict[str, Any])
         uris = msgspec.convert(asked.pop(RESOURCE_SUBSCRIPTIONS, None) or [], list[str])
     except msgspec.ValidationError as error:
-        raise UpstreamError("invalid_params", f"notifications cannot be read: {error}", is_fault=False, is_ours=True) from None
+        raise UpstreamError(Fate.ENDED, f"notifications cannot be read: {error}", reason="invalid_params") from None
     if len(uris) > _MAX_RESOURCES:
         text = f"one subscription may name {_MAX_RESOURCES} resources"
-        raise UpstreamError("invalid_params", text, is_fault=False, is_ours=True)
+        raise UpstreamError(Fate.ENDED, text, reason="invalid_params")
     return {name for name, value in asked.items() if value is True}, list(dict.fromkeys(uris))

@@ -11,6 +11,7 @@ from collections import OrderedDict
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -59,7 +60,7 @@ class BuiltinConversation:
         message = request.message
         if message is None:
             if request.kind == "stream":
-                raise UpstreamError("unknown_method", "the demo server says nothing on its own", is_fault=False)
+                raise UpstreamError(Fate.REFUSED, "the demo server says nothing on its own", reason="unknown_method")
             self._log_levels.pop(request.session_id or "", None)
             return UpstreamAnswer(200, None)
         if not isinstance(message, Request):
@@ -93,13 +94,13 @@ class BuiltinConversation:
                 if outcome.stays_open:
                     await asyncio.Event().wait()
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the tool did not end in time", is_fault=False) from None
+            raise UpstreamError(Fate.REFUSED, "the tool did not end in time", reason="upstream_timeout") from None
         except asyncio.CancelledError:
             if key not in self._cancelled:
                 raise
             task.uncancel()
             text = "the client has cancelled the request"
-            raise UpstreamError("upstream_failed", text, is_fault=False, is_ours=True) from None
+            raise UpstreamError(Fate.ENDED, text) from None
         finally:
             self._cancelled.discard(key)
             if self._playing.get(key) is task:

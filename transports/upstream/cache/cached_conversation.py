@@ -154,7 +154,7 @@ class CachedConversation:
             try:
                 answer = await self._wire.exchange(request, on_event)
             except UpstreamError as error:
-                if not error.is_fault:
+                if not error.fate.is_fault:
                     return  # it offers no such stream: its ttlMs is what there is
                 self._cache.clear()  # what has changed while nobody listened is not known
                 return

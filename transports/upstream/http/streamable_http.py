@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -55,7 +56,7 @@ class _Unfinished(UpstreamError):
     """A stream has ended before its response. event_id: where it can be read on, "" for nowhere. retry_s: if it told."""
 
     def __init__(self, text: str, event_id: str, retry_s: float | None) -> None:
-        super().__init__("upstream_failed", text, is_cut=True)
+        super().__init__(Fate.CUT, text)
         self.event_id = event_id
         self.retry_s = retry_s
 
@@ -131,10 +132,10 @@ class StreamableHttpConversation:
         try:
             return await self._speak("GET", b"", headers, request, on_event)
         except UpstreamError as error:
-            if not error.is_session_lost:
+            if error.fate is not Fate.SESSION_LOST:
                 raise
             await self._ask(ping(PROBE_ID), request.revision, request.session_id, _LONGEST_PING_S)
-            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False) from None
+            raise UpstreamError(Fate.REFUSED, "the server offers no such stream", reason="unknown_method") from None
 
     async def _read_on(
         self, cut: _Unfinished, give_up_s: float, request: UpstreamRequest, on_event: EventHandler
@@ -148,7 +149,7 @@ class StreamableHttpConversation:
             await asyncio.sleep(min(max(retry_s, _SHORTEST_RETRY_S), max(0.0, give_up_s - time.monotonic())))
             left_s = give_up_s - time.monotonic()
             if left_s <= 0:
-                raise UpstreamError("upstream_timeout", "the server did not answer in time")
+                raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time")
             rest = attrs.evolve(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
             headers = {**self._headers(attrs.evolve(rest, kind="stream", message=None)), "Accept": "text/event-stream"}
             try:
@@ -156,10 +157,10 @@ class StreamableHttpConversation:
             except _Unfinished as again:
                 event_id, retry_s = again.event_id, retry_s if again.retry_s is None else again.retry_s
             except UpstreamError as error:
-                if error.reason == "upstream_timeout":
+                if error.failure.reason == "upstream_timeout":
                     raise
                 # Also where the session is lost: the call may have run.
-                raise UpstreamError("upstream_failed", cut.text, is_cut=True) from error
+                raise UpstreamError(Fate.CUT, cut.failure.text) from error
 
     async def _speak(
         self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
@@ -178,14 +179,14 @@ class StreamableHttpConversation:
                     url = address_within_origin(url, response.headers.get("Location", ""))
             raise LedAstray("the server redirects too often")
         except LedAstray as error:
-            raise UpstreamError("upstream_failed", str(error)) from None
+            raise UpstreamError(Fate.BROKEN, str(error)) from None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError("upstream_failed", f"cannot connect: {failure_text(error)}", was_sent=False) from error
+            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {failure_text(error)}") from error
         except TimeoutError as error:
-            raise UpstreamError("upstream_timeout", "the server did not answer in time") from error
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from error
         except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
-            is_cut = isinstance(error, aiohttp.ClientError)
-            raise UpstreamError("upstream_failed", f"the connection failed: {failure_text(error)}", is_cut=is_cut) from error
+            fate = Fate.CUT if isinstance(error, aiohttp.ClientError) else Fate.BROKEN
+            raise UpstreamError(fate, f"the connection failed: {failure_text(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
@@ -198,7 +199,7 @@ class StreamableHttpConversation:
                 return await self._read_events(response, request, on_event, session_id)
             if content_type == "application/json" and status == 200:
                 return UpstreamAnswer(200, self._response(await self._whole(response), request), session_id)
-            raise UpstreamError("upstream_failed", f"the server answered with status {status} and {content_type or 'no body'}")
+            raise UpstreamError(Fate.BROKEN, f"the server answered with status {status} and {content_type or 'no body'}")
         return await self._read_refusal(response, status, content_type, request)
 
     async def _read_events(
@@ -222,7 +223,7 @@ class StreamableHttpConversation:
                     try:
                         message = jsonrpc.decode(event.data)
                     except Refused as refused:
-                        raise UpstreamError("upstream_failed", f"the server sent a malformed event: {refused.text}") from None
+                        raise UpstreamError(Fate.BROKEN, f"the server sent a malformed event: {refused.text}") from None
                     if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
                         return UpstreamAnswer(200, message, session_id)
                     await on_event(message, event.event_id)
@@ -237,14 +238,14 @@ class StreamableHttpConversation:
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         limit = self._max_message_bytes
         if response.content_length is not None and response.content_length > limit:
-            raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+            raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
         if response.content_length is not None and "Content-Encoding" not in response.headers:
             return await response.read()
         parts, size = [], 0
         async for part in response.content.iter_any():
             size += len(part)
             if size > limit:
-                raise UpstreamError("upstream_failed", f"the answer is larger than {limit} bytes")
+                raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
             parts.append(part)
         return b"".join(parts)
 
@@ -252,11 +253,11 @@ class StreamableHttpConversation:
         try:
             message = jsonrpc.decode(body.removeprefix(codecs.BOM_UTF8))
         except Refused as refused:
-            raise UpstreamError("upstream_failed", f"the server sent a malformed answer: {refused.text}") from None
+            raise UpstreamError(Fate.BROKEN, f"the server sent a malformed answer: {refused.text}") from None
         if not isinstance(message, Response):
-            raise UpstreamError("upstream_failed", "the server answered with something that is no response")
+            raise UpstreamError(Fate.BROKEN, "the server answered with something that is no response")
         if isinstance(request.message, Request) and not _same_id(message.id, request.message.id):
-            raise UpstreamError("upstream_failed", "the server answered another request than ours")
+            raise UpstreamError(Fate.BROKEN, "the server answered another request than ours")
         return message
 
     async def _read_refusal(
@@ -275,9 +276,9 @@ class StreamableHttpConversation:
             self._era.forget()
         if request.session_id is not None and (status == 404 or has_no_sessions):
             text = "the server does not know the session"
-            raise UpstreamError("session_not_found", text, is_fault=False, is_session_lost=True)
+            raise UpstreamError(Fate.SESSION_LOST, text)
         if status == 405 and request.message is None:
-            raise UpstreamError("unknown_method", "the server offers no such stream", is_fault=False)
+            raise UpstreamError(Fate.REFUSED, "the server offers no such stream", reason="unknown_method")
         if is_modern(request.revision) and is_client_fault and not may_be_modern(error):
             if not self._era.speaks_modern:
                 raise only_legacy()
@@ -285,9 +286,8 @@ class StreamableHttpConversation:
                 self._era.forget()  # what a legacy server says to any modern request
         if error and is_client_fault and isinstance(request.message, Request):
             return UpstreamAnswer(status, Response(request.message.id, b"", error))
-        raise UpstreamError(
-            "upstream_failed", f"the server answered with status {status}", is_fault=not is_client_fault, error=error
-        )
+        fate = Fate.REFUSED if is_client_fault else Fate.BROKEN
+        raise UpstreamError(fate, f"the server answered with status {status}", error=error)
 
     def _headers(self, request: UpstreamRequest) -> dict[str, str]:
         headers = {**self._backend.headers, **request.headers}
@@ -321,9 +321,9 @@ class StreamableHttpConversation:
                 answer = await self._ask(discover(PROBE_ID), NEWEST, None, timeout_s)
                 self._era.observe(answer.response, answer.status)
             except UpstreamError as error:
-                if error.is_unsupported:
+                if error.fate is Fate.UNSUPPORTED:
                     self._era.decide(speaks_modern=False)
-                elif self._era.speaks_modern is not None or not error.is_refusal:
+                elif self._era.speaks_modern is not None or error.fate not in (Fate.BROKEN, Fate.REFUSED):
                     raise
                 failure = error
             if self._era.speaks_modern:
@@ -349,7 +349,7 @@ class StreamableHttpConversation:
                 await self._ask(ping(PROBE_ID), session.revision, session.id, left_s)
                 return True
             except UpstreamError as error:
-                if not error.is_session_lost:
+                if error.fate is not Fate.SESSION_LOST:
                     await self._end_probe_session(min(1.0, deadline_s - time.monotonic()))
                     raise
                 self._probe_session = None

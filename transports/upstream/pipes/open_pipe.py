@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamError
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -35,7 +36,7 @@ _ID_AT_TAIL = re.compile(rb'[,{]\s*"id"\s*:\s*([0-9]{1,18})\s*\}\s*\Z')
 
 def session_lost(text: str) -> UpstreamError:
     """The message was not sent, because the connection that was the session is no more."""
-    return UpstreamError("session_not_found", text, was_sent=False, is_fault=False, is_session_lost=True)
+    return UpstreamError(Fate.SESSION_LOST, text)
 
 
 class Inbox:
@@ -143,7 +144,7 @@ class OpenPipe:
 
     @property
     def end_text(self) -> str:
-        return self._ended.text if self._ended is not None else ""
+        return self._ended.failure.text if self._ended is not None else ""
 
     @property
     def is_busy(self) -> bool:
@@ -184,7 +185,7 @@ class OpenPipe:
         except TimeoutError:
             if sending.has_begun:
                 self._give_up(exchange_id, "no answer in time")
-                raise UpstreamError("upstream_timeout", "the server did not answer in time") from None
+                raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
             raise _reads_nothing() from None
         except asyncio.CancelledError:
             if sending.has_begun:
@@ -223,7 +224,7 @@ class OpenPipe:
             outgoing, cancelled_id = self._exchanges.outgoing(owner, message)
             if cancelled_id is not None and (inbox := self._inboxes.get(cancelled_id)) is not None:
                 text = "the client has cancelled the request"
-                inbox.conclude(None, UpstreamError("upstream_failed", text, is_fault=False, is_ours=True))
+                inbox.conclude(None, UpstreamError(Fate.ENDED, text))
         if outgoing is None:
             return
         sending = _Sending()
@@ -241,7 +242,7 @@ class OpenPipe:
     def _use(self) -> None:
         self.used_s = asyncio.get_running_loop().time()
         if self._ended is not None:
-            raise session_lost(self._ended.text)
+            raise session_lost(self._ended.failure.text)
 
     def _forget(self, exchange_id: int) -> None:
         self.used_s = asyncio.get_running_loop().time()
@@ -261,10 +262,10 @@ class OpenPipe:
         except PipeClosed as closed:
             self._fail(str(closed))
             if sending.has_begun:
-                raise UpstreamError("upstream_failed", str(closed), is_cut=True) from None
+                raise UpstreamError(Fate.CUT, str(closed)) from None
             raise session_lost(str(closed)) from None
         except SendFailed as failed:
-            raise UpstreamError("upstream_failed", str(failed), was_sent=sending.has_begun) from None
+            raise UpstreamError(Fate.BROKEN if sending.has_begun else Fate.UNREACHABLE, str(failed)) from None
 
     def _send_soon(self, message: Message) -> None:
         """Send without waiting. A server that takes nothing misses it: by then it has worse problems."""
@@ -305,7 +306,7 @@ class OpenPipe:
                 self._warn(f"skipped what is no message: {refused.text[:200]}")
             else:
                 text = f"the server sent a malformed answer: {refused.text[:200]}"
-                inbox.conclude(None, UpstreamError("upstream_failed", text))
+                inbox.conclude(None, UpstreamError(Fate.BROKEN, text))
         else:
             await self._take(message)
 
@@ -340,7 +341,7 @@ class OpenPipe:
             if isinstance(message, Notification) and message.method in ("notifications/progress", "notifications/message"):
                 return  # an older state of what is told again
             text = "the client reads too slowly: what the server says on its own was given up"
-            inbox.conclude(None, UpstreamError("upstream_failed", text, is_fault=False))
+            inbox.conclude(None, UpstreamError(Fate.REFUSED, text))
             self._give_up(exchange_id, "the client reads too slowly")
             return
         await inbox.space()
@@ -356,14 +357,14 @@ class OpenPipe:
         if inbox is None:
             self._warn("skipped a message that is too large")
         else:
-            inbox.conclude(None, UpstreamError("upstream_failed", "the answer is larger than max_message_bytes"))
+            inbox.conclude(None, UpstreamError(Fate.BROKEN, "the answer is larger than max_message_bytes"))
 
     # ---- the end
 
     def _fail(self, text: str) -> None:
         """The connection has ended by itself."""
         if self._ended is None:
-            self._end(UpstreamError("upstream_failed", text, is_cut=True))
+            self._end(UpstreamError(Fate.CUT, text))
             self._on_end(self)
 
     def _end(self, error: UpstreamError) -> None:
@@ -378,7 +379,7 @@ class OpenPipe:
     def leave(self, reason: str) -> None:
         """Close a pipe that nobody uses any more: its streams end in good order."""
         self._has_left = True
-        self._end(UpstreamError("upstream_failed", reason, is_fault=False, is_ours=True))
+        self._end(UpstreamError(Fate.ENDED, reason))
         self._reader.cancel()
 
     async def close(self, reason: str = "the connection was closed") -> None:
@@ -396,7 +397,8 @@ class OpenPipe:
 
 
 def _reads_nothing(*, was_sent: bool = False) -> UpstreamError:
-    return UpstreamError("upstream_timeout", "the server does not read what it is sent", was_sent=was_sent)
+    fate = Fate.TIMED_OUT if was_sent else Fate.UNREACHABLE
+    return UpstreamError(fate, "the server does not read what it is sent", reason="upstream_timeout")
 
 
 def _messages_in(data: bytes) -> list[bytes]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -150,10 +151,10 @@ class PipeConversation:
                 )
                 return UpstreamAnswer(_status(response), response)
             except UpstreamError as error:
-                if not error.is_session_lost:
+                if error.fate is not Fate.SESSION_LOST:
                     raise
                 if is_last:
-                    raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
+                    raise UpstreamError(Fate.UNREACHABLE, error.failure.text) from None
         raise AssertionError("the last attempt has an outcome")
 
     # ---- sessions
@@ -192,7 +193,7 @@ class PipeConversation:
                 else:
                     pipe = await self._shared_pipe(revision, message)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server did not open a session in time") from None
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not open a session in time") from None
         answer = pipe.answer
         assert answer is not None
         response = Response(message.id, answer.result, answer.error)
@@ -294,7 +295,7 @@ class PipeConversation:
             opened = await self._shared_pipe(NEWEST_LEGACY, initialize(PROBE_ID))
             if not opened.is_open:
                 text = "the server takes neither a modern request nor a handshake"
-                raise UpstreamError("upstream_failed", text, was_sent=False)
+                raise UpstreamError(Fate.UNREACHABLE, text)
         self._era.decide(speaks_modern=False)
         raise only_legacy()
 
@@ -323,7 +324,7 @@ class PipeConversation:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(task)
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", "the server was not ready in time", was_sent=False) from None
+            raise UpstreamError(Fate.UNREACHABLE, "the server was not ready in time", reason="upstream_timeout") from None
 
     def _made(self, key: str, task: asyncio.Task[Any]) -> None:
         self._under_way.pop(key, None)
@@ -343,9 +344,9 @@ class PipeConversation:
                 await self._modern_pipe(timeout_s)
             pipe = await self._pipe_to_probe(timeout_s)
         except UpstreamError as error:
-            if error.reason == "pool_exhausted":
+            if error.failure.reason == "pool_exhausted":
                 return
-            if not error.is_unsupported:
+            if error.fate is not Fate.UNSUPPORTED:
                 raise
             pipe = await self._pipe_to_probe(timeout_s)
         if pipe is None:
@@ -356,9 +357,9 @@ class PipeConversation:
             await pipe.request("", request, ignore_events, left_s)
             pipe.pings_missed = 0
         except UpstreamError as error:
-            if error.is_session_lost:
-                raise UpstreamError("upstream_failed", error.text, was_sent=False) from None
-            pipe.pings_missed += error.reason == "upstream_timeout"
+            if error.fate is Fate.SESSION_LOST:
+                raise UpstreamError(Fate.UNREACHABLE, error.failure.text) from None
+            pipe.pings_missed += error.failure.reason == "upstream_timeout"
             # A server may be busy with one call and answer nothing else meanwhile, but not for longer than a call may take.
             silent_s = asyncio.get_running_loop().time() - pipe.heard_s
             if pipe.pings_missed >= _MISSED_PINGS and (not pipe.is_busy or silent_s > self._longest_call_s):
@@ -395,8 +396,8 @@ def _read_initialize(params: bytes) -> tuple[str, bool]:
 
 def _not_opened(error: UpstreamError) -> UpstreamError:
     """What a handshake fails with: safe to repeat, nothing but it was sent; and there is no session yet that could be lost."""
-    reason = "upstream_failed" if error.is_session_lost else error.reason
-    return UpstreamError(reason, error.text, was_sent=False, is_fault=True)
+    reason = "upstream_failed" if error.fate is Fate.SESSION_LOST else error.failure.reason
+    return UpstreamError(Fate.UNREACHABLE, error.failure.text, reason=reason)
 
 
 def _status(response: Response | None) -> int:

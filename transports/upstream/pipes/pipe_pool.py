@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 
 from .backoff import Backoff
@@ -84,12 +85,12 @@ class PipePool:
         delay_s = self._backoff.delay_s(loop.time())
         if delay_s > _LONGEST_WAIT_S:
             text = f"failed {self._backoff.failure_count} times in a row, last: {self._end_text}; next attempt in {delay_s:.1f} s"
-            raise UpstreamError("upstream_failed", text, was_sent=False)
+            raise UpstreamError(Fate.UNREACHABLE, text)
         await asyncio.sleep(delay_s)
         while len(self._closing) >= CLOSING_AT_ONCE:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         if self._is_closed:
-            raise UpstreamError("upstream_failed", "the connection is closed", was_sent=False, is_fault=False)
+            raise UpstreamError(Fate.TURNED_AWAY, "the connection is closed")
         self._make_room()
         pipe = self._open_pipe()
         self._opening_count += 1
@@ -104,7 +105,7 @@ class PipePool:
                 raise
             self._end_text = str(error) or "not open in time"
             self._backoff.failed(loop.time())
-            raise UpstreamError("upstream_failed", self._end_text, was_sent=False) from None
+            raise UpstreamError(Fate.UNREACHABLE, self._end_text) from None
         finally:
             self._opening_count -= 1
         live = OpenPipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
@@ -120,7 +121,7 @@ class PipePool:
         least = least_needed(self._pipes)
         if least is None:
             text = f"each of the {self._max_pipes} connections to the server is in use"
-            raise UpstreamError("pool_exhausted", text, was_sent=False, is_fault=False)
+            raise UpstreamError(Fate.TURNED_AWAY, text, reason="pool_exhausted")
         self.close_soon(least, "another session needed the connection")
 
     def _on_end(self, pipe: OpenPipe) -> None:

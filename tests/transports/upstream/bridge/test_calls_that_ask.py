@@ -74,7 +74,7 @@ def test_a_retry_that_is_not_this_clients_own_is_refused_and_the_call_still_wait
         bridge = Bridge()
         asked = await bridge.parked(user="ada")
         refused = await refusal(bridge.retry(asked, **{"user": "ada", **how}, params=params))
-        assert (refused.reason, refused.is_fault, refused.is_verdict) == (reason, False, False)
+        assert (refused.failure.reason, refused.fate.is_fault, refused.fate.is_verdict) == (reason, False, False)
         retry = bridge.retry(asked, {"elicitation-1": ACCEPT}, user="ada")
         await settle()
         bridge.running.answer()
@@ -89,10 +89,10 @@ def test_a_state_is_used_once_even_by_two_at_the_same_time() -> None:
         bridge = Bridge()
         asked = await bridge.parked()
         first, second = (bridge.retry(asked, {"elicitation-1": ACCEPT}) for _ in range(2))
-        assert (await refusal(second)).text.startswith("requestState was used already")
+        assert (await refusal(second)).failure.text.startswith("requestState was used already")
         bridge.running.answer()
         await first
-        assert (await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))).reason == "invalid_params"
+        assert (await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))).failure.reason == "invalid_params"
         assert len(bridge.wire.exchanges) == 1
 
     on_loop(body)
@@ -112,7 +112,7 @@ def test_a_client_that_leaves_while_its_answer_is_handed_over_ends_the_call() ->
         await settle()
         assert (call.is_cancelled, len(bridge.site.parked)) == (True, 0)
         assert bridge.wire.told_methods()[-1] == "notifications/cancelled"
-        assert (await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))).reason == "invalid_params"
+        assert (await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))).failure.reason == "invalid_params"
 
     on_loop(body)
 
@@ -127,8 +127,8 @@ def test_a_call_that_died_with_its_owner_is_said_to_be_lost_and_not_run_again(wa
         else:
             bridge.site.cell_name = "cell/1"
         lost = await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))
-        assert lost.reason == "upstream_failed"
-        assert "NOT run again" in lost.text
+        assert lost.failure.reason == "upstream_failed"
+        assert "NOT run again" in lost.failure.text
         assert len(bridge.wire.exchanges) == 1
 
     on_loop(body)
@@ -160,7 +160,7 @@ def test_a_call_whose_client_stays_away_is_cancelled_and_its_state_expires() -> 
             await asyncio.sleep(0.01)
         assert len(bridge.site.parked) == 0
         expired = await refusal(bridge.retry(asked, {"elicitation-1": ACCEPT}))
-        assert (expired.reason, "expired" in expired.text) == ("invalid_params", True)
+        assert (expired.failure.reason, "expired" in expired.failure.text) == ("invalid_params", True)
 
     on_loop(body)
 
@@ -294,7 +294,7 @@ def test_as_many_calls_are_parked_as_each_limit_says_and_the_next_one_is_ended(l
         exchange = bridge.running
         await exchange.event(ELICIT)
         refused = await refusal(call)
-        assert (refused.reason, refused.is_fault) == ("pool_exhausted", False)
+        assert (refused.failure.reason, refused.fate.is_fault) == ("pool_exhausted", False)
         await settle()
         assert exchange.is_cancelled
         assert len(bridge.site.parked) == 2
@@ -308,7 +308,7 @@ def test_a_server_may_ask_as_often_as_the_limit_says_and_no_more() -> None:
         asked = await bridge.parked()
         asked = shown(await bridge.retry(asked))
         refused = await refusal(bridge.retry(asked))
-        assert (refused.reason, "2 times" in refused.text) == ("upstream_failed", True)
+        assert (refused.failure.reason, "2 times" in refused.failure.text) == ("upstream_failed", True)
         await settle()
         assert bridge.wire.exchanges[0].is_cancelled
 
@@ -329,7 +329,7 @@ def test_sessions_are_bounded_and_idle_ones_make_room() -> None:
         await settle()
         assert bridge.wire.ended == ["s1"]
         refused = await refusal(bridge.send(user="d"))
-        assert (refused.reason, refused.was_sent) == ("pool_exhausted", False)
+        assert (refused.failure.reason, refused.fate.was_sent) == ("pool_exhausted", False)
         assert len(sessions) == 2
         third.cancel()
 
@@ -391,7 +391,7 @@ def test_a_server_that_refuses_the_handshake_is_a_clear_failure() -> None:
 
         bridge.wire.exchange = exchange  # type: ignore[method-assign]
         refused = await refusal(bridge.send())
-        assert (refused.reason, refused.error) == ("upstream_failed", b'{"code":-1,"message":"no"}')
+        assert (refused.failure.reason, refused.failure.error) == ("upstream_failed", b'{"code":-1,"message":"no"}')
         assert len(bridge.bridge.sessions) == 0
 
     on_loop(body)

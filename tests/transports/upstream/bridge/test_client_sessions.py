@@ -144,7 +144,7 @@ def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked
         assert (await ended).response is None
         error = Response(b"1", b"", b'{"code":-32601,"message":"m"}')
         two.result.set_result(UpstreamAnswer(404, error))
-        assert (await refusal(refused)).reason == "unknown_method"
+        assert (await refusal(refused)).failure.reason == "unknown_method"
 
     on_loop(body)
 

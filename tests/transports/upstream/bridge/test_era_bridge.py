@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -20,7 +21,7 @@ from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 REPLICA = "http://127.0.0.1:1/mcp"
-UNSUPPORTED = UpstreamError("unsupported_version", "legacy", is_fault=False, is_unsupported=True)
+UNSUPPORTED = UpstreamError(Fate.UNSUPPORTED, "legacy")
 
 
 class Bridge:
@@ -212,7 +213,7 @@ def test_the_era_is_found_out_once_by_asking(outcome: Any, is_modern: bool) -> N
 
 
 @pytest.mark.parametrize("takes_handshake", [True, False])
-@pytest.mark.parametrize("outcome", [404, 400, UpstreamError("upstream_failed", "status 500")])
+@pytest.mark.parametrize("outcome", [404, 400, UpstreamError(Fate.BROKEN, "status 500")])
 def test_where_the_answer_fits_either_era_the_handshake_decides(outcome: Any, takes_handshake: bool) -> None:
     """A modern server that lacks discovery says 404 and -32601; there are legacy ones that say so, or fail with 500."""
 
@@ -240,7 +241,7 @@ def test_where_the_answer_fits_either_era_the_handshake_decides(outcome: Any, ta
             if isinstance(outcome, int):
                 assert bridge.methods[2:] == ["tools/list"]
             else:
-                assert (await refusal(asking)).text.endswith("status 500")
+                assert (await refusal(asking)).failure.text.endswith("status 500")
 
     on_loop(body)
 
@@ -250,9 +251,9 @@ def test_a_server_that_does_not_answer_leaves_its_era_open() -> None:
         bridge = Bridge()
         failed = bridge.modern()
         await settle()
-        bridge.running.fail(UpstreamError("upstream_failed", "refused", was_sent=False))
-        assert (await refusal(failed)).was_sent is False
-        assert (await refusal(bridge.modern(timeout_s=0.02))).reason == "upstream_timeout"
+        bridge.running.fail(UpstreamError(Fate.UNREACHABLE, "refused"))
+        assert (await refusal(failed)).fate.was_sent is False
+        assert (await refusal(bridge.modern(timeout_s=0.02))).failure.reason == "upstream_timeout"
         bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')
         bridge.modern()
         await settle()
@@ -266,7 +267,7 @@ def test_a_pipe_that_stays_silent_is_a_legacy_one() -> None:
         bridge = Bridge(replica="stdio:b#0")
         bridge.modern()
         await settle()
-        bridge.running.fail(UpstreamError("upstream_timeout", "silent"))
+        bridge.running.fail(UpstreamError(Fate.TIMED_OUT, "silent"))
         await settle()
         assert bridge.methods == ["server/discover", "initialize"]
 
@@ -291,7 +292,7 @@ def test_a_configured_protocol_is_believed(protocol: str) -> None:
     on_loop(body)
 
 
-@pytest.mark.parametrize("refusal_of_server", [-32601, UpstreamError("upstream_failed", "status 400", is_fault=False)])
+@pytest.mark.parametrize("refusal_of_server", [-32601, UpstreamError(Fate.REFUSED, "status 400")])
 def test_a_server_that_refuses_the_handshake_is_asked_whether_it_is_a_modern_one(refusal_of_server: Any) -> None:
     async def body() -> None:
         bridge = Bridge()
@@ -332,8 +333,8 @@ def test_a_server_that_is_down_is_not_asked_for_its_era() -> None:
         bridge = Bridge()
         opening = bridge.initialize()
         await settle()
-        bridge.running.fail(UpstreamError("upstream_failed", "refused", was_sent=False))
-        assert (await refusal(opening)).was_sent is False
+        bridge.running.fail(UpstreamError(Fate.UNREACHABLE, "refused"))
+        assert (await refusal(opening)).fate.was_sent is False
         assert bridge.methods == ["initialize"]
 
     on_loop(body)
@@ -348,7 +349,7 @@ def test_a_server_that_was_replaced_by_one_of_the_other_era_is_found_out() -> No
         await settle()
         bridge.fail(-32601)
         refused = await refusal(first)
-        assert (refused.reason, refused.is_unsupported) == ("upstream_failed", False)
+        assert (refused.failure.reason, refused.fate is Fate.UNSUPPORTED) == ("upstream_failed", False)
         bridge.modern()
         await settle()
         bridge.running.answer(b'{"supportedVersions":["2026-07-28"]}')

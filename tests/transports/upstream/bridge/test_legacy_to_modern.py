@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
@@ -110,7 +111,7 @@ def test_what_has_no_method_in_the_modern_era_is_answered_here() -> None:
         await settle()
         assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
         for method, params in (("logging/setLevel", {"level": "loud"}), ("logging/setLevel", {}), ("resources/subscribe", {})):
-            assert (await refusal(bridge.send(method, **params))).reason == "invalid_params"
+            assert (await refusal(bridge.send(method, **params))).failure.reason == "invalid_params"
 
     on_loop(body)
 
@@ -238,7 +239,7 @@ def test_a_server_may_ask_as_often_as_the_bound_says_and_no_more() -> None:
             await settle()
             await bridge.say(Response(bridge.question.id, b'{"action":"accept"}', b""), kind="message")
         refused = await refusal(call)
-        assert (refused.reason, len(bridge.wire.exchanges)) == ("upstream_failed", MAX_ROUNDS)
+        assert (refused.failure.reason, len(bridge.wire.exchanges)) == ("upstream_failed", MAX_ROUNDS)
 
     on_loop(body)
 
@@ -249,7 +250,7 @@ def test_a_question_whose_call_ends_is_taken_back() -> None:
         call = bridge.say(Request(b"1", "tools/call", b'{"name":"x"}'), timeout_s=0.5)
         await settle()
         bridge.answer(ASKS)
-        assert (await refusal(call)).reason == "upstream_timeout"
+        assert (await refusal(call)).failure.reason == "upstream_timeout"
         withdrawn = bridge.events[-1]
         assert isinstance(withdrawn, Notification)
         assert withdrawn.method == "notifications/cancelled"
@@ -271,8 +272,12 @@ def test_a_cancelled_request_ends_its_exchange_and_no_other() -> None:
         for params in (b'{"requestId":9}', b"{}", b'{"requestId":1}'):
             await bridge.say(Notification("notifications/cancelled", params), kind="message")
         refused = await refusal(first)
-        assert (refused.reason, refused.is_fault, "cancelled" in refused.text) == ("upstream_failed", False, True)
-        assert not refused.is_verdict
+        assert (refused.failure.reason, refused.fate.is_fault, "cancelled" in refused.failure.text) == (
+            "upstream_failed",
+            False,
+            True,
+        )
+        assert not refused.fate.is_verdict
         assert (one.is_cancelled, two.is_cancelled) == (True, False)
         bridge.answer({})
         await second
@@ -311,7 +316,7 @@ def test_a_result_that_cannot_be_read_is_a_failure_of_the_server(result: bytes) 
         call = bridge.send()
         await settle()
         bridge.running.result.set_result(UpstreamAnswer(200, Response(b"1", result, b"")))
-        assert (await refusal(call)).reason == "upstream_failed"
+        assert (await refusal(call)).failure.reason == "upstream_failed"
 
     on_loop(body)
 
@@ -382,7 +387,7 @@ def test_a_server_that_cannot_list_its_tools_gets_the_call_without_headers() -> 
         bridge = Bridge(is_http=True)
         call = bridge.send(arguments={"a": "b"})
         await settle()
-        bridge.running.fail(UpstreamError("upstream_failed", "m"))
+        bridge.running.fail(UpstreamError(Fate.BROKEN, "m"))
         await settle()
         bridge.answer({"content": []})
         await call

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_LOG_LEVEL, META_SERVER_INFO
@@ -275,7 +276,7 @@ def test_a_call_past_its_deadline_is_cancelled_and_said_to_be_late() -> None:
     async def body() -> None:
         bridge = Bridge()
         late = await refusal(bridge.send(timeout_s=0.5))
-        assert late.reason == "upstream_timeout"
+        assert late.failure.reason == "upstream_timeout"
         await settle()
         assert bridge.wire.told_methods()[-1] == "notifications/cancelled"
 
@@ -286,13 +287,13 @@ def test_a_server_that_has_lost_the_session_gets_the_call_once_more_in_a_new_one
     async def body() -> None:
         bridge = Bridge()
         call = bridge.send()
-        lost = UpstreamError("session_not_found", "gone", is_session_lost=True)
+        lost = UpstreamError(Fate.SESSION_LOST, "gone")
         await settle()
         bridge.running.fail(lost)
         await settle()
         assert bridge.running.request.session_id == "s2"
         bridge.running.fail(lost)
-        assert (await refusal(call)).reason == "upstream_failed"
+        assert (await refusal(call)).failure.reason == "upstream_failed"
         assert len(bridge.wire.exchanges) == 2
 
     on_loop(body)
@@ -342,7 +343,7 @@ def test_headers_that_disagree_with_what_the_servers_list_has_announced_are_refu
         sent_before = len(bridge.wire.exchanges)
         for headers in ({}, {"mcp-param-region": "us"}, {"mcp-param-region": "=?base64?!?="}):
             refused = await refusal(bridge.send(params=call, headers=headers))
-            assert (refused.reason, refused.is_fault, refused.is_verdict) == ("header_mismatch", False, False)
+            assert (refused.failure.reason, refused.fate.is_fault, refused.fate.is_verdict) == ("header_mismatch", False, False)
         assert len(bridge.wire.exchanges) == sent_before
         for agreed in ({"mcp-param-region": "eu"}, None):  # on a socket there are no headers to compare
             bridge.send(params=call, headers=agreed)

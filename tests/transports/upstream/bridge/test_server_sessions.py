@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSession, ServerSessions, SessionKey
@@ -125,7 +126,7 @@ def test_an_opening_that_fails_is_told_to_one_caller_and_the_others_go_on_waitin
     async def body(bench: Bench) -> None:
         calls = [bench.lend() for _ in range(3)]
         await settle()
-        bench.openings[0].fail(UpstreamError("upstream_failed", "no"))
+        bench.openings[0].fail(UpstreamError(Fate.BROKEN, "no"))
         await settle()
         with pytest.raises(UpstreamError, match="no"):
             await calls[0]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
@@ -14,7 +15,7 @@ from tests.doubles.scripted_wire import settle
 
 
 def lost() -> UpstreamError:
-    return UpstreamError("session_not_found", "gone", is_session_lost=True)
+    return UpstreamError(Fate.SESSION_LOST, "gone")
 
 
 def test_a_subscription_is_acknowledged_with_what_the_server_can_tell() -> None:
@@ -101,7 +102,7 @@ def test_a_renewal_that_fails_leaves_the_session_to_the_calls_that_run_on_it(way
         if way == "the last listener leaves":
             listening.cancel()
         else:
-            bridge.wire.fails_facts = UpstreamError("upstream_timeout", "no answer")
+            bridge.wire.fails_facts = UpstreamError(Fate.TIMED_OUT, "no answer")
             bridge.wire.takes_facts.set()
         await settle()
         assert bridge.wire.ended == []
@@ -143,7 +144,7 @@ def test_a_subscription_finds_out_that_its_session_is_lost_where_there_is_no_str
         wanted = {"notifications": {"resourceSubscriptions": ["a:1"]}}
         listening = bridge.send("subscriptions/listen", params=wanted, kind="stream")
         await settle()
-        bridge.running.fail(UpstreamError("unknown_method", "no GET here"))
+        bridge.running.fail(UpstreamError(Fate.BROKEN, "no GET here", reason="unknown_method"))
         await settle()
         assert bridge.wire.watching("a:1") == {"s2"}
         assert not listening.done()
@@ -240,7 +241,7 @@ def test_too_many_resources_in_one_subscription_are_refused() -> None:
         bridge = Bridge()
         wanted = {"resourceSubscriptions": [f"a:{number}" for number in range(1001)]}
         refused = await refusal(bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream"))
-        assert refused.reason == "invalid_params"
+        assert refused.failure.reason == "invalid_params"
         assert bridge.wire.initialized == []
 
     on_loop(body)
@@ -251,6 +252,6 @@ def test_a_state_of_another_backend_is_refused() -> None:
         bridge = Bridge()
         state = CallState("cell/0", "i", "mail", "http://a", "", "call", 1, 4e9, b"d")
         refused = await refusal(bridge.retry({"requestState": sealed_state(SEAL, state)}))
-        assert refused.reason == "invalid_params"
+        assert refused.failure.reason == "invalid_params"
 
     on_loop(body)

@@ -93,7 +93,7 @@ def test_messages_are_acknowledged_a_session_stream_is_not_offered_and_an_end_is
         assert (await wire.exchange(told, ignore)).status == 202
         with pytest.raises(UpstreamError) as refused:
             await wire.exchange(UpstreamRequest(kind="stream", revision=LEGACY, session_id="s"), ignore)
-        assert (refused.value.reason, refused.value.is_fault) == ("unknown_method", False)
+        assert (refused.value.failure.reason, refused.value.fate.is_fault) == ("unknown_method", False)
         ended = await wire.exchange(UpstreamRequest(kind="terminate", revision=LEGACY, session_id="s"), ignore)
         assert ended == UpstreamAnswer(200, None)
 
@@ -121,7 +121,7 @@ def test_a_timeout_ends_a_slow_tool() -> None:
     async def body() -> None:
         with pytest.raises(UpstreamError) as ended:
             await BuiltinConversation().exchange(slow(5, timeout_s=0.05), ignore)
-        assert (ended.value.reason, ended.value.is_fault) == ("upstream_timeout", False)
+        assert (ended.value.failure.reason, ended.value.fate.is_fault) == ("upstream_timeout", False)
 
     on_loop(body)
 
@@ -138,7 +138,11 @@ def test_a_cancellation_ends_the_request_of_its_own_session_only() -> None:
         await wire.exchange(UpstreamRequest(kind="message", message=cancelled, revision=LEGACY, session_id="mine"), ignore)
         with pytest.raises(UpstreamError) as ended:
             await mine
-        assert (ended.value.reason, ended.value.is_fault, ended.value.is_verdict) == ("upstream_failed", False, False)
+        assert (ended.value.failure.reason, ended.value.fate.is_fault, ended.value.fate.is_verdict) == (
+            "upstream_failed",
+            False,
+            False,
+        )
         assert (await other).status == 200
 
     on_loop(body)

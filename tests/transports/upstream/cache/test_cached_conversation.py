@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
@@ -118,7 +119,7 @@ def test_a_failure_is_told_to_all_and_kept_by_nobody() -> None:
     async def body(bench: Bench) -> None:
         tasks = [bench.ask(b"%d" % number) for number in range(3)]
         await settle()
-        bench.asked[0].fail(UpstreamError("upstream_failed", "down"))
+        bench.asked[0].fail(UpstreamError(Fate.BROKEN, "down"))
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [str(each) for each in results] == ["down"] * 3
         await fill(bench)
@@ -254,7 +255,7 @@ def test_nobody_joins_a_request_that_is_being_given_up() -> None:
 def test_a_lost_subscription_makes_everything_stale() -> None:
     async def body(bench: Bench) -> None:
         await fill(bench)
-        bench.listening[0].fail(UpstreamError("upstream_failed", "the connection was lost"))
+        bench.listening[0].fail(UpstreamError(Fate.BROKEN, "the connection was lost"))
         await settle()
         await fill(bench)
         assert len(bench.asked) == 2
@@ -265,7 +266,7 @@ def test_a_lost_subscription_makes_everything_stale() -> None:
 def test_a_server_without_subscriptions_is_believed_its_time_to_live() -> None:
     async def body(bench: Bench) -> None:
         await fill(bench)
-        bench.listening[0].fail(UpstreamError("unknown_method", "no such method", is_fault=False))
+        bench.listening[0].fail(UpstreamError(Fate.REFUSED, "no such method", reason="unknown_method"))
         await settle()
         await bench.ask()
         assert len(bench.asked) == 1
@@ -277,7 +278,7 @@ def test_probes_and_the_end_reach_the_wire() -> None:
     async def run() -> None:
         bench = Bench()
         await fill(bench)
-        bench.wire.probe_error = UpstreamError("upstream_failed", "ill")
+        bench.wire.probe_error = UpstreamError(Fate.BROKEN, "ill")
         with pytest.raises(UpstreamError, match="ill"):
             await bench.cached.probe(1.0)
         (stream,) = bench.listening

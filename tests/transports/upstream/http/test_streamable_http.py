@@ -10,6 +10,7 @@ import tracemalloc
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.ports import free_port
@@ -124,8 +125,8 @@ def test_an_answer_that_is_compressed_unasked_is_read_and_counts_by_what_it_unfo
                 assert ended.response == Response(b"7", answer[answer.index(b'{"x"') : -1], b"")
             else:
                 assert isinstance(ended, UpstreamError)
-                assert ended.reason == "upstream_failed"
-                assert str(MAX_BYTES) in ended.text
+                assert ended.failure.reason == "upstream_failed"
+                assert str(MAX_BYTES) in ended.failure.text
 
     on_loop(body)
 
@@ -167,8 +168,10 @@ def test_a_broken_answer_is_a_fault_of_the_server(what: str) -> None:
     async def body() -> None:
         async with serving(BROKEN[what]) as (server, wire):
             error = await refused(wire)
-            assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", True, True), error.text
-            assert (error.is_session_lost, error.is_unsupported) == (False, False)
+            assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("upstream_failed", True, True), (
+                error.failure.text
+            )
+            assert (error.fate is Fate.SESSION_LOST, error.fate is Fate.UNSUPPORTED) == (False, False)
             assert [seen.verb for seen in server.seen] == ["POST"]  # a tool is never called twice
 
     on_loop(body)
@@ -193,7 +196,7 @@ def test_a_redirect_within_the_origin_is_followed_with_the_same_request(status: 
 def test_a_server_that_redirects_for_ever_is_given_up() -> None:
     async def body() -> None:
         async with serving(reply(b"", "307 Temporary Redirect", "", Location="/mcp/")) as (server, wire):
-            assert (await refused(wire)).text == "the server redirects too often"
+            assert (await refused(wire)).failure.text == "the server redirects too often"
             assert len(server.seen) == 4
 
     on_loop(body)
@@ -202,7 +205,7 @@ def test_a_server_that_redirects_for_ever_is_given_up() -> None:
 def test_the_error_of_a_server_that_fails_is_kept_for_the_client() -> None:
     async def body() -> None:
         async with serving(BROKEN["503 with a JSON-RPC error"]) as (_, wire):
-            assert json.loads((await refused(wire)).error) == {"code": -32000, "message": "busy"}
+            assert json.loads((await refused(wire)).failure.error) == {"code": -32000, "message": "busy"}
 
     on_loop(body)
 
@@ -228,8 +231,8 @@ def test_a_server_that_is_not_there_was_sent_nothing() -> None:
     async def body() -> None:
         wire = conversation(f"http://127.0.0.1:{free_port()}/mcp")
         error = await refused(wire)
-        assert (error.reason, error.was_sent, error.is_fault) == ("upstream_failed", False, True)
-        assert error.text == "cannot connect: Connection refused"
+        assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("upstream_failed", False, True)
+        assert error.failure.text == "cannot connect: Connection refused"
         await wire.close()
 
     on_loop(body)
@@ -241,7 +244,11 @@ def test_404_in_a_session_means_that_it_is_lost() -> None:
     async def body() -> None:
         async with serving(reply({"error": {"code": -32600, "message": "no session"}}, "404 Not Found")) as (_, wire):
             error = await refused(wire, call(session_id="old"))
-            assert (error.reason, error.is_session_lost, error.is_fault) == ("session_not_found", True, False)
+            assert (error.failure.reason, error.fate is Fate.SESSION_LOST, error.fate.is_fault) == (
+                "session_not_found",
+                True,
+                False,
+            )
 
     on_loop(body)
 
@@ -251,7 +258,7 @@ def test_405_means_that_the_server_offers_no_stream_or_end(kind: str) -> None:
     async def body() -> None:
         async with serving(reply(b"", "405 Method Not Allowed", "")) as (server, wire):
             error = await refused(wire, call(kind=kind, message=None, session_id="s", timeout_s=None))
-            assert (error.reason, error.is_fault) == ("unknown_method", False)
+            assert (error.failure.reason, error.fate.is_fault) == ("unknown_method", False)
             if kind == "stream":
                 assert server.seen[0].headers["accept"] == "text/event-stream"
 
@@ -291,7 +298,7 @@ def test_the_timeout_covers_the_whole_answer(stage: str) -> None:
         async with serving(script) as (server, wire):
             started_s = time.monotonic()
             error = await refused(wire, call(timeout_s=1.0))
-            assert (error.reason, error.was_sent, error.is_fault) == ("upstream_timeout", True, True)
+            assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("upstream_timeout", True, True)
             assert 0.9 < time.monotonic() - started_s < 4
             await eventually(lambda: server.closed == 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from tests.doubles.scripted_http import BROKEN, LEGACY, MODERN, OK, Seen, ask, call, on_loop, refused, reply, serving
 
@@ -62,7 +63,7 @@ def test_a_legacy_server_is_probed_by_ping_in_a_session_that_is_closed_with_the_
             assert [seen.method for seen in server.seen] == [*opening, "ping", "ping"]
             # What has been learned holds for calls as well: a modern one is refused before it is sent.
             error = await refused(wire, call(revision=MODERN))
-            assert (error.is_unsupported, error.is_fault) == (True, False)
+            assert (error.fate is Fate.UNSUPPORTED, error.fate.is_fault) == (True, False)
             assert len(server.seen) == 5
             await wire.close()
             assert (server.seen[-1].verb, server.seen[-1].headers["mcp-session-id"]) == ("DELETE", "s0")
@@ -162,7 +163,7 @@ def test_a_probe_of_a_broken_server_fails_and_decides_nothing_about_its_era(what
                 await wire.probe(2.0)
             broken = False
             ended, _ = await ask(wire, call(revision=MODERN))
-            assert not (isinstance(ended, UpstreamError) and ended.is_unsupported)
+            assert not (isinstance(ended, UpstreamError) and ended.fate is Fate.UNSUPPORTED)
             await wire.probe(2.0)
 
     on_loop(body)
@@ -173,6 +174,6 @@ def test_a_backend_with_a_fixed_revision_is_not_asked_for_its_era() -> None:
         async with serving(probed_server("both"), protocol=LEGACY) as (server, wire):
             await wire.probe(2.0)
             assert server.seen[0].method == "initialize"
-            assert (await refused(wire, call(revision=MODERN))).is_unsupported
+            assert (await refused(wire, call(revision=MODERN))).fate is Fate.UNSUPPORTED
 
     on_loop(body)

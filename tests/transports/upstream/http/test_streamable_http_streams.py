@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from tests.doubles.scripted_http import (
@@ -37,7 +38,11 @@ def test_a_404_to_a_get_means_a_lost_session_only_where_a_ping_meets_it_too(know
     async def body() -> None:
         async with serving(script) as (server, wire):
             error = await refused(wire, call(kind="stream", message=None, timeout_s=None, session_id="s"))  # type: ignore[arg-type]
-            assert (error.reason, error.is_session_lost, error.is_fault) == (reason, not knows_session, False)
+            assert (error.failure.reason, error.fate is Fate.SESSION_LOST, error.fate.is_fault) == (
+                reason,
+                not knows_session,
+                False,
+            )
             assert [(seen.verb, seen.method) for seen in server.seen] == [("GET", ""), ("POST", "ping")]
 
     on_loop(body)
@@ -83,8 +88,8 @@ def test_an_answer_that_cannot_be_polled_for_has_failed_and_is_not_asked_again(s
     async def body() -> None:
         async with serving(polled_server(reply(b"", status, ""))) as (server, wire):
             error = await refused(wire, call(session_id="s"))
-            assert (error.reason, error.is_cut, error.is_session_lost) == ("upstream_failed", True, False)
-            assert error.text == "the server ended its stream without a response"
+            assert (error.failure.reason, error.fate.is_cut, error.fate is Fate.SESSION_LOST) == ("upstream_failed", True, False)
+            assert error.failure.text == "the server ended its stream without a response"
             assert [seen.verb for seen in server.seen] == ["POST", "GET"]
 
     on_loop(body)
@@ -95,7 +100,7 @@ def test_polling_ends_with_the_time_of_the_call() -> None:
         polls = [raw(SSE_HEAD, b"0\r\n\r\n") for _ in range(100)]
         async with serving(polled_server(*polls, opening="id: e1\nretry: 0\ndata: \n\n")) as (server, wire):
             error = await refused(wire, call(session_id="s", timeout_s=1.0))
-            assert error.reason == "upstream_timeout"
+            assert error.failure.reason == "upstream_timeout"
             assert 5 <= len(server.seen) <= 12, "ten times a second at most, though the server asks for more"
 
     on_loop(body)
@@ -107,6 +112,6 @@ def test_where_there_is_nothing_to_read_on_from_the_call_fails_at_once(revision:
         async with serving(polled_server(opening=opening)) as (server, wire):
             message = Request(b"7", "tools/call", b'{"name":"x"}')
             error = await refused(wire, call(revision=revision, message=message))
-            assert (error.text, len(server.seen)) == ("the server ended its stream without a response", 1)
+            assert (error.failure.text, len(server.seen)) == ("the server ended its stream without a response", 1)
 
     on_loop(body)

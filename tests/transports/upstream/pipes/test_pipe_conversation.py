@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -214,7 +215,7 @@ async def test_a_call_that_began_before_its_session_moved_can_be_cancelled(harne
     (request,) = shared.requests("tools/call")
     assert shared.notifications("notifications/cancelled") == [{"requestId": json.loads(request.id)}]
     assert private.notifications("notifications/cancelled") == []
-    assert "cancelled" in (await refused(call)).text
+    assert "cancelled" in (await refused(call)).failure.text
 
 
 @conversation(max_pipes=1)
@@ -233,7 +234,7 @@ async def test_ending_a_session_closes_its_own_connection_and_not_the_shared_one
     await settled(lambda: [pipe.is_open for pipe in harness.server.pipes] == [True, False])
     for session_id in (shared, private):
         error = await refused(harness.ask(Request(b"1", "tools/list", b""), session_id))
-        assert (error.is_session_lost, error.was_sent, error.is_fault) == (True, False, False)
+        assert (error.fate is Fate.SESSION_LOST, error.fate.was_sent, error.fate.is_fault) == (True, False, False)
 
 
 @conversation()
@@ -245,7 +246,7 @@ async def test_an_unknown_session_is_lost_whatever_it_wants(harness: Harness) ->
             harness.wire.exchange(UpstreamRequest(kind="stream", revision=LEGACY, session_id=session_id), harness.on_event),
         ):
             error = await refused(exchange)
-            assert (error.is_session_lost, error.was_sent, error.is_fault) == (True, False, False)
+            assert (error.fate is Fate.SESSION_LOST, error.fate.was_sent, error.fate.is_fault) == (True, False, False)
     assert harness.server.pipes == []
 
 
@@ -260,11 +261,11 @@ async def test_when_the_server_leaves_its_open_calls_fail_and_its_sessions_are_l
     await settled(lambda: pipe.requests("tools/call"))
     pipe.end("the server's process was ended by SIGKILL")
     error = await refused(call)
-    assert (error.reason, error.text) == ("upstream_failed", "the server's process was ended by SIGKILL")
-    assert (error.was_sent, error.is_fault, error.is_session_lost) == (True, True, False)
-    assert (await refused(stream)).text == "the server's process was ended by SIGKILL"
+    assert (error.failure.reason, error.failure.text) == ("upstream_failed", "the server's process was ended by SIGKILL")
+    assert (error.fate.was_sent, error.fate.is_fault, error.fate is Fate.SESSION_LOST) == (True, True, False)
+    assert (await refused(stream)).failure.text == "the server's process was ended by SIGKILL"
     error = await refused(harness.ask(Request(b"1", "tools/list", b""), session_id))
-    assert (error.was_sent, error.is_session_lost) == (False, True)
+    assert (error.fate.was_sent, error.fate is Fate.SESSION_LOST) == (False, True)
     await harness.open(ANY)
     assert harness.server.open_count == 1
 
@@ -287,11 +288,11 @@ async def test_a_server_that_dies_at_once_is_left_alone_for_longer_and_longer(ha
     for _ in range(40):
         error = await refused(harness.open())
         errors.append(error)
-        if "next attempt" in error.text:
+        if "next attempt" in error.failure.text:
             break
     assert 4 <= len(harness.server.pipes) <= 6
-    assert {error.was_sent for error in errors} == {False}
-    assert "cannot be started: No such file or directory; next attempt in" in errors[-1].text
+    assert {error.fate.was_sent for error in errors} == {False}
+    assert "cannot be started: No such file or directory; next attempt in" in errors[-1].failure.text
     attempts = len(harness.server.pipes)
     for _ in range(50):
         await refused(harness.open())
@@ -312,7 +313,7 @@ async def test_a_cancelled_call_tells_the_server_by_the_id_it_knows_and_ends(har
     await harness.tell(Notification("notifications/cancelled", params(requestId=1)), sessions[1])
     assert pipe.notifications("notifications/cancelled") == [{"requestId": ids[1]}]
     cancelled = await refused(calls[1])
-    assert (cancelled.text, cancelled.is_verdict) == ("the client has cancelled the request", False)
+    assert (cancelled.failure.text, cancelled.fate.is_verdict) == ("the client has cancelled the request", False)
     # 2. Its client goes away.
     calls[0].cancel()
     await settled(lambda: len(pipe.notifications("notifications/cancelled")) == 2)
@@ -327,7 +328,7 @@ async def test_a_cancelled_call_tells_the_server_by_the_id_it_knows_and_ends(har
 async def test_a_call_past_its_deadline_is_cancelled_at_the_server(harness: Harness) -> None:
     session_id = await harness.open()
     error = await refused(harness.call(session_id, timeout_s=0.05))
-    assert (error.reason, error.was_sent) == ("upstream_timeout", True)
+    assert (error.failure.reason, error.fate.was_sent) == ("upstream_timeout", True)
     (pipe,) = harness.server.pipes
     await settled(lambda: pipe.notifications("notifications/cancelled"))
 
@@ -339,7 +340,7 @@ async def test_a_server_that_reads_nothing_is_told_of_as_such_and_the_call_was_n
     pipe.reads.clear()
     for _ in range(3):
         error = await refused(harness.call(session_id, timeout_s=0.02))
-        assert (error.reason, error.was_sent) == ("upstream_timeout", False)
+        assert (error.failure.reason, error.fate.was_sent) == ("upstream_timeout", False)
     pipe.reads.set()
     assert not pipe.requests("tools/call"), "nobody waits for them any more"
 
@@ -349,7 +350,7 @@ async def test_a_handshake_that_is_never_answered_ends_with_its_connection(harne
     del harness.server.answers["initialize"]
     content = params(protocolVersion=LEGACY, capabilities=ANY)
     error = await refused(harness.ask(Request(b"1", "initialize", content), timeout_s=0.05))
-    assert error.reason == "upstream_timeout"
+    assert error.failure.reason == "upstream_timeout"
     await settled(lambda: harness.server.pipes[0].is_closed)
 
 
@@ -359,8 +360,8 @@ async def test_a_server_that_leaves_during_the_handshake_has_failed_and_no_sessi
         harness.server.ends_before = method
         content = params(protocolVersion=LEGACY, capabilities=capabilities)
         error = await refused(harness.ask(Request(b"1", "initialize", content)))
-        assert (error.reason, error.was_sent, error.is_session_lost) == ("upstream_failed", False, False)
-        assert error.text == "the server has left"
+        assert (error.failure.reason, error.fate.was_sent, error.fate is Fate.SESSION_LOST) == ("upstream_failed", False, False)
+        assert error.failure.text == "the server has left"
 
 
 # ---- bounds
@@ -373,7 +374,7 @@ async def test_ten_thousand_sessions_opened_and_never_closed_leave_a_bounded_num
         await harness.open(ANY)
         assert harness.server.open_count <= 3 + CLOSING_AT_ONCE
     await settled(lambda: harness.server.open_count == 3)
-    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), first))).is_session_lost
+    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), first))).fate is Fate.SESSION_LOST
     for _ in range(9_000):
         await harness.open()
     assert len(harness.wire._sessions) <= pipe_conversation.SESSIONS_REMEMBERED
@@ -386,11 +387,11 @@ async def test_the_least_recently_used_connection_makes_room_and_a_busy_one_neve
     call = harness.call(used)
     await settled(lambda: harness.server.pipes[0].requests("tools/call"))
     newest = await harness.open(ANY)
-    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).is_session_lost
+    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).fate is Fate.SESSION_LOST
     other = harness.call(newest)
     await settled(lambda: harness.server.pipes[2].requests("tools/call"))
     error = await refused(harness.open(ANY))
-    assert (error.reason, error.was_sent, error.is_fault) == ("pool_exhausted", False, False)
+    assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("pool_exhausted", False, False)
     for task in (call, other):
         task.cancel()
 
@@ -402,7 +403,7 @@ async def test_a_connection_that_nobody_uses_is_closed_unless_its_client_listens
     await asyncio.sleep(0)
     harness.wire._pipes.sweep()
     await settled(lambda: [pipe.is_open for pipe in harness.server.pipes] == [False, True])
-    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).is_session_lost
+    assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).fate is Fate.SESSION_LOST
     stream.cancel()
 
 
@@ -463,7 +464,7 @@ async def test_an_answer_that_is_too_large_fails_its_own_call_alone(harness: Har
     pipe.say(TooLarge(b'{"result":{"id":7,"x":"', b'xxx"},"jsonrpc":"2.0","id":%b}' % javascript))
     pipe.say(TooLarge(b'{"jsonrpc":"2.0","method":"x"', b"}}"))
     for call in calls[:2]:
-        assert "larger than" in (await refused(call)).text
+        assert "larger than" in (await refused(call)).failure.text
     pipe.say(Response(other, b"{}", b""))
     await calls[2]
 
@@ -475,7 +476,7 @@ async def test_an_answer_that_is_malformed_fails_its_own_call_at_once(harness: H
     pipe.say(b'{"result":{"x":"\xff"},"jsonrpc":"2.0","id":%b}' % javascript)
     pipe.say(b'{"jsonrpc":"2.0","id":%b,"method":"ping","params":{"x":NaN}}' % other)  # its own question, under its own id
     for call in calls[:2]:
-        assert "malformed answer" in (await refused(call)).text
+        assert "malformed answer" in (await refused(call)).failure.text
     pipe.say(Response(other, b"{}", b""))
     await calls[2]
 
@@ -536,7 +537,7 @@ def test_a_server_that_gives_any_other_error_is_a_legacy_one(code: int) -> None:
         harness.server.answers["server/discover"] = params(code=code, message="?")
         for _ in range(2):
             error = await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))
-            assert (error.is_unsupported, error.is_fault) == (True, False)
+            assert (error.fate is Fate.UNSUPPORTED, error.fate.is_fault) == (True, False)
         assert harness.era.speaks_modern is False
         await harness.open()
         await harness.wire.probe(1.0)
@@ -557,7 +558,7 @@ async def test_a_modern_error_shows_a_modern_server_that_does_not_know_our_revis
 async def test_a_server_that_is_silent_to_discover_and_takes_a_handshake_is_a_legacy_one(harness: Harness) -> None:
     pipe_conversation.DISCOVER_TIMEOUT_S, kept_s = 0.05, pipe_conversation.DISCOVER_TIMEOUT_S  # type: ignore[misc]
     try:
-        assert (await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))).is_unsupported
+        assert (await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))).fate is Fate.UNSUPPORTED
     finally:
         pipe_conversation.DISCOVER_TIMEOUT_S = kept_s  # type: ignore[misc]
     assert harness.era.speaks_modern is False
@@ -567,7 +568,7 @@ async def test_a_server_that_is_silent_to_discover_and_takes_a_handshake_is_a_le
 async def test_a_server_that_leaves_on_discover_and_on_a_handshake_has_no_era(harness: Harness) -> None:
     harness.server.open_error = "cannot be started"
     error = await refused(harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN))
-    assert (error.is_unsupported, error.was_sent, error.text) == (False, False, "cannot be started")
+    assert (error.fate is Fate.UNSUPPORTED, error.fate.was_sent, error.failure.text) == (False, False, "cannot be started")
     assert harness.era.speaks_modern is None
 
 
@@ -610,7 +611,7 @@ async def test_a_server_that_does_not_answer_pings_is_a_problem_and_replaced_onc
     del harness.server.answers["ping"]
     for _ in range(3):
         error = await refused(harness.wire.probe(0.05))
-        assert (error.reason, error.text) == ("upstream_timeout", "the server did not answer in time")
+        assert (error.failure.reason, error.failure.text) == ("upstream_timeout", "the server did not answer in time")
     await settled(lambda: harness.server.pipes[0].is_closed)
     harness.server.answers["ping"] = b"{}"
     await harness.wire.probe(1.0)
@@ -628,7 +629,7 @@ def test_a_busy_server_may_miss_pings_but_not_be_silent_for_longer_than_any_call
         call = harness.call(session_id)
         for _ in range(4):
             if not harness.server.pipes[0].is_closed:
-                assert (await refused(harness.wire.probe(0.05))).reason == "upstream_timeout"
+                assert (await refused(harness.wire.probe(0.05))).failure.reason == "upstream_timeout"
                 await asyncio.sleep(0.01)
         assert harness.server.pipes[0].is_closed == is_replaced
         call.cancel()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
@@ -146,8 +147,8 @@ def test_a_command_that_does_not_run_is_told_of_as_what_it_is(command: tuple[str
         client = Client(command=command, cwd=cwd)
         with pytest.raises(UpstreamError) as caught:
             await client.open()
-        assert why in caught.value.text
-        assert not caught.value.was_sent
+        assert why in caught.value.failure.text
+        assert not caught.value.fate.was_sent
         await client.wire.close()
 
     run(check)
@@ -164,10 +165,10 @@ def test_after_kill_9_the_open_call_fails_with_the_reason_and_the_next_session_w
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(UpstreamError) as caught:
             await call
-        assert (caught.value.text, caught.value.was_sent) == ("the server's process was ended by SIGKILL", True)
+        assert (caught.value.failure.text, caught.value.fate.was_sent) == ("the server's process was ended by SIGKILL", True)
         with pytest.raises(UpstreamError) as caught:
             await client.call("echo")
-        assert (caught.value.is_session_lost, caught.value.was_sent) == (True, False)
+        assert (caught.value.fate is Fate.SESSION_LOST, caught.value.fate.was_sent) == (True, False)
         client.session_id = None
         await client.open()
         assert int(await client.call("pid")) != pid
@@ -280,7 +281,7 @@ def test_a_line_of_10_mb_fails_the_call_whose_answer_it_is_and_no_other() -> Non
         await client.open()
         with pytest.raises(UpstreamError) as caught:
             await client.call("big", size_bytes=10_000_000)
-        assert (caught.value.text, caught.value.was_sent) == ("the answer is larger than max_message_bytes", True)
+        assert (caught.value.failure.text, caught.value.fate.was_sent) == ("the answer is larger than max_message_bytes", True)
         assert len(await client.call("big", size_bytes=4_000_000)) == 4_000_000
         await client.wire.close()
 
