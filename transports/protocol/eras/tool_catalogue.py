@@ -22,7 +22,6 @@ MOST_ANNOUNCING: Final = 1_000
 _KEYWORD: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PRIMITIVES: Final = frozenset({"integer", "string", "boolean"})
-_SAFE_INTEGER: Final = 2**53 - 1
 _DEPTH: Final = 50
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode

@@ -43,7 +43,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import HEADER_MISMATCH, INTERNAL_ERROR, error_code, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, negotiated_legacy
-from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
 
 from .bridge_site import BridgeSite
 from .client_sessions import ClientSession, ClientSessions
@@ -246,12 +246,6 @@ class LegacyToModern:
             return UpstreamAnswer(200, None)
 
         return listen_for
-
-
-def bridged_state(request: UpstreamRequest) -> SessionState | None:
-    """The session of a request that this bridge serves, or None for one that the server knows itself."""
-    is_bridged = request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION)
-    return request.session if is_bridged else None
 
 
 async def _ask(session: ClientSession, method: str, question: bytes, on_event: EventHandler) -> Response:

@@ -232,9 +232,8 @@ class SubscriptionHub:
                 if error.fate is Fate.SESSION_LOST and session is not None:
                     self._sessions.forget(session)
                     if self._may_hurry:
-                        self._may_hurry = (
-                            False  # until one was open: a server may open sessions without end and know none of them
-                        )
+                        # Not again until one was open: a server may open sessions without end and know none of them.
+                        self._may_hurry = False
                         continue
             await asyncio.sleep(_RETRY_S)
 
