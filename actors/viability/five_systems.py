@@ -6,7 +6,8 @@ Source: Stafford Beer, "Diagnosing the System for Organizations"; what of the ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import attrs
 
@@ -81,93 +82,146 @@ def assess(
 
     verdicts: replicas that the audit has judged otherwise within the window.
     """
-    signs, before, elapsed_s = measurement.signs, measurement.before, measurement.elapsed_s
+    look = _Look(measurement, policy, _traffic(measurement), probes_per_s, verdicts)
     worst = _worst_aches(aches)
-    ended = {outcome: _rate(count - before.outcomes.get(outcome, 0.0), elapsed_s) for outcome, count in signs.outcomes.items()}
-    arriving = sum(ended.values())
-    past_policy = arriving - sum(ended.get(outcome, 0.0) for outcome in _POLICY_REFUSALS)
-    routed = past_policy - sum(ended.get(outcome, 0.0) for outcome in ROUTING_FAULTS - _POLICY_REFUSALS)
-    admitted = routed - sum(ended.get(outcome, 0.0) for outcome in _CONTROL_FAULTS)
-    served = admitted - sum(ended.get(outcome, 0.0) for outcome in FAULTS - ROUTING_FAULTS - _CONTROL_FAULTS - _POLICY_REFUSALS)
-    limited = _rate(signs.rate_limited - before.rate_limited, elapsed_s)
-    replicas = sum(measure.replicas for measure in measurement.backends.values())
-    down = sum(measure.replicas_down for measure in measurement.backends.values())
-    looked_at = (4 * len(measurement.backends) + len(signs.connections) + 3) / max(elapsed_s, 1.0)
+    return tuple(_state_of(system, system.look_at(look), worst.get(system.key)) for system in SYSTEMS)
 
-    def system(key: str, name: str, task: str, flow: tuple[float, float], facts: Mapping[str, str]) -> SystemState:
-        ache = worst.get(key)
-        return SystemState(
-            key=key,
-            name=name,
-            task=task,
-            status=status_of(ache.felt, is_emergency=ache.is_emergency) if ache is not None else "viable",
-            variety_in_per_s=round(max(0.0, flow[0]), 3),
-            variety_out_per_s=round(max(0.0, min(flow)), 3),
-            facts=facts,
-            ache=f"{ache.source}: {ache.text}" if ache is not None else "",
-        )
 
-    return (
-        system(
-            "S1",
-            "Operations",
-            "transports and servers do the work",
-            (admitted, served),
-            {
-                "requests": f"{arriving:.1f}/s",
-                "replicas serving": f"{replicas - down} of {replicas}",
-                "clients": f"{sum(signs.connections.values()):.0f}",
-            },
-        ),
-        system(
-            "S2",
-            "Coordination",
-            "router, ring and event bus keep operations out of each other's way",
-            (past_policy, routed),
-            {
-                "not routed": f"{past_policy - routed:.1f}/s",
-                "circuits open": f"{sum(len(backend.open) for backend in signs.backends.values())}",
-                "events": f"{_rate(signs.published - before.published, elapsed_s):.1f}/s",
-            },
-        ),
-        system(
-            "S3",
-            "Control",
-            "pool and limits share out what there is",
-            (routed, admitted),
-            {
-                "connections leased": f"{sum(backend.leased for backend in signs.backends.values()):.0f}",
-                "calls waiting": f"{sum(backend.waiting for backend in signs.backends.values()):.0f}",
-                "rate limited": f"{limited:.1f}/s",
-            },
-        ),
-        system(
-            "S3*",
-            "Audit",
-            "probes look past what operations say of themselves",
-            (probes_per_s, verdicts / max(elapsed_s, 1.0)),
-            {"probes": f"{probes_per_s:.1f}/s", "components well": _share_well(signs), "verdicts": f"{verdicts}"},
-        ),
-        system(
-            "S4",
-            "Intelligence",
-            "trends say what comes",
-            (looked_at, float(sum(1 for _ in _warnings(measurement))) / max(elapsed_s, 1.0)),
-            _outlook(measurement),
-        ),
-        system(
-            "S5",
-            "Policy",
-            "configuration and identity decide what the gateway is",
-            (arriving, past_policy),
-            {
-                "backends": f"{policy.backends}",
-                "routes": f"{policy.routes}",
-                "client limits": "on" if policy.limits_clients else "off",
-                "cells": f"{policy.cells}",
-            },
-        ),
+@attrs.frozen
+class _Traffic:
+    """Requests per second: those that arrive, and what each system has left of them for the next."""
+
+    arriving: float
+    past_policy: float
+    routed: float
+    admitted: float
+    served: float
+
+
+@attrs.frozen
+class _Look:
+    """What the systems are judged by; see `assess`."""
+
+    measurement: Measurement
+    policy: Policy
+    traffic: _Traffic
+    probes_per_s: float
+    verdicts: int
+
+
+@attrs.frozen
+class _Found:
+    """What a system takes in and lets out, per second, and what else there is to say of it."""
+
+    variety_in_per_s: float
+    variety_out_per_s: float
+    facts: Mapping[str, str]
+
+
+@attrs.frozen
+class _System:
+    key: str
+    name: str
+    task: str
+    look_at: Callable[[_Look], _Found]
+
+
+def _state_of(system: _System, found: _Found, ache: Ache | None) -> SystemState:
+    return SystemState(
+        key=system.key,
+        name=system.name,
+        task=system.task,
+        status=status_of(ache.felt, is_emergency=ache.is_emergency) if ache is not None else "viable",
+        variety_in_per_s=round(max(0.0, found.variety_in_per_s), 3),
+        variety_out_per_s=round(max(0.0, min(found.variety_in_per_s, found.variety_out_per_s)), 3),
+        facts=found.facts,
+        ache=f"{ache.source}: {ache.text}" if ache is not None else "",
     )
+
+
+def _traffic(measurement: Measurement) -> _Traffic:
+    before = measurement.before.outcomes
+    ended = {
+        outcome: _rate(count - before.get(outcome, 0.0), measurement.elapsed_s)
+        for outcome, count in measurement.signs.outcomes.items()
+    }
+
+    def ended_by(outcomes: Iterable[str]) -> float:
+        return sum(ended.get(outcome, 0.0) for outcome in outcomes)
+
+    arriving = sum(ended.values())
+    past_policy = arriving - ended_by(_POLICY_REFUSALS)
+    routed = past_policy - ended_by(ROUTING_FAULTS - _POLICY_REFUSALS)
+    admitted = routed - ended_by(_CONTROL_FAULTS)
+    served = admitted - ended_by(FAULTS - ROUTING_FAULTS - _CONTROL_FAULTS - _POLICY_REFUSALS)
+    return _Traffic(arriving, past_policy, routed, admitted, served)
+
+
+def _operations(look: _Look) -> _Found:
+    replicas = sum(measure.replicas for measure in look.measurement.backends.values())
+    down = sum(measure.replicas_down for measure in look.measurement.backends.values())
+    facts = {
+        "requests": f"{look.traffic.arriving:.1f}/s",
+        "replicas serving": f"{replicas - down} of {replicas}",
+        "clients": f"{sum(look.measurement.signs.connections.values()):.0f}",
+    }
+    return _Found(look.traffic.admitted, look.traffic.served, facts)
+
+
+def _coordination(look: _Look) -> _Found:
+    signs, before, elapsed_s = look.measurement.signs, look.measurement.before, look.measurement.elapsed_s
+    facts = {
+        "not routed": f"{look.traffic.past_policy - look.traffic.routed:.1f}/s",
+        "circuits open": f"{sum(len(backend.open) for backend in signs.backends.values())}",
+        "events": f"{_rate(signs.published - before.published, elapsed_s):.1f}/s",
+    }
+    return _Found(look.traffic.past_policy, look.traffic.routed, facts)
+
+
+def _control(look: _Look) -> _Found:
+    signs, before, elapsed_s = look.measurement.signs, look.measurement.before, look.measurement.elapsed_s
+    facts = {
+        "connections leased": f"{sum(backend.leased for backend in signs.backends.values()):.0f}",
+        "calls waiting": f"{sum(backend.waiting for backend in signs.backends.values()):.0f}",
+        "rate limited": f"{_rate(signs.rate_limited - before.rate_limited, elapsed_s):.1f}/s",
+    }
+    return _Found(look.traffic.routed, look.traffic.admitted, facts)
+
+
+def _audit(look: _Look) -> _Found:
+    facts = {
+        "probes": f"{look.probes_per_s:.1f}/s",
+        "components well": _share_well(look.measurement.signs),
+        "verdicts": f"{look.verdicts}",
+    }
+    return _Found(look.probes_per_s, look.verdicts / max(look.measurement.elapsed_s, 1.0), facts)
+
+
+def _intelligence(look: _Look) -> _Found:
+    measurement, window_s = look.measurement, max(look.measurement.elapsed_s, 1.0)
+    looked_at_count = 4 * len(measurement.backends) + len(measurement.signs.connections) + 3
+    warning_count = sum(1 for _ in _warnings(measurement))
+    return _Found(looked_at_count / window_s, warning_count / window_s, _outlook(measurement))
+
+
+def _policy(look: _Look) -> _Found:
+    facts = {
+        "backends": f"{look.policy.backends}",
+        "routes": f"{look.policy.routes}",
+        "client limits": "on" if look.policy.limits_clients else "off",
+        "cells": f"{look.policy.cells}",
+    }
+    return _Found(look.traffic.arriving, look.traffic.past_policy, facts)
+
+
+SYSTEMS: Final = (
+    _System("S1", "Operations", "transports and servers do the work", _operations),
+    _System("S2", "Coordination", "router, ring and event bus keep operations out of each other's way", _coordination),
+    _System("S3", "Control", "pool and limits share out what there is", _control),
+    _System("S3*", "Audit", "probes look past what operations say of themselves", _audit),
+    _System("S4", "Intelligence", "trends say what comes", _intelligence),
+    _System("S5", "Policy", "configuration and identity decide what the gateway is", _policy),
+)
 
 
 def _worst_aches(aches: Iterable[Ache]) -> dict[str, Ache]:
