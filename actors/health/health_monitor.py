@@ -13,15 +13,10 @@ from thespian.actors import ActorAddress
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.health import (
     ComponentProbed,
-    HealthCheckRefused,
-    HealthCheckRegistered,
-    HealthCheckRemoved,
     HealthReported,
     HealthRequested,
     ProbeComponent,
     ProbeReplicas,
-    RegisterHealthCheck,
-    RemoveHealthCheck,
     ReplicaEjected,
     ReplicaProbed,
     ReplicaRestored,
@@ -38,12 +33,10 @@ from .resource_rules import resource_problems
 
 _COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
 _BACKENDS = "backends"
-_RESOURCES = ("memory", "cpu", "event-loop")
 _RESOURCES_S = 5.0
 """Longer than most intervals of probes: a burst of work is no shortage."""
 _LAG_S = 0.5
 _LAGS_SHOWN = 4
-_MOST_CHECKS = 100
 _RESTARTED = "mcp.supervisor.restarted"
 _FIRST_ROUND_S = 0.02
 _LONGEST_PROBE_S = 5.0
@@ -62,11 +55,10 @@ class HealthMonitor(GatewayActor):
     """Judges components, replicas and the cell's own resources, each by rise and fall of what is found of it.
 
     Receives  ComponentProbed (components), ReplicaProbed (upstreams), HealthRequested, StatusRequested (edge), Topology (cell),
-              EventPublished (event bus: verdicts of the cell that probes), RegisterHealthCheck, RemoveHealthCheck (any actor)
+              EventPublished (event bus: verdicts of the cell that probes)
     Sends     ProbeComponent (components), ProbeReplicas (connection pool), ReplicaEjected, ReplicaRestored (router),
-              PublishEvent (event bus), HealthReported, StatusReported (edge), HealthCheckRegistered, HealthCheckRemoved,
-              HealthCheckRefused (who registers a check)
-    On crash  verdicts, checks and history are forgotten; the router keeps its last view of a replica until that one's next probe
+              PublishEvent (event bus), HealthReported, StatusReported (edge)
+    On crash  verdicts and history are forgotten; the router keeps its last view of a replica until that one's next probe
     """
 
     def __init__(self) -> None:
@@ -231,33 +223,6 @@ class HealthMonitor(GatewayActor):
         self._worst_lag_s = max(self._worst_lag_s, lag_s)
         metrics.event_loop_lag_seconds.set(max(self._lags_s))
         self._time_lag()
-
-    # ---- checks of others
-
-    def receiveMsg_RegisterHealthCheck(self, message: RegisterHealthCheck, sender: ActorAddress) -> None:
-        name = message.name
-        own = (*_COMPONENTS, *_RESOURCES, _BACKENDS, "overall", "gateway", "health-monitor")
-        if name in own or not name or "/" in name:
-            problem = f"{name[:100]!r} is a name of the gateway's own"
-        elif name not in self._components and len(self._components) - len(_COMPONENTS) >= _MOST_CHECKS:
-            problem = f"{_MOST_CHECKS} checks are registered already"
-        else:
-            self._components[name] = sender
-            self._findings.pop(name, None)
-            self._record.set_critical(name, message.is_critical)
-            self.send(sender, HealthCheckRegistered(message.request_id, name))
-            return
-        self.send(sender, HealthCheckRefused(message.request_id, problem))
-
-    def receiveMsg_RemoveHealthCheck(self, message: RemoveHealthCheck, sender: ActorAddress) -> None:
-        name = message.name
-        if name in _COMPONENTS or self._components.pop(name, None) is None:
-            self.send(sender, HealthCheckRefused(message.request_id, f"no check {name[:100]!r} is registered"))
-            return
-        self._unanswered.discard(name)
-        self._record.set_critical(name, False)
-        self._forget(name)
-        self.send(sender, HealthCheckRemoved(message.request_id, name))
 
     # ---- questions
 

@@ -137,10 +137,6 @@ class HealthRecord:
         """The last HISTORY_LENGTH changes, oldest first."""
         return tuple(self._history)
 
-    def set_critical(self, component: str, is_critical: bool) -> None:
-        """Say whether anything is served without this component."""
-        self._critical = self._critical | {component} if is_critical else self._critical - {component}
-
     @property
     def overall(self) -> Status:
         return overall({name: health.status for name, health in self._components.items()}, self._critical)

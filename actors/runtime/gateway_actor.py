@@ -102,10 +102,6 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
         else:
             self.wakeupAfter(timedelta(seconds=delay_s), fired)
 
-    def stop_timer(self, name: str) -> None:
-        """Forget the timer: Thespian cannot cancel one, so its generation passes."""
-        self._timer_generations[name] = self._timer_generations.get(name, 0) + 1
-
     def announce_ready(self) -> None:
         """Tell whoever has wired this actor that mail is welcome; for actors whose start goes on after `on_wired`."""
         # InProcessSystem wires its root in the root's own name: nobody waits for that answer.

@@ -315,12 +315,6 @@ def create_child(actor: Any, actor_class: type) -> tuple[Any, ChildProcess | Non
     return address, ChildProcess(children[-1].childProc) if len(children) > before else None
 
 
-def child_pid_of(actor: Any) -> int | None:
-    """Pid of the child that the actor has created last; None in-process."""
-    children = _children(actor)
-    return int(children[-1].childProc.pid) if children else None
-
-
 def _children(actor: Any) -> list[Any]:
     """Thespian's records of the actor's child processes, oldest first."""
     return getattr(actor._myRef, "_child_procs", [])

@@ -234,16 +234,6 @@ class SupervisionState:
         """Short names in start order, children that are down included."""
         return tuple(self._children)
 
-    @property
-    def is_settled(self) -> bool:
-        """No round is under way."""
-        return self._round is None
-
-    @property
-    def is_ending(self) -> bool:
-        """Stopping or escalating: nothing will be started any more."""
-        return self._is_ending
-
     def spec(self, name: str) -> ChildSpec:
         """The child's spec; KeyError when there is no such child."""
         return self._children[name].spec

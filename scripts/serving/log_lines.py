@@ -38,9 +38,8 @@ class JsonLineFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             left = LONGEST_LINE_BYTES - len(json.dumps(line, default=str)) - len(', "error": ""')
-            line["error"] = _cut(
-                redacted(self.formatException(record.exc_info)), left, keep_end=True
-            )  # where it says what happened
+            # Its end says what happened.
+            line["error"] = _cut(redacted(self.formatException(record.exc_info)), left, keep_end=True)
         return json.dumps(line, default=str)
 
 

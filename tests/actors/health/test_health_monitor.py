@@ -15,15 +15,10 @@ from mcp_gateway.actors.health.resource_rules import ResourceUse
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.health import (
     ComponentProbed,
-    HealthCheckRefused,
-    HealthCheckRegistered,
-    HealthCheckRemoved,
     HealthReported,
     HealthRequested,
     ProbeComponent,
     ProbeReplicas,
-    RegisterHealthCheck,
-    RemoveHealthCheck,
     ReplicaEjected,
     ReplicaProbed,
     ReplicaRestored,
@@ -187,58 +182,6 @@ def test_each_status_says_since_when_and_the_history_keeps_the_changes(monkeypat
             ("overall", "healthy", "degraded", "router: no backend"),
         ]
         assert bench.health.history[0]["at"] == router["since"]
-
-    on_loop(test)
-
-
-def test_any_actor_may_have_itself_checked_until_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    def test() -> None:
-        bench = Bench(monkeypatch)
-        disk = bench.stage.peer()
-        disk.say(bench.monitor, RegisterHealthCheck(request_id="1", name="disk", is_critical=True))
-        assert disk.only(HealthCheckRegistered) == HealthCheckRegistered("1", "disk")
-        for problem in ("", "almost full"):
-            bench.round(one="", two="")
-            disk.say(bench.monitor, ComponentProbed(disk.only(ProbeComponent).request_id, "disk", problem))
-        assert bench.components["disk"] == {"status": "degraded", "reason": "almost full"}
-        for _ in range(4):
-            bench.round(one="", two="")
-        assert bench.components["disk"] == {"status": "unhealthy", "reason": "does not answer"}
-        assert bench.health.status == "unhealthy"  # it said that nothing is served without it
-        disk.received.clear()
-        disk.say(bench.monitor, RemoveHealthCheck("2", "disk"))
-        assert disk.only(HealthCheckRemoved) == HealthCheckRemoved("2", "disk")
-        assert "disk" not in bench.components
-        assert bench.health.status == "healthy"
-        bench.round(one="", two="")
-        assert disk.received == []
-
-    on_loop(test)
-
-
-@pytest.mark.parametrize("name", ["router", "backends", "memory", "overall", "", "files/x"])
-def test_a_check_cannot_take_a_name_of_the_gateways_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def test() -> None:
-        bench = Bench(monkeypatch)
-        asker = bench.stage.peer()
-        asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name=name))
-        assert "own" in asker.only(HealthCheckRefused).problem
-        asker.say(bench.monitor, RemoveHealthCheck("2", name))
-        assert asker.only(HealthCheckRefused).request_id == "2"
-
-    on_loop(test)
-
-
-def test_a_hundred_checks_may_be_registered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    def test() -> None:
-        bench = Bench(monkeypatch)
-        asker = bench.stage.peer()
-        for number in range(101):
-            asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name=f"check-{number}"))
-        assert len(asker.of(HealthCheckRegistered)) == 100
-        assert len(asker.take(HealthCheckRefused)) == 1
-        asker.say(bench.monitor, RegisterHealthCheck(request_id="1", name="check-7"))  # again
-        assert len(asker.of(HealthCheckRegistered)) == 1
 
     on_loop(test)
 

@@ -142,13 +142,3 @@ def test_the_history_keeps_the_newest_changes_in_order():
     times = [past.at_s for past in record.history]
     assert times == sorted(times)
     assert times[-1] == 199.0
-
-
-def test_a_component_that_becomes_critical_decides_for_the_whole():
-    record = HealthRecord(critical=[])
-    record.set_status("disk", UNHEALTHY, "full", 1.0)
-    assert record.overall is DEGRADED
-    record.set_critical("disk", True)
-    assert record.overall is UNHEALTHY
-    record.set_critical("disk", False)
-    assert record.overall is DEGRADED

@@ -81,8 +81,6 @@ class Subject(GatewayActor):
             case "start timer":
                 name, delay_s, payload = message.argument
                 self.start_timer(name, delay_s, payload)
-            case "stop timer":
-                self.stop_timer(message.argument)
             case "stray count":
                 Parent.received.append(self.stray_mail_count)
             case "crash and then mail":
@@ -246,17 +244,6 @@ def test_a_timer_fires_once_with_its_payload() -> None:
         scene.tell(Command("start timer", ("tick", 0.01, "p")), Command("start timer", ("tick", 0.02, "q")))
         await until(lambda: bool(Parent.received))
         assert Parent.received == [("tick", "q")]  # the second start has replaced the first
-
-    run(body)
-
-
-def test_a_stopped_timer_does_not_fire_and_another_start_does() -> None:
-    async def body() -> None:
-        scene = Scene()
-        scene.tell(Command("start timer", ("tick", 0.0, "stopped")), Command("stop timer", "tick"))
-        scene.tell(Command("start timer", ("tick", 0.01, "again")))
-        await until(lambda: bool(Parent.received))
-        assert Parent.received == [("tick", "again")]
 
     run(body)
 
