@@ -95,9 +95,7 @@ def attach(settings: Settings) -> Iterator[AdminClient]:
                 # Only attaches: something listens there, and if that is no admin with our key, this fails after a while.
                 system = ActorSystem("multiprocTCPBase", {"Admin Port": port}, transientUnique=True)
                 conversation = stack.enter_context(system.private())
-                node = conversation.createActor(
-                    "mcp_gateway.actors.node.node_supervisor.NodeSupervisor", globalName=NODE_GLOBAL_NAME
-                )
+                node = conversation.createActor(_NODE_SUPERVISOR, globalName=NODE_GLOBAL_NAME)
             if not isinstance(conversation.ask(node, Ping(sequence=0), HELLO_TIMEOUT_S), Pong):
                 raise AttachFailed(f"the gateway on admin port {port} does not answer; it may be starting again")
             yield AdminClient(conversation, node, run)
