@@ -98,7 +98,7 @@ class Cell:
         session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
-        self._server = GatewayServer(self._settings, self._port)
+        self._server = GatewayServer(self._settings, self._port.publish)
         self._status = CellStatus(self._name, self._port, self._server)
 
     def _add_endpoints(self) -> None:

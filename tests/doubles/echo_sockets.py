@@ -68,12 +68,16 @@ class EchoServer:
         return RawWebSocket(self.number, PATH, headers, start=start)
 
     @property
+    def open_count(self) -> int:
+        return self.server.connection_counts().get("websocket", 0)
+
+    @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.number}{PATH}"
 
     async def until_closed(self, count: int = 1) -> None:
         async with asyncio.timeout(10):
-            while sum(user.closed_count for user in self.users) < count or self.sockets.count:
+            while sum(user.closed_count for user in self.users) < count or self.open_count:
                 await asyncio.sleep(0.01)
 
 
@@ -82,7 +86,7 @@ async def echo_server(gateway: dict[str, Any] | None = None, **websocket: Any) -
     gateway = {"max_message_bytes": MAX_BYTES, **(gateway or {})}
     made = cell_settings(gateway=gateway, transports={"websocket": websocket})
     port: Any = SimpleNamespace(is_draining=False, enabled_transports=frozenset({"websocket"}), publish=lambda *_: None)
-    server = GatewayServer(made, port)
+    server = GatewayServer(made, port.publish)
     sockets = WebSockets(made, server, port)
     echo = EchoServer(server, sockets, port, made.gateway.port)
     server.add_endpoint(PATH, echo)

@@ -119,9 +119,6 @@ class JoinedChannels:
         join_ref = self._join_refs.pop(topic)
         return [End(topic), _over(topic, join_ref, "phx_error", _CRASHED)]
 
-    def topics(self) -> list[str]:
-        return list(self._join_refs)
-
 
 def _over(topic: str, join_ref: Ref, event: str, payload: bytes) -> Push:
     return Push(PhoenixMessage(join_ref, join_ref, topic, event, payload))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from mcp_gateway.transports.telemetry import metrics
 from .accepting import BoundedHttpServer
 from .incoming import Incoming
 from .origins import OriginRules, preflight_headers
-from .request_limiter import RequestLimiter
+from .request_limiter import Publish, RequestLimiter
 
 _logger = logging.getLogger(__name__)
 
@@ -27,15 +27,6 @@ _MAX_HEADER_BYTES: Final = 65_536
 _IDLE_CONNECTION_S: Final = 300.0
 _SWEEP_S: Final = 1.0
 _KEEP_ALIVE_EVENT_S: Final = 15.0
-
-
-class ServerPort(Protocol):
-    """What the server itself needs of the edge; handlers need `edge_port.EdgePort`."""
-
-    is_draining: bool
-    enabled_transports: frozenset[str]
-
-    def publish(self, topic: str, payload: Mapping[str, Any]) -> None: ...
 
 
 class Endpoint(Protocol):
@@ -49,11 +40,12 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     It is written on Tornado's connection delegates rather than on RequestHandler, whose per-request work cost more than
     everything the gateway does with a request.
+
+    publish: tells the bus, see `RequestLimiter`.
     """
 
-    def __init__(self, settings: Settings, port: ServerPort) -> None:
+    def __init__(self, settings: Settings, publish: Publish) -> None:
         self._settings = settings
-        self._port = port
         self.max_message_bytes = settings.gateway.max_message_bytes
         self._endpoints: dict[str, Endpoint] = {}
         self._prefixes: list[tuple[str, Endpoint]] = []
@@ -64,7 +56,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
             "websocket": settings.transports.websocket.max_connections,
         }
         self.origins = OriginRules(settings.gateway.host, settings.gateway.allowed_origins)
-        self.limiter = RequestLimiter(settings, port.publish)
+        self.limiter = RequestLimiter(settings, publish)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
         self._drained: list[Callable[[], None]] = []

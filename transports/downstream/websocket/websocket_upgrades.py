@@ -122,10 +122,6 @@ class WebSockets:
 
     # ---- the end
 
-    @property
-    def count(self) -> int:
-        return len(self._open)
-
     def _drain(self) -> None:
         """End each one as soon as it waits for no answer; its client comes back elsewhere."""
         for connection in list(self._open):

@@ -94,7 +94,7 @@ def test_one_connection_too_many_is_refused_and_one_that_ends_makes_room() -> No
             assert (await first.receive()).code == 1000
             first.writer.close()
             async with asyncio.timeout(10):
-                while echo.sockets.count == 2:
+                while echo.open_count == 2:
                     await asyncio.sleep(0.01)
             async with echo.client() as fourth:
                 assert fourth.status == 101
@@ -218,7 +218,7 @@ def test_a_client_that_vanishes_or_never_answers_the_close_is_not_kept() -> None
 
     async def echo_count(echo: EchoServer, count: int) -> None:
         async with asyncio.timeout(10):
-            while echo.sockets.count != count:
+            while echo.open_count != count:
                 await asyncio.sleep(0.01)
 
     with_echo(body)
