@@ -50,11 +50,13 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._endpoints: dict[str, Endpoint] = {}
         self._prefixes: list[tuple[str, Endpoint]] = []
         self._connections: dict[str, int] = {}
-        self._limits = {
+        limits = {
             "streamable_http": settings.transports.streamable_http.max_connections,
             "http_sse": settings.transports.http_sse.max_connections,
             "websocket": settings.transports.websocket.max_connections,
         }
+        cell_count = settings.gateway.cell_count
+        self._shares = {transport: -(-limit // cell_count) for transport, limit in limits.items()}
         self.origins = OriginRules(settings.gateway.host, settings.gateway.allowed_origins)
         self.limiter = RequestLimiter(settings, publish)
         self.open_streams: set[Any] = set()
@@ -127,7 +129,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         Raises: Refused with too_many_connections at the transport's share of the limit.
         """
         count = self._connections.get(transport, 0)
-        share = -(-self._limits[transport] // self._settings.gateway.cell_count)
+        share = self._shares[transport]
         if count >= share:
             raise Refused("too_many_connections", f"{transport} serves {share} connections at once here")
         self._connections[transport] = count + 1
