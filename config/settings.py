@@ -36,7 +36,7 @@ IN_PROCESS_BASE = "simpleSystemBase"
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "ws", "wss")
+URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss")
 
 _ONE_WEEK_S = 604_800.0
 _SHORTEST_S = 0.01  # below that, an interval is a busy loop
@@ -55,7 +55,7 @@ _ORIGIN = Text(
     longest=300,
 )
 _URL = Text(
-    r"(?:sse\+https?|https?|wss?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+    r"(?:(?:sse|auto)\+https?|https?|wss?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
     r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
     r"(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
     f"a URL with one of the schemes {', '.join(URL_SCHEMES)}, without a fragment",

@@ -32,14 +32,17 @@ from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PAT
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
+from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
+from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
 from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
@@ -87,11 +90,12 @@ class Cell:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
 
-    def _wires(self, seal: Seal) -> tuple[BridgeTransport, ...]:
+    def _wires(self, seal: Seal) -> tuple[UpstreamTransport, ...]:
         """The ways to servers, each of which any client may take."""
         site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
-        wires = (StreamableHttpUpstream(), StdioUpstream(), SseUpstream(), WebSocketUpstream(), BuiltinUpstream())
-        return tuple(BridgeTransport(wire, site) for wire in wires)
+        http, sse = BridgeTransport(StreamableHttpUpstream(), site), BridgeTransport(SseUpstream(), site)
+        others = (BridgeTransport(wire, site) for wire in (StdioUpstream(), WebSocketUpstream(), BuiltinUpstream()))
+        return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
 
     def _make_edge(self, seal: Seal) -> None:
         """Where exchanges of clients enter, and the server that will listen for them."""
@@ -121,7 +125,7 @@ class Cell:
         for path in DASHBOARD_PATHS:
             server.add_endpoint(path, dashboard)
 
-    def _start_actors(self, wires: tuple[BridgeTransport, ...]) -> None:
+    def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""
         metrics.start_from_zero(f"{self._name}/{name}" for name in (*BESIDE_THE_CHAIN, *GATEWAY_CHILDREN))
         self._show_backends()

@@ -52,8 +52,8 @@ _AGAIN_S = 1.0
 
 _RING_SIZE = 128
 
-_OWNED_SCHEMES = frozenset({"stdio", "ws", "wss", "sse+http", "sse+https"})
-"""Servers whose connection is a session or a process: one cell of the node holds it."""
+_OWNED_SCHEMES = frozenset({"stdio", "ws", "wss", "sse+http", "sse+https", "auto+http", "auto+https"})
+"""Servers whose connection is a session or a process, or may turn out to be: one cell of the node holds it."""
 
 
 @attrs.define(eq=False)

@@ -171,6 +171,8 @@ def test_values_outside_their_rule_are_refused(settings_class, values):
         "https://mcp.example.com",
         "sse+http://localhost:80/sse",
         "sse+https://h/sse?x=1",
+        "auto+http://h/sse",
+        "auto+https://h:1/mcp",
         "ws://h:65535/",
         "wss://[::1]:1/mcp",
         "https://user:pass@h/mcp",

@@ -48,6 +48,12 @@ def strategy_problem(strategy: Any) -> str:
     return f"transport {name!r} has neither schemes and connect (upstream) nor paths (downstream)"
 
 
+def url_of(replica: str) -> str:
+    """The URL of a replica's address: what stands before a "+" is our word for how to speak to it ("sse+http")."""
+    scheme, separator, rest = replica.partition("://")
+    return scheme.rpartition("+")[2] + separator + rest
+
+
 def scheme_of(replica_id: str) -> str:
     """The scheme of a replica's address: "http", "sse+http", "stdio", "builtin"."""
     return replica_id.partition(":")[0]

@@ -67,7 +67,7 @@ def test_what_is_bound_to_no_connection_every_cell_speaks_to_itself(replica: str
         assert cell.owner_of("files", replica) == name
 
 
-@pytest.mark.parametrize("scheme", ["stdio", "ws", "wss", "sse+http", "sse+https"])
+@pytest.mark.parametrize("scheme", ["stdio", "ws", "wss", "sse+http", "sse+https", "auto+http", "auto+https"])
 def test_a_single_cell_owns_everything(scheme: str) -> None:
     assert JoinedCells(ONE).cells[ONE].owner_of("files", f"{scheme}:x") == ONE
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.transports.ports.strategies import scheme_of, strategy_problem
+from mcp_gateway.transports.ports.strategies import scheme_of, strategy_problem, url_of
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 
@@ -67,3 +67,15 @@ def test_what_is_wrong_with_a_strategy_is_said(strategy, said):
 )
 def test_an_address_names_the_transport_that_speaks_to_it(replica_id, scheme):
     assert scheme_of(replica_id) == scheme
+
+
+@pytest.mark.parametrize(
+    ("replica", "url"),
+    [
+        ("http://a/mcp", "http://a/mcp"),
+        ("sse+https://a/s+s?x=a+b://c", "https://a/s+s?x=a+b://c"),
+        ("auto+http://u+v@a/", "http://u+v@a/"),
+    ],
+)
+def test_the_url_of_an_address_is_what_follows_our_word_for_its_transport(replica, url):
+    assert url_of(replica) == url

@@ -25,6 +25,7 @@ PROBE_ID: Final = b'"mcp-gateway-probe"'
 OPEN_ID: Final = b'"mcp-gateway-open"'
 MOVE_ID: Final = b'"mcp-gateway-move"'
 CACHE_ID: Final = b'"mcp-gateway-cache"'
+TRANSPORT_ID: Final = b'"mcp-gateway-transport"'
 
 _encode = msgspec.json.encode
 

@@ -15,7 +15,6 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -68,6 +67,7 @@ class BridgeTransport:
         self._site = site
         self.name = transport.name
         self.schemes = transport.schemes
+        self._is_http = transport.schemes <= _HTTP
 
     def connect(
         self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
@@ -75,7 +75,9 @@ class BridgeTransport:
         era = ServerEra(backend.protocol)
         wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
         replica = backend.replica_ids[replica_index]
-        return EraBridge(CachedConversation(wire), self._site, backend=backend, replica=replica, era=era, uncached=wire)
+        return EraBridge(
+            CachedConversation(wire), self._site, backend=backend, replica=replica, is_http=self._is_http, era=era, uncached=wire
+        )
 
 
 class EraBridge:
@@ -92,13 +94,14 @@ class EraBridge:
         *,
         backend: BackendSettings,
         replica: str,
+        is_http: bool,
         era: ServerEra,
         uncached: UpstreamConversation,
     ) -> None:
         self._wire, self._uncached = wire, uncached
         self._era = era
         self._backend = backend.name
-        self._is_http = scheme_of(replica) in _HTTP
+        self._is_http = is_http
         legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
         self._to_legacy = ModernToLegacy(
             wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http

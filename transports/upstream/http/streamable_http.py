@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -81,7 +82,7 @@ class StreamableHttpUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url = backend.replicas[replica_index]
+        url = url_of(backend.replicas[replica_index])
         return StreamableHttpConversation(backend, url, max_message_bytes, era or ServerEra(backend.protocol))
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
@@ -39,7 +40,7 @@ class SseUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url = backend.replicas[replica_index].removeprefix("sse+")
+        url = url_of(backend.replicas[replica_index])
         return PipeConversation(
             backend.replica_ids[replica_index],
             lambda: SsePipe(url, backend.headers, max_message_bytes),

@@ -10,6 +10,7 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -30,7 +31,8 @@ class Bridge:
         backend = BackendSettings(name="b", prefix="", replicas=[REPLICA], protocol=protocol)
         site = BridgeSite(cell_name="cell/0", seal=SEAL)
         era = ServerEra(protocol)
-        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica, era=era, uncached=self.wire)
+        is_http = scheme_of(replica) == "http"
+        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica, is_http=is_http, era=era, uncached=self.wire)
         self.events: list[Message | None] = []
 
     async def on_event(self, event: Message | None, event_id: str | None) -> None:
