@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from .setting_rules import Rule, SettingProblem, kind_of, name_part, quote
+from .setting_rules import Rule, SettingProblem, kind_of, name_part
 from .settings import (
     ActorSystemSettings,
     AlertsSettings,
@@ -41,8 +39,6 @@ _TRANSPORTS: dict[str, type[Any]] = {
     "streamable_http": StreamableHttpSettings,
     "websocket": WebSocketSettings,
 }
-_MCP_JSON_KEYS = ("command", "args", "env", "cwd", "url", "type", "headers", "disabled")
-_MCP_JSON_URL_TYPES = ("http", "streamable-http", "streamableHttp", "sse", "ws", "websocket")
 
 
 @attrs.frozen(kw_only=True)
@@ -92,11 +88,12 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
     try:
         mapping = tomllib.loads(text)
     except RecursionError:
-        raise _unreadable(file, "arrays or tables nested too deeply", "TOML") from None
+        raise unreadable(file, "arrays or tables nested too deeply", "TOML") from None
     except ValueError as error:  # a TOMLDecodeError, or an integer of more than 4300 digits
         raise _toml_error(file, text, error) from None
     settings = settings_from_mapping(mapping, file)
-    return attrs.evolve(settings, backends=tuple(_beside_file(backend, file) for backend in settings.backends))
+    folder = os.path.dirname(os.path.abspath(file))
+    return attrs.evolve(settings, backends=tuple(beside_file(backend, folder) for backend in settings.backends))
 
 
 def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
@@ -156,80 +153,11 @@ def raise_list_problems(file: str, backends: Sequence[BackendSettings], routes: 
     report.raise_if_any()
 
 
-def load_mcp_json(path: str | os.PathLike[str], gateway: GatewaySettings | None = None) -> tuple[BackendSettings, ...]:
-    """Read the servers of an `mcpServers` file, the format that desktop clients share. Raises ConfigError with all problems.
-
-    An entry has `command` (with `args`, `env`, `cwd`) or `url` (with `type` and `headers`); "disabled": true leaves it out.
-    A relative `cwd` is seen from the folder of the file.
-    Keys of which we know nothing belong to other programs and are passed over, unless one looks like a slip of ours.
-    Source: Claude Desktop, Claude Code and Cursor, which agree on these keys.
-    """
-    file = os.fspath(path)
-    text = _read_text(file)
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        found = f"invalid JSON ({error.msg})"
-        invalid = ConfigProblem(file=file, key="", found=found, allowed="JSON", line=error.lineno, column=error.colno)
-        raise ConfigError([invalid]) from None
-    except RecursionError:
-        raise _unreadable(file, "arrays or objects nested too deeply", "JSON") from None
-    except ValueError:
-        raise _unreadable(file, "an integer of more than 4300 digits", "JSON") from None
-    report = _Report(file)
-    servers = report.as_table("mcpServers", document.get("mcpServers") if isinstance(document, dict) else None)
-    defaults = attrs.asdict(gateway or GatewaySettings(), recurse=False)
-    backends = []
-    for name, entry in servers.items():
-        where = f"mcpServers.{name_part(name)}"
-        if not isinstance(entry, dict):
-            report.as_table(where, entry)
-        elif entry.get("disabled") is not True:
-            report.slips(where, entry, _MCP_JSON_KEYS)
-            backends.append((where, _read_mcp_server(report, where, name, entry, defaults)))
-    report.add("", backend_list_problems([backend for _, backend in backends], [where for where, _ in backends]))
-    report.raise_if_any()
-    return tuple(_beside_file(BackendSettings(**backend), file) for _, backend in backends)
-
-
-def _beside_file(backend: BackendSettings, file: str) -> BackendSettings:
+def beside_file(backend: BackendSettings, folder: str) -> BackendSettings:
     """The backend with its `cwd` as seen from the folder of the file that names it, wherever the gateway was started."""
     if not backend.command:
         return backend
-    folder = os.path.dirname(os.path.abspath(file))
     return attrs.evolve(backend, cwd=os.path.normpath(os.path.join(folder, os.path.expanduser(backend.cwd))))
-
-
-def _read_mcp_server(
-    report: _Report, where: str, name: str, entry: Mapping[str, Any], gateway: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Read one entry of `mcpServers` by the rules of `[[backends]]`; problems name the keys of the entry."""
-    table: dict[str, Any] = {"name": name}
-    table.update((key, entry[key]) for key in ("env", "cwd", "headers") if entry.get(key) is not None)
-    if "command" in entry:
-        arguments = entry.get("args", [])
-        if not isinstance(arguments, list):
-            report.add(where, [SettingProblem(key="args", found=kind_of(arguments), allowed="an array of strings")])
-            arguments = []
-        table["command"] = [entry["command"], *arguments]
-    if "url" in entry:
-        url, kind = entry["url"], entry.get("type", "http")
-        if kind not in _MCP_JSON_URL_TYPES:
-            allowed = f"one of {', '.join(_MCP_JSON_URL_TYPES)}"
-            report.add(where, [SettingProblem(key="type", found=quote(kind), allowed=allowed)])
-        is_sse = kind == "sse" and isinstance(url, str) and url.startswith(("http:", "https:"))
-        table["replicas"] = [f"sse+{url}" if is_sse else url]
-    own = _Report(report.file)
-    values = own.read_backend("", table, gateway)
-    for problem in own.problems:
-        key = re.sub(
-            r"^command\[([0-9]+)\]", lambda match: f"args[{int(match[1]) - 1}]", problem.key.replace("command[0]", "command")
-        )
-        key = re.sub(r"^replicas(\[0\])?", "url", key)
-        allowed = "either command or url" if not key else problem.allowed.replace("replicas", "url")
-        found = problem.found.replace("replicas", "url")
-        report.add(where, [SettingProblem(key=key, found=found, allowed=allowed)])
-    return values
 
 
 class _Report:
@@ -267,13 +195,6 @@ class _Report:
                 near = _nearest(key, known)
                 allowed = f"{near} (did you mean that?)" if near else ", ".join(known)
                 self.add(where, [SettingProblem(key=name_part(key), found="an unknown key", allowed=allowed)])
-
-    def slips(self, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
-        """Tell of unknown keys only where they resemble a known one."""
-        for key in table:
-            if key not in known and (near := _nearest(key, known)):
-                problem = SettingProblem(key=name_part(key), found="an unknown key", allowed=f"{near} (did you mean that?)")
-                self.add(where, [problem])
 
     def read_table(
         self, where: str, value: Any, settings_class: type[Any], inherited: Mapping[str, Any] | None = None
@@ -326,17 +247,23 @@ def _nearest(key: object, known: tuple[str, ...]) -> str | None:
     return next(iter(difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)), None)
 
 
-def _read_text(file: str) -> str:
-    """Read UTF-8, with or without a byte order mark."""
+def read_bytes(file: str) -> bytes:
+    """The content of a file of reasonable size. Raises ConfigError."""
     try:
         with open(file, "rb") as stream:
             content = stream.read(_LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise _unreadable(file, (error.strerror or "an error").lower(), "a file that can be read") from None
+        raise unreadable(file, (error.strerror or "an error").lower(), "a file that can be read") from None
     except ValueError:
-        raise _unreadable(file, "a file name with NUL", "a file that can be read") from None
+        raise unreadable(file, "a file name with NUL", "a file that can be read") from None
     if len(content) > _LARGEST_FILE_BYTES:
-        raise _unreadable(file, f"more than {_LARGEST_FILE_BYTES} bytes", f"up to {_LARGEST_FILE_BYTES} bytes")
+        raise unreadable(file, f"more than {_LARGEST_FILE_BYTES} bytes", f"up to {_LARGEST_FILE_BYTES} bytes")
+    return content
+
+
+def _read_text(file: str) -> str:
+    """Read UTF-8, with or without a byte order mark."""
+    content = read_bytes(file)
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return content.decode("utf-8")
@@ -355,7 +282,7 @@ def _toml_error(file: str, text: str, error: ValueError) -> ConfigError:
     elif position.startswith("line ") and position.endswith(")"):
         line, column = (int(part.split()[1]) for part in position[:-1].split(", "))
     else:
-        return _unreadable(file, "an integer of more than 4300 digits", "TOML")
+        return unreadable(file, "an integer of more than 4300 digits", "TOML")
     message = message if message.isprintable() and len(message) <= 200 else "a key or value that TOML refuses"
     found = f"invalid TOML ({message})"
     return ConfigError([ConfigProblem(file=file, key="", found=found, allowed="TOML 1.0", line=line, column=column)])
@@ -366,5 +293,6 @@ def _position(text_before: str) -> tuple[int, int]:
     return text_before.count("\n") + 1, len(text_before) - text_before.rfind("\n")
 
 
-def _unreadable(file: str, found: str, allowed: str) -> ConfigError:
+def unreadable(file: str, found: str, allowed: str) -> ConfigError:
+    """What a file is refused with that cannot be used as a whole."""
     return ConfigError([ConfigProblem(file=file, key="", found=found, allowed=allowed)])

@@ -37,6 +37,20 @@ REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss")
+# What the gateway says itself in a request to a server.
+RESERVED_HEADERS = frozenset(
+    {
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "last-event-id",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 
 _ONE_WEEK_S = 604_800.0
 _SHORTEST_S = 0.01  # below that, an interval is a busy loop
@@ -62,6 +76,7 @@ _URL = Text(
     longest=2_000,
     show=quote_url,
 )
+_TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATH = Text(r"[^\x00\ud800-\udfff]*", "a path", longest=4_096)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
 _HASH_ON = Sources(("user", "session", "ip"), ("header", "argument"))
@@ -72,17 +87,7 @@ _HEADERS = SecretTable(
     name_allowed="a header name (RFC 9110, section 5.1)",
     value=r"[^\x00-\x08\x0a-\x1f\x7f]*",
     value_allowed="strings without line breaks and control characters",
-    reserved=(
-        "accept",
-        "connection",
-        "content-length",
-        "content-type",
-        "last-event-id",
-        "mcp-protocol-version",
-        "mcp-session-id",
-        "transfer-encoding",
-        "upgrade",
-    ),
+    reserved=RESERVED_HEADERS,
     ignore_case=True,
 )
 _TOPIC_PATTERN = Text(
@@ -310,6 +315,7 @@ class TelemetrySettings:
 class BackendSettings:
     """`[[backends]]`: one MCP server, as any number of equal replicas.
 
+    title:    its name for people, such as the one that another program's file has for it; "" is `name`.
     prefix:   stands before the names of its tools and prompts; NAME__ if not given.
     replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
     headers:  sent with each request to it; secrets, never shown.
@@ -335,6 +341,7 @@ class BackendSettings:
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
+    title: str = attrs.field(default="", validator=_TITLE)
 
     @prefix.default
     def _name_and_two_underscores(self) -> str:
@@ -374,8 +381,24 @@ class RouteSettings:
 
 
 @attrs.frozen(kw_only=True)
+class LeftOutServer:
+    """A server of another program's file that cannot be understood, and is not served.
+
+    name:   under which it would be served. title: as written.
+    reason: file, key, what was found and what is allowed, on one line.
+    """
+
+    name: str = attrs.field(validator=instance_of(str))
+    title: str = attrs.field(validator=instance_of(str))
+    reason: str = attrs.field(validator=instance_of(str))
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
-    """The whole configuration. Without backends the gateway serves nothing until one is added while it runs."""
+    """The whole configuration. Without backends the gateway serves nothing until one is added while it runs.
+
+    left_out, warnings: what of other programs' files is not served, and what of them was passed over, one line each.
+    """
 
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings, validator=instance_of(GatewaySettings))
     actor_system: ActorSystemSettings = attrs.field(factory=ActorSystemSettings, validator=instance_of(ActorSystemSettings))
@@ -390,6 +413,10 @@ class Settings:
     routes: tuple[RouteSettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(RouteSettings), instance_of(tuple))
     )
+    left_out: tuple[LeftOutServer, ...] = attrs.field(
+        default=(), validator=deep_iterable(instance_of(LeftOutServer), instance_of(tuple))
+    )
+    warnings: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(instance_of(str), instance_of(tuple)))
 
     def __attrs_post_init__(self) -> None:
         backends = [_fields_of(backend) for backend in self.backends]

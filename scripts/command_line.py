@@ -26,6 +26,7 @@ from mcp_gateway.scripts.commands.attaching import (
     source_of,
 )
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
+from mcp_gateway.scripts.commands.import_command import add_import_command
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
 
@@ -74,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve in the foreground; without a file, the built-in demo server")
     serve.add_argument("--config", metavar="F.toml", help="configuration file")
-    serve.add_argument("--mcp-json", metavar="F.json", help="an mcpServers file, as desktop clients use it: more backends")
+    serve.add_argument(
+        "--mcp-json",
+        metavar="F.json",
+        action="append",
+        help="a file in which another program has its servers, or a folder with such files: more backends; may be given again",
+    )
     serve.add_argument("--host", metavar="H", help="address to listen on")
     serve.add_argument("--port", metavar="P", type=int, help="port to listen on; 0 takes a free one")
     serve.add_argument("--embedded", action="store_true", help="one cell in this process, no actor ports")
@@ -83,8 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check-config", help="read a configuration file and tell everything that is wrong with it")
-    check.add_argument("file", metavar="F")
+    check.add_argument(
+        "file", metavar="F", help="one of the gateway (TOML), or one in which another program has its servers (JSON)"
+    )
     check.set_defaults(run=_check_config)
+    add_import_command(commands)
 
     status = commands.add_parser("status", help="the supervision tree, backends, sessions and clients of a running gateway")
     status.add_argument("--json", action="store_true", help="for programs")
@@ -132,9 +141,17 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
+    from mcp_gateway.config.desktop_loader import is_desktop_file, load_desktop_files
     from mcp_gateway.config.loader import ConfigError, load_settings
 
     try:
+        if is_desktop_file(options.file):
+            servers = load_desktop_files([options.file])
+            print("".join(f"warning: {warning}\n" for warning in servers.warnings), end="", file=sys.stderr)
+            if servers.problems:
+                raise ConfigError(servers.problems)
+            print(f"{options.file}: valid ({_count(servers.backends, 'backend')})")
+            return 0
         settings = load_settings(options.file)
     except ConfigError as error:
         print(error, file=sys.stderr)

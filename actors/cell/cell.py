@@ -158,7 +158,7 @@ class Cell:
         self._port.take_settings(settings)
         self._show_backends()
         # When this returns, every actor has taken it in.
-        self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes))
+        self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))
 
     async def drain(self, deadline_s: float) -> None:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""

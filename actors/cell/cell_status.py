@@ -6,6 +6,8 @@ import asyncio
 import itertools
 from typing import Any
 
+import attrs
+
 from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.status import StatusRequested
@@ -43,6 +45,7 @@ class CellStatus:
             "backends": [
                 {
                     "name": backend.name,
+                    "title": backend.title or backend.name,
                     "protocol": backend.protocol,
                     "draining": backend.draining,
                     "replicas": [
@@ -59,6 +62,7 @@ class CellStatus:
                 }
                 for backend in self._port.settings.backends
             ],
+            "left_out": [attrs.asdict(server) for server in self._port.settings.left_out],
             "sessions": len(self._port.sessions),
             "connections": self._server.connection_counts(),
             "viability": viability,

@@ -24,7 +24,7 @@ from mcp_gateway.actors.messages.health import (
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.config.settings import BackendSettings, LeftOutServer, Settings
 from mcp_gateway.transports.telemetry import metrics
 
 from .health_rules import Change, HealthRecord, RiseFall, Status, StatusChanged, SteadyVerdict
@@ -33,6 +33,7 @@ from .resource_rules import resource_problems
 
 _COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
 _BACKENDS = "backends"
+_LEFT_OUT = "left-out"
 _RESOURCES_S = 5.0
 """Longer than most intervals of probes: a burst of work is no shortage."""
 _LAG_S = 0.5
@@ -73,12 +74,14 @@ class HealthMonitor(GatewayActor):
         self._lag_due_s = 0.0
         self._verdicts: dict[tuple[str, str], RiseFall] = {}
         self._found_up: set[tuple[str, str]] = set()
+        self._left_out: set[str] = set()
 
     def on_wired(self) -> None:
         arguments: HealthMonitorArguments = self.arguments
         self._interval_s = arguments.settings.gateway.health_check_interval
         self._components = {name: self.addresses[name] for name in _COMPONENTS}
         self._arrange(arguments.settings.backends)
+        self._judge_left_out(arguments.settings.left_out)
         self._meter = ResourceMeter()
         if not arguments.probes_replicas or arguments.settings.gateway.cell_count > 1:
             pattern = _RESTARTED if arguments.probes_replicas else "mcp.replica.*"
@@ -89,6 +92,16 @@ class HealthMonitor(GatewayActor):
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
         self._arrange(message.backends)
+        self._judge_left_out(message.left_out)
+
+    def _judge_left_out(self, servers: tuple[LeftOutServer, ...]) -> None:
+        """Nobody can ask a server that was not understood how it does: the gateway is degraded until its file is mended."""
+        reasons = {_component(server.name, _LEFT_OUT): f"left out: {server.reason}" for server in servers}
+        for component in self._left_out - reasons.keys():
+            self._forget(component)
+        self._left_out = set(reasons)
+        for component, reason in reasons.items():
+            self._judge(component, Status.DEGRADED, reason)
 
     def _arrange(self, backends: tuple[BackendSettings, ...]) -> None:
         wanted = {(backend.name, replica) for backend in backends for replica in backend.replica_ids}

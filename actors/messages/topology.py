@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 from thespian.actors import ActorAddress
 
-from mcp_gateway.config.settings import BackendSettings, RouteSettings
+from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings
 
 
 @attrs.frozen(kw_only=True)
@@ -20,7 +20,11 @@ class GatewayWired:
 
 @attrs.frozen(kw_only=True)
 class Topology:
-    """Cell -> its supervisors -> edge and chain: the backends and routes that shall run; sent again after each change."""
+    """Cell -> its supervisors -> edge and chain: the backends and routes that shall run; sent again after each change.
+
+    left_out: servers that cannot be understood and so are none of the backends.
+    """
 
     backends: tuple[BackendSettings, ...]
     routes: tuple[RouteSettings, ...]
+    left_out: tuple[LeftOutServer, ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings, Settings
 
 
 def keep_backends(path: Path, settings: Settings) -> None:
@@ -19,6 +19,7 @@ def keep_backends(path: Path, settings: Settings) -> None:
     tables = {
         "backends": [attrs.asdict(backend) for backend in settings.backends],
         "routes": [attrs.asdict(route) for route in settings.routes],
+        "left_out": [attrs.asdict(server) for server in settings.left_out],
     }
     fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -33,4 +34,6 @@ def with_kept_backends(path: Path, settings: Settings) -> Settings:
     except FileNotFoundError:
         return settings
     backends = tuple(BackendSettings(**table) for table in tables["backends"])
-    return attrs.evolve(settings, backends=backends, routes=tuple(RouteSettings(**table) for table in tables["routes"]))
+    routes = tuple(RouteSettings(**table) for table in tables["routes"])
+    left_out = tuple(LeftOutServer(**table) for table in tables["left_out"])
+    return attrs.evolve(settings, backends=backends, routes=routes, left_out=left_out)

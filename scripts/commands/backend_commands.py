@@ -125,6 +125,8 @@ def _reload_from(client: Any, config: str | None) -> int:
         return EXIT_REFUSED
     except InvalidSetting as error:
         return say(str(error), EXIT_REFUSED)
+    for server in settings.left_out:
+        say(f"server {server.title!r} is left out: {server.reason}", EXIT_REFUSED)
     return _report(client.command("reload", {"settings": settings}))
 
 

@@ -18,6 +18,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         *table_lines(_TREE_COLUMNS, _tree_rows(status["tree"])),
         "",
         *backend_lines(status["backends"]),
+        *left_out_lines(status.get("left_out", ())),
         "",
         f"sessions: {status['sessions']}   connections: {connections}",
         *viability_lines(status.get("viability", {})),
@@ -32,9 +33,18 @@ def viability_lines(viability: Mapping[str, Any]) -> list[str]:
     return [f"viability: {viability['status']}   pain: {viability['pain']:.2f}", *aches]
 
 
+def left_out_lines(servers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Show one line for each server of a file that is not served, with the reason."""
+    return ["", *(f"left out: {server['title']}: {server['reason']}" for server in servers)] if servers else []
+
+
 def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Show one row per replica; a backend without replicas keeps a row of its own."""
+    """Show one row per replica; a backend without replicas keeps a row of its own.
+
+    The names that their files have for them stand at the end, where any has another there.
+    """
     rows = []
+    has_titles = any(backend.get("title", backend["name"]) != backend["name"] for backend in backends)
     for backend in backends:
         for replica in backend.get("replicas") or [{}]:
             share = replica.get("ring_share")
@@ -48,9 +58,11 @@ def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
                     str(replica.get("circuit", "-")),
                     " ".join(f"{state}={count}" for state, count in replica.get("pool", {}).items()) or "-",
                     "-" if share is None else f"{share:.1%}",
+                    *([str(backend.get("title", backend["name"]))] if has_titles else []),
                 )
             )
-    return table_lines(_BACKEND_COLUMNS, rows) if rows else ["no backends"]
+    columns = (*_BACKEND_COLUMNS, "WRITTEN AS") if has_titles else _BACKEND_COLUMNS
+    return table_lines(columns, rows) if rows else ["no backends"]
 
 
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -28,6 +28,7 @@ from .start_checks import (
     StartRefused,
     allow_many_files,
     announce,
+    log_what_was_left_out,
     prepare_state_directory,
     reserve_port,
     say_where,
@@ -49,6 +50,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     Raises: StartRefused before anything has started
     """
     configure_logging(settings.logging)
+    log_what_was_left_out(settings)
     allow_many_files()
     prepare_state_directory(settings.gateway.state_path)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)

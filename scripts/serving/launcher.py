@@ -33,6 +33,7 @@ from .start_checks import (
     RunDirectory,
     allow_many_files,
     announce,
+    log_what_was_left_out,
     prepare_state_directory,
     read_or_make_key,
     reserve_ports,
@@ -62,6 +63,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     Raises: StartRefused before anything has started
     """
     configure_logging(settings.logging)
+    log_what_was_left_out(settings)
     state_path = settings.gateway.state_path
     allow_many_files()
     prepare_state_directory(state_path)

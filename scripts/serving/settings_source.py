@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.config.loader import load_mcp_json, load_settings
+from mcp_gateway.config.loader import load_settings, raise_list_problems
 from mcp_gateway.config.settings import IN_PROCESS_BASE, Settings
 
 
@@ -20,7 +20,7 @@ class SettingsSource:
     """
 
     config: str | None = None
-    mcp_json: str | None = None
+    mcp_json: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
     host: str | None = None
     port: int | None = None
     state_dir: str | None = None
@@ -34,8 +34,9 @@ class SettingsSource:
 
     def to_keep(self) -> dict[str, Any]:
         """JSON-able, its paths absolute."""
-        paths = {name: path and os.path.abspath(path) for name, path in (("config", self.config), ("mcp_json", self.mcp_json))}
-        return attrs.asdict(self) | paths
+        config = self.config and os.path.abspath(self.config)
+        mcp_json = self.mcp_json and [os.path.abspath(os.path.expanduser(path)) for path in self.mcp_json]
+        return attrs.asdict(self) | {"config": config, "mcp_json": mcp_json}
 
     @property
     def names_a_file(self) -> bool:
@@ -48,14 +49,22 @@ class SettingsSource:
         """
         settings = load_settings(self.config) if self.config is not None else Settings.demo()
         if self.mcp_json is not None:
-            more = load_mcp_json(self.mcp_json, settings.gateway)
-            settings = attrs.evolve(settings, backends=(*(settings.backends if self.config is not None else ()), *more))
+            settings = self._with_desktop_files(settings, self.mcp_json)
         actor_system = _given(admin_port=self.admin_port, base=IN_PROCESS_BASE if self.is_embedded else None)
         return attrs.evolve(
             settings,
             gateway=attrs.evolve(settings.gateway, **_given(host=self.host, port=self.port, state_dir=self.state_dir)),
             actor_system=attrs.evolve(settings.actor_system, **actor_system),
         )
+
+    def _with_desktop_files(self, settings: Settings, paths: tuple[str, ...]) -> Settings:
+        from mcp_gateway.config.desktop_loader import load_desktop_files  # start-up without such files is measured
+
+        own = settings.backends if self.config is not None else ()
+        servers = load_desktop_files(paths, settings.gateway, [backend.name for backend in own])
+        backends = (*own, *servers.backends)
+        raise_list_problems(", ".join(path for path in (self.config, *paths) if path), backends, settings.routes)
+        return attrs.evolve(settings, backends=backends, left_out=servers.left_out, warnings=servers.warnings)
 
 
 def _given(**options: Any) -> dict[str, Any]:

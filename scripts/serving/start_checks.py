@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import resource
 import shutil
@@ -25,6 +26,9 @@ from .settings_source import SettingsSource
 
 RUN_PREFIX = "mcp-gateway-run-"
 RUN_FILE_NAME = "run.json"
+
+
+_logger = logging.getLogger(__name__)
 
 
 class StartRefused(Exception):
@@ -110,6 +114,14 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     """What asks for an orderly stop: Ctrl-C, SIGTERM, and a terminal that is closed, unless that was to be survived (nohup)."""
     is_survived = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT) if is_survived else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def log_what_was_left_out(settings: Settings) -> None:
+    """Say which servers of other programs' files are not served and why, and what else of those files was passed over."""
+    for server in settings.left_out:
+        _logger.error("server %r is left out: %s", server.title, server.reason, extra={"fields": {"backend": server.name}})
+    for warning in settings.warnings:
+        _logger.warning("%s", warning)
 
 
 def say_where(url: str) -> None:

@@ -1,6 +1,5 @@
 """Loading settings: every problem of a file is told at once, one line each, and no input gives a traceback."""
 
-import json
 import os
 import string
 import subprocess
@@ -14,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import mcp_gateway.config as config_package
-from mcp_gateway.config.loader import ConfigError, backend_from_mapping, load_mcp_json, load_settings, settings_from_mapping
+from mcp_gateway.config.loader import ConfigError, backend_from_mapping, load_settings, settings_from_mapping
 from mcp_gateway.config.settings import BackendSettings, GatewaySettings, RouteSettings, Settings
 
 SAMPLE = Path(config_package.__file__).parent / "gateway.toml"
@@ -224,31 +223,7 @@ def test_files_that_cannot_be_read_are_one_problem(tmp_path):
     assert only_problem(load_settings, tmp_path / "none.toml").found == "no such file or directory"
     assert only_problem(load_settings, tmp_path).found == "is a directory"
     only_problem(load_settings, "a\x00b")
-    only_problem(load_mcp_json, tmp_path / "none\n.json")
-
-
-def test_desktop_client_file_is_read(tmp_path):
-    servers = {
-        "local": {"command": "npx", "args": ["-y", "server", "-y"], "env": {"KEY": "x"}, "cwd": "/srv", "type": "stdio"},
-        "remote": {"url": "https://h/mcp", "headers": {"Authorization": "Bearer x"}},
-        "typed": {"type": "streamable-http", "url": "http://h/mcp", "autoApprove": [], "timeout": 3},
-        "old": {"type": "sse", "url": "https://h/sse"},
-        "socket": {"url": "wss://h/mcp"},
-        "off": {"command": "x", "disabled": True},
-    }
-    path = write(tmp_path / "mcp.json", json.dumps({"mcpServers": servers, "globalShortcut": "F1"}))
-    backends = {backend.name: backend for backend in load_mcp_json(path, GatewaySettings(pool_size=7))}
-    assert list(backends) == ["local", "remote", "typed", "old", "socket"]
-    local = backends["local"]
-    assert (local.command, local.env, local.cwd, local.prefix) == (("npx", "-y", "server", "-y"), {"KEY": "x"}, "/srv", "local__")
-    assert backends["remote"].headers == {"Authorization": "Bearer x"}
-    assert [backend.replicas for backend in backends.values()][1:] == [
-        ("https://h/mcp",),
-        ("http://h/mcp",),
-        ("sse+https://h/sse",),
-        ("wss://h/mcp",),
-    ]
-    assert {backend.pool_size for backend in backends.values()} == {7}
+    only_problem(load_settings, tmp_path / "none\n.toml")
 
 
 def test_the_folder_of_a_server_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
@@ -262,63 +237,13 @@ def test_the_folder_of_a_server_is_relative_to_the_file_that_names_it(tmp_path, 
     )
     write(tmp_path / "gateway.toml", tables)
     assert [backend.cwd for backend in load_settings("../gateway.toml").backends] == expected
-    servers = {name: {"command": "x", **({"cwd": cwd} if cwd else {})} for name, cwd in folders.items()}
-    write(tmp_path / "mcp.json", json.dumps({"mcpServers": servers}))
-    assert [backend.cwd for backend in load_mcp_json("../mcp.json")] == expected
-
-
-def test_all_problems_of_a_desktop_client_file_are_told_with_its_own_keys(tmp_path):
-    servers = {
-        "a b": {"command": "x"},
-        "none": {},
-        "both": {"command": "x", "url": "http://h/"},
-        "slip": {"command": "x", "enviroment": {}, "arg": []},
-        "word": 3,
-        "arguments": {"command": "x", "args": ["a", 3]},
-        "program": {"command": ["x"]},
-        "list": {"command": "x", "args": "-y"},
-        "where": {"url": "ftp://joe:hunter2@h/"},
-        "kind": {"url": "http://h/", "type": "carrier pigeon"},
-        "mixed": {"command": "x", "headers": {"A": "hunter2"}},
-    }
-    with pytest.raises(ConfigError) as refusal:
-        load_mcp_json(write(tmp_path / "mcp.json", json.dumps({"mcpServers": servers})))
-    assert {problem.key for problem in refusal.value.problems} == {
-        "mcpServers.'a b'.name",
-        "mcpServers.none",
-        "mcpServers.both",
-        "mcpServers.slip.arg",
-        "mcpServers.word",
-        "mcpServers.arguments.args[1]",
-        "mcpServers.program.command",
-        "mcpServers.list.args",
-        "mcpServers.where.url",
-        "mcpServers.kind.type",
-        "mcpServers.mixed.headers",
-    }
-    assert "hunter2" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "3", "{}", '{"mcpServers": []}', "[" * 100_000, "9" * 5000, b"\xff", '{"mcpServers": 9' + "9" * 5000 + "}"],
-)
-def test_what_is_no_desktop_client_file_is_one_problem(tmp_path, content):
-    only_problem(load_mcp_json, write(tmp_path / "mcp.json", content))
-
-
-def test_two_servers_whose_names_begin_alike_are_told(tmp_path):
-    servers = {"a": {"command": "x"}, "a__b": {"command": "x"}}
-    problem = only_problem(load_mcp_json, write(tmp_path / "mcp.json", json.dumps({"mcpServers": servers})))
-    assert problem.key == "mcpServers.a__b.prefix"
 
 
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=200) | st.text(alphabet="[]{}=.,'\"\n\\#ab1_-:Tx \x00é", max_size=120).map(str.encode))
 def test_any_bytes_give_settings_or_our_error(tmp_path_factory, content):
     path = write(tmp_path_factory.getbasetemp() / "fuzz", content)
-    for load in (load_settings, load_mcp_json):
-        assert all(str(problem).isprintable() for problem in problems_or_none(load, path))
+    assert all(str(problem).isprintable() for problem in problems_or_none(load_settings, path))
 
 
 KEYS = sorted(
@@ -332,10 +257,6 @@ KEYS = sorted(
         "pong_timeout",
         "key",
         "burst",
-        "mcpServers",
-        "url",
-        "args",
-        "type",
     }
 )
 SCALARS = (
@@ -426,6 +347,6 @@ def test_loader_and_settings_classes_agree_on_what_is_valid(mapping):
 
 
 def test_reading_settings_imports_nothing_heavy():
-    heavy = {"tornado", "thespian", "aiohttp", "asyncio", "tomllib"}
+    heavy = {"tornado", "thespian", "aiohttp", "asyncio", "tomllib", "json5", "shlex", "mcp_gateway.config.desktop_loader"}
     code = f"import sys, mcp_gateway.config.loader; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -77,6 +77,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "request_timeout": 60.0,
         "pool_size": 50,
         "draining": False,
+        "title": "",
     }
     assert attrs.asdict(RouteSettings(pattern="tools/call/files__*", backend="files")) == {
         "pattern": "tools/call/files__*",

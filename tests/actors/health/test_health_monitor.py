@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.health import (
 )
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
+from mcp_gateway.config.settings import LeftOutServer
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import cell_settings
 
@@ -329,6 +330,24 @@ def test_with_the_last_replica_that_is_down_the_whole_recovers(monkeypatch: pyte
             bench.round(one="refused", two="refused")
         assert bench.health.status == "unhealthy"
         bench.stage.tell(bench.monitor, Topology(backends=(), routes=()))
+        assert bench.health.status == "healthy"
+
+    on_loop(test)
+
+
+def test_a_server_that_was_left_out_degrades_the_whole_until_its_file_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="")
+        backends = bench.settings.backends
+        left_out = LeftOutServer(name="bad", title="Bad one", reason="m.json: mcpServers.'Bad one': found 3; allowed: a table")
+        bench.stage.tell(bench.monitor, Topology(backends=backends, routes=(), left_out=(left_out,)))
+        assert bench.components["bad/left-out"] == {"status": "degraded", "reason": f"left out: {left_out.reason}"}
+        assert bench.health.status == "degraded"
+        bench.round(one="", two="")
+        assert bench.health.status == "degraded"
+        bench.stage.tell(bench.monitor, Topology(backends=backends, routes=()))
+        assert "bad/left-out" not in bench.components
         assert bench.health.status == "healthy"
 
     on_loop(test)

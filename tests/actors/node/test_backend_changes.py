@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
-from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.settings import LeftOutServer, Settings
 
 FILES = {"name": "files", "replicas": ["http://127.0.0.1:3001/mcp"]}
 DEMO = {"name": "demo", "builtin": "demo"}
@@ -121,6 +121,14 @@ def test_a_reload_names_what_came_went_and_changed() -> None:
     assert change.events == (("added", "new"), ("changed", "files"), ("removed", "demo"))
     assert change.settings.backends[0].pool_size == 3
     assert reload(RUNNING, RUNNING) == BackendChange(settings=RUNNING, events=())
+
+
+def test_what_a_file_leaves_out_follows_it_and_is_no_setting_that_was_left() -> None:
+    left_out = LeftOutServer(name="bad", title="Bad one", reason="m.json: found 3; allowed: a table")
+    change = reload(RUNNING, attrs.evolve(RUNNING, left_out=(left_out,), warnings=("m.json: unknown keys",)))
+    assert (change.settings.left_out, change.events, change.left) == ((left_out,), (), ())
+    assert add(change.settings, name="new", builtin="demo").settings.left_out == (left_out,)
+    assert reload(change.settings, RUNNING).settings == RUNNING
 
 
 def test_routes_follow_the_file() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_gateway.actors.node.kept_backends import keep_backends, with_kept_backends
 from mcp_gateway.config.loader import settings_from_mapping
-from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.settings import LeftOutServer, Settings
 
 FULL = settings_from_mapping(
     {
@@ -25,12 +25,16 @@ FULL = settings_from_mapping(
 )
 
 
-@pytest.mark.parametrize("kept", [FULL, Settings(), Settings.demo()])
+LEFT_OUT = Settings(left_out=(LeftOutServer(name="bad", title="Bad one", reason="m.json: found 3; allowed: a table"),))
+
+
+@pytest.mark.parametrize("kept", [FULL, Settings(), Settings.demo(), LEFT_OUT])
 def test_what_was_kept_comes_back_as_it_was_over_the_settings_of_the_start(kept: Settings, tmp_path: Path) -> None:
     started = attrs.evolve(Settings.demo(), gateway=FULL.gateway)
     path = tmp_path / "backends.json"
     keep_backends(path, kept)
-    assert with_kept_backends(path, started) == attrs.evolve(started, backends=kept.backends, routes=kept.routes)
+    expected = attrs.evolve(started, backends=kept.backends, routes=kept.routes, left_out=kept.left_out)
+    assert with_kept_backends(path, started) == expected
     keep_backends(path, FULL)  # again: the last one counts
     assert with_kept_backends(path, started).backends == FULL.backends
     assert [each.name for each in tmp_path.iterdir()] == ["backends.json"]

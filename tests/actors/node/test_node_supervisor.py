@@ -44,6 +44,12 @@ def test_a_replica_that_only_one_cell_knows_is_told() -> None:
     assert addresses == ["http://one/mcp", "http://two/mcp"]
 
 
+def test_what_is_left_out_is_told_once_by_all_cells() -> None:
+    left_out = [{"name": "bad", "title": "Bad one", "reason": "found 3; allowed: a table"}]
+    merged = merge_cell_statuses([{**cell_status("healthy", "closed", 1), "left_out": left_out} for _ in range(2)])
+    assert merged["left_out"] == left_out
+
+
 def test_a_node_without_cells_has_an_empty_status() -> None:
     assert merge_cell_statuses([]) == {"backends": [], "sessions": 0, "connections": {}}
 

@@ -29,3 +29,21 @@ def test_what_hurts_stands_at_the_end() -> None:
 
 def test_a_gateway_that_nobody_has_judged_yet_says_nothing_of_it() -> None:
     assert status_lines(STATUS)[-1] == "sessions: 2   connections: http_sse 1"
+
+
+def test_names_as_written_stand_at_the_end_where_any_differs() -> None:
+    replica = {"address": "stdio:files#0", "ring_share": 1.0}
+    backends = [
+        {"name": "files", "title": "files", "replicas": [replica]},
+        {"name": "my-notes", "title": "My Notes", "replicas": [replica]},
+    ]
+    lines = status_lines({**STATUS, "backends": backends})
+    head = next(index for index, line in enumerate(lines) if line.startswith("BACKEND"))
+    assert [line.split("  ")[-1].strip() for line in lines[head : head + 3]] == ["WRITTEN AS", "files", "My Notes"]
+    assert "WRITTEN AS" not in "".join(status_lines({**STATUS, "backends": backends[:1]}))
+
+
+def test_a_server_that_is_left_out_has_a_line_with_the_reason() -> None:
+    left_out = [{"name": "bad", "title": "Bad one", "reason": "m.json: found 3; allowed: a table"}]
+    lines = status_lines({**STATUS, "left_out": left_out})
+    assert lines[-4:-2] == ["", "left out: Bad one: m.json: found 3; allowed: a table"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current one, with both kinds of file."""
     (tmp_path / "g.toml").write_text('[gateway]\nport = 5000\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n')
     (tmp_path / "m.json").write_text('{"mcpServers": {"one": {"command": "python"}, "two": {"url": "http://127.0.0.1:1/mcp"}}}')
+    (tmp_path / "project" / ".vscode").mkdir(parents=True)
+    (tmp_path / "project" / ".mcp.json").write_text('{"mcpServers": {"three": {"command": "python"}}}')
+    (tmp_path / "project" / ".vscode" / "mcp.json").write_text('{"servers": {"one": {"command": "${workspaceFolder}/x"}}}')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -29,8 +34,9 @@ def test_without_anything_it_is_the_demo() -> None:
     ("files", "names"),
     [
         ({"config": "g.toml"}, ["demo"]),
-        ({"mcp_json": "m.json"}, ["one", "two"]),
-        ({"config": "g.toml", "mcp_json": "m.json"}, ["demo", "one", "two"]),
+        ({"mcp_json": ["m.json"]}, ["one", "two"]),
+        ({"config": "g.toml", "mcp_json": ["m.json"]}, ["demo", "one", "two"]),
+        ({"mcp_json": ["m.json", "project"]}, ["one", "two", "three", "one-7a6c86"]),
     ],
 )
 def test_files_are_put_together_and_found_again_from_another_folder(
@@ -50,3 +56,14 @@ def test_options_stand_over_the_file(folder: Path) -> None:
     assert (settings.gateway.host, settings.gateway.port, settings.gateway.state_dir) == ("127.0.0.2", 0, "")
     assert (settings.actor_system.admin_port, settings.actor_system.is_embedded) == (7, True)
     assert SettingsSource(config="g.toml").load().gateway.port == 5000
+
+
+def test_without_a_file_of_another_program_nothing_of_what_reads_them_is_loaded(folder: Path) -> None:
+    """Start-up is measured."""
+    code = f"""
+import sys
+from mcp_gateway.scripts.serving.settings_source import SettingsSource
+SettingsSource(config={str(folder / "g.toml")!r}).load()
+print(sorted({{"json5", "shlex", "mcp_gateway.config.desktop_loader"}} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

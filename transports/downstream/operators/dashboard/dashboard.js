@@ -217,7 +217,7 @@ const SPARKS = [
 function makeBackend(backend) {
     const article = make('article', 'backend panel');
     const protocol = make('p', 'muted');
-    const header = make('header', '', make('div', '', make('h3', '', backend.name), protocol));
+    const header = make('header', '', make('div', '', make('h3', '', backend.title || backend.name), protocol));
     const sparks = {};
     for (const spark of SPARKS) {
         const chart = document.createElementNS(SVG, 'svg');
@@ -240,7 +240,8 @@ function makeBackend(backend) {
 function updateBackend(article, backend, measured) {
     const { protocol, sparks, body } = article.parts;
     const drift = measured && measured.drift >= 1.5 ? `, ${measured.drift.toFixed(1)} times its usual latency` : '';
-    setText(protocol, `${backend.protocol === 'auto' ? 'revision auto' : backend.protocol}${drift}`);
+    const name = backend.title && backend.title !== backend.name ? `${backend.name}, ` : '';
+    setText(protocol, `${name}${backend.protocol === 'auto' ? 'revision auto' : backend.protocol}${drift}`);
     for (const spark of SPARKS) {
         setText(sparks[spark.key].value, measured ? spark.show(measured) : '–');
         if (measured) drawSparkline(sparks[spark.key].chart, measured.series[spark.key], spark.top);

@@ -1,0 +1,71 @@
+"""Writes the backends of a gateway.toml. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .settings import BackendSettings, GatewaySettings, LeftOutServer, default_prefix
+
+_HEAD = """\
+# Made by `mcp-gateway import`. Variables are put in with the values that they had then, so there may be secrets in here.
+# Every other setting has its default: see config/gateway.toml.
+"""
+
+
+def gateway_toml(backends: Sequence[BackendSettings], left_out: Sequence[LeftOutServer], warnings: Sequence[str]) -> str:
+    """A configuration file with these backends; what is left out, and what was passed over, stands in it as comments."""
+    parts = [_HEAD]
+    if warnings:
+        parts.append("".join(f"# passed over: {_on_one_line(warning)}\n" for warning in warnings))
+    parts += ["".join(f"{line}\n" for line in _backend_lines(backend)) for backend in backends]
+    parts += [f"# left out: {_on_one_line(server.title)}\n#   {_on_one_line(server.reason)}\n" for server in left_out]
+    return "\n".join(parts)
+
+
+def _backend_lines(backend: BackendSettings) -> Iterator[str]:
+    """One line for each setting that a file would not have by itself."""
+    inherited = attrs.asdict(GatewaySettings(), recurse=False)
+    yield "[[backends]]"
+    for field in attrs.fields(BackendSettings):
+        value = getattr(backend, field.name)
+        default: Any = field.default
+        if field.name == "prefix":
+            default = default_prefix(backend.name)
+        elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        default = inherited.get(field.name, default)
+        if value != default:
+            yield f"{field.name} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    match value:
+        case str():
+            return _string(value)
+        case bool():
+            return "true" if value else "false"
+        case Mapping():
+            inner = ", ".join(f"{_key(name)} = {_value(each)}" for name, each in value.items())
+            return f"{{ {inner} }}" if inner else "{}"
+        case list() | tuple():
+            return f"[{', '.join(map(_value, value))}]"
+        case _:
+            return repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
+
+
+def _string(text: str) -> str:
+    """A basic string: TOML escapes as JSON does, and DEL as well. Source: TOML 1.0, "String"."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
