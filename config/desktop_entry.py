@@ -23,6 +23,8 @@ COMMAND_KEYS: Final = ("command", "cmd")
 _ENV_KEYS: Final = ("env", "environment", "envs", "envvars", "environmentvariables")
 _CWD_KEYS: Final = ("cwd", "workingdirectory", "workdir")
 _HEADER_KEYS: Final = ("headers", "httpheaders")
+_ALLOW_KEYS: Final = ("enabledtools", "includetools", "allowedtools")
+_DENY_KEYS: Final = ("disabledtools", "excludetools", "excludedtools", "deniedtools")
 _KIND_KEYS: Final = ("type", "transport", "transporttype")
 _KINDS: Final = {
     **dict.fromkeys(("stdio", "local", "command", "process"), "stdio"),
@@ -45,7 +47,7 @@ _PASSED_OVER: Final = frozenset(
 _READ: Final = frozenset(
     (
         *(*URL_KEYS, *COMMAND_KEYS, *_ENV_KEYS, *_CWD_KEYS, *_HEADER_KEYS, *_KIND_KEYS, *_OFF_KEYS),
-        *("args", "arguments", "envfile", "requestoptions", "requestinit"),
+        *(*_ALLOW_KEYS, *_DENY_KEYS, "tools", "args", "arguments", "envfile", "requestoptions", "requestinit"),
     )
 )
 _SPELLINGS: Final = ("command", "args", "env", "cwd", "url", "type", "headers", "disabled", "enabled", "envFile", "transport")
@@ -156,7 +158,37 @@ class _Reader:
         else:
             table = self._address(key, url, kind)
             self._pass_over((*_ENV_KEYS, *_CWD_KEYS, "envfile"), "a server that others run has no environment of ours")
-        return table
+        tools = self._tools()
+        return table | ({"tools": tools} if tools else {})
+
+    def _tools(self) -> dict[str, list[str]]:
+        """Which of its tools are served. A table of tools that only describes them chooses none."""
+        allow, deny = self._tool_names(_ALLOW_KEYS), self._tool_names(_DENY_KEYS)
+        key, tools = self._first(("tools",)) or ("tools", None)
+        if isinstance(tools, dict):
+            for name, said in tools.items():
+                where, plain = f"{key}.{name_part(name)}", canonical(name)
+                if isinstance(said, list) and plain in ("allow", "allowed", "include", "included", "enabled"):
+                    allow += (word for _, word in self._words(where, said))
+                elif isinstance(said, list) and plain in ("deny", "denied", "exclude", "excluded", "disabled"):
+                    deny += (word for _, word in self._words(where, said))
+                elif is_false(said) or (
+                    isinstance(said, dict) and (is_false(said.get("enabled")) or is_true(said.get("disabled")))
+                ):
+                    deny.append(name)
+        else:
+            allow += self._tool_names(("tools",))
+        chosen = {"allow": [] if "*" in allow else allow, "deny": deny}
+        return {name: list(dict.fromkeys(names)) for name, names in chosen.items() if names}
+
+    def _tool_names(self, keys: Sequence[str]) -> list[str]:
+        """Of one name, or of a list of them or of `{name}`."""
+        key, value = self._first(keys) or ("", [])
+        if isinstance(value, list):
+            value = [each.get("name") if isinstance(each, dict) else each for each in value]
+        elif isinstance(value, str):
+            value = [value]
+        return [word for _, word in self._words(key, value)]
 
     # ---- which kind of server
 

@@ -241,6 +241,25 @@ class Words(Rule):
                 yield SettingProblem(key=f"{key}[0]", found="an empty string", allowed="the name or path of a program")
 
 
+class Table(Rule):
+    """A table with some of these keys, each with a rule of its own."""
+
+    def __init__(self, **rules: Rule) -> None:
+        self.rules = rules
+        self.allowed = f"a table with {', '.join(rules)}"
+
+    def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
+        if not isinstance(value, Mapping):
+            yield SettingProblem(key=key, found=kind_of(value), allowed=self.allowed)
+            return
+        for name, inner in value.items():
+            where = f"{key}.{name_part(name)}"
+            if name in self.rules:
+                yield from self.rules[name].problems(where, inner)
+            else:
+                yield SettingProblem(key=where, found="an unknown key", allowed=", ".join(self.rules))
+
+
 class SecretTable(Rule):
     """A table of strings whose values are never shown. `name_allowed` and `value_allowed` word the two patterns."""
 

@@ -23,6 +23,7 @@ from .setting_rules import (
     SecretTable,
     SettingProblem,
     Sources,
+    Table,
     Text,
     Whole,
     Words,
@@ -76,6 +77,9 @@ _URL = Text(
     longest=2_000,
     show=quote_url,
 )
+_TOOL_PATTERNS = Each(
+    Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "the name of a tool, or a pattern such as read_*", longest=200), most=1_000
+)
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATH = Text(r"[^\x00\ud800-\udfff]*", "a path", longest=4_096)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
@@ -122,6 +126,13 @@ def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
 
 def _as_dict(value: Mapping[str, str]) -> dict[str, str]:
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _as_lists(value: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Leave out what is empty: it says nothing."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _as_tuple(each) for name, each in value.items() if each not in ([], ())}
 
 
 def _as_origins(value: Sequence[str]) -> tuple[str, ...]:
@@ -319,6 +330,7 @@ class BackendSettings:
     prefix:   stands before the names of its tools and prompts; NAME__ if not given.
     replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
     headers:  sent with each request to it; secrets, never shown.
+    tools:    {"allow", "deny"}: patterns of the tools that are served, all where there is no "allow"; "deny" wins.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
     """
@@ -342,6 +354,9 @@ class BackendSettings:
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
     title: str = attrs.field(default="", validator=_TITLE)
+    tools: dict[str, tuple[str, ...]] = attrs.field(
+        factory=dict, converter=_as_lists, validator=Table(allow=_TOOL_PATTERNS, deny=_TOOL_PATTERNS), hash=False
+    )
 
     @prefix.default
     def _name_and_two_underscores(self) -> str:

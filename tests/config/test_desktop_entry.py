@@ -198,6 +198,26 @@ def test_keys_that_nobody_knows_are_named_and_passed_over() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("entry", "tools"),
+    [
+        ({"disabledTools": ["x", "y", "x"]}, {"deny": ["x", "y"]}),
+        ({"disabled_tools": "x"}, {"deny": ["x"]}),
+        ({"excludeTools": ["x"], "includeTools": ["a", "b"]}, {"allow": ["a", "b"], "deny": ["x"]}),
+        ({"tools": ["a", {"name": "b"}, None]}, {"allow": ["a", "b"]}),
+        ({"tools": ["*"]}, {}),
+        ({"tools": []}, {}),
+        ({"tools": {"include": ["a*"], "exclude": ["x"]}}, {"allow": ["a*"], "deny": ["x"]}),
+        ({"tools": {"allowed": ["a"], "denied": "not a list"}}, {"allow": ["a"]}),
+        ({"tools": {"a": True, "x": False, "y": {"enabled": False}, "z": {"disabled": True}}}, {"deny": ["x", "y", "z"]}),
+        ({"tools": {"a": {"description": "what it does"}}}, {}),
+    ],
+)
+def test_which_tools_are_served_is_understood_in_every_form(entry: dict[str, Any], tools: dict[str, list[str]]) -> None:
+    for server in ({"command": "x"}, {"url": "http://h/"}):
+        assert table_of({**server, **entry}).get("tools", {}) == tools
+
+
 WRONG: list[tuple[Any, str, str]] = [
     (3, "", "an integer"),
     (True, "", "a boolean"),
@@ -215,6 +235,8 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"command": "x", "env": ["A"]}, "env[0]", "a string"),
     ({"command": "x", "env": {"A": {}}}, "env.A", "a table"),
     ({"command": "x", "cwd": 3}, "cwd", "an integer"),
+    ({"command": "x", "disabledTools": {"a": 1}}, "disabledTools", "a table"),
+    ({"command": "x", "tools": [["a"]]}, "tools[0]", "an array"),
     ({"url": 3}, "url", "an integer"),
     ({"url": "localhost:3000/mcp"}, "url", "an address without a scheme"),
     ({"url": "http://h/", "type": "carrier pigeon"}, "type", "'carrier pigeon'"),

@@ -78,6 +78,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "pool_size": 50,
         "draining": False,
         "title": "",
+        "tools": {},
     }
     assert attrs.asdict(RouteSettings(pattern="tools/call/files__*", backend="files")) == {
         "pattern": "tools/call/files__*",

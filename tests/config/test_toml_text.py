@@ -24,7 +24,12 @@ BACKENDS = (
         instances=2,
     ),
     BackendSettings(
-        name="far", prefix="f.", replicas=("auto+http://h/mcp", "sse+http://h/"), headers={"X-K": "v\t"}, protocol="2025-06-18"
+        name="far",
+        prefix="f.",
+        replicas=("auto+http://h/mcp", "sse+http://h/"),
+        headers={"X-K": "v\t"},
+        protocol="2025-06-18",
+        tools={"allow": ("a*", "b"), "deny": ("c",)},
     ),
     BackendSettings(name="demo", builtin="demo", pool_size=3, request_timeout=1.5, draining=True),
 )

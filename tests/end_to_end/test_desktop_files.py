@@ -14,7 +14,7 @@ import pytest
 from mcp_gateway.config.loader import load_settings
 from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
 from tests.doubles.ports import free_port
-from tests.end_to_end.raw_http import ask, open_session, request, tool_call
+from tests.end_to_end.raw_http import ask, ask_modern, open_session, request, tool_call
 
 SERVER = str(Path(__file__).parents[1] / "doubles" / "telling_server.py")
 TOKEN = {"GATEWAY_TEST_TOKEN": "t0ken", "INPUT_KEY": "k3y"}
@@ -49,7 +49,7 @@ def files_of(folder: Path, port: int) -> list[str]:
     )
     shared = {
         "mcpServers": {
-            "plain": {"url": f"http://127.0.0.1:{port}/mcp"},
+            "plain": {"url": f"http://127.0.0.1:{port}/mcp", "disabledTools": ["o*"]},
             "old": {"url": f"http://127.0.0.1:{port}/sse", "headers": {"X-Key": "$GATEWAY_TEST_TOKEN"}},
             "bad": {"command": "cmd", "args": ["/c", "npx"], "nonsense": 1},
         }
@@ -71,13 +71,25 @@ def what_is_served(gateway: GatewayProcess, project: Path) -> dict[str, Any]:
     """{backend: what its tool tells}, with the checks that hold however the gateway learnt of its servers."""
     session = open_session(f"{gateway.url}/mcp")
     listed = ask(f"{gateway.url}/mcp", request("tools/list"), session).message["result"]["tools"]
-    assert {tool["name"] for tool in listed} == {f"{name}__{tool}" for name in NAMES for tool in ("where", "other")}
+    tools = {f"{name}__{tool}" for name in NAMES for tool in ("where", "other")} - {"plain__other"}
+    assert {tool["name"] for tool in listed} == tools
     served = {name: where(gateway, name, session) for name in NAMES}
     assert served["local-files"]["argv"] == [f"{project}/data", "3000", "t0ken", "default"]
     assert served["local-files"]["cwd"] == str(project)
     assert served["local-files"]["env"]["KEY"] == "k3y"
     assert served["me-web"]["headers"]["X-Key"] == "k3y"
     assert served["plain"]["path"] == "/mcp"
+    refusals = [
+        ask(f"{gateway.url}/mcp", tool_call("plain__other", {}), session),
+        ask(f"{gateway.url}/mcp/servers/plain", tool_call("other", {}), open_session(f"{gateway.url}/mcp/servers/plain")),
+        ask_modern(f"{gateway.url}/mcp", tool_call("plain__other", {})),
+        ask_modern(f"{gateway.url}/mcp/servers/plain", tool_call("other", {})),
+    ]
+    assert [(answer.status, answer.message["error"]["code"], answer.reason) for answer in refusals] == [
+        (400, -32602, "invalid_params")
+    ] * 4
+    alone = ask_modern(f"{gateway.url}/mcp/servers/plain", request("tools/list")).message["result"]["tools"]
+    assert [tool["name"] for tool in alone] == ["where"]
     assert (served["old"]["path"], served["old"]["headers"]["X-Key"]) == ("/sse", "t0ken")
     return served
 

@@ -34,11 +34,13 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     is_known_method,
     is_modern,
 )
+from mcp_gateway.transports.protocol.merging.tool_choice import ToolChoice
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
 
 from .bridge_site import BridgeSite
+from .curated_conversation import CuratedConversation
 from .legacy_to_legacy import exchange_fitted, opened_as_asked
 from .legacy_to_modern import LegacyToModern
 from .modern_to_legacy import ModernToLegacy
@@ -75,9 +77,9 @@ class BridgeTransport:
         era = ServerEra(backend.protocol)
         wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
         replica = backend.replica_ids[replica_index]
-        return EraBridge(
-            CachedConversation(wire), self._site, backend=backend, replica=replica, is_http=self._is_http, era=era, uncached=wire
-        )
+        cached = CachedConversation(wire)
+        bridge = EraBridge(cached, self._site, backend=backend, replica=replica, is_http=self._is_http, era=era, uncached=wire)
+        return CuratedConversation(bridge, ToolChoice(backend.tools)) if backend.tools else bridge
 
 
 class EraBridge:
