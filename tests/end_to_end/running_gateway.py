@@ -66,7 +66,7 @@ class RunningGateway:
         that is not a stdio server's own.
         """
         signs = ('"level": "error"', '"level": "critical"', "stray mail", "Traceback")
-        own = (line for line in self.log.splitlines() if not ("upstream.stdio" in line and ": stderr: " in line))
+        own = (line for line in self.log.splitlines() if not ("upstream.pipes.stdio" in line and ": stderr: " in line))
         return [line for line in own if any(sign in line for sign in signs)]
 
     def endpoint(self, backend: str = "") -> str:
