@@ -84,6 +84,7 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._exited = asyncio.Event()
+        self._is_closing = False
 
     async def open(self) -> None:
         self._process = process = self._start()
@@ -121,7 +122,8 @@ class ChildProcess:
     async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
         if b"\n" in message or b"\r" in message:  # JSON may have them between its tokens, and nowhere else
             message = message.replace(b"\n", b" ").replace(b"\r", b" ")
-        if not await self._input.write(message + b"\n", on_begin):
+        # A child that the process has left may hold its input open for a moment: nobody reads what is written then.
+        if self._exited.is_set() or not await self._input.write(message + b"\n", on_begin):
             raise PipeClosed(self._end_text())
 
     async def receive(self) -> bytes | TooLarge:
@@ -159,13 +161,15 @@ class ChildProcess:
         self._output.end_after(_LAST_WORDS_S)
 
     def _on_input_lost(self) -> None:
-        self._output.end_after(_LAST_WORDS_S)
+        if not self._is_closing:  # else it may finish what it is saying: some crash where nobody takes it
+            self._output.end_after(_LAST_WORDS_S)
 
     async def close(self) -> None:
         """Its input ends, then SIGTERM, then SIGKILL, with time to leave in between."""
         process = self._process
         if process is None:
             return
+        self._is_closing = True
         try:
             self._input.close()
             if not await self._has_left(_QUIT_S):

@@ -19,6 +19,7 @@ from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
+from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess, StdioUpstream, inherited_environment
 from tests.doubles.gateway_process import is_gone, wait_until
@@ -199,6 +200,40 @@ def test_when_a_server_is_killed_the_child_that_it_leaves_behind_is_too() -> Non
         server.kill()
         await settled(lambda: is_gone(helper))
         await client.wire.close()
+
+    run(check)
+
+
+def test_nothing_is_sent_to_a_process_that_is_known_to_have_ended() -> None:
+    """Of what was not sent it is certain that it has not run. The child here has left the group, and holds the input open."""
+
+    async def check() -> None:
+        child = "exec 3<&0; setsid sleep 30 <&3 >&- 2>&- & wait"
+        pipe = ChildProcess(BackendSettings(name="left", command=("sh", "-c", child)), "left", 1000)
+        await pipe.open()
+        server = next(each for each in psutil.Process().children() if each.cmdline()[:2] == ["sh", "-c"])
+        await settled(lambda: [each.name() for each in server.children()] == ["sleep"])
+        (holder,) = server.children()
+        server.kill()
+        while psutil.pid_exists(server.pid):
+            await asyncio.sleep(0)
+        begun: list[bool] = []
+        with pytest.raises(PipeClosed, match="ended by SIGKILL"):
+            await pipe.send(b"{}", lambda: begun.append(True))
+        assert not begun
+        holder.kill()
+        await pipe.close()
+
+    run(check)
+
+
+def test_a_server_may_finish_its_last_words_when_its_input_has_ended(tmp_path: Path) -> None:
+    async def check() -> None:
+        script = f"cat >/dev/null; sleep 0.4; echo '{{}}' && touch {tmp_path}/said"
+        pipe = ChildProcess(BackendSettings(name="late", command=("sh", "-c", script)), "late", 1000)
+        await pipe.open()
+        await pipe.close()
+        assert (tmp_path / "said").exists()
 
     run(check)
 
