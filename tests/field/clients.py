@@ -55,7 +55,7 @@ def try_client(client: Client, url: str, calls: Sequence[Call]) -> str:
     """Install and run it; why it failed, or "".
 
     url: of the gateway, without a path.
-    Raises: subprocess.CalledProcessError where it cannot be installed.
+    Raises: InstallFailed.
     """
     python = install_python(client.python) if client.python else None
     node = install_node(client.node) if client.node else None

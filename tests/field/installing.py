@@ -18,6 +18,10 @@ _BIN = FIELD / "bin"
 _INSTALL_TIMEOUT_S = 300.0
 
 
+class InstallFailed(Exception):
+    """A package client has said that something cannot be had; its text is what it said."""
+
+
 def environment() -> dict[str, str]:
     """What a program of the field finds around it: this Node.js, npx and uvx before those of the machine, and a home of its own,
     because clients keep files there and read what the desktop's clients are configured for.
@@ -40,7 +44,7 @@ def caches() -> dict[str, str]:
 def install_tools() -> None:
     """Node.js with npm and npx, uv with uvx, into a virtual environment; links to them in `.field/bin`.
 
-    Raises: subprocess.CalledProcessError, with what the client said.
+    Raises: InstallFailed.
     """
     requirements = tomllib.loads((HERE / "tools.toml").read_text())["requirements"]
     place = FIELD / "tools"
@@ -84,6 +88,12 @@ def install_node(requirements: Sequence[str]) -> Path:
     return place
 
 
+def fetch(command: Sequence[str]) -> None:
+    """Run an npx or uvx that fetches something into its cache."""
+    install_tools()
+    _run(list(command))
+
+
 @contextmanager
 def _once(place: Path, requirements: Sequence[str]) -> Iterator[bool]:
     """Whether these requirements are not in this place yet; one at a time, and done for good where the block does not fail."""
@@ -112,4 +122,4 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
         check=False,
     )
     if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr[-2000:])
+        raise InstallFailed(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr[-2000:]}")

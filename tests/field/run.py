@@ -11,7 +11,7 @@ import attrs
 
 from tests.end_to_end.running_gateway import Form, start_gateway
 from tests.field.clients import Call, Client, try_client
-from tests.field.installing import HERE, install_tools
+from tests.field.installing import HERE, fetch, install_tools
 from tests.field.servers import Outcomes, Server, known_servers, make_place, try_server, wait_for_first_answer
 
 CALLS = (
@@ -51,13 +51,15 @@ def run_field(
     """Try every wanted server, then every client at two of them, one after the other; two gateways.
 
     directory: an empty one.
-    Raises: subprocess.CalledProcessError where something cannot be installed.
+    Raises: InstallFailed.
     """
     install_tools()
     for name in ("place", "servers", "clients"):
         (directory / name).mkdir()
     with make_place(directory / "place") as place:
         servers = [each for each in known_servers(place) if is_wanted(each)]
+        for server in servers:
+            fetch(server.fetching())
         tried = {}
         with start_gateway(directory / "servers", form, [each.backend() for each in servers]) as gateway:
             for server in servers:

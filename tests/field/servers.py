@@ -61,6 +61,13 @@ class Server:
             "env": {**self.env, **caches(), "PATH": path(), _MARK: self.name},
         }
 
+    def fetching(self) -> list[str]:
+        """A command that fetches it as its start would, and starts nothing."""
+        if self.command[0] == "npx":
+            return ["npx", "-y", f"--package={self.command[2]}", "--", "node", "--version"]
+        package = self.command[2] if self.command[1] == "--from" else self.command[1]
+        return ["uvx", "--from", package, "python", "--version"]
+
 
 def known_servers(place: Place) -> list[Server]:
     """Those of servers.toml that this machine can run."""
@@ -107,7 +114,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def wait_for_first_answer(gateway: RunningGateway, server: Server) -> None:
-    """Ask for its tools until they come: npx and uvx may have to fetch it, and it is refused meanwhile.
+    """Ask for its tools until they come: it is refused where it has taken too long for the first probes.
 
     Raises: AssertionError after three minutes.
     """
