@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -42,7 +43,7 @@ class CuratedConversation:
         try:
             result = self._choice.served_list(answer.response.result)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamError("upstream_failed", f"the server sent a malformed list: {error}") from None
+            raise UpstreamError(Fate.BROKEN, f"the server sent a malformed list: {error}") from None
         return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
 
     def _refusal(self, message: Request) -> UpstreamAnswer | None:

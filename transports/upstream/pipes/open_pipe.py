@@ -143,6 +143,11 @@ class OpenPipe:
         return self._ended is None
 
     @property
+    def has_spoken(self) -> bool:
+        """The server has said anything at all."""
+        return self.heard_s > self.opened_s
+
+    @property
     def end_text(self) -> str:
         return self._ended.failure.text if self._ended is not None else ""
 

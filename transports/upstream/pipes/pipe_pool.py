@@ -18,7 +18,8 @@ _logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S: Final = 30.0
 CLOSING_AT_ONCE: Final = 16
-_LIVED_S: Final = 2.0  # a pipe that ended earlier counts as one that could not be opened
+# A pipe that ended earlier, or without a word of the server, counts as one that could not be opened: npx takes longer to fail.
+_LIVED_S: Final = 2.0
 _LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is told instead
 _SWEEP_S: Final = 15.0
 
@@ -128,13 +129,15 @@ class PipePool:
         now_s = asyncio.get_running_loop().time()
         self._end_text = pipe.end_text
         _logger.warning("%s: %s", self._name, self._end_text)
-        if now_s - pipe.opened_s < _LIVED_S:
+        if not pipe.has_spoken or now_s - pipe.opened_s < _LIVED_S:
             self._backoff.failed(now_s)
         self.close_soon(pipe, self._end_text)
 
     def _judge(self, pipe: OpenPipe) -> None:
-        if pipe.is_open:
+        if pipe.is_open and pipe.has_spoken:
             self._backoff.succeeded()
+        elif pipe.is_open:
+            asyncio.get_running_loop().call_later(_LIVED_S, self._judge, pipe)
 
     def close_soon(self, pipe: OpenPipe, reason: str) -> None:
         """Let go of a pipe now, and let it end by and by."""
