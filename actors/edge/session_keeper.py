@@ -27,7 +27,7 @@ class SessionKeeper:
         self._table = SessionTable(max_sessions, idle_timeout_s)
         self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
         self._noted_s = float("-inf")
-        self._used: set[str] = set()
+        self._used: dict[str, int] = {}  # {key: when, in ms since the epoch}: what the journal is still to be told
         self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class SessionKeeper:
     def use(self, state: SessionState, now_s: float) -> SessionState:
         """Note that the session is alive; gives its newest state. One that was ended stays ended."""
         self._table.use(state, now_s)
-        self._used.add(state.key)
+        self._used[state.key] = _now_ms()
         return self._table.find(state.key, now_s) or state
 
     def refresh(self, state: SessionState) -> SessionState:
@@ -96,7 +96,7 @@ class SessionKeeper:
         if now_s - self._noted_s < self.note_s:
             return [] if self._journal.is_durable or not self._is_alone else self._end_all(idle)
         self._noted_s = now_s
-        if self._journal.touch(self._used, _now_ms()):
+        if self._journal.touch(self._used):
             self._used.clear()
         if self._journal.is_durable:
             return self._end_all(self._journal.expire(self._used_since_ms()))
@@ -106,7 +106,7 @@ class SessionKeeper:
         return self._table.count_by_revision()
 
     def close(self) -> None:
-        self._journal.touch(self._used, _now_ms())
+        self._journal.touch(self._used)
         self._journal.close()
 
     def _end_all(self, states: list[SessionState]) -> list[SessionState]:

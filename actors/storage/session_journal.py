@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -95,9 +95,9 @@ class SessionJournal:
         states = _states(self._select("SELECT state FROM sessions WHERE key = ? AND used_ms >= ?", key, used_since_ms))
         return states[0] if states else None
 
-    def touch(self, keys: Iterable[str], now_ms: int) -> bool:
-        """Note that these sessions are in use. False where the file has missed it."""
-        uses = [(now_ms, key) for key in keys]
+    def touch(self, used_ms: Mapping[str, int]) -> bool:
+        """Note when each of these sessions was used, ms since the epoch. False where the file has missed it."""
+        uses = [(when_ms, key) for key, when_ms in used_ms.items()]
         if not uses or not self._file.is_wanted:
             return True
         return self._run(("UPDATE sessions SET used_ms = max(used_ms, ?) WHERE key = ?", uses)) is not None

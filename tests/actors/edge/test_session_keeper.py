@@ -120,6 +120,19 @@ def test_a_session_at_the_limit_stays_and_one_past_it_drives_out_the_longest_unu
     assert [key for key in "abc" if keeper.find(sessions[key], node.now_s)] == ["b", "c"]
 
 
+@pytest.mark.parametrize("keys", ["abc", "bac"])
+def test_the_longest_unused_is_known_among_those_that_were_noted_together(keys: str, node: Node) -> None:
+    keeper = node.cell(max_sessions=2)
+    sessions = {key: node.session(key) for key in keys}
+    for key in keys[:2]:
+        node.now_s += 1
+        keeper.open(sessions[key], node.now_s)
+        keeper.use(sessions[key], node.now_s)
+    node.now_s += 2 * keeper.note_s
+    assert keeper.sweep(node.now_s) == []
+    assert [state.key for state in keeper.open(sessions[keys[2]], node.now_s)] == [keys[0]]
+
+
 def test_an_id_from_before_a_new_journal_is_judged_by_its_age(node: Node) -> None:
     """The old file was lost: its sessions are not, unless they are too old to be alive."""
     old = node.session("old")

@@ -47,7 +47,7 @@ def test_a_session_that_was_ended_or_is_unknown_is_not_found_and_not_changed(jou
     journal.insert(session("a"), 1_000, MANY)
     journal.delete("a")
     journal.replace(session("a"))
-    journal.touch(["a", "b"], 2_000)
+    journal.touch({"a": 2_000, "b": 2_000})
     assert journal.read("a", 0) is None
     assert journal.count() == 0
 
@@ -55,7 +55,7 @@ def test_a_session_that_was_ended_or_is_unknown_is_not_found_and_not_changed(jou
 def test_a_session_at_the_limit_makes_nobody_leave_and_one_past_it_the_longest_unused(journal: SessionJournal) -> None:
     journal.insert(session("a"), 1_000, 2)
     assert journal.insert(session("b"), 1_001, 2) == []
-    journal.touch(["a"], 1_002)
+    journal.touch({"a": 1_002})
     assert journal.insert(session("c"), 1_002, 2) == [session("b")]
     assert journal.insert(session("d"), 1_002, 1) != []
     assert journal.read("d", 0) == session("d")  # the newcomer itself stays, however new the others are
@@ -64,8 +64,8 @@ def test_a_session_at_the_limit_makes_nobody_leave_and_one_past_it_the_longest_u
 def test_idle_sessions_expire_once_and_used_ones_stay(journal: SessionJournal) -> None:
     journal.insert(session("idle"), 1_000, MANY)
     journal.insert(session("used"), 1_000, MANY)
-    journal.touch(["used"], 5_000)
-    journal.touch(["used"], 4_000)  # a cell whose note comes late
+    journal.touch({"used": 5_000})
+    journal.touch({"used": 4_000})  # a cell whose note comes late
     assert journal.read("idle", 1_001) is None
     assert journal.expire(1_000) == []
     assert journal.expire(5_000) == [session("idle")]
@@ -109,7 +109,7 @@ def test_after_a_full_disk_the_journal_has_what_it_missed_and_nothing_that_was_e
         facts = SessionFacts("warning")
         assert not journal.replace(session("used", facts=facts))
         assert journal.replace(session("opened", facts=facts))
-        assert not journal.touch(["used"], 2_000)
+        assert not journal.touch({"used": 2_000})
         journal.delete("ended")
         journal.insert(session("short"), 2_000, MANY)
         journal.delete("short")
@@ -119,7 +119,7 @@ def test_after_a_full_disk_the_journal_has_what_it_missed_and_nothing_that_was_e
     assert [other.read(key, 0) for key in ("used", "ended", "short")] == [session("used"), None, None]
     assert other.read("opened", 3_000) == session("opened", facts=facts)
     assert journal.replace(session("used", facts=facts))
-    assert journal.touch(["used"], 4_000)
+    assert journal.touch({"used": 4_000})
     assert other.read("used", 4_000) == session("used", facts=facts)
     for each in (journal, other):
         each.close()
@@ -145,7 +145,7 @@ def test_without_a_directory_nothing_is_kept_and_nothing_fails(tmp_path: Path, p
     journal = SessionJournal(None if path is None else tmp_path / path, 1_000)
     assert journal.insert(session("a"), 1_000, MANY) == []
     journal.replace(session("a"))
-    journal.touch(["a"], 2_000)
+    journal.touch({"a": 2_000})
     journal.delete("a")
     assert (journal.read("a", 0), journal.expire(9_000), journal.count(), journal.is_durable) == (None, [], 0, False)
     journal.close()
