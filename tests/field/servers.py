@@ -97,7 +97,9 @@ def make_place(folder: Path) -> Iterator[Place]:
     """folder: an empty one."""
     (folder / "note.txt").write_text("a note of the field\n")
     (folder / "page").mkdir()
-    (folder / "page" / "index.html").write_text("<title>A page of the field</title><h1>A page of the field</h1><p>Text.</p>")
+    (folder / "page" / "index.html").write_text(
+        "<title>A page of the field</title><h1>A page of the field</h1><p>Words of the field</p>"
+    )
     identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
     for arguments in (["init", "-q"], ["add", "note.txt"], [*identity, "commit", "-qm", "Keep a note"]):
         subprocess.run(["git", *arguments], cwd=folder, check=True, timeout=20)
