@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, is_modern
@@ -31,17 +31,17 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
         raise Refused("no_backend", f"no backend {exchange.endpoint!r}", request_id=request_id)
     if isinstance(message, Request):
         return _for_request(exchange, message, namings, sink, desk)
-    if exchange.kind is ExchangeKind.STREAM:
+    if exchange.kind is RequestKind.STREAM:
         return SessionStream(exchange, sink, desk)
-    if exchange.kind is ExchangeKind.TERMINATE:
-        return TellServers(exchange, sink, desk, (), CallKind.TERMINATE)
+    if exchange.kind is RequestKind.TERMINATE:
+        return TellServers(exchange, sink, desk, (), RequestKind.TERMINATE)
     backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
     told: list[tuple[str, Message | None]] = []
     if isinstance(message, Notification):
         told = [(backend, message) for backend in backends]
     elif isinstance(message, Response):
         told = _response_target(message, backends, is_merged=not exchange.endpoint and any(each.prefix for each in namings))
-    return TellServers(exchange, sink, desk, told, CallKind.MESSAGE)
+    return TellServers(exchange, sink, desk, told, RequestKind.MESSAGE)
 
 
 def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ...], sink: AnswerSink, desk: Desk) -> Conversation:
@@ -53,7 +53,7 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
         return OpenSession(exchange, sink, desk)
     if method == "subscriptions/listen":
         return (
-            ListenAlone(exchange, sink, desk, namings[0].backend, CallKind.STREAM)
+            ListenAlone(exchange, sink, desk, namings[0].backend, RequestKind.STREAM)
             if stands_alone
             else Listen(exchange, sink, desk)
         )

@@ -8,8 +8,8 @@ from typing import Protocol
 import msgspec
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -28,7 +28,7 @@ class CallWish(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     message: Message | None
-    kind: CallKind = CallKind.REQUEST
+    kind: RequestKind = RequestKind.REQUEST
     backend: str = ""
     session: SessionState | None = None
     opens_session: bool = False

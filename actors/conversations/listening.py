@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED, LIST_CHANGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -88,7 +89,7 @@ class Listen(Conversation):
         excluded = self._excluded.get(backend, frozenset())
         part = self._parts[backend]
         call_id = self._call(
-            CallWish(message=part, kind=CallKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
+            CallWish(message=part, kind=RequestKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
         )
         self._backend_of[call_id] = backend
 

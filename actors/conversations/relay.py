@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -27,7 +28,9 @@ class RelayRequest(Conversation):
     once, with the client's own parameters.
     """
 
-    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk, backend: str, kind: CallKind = CallKind.REQUEST) -> None:
+    def __init__(
+        self, exchange: Exchange, sink: AnswerSink, desk: Desk, backend: str, kind: RequestKind = RequestKind.REQUEST
+    ) -> None:
         super().__init__(exchange, sink, desk)
         self._backend = backend
         self._kind = kind
@@ -121,7 +124,7 @@ class RelayRequest(Conversation):
         Source: MCP 2025-11-25, schema, ToolAnnotations, `readOnlyHint` and `idempotentHint`.
         """
         message = self.exchange.message
-        if self._kind is not CallKind.REQUEST or not isinstance(message, Request):
+        if self._kind is not RequestKind.REQUEST or not isinstance(message, Request):
             return False
         if not only_reads(message) and not needs_annotations(message):
             return False

@@ -7,7 +7,8 @@ from enum import Enum
 
 import msgspec
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
@@ -96,7 +97,7 @@ class SessionRepair:
             return Repair.DONE
         self.session = self._desk.renew_session(self.session, opened)
         self._confirming = self._call(
-            CallWish(message=INITIALIZED, kind=CallKind.MESSAGE, backend=self.backend, session=self.session)
+            CallWish(message=INITIALIZED, kind=RequestKind.MESSAGE, backend=self.backend, session=self.session)
         )
         return Repair.GOING_ON
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -77,7 +78,7 @@ class SessionStream(Conversation):
         call_id = self._call(
             CallWish(
                 message=None,
-                kind=CallKind.STREAM,
+                kind=RequestKind.STREAM,
                 backend=backend,
                 session=session,
                 deadline_s=float("inf"),

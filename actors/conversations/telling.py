@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 
@@ -18,7 +19,7 @@ class TellServers(Conversation):
     """What the client says without a question (a notification, a response, the end of its session): passed on, acknowledged."""
 
     def __init__(
-        self, exchange: Exchange, sink: AnswerSink, desk: Desk, messages: Iterable[tuple[str, Message | None]], kind: CallKind
+        self, exchange: Exchange, sink: AnswerSink, desk: Desk, messages: Iterable[tuple[str, Message | None]], kind: RequestKind
     ) -> None:
         super().__init__(exchange, sink, desk)
         self._messages = list(messages)
@@ -31,7 +32,7 @@ class TellServers(Conversation):
         self._has_refreshed: set[str] = set()
 
     def _start(self) -> None:
-        if self._kind is CallKind.TERMINATE and self._session is not None:
+        if self._kind is RequestKind.TERMINATE and self._session is not None:
             self._session = self.desk.refresh_session(self._session)  # what another cell has opened since ends as well
             self._messages = [(upstream.backend, None) for upstream in self._session.upstreams]
             self.desk.end_session(self._session)
@@ -41,7 +42,7 @@ class TellServers(Conversation):
 
     def _tell(self, backend: str, message: Message | None) -> None:
         # One backend that hangs must not hold up what the client says to the others, nor its farewell.
-        is_bounded = len(self._messages) > 1 or self._kind is CallKind.TERMINATE
+        is_bounded = len(self._messages) > 1 or self._kind is RequestKind.TERMINATE
         deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if is_bounded else None
         call_id = self._call(
             CallWish(message=message, kind=self._kind, backend=backend, session=self._session, deadline_s=deadline_s)
@@ -75,7 +76,7 @@ class TellServers(Conversation):
     def _acknowledge_when_done(self) -> None:
         if self._open_calls:
             return
-        if self._kind is CallKind.TERMINATE:
+        if self._kind is RequestKind.TERMINATE:
             self._answer(200, b"", {}, "", self._upstream_s)
         elif self._failure is not None and not self._accepted and self._failure.why.fate is not Fate.SESSION_LOST:
             self._refuse(self._refusal_for(self._failure), self._failure.backend)

@@ -22,8 +22,9 @@ from mcp_gateway.actors.messages.exchanges import (
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportRefused, TransportsChanged
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
@@ -67,7 +68,7 @@ class Edge(GatewayActor):
         """Answer for the exchanges of an incarnation that crashed: its calls are lost, and a tool must not run twice."""
         self._exchanges.start_over()
         for exchange, sink in self._exchanges.unserved():
-            if exchange.kind is not ExchangeKind.STREAM:
+            if exchange.kind is not RequestKind.STREAM:
                 self._exchanges.settle(exchange.exchange_id)
                 request_id = exchange.message.id if isinstance(exchange.message, Request) else None
                 text = "the gateway's edge was restarted while the request ran"

@@ -10,12 +10,13 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.desk import CallWish
-from mcp_gateway.actors.messages.calls import Call, CallKind, CancelCall, CreditGranted, RouteCall
+from mcp_gateway.actors.messages.calls import Call, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
@@ -96,7 +97,7 @@ class EdgeDesk:
         self._exchanges.begin_call(call_id, exchange.exchange_id)
         deadline_s = exchange.deadline_s if wish.deadline_s is None else wish.deadline_s
         limit_s = self._timeouts_s.get(wish.backend)
-        if limit_s is not None and wish.kind is not CallKind.STREAM:
+        if limit_s is not None and wish.kind is not RequestKind.STREAM:
             deadline_s = min(deadline_s, self._now_s() + limit_s)
         call = Call(
             call_id=call_id,
@@ -126,7 +127,7 @@ class EdgeDesk:
 
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         deadline_s = self._now_s() + FAN_OUT_S
-        wish = CallWish(message=None, kind=CallKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
+        wish = CallWish(message=None, kind=RequestKind.TERMINATE, backend=backend, session=session, deadline_s=deadline_s)
         self._exchanges.end_call(self.call(exchange, wish))
 
     def grant(self, upstream: ActorAddress, call_id: int, event_count: int) -> None:

@@ -23,7 +23,8 @@ from mcp_gateway.actors.messages.lifecycle import Runtime
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -119,7 +120,7 @@ class LoopPort:
                 transport="streamable_http",
                 revision=state.revision,
                 endpoint=state.endpoint,
-                kind=ExchangeKind.TERMINATE,
+                kind=RequestKind.TERMINATE,
                 session=state,
                 hash_keys={"session": state.key},
                 deadline_s=now_s + FAN_OUT_S,

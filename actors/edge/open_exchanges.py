@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping
 
 from mcp_gateway.actors.conversations.conversation import Conversation
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 
@@ -38,14 +39,14 @@ class OpenExchanges:
         """This conversation has taken up its exchange."""
         exchange = conversation.exchange
         self._conversations[exchange.exchange_id] = conversation
-        if exchange.kind is ExchangeKind.STREAM and exchange.session is not None:
+        if exchange.kind is RequestKind.STREAM and exchange.session is not None:
             self._streams.setdefault(exchange.session.key, set()).add(exchange.exchange_id)
 
     def settle(self, exchange_id: int) -> None:
         """Nobody waits any more; again or of an unknown exchange, nothing happens."""
         self._waiting.pop(exchange_id, None)
         conversation = self._conversations.pop(exchange_id, None)
-        if conversation is None or conversation.exchange.kind is not ExchangeKind.STREAM:
+        if conversation is None or conversation.exchange.kind is not RequestKind.STREAM:
             return
         session = conversation.exchange.session
         if session is not None and (streams := self._streams.get(session.key)) is not None:
@@ -111,6 +112,6 @@ class OpenExchanges:
         for exchange_id, conversation in self._conversations.items():
             exchange = conversation.exchange
             assert exchange.exchange_id == exchange_id
-            if exchange.kind is ExchangeKind.STREAM and exchange.session is not None:
+            if exchange.kind is RequestKind.STREAM and exchange.session is not None:
                 streams.setdefault(exchange.session.key, set()).add(exchange_id)
         assert self._streams == streams

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 
 import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports.ports.failure import Failure
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
-
-
-class CallKind(Enum):
-    """REQUEST waits for a response; MESSAGE is acknowledged; STREAM stays open; TERMINATE ends an upstream session."""
-
-    REQUEST = "request"
-    MESSAGE = "message"
-    STREAM = "stream"
-    TERMINATE = "terminate"
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +28,7 @@ class Call:
 
     call_id: int
     edge: ActorAddress = attrs.field(repr=False)
-    kind: CallKind
+    kind: RequestKind
     transport: str
     revision: str
     target: str

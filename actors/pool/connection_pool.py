@@ -12,7 +12,7 @@ import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
-from mcp_gateway.actors.messages.calls import CallFailed, CallKind, CancelCall, LeaseCall, LeaseReturned, RunCall, TrialEnded
+from mcp_gateway.actors.messages.calls import CallFailed, CancelCall, LeaseCall, LeaseReturned, RunCall, TrialEnded
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
@@ -22,6 +22,7 @@ from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntens
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.settings import BackendSettings, Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.telemetry import metrics
@@ -168,7 +169,7 @@ class ConnectionPool(Supervisor):
             return
         call = message.call
         self._leased[call.call_id] = message
-        if call.kind is CallKind.STREAM:  # stays open as long as its client does: it must not use up the pool
+        if call.kind is RequestKind.STREAM:  # stays open as long as its client does: it must not use up the pool
             self._run(replica, message)
             self._end_trial(message)  # nor must other calls wait for a verdict that comes with its end
             return

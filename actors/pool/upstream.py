@@ -21,7 +21,6 @@ from mcp_gateway.actors.messages.calls import (
     CallEvent,
     CallFailed,
     CallFaulted,
-    CallKind,
     CallSucceeded,
     CancelCall,
     CreditGranted,
@@ -34,6 +33,7 @@ from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -143,12 +143,12 @@ class Upstream(GatewayActor):
     async def _exchange(self, running: _Running) -> UpstreamAnswer:
         call = running.leased.call
         upstream = call.session.upstream(self._backend) if call.session is not None and not call.opens_session else None
-        timeout_s = None if call.kind is CallKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
+        timeout_s = None if call.kind is RequestKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
         span = self._span(call)
         headers = call.headers if span is None else span.headers
         message = self._inner_message(call, headers)
         request = UpstreamRequest(
-            kind=call.kind.value,
+            kind=call.kind,
             message=message,
             revision=call.revision if upstream is None else upstream.revision,
             session_id=None if upstream is None else upstream.session_id,
@@ -200,7 +200,7 @@ class Upstream(GatewayActor):
 
     def _outer_event(self, call: Call, event: Message | None) -> Message | None:
         """Undo the id that the server saw, where a notification repeats it."""
-        if not isinstance(event, Notification) or call.kind is not CallKind.STREAM or not isinstance(call.message, Request):
+        if not isinstance(event, Notification) or call.kind is not RequestKind.STREAM or not isinstance(call.message, Request):
             return event
         return Notification(event.method, _with_subscription_id(event.params, call.message.id))
 
@@ -208,7 +208,7 @@ class Upstream(GatewayActor):
         response = answer.response
         if response is not None and isinstance(call.message, Request):
             result = response.result
-            if call.kind is CallKind.STREAM and result:
+            if call.kind is RequestKind.STREAM and result:
                 result = _with_subscription_id(result, call.message.id)
             response = Response(call.message.id, result, response.error)
         return CallAnswered(

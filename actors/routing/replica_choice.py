@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 
-from mcp_gateway.actors.messages.calls import Call, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 
 from .circuit_breaker import CircuitBreaker, CircuitState
@@ -98,7 +99,7 @@ def _bound_to(call: Call, route: Route, backend: Backend, shut_s: Callable[[str]
         return _session_lost(call, route, f"the session was never opened at backend {route.backend!r}")
     if upstream.replica not in backend.ring.members:
         return _session_lost(call, route, "the session's replica was removed")
-    if call.kind is CallKind.REQUEST and _shall_move(call, upstream.replica, backend, shut_s):
+    if call.kind is RequestKind.REQUEST and _shall_move(call, upstream.replica, backend, shut_s):
         text = "the session's replica can take no calls now, another one can"
         return _session_lost(call, route, text, replica=upstream.replica)
     return upstream.replica

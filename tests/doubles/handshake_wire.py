@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
@@ -40,10 +41,10 @@ class HandshakeWire(ScriptedWire):
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
-        if request.kind == "terminate":
+        if request.kind is RequestKind.TERMINATE:
             self.ended.append(request.session_id)
             return UpstreamAnswer(200, None)
-        if request.kind == "message":
+        if request.kind is RequestKind.MESSAGE:
             assert message is not None
             await self.takes_messages.wait()
             self.told.append((request.session_id, message))

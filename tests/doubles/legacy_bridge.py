@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.revisions import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION, NEWEST
@@ -53,7 +54,7 @@ class Bridge:
         user: str = "",
         ip: str = "1.1.1.1",
         info: str = "c",
-        kind: str = "request",
+        kind: RequestKind = RequestKind.REQUEST,
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
         **meta: Any,
@@ -84,7 +85,7 @@ class Bridge:
 
     async def listening(self, **wanted: Any) -> asyncio.Future[UpstreamAnswer]:
         """A subscription to these notifications, whose stream the server has opened."""
-        listening = self.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        listening = self.send("subscriptions/listen", params={"notifications": wanted}, kind=RequestKind.STREAM)
         await settle()
         assert self.running.request.on_open is not None
         self.running.request.on_open()

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
@@ -41,7 +42,12 @@ class Bridge:
         )
 
     def say(
-        self, message: Message | None, *, kind: str = "request", key: str = "key", timeout_s: float | None = None
+        self,
+        message: Message | None,
+        *,
+        kind: RequestKind = RequestKind.REQUEST,
+        key: str = "key",
+        timeout_s: float | None = None,
     ) -> asyncio.Future[UpstreamAnswer]:
         request = UpstreamRequest(
             kind=kind,

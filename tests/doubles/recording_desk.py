@@ -11,8 +11,9 @@ import msgspec
 from mcp_gateway.actors.conversations.conversation import Conversation
 from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
-from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -208,7 +209,7 @@ class Scene:
         session: SessionState | None = None,
         revision: str = LEGACY,
         endpoint: str = "",
-        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        kind: RequestKind | None = None,
         takes_events: bool = True,
         deadline_s: float = 60.0,
         last_event_id: str | None = None,
@@ -221,7 +222,7 @@ class Scene:
             transport="streamable_http",
             revision=revision,
             endpoint=endpoint,
-            kind=kind,
+            kind=kind or RequestKind.of(message),
             message=message,
             session=session,
             hash_keys={"session": "key", "user": "ada"},

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpConversation, StreamableHttpUpstream
@@ -113,7 +114,9 @@ async def eventually(check: Callable[[], bool]) -> None:
 
 def call(request_id: bytes = b"7", revision: str = LEGACY, timeout_s: float = 5.0, **fields: Any) -> UpstreamRequest:
     message = fields.pop("message", Request(request_id, "tools/call", b'{"name":"x"}'))
-    return UpstreamRequest(**{"kind": "request", "message": message, "revision": revision, "timeout_s": timeout_s, **fields})
+    return UpstreamRequest(
+        **{"kind": RequestKind.REQUEST, "message": message, "revision": revision, "timeout_s": timeout_s, **fields}
+    )
 
 
 async def ask(

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
@@ -66,7 +67,7 @@ class ScriptedPort:
 
     # ---- for the test
 
-    def of_kind(self, kind: ExchangeKind) -> list[Opened]:
+    def of_kind(self, kind: RequestKind) -> list[Opened]:
         return [each for each in self.opened if each.exchange.kind is kind]
 
     def _find(self, exchange_id: int) -> Opened:

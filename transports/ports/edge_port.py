@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, Protocol
 
 import attrs
@@ -14,15 +13,8 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Page, TopicPattern
 
+from .request_kind import RequestKind
 from .request_terms import RequestTerms
-
-
-class ExchangeKind(Enum):
-    """What the client did: posted a message, opened a session's event stream, or ended a session."""
-
-    MESSAGE = "message"
-    STREAM = "stream"
-    TERMINATE = "terminate"
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +25,8 @@ class Exchange:
     transport:     registry name of the client's transport ("streamable_http").
     revision:      the revision the client speaks in this exchange.
     endpoint:      backend name, or "" for the merged server.
-    message:       the JSON-RPC message; None where kind is not MESSAGE.
+    kind:          what the client did: posted its message, opened a session's event stream, or ended a session.
+    message:       the JSON-RPC message; None for a session's own stream and for its end.
     target:        what routes match ("tools/call/files__read").
     hash_keys:     {source: value} for the hash ring ("user", "session", "ip", "header:NAME", "argument:NAME").
     headers:       headers that travel on to the server (lower-case names).
@@ -46,7 +39,7 @@ class Exchange:
     transport: str
     revision: str
     endpoint: str
-    kind: ExchangeKind = ExchangeKind.MESSAGE
+    kind: RequestKind
     message: Message | None = attrs.field(default=None, repr=False)
     target: str = ""
     session: SessionState | None = attrs.field(default=None, repr=False)

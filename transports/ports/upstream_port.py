@@ -11,6 +11,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .failure import Failure, Fate
+from .request_kind import RequestKind
 
 EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
 """Takes a message before the answer and its event id; awaits until there is credit to read on."""
@@ -24,7 +25,6 @@ async def ignore_events(message: Message | None, event_id: str | None) -> None:
 class UpstreamRequest:
     """What one exchange with a server needs.
 
-    kind:          "request" waits for a response; "message" is acknowledged; "stream" stays open; "terminate" ends the session.
     message:       None for a session's own stream and for its end.
     revision:      what this exchange speaks.
     session_id:    the server's own, where it has assigned one.
@@ -37,7 +37,7 @@ class UpstreamRequest:
     is_relayed:    another cell asks for one of its clients, and hears what its own sessions at the server are told itself.
     """
 
-    kind: str
+    kind: RequestKind
     message: Message | None = attrs.field(default=None, repr=False)
     revision: str
     session_id: str | None = attrs.field(default=None, repr=False)

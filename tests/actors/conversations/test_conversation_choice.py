@@ -10,8 +10,7 @@ from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
 from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.actors.conversations.session_stream import SessionStream
-from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import ExchangeKind
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
@@ -63,34 +62,36 @@ def test_no_backend_is_a_refusal_with_the_id_of_the_request():
 
 def test_an_endpoint_without_a_backend_is_refused_whatever_the_client_did():
     """Ours, as the contract says: 503 `no_backend`."""
-    for kind, message in ((ExchangeKind.MESSAGE, request("tools/list")), (ExchangeKind.STREAM, None)):
+    for kind, message in ((RequestKind.REQUEST, request("tools/list")), (RequestKind.STREAM, None)):
         with pytest.raises(Refused, match="no backend 'nobody'") as caught:
             Scene(conversation_for, FILES, endpoint="nobody", kind=kind, message=message)
         assert caught.value.request_id == (b"7" if message is not None else None)
 
 
-def said(message, *namings, kind: ExchangeKind = ExchangeKind.MESSAGE, endpoint: str = "", backends=("files", "mail")) -> Scene:
+def said(message, *namings, kind: RequestKind | None = None, endpoint: str = "", backends=("files", "mail")) -> Scene:
     return Scene(conversation_for, *namings, message=message, kind=kind, endpoint=endpoint, session=session_at(*backends))
 
 
-def told(scene: Scene) -> list[tuple[str, object, CallKind]]:
+def told(scene: Scene) -> list[tuple[str, object, RequestKind]]:
     return [(call.backend, call.message, call.kind) for call in scene.desk.sent]
 
 
 def test_a_notification_is_for_all_servers_of_the_session_and_for_nobody_without_one():
     cancelled = Notification("notifications/cancelled", b'{"requestId":1}')
-    assert told(said(cancelled, FILES, MAIL)) == [(name, cancelled, CallKind.MESSAGE) for name in ("files", "mail")]
+    assert told(said(cancelled, FILES, MAIL)) == [(name, cancelled, RequestKind.MESSAGE) for name in ("files", "mail")]
     assert told(Scene(conversation_for, FILES, MAIL, message=cancelled)) == []
 
 
 def test_a_stream_and_the_end_of_a_session_are_for_all_of_its_servers():
-    assert type(said(None, FILES, MAIL, kind=ExchangeKind.STREAM).conversation) is SessionStream
-    terminated = told(said(None, FILES, MAIL, kind=ExchangeKind.TERMINATE))
-    assert terminated == [(name, None, CallKind.TERMINATE) for name in ("files", "mail")]
+    assert type(said(None, FILES, MAIL, kind=RequestKind.STREAM).conversation) is SessionStream
+    terminated = told(said(None, FILES, MAIL, kind=RequestKind.TERMINATE))
+    assert terminated == [(name, None, RequestKind.TERMINATE) for name in ("files", "mail")]
 
 
 def test_a_response_is_for_the_server_that_its_id_names():
-    assert told(said(Response(b'"mail:5"', b"{}", b""), FILES, MAIL)) == [("mail", Response(b"5", b"{}", b""), CallKind.MESSAGE)]
+    assert told(said(Response(b'"mail:5"', b"{}", b""), FILES, MAIL)) == [
+        ("mail", Response(b"5", b"{}", b""), RequestKind.MESSAGE)
+    ]
     for unknown in (b"5", b'"other:5"'):
         with pytest.raises(Refused, match="answers no request of this session"):
             said(Response(unknown, b"{}", b""), FILES, MAIL)
@@ -99,4 +100,4 @@ def test_a_response_is_for_the_server_that_its_id_names():
 @pytest.mark.parametrize("endpoint", ["", "files"])
 def test_a_response_to_a_server_that_stands_alone_keeps_its_id(endpoint):
     response = Response(b"5", b"{}", b"")
-    assert told(said(response, ALONE, endpoint=endpoint, backends=("files",))) == [("files", response, CallKind.MESSAGE)]
+    assert told(said(response, ALONE, endpoint=endpoint, backends=("files",))) == [("files", response, RequestKind.MESSAGE)]

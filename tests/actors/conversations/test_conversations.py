@@ -14,9 +14,8 @@ from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.actors.conversations.session_stream import SessionStream
 from mcp_gateway.actors.conversations.telling import TellServers
-from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, MODERN, Scene, request, session_at
@@ -40,23 +39,27 @@ KINDS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
     "tell": (
         TellServers,
         (FILES, MAIL),
-        {"message": CANCELLED, "session": SESSION, "arguments": ([("files", CANCELLED), ("mail", CANCELLED)], CallKind.MESSAGE)},
+        {
+            "message": CANCELLED,
+            "session": SESSION,
+            "arguments": ([("files", CANCELLED), ("mail", CANCELLED)], RequestKind.MESSAGE),
+        },
     ),
     "terminate": (
         TellServers,
         (FILES, MAIL),
         {
             "session": SESSION,
-            "kind": ExchangeKind.TERMINATE,
-            "arguments": ([("files", None), ("mail", None)], CallKind.TERMINATE),
+            "kind": RequestKind.TERMINATE,
+            "arguments": ([("files", None), ("mail", None)], RequestKind.TERMINATE),
         },
     ),
-    "session stream": (SessionStream, (FILES, MAIL), {"session": SESSION, "kind": ExchangeKind.STREAM}),
+    "session stream": (SessionStream, (FILES, MAIL), {"session": SESSION, "kind": RequestKind.STREAM}),
     "listen": (Listen, (FILES, MAIL), {"message": request("subscriptions/listen", notifications={}), "revision": MODERN}),
     "listen alone": (
         ListenAlone,
         (ALONE,),
-        {"message": request("subscriptions/listen"), "revision": MODERN, "arguments": ("files", CallKind.STREAM)},
+        {"message": request("subscriptions/listen"), "revision": MODERN, "arguments": ("files", RequestKind.STREAM)},
     ),
 }
 OPEN_ENDED = {"session stream", "listen"}

@@ -9,8 +9,8 @@ import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
-from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -41,7 +41,7 @@ def acknowledgment(**honoured: Any) -> dict[str, Any]:
 
 def test_each_backend_is_asked_for_its_own_resources_by_its_own_uris():
     scene = listening(toolsListChanged=True, resourceSubscriptions=["files+file:///a", "mail+imap://b", "file:///nobody's"])
-    assert [(call.kind, call.deadline_s) for call in scene.desk.sent] == [(CallKind.STREAM, float("inf"))] * 2
+    assert [(call.kind, call.deadline_s) for call in scene.desk.sent] == [(RequestKind.STREAM, float("inf"))] * 2
     assert scene.call_to("files").params["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["file:///a"]}
     assert scene.call_to("mail").params["notifications"] == {"toolsListChanged": True, "resourceSubscriptions": ["imap://b"]}
 
@@ -272,7 +272,7 @@ def test_a_client_that_goes_cancels_every_part(has_begun):
 def alone() -> Scene:
     message = request("subscriptions/listen", notifications={})
     return Scene(
-        ListenAlone, ALONE, message=message, revision=MODERN, deadline_s=float("inf"), arguments=("files", CallKind.STREAM)
+        ListenAlone, ALONE, message=message, revision=MODERN, deadline_s=float("inf"), arguments=("files", RequestKind.STREAM)
     )
 
 

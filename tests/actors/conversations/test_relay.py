@@ -9,8 +9,8 @@ import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.relay import RelayRequest
-from mcp_gateway.actors.messages.calls import CallKind
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, encoded, request, session_at
 
@@ -27,7 +27,7 @@ def relay(*, namings: tuple[Any, ...] = (ALONE,), **rest: Any) -> Scene:
 
 def test_an_answer_is_relayed_once_with_its_status():
     scene = relay()
-    assert (scene.last.message, scene.last.kind, scene.last.backend) == (CALL, CallKind.REQUEST, "files")
+    assert (scene.last.message, scene.last.kind, scene.last.backend) == (CALL, RequestKind.REQUEST, "files")
     scene.answer(scene.last, {"content": []})
     assert (scene.sink.status, json.loads(scene.sink.body)) == (200, {"jsonrpc": "2.0", "id": 7, "result": {"content": []}})
     scene.assert_over()
@@ -214,7 +214,7 @@ def test_a_lost_session_is_opened_again_and_the_call_made_once_more():
     assert opening.message.params == INITIALIZE, "the client's own parameters"
     scene.answer(opening, OPENED, replica="files#1", session_id="new")
     told = scene.last
-    assert (told.method, told.kind) == ("notifications/initialized", CallKind.MESSAGE)
+    assert (told.method, told.kind) == ("notifications/initialized", RequestKind.MESSAGE)
     scene.answer(told, has_response=False, status=202)
     again = scene.last
     assert again.message == CALL

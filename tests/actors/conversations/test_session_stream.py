@@ -6,9 +6,8 @@ import pytest
 
 from mcp_gateway.actors.conversations.held_changes import CHANGE_WINDOW_S
 from mcp_gateway.actors.conversations.session_stream import SessionStream
-from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, MAIL, Scene, session_at
@@ -24,7 +23,7 @@ def streaming(*namings, last_event_id: str | None = None, endpoint: str = "", se
         SessionStream,
         *namings,
         session=session or session_at(*backends),
-        kind=ExchangeKind.STREAM,
+        kind=RequestKind.STREAM,
         deadline_s=float("inf"),
         last_event_id=last_event_id,
         endpoint=endpoint,
@@ -35,8 +34,8 @@ def test_the_stream_begins_at_once_and_listens_to_every_backend():
     scene = streaming()
     assert scene.sink.begun == 1
     assert [(call.backend, call.kind, call.message, call.deadline_s) for call in scene.desk.sent] == [
-        ("files", CallKind.STREAM, None, float("inf")),
-        ("mail", CallKind.STREAM, None, float("inf")),
+        ("files", RequestKind.STREAM, None, float("inf")),
+        ("mail", RequestKind.STREAM, None, float("inf")),
     ]
 
 
@@ -160,7 +159,7 @@ def test_a_backend_that_was_away_when_the_session_began_is_listened_to_as_soon_a
     scene.answer(scene.call_to("mail"), {"protocolVersion": "2025-11-25"}, session_id="new")
     assert told_changes(scene) == []
     scene.answer(scene.call_to("mail"), has_response=False)
-    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert scene.call_to("mail").kind is RequestKind.STREAM
     assert told_changes(scene) == CHANGES, "its lists are news to the client"
 
 
@@ -183,14 +182,14 @@ def repaired(scene: Scene) -> None:
 def test_a_server_that_opens_sessions_and_knows_none_of_them_is_asked_less_and_less_often():
     scene = streaming()
     repaired(scene)
-    assert (scene.call_to("mail").kind, scene.desk.retries) == (CallKind.STREAM, []), "the first time at once"
+    assert (scene.call_to("mail").kind, scene.desk.retries) == (RequestKind.STREAM, []), "the first time at once"
     for _ in range(5):
         repaired(scene)
         scene.conversation.delay_passed("mail")
     assert [delay_s for delay_s, _ in scene.desk.retries] == [1.0, 2.0, 4.0, 8.0, 10.0]
     scene.event(scene.call_to("mail"), CHANGED)
     repaired(scene)
-    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert scene.call_to("mail").kind is RequestKind.STREAM
     assert not [delay_s for delay_s, backend in scene.desk.retries[5:] if backend == "mail"], "it was there: at once again"
 
 
@@ -202,7 +201,7 @@ def test_a_backend_that_was_away_for_long_is_listened_to_as_soon_as_it_opens_the
         scene.fail(scene.call_to("mail"), fate=Fate.UNREACHABLE)
     scene.conversation.delay_passed("mail")
     repaired(scene)
-    assert scene.call_to("mail").kind is CallKind.STREAM
+    assert scene.call_to("mail").kind is RequestKind.STREAM
     assert told_changes(scene) == CHANGES
 
 
@@ -301,7 +300,7 @@ def test_a_session_that_the_server_has_lost_is_opened_again_for_a_client_that_on
     assert scene.call_to("mail").method == "resources/subscribe"
     scene.answer(scene.call_to("mail"), {})
     listening = scene.call_to("mail")
-    assert (listening.kind, listening.last_event_id) == (CallKind.STREAM, None)
+    assert (listening.kind, listening.last_event_id) == (RequestKind.STREAM, None)
     assert listening.session is not None
     upstream = listening.session.upstream("mail")
     assert upstream is not None

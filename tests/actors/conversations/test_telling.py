@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.actors.conversations.telling import TellServers
-from mcp_gateway.actors.messages.calls import CallKind
-from mcp_gateway.transports.ports.edge_port import ExchangeKind
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import FILES, MAIL, Scene, session_at
@@ -16,15 +15,15 @@ CANCELLED = Notification("notifications/cancelled", b'{"requestId":1}')
 LOST = {"replica": "files#0", "fate": Fate.SESSION_LOST}
 
 
-def telling(*backends: str, kind: CallKind = CallKind.MESSAGE) -> Scene:
-    message = CANCELLED if kind is CallKind.MESSAGE else None
+def telling(*backends: str, kind: RequestKind = RequestKind.MESSAGE) -> Scene:
+    message = CANCELLED if kind is RequestKind.MESSAGE else None
     return Scene(
         TellServers,
         FILES,
         MAIL,
         message=message,
         session=session_at("files", "mail"),
-        kind=ExchangeKind.MESSAGE if message else ExchangeKind.TERMINATE,
+        kind=RequestKind.MESSAGE if message else RequestKind.TERMINATE,
         arguments=([(backend, message) for backend in backends], kind),
     )
 
@@ -33,8 +32,8 @@ def test_a_notification_reaches_every_backend_and_is_accepted_once():
     """Source: MCP 2025-11-25, basic/transports, "Sending Messages": 202 without a body."""
     scene = telling("files", "mail")
     assert [(call.backend, call.message, call.kind) for call in scene.desk.sent] == [
-        ("files", CANCELLED, CallKind.MESSAGE),
-        ("mail", CANCELLED, CallKind.MESSAGE),
+        ("files", CANCELLED, RequestKind.MESSAGE),
+        ("mail", CANCELLED, RequestKind.MESSAGE),
     ]
     scene.answer(scene.call_to("mail"), has_response=False, status=202)
     assert not scene.sink.is_over
@@ -108,8 +107,8 @@ def test_a_farewell_reaches_the_backend_that_another_cell_has_opened_since():
         desk.renew_session(session, UpstreamSession("mail", "mail#0", "late", "2025-11-25"))
         return TellServers(exchange, sink, desk, *arguments)
 
-    told = [("files", None)], CallKind.TERMINATE
-    scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)
+    told = [("files", None)], RequestKind.TERMINATE
+    scene = Scene(make, FILES, MAIL, session=session, kind=RequestKind.TERMINATE, arguments=told)
     assert {call.backend for call in scene.open} == {"files", "mail"}
 
 
@@ -120,16 +119,16 @@ def test_a_farewell_reaches_the_session_that_another_cell_has_opened_again():
         desk.renew_session(session, UpstreamSession("files", "files#1", "new", "2025-11-25"))
         return TellServers(exchange, sink, desk, *arguments)
 
-    told = [("files", None)], CallKind.TERMINATE
-    scene = Scene(make, FILES, MAIL, session=session, kind=ExchangeKind.TERMINATE, arguments=told)
+    told = [("files", None)], RequestKind.TERMINATE
+    scene = Scene(make, FILES, MAIL, session=session, kind=RequestKind.TERMINATE, arguments=told)
     assert scene.last.session.upstream("files").session_id == "new"
 
 
 @pytest.mark.parametrize("way", ["answered", "failed", "lost"])
 def test_a_session_ends_here_whatever_its_servers_say(way):
-    scene = telling("files", "mail", kind=CallKind.TERMINATE)
+    scene = telling("files", "mail", kind=RequestKind.TERMINATE)
     assert scene.desk.ended == ["key"]
-    assert {(call.kind, call.message) for call in scene.desk.sent} == {(CallKind.TERMINATE, None)}
+    assert {(call.kind, call.message) for call in scene.desk.sent} == {(RequestKind.TERMINATE, None)}
     for backend in ("mail", "files"):
         if way == "answered":
             scene.answer(scene.call_to(backend), has_response=False)
@@ -139,7 +138,7 @@ def test_a_session_ends_here_whatever_its_servers_say(way):
     scene.assert_over()
 
 
-@pytest.mark.parametrize("kind", [CallKind.MESSAGE, CallKind.TERMINATE])
+@pytest.mark.parametrize("kind", [RequestKind.MESSAGE, RequestKind.TERMINATE])
 @pytest.mark.parametrize("way", ["client_gone", "expired"])
 def test_an_end_cancels_what_is_open(kind, way):
     scene = telling("files", "mail", kind=kind)

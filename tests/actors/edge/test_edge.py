@@ -18,7 +18,6 @@ from mcp_gateway.actors.messages.calls import (
     CallAnswered,
     CallEvent,
     CallFailed,
-    CallKind,
     CancelCall,
     CreditGranted,
     RouteCall,
@@ -29,8 +28,9 @@ from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportsChanged
 from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpTransport
-from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -106,6 +106,7 @@ class Bench:
                 "revision": "2026-07-28",
                 "endpoint": "",
                 "message": message,
+                "kind": RequestKind.of(message),
                 "target": "tools/call/x",
                 "deadline_s": self.stage.now_s + 60,
                 **fields,
@@ -117,7 +118,7 @@ class Bench:
     def stream(self) -> tuple[int, Sink]:
         """The GET stream of a session."""
         return self.open(
-            kind=ExchangeKind.STREAM, revision="2025-11-25", target="", session=self.session(), deadline_s=float("inf")
+            kind=RequestKind.STREAM, revision="2025-11-25", target="", session=self.session(), deadline_s=float("inf")
         )
 
     def session(self) -> SessionState:
@@ -213,7 +214,7 @@ def test_a_request_that_comes_while_the_chain_starts_again_is_sent_once(monkeypa
 def test_before_there_is_an_edge_clients_are_asked_to_come_back() -> None:
     port = LoopPort(cell_settings(), SessionIds(SEAL), alone(), SEAL)
     sink = Sink()
-    port.open(Exchange(exchange_id=1, transport="t", revision="r", endpoint="", deadline_s=0.0), sink)
+    port.open(Exchange(exchange_id=1, transport="t", revision="r", endpoint="", kind=RequestKind.MESSAGE, deadline_s=0.0), sink)
     assert sink.steps == [("refuse", "draining")]
     with pytest.raises(LookupError, match="router is not running"):
         port.tell("router", CrashRequested())
@@ -227,7 +228,7 @@ def test_a_request_becomes_one_call_and_its_outcome_the_answer(monkeypatch: pyte
         bench = Bench(monkeypatch)
         _, sink = bench.open(hash_keys={"ip": "::1"}, headers={"traceparent": "00-1"})
         call = bench.call()
-        assert (call.kind, call.backend, call.target) == (CallKind.REQUEST, "one", "tools/call/x")
+        assert (call.kind, call.backend, call.target) == (RequestKind.REQUEST, "one", "tools/call/x")
         assert (call.hash_keys, call.headers, call.excluded) == ({"ip": "::1"}, {"traceparent": "00-1"}, frozenset())
         assert call.deadline_s == bench.stage.now_s + 30  # the backend's own limit is the shorter one
         bench.answer(call)
@@ -379,7 +380,7 @@ def test_a_session_stream_is_opened_again_where_its_call_was_lost(monkeypatch: p
         assert bench.calls() == []
         bench.stage.advance(1.1)
         again = bench.call()
-        assert (again.kind, again.last_event_id, again.deadline_s) == (CallKind.STREAM, "e7", float("inf"))
+        assert (again.kind, again.last_event_id, again.deadline_s) == (RequestKind.STREAM, "e7", float("inf"))
         bench.event(again, 8)
         assert [step if isinstance(step, str) else step[2] for step in sink.steps] == ["begin", "e7", "e8"]
 
@@ -408,14 +409,14 @@ def test_of_two_requests_that_open_a_session_again_one_says_farewell_and_its_str
         assert bench.cancelled() == [listening.call_id]
         calls = bench.calls()
         assert {(call.kind, call.session.upstreams[0].session_id) for call in calls if call.session} == {
-            (CallKind.STREAM, "new0"),
-            (CallKind.MESSAGE, "new0"),  # initialized
-            (CallKind.TERMINATE, "new1"),
-            (CallKind.REQUEST, "new0"),
+            (RequestKind.STREAM, "new0"),
+            (RequestKind.MESSAGE, "new0"),  # initialized
+            (RequestKind.TERMINATE, "new1"),
+            (RequestKind.REQUEST, "new0"),
         }
-        farewell = next(call for call in calls if call.kind is CallKind.TERMINATE)
+        farewell = next(call for call in calls if call.kind is RequestKind.TERMINATE)
         bench.answer(farewell)  # meets nobody
-        again = next(call for call in calls if call.kind is CallKind.REQUEST)
+        again = next(call for call in calls if call.kind is RequestKind.REQUEST)
         bench.answer(again)
         assert bench.calls() == []
 
@@ -439,7 +440,7 @@ def test_a_stream_follows_its_session_to_where_another_cell_has_opened_it(way: s
             bench.fail(bench.call(), reason="session_not_found", fate=Fate.SESSION_LOST)
         assert bench.cancelled() == [listening.call_id]
         kinds = {call.kind: call.session.upstreams[0].session_id for call in bench.calls() if call.session}
-        assert kinds[CallKind.STREAM] == "new"
+        assert kinds[RequestKind.STREAM] == "new"
         bench.stage.advance(5.0)
         assert bench.cancelled() == [], "it is there already"
 
@@ -464,7 +465,7 @@ def test_a_new_edge_refuses_what_waited_ends_its_calls_and_carries_streams_on(mo
         assert request.refused.request_id == b'"mine"'
         bench.wire()
         again = bench.call()
-        assert again.kind is CallKind.STREAM
+        assert again.kind is RequestKind.STREAM
         assert again.call_id not in old_calls
         bench.event(again, 9)
         # A handler takes a second `begin` for what it is: the same stream goes on.

@@ -16,9 +16,10 @@ from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.edge.edge_desk import EdgeDesk, RetryDue
 from mcp_gateway.actors.edge.late_backends import FAN_OUT_S, LATE_FAN_OUT_S
 from mcp_gateway.actors.edge.loop_port import LoopPort
-from mcp_gateway.actors.messages.calls import Call, CallKind, CancelCall, RouteCall
+from mcp_gateway.actors.messages.calls import Call, CancelCall, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
-from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
@@ -33,7 +34,15 @@ MAIL = {"name": "mail", "prefix": "mail__", "replicas": ["http://127.0.0.1:3002/
 NOW_S = 1_000.0
 LEGACY = "2025-11-25"
 LISTING = Request(b"1", "tools/list", b"")
-EXCHANGE = Exchange(exchange_id=1, transport="t", revision=LEGACY, endpoint="", message=LISTING, deadline_s=NOW_S + 60)
+EXCHANGE = Exchange(
+    exchange_id=1,
+    transport="t",
+    revision=LEGACY,
+    endpoint="",
+    kind=RequestKind.REQUEST,
+    message=LISTING,
+    deadline_s=NOW_S + 60,
+)
 
 
 class Bench:
@@ -78,7 +87,7 @@ class Bench:
         ({"backend": "mail"}, 60),
         ({"backend": "files", "deadline_s": NOW_S + 5}, 5),
         ({"backend": "files", "deadline_s": NOW_S + 50}, 30),
-        ({"backend": "files", "kind": CallKind.STREAM, "deadline_s": float("inf")}, float("inf")),
+        ({"backend": "files", "kind": RequestKind.STREAM, "deadline_s": float("inf")}, float("inf")),
     ],
 )
 def test_a_call_ends_at_the_first_of_its_deadlines(how: dict[str, Any], left_s: float) -> None:
@@ -123,7 +132,7 @@ def test_a_farewell_is_short_and_nobody_hears_how_it_went() -> None:
     bench.desk.dismiss(EXCHANGE, session_at("files"), "files")
     ((_, routed),) = bench.sent
     call = routed.call
-    assert (call.kind, call.backend, call.deadline_s) == (CallKind.TERMINATE, "files", NOW_S + FAN_OUT_S)
+    assert (call.kind, call.backend, call.deadline_s) == (RequestKind.TERMINATE, "files", NOW_S + FAN_OUT_S)
     assert bench.port.exchanges.calls == []
 
 
@@ -174,4 +183,4 @@ def test_a_session_that_makes_room_for_a_new_one_is_ended_at_its_servers() -> No
     bench.desk.issue_session(second)
     assert bench.port.read_session(sealed) is None
     ((farewell, _),) = [waits for waits in bench.port.waiting.values() if waits[0] is not EXCHANGE]
-    assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (ExchangeKind.TERMINATE, "first", NOW_S + FAN_OUT_S)
+    assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (RequestKind.TERMINATE, "first", NOW_S + FAN_OUT_S)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcp_gateway.actors.edge.open_exchanges import OpenExchanges
-from mcp_gateway.transports.ports.edge_port import Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 
@@ -22,7 +23,7 @@ def exchange(exchange_id: int, *, stream_of: str = "", within: str = "") -> Exch
         transport="t",
         revision="r",
         endpoint="",
-        kind=ExchangeKind.STREAM if stream_of else ExchangeKind.MESSAGE,
+        kind=RequestKind.STREAM if stream_of else RequestKind.REQUEST,
         session=SessionState(key, "", "2025-11-25", "", b"{}", ()) if key else None,
         deadline_s=float("inf"),
     )
@@ -105,7 +106,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         return rows[index % len(rows)] if rows else None
 
     def streams(self, key: str) -> set[int]:
-        served = [row.exchange for row in self.rows if row.conversation is not None and row.exchange.kind is ExchangeKind.STREAM]
+        served = [row.exchange for row in self.rows if row.conversation is not None and row.exchange.kind is RequestKind.STREAM]
         return {each.exchange_id for each in served if each.session.key == key}
 
     @rule(how=st.sampled_from([{}, {"within": "a"}, {"stream_of": "a"}, {"stream_of": "b"}]))

@@ -14,6 +14,7 @@ from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
 from mcp_gateway.actors.messages.between_cells import ForwardedFailure
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.joined_cells import JoinedCells
@@ -22,7 +23,7 @@ from tests.doubles.scripted_wire import ScriptedWire
 ONE, TWO = "cell/0", "cell/1"
 STDIO = "stdio:files#0"
 REQUEST = UpstreamRequest(
-    kind="request", message=Request(b"7", "tools/call", b'{"name":"x"}'), revision="2025-11-25", timeout_s=30
+    kind=RequestKind.REQUEST, message=Request(b"7", "tools/call", b'{"name":"x"}'), revision="2025-11-25", timeout_s=30
 )
 
 
@@ -293,7 +294,7 @@ def test_a_stream_of_which_an_event_does_not_arrive_ends_and_can_be_opened_again
     monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
 
     async def body() -> None:
-        carried = Carried(attrs.evolve(REQUEST, kind="stream", message=None, timeout_s=None))
+        carried = Carried(attrs.evolve(REQUEST, kind=RequestKind.STREAM, message=None, timeout_s=None))
         await settle()
         (exchange,) = carried.wire.exchanges
         carried.node.hung.add(ONE)

@@ -15,7 +15,6 @@ from mcp_gateway.actors.messages.calls import (
     CallAnswered,
     CallFailed,
     CallFaulted,
-    CallKind,
     CallSucceeded,
     CancelCall,
     LeaseCall,
@@ -30,6 +29,7 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from tests.doubles.actor_stage import Stage
@@ -71,13 +71,13 @@ class Bench:
         return leased.call.call_id
 
     def leased(
-        self, replica: str = ONE, kind: CallKind = CallKind.REQUEST, deadline_s: float = 60.0, *, is_trial: bool = False
+        self, replica: str = ONE, kind: RequestKind = RequestKind.REQUEST, deadline_s: float = 60.0, *, is_trial: bool = False
     ) -> LeaseCall:
         self._call_id += 1
         call = Call(
             call_id=self._call_id, edge=self.edge.address, kind=kind, transport="streamable_http", revision="2026-07-28",
             target="tools/call/files__x", backend="files",
-            message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is CallKind.REQUEST else None,
+            message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is RequestKind.REQUEST else None,
             deadline_s=self.stage.now_s + deadline_s,
         )  # fmt: skip
         return LeaseCall(call=call, backend="files", replica=replica, route="r", is_trial=is_trial, router=self.router.address)
@@ -240,7 +240,7 @@ def test_exhaustion_is_an_event_once_per_second(monkeypatch: pytest.MonkeyPatch)
 def test_streams_use_no_lease_and_are_forgotten_when_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         bench = Bench(monkeypatch)
-        streams = [await bench.lease(kind=CallKind.STREAM) for _ in range(10)]
+        streams = [await bench.lease(kind=RequestKind.STREAM) for _ in range(10)]
         assert bench.counts() == (2, 0, 0, 0)
         assert len(bench.wire().open) == 10
         bench.stage.tell(bench.pool, CancelCall(streams[0]))
@@ -414,7 +414,7 @@ def test_nobody_waits_for_a_trial_that_is_a_stream_but_its_failure_still_counts(
 
     async def body() -> None:
         bench = Bench(monkeypatch)
-        stream = await bench.lease(kind=CallKind.STREAM, is_trial=True)
+        stream = await bench.lease(kind=RequestKind.STREAM, is_trial=True)
         assert bench.ended_trials() == [("r", ONE, stream)]
         bench.wire().open[0].fail(UpstreamError(Fate.BROKEN, "broken"))
         await turn()

@@ -16,7 +16,6 @@ from mcp_gateway.actors.messages.calls import (
     CallEvent,
     CallFailed,
     CallFaulted,
-    CallKind,
     CallSucceeded,
     CancelCall,
     CreditGranted,
@@ -29,6 +28,7 @@ from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
 from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -59,7 +59,7 @@ class Bench:
         values: dict[str, Any] = {
             "call_id": call_id,
             "edge": self.edge.address,
-            "kind": CallKind.REQUEST,
+            "kind": RequestKind.REQUEST,
             "transport": "streamable_http",
             "revision": "2026-07-28",
             "target": "tools/call/files__x",
@@ -167,8 +167,8 @@ def test_a_request_has_until_its_deadline_and_a_stream_has_no_end() -> None:
         assert bench.sent.headers == {"traceparent": "00-1"}
         await bench.run(2, deadline_s=time.monotonic() - 5)
         assert 0 < bench.sent.timeout_s < 0.1  # it has passed: the wire ends it, in the usual way
-        await bench.run(3, kind=CallKind.STREAM, message=None, deadline_s=float("inf"), last_event_id="e7")
-        assert (bench.sent.kind, bench.sent.timeout_s, bench.sent.last_event_id) == ("stream", None, "e7")
+        await bench.run(3, kind=RequestKind.STREAM, message=None, deadline_s=float("inf"), last_event_id="e7")
+        assert (bench.sent.kind, bench.sent.timeout_s, bench.sent.last_event_id) == (RequestKind.STREAM, None, "e7")
 
     on_loop(body)
 
@@ -398,7 +398,7 @@ def test_a_subscription_has_the_clients_id_in_events_and_in_the_answer() -> None
     async def body() -> None:
         bench = Bench()
         listen = Request(b'"mine"', "subscriptions/listen", b"{}")
-        await bench.run(7, kind=CallKind.STREAM, message=listen, deadline_s=float("inf"))
+        await bench.run(7, kind=RequestKind.STREAM, message=listen, deadline_s=float("inf"))
         assert bench.sent.message.id == b"7"
         shown = json.dumps({"_meta": {SUBSCRIPTION: 7, "other": 1}, "uri": "x:y"}).encode()
         await bench.wire.open[0].event(Notification("notifications/resources/updated", shown))
@@ -463,7 +463,7 @@ def test_a_call_behind_the_crash_is_answered_once() -> None:
     async def body() -> None:
         bench = Bench()
         call = Call(
-            call_id=9, edge=bench.edge.address, kind=CallKind.REQUEST, transport="t", revision="2026-07-28", target="x",
+            call_id=9, edge=bench.edge.address, kind=RequestKind.REQUEST, transport="t", revision="2026-07-28", target="x",
             message=Request(b"1", "ping", b""), deadline_s=0.0,
         )  # fmt: skip
         leased = LeaseCall(call=call, backend="files", replica=REPLICA, route="r", is_trial=False, router=bench.router.address)

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.actors.messages.calls import Call, CallFailed, CallKind
+from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
 from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, choose, no_route
 from mcp_gateway.actors.routing.route_table import Route
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 NOW_S, RESET_S = 1_000.0, 30.0
@@ -27,7 +28,7 @@ FIRST, SECOND, THIRD = RING.preference_list("ada")
 
 def call_of_ada(**fields: Any) -> Call:
     values: dict[str, Any] = {
-        "call_id": 7, "edge": None, "kind": CallKind.REQUEST, "transport": "websocket", "revision": "2026-07-28",
+        "call_id": 7, "edge": None, "kind": RequestKind.REQUEST, "transport": "websocket", "revision": "2026-07-28",
         "target": "tools/call/t", "hash_keys": {"user": "ada"}, "deadline_s": NOW_S + 60,
     }  # fmt: skip
     return Call(**{**values, **fields})
@@ -88,7 +89,7 @@ OF_SESSION = call_of_ada(session=session_at(SECOND))
         (Situation(call=OF_SESSION, is_draining=True), SECOND),
         (Situation(call=OF_SESSION, ejected=frozenset(ALL)), SECOND),
         (Situation(call=OF_SESSION, ejected=frozenset({SECOND}), is_draining=True), SECOND),
-        (Situation(call=attrs.evolve(OF_SESSION, kind=CallKind.MESSAGE), ejected=frozenset({SECOND})), SECOND),
+        (Situation(call=attrs.evolve(OF_SESSION, kind=RequestKind.MESSAGE), ejected=frozenset({SECOND})), SECOND),
         (Situation(call=call_of_ada(pinned_to=THIRD), ejected=frozenset({THIRD}), is_draining=True), THIRD),
         # An initialize is not bound to where the session was.
         (Situation(call=attrs.evolve(OF_SESSION, opens_session=True)), FIRST),
@@ -207,7 +208,7 @@ _situations = st.builds(
     ),
     _bindings,
     _replicas,
-    st.sampled_from(CallKind),
+    st.sampled_from(RequestKind),
     _replicas,
     st.booleans(),
     st.dictionaries(st.sampled_from(ALL), st.tuples(_states, st.floats(0.0, RESET_S - 0.2))),

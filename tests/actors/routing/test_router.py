@@ -13,7 +13,6 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
-    CallKind,
     CallSucceeded,
     LeaseCall,
     RouteCall,
@@ -26,6 +25,7 @@ from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.routing.router import Router
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from tests.doubles.actor_stage import Stage
@@ -53,7 +53,7 @@ class Bench:
         values: dict[str, Any] = {
             "call_id": self._call_id,
             "edge": self.edge.address,
-            "kind": CallKind.REQUEST,
+            "kind": RequestKind.REQUEST,
             "transport": "streamable_http",
             "revision": "2026-07-28",
             "target": target,
@@ -267,7 +267,7 @@ def test_a_request_moves_its_session_off_a_replica_that_takes_no_calls(monkeypat
             False,
         )
         if disturbance == "ejected":
-            assert bench.replica("k", session=session_at(FIRST), kind=CallKind.MESSAGE) == FIRST
+            assert bench.replica("k", session=session_at(FIRST), kind=RequestKind.MESSAGE) == FIRST
         # With nowhere to go it stays.
         for replica in (SECOND, THIRD):
             bench.tell(ReplicaEjected("files", replica, "down"))
@@ -611,7 +611,7 @@ def test_a_call_that_meets_a_crashed_router_is_answered(monkeypatch: pytest.Monk
     def test() -> None:
         bench = Bench(monkeypatch)
         call = Call(
-            call_id=7, edge=bench.edge.address, kind=CallKind.REQUEST, transport="streamable_http", revision="2026-07-28",
+            call_id=7, edge=bench.edge.address, kind=RequestKind.REQUEST, transport="streamable_http", revision="2026-07-28",
             target="tools/call/files__read", deadline_s=0.0,
         )  # fmt: skip
         bench.stage.system.post_all([(bench.router, CrashRequested()), (bench.router, RouteCall(call))])

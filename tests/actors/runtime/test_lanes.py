@@ -13,6 +13,7 @@ from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLo
 from mcp_gateway.actors.messages.weight import weight_bytes
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.topics.topic_log import Event
@@ -103,7 +104,7 @@ def test_messages_say_what_they_weigh() -> None:
     join = JoinEventLog(
         cell_name="c", source="s", last_event_id=1, recent_events=(stored,), confirmed_sequence=0, unstored=(event,)
     )
-    request = UpstreamRequest(kind="request", message=Request(b"1", "tools/call", text), revision="2025-11-25")
+    request = UpstreamRequest(kind=RequestKind.REQUEST, message=Request(b"1", "tools/call", text), revision="2025-11-25")
     answer = UpstreamAnswer(200, Response(b"1", text, b""))
     for message, count in (
         (PublishEvents(events=(event, event)), 2),

@@ -17,8 +17,9 @@ import msgspec
 
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
-from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
@@ -207,7 +208,7 @@ class ClientChannel:
         """Open the session's own stream: what its servers say outside of any request reaches the client as well."""
         session = self.session
         assert session is not None
-        exchange = self._exchange(None, session.revision, "", session=session, kind=ExchangeKind.STREAM, deadline_s=_FOREVER)
+        exchange = self._exchange(None, session.revision, "", session=session, kind=RequestKind.STREAM, deadline_s=_FOREVER)
         self._stream = _ChannelAnswer(self, exchange)
         self._port.open(exchange, self._stream)
 
@@ -231,7 +232,7 @@ class ClientChannel:
         def end_session() -> None:
             deadline_s = time.monotonic() + _FAREWELL_S
             exchange = self._exchange(
-                None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE, deadline_s=deadline_s
+                None, session.revision, "", session=session, kind=RequestKind.TERMINATE, deadline_s=deadline_s
             )
             self._port.open(exchange, _ChannelAnswer(self, exchange))
 
@@ -255,7 +256,7 @@ class ClientChannel:
         *,
         session: SessionState | None = None,
         new_session: str = "",
-        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        kind: RequestKind | None = None,
         deadline_s: float | None = None,
     ) -> Exchange:
         """deadline_s: None for what any request may take."""
@@ -265,7 +266,7 @@ class ClientChannel:
             transport=client.transport,
             revision=revision,
             endpoint=client.endpoint,
-            kind=kind,
+            kind=kind or RequestKind.of(message),
             message=message,
             target=target,
             session=session,

@@ -13,8 +13,9 @@ from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Ba
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
-from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange, ExchangeKind
+from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.loop_tasks import retrieve
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.framing.sse import KEEP_ALIVE, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
@@ -153,14 +154,14 @@ class StreamableHttpEndpoint:
             method_not_allowed(incoming, "POST")
             return
         session = self._session(incoming, endpoint, None)
-        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=ExchangeKind.STREAM, is_stream=True)
+        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=RequestKind.STREAM, is_stream=True)
 
     def _delete(self, incoming: Incoming, endpoint: str) -> None:
         if incoming.headers.get("Mcp-Protocol-Version") in MODERN_REVISIONS:
             method_not_allowed(incoming, "POST")
             return
         session = self._session(incoming, endpoint, None)
-        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=ExchangeKind.TERMINATE)
+        self._open(incoming, endpoint, None, session.revision, "", session=session, kind=RequestKind.TERMINATE)
 
     # ---- parts
 
@@ -183,7 +184,7 @@ class StreamableHttpEndpoint:
         *,
         session: SessionState | None = None,
         new_session: str = "",
-        kind: ExchangeKind = ExchangeKind.MESSAGE,
+        kind: RequestKind | None = None,
         is_stream: bool = False,
         forwarded: Mapping[str, str] | None = None,
     ) -> None:
@@ -204,14 +205,14 @@ class StreamableHttpEndpoint:
             transport=StreamableHttpTransport.name,
             revision=revision,
             endpoint=endpoint,
-            kind=kind,
+            kind=kind or RequestKind.of(message),
             message=message,
             target=target,
             session=session,
             hash_keys=self._port.terms.hash_keys.of_message(connection, session, new_session, message),
             headers={**travels_on, **forwarded} if forwarded else travels_on,
             deadline_s=_FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s,
-            last_event_id=shown.get("Last-Event-Id") if kind is ExchangeKind.STREAM else None,
+            last_event_id=shown.get("Last-Event-Id") if kind is RequestKind.STREAM else None,
             takes_events=not accept or "text/event-stream" in accept or "*/*" in accept,
         )
         self._port.open(exchange, _Answer(self._server, self._port, incoming, exchange))

@@ -15,6 +15,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -193,7 +194,7 @@ class EraBridge:
 
     async def _ask_era(self) -> None:
         """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
-        request = UpstreamRequest(kind="request", message=discover(ERA_ID), revision=NEWEST, timeout_s=_PROBE_S)
+        request = UpstreamRequest(kind=RequestKind.REQUEST, message=discover(ERA_ID), revision=NEWEST, timeout_s=_PROBE_S)
         try:
             answer = await self._uncached.exchange(request, ignore_events)
         except UpstreamError as error:
@@ -211,21 +212,25 @@ class EraBridge:
 
     async def _takes_handshake(self) -> bool:
         """Whether the server opens a session, which is ended again."""
-        request = UpstreamRequest(kind="request", message=initialize(ERA_ID), revision=NEWEST_LEGACY, timeout_s=_PROBE_S)
+        request = UpstreamRequest(
+            kind=RequestKind.REQUEST, message=initialize(ERA_ID), revision=NEWEST_LEGACY, timeout_s=_PROBE_S
+        )
         try:
             answer = await self._wire.exchange(request, ignore_events)
         except UpstreamError:
             return False
         if answer.session_id is not None:
-            end = UpstreamRequest(kind="terminate", revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S)
+            end = UpstreamRequest(
+                kind=RequestKind.TERMINATE, revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S
+            )
             with contextlib.suppress(UpstreamError):
                 await self._wire.exchange(end, ignore_events)
         return answer.response is not None and bool(answer.response.result)
 
     def _counted(self, request: UpstreamRequest, client: str, server: str, exchange: _Exchange) -> _Exchange:
-        method = request.message.method if isinstance(request.message, Request) else request.kind
+        method = request.message.method if isinstance(request.message, Request) else request.kind.value
         if not is_known_method(method, NEWEST) and not is_known_method(method, NEWEST_LEGACY):
-            method = request.kind
+            method = request.kind.value
         metrics.bridge_total.labels(client, server, method).inc()
         return exchange
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.revision_differences import (
     fitted_notification,
@@ -91,7 +92,7 @@ def _question(question: Request, revision: str) -> Request | None:
 
 def _reply(request: UpstreamRequest, response: Response) -> UpstreamRequest:
     return UpstreamRequest(
-        kind="message", message=response, revision=request.revision, session_id=request.session_id, timeout_s=10.0
+        kind=RequestKind.MESSAGE, message=response, revision=request.revision, session_id=request.session_id, timeout_s=10.0
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -103,7 +104,7 @@ class LegacyToModern:
         owner = (request.session_id or "").removeprefix(BRIDGED_SESSION)
         if owner != self._site.cell_name and self._site.elsewhere is not None:
             return await self._site.elsewhere(owner, self._backend, self._replica, request, on_event)
-        if request.kind == "terminate":
+        if request.kind is RequestKind.TERMINATE:
             self._sessions.end(state.key)
             return UpstreamAnswer(200, None)
         session = self._sessions.use(state, self._backend)
@@ -219,14 +220,18 @@ class LegacyToModern:
         return legacy_result(message.method, result, session.revision)
 
     def _modern(
-        self, request: UpstreamRequest, message: Request, headers: Mapping[str, str] | None = None, kind: str = "request"
+        self,
+        request: UpstreamRequest,
+        message: Request,
+        headers: Mapping[str, str] | None = None,
+        kind: RequestKind = RequestKind.REQUEST,
     ) -> UpstreamRequest:
         return UpstreamRequest(
             kind=kind,
             message=message,
             revision=NEWEST,
             headers={**request.headers, **(headers or {})},
-            timeout_s=request.timeout_s if kind == "request" else None,
+            timeout_s=request.timeout_s if kind is RequestKind.REQUEST else None,
             hash_keys=request.hash_keys,
         )
 
@@ -239,7 +244,7 @@ class LegacyToModern:
     def _listening(self, request: UpstreamRequest, session: ClientSession) -> Any:
         async def listen_for(wanted: Mapping[str, Any], hear: EventHandler) -> UpstreamAnswer:
             asked = listen(self._next_id(), wanted, session.client_info, session.capabilities)
-            answer = await self._wire.exchange(self._modern(request, asked, kind="stream"), hear)
+            answer = await self._wire.exchange(self._modern(request, asked, kind=RequestKind.STREAM), hear)
             if answer.response is not None and answer.response.error:
                 text = "the server offers no subscriptions"
                 raise UpstreamError(Fate.REFUSED, text, reason="unknown_method", error=answer.response.error)

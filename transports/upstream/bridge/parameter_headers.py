@@ -17,6 +17,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -112,7 +113,7 @@ class ParameterHeaders:
                     page = msgspec.json.encode({} if cursor is None else {"cursor": cursor})
                     params = modern_params(page, client_info, capabilities, None, None)
                     asked = UpstreamRequest(
-                        kind="request",
+                        kind=RequestKind.REQUEST,
                         message=Request(self._next_id(), "tools/list", msgspec.json.encode(params)),
                         revision=NEWEST,
                         headers=request.headers,

@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -108,7 +109,7 @@ class ParkableCall:
         self._asked = 0
         params = first.modern.legacy_params(self._wire_token if first.modern.progress_token is not None else None)
         request = UpstreamRequest(
-            kind="request",
+            kind=RequestKind.REQUEST,
             message=Request(self._request_id, self.method, params),
             revision=session.revision,
             session_id=session.session_id,

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     UpstreamAnswer,
     UpstreamConversation,
@@ -191,24 +192,24 @@ class ServerSessions:
 
         Raises: UpstreamError.
         """
-        await self._wire.exchange(self._request(session, "message", message, _MESSAGE_S), ignore_events)
+        await self._wire.exchange(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S), ignore_events)
 
     def say_later(self, session: ServerSession, message: Notification | Response) -> None:
         """The same without waiting; a server that cannot be reached has no use for it."""
-        self._start(self._quietly(self._request(session, "message", message, _MESSAGE_S)))
+        self._start(self._quietly(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S)))
 
     async def ask(self, session: ServerSession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
         """A request of the gateway's own.
 
         Raises: UpstreamError.
         """
-        request = self._request(session, "request", Request(session.next_id(), method, params), timeout_s)
+        request = self._request(session, RequestKind.REQUEST, Request(session.next_id(), method, params), timeout_s)
         return await self._wire.exchange(request, ignore_events)
 
     def ask_later(self, session: ServerSession, method: str, params: bytes) -> None:
         """A request whose answer says nothing that anybody needs."""
         message = Request(session.next_id(), method, params)
-        self._start(self._quietly(self._request(session, "request", message, _MESSAGE_S)))
+        self._start(self._quietly(self._request(session, RequestKind.REQUEST, message, _MESSAGE_S)))
 
     async def subscribe(self, session: ServerSession, uri: str) -> bool:
         """Have the server tell the session of changes of a resource; whether it does.
@@ -242,7 +243,7 @@ class ServerSessions:
 
     # ---- parts
 
-    def _request(self, session: ServerSession, kind: str, message: Message, timeout_s: float) -> UpstreamRequest:
+    def _request(self, session: ServerSession, kind: RequestKind, message: Message, timeout_s: float) -> UpstreamRequest:
         return UpstreamRequest(
             kind=kind, message=message, revision=session.revision, session_id=session.session_id, timeout_s=timeout_s
         )
@@ -332,7 +333,7 @@ class ServerSessions:
         try:
             params = initialize_params(key.client_info, msgspec.json.decode(key.capabilities), self._revision)
             opening = UpstreamRequest(
-                kind="request",
+                kind=RequestKind.REQUEST,
                 message=Request(OPEN_ID, "initialize", params),
                 revision=self._revision,
                 timeout_s=_OPENING_S,
@@ -367,7 +368,7 @@ class ServerSessions:
         if (timer := self._abandoned.pop(session, None)) is not None:
             timer.cancel()
         request = UpstreamRequest(
-            kind="terminate", revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
+            kind=RequestKind.TERMINATE, revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
         )
         self._start(self._quietly(request))
 

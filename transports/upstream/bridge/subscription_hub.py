@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.questions import refused_question
 from mcp_gateway.transports.protocol.eras.translation import ModernRequest, legacy_notification_params
@@ -219,7 +220,7 @@ class SubscriptionHub:
                 async with self._changing:
                     session = await self._current()
                 request = UpstreamRequest(
-                    kind="stream",
+                    kind=RequestKind.STREAM,
                     revision=session.revision,
                     session_id=session.session_id,
                     last_event_id=self._last_event_id,

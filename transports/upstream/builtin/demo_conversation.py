@@ -12,6 +12,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -59,7 +60,7 @@ class BuiltinConversation:
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
         if message is None:
-            if request.kind == "stream":
+            if request.kind is RequestKind.STREAM:
                 raise UpstreamError(Fate.REFUSED, "the demo server says nothing on its own", reason="unknown_method")
             self._log_levels.pop(request.session_id or "", None)
             return UpstreamAnswer(200, None)

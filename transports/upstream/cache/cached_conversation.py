@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -53,7 +54,7 @@ class CachedConversation:
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
-        if request.kind == "stream":
+        if request.kind is RequestKind.STREAM:
             return await self._wire.exchange(request, self._noting_changes(on_event))
         if not isinstance(message, Request) or message.method not in CACHEABLE_METHODS or not is_modern(request.revision):
             return await self._wire.exchange(request, on_event)
@@ -149,7 +150,7 @@ class CachedConversation:
             if isinstance(message, Notification):
                 self._note(message)
 
-        request = UpstreamRequest(kind="stream", message=listen(CACHE_ID, EVERY_LIST), revision=NEWEST)
+        request = UpstreamRequest(kind=RequestKind.STREAM, message=listen(CACHE_ID, EVERY_LIST), revision=NEWEST)
         while len(self._cache):
             try:
                 answer = await self._wire.exchange(request, on_event)

@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -110,7 +111,7 @@ class StreamableHttpConversation:
         headers = self._headers(request)
         message = request.message
         if message is None:
-            if request.kind == "stream":
+            if request.kind is RequestKind.STREAM:
                 return await self._listen(headers, request, on_event)
             return await self._speak("DELETE", b"", headers, request, on_event)
         if self._era.speaks_modern is False and is_modern(request.revision):
@@ -152,7 +153,7 @@ class StreamableHttpConversation:
             if left_s <= 0:
                 raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time")
             rest = attrs.evolve(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
-            headers = {**self._headers(attrs.evolve(rest, kind="stream", message=None)), "Accept": "text/event-stream"}
+            headers = {**self._headers(attrs.evolve(rest, kind=RequestKind.STREAM, message=None)), "Accept": "text/event-stream"}
             try:
                 return await self._speak("GET", b"", headers, rest, on_event)
             except _Unfinished as again:
@@ -194,7 +195,7 @@ class StreamableHttpConversation:
         content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         session_id = response.headers.get("Mcp-Session-Id")
         if 200 <= status < 300:
-            if request.kind in ("message", "terminate"):
+            if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
                 return UpstreamAnswer(status, None, session_id)
             if content_type == "text/event-stream":
                 return await self._read_events(response, request, on_event, session_id)
@@ -229,10 +230,10 @@ class StreamableHttpConversation:
                         return UpstreamAnswer(200, message, session_id)
                     await on_event(message, event.event_id)
         except aiohttp.ClientError as error:
-            if request.kind != "request" or not last_id:
+            if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
             raise _Unfinished(f"the connection failed: {failure_text(error)}", last_id, retry_s) from error
-        if request.kind == "request":
+        if request.kind is RequestKind.REQUEST:
             raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)
 
@@ -295,7 +296,7 @@ class StreamableHttpConversation:
         message = request.message
         if message is not None:
             headers["Content-Type"] = "application/json"
-        elif request.kind == "stream":
+        elif request.kind is RequestKind.STREAM:
             headers["Accept"] = "text/event-stream"
             if request.last_event_id is not None:
                 headers["Last-Event-ID"] = request.last_event_id
@@ -359,7 +360,7 @@ class StreamableHttpConversation:
         if opened.session_id is not None:
             self._probe_session = session = _ProbeSession(opened.session_id, _negotiated(opened, proposed))
             initialized = UpstreamRequest(
-                kind="message",
+                kind=RequestKind.MESSAGE,
                 message=INITIALIZED,
                 revision=session.revision,
                 session_id=session.id,
@@ -369,13 +370,17 @@ class StreamableHttpConversation:
         return opened.response is not None and bool(opened.response.result)
 
     async def _ask(self, message: Request, revision: str, session_id: str | None, timeout_s: float) -> UpstreamAnswer:
-        request = UpstreamRequest(kind="request", message=message, revision=revision, session_id=session_id, timeout_s=timeout_s)
+        request = UpstreamRequest(
+            kind=RequestKind.REQUEST, message=message, revision=revision, session_id=session_id, timeout_s=timeout_s
+        )
         return await self.exchange(request, ignore_events)
 
     async def _end_probe_session(self, timeout_s: float) -> None:
         session, self._probe_session = self._probe_session, None
         if session is not None and timeout_s > 0:
-            request = UpstreamRequest(kind="terminate", revision=session.revision, session_id=session.id, timeout_s=timeout_s)
+            request = UpstreamRequest(
+                kind=RequestKind.TERMINATE, revision=session.revision, session_id=session.id, timeout_s=timeout_s
+            )
             with contextlib.suppress(UpstreamError):  # the server forgets an idle session by itself
                 await self.exchange(request, ignore_events)
 

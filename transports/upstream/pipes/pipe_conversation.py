@@ -20,6 +20,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -102,7 +103,7 @@ class PipeConversation:
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
         if message is None:
-            if request.kind == "stream":
+            if request.kind is RequestKind.STREAM:
                 return await self._listen(request, on_event)
             self._terminate(request.session_id)
             return UpstreamAnswer(200, None)
@@ -145,7 +146,7 @@ class PipeConversation:
                 if not isinstance(message, Request):
                     await pipe.tell("", message, request.timeout_s)
                     return UpstreamAnswer(202, None)
-                is_stream = request.kind == "stream"
+                is_stream = request.kind is RequestKind.STREAM
                 response = await pipe.request(
                     "", message, on_event, request.timeout_s, is_stream=is_stream, on_open=request.on_open if is_stream else None
                 )

@@ -16,7 +16,7 @@ from mcp_gateway.transports.downstream.exchanges.client_channel import (
     ConnectedClient,
 )
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
-from mcp_gateway.transports.ports.edge_port import ExchangeKind
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
@@ -67,7 +67,7 @@ class Client:
         opening = self.says(id=0, method="initialize", params=params)
         opening.sink.answer(200, b'{"jsonrpc":"2.0","id":0,"result":{}}', {"Mcp-Session-Id": "sealed"}, "files", 0.0)
         self.says(method="notifications/initialized")
-        (stream,) = self.port.of_kind(ExchangeKind.STREAM)
+        (stream,) = self.port.of_kind(RequestKind.STREAM)
         return stream
 
 
@@ -300,9 +300,9 @@ def test_the_end_of_the_connection_cancels_what_runs_and_ends_the_session() -> N
         ids = [json.loads(each.exchange.message.params)["requestId"] for each in told]  # type: ignore[union-attr]
         assert ids == [1, 2]
         told[0].sink.answer(202, b"", {}, "files", 0.0)
-        assert client.port.of_kind(ExchangeKind.TERMINATE) == []
+        assert client.port.of_kind(RequestKind.TERMINATE) == []
         told[1].sink.refuse(Refused("upstream_failed", "gone"), "files")
-        (ended,) = client.port.of_kind(ExchangeKind.TERMINATE)
+        (ended,) = client.port.of_kind(RequestKind.TERMINATE)
         assert ended.exchange.session is not None
         assert client.read[1:] == []
 

@@ -12,6 +12,7 @@ import pytest
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics, tracing
@@ -51,6 +52,7 @@ def exchange(target: str = "tools/list", *, params: bytes = b"", headers: Mappin
         transport="websocket",
         revision="2025-11-25",
         endpoint="",
+        kind=RequestKind.REQUEST,
         message=Request(b"1", method, params),
         target=target,
         headers=headers or {},

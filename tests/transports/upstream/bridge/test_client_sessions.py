@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES, RESOURCE_UPDATED
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Response
@@ -30,7 +31,7 @@ def test_a_sessions_stream_is_a_subscription_that_follows_what_the_session_wants
 
     async def body() -> None:
         bridge = Bridge()
-        bridge.say(None, kind="stream")
+        bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         first = bridge.running
         changes = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
@@ -65,7 +66,7 @@ def test_a_stream_begins_with_what_calls_before_it_may_have_changed() -> None:
         await settle()
         bridge.answer({"resultType": "complete", "content": []})
         await call
-        stream = bridge.say(None, kind="stream")
+        stream = bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         assert bridge.events == []
         await acknowledged(bridge, bridge.running, {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]})
@@ -74,7 +75,7 @@ def test_a_stream_begins_with_what_calls_before_it_may_have_changed() -> None:
         assert bridge.events == [tools, Notification("notifications/resources/updated", b'{"uri":"a:1"}')]
         bridge.running.answer(b'{"resultType":"complete"}')
         await stream
-        bridge.say(None, kind="stream")
+        bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         await acknowledged(bridge, bridge.running)
         await settle()
@@ -87,13 +88,13 @@ def test_a_stream_does_not_repeat_what_was_told_while_one_was_open() -> None:
     async def body() -> None:
         bridge = Bridge()
         bridge.send("tools/list")
-        bridge.say(None, kind="stream")
+        bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         await acknowledged(bridge, bridge.running)
         bridge.send()
         await settle()
         bridge.answer({"resultType": "complete", "content": []})
-        bridge.say(None, kind="stream", key="key")
+        bridge.say(None, kind=RequestKind.STREAM, key="key")
         await settle()
         await acknowledged(bridge, bridge.running)
         await settle()
@@ -109,7 +110,7 @@ def test_a_stream_of_a_session_that_began_before_a_crash_begins_with_what_may_ha
         bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"),)))
         bridge.issued_ms -= 60_000
         for _ in range(2):
-            bridge.say(None, kind="stream")
+            bridge.say(None, kind=RequestKind.STREAM)
             await settle()
             await acknowledged(bridge, bridge.running)
             await settle()
@@ -124,7 +125,7 @@ def test_an_acknowledgement_that_names_nothing_readable_promises_nothing(params:
     async def body() -> None:
         bridge = Bridge(facts=SessionFacts(subscriptions=(("files", "a:1"),)))
         bridge.send()
-        stream = bridge.say(None, kind="stream")
+        stream = bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         await bridge.running.event(Notification("notifications/subscriptions/acknowledged", params))
         await settle()
@@ -136,7 +137,7 @@ def test_an_acknowledgement_that_names_nothing_readable_promises_nothing(params:
 def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked_for_again() -> None:
     async def body() -> None:
         bridge = Bridge()
-        ended, refused = bridge.say(None, kind="stream"), bridge.say(None, kind="stream")
+        ended, refused = bridge.say(None, kind=RequestKind.STREAM), bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         one, two = bridge.wire.open
         await acknowledged(bridge, one)
@@ -152,14 +153,14 @@ def test_a_stream_that_the_server_ends_ends_and_one_that_it_refuses_is_not_asked
 def test_a_session_that_ends_takes_its_streams_and_calls_with_it() -> None:
     async def body() -> None:
         bridge = Bridge()
-        bridge.say(None, kind="stream")
+        bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         stream = bridge.running
         await acknowledged(bridge, stream)
         bridge.send()
         await settle()
         call = bridge.running
-        assert (await bridge.say(None, kind="terminate")).status == 200
+        assert (await bridge.say(None, kind=RequestKind.TERMINATE)).status == 200
         await settle()
         assert (stream.is_cancelled, call.is_cancelled) == (True, True)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.merging.tool_choice import ToolChoice
@@ -33,7 +34,7 @@ class Wire:
 
 def asked(wire: Wire, message: Request | Notification | None) -> UpstreamAnswer:
     curated = CuratedConversation(wire, ToolChoice({"deny": ["write*"]}))
-    request = UpstreamRequest(kind="request", message=message, revision="2026-07-28")
+    request = UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision="2026-07-28")
     exchange: Coroutine[Any, Any, UpstreamAnswer] = curated.exchange(request, None)  # type: ignore[arg-type]
     return asyncio.run(exchange)
 

@@ -10,11 +10,12 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherConversation, EitherTransport
 
-REQUEST = UpstreamRequest(kind="request", message=Request(b"1", "ping", b""), revision="2025-11-25", timeout_s=5)
+REQUEST = UpstreamRequest(kind=RequestKind.REQUEST, message=Request(b"1", "ping", b""), revision="2025-11-25", timeout_s=5)
 
 
 class Wire:

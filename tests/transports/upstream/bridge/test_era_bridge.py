@@ -10,6 +10,7 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
@@ -43,12 +44,12 @@ class Bridge:
 
     def modern(self, method: str = "tools/list", timeout_s: float | None = None) -> asyncio.Future[UpstreamAnswer]:
         message = Request(b"1", method, b'{"_meta":{}}')
-        return self.exchange(UpstreamRequest(kind="request", message=message, revision=NEWEST, timeout_s=timeout_s))
+        return self.exchange(UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision=NEWEST, timeout_s=timeout_s))
 
     def initialize(self, revision: str = NEWEST_LEGACY) -> asyncio.Future[UpstreamAnswer]:
         params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
         message = Request(b"1", "initialize", json.dumps(params).encode())
-        return self.exchange(UpstreamRequest(kind="request", message=message, revision=revision))
+        return self.exchange(UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision=revision))
 
     @property
     def running(self) -> Exchange:
@@ -69,14 +70,20 @@ def session(client: str, server: str) -> SessionState:
 
 def in_session(client: str, server: str, method: str = "tools/call") -> UpstreamRequest:
     return UpstreamRequest(
-        kind="request", message=Request(b"1", method, b"{}"), revision=server, session_id="s", session=session(client, server)
+        kind=RequestKind.REQUEST,
+        message=Request(b"1", method, b"{}"),
+        revision=server,
+        session_id="s",
+        session=session(client, server),
     )
 
 
 def test_within_one_revision_the_wire_gets_the_very_request_and_nothing_lies_between() -> None:
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST)
-        request = UpstreamRequest(kind="request", message=Request(b"1", "tools/call", b"{}"), revision=NEWEST, has_headers=True)
+        request = UpstreamRequest(
+            kind=RequestKind.REQUEST, message=Request(b"1", "tools/call", b"{}"), revision=NEWEST, has_headers=True
+        )
         coroutine = bridge.bridge.exchange(request, bridge.on_event)
         assert coroutine.__qualname__ == "ScriptedWire.exchange"
         running = asyncio.ensure_future(coroutine)
@@ -101,7 +108,9 @@ def test_a_call_from_a_socket_gets_the_headers_that_its_tool_wants() -> None:
     async def body() -> None:
         bridge = Bridge(protocol=NEWEST)
         message = Request(b"1", "tools/call", b'{"name":"t","arguments":{"region":"eu"},"_meta":{}}')
-        called = bridge.exchange(UpstreamRequest(kind="request", message=message, revision=NEWEST, headers={"traceparent": "x"}))
+        called = bridge.exchange(
+            UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision=NEWEST, headers={"traceparent": "x"})
+        )
         await settle()
         bridge.running.answer(tools_list("Zone"))
         await settle()
@@ -233,7 +242,7 @@ def test_where_the_answer_fits_either_era_the_handshake_decides(outcome: Any, ta
             bridge.running.answer(b'{"protocolVersion":"2025-11-25"}', session_id="asked")
             await settle()
             end = bridge.running.request
-            assert (end.kind, end.session_id) == ("terminate", "asked")
+            assert (end.kind, end.session_id) == (RequestKind.TERMINATE, "asked")
             bridge.running.answer(b"{}")
             await settle()
             assert bridge.methods[-1] == "initialize", "as for any legacy server"
@@ -424,7 +433,7 @@ def test_a_question_that_an_older_client_does_not_know_is_refused_for_it() -> No
         hearing = asyncio.ensure_future(bridge.running.event(Request(b"10", "elicitation/create", b'{"message":"m"}')))
         await settle()
         refused = bridge.running.request
-        assert (refused.kind, refused.session_id) == ("message", "s")
+        assert (refused.kind, refused.session_id) == (RequestKind.MESSAGE, "s")
         assert isinstance(refused.message, Response)
         assert (refused.message.id, json.loads(refused.message.error)["code"]) == (b"10", -32601)
         assert bridge.events == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
@@ -38,7 +39,7 @@ def test_the_handshake_is_answered_from_discovery_and_the_session_is_this_cells(
         bridge = Bridge()
         params = {"protocolVersion": "2024-11-05", "capabilities": CAPABILITIES, "clientInfo": INFO}
         message = Request(b"7", "initialize", json.dumps(params).encode())
-        request = UpstreamRequest(kind="request", message=message, revision="2024-11-05")
+        request = UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision="2024-11-05")
         opening = asyncio.ensure_future(bridge.bridge.open(request, message))
         await settle()
         sent = bridge.running.request
@@ -105,7 +106,7 @@ def test_what_has_no_method_in_the_modern_era_is_answered_here() -> None:
         assert shown(await bridge.send("logging/setLevel", level="error")) == {}
         assert shown(await bridge.send("resources/subscribe", uri="a:1")) == {}
         for told in ("notifications/initialized", "notifications/roots/list_changed"):
-            assert (await bridge.say(Notification(told, b""), kind="message")).status == 202
+            assert (await bridge.say(Notification(told, b""), kind=RequestKind.MESSAGE)).status == 202
         assert bridge.wire.exchanges == []
         bridge.send()
         await settle()
@@ -124,7 +125,7 @@ def test_a_cell_that_has_never_seen_the_session_knows_its_facts() -> None:
         bridge.send()
         await settle()
         assert bridge.asked()["_meta"][META_LOG_LEVEL] == "error"
-        bridge.say(None, kind="stream")
+        bridge.say(None, kind=RequestKind.STREAM)
         await settle()
         assert bridge.asked()["notifications"]["resourceSubscriptions"] == ["a:1"]
 
@@ -146,7 +147,7 @@ def test_a_question_of_the_server_is_put_to_the_client_and_its_answer_goes_back_
         await settle()
         assert (bridge.question.method, bridge.question.params) == ("elicitation/create", b'{"message":"Who?"}')
         response = Response(bridge.question.id, b'{"action":"accept"}', b"")
-        assert (await bridge.say(response, kind="message")).status == 202
+        assert (await bridge.say(response, kind=RequestKind.MESSAGE)).status == 202
         await settle()
         second = bridge.asked()
         assert second.pop("inputResponses") == {"q": {"action": "accept"}}
@@ -169,7 +170,7 @@ def test_an_answer_of_another_client_or_to_nothing_is_taken_and_has_no_effect() 
         bridge.answer(ASKS)
         await settle()
         for response, key in ((Response(bridge.question.id, b"{}", b""), "other"), (Response(b'"unknown"', b"{}", b""), "key")):
-            assert (await bridge.say(response, kind="message", key=key)).status == 202
+            assert (await bridge.say(response, kind=RequestKind.MESSAGE, key=key)).status == 202
         await settle()
         assert bridge.wire.open == []
 
@@ -190,7 +191,7 @@ def test_what_a_client_cannot_or_will_not_answer_is_a_dismissal_or_the_error_of_
         bridge.answer({"resultType": "input_required", "inputRequests": {"q": {"method": method, "params": {}}}})
         await settle()
         if capabilities:
-            await bridge.say(Response(bridge.question.id, b"", b'{"code":-1,"message":"no"}'), kind="message")
+            await bridge.say(Response(bridge.question.id, b"", b'{"code":-1,"message":"no"}'), kind=RequestKind.MESSAGE)
             await settle()
         else:
             assert bridge.events == []
@@ -237,7 +238,7 @@ def test_a_server_may_ask_as_often_as_the_bound_says_and_no_more() -> None:
             await settle()
             bridge.answer(ASKS)
             await settle()
-            await bridge.say(Response(bridge.question.id, b'{"action":"accept"}', b""), kind="message")
+            await bridge.say(Response(bridge.question.id, b'{"action":"accept"}', b""), kind=RequestKind.MESSAGE)
         refused = await refusal(call)
         assert (refused.failure.reason, len(bridge.wire.exchanges)) == ("upstream_failed", MAX_ROUNDS)
 
@@ -270,7 +271,7 @@ def test_a_cancelled_request_ends_its_exchange_and_no_other() -> None:
         await settle()
         one, two = bridge.wire.open
         for params in (b'{"requestId":9}', b"{}", b'{"requestId":1}'):
-            await bridge.say(Notification("notifications/cancelled", params), kind="message")
+            await bridge.say(Notification("notifications/cancelled", params), kind=RequestKind.MESSAGE)
         refused = await refusal(first)
         assert (refused.failure.reason, refused.fate.is_fault, "cancelled" in refused.failure.text) == (
             "upstream_failed",
@@ -290,7 +291,7 @@ def test_another_client_cannot_cancel_it() -> None:
         bridge = Bridge()
         bridge.send()
         await settle()
-        await bridge.say(Notification("notifications/cancelled", b'{"requestId":1}'), kind="message", key="other")
+        await bridge.say(Notification("notifications/cancelled", b'{"requestId":1}'), kind=RequestKind.MESSAGE, key="other")
         await settle()
         assert not bridge.running.is_cancelled
 
@@ -331,8 +332,9 @@ def test_what_belongs_to_a_session_of_another_cell_is_done_there() -> None:
             return UpstreamAnswer(200, None)
 
         bridge.site.cell_name, bridge.site.elsewhere = "cell/1", elsewhere
-        for message, kind in ((Request(b"1", "ping", b""), "request"), (None, "stream"), (None, "terminate")):
-            await bridge.say(message, kind=kind)
+        await bridge.say(Request(b"1", "ping", b""))
+        for kind in (RequestKind.STREAM, RequestKind.TERMINATE):
+            await bridge.say(None, kind=kind)
         assert passed == [("cell/0", "files", "http://a")] * 3
 
     on_loop(body)

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_LOG_LEVEL, META_SERVER_INFO
@@ -139,10 +140,10 @@ def test_where_calls_share_a_channel_a_session_changes_its_log_level_with_the_ca
 def test_where_calls_share_a_channel_a_call_runs_on_the_session_that_its_client_listens_with() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
-        bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind=RequestKind.STREAM)
         await settle()
         stream = bridge.running
-        assert stream.request.kind == "stream"
+        assert stream.request.kind is RequestKind.STREAM
         bridge.send(**{META_LOG_LEVEL: "error"})
         await settle()
         assert bridge.running.request.session_id == stream.request.session_id
@@ -200,7 +201,7 @@ def test_a_session_that_was_listened_with_watches_again_when_somebody_else_liste
         async def two_calls() -> None:
             calls = [bridge.send(), bridge.send()]
             await settle()
-            for each in [each for each in bridge.wire.open if each.request.kind == "request"]:
+            for each in [each for each in bridge.wire.open if each.request.kind is RequestKind.REQUEST]:
                 each.answer()
             await asyncio.gather(*calls)
 

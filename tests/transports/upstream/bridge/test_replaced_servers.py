@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -83,7 +84,7 @@ async def listening(server: HttpServer) -> AsyncIterator[UpstreamConversation]:
 
 async def ask(bridge: UpstreamConversation, method: str, revision: str, **params: Any) -> dict[str, Any]:
     message = Request(b"7", method, json.dumps({"_meta": {}, **params}).encode())
-    request = UpstreamRequest(kind="request", message=message, revision=revision, timeout_s=5.0)
+    request = UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision=revision, timeout_s=5.0)
     answer = await bridge.exchange(request, ignore_events)
     assert answer.response is not None
     assert answer.response.result, answer.response.error

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSession, ServerSessions, SessionKey
@@ -41,7 +42,7 @@ class Bench:
         self.openings[0].answer(OPENED, session_id=f"s{len(self.wire.exchanges)}")
         await settle()
         for each in self.wire.open:
-            if each.request.kind == "message":
+            if each.request.kind is RequestKind.MESSAGE:
                 each.answer(status=202)
         await settle()
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
@@ -24,7 +25,7 @@ def test_a_subscription_is_acknowledged_with_what_the_server_can_tell() -> None:
     async def body() -> None:
         bridge = Bridge()
         wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["a:1"]}
-        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream")
+        listening = bridge.send("subscriptions/listen", params={"notifications": wanted}, kind=RequestKind.STREAM)
         await settle()
         stream = bridge.running
         assert stream.request.message is None
@@ -98,7 +99,7 @@ def test_a_renewal_that_fails_leaves_the_session_to_the_calls_that_run_on_it(way
         call = bridge.send()
         await settle()
         running = bridge.running
-        assert (running.request.kind, running.request.session_id) == ("request", "s2")
+        assert (running.request.kind, running.request.session_id) == (RequestKind.REQUEST, "s2")
         if way == "the last listener leaves":
             listening.cancel()
         else:
@@ -118,10 +119,12 @@ def test_a_server_that_opens_sessions_and_knows_none_of_them_is_not_asked_withou
 
     async def body() -> None:
         bridge = Bridge()
-        listening = bridge.send("subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind="stream")
+        listening = bridge.send(
+            "subscriptions/listen", params={"notifications": {"toolsListChanged": True}}, kind=RequestKind.STREAM
+        )
         await settle()
         for _ in range(5):
-            if bridge.running.request.kind == "stream":
+            if bridge.running.request.kind is RequestKind.STREAM:
                 bridge.running.fail(lost())
             await settle()
             if not bridge.wire.open:
@@ -142,7 +145,7 @@ def test_a_subscription_finds_out_that_its_session_is_lost_where_there_is_no_str
         await call  # its session idles
         bridge.wire.lost_sessions.add("s1")
         wanted = {"notifications": {"resourceSubscriptions": ["a:1"]}}
-        listening = bridge.send("subscriptions/listen", params=wanted, kind="stream")
+        listening = bridge.send("subscriptions/listen", params=wanted, kind=RequestKind.STREAM)
         await settle()
         bridge.running.fail(UpstreamError(Fate.BROKEN, "no GET here", reason="unknown_method"))
         await settle()
@@ -162,7 +165,9 @@ def test_who_listens_goes_on_with_another_session_when_a_second_subscription_fin
         first = await bridge.listening(resourceSubscriptions=["a:1"])
         stream = bridge.running
         bridge.wire.lost_sessions.add("s1")
-        second = bridge.send("subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["a:2"]}}, kind="stream")
+        second = bridge.send(
+            "subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["a:2"]}}, kind=RequestKind.STREAM
+        )
         await settle()
         assert stream.is_cancelled
         assert [each.request.session_id for each in bridge.wire.open] == ["s2"]
@@ -185,9 +190,9 @@ def test_who_listens_goes_on_with_another_session_when_a_call_finds_theirs_lost(
         await settle()
         assert stream.is_cancelled
         kinds = {each.request.kind: each.request.session_id for each in bridge.wire.open}
-        assert kinds == {"stream": "s2", "request": "s2"}
+        assert kinds == {RequestKind.STREAM: "s2", RequestKind.REQUEST: "s2"}
         assert "s2" in bridge.wire.watching("a:1")
-        next(each for each in bridge.wire.open if each.request.kind == "request").answer()
+        next(each for each in bridge.wire.open if each.request.kind is RequestKind.REQUEST).answer()
         await call
         listening.cancel()
         await settle()
@@ -205,7 +210,7 @@ def test_who_listens_goes_on_with_another_session_when_a_call_on_theirs_is_cance
         call.cancel()
         await settle()
         stream = bridge.running.request
-        assert (stream.kind, stream.session_id) == ("stream", "s2")
+        assert (stream.kind, stream.session_id) == (RequestKind.STREAM, "s2")
         assert bridge.wire.watching("a:1") == {"s1", "s2"}
         methods = [event.method for event in bridge.events if isinstance(event, Notification)]
         assert methods[1:] == ["notifications/tools/list_changed", "notifications/resources/updated"]
@@ -240,7 +245,7 @@ def test_too_many_resources_in_one_subscription_are_refused() -> None:
     async def body() -> None:
         bridge = Bridge()
         wanted = {"resourceSubscriptions": [f"a:{number}" for number in range(1001)]}
-        refused = await refusal(bridge.send("subscriptions/listen", params={"notifications": wanted}, kind="stream"))
+        refused = await refusal(bridge.send("subscriptions/listen", params={"notifications": wanted}, kind=RequestKind.STREAM))
         assert refused.failure.reason == "invalid_params"
         assert bridge.wire.initialized == []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
@@ -28,7 +29,7 @@ def on_loop(body: Callable[[], Awaitable[None]]) -> None:
 
 def request(method: str, params: dict[str, Any], revision: str = LEGACY, **fields: Any) -> UpstreamRequest:
     message = Request(fields.pop("request_id", b"1"), method, json.dumps(params).encode())
-    return UpstreamRequest(**{"kind": "request", "message": message, "revision": revision, "timeout_s": 5.0, **fields})
+    return UpstreamRequest(**{"kind": RequestKind.REQUEST, "message": message, "revision": revision, "timeout_s": 5.0, **fields})
 
 
 def slow(seconds: float, **fields: Any) -> UpstreamRequest:
@@ -89,12 +90,12 @@ def test_an_unknown_method_has_the_status_of_its_revision(revision: str, status:
 def test_messages_are_acknowledged_a_session_stream_is_not_offered_and_an_end_is_accepted() -> None:
     async def body() -> None:
         wire = BuiltinConversation()
-        told = UpstreamRequest(kind="message", message=Notification("notifications/initialized", b""), revision=LEGACY)
+        told = UpstreamRequest(kind=RequestKind.MESSAGE, message=Notification("notifications/initialized", b""), revision=LEGACY)
         assert (await wire.exchange(told, ignore)).status == 202
         with pytest.raises(UpstreamError) as refused:
-            await wire.exchange(UpstreamRequest(kind="stream", revision=LEGACY, session_id="s"), ignore)
+            await wire.exchange(UpstreamRequest(kind=RequestKind.STREAM, revision=LEGACY, session_id="s"), ignore)
         assert (refused.value.failure.reason, refused.value.fate.is_fault) == ("unknown_method", False)
-        ended = await wire.exchange(UpstreamRequest(kind="terminate", revision=LEGACY, session_id="s"), ignore)
+        ended = await wire.exchange(UpstreamRequest(kind=RequestKind.TERMINATE, revision=LEGACY, session_id="s"), ignore)
         assert ended == UpstreamAnswer(200, None)
 
     on_loop(body)
@@ -135,7 +136,9 @@ def test_a_cancellation_ends_the_request_of_its_own_session_only() -> None:
         )
         await asyncio.sleep(0)
         cancelled = Notification("notifications/cancelled", b'{"requestId":1}')
-        await wire.exchange(UpstreamRequest(kind="message", message=cancelled, revision=LEGACY, session_id="mine"), ignore)
+        await wire.exchange(
+            UpstreamRequest(kind=RequestKind.MESSAGE, message=cancelled, revision=LEGACY, session_id="mine"), ignore
+        )
         with pytest.raises(UpstreamError) as ended:
             await mine
         assert (ended.value.failure.reason, ended.value.fate.is_fault, ended.value.fate.is_verdict) == (

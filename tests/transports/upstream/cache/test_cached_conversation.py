@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
@@ -28,19 +29,19 @@ class Bench:
     def ask(
         self, request_id: bytes = b"1", method: str = "tools/list", params: bytes = b"{}", **how: Any
     ) -> asyncio.Task[UpstreamAnswer]:
-        values: dict[str, Any] = {"kind": "request", "revision": "2026-07-28", "timeout_s": 30.0, **how}
+        values: dict[str, Any] = {"kind": RequestKind.REQUEST, "revision": "2026-07-28", "timeout_s": 30.0, **how}
         request = UpstreamRequest(message=Request(request_id, method, params), **values)
         return asyncio.ensure_future(self.cached.exchange(request, ignore))
 
     @property
     def listening(self) -> list[Any]:
         """Subscriptions of the cache's own that are open."""
-        return [each for each in self.wire.open if each.request.kind == "stream"]
+        return [each for each in self.wire.open if each.request.kind is RequestKind.STREAM]
 
     @property
     def asked(self) -> list[Any]:
         """Requests that have reached the server."""
-        return [each for each in self.wire.exchanges if each.request.kind == "request"]
+        return [each for each in self.wire.exchanges if each.request.kind is RequestKind.REQUEST]
 
 
 async def ignore(message: Message | None, event_id: str | None) -> None:
@@ -204,7 +205,9 @@ def test_a_change_on_a_clients_own_stream_counts_as_well() -> None:
         async def on_event(message: Message | None, event_id: str | None) -> None:
             seen.append(message)
 
-        request = UpstreamRequest(kind="stream", message=Request(b"9", "subscriptions/listen", b"{}"), revision="2026-07-28")
+        request = UpstreamRequest(
+            kind=RequestKind.STREAM, message=Request(b"9", "subscriptions/listen", b"{}"), revision="2026-07-28"
+        )
         streaming = asyncio.ensure_future(bench.cached.exchange(request, on_event))
         await settle()
         changed = Notification("notifications/tools/list_changed", b"")

@@ -11,6 +11,7 @@ import tracemalloc
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.ports import free_port
@@ -131,16 +132,16 @@ def test_an_answer_that_is_compressed_unasked_is_read_and_counts_by_what_it_unfo
     on_loop(body)
 
 
-@pytest.mark.parametrize("kind", ["message", "terminate"])
+@pytest.mark.parametrize("kind", [RequestKind.MESSAGE, RequestKind.TERMINATE])
 @pytest.mark.parametrize("status", ["200 OK", "202 Accepted", "204 No Content"])
-def test_what_needs_no_response_is_acknowledged_by_any_success(kind: str, status: str) -> None:
+def test_what_needs_no_response_is_acknowledged_by_any_success(kind: RequestKind, status: str) -> None:
     async def body() -> None:
         async with serving(reply(b"", status, "")) as (server, wire):
-            message = Notification("notifications/initialized", b"") if kind == "message" else None
+            message = Notification("notifications/initialized", b"") if kind is RequestKind.MESSAGE else None
             ended, _ = await ask(wire, call(kind=kind, message=message, session_id="s"))
             assert isinstance(ended, UpstreamAnswer)
             assert (ended.status, ended.response) == (int(status[:3]), None)
-            assert server.seen[0].verb == ("POST" if kind == "message" else "DELETE")
+            assert server.seen[0].verb == ("POST" if kind is RequestKind.MESSAGE else "DELETE")
 
     on_loop(body)
 
@@ -253,13 +254,13 @@ def test_404_in_a_session_means_that_it_is_lost() -> None:
     on_loop(body)
 
 
-@pytest.mark.parametrize("kind", ["stream", "terminate"])
-def test_405_means_that_the_server_offers_no_stream_or_end(kind: str) -> None:
+@pytest.mark.parametrize("kind", [RequestKind.STREAM, RequestKind.TERMINATE])
+def test_405_means_that_the_server_offers_no_stream_or_end(kind: RequestKind) -> None:
     async def body() -> None:
         async with serving(reply(b"", "405 Method Not Allowed", "")) as (server, wire):
             error = await refused(wire, call(kind=kind, message=None, session_id="s", timeout_s=None))
             assert (error.failure.reason, error.fate.is_fault) == ("unknown_method", False)
-            if kind == "stream":
+            if kind is RequestKind.STREAM:
                 assert server.seen[0].headers["accept"] == "text/event-stream"
 
     on_loop(body)
@@ -270,7 +271,7 @@ def test_a_stream_of_a_session_resumes_where_it_broke_and_ends_without_an_answer
         notice = '{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
         script = raw(SSE_HEAD, chunk(f"id: e8\ndata: {notice}\n\n"), b"0\r\n\r\n", then_close=False)
         async with serving(script) as (server, wire):
-            request = call(kind="stream", message=None, session_id="s", last_event_id="e7", timeout_s=None)
+            request = call(kind=RequestKind.STREAM, message=None, session_id="s", last_event_id="e7", timeout_s=None)
             ended, events = await ask(wire, request)
             assert ended == UpstreamAnswer(200, None, None)
             assert [event_id for _, event_id in events] == ["e8"]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from tests.doubles.scripted_http import (
@@ -37,7 +38,7 @@ def test_a_404_to_a_get_means_a_lost_session_only_where_a_ping_meets_it_too(know
 
     async def body() -> None:
         async with serving(script) as (server, wire):
-            error = await refused(wire, call(kind="stream", message=None, timeout_s=None, session_id="s"))  # type: ignore[arg-type]
+            error = await refused(wire, call(kind=RequestKind.STREAM, message=None, timeout_s=None, session_id="s"))  # type: ignore[arg-type]
             assert (error.failure.reason, error.fate is Fate.SESSION_LOST, error.fate.is_fault) == (
                 reason,
                 not knows_session,

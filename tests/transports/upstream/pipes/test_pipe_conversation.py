@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -66,7 +67,11 @@ class Harness:
         self, message: Request, session_id: str | None = None, revision: str = LEGACY, timeout_s: float | None = 5.0, **how: Any
     ) -> UpstreamAnswer:
         request = UpstreamRequest(
-            kind=how.pop("kind", "request"), message=message, revision=revision, session_id=session_id, timeout_s=timeout_s
+            kind=how.pop("kind", RequestKind.REQUEST),
+            message=message,
+            revision=revision,
+            session_id=session_id,
+            timeout_s=timeout_s,
         )
         return await self.wire.exchange(request, how.pop("on_event", self.on_event))
 
@@ -75,17 +80,21 @@ class Harness:
         return asyncio.create_task(self.ask(Request(request_id, "tools/call", params(_meta=meta)), session_id, **how))
 
     async def tell(self, message: Notification | Response, session_id: str | None) -> UpstreamAnswer:
-        request = UpstreamRequest(kind="message", message=message, revision=LEGACY, session_id=session_id, timeout_s=5.0)
+        request = UpstreamRequest(
+            kind=RequestKind.MESSAGE, message=message, revision=LEGACY, session_id=session_id, timeout_s=5.0
+        )
         return await self.wire.exchange(request, self.on_event)
 
     def listen(self, session_id: str) -> asyncio.Task[UpstreamAnswer]:
         request = UpstreamRequest(
-            kind="stream", revision=LEGACY, session_id=session_id, on_open=lambda: self.opened.append(session_id)
+            kind=RequestKind.STREAM, revision=LEGACY, session_id=session_id, on_open=lambda: self.opened.append(session_id)
         )
         return asyncio.create_task(self.wire.exchange(request, self.on_event))
 
     async def terminate(self, session_id: str) -> None:
-        await self.wire.exchange(UpstreamRequest(kind="terminate", revision=LEGACY, session_id=session_id), self.on_event)
+        await self.wire.exchange(
+            UpstreamRequest(kind=RequestKind.TERMINATE, revision=LEGACY, session_id=session_id), self.on_event
+        )
 
 
 def conversation(**options: Any) -> Callable[[Callable[[Harness], Awaitable[None]]], Callable[[], None]]:
@@ -243,7 +252,9 @@ async def test_an_unknown_session_is_lost_whatever_it_wants(harness: Harness) ->
         for exchange in (
             harness.ask(Request(b"1", "tools/list", b""), session_id),
             harness.tell(INITIALIZED, session_id),
-            harness.wire.exchange(UpstreamRequest(kind="stream", revision=LEGACY, session_id=session_id), harness.on_event),
+            harness.wire.exchange(
+                UpstreamRequest(kind=RequestKind.STREAM, revision=LEGACY, session_id=session_id), harness.on_event
+            ),
         ):
             error = await refused(exchange)
             assert (error.fate is Fate.SESSION_LOST, error.fate.was_sent, error.fate.is_fault) == (True, False, False)
@@ -576,7 +587,7 @@ async def test_a_server_that_leaves_on_discover_and_on_a_handshake_has_no_era(ha
 async def test_a_subscription_is_a_stream_that_its_server_may_end_either_way(harness: Harness) -> None:
     for number, is_graceful in enumerate((True, False), start=1):
         message = Request(b"77", "subscriptions/listen", b"{}")
-        task = asyncio.create_task(harness.ask(message, revision=MODERN, kind="stream", timeout_s=None))
+        task = asyncio.create_task(harness.ask(message, revision=MODERN, kind=RequestKind.STREAM, timeout_s=None))
         await settled(lambda: len(harness.server.pipes) == 1)
         (pipe,) = harness.server.pipes
         await settled(lambda: len(pipe.requests("subscriptions/listen")) == number)  # noqa: B023

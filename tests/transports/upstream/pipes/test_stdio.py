@@ -17,6 +17,7 @@ import pytest
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
@@ -41,7 +42,7 @@ class Client:
     async def exchange(self, message: Message, timeout_s: float = 15.0) -> Any:
         is_request = isinstance(message, Request)
         request = UpstreamRequest(
-            kind="request" if is_request else "message",
+            kind=RequestKind.REQUEST if is_request else RequestKind.MESSAGE,
             message=message,
             revision=LEGACY,
             session_id=self.session_id,
