@@ -24,12 +24,14 @@ _START_TIMEOUT_S = 5.0
 class ScriptedUpstream:
     """A bare HTTP/1.1 server on asyncio streams; a subclass says how each POST is answered.
 
-    requests: the decoded JSON bodies that arrived, in order. connections: how many connections were ever accepted.
+    requests: the decoded JSON bodies that arrived, in order; heads: the headers of each, names in lower case.
+    connections: how many connections were ever accepted.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
         self.requests: list[dict[str, Any]] = []
+        self.heads: list[dict[str, str]] = []
         self.connections = 0
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -96,6 +98,7 @@ class ScriptedUpstream:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 request: dict[str, Any] = json.loads(body) if body else {}
                 self.requests.append(request)
+                self.heads.append(headers)
                 await self.answer(request, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

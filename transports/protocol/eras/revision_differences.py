@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_gateway.transports.protocol.mcp.revisions import REVISIONS
+from mcp_gateway.transports.protocol.mcp.revisions import REVISIONS, nearest_legacy
 
 # {kind of object: {member: the revision that brought it}}
 _NAMED = {"title": "2025-06-18", "_meta": "2025-06-18", "icons": "2025-11-25"}
@@ -48,7 +48,12 @@ _Json = dict[str, Any]
 
 
 def is_older(revision: str, since: str) -> bool:
-    return REVISIONS.index(revision) < REVISIONS.index(since)
+    """Either may be one that nobody knows, as some servers speak: it is read as the nearest."""
+    return _age(revision) < _age(since)
+
+
+def _age(revision: str) -> int:
+    return REVISIONS.index(revision if revision in REVISIONS else nearest_legacy(revision))
 
 
 def fitted_result(method: str, result: _Json, revision: str) -> _Json:

@@ -12,7 +12,7 @@ import msgspec
 
 from mcp_gateway.transports.protocol.mcp.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, MODERN_ERRORS, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response, members
-from mcp_gateway.transports.protocol.mcp.revisions import MODERN_REVISIONS, is_modern
+from mcp_gateway.transports.protocol.mcp.revisions import MODERN_REVISIONS, REVISIONS, is_modern
 
 _OF_EITHER_ERA: Final = frozenset({METHOD_NOT_FOUND, INVALID_PARAMS})
 """With an HTTP status of its own a modern server's answer; legacy ones are known to give them as well."""
@@ -23,6 +23,7 @@ class ServerEra:
 
     speaks_modern:   None where nobody knows.
     takes_handshake: whether it is worth trying; False for a modern server that has refused it. A server may speak both eras.
+    only_speaks:     the versions that it lists where none of them is known here; empty otherwise.
     """
 
     def __init__(self, protocol: str) -> None:
@@ -37,6 +38,7 @@ class ServerEra:
         """
         self.speaks_modern: bool | None = is_modern(self._protocol) if self._is_fixed else None
         self.takes_handshake = not self.speaks_modern
+        self.only_speaks: tuple[str, ...] = ()
 
     def observe(self, response: Response | None, http_status: int = 200) -> None:
         """Learn from how `server/discover` was answered; nothing where the answer fits either era, so that a handshake tells.
@@ -47,6 +49,7 @@ class ServerEra:
             return
         if response.result:
             versions = _versions(response.result)
+            self.only_speaks = () if any(version in REVISIONS for version in versions) else tuple(versions)
             self.decide(not versions or any(version in MODERN_REVISIONS for version in versions))
         elif http_status == 200 or error_code(response.error) not in _OF_EITHER_ERA:
             self.decide(error_code(response.error) in MODERN_ERRORS)

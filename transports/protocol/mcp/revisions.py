@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 LEGACY_REVISIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -72,6 +73,10 @@ REMOVED_METHODS: Final = frozenset(_LEGACY_METHODS - _MODERN_METHODS)
 """Methods of the legacy revisions that the modern ones do not have any more. Source: MCP 2026-07-28, changelog."""
 
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_HEADER_VALUE: Final = re.compile(r"[!-~]{1,64}")
+
+
 def is_modern(revision: str) -> bool:
     return revision in MODERN_REVISIONS
 
@@ -87,3 +92,28 @@ def negotiated_legacy(requested: str) -> str:
     Source: MCP 2025-11-25, basic/lifecycle, "Version Negotiation". A date from the future is answered, not refused.
     """
     return requested if requested in LEGACY_REVISIONS else NEWEST_LEGACY
+
+
+def nearest_legacy(announced: str) -> str:
+    """The revision by whose rules a server is understood that answers `initialize` with this version, which nobody may know.
+
+    Of known ones itself; else the newest that is not newer, or the oldest of all. What is from the future, or no date, is
+    taken for the newest: its servers are those that have just learned it. Ours; the specification leaves it to the client
+    what it supports (MCP 2025-11-25, basic/lifecycle, "Version Negotiation").
+    """
+    if not _DATE.fullmatch(announced):
+        return NEWEST_LEGACY
+    return max((each for each in LEGACY_REVISIONS if each <= announced), default=LEGACY_REVISIONS[0])
+
+
+def negotiated_with_server(announced: object) -> str:
+    """What `MCP-Protocol-Version` names to a server that has answered `initialize` with this version.
+
+    Its own word, known or not: it may refuse any other. A modern revision has no handshake, and a request that names it without
+    `_meta` would be none. Source: MCP 2025-11-25, basic/transports, "Protocol Version Header".
+
+    Raises: ValueError where no header can carry it.
+    """
+    if not isinstance(announced, str) or not _HEADER_VALUE.fullmatch(announced):
+        raise ValueError(f"the server answered initialize with a protocolVersion that cannot be spoken: {str(announced)[:50]!r}")
+    return NEWEST_LEGACY if is_modern(announced) else announced

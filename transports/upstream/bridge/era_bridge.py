@@ -146,8 +146,9 @@ class EraBridge:
         except UpstreamError as error:
             if error.fate is not Fate.UNSUPPORTED:
                 raise
+            text = _only_speaks(self._era) or error.failure.text
             self._era.forget()
-            raise UpstreamError.of(attrs.evolve(error.failure, fate=Fate.REFUSED)) from None
+            raise UpstreamError.of(attrs.evolve(error.failure, fate=Fate.REFUSED, text=text)) from None
 
     async def _open(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """`initialize`: the server's own answer, or one made from what a server that knows no handshake tells of itself."""
@@ -166,6 +167,8 @@ class EraBridge:
             if self._era.speaks_modern is None:
                 await self._probe_era(request.timeout_s)
             if not self._era.speaks_modern:
+                if text := _only_speaks(self._era):
+                    raise UpstreamError(Fate.REFUSED, text)
                 if answer is None:
                     assert refusal is not None
                     raise refusal
@@ -247,6 +250,13 @@ class EraBridge:
 
 def _is_discovery(request: UpstreamRequest) -> bool:
     return isinstance(request.message, Request) and request.message.method == "server/discover"
+
+
+def _only_speaks(era: ServerEra) -> str:
+    """Why a server cannot be spoken to that takes no handshake either; "" where it lists a revision that is known here."""
+    if not era.only_speaks:
+        return ""
+    return f"the server only speaks revisions that are unsupported here: {', '.join(era.only_speaks)[:200]}"
 
 
 def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:

@@ -1,7 +1,8 @@
 """Legacy clients of a legacy server of another revision: what the client's revision has no place for is left out.
 
 The client is told the revision that it asked for: the gateway fits what a newer server says into it, and an older server says
-nothing that it would not understand. Source: MCP 2025-11-25, basic/lifecycle, "Version Negotiation".
+nothing that it would not understand. A server of a revision that nobody knows is read as one of the nearest.
+Source: MCP 2025-11-25, basic/lifecycle, "Version Negotiation".
 """
 
 from __future__ import annotations
@@ -10,8 +11,15 @@ from typing import Any
 
 import msgspec
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamConversation, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
 from mcp_gateway.transports.protocol.eras.revision_differences import (
     fitted_notification,
     fitted_question,
@@ -22,22 +30,29 @@ from mcp_gateway.transports.protocol.eras.revision_differences import (
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, negotiated_legacy
+from mcp_gateway.transports.protocol.mcp.revisions import negotiated_legacy, negotiated_with_server
 
 
 def opened_as_asked(message: Request, answer: UpstreamAnswer) -> UpstreamAnswer:
-    """The answer to `initialize` with the client's own revision in it; the same object where the server has agreed to it."""
+    """The answer to `initialize` with the client's own revision in it; the same object where the server has agreed to it.
+
+    Raises: UpstreamError where the server speaks what cannot be spoken with it.
+    """
     response = answer.response
     if response is None or not response.result:
         return answer
     try:
         asked = negotiated_legacy(msgspec.json.decode(jsonrpc.members(message.params)["protocolVersion"], type=str))
-        offered = msgspec.json.decode(jsonrpc.members(response.result)["protocolVersion"], type=str)
-        if offered == asked or offered not in LEGACY_REVISIONS:
+        announced = msgspec.json.decode(jsonrpc.members(response.result)["protocolVersion"])
+        if announced == asked:
             return answer
         result: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
     except (KeyError, msgspec.DecodeError, RecursionError):
         return answer  # whoever opens the session says that it cannot be read
+    try:
+        offered = negotiated_with_server(announced)
+    except ValueError as error:
+        raise UpstreamError(Fate.REFUSED, str(error)) from None
     fitted = fitted_result("initialize", {**result, "protocolVersion": asked}, asked)
     return UpstreamAnswer(answer.status, Response(response.id, msgspec.json.encode(fitted), b""), answer.session_id, offered)
 

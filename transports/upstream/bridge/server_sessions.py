@@ -26,6 +26,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, OPEN_ID
 from mcp_gateway.transports.protocol.eras.translation import initialize_params
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import negotiated_with_server
 
 _OPENING_S: Final = 30.0
 _MESSAGE_S: Final = 10.0
@@ -391,7 +392,9 @@ def _opened(key: SessionKey, answer: UpstreamAnswer) -> ServerSession:
         raise UpstreamError(Fate.UNSUPPORTED, text, reason="upstream_failed", error=error)
     try:
         initialized: dict[str, Any] = msgspec.json.decode(response.result, type=dict[str, Any])
-        revision = answer.revision or msgspec.convert(initialized["protocolVersion"], str)
+        revision = answer.revision or negotiated_with_server(initialized["protocolVersion"])
     except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise UpstreamError(Fate.BROKEN, f"the server's answer to initialize cannot be read: {error!r}") from None
+    except ValueError as error:
+        raise UpstreamError(Fate.REFUSED, str(error)) from None
     return ServerSession(key, answer.session_id, revision, initialized)

@@ -39,6 +39,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     NEWEST_LEGACY,
     READING_METHODS,
     is_modern,
+    negotiated_with_server,
 )
 
 from .failure_text import failure_text
@@ -393,8 +394,8 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
     """The revision that the server has chosen, which is to be named from then on: it may refuse any other."""
     try:
         assert opened.response is not None
-        return msgspec.convert(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"], str)
-    except (KeyError, msgspec.DecodeError, RecursionError):
+        return negotiated_with_server(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"])
+    except (KeyError, ValueError, RecursionError):
         return proposed
 
 

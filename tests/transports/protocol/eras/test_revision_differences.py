@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.eras.revision_differences import (
     fitted_notification,
     fitted_question,
     fitted_result,
+    is_older,
     question_problem,
 )
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, REVISIONS
@@ -153,3 +154,19 @@ def test_whatever_a_server_sends_is_fitted_and_fitting_twice_changes_nothing(
     once = fitted_result(method, result, revision)
     assert fitted_result(method, once, revision) == once
     assert fitted_result(method, result, "2026-07-28") == result
+
+
+@pytest.mark.parametrize(
+    ("revision", "since", "expected"),
+    [
+        ("2024-10-07", "2025-03-26", True),
+        ("2024-10-07", "2024-11-05", False),
+        ("2025-11-25", "2030-01-01", False),
+        ("2025-06-18", "2030-01-01", True),
+        ("2030-01-01", "2026-07-28", True),
+        ("2025-11-25", "2024-10-07", False),
+        ("nonsense", "2025-11-25", False),
+    ],
+)
+def test_a_revision_that_nobody_knows_is_as_old_as_the_nearest(revision: str, since: str, expected: bool) -> None:
+    assert is_older(revision, since) is expected

@@ -113,3 +113,23 @@ def test_no_result_and_no_error_is_too_strange_to_be_observed(content: bytes, ht
     era.observe(Response(b"1", content, b""), http_status)
     era.observe(Response(b"1", b"", content), http_status)
     assert era.speaks_modern in (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("versions", "only_speaks"),
+    [
+        (["2030-01-01", "2031-01-01"], ("2030-01-01", "2031-01-01")),
+        (["2030-01-01", NEWEST], ()),
+        (["2030-01-01", "2025-11-25"], ()),
+        ([], ()),
+        ("?", ()),
+    ],
+)
+def test_a_server_that_lists_nothing_that_is_known_is_remembered_until_it_is_forgotten(
+    versions: Any, only_speaks: tuple[str, ...]
+) -> None:
+    era = ServerEra("auto")
+    era.observe(answered({"supportedVersions": versions}))
+    assert era.only_speaks == only_speaks
+    era.forget()
+    assert era.only_speaks == ()

@@ -454,3 +454,62 @@ def test_an_older_server_says_nothing_that_a_newer_client_would_not_understand()
         assert answer.response.result == b'{"content":  []}'
 
     on_loop(body)
+
+
+# ---- versions that nobody knows
+
+
+@pytest.mark.parametrize("client", LEGACY_REVISIONS)
+@pytest.mark.parametrize(("server", "spoken"), [("2024-10-07",) * 2, ("2030-01-01",) * 2, (NEWEST, NEWEST_LEGACY)])
+def test_a_server_of_an_unknown_revision_is_spoken_to_in_it_and_the_client_reads_its_own(
+    client: str, server: str, spoken: str
+) -> None:
+    """Source: MCP 2025-11-25, basic/transports, "Protocol Version Header": the server may refuse what it has not negotiated."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        opening = bridge.initialize(client)
+        await settle()
+        result = {"protocolVersion": server, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+        bridge.running.answer(json.dumps(result).encode(), session_id="s")
+        answer = await opening
+        assert (shown(answer)["protocolVersion"], answer.revision) == (client, spoken)
+        call = bridge.exchange(in_session(client, spoken))
+        await settle()
+        assert bridge.running.request.revision == spoken
+        bridge.running.answer(b'{"content":[]}')
+        assert shown(await call) == {"content": []}
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("version", ["5", "null", '""', '"a b"', '"2025\\r\\nX: y"'])
+def test_a_server_whose_version_cannot_be_spoken_opens_no_session(version: str) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        opening = bridge.initialize()
+        await settle()
+        bridge.running.answer(b'{"protocolVersion":%b,"capabilities":{},"serverInfo":{}}' % version.encode(), session_id="s")
+        refused = await refusal(opening)
+        assert refused.fate is Fate.REFUSED
+        assert "protocolVersion that cannot be spoken" in refused.failure.text
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("client", ["legacy", "modern"])
+def test_a_server_that_lists_only_unknown_revisions_and_takes_no_handshake_is_refused_by_their_names(client: str) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        exchange = bridge.initialize() if client == "legacy" else bridge.modern()
+        while not exchange.done():
+            await settle()
+            if bridge.wire.open and bridge.methods[-1] == "server/discover":
+                bridge.running.answer(b'{"supportedVersions":["2030-01-01"]}')
+            elif bridge.wire.open:
+                bridge.fail(-32601)
+        refused = await refusal(exchange)
+        assert refused.fate is Fate.REFUSED
+        assert refused.failure.text.endswith("unsupported here: 2030-01-01")
+
+    on_loop(body)

@@ -149,3 +149,31 @@ def test_closing_lets_nobody_wait() -> None:
         assert call.cancelled()
 
     on_loop(body)
+
+
+@pytest.mark.parametrize(("version", "spoken"), [("2024-10-07",) * 2, ("2030-01-01",) * 2, ("2026-07-28", "2025-11-25")])
+def test_a_session_at_a_server_of_an_unknown_revision_speaks_it(version: str, spoken: str) -> None:
+    async def body(bench: Bench) -> None:
+        lent = bench.lend()
+        await settle()
+        bench.openings[0].answer(json.dumps({"protocolVersion": version}).encode(), session_id="s")
+        await settle()
+        (told,) = bench.wire.open
+        assert (told.request.kind, told.request.revision) == ("message", spoken)
+        told.answer(status=202)
+        assert (await lent).revision == spoken
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("version", [7, "", "a b"])
+def test_a_server_whose_version_cannot_be_spoken_lends_no_session(version: object) -> None:
+    async def body(bench: Bench) -> None:
+        lent = bench.lend()
+        await settle()
+        bench.openings[0].answer(json.dumps({"protocolVersion": version}).encode(), session_id="s")
+        with pytest.raises(UpstreamError, match="cannot be spoken") as raised:
+            await lent
+        assert raised.value.fate is Fate.REFUSED
+
+    on_loop(body)
