@@ -24,7 +24,11 @@ from mcp_gateway.actors.runtime.system_key import load_or_create_key
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
-from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpEndpoint, StreamableHttpTransport
+from mcp_gateway.transports.downstream.http.streamable_http import (
+    STREAMABLE_HTTP_PATHS,
+    StreamableHttpEndpoint,
+    StreamableHttpTransport,
+)
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
@@ -110,8 +114,8 @@ class Cell:
         settings, server, port = self._settings, self._server, self._port
         self._sockets = WebSockets(settings, server, port)
         mcp = StreamableHttpEndpoint(server, port)
-        server.add_endpoint("/mcp", mcp)
-        server.add_endpoint("/mcp/servers/", mcp)
+        for path in STREAMABLE_HTTP_PATHS:
+            server.add_endpoint(path, mcp)
         sse = HttpSseEndpoint(settings, server, port)
         for path in HTTP_SSE_PATHS:
             server.add_endpoint(path, sse)

@@ -30,6 +30,7 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState
 _logger = logging.getLogger(__name__)
 _ENDPOINT: Final = "/mcp"
 _SERVERS: Final = "/mcp/servers/"
+STREAMABLE_HTTP_PATHS: Final = (_ENDPOINT, f"{_SERVERS}…")
 _FOREVER: Final = float("inf")
 _COME_BACK_MS: Final = 1_000
 

@@ -23,7 +23,8 @@ from mcp_gateway.transports.protocol.topics.topic_events import encode_connected
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic, TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
-TOPIC_STREAM_PATH: Final = "/mcp/sse/events/"
+_TOPICS: Final = "/mcp/sse/events/"
+TOPIC_STREAM_PATH: Final = f"{_TOPICS}…"
 _TRANSPORT: Final = "http_sse"
 _RETRY_MS: Final = 1_000
 _UNSENT_BYTES: Final = 65_536
@@ -221,7 +222,7 @@ class _TopicStream:
 
 def _pattern(incoming: Incoming) -> TopicPattern:
     try:
-        return TopicPattern(unquote(incoming.path[len(TOPIC_STREAM_PATH) :]))
+        return TopicPattern(unquote(incoming.path[len(_TOPICS) :]))
     except InvalidTopic as error:
         raise Refused("invalid_params", str(error)) from None
 

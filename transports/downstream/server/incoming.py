@@ -34,8 +34,10 @@ class RequestServer(Protocol):
 class Incoming(HTTPMessageDelegate):
     """One HTTP request of a client, whole once `body` is there, and the way to answer it.
 
-    headers: {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
-    version: "HTTP/1.1" or "HTTP/1.0".
+    path:      as sent, without the slash at its end: people write addresses with and without one, and a redirect would lose
+               bodies and credentials in some clients. ends_in_slash: whether there was one.
+    headers:   {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
+    version:   "HTTP/1.1" or "HTTP/1.0".
 
     Answers: `respond` once; or `begin`, any number of `write`, then `end`; or `detach`. They are harmless after the client has
     gone.
@@ -50,6 +52,7 @@ class Incoming(HTTPMessageDelegate):
         "_size",
         "body",
         "connection",
+        "ends_in_slash",
         "headers",
         "method",
         "path",
@@ -78,7 +81,9 @@ class Incoming(HTTPMessageDelegate):
         if target.startswith(("http://", "https://")):  # as to a proxy. Source: RFC 9112, section 3.2.2
             authority, slash, rest = target.partition("://")[2].partition("/")
             self.headers["Host"], target = authority, slash + rest or "/"
-        self.path, _, self.query = target.partition("?")
+        path, _, self.query = target.partition("?")
+        self.ends_in_slash = path.endswith("/") and path != "/"
+        self.path = path[:-1] if self.ends_in_slash else path
         self.version = start_line.version
         self.started_s = time.monotonic()
         self._server.reading.add(self)

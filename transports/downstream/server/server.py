@@ -48,7 +48,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._settings = settings
         self.max_message_bytes = settings.gateway.max_message_bytes
         self._endpoints: dict[str, Endpoint] = {}
-        self._prefixes: list[tuple[str, Endpoint]] = []
+        self._patterns: list[tuple[str, Endpoint]] = []
         self._connections: dict[str, int] = {}
         limits = {
             "streamable_http": settings.transports.streamable_http.max_connections,
@@ -75,9 +75,9 @@ class GatewayServer(HTTPServerConnectionDelegate):
     # ---- life
 
     def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        """Serve a path, or everything below it where the path ends with a slash."""
-        if path.endswith("/"):
-            self._prefixes.append((path, endpoint))
+        """Serve a path, or all paths of a kind: "…" in it stands for anything, and what was added first is matched first."""
+        if "…" in path:
+            self._patterns.append((path, endpoint))
         else:
             self._endpoints[path] = endpoint
 
@@ -149,7 +149,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
     def dispatch(self, incoming: Incoming) -> None:
         endpoint = self._endpoints.get(incoming.path)
         if endpoint is None:
-            endpoint = next((each for prefix, each in self._prefixes if incoming.path.startswith(prefix)), None)
+            endpoint = next((each for pattern, each in self._patterns if _matches(incoming.path, pattern)), None)
         try:
             if endpoint is None:
                 incoming.respond(404, msgspec.json.encode({"error": "no such endpoint", "endpoints": self._paths()}), {})
@@ -171,4 +171,10 @@ class GatewayServer(HTTPServerConnectionDelegate):
         incoming.respond(204, b"", headers)
 
     def _paths(self) -> list[str]:
-        return [*self._endpoints, *(f"{prefix}…" for prefix, _ in self._prefixes)]
+        return [*self._endpoints, *(pattern for pattern, _ in self._patterns)]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether this is a path of the kind; a path ends without a slash, so one that names nothing in place of "…" is shorter."""
+    before, _, after = pattern.partition("…")
+    return f"{path}/".startswith(before) and (not after or (path.endswith(after) and len(path) > len(before) + len(after)))

@@ -117,6 +117,31 @@ def test_every_path_that_a_transport_names_is_served() -> None:
     on_cell(body)
 
 
+def test_a_slash_at_the_end_of_a_path_changes_nothing_and_redirects_nobody() -> None:
+    """Ours: a client that reads 404 falls back to HTTP+SSE and ends in a second, misleading error."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for path in ("/health/live/", "/health/live/?x=1", "/metrics/", "/metrics/dashboard/", "/health/ready/"):
+                assert (await client.ask("GET", path)).status == 200, path
+            for path in ("/mcp/", "/mcp/?user_id=a", "/mcp/servers/demo/"):
+                opened = await client.ask("POST", path, INITIALIZE)
+                assert opened.status == 200, path
+                same = await client.ask("DELETE", path.partition("?")[0][:-1], Mcp_Session_Id=opened.headers["mcp-session-id"])
+                assert same.status == 200
+            for path in ("/mcp/ws/", "/mcp/websocket/"):
+                answer = await client.ask("GET", path)
+                assert answer.status == 426, path  # it serves upgrades
+            assert (await client.ask("GET", "/mcp/sse/messages/")).status == 405
+            assert (await client.ask("GET", "/nowhere/")).status == 404
+        for path in ("/mcp/sse/connect/", "/mcp/sse/events/all/"):
+            async with RawClient(cell) as client:
+                client.start("GET", path, 0)
+                assert (await client.answer()).status == 200, path
+
+    on_cell(body)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
