@@ -117,7 +117,7 @@ class HttpSseEndpoint:
         self._connections[connection.connection_id] = connection
         incoming.on_client_gone(lambda: self._client_gone(connection))
         incoming.begin({})
-        uri = f"{_MESSAGES}?session_id={connection.connection_id}"
+        uri = f"{_beside(incoming)}?session_id={connection.connection_id}"
         shown = msgspec.json.encode({"connection_id": connection.connection_id})
         connection.write(encode_event(uri.encode(), event="endpoint") + encode_event(shown, event="connected"))
         connection.heartbeat_due_s = time.monotonic() + self._heartbeat_s
@@ -188,6 +188,13 @@ class HttpSseEndpoint:
                 connection.send(refused.body(), refused.request_id)
             return _refused(refused)
         return PostTaken(status=202)
+
+
+def _beside(stream: Incoming) -> str:
+    """Where to post, as a reference relative to the address of the stream, which only the client knows: a proxy in between may
+    serve the gateway under another path. Source: RFC 3986, section 5.2; 2024-11-05 asks for "a URI for the client to use".
+    """
+    return "../messages" if stream.ends_in_slash else "messages"
 
 
 def _unknown(body: bytes) -> Refused:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import pytest
@@ -20,8 +21,7 @@ INITIALIZE = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo":
 class Stream:
     """One client's event stream, and the POSTs beside it."""
 
-    def __init__(self, cell: RunningCell, http: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
-        self._cell = cell
+    def __init__(self, http: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
         self._http = http
         self.response = response
         self._parser = EventStreamParser(10_000_000)
@@ -46,10 +46,14 @@ class Stream:
             if data.get("method") != "notifications/message":
                 return data
 
+    def posts_to(self, uri: str | None = None) -> str:
+        """The URI of the endpoint event, or another one, as clients resolve it: against the address of the stream."""
+        return urljoin(str(self.response.url), self.uri if uri is None else uri)
+
     async def post(self, body: Any, uri: str | None = None, **headers: str) -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else json.dumps({"jsonrpc": "2.0", **body}).encode()
         shown = {"Content-Type": "application/json", **headers}
-        async with self._http.post(self._cell.url + (uri or self.uri), data=data, headers=shown) as response:
+        async with self._http.post(self.posts_to(uri), data=data, headers=shown) as response:
             text = await response.text()
             return response.status, json.loads(text) if text else None
 
@@ -69,11 +73,11 @@ class Client:
         self.cell = cell
         self.http = http
 
-    async def connect(self, query: str = "") -> Stream:
-        response = await self.http.get(self.cell.url + CONNECT + query)
+    async def connect(self, query: str = "", path: str = CONNECT) -> Stream:
+        response = await self.http.get(self.cell.url + path + query)
         assert response.status == 200, await response.text()
         assert response.content_type == "text/event-stream"
-        stream = Stream(self.cell, self.http, response)
+        stream = Stream(self.http, response)
         name, stream.uri = await stream.event()
         assert name == "endpoint"
         return stream
@@ -104,7 +108,21 @@ def test_the_first_events_say_where_to_post_and_who_one_is() -> None:
     async def body(client: Client) -> None:
         stream = await client.connect()
         name, data = await stream.event()
-        assert (name, stream.uri) == ("connected", f"/mcp/sse/messages?session_id={data['connection_id']}")
+        assert (name, stream.uri) == ("connected", f"messages?session_id={data['connection_id']}")
+
+    on_cell(body)
+
+
+def test_the_endpoint_leads_back_under_whatever_path_a_proxy_serves_the_gateway() -> None:
+    """Source: RFC 3986, section 5.2, as `EventSource` clients and the SDKs resolve it; with a slash at the end as without."""
+
+    async def body(client: Client) -> None:
+        for path in (CONNECT, CONNECT + "/"):
+            stream = await client.connect(path=path)
+            for before in ("", "/tools", "/a/b.c"):
+                found = urljoin(f"https://example.com{before}{path}?backend=demo", stream.uri)
+                assert found.partition("?")[0] == f"https://example.com{before}/mcp/sse/messages", path
+            assert await stream.post({"id": 1, "method": "ping"}) == (202, None)
 
     on_cell(body)
 
