@@ -215,7 +215,7 @@ class Upstream(GatewayActor):
             call_id=call.call_id,
             backend=self._backend,
             replica=self._replica,
-            status=answer.status,
+            status=_shown_status(answer.status, call.revision),
             response=response,
             upstream_session_id=answer.session_id,
             upstream_revision=answer.revision,
@@ -301,6 +301,14 @@ _closing = HeldTasks()
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
     await _closing.wait(timeout_s)
+
+
+def _shown_status(status: int, revision: str) -> int:
+    """The HTTP status for the client: 401 or a legacy 404 would say something of its own credentials or session here.
+
+    Source: MCP 2026-07-28, basic/transports/streamable-http: the statuses that errors have; earlier ones answer with 200.
+    """
+    return status if status < 400 or status == 400 or (status == 404 and is_modern(revision)) else 200
 
 
 def _with_subscription_id(json_object: bytes, request_id: bytes) -> bytes:

@@ -191,12 +191,16 @@ BROKEN: dict[str, Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]] = {
     "202 to a request": reply(b"", "202 Accepted", ""),
     "204 to a request": reply(b"", "204 No Content", ""),
     "no body": reply(b"", "200 OK", "application/json"),
-    "another content type": reply(OK, content_type="text/html"),
+    "another content type": reply(b"<p>ok</p>", content_type="text/html"),
+    "an answer to nobody in a batch": reply(b'[{"jsonrpc":"2.0","id":8,"result":{}},{"jsonrpc":"2.0","id":null,"result":{}}]'),
+    "an event for another request": raw(SSE_HEAD, chunk('data: {"jsonrpc":"2.0","id":8,"result":{}}\n\n'), then_close=False),
     "a redirect to another origin": reply(b"", "307 Temporary Redirect", "", Location="http://127.0.0.1:1/"),
     "a redirect that would change the request": reply(b"", "302 Found", "", Location="/other"),
     "a redirect to nowhere": reply(b"", "308 Permanent Redirect", "", Location="http://[/"),
     "500 with a page": reply(b"<h1>", "500 Internal Server Error", "text/html"),
-    "503 with a JSON-RPC error": reply({"error": {"code": -32000, "message": "busy"}}, "503 Service Unavailable"),
+    "503 with an error of another request": reply(
+        b'{"jsonrpc":"2.0","id":8,"error":{"code":-32000,"message":"busy"}}', "503 Service Unavailable"
+    ),
     "a large body": reply({"result": {"x": "y" * MAX_BYTES}}),
     "a large body in chunks": raw(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", *[chunk(b"x" * 4000)] * 4

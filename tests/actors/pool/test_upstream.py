@@ -38,6 +38,7 @@ from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
 
 REPLICA = "http://127.0.0.1:3001/mcp"
+LEGACY = "2025-11-25"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 
@@ -186,6 +187,30 @@ def test_an_answer_returns_the_lease_and_tells_the_breaker_nothing_it_does_not_w
         assert answer.upstream_session_id == "s"
         assert 0 <= answer.upstream_s < 1
         assert bench.pool.only(LeaseReturned) == LeaseReturned("files", REPLICA, 5)
+        assert bench.router.received == []
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "revision", "shown"),
+    [
+        (500, "2025-11-25", 200),
+        (404, "2025-11-25", 200),
+        (401, "2026-07-28", 200),
+        (404, "2026-07-28", 404),
+        (400, "2025-11-25", 400),
+    ],
+)
+def test_an_answer_never_counts_against_the_server_and_its_status_says_nothing_of_the_gateway(
+    status: int, revision: str, shown: int
+) -> None:
+    async def body() -> None:
+        bench = Bench()
+        for call_id in range(6):
+            await bench.run(call_id, revision=revision)
+            await bench.answer(status=status)
+        assert {answer.status for answer in bench.edge.of(CallAnswered)} == {shown}
         assert bench.router.received == []
 
     on_loop(body)

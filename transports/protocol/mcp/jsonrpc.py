@@ -5,6 +5,7 @@ Source: MCP 2026-07-28, basic/index, "Messages"; the same rules hold in every ea
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -53,6 +54,7 @@ class _Envelope(msgspec.Struct):
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_parts = msgspec.json.Decoder(list[Raw]).decode
 _decode_id = msgspec.json.Decoder(str | int).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
@@ -90,6 +92,69 @@ def decode(body: bytes) -> Message:
         return Response(_checked_id(body, envelope.id), result, b"")
     request_id = NULL if bytes(envelope.id) == NULL else _checked_id(body, envelope.id)
     return Response(request_id, b"", _object_or_empty(body, envelope.error, "error"))
+
+
+def parts_of(body: bytes) -> list[bytes]:
+    """The messages of a batch, which servers of 2025-03-26 may send; any other data as it is.
+
+    Source: MCP 2025-03-26, basic/index, "Batching".
+    """
+    if not body.lstrip().startswith(b"["):
+        return [body]
+    try:
+        return [bytes(part) for part in _decode_parts(body)]
+    except (msgspec.DecodeError, RecursionError):
+        return [body]
+
+
+def decode_from_server(body: bytes) -> Message:
+    """Read one message as its server means it: a member that is null is not there, and a response need not say which request it
+    answers (its id is `null` then). Serialisers that write every member they know give such messages.
+
+    Raises: Refused, as `decode` does.
+    """
+    try:
+        return decode(body)
+    except Refused as refused:
+        lenient = _response_in(body)
+        if lenient is None:
+            raise refused from None
+        return lenient
+
+
+def _response_in(body: bytes) -> Message | None:
+    """The message in what `decode` refuses, where there is but one way to understand it."""
+    try:
+        body.decode()
+        shown = {name: value for name, value in _decode_members(without_halves(body)).items() if bytes(value) != NULL}
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if "method" in shown and not shown.keys() & {"result", "error"}:
+        with suppress(Refused):
+            return decode(_encode(shown))
+        return None
+    has_version = bytes(shown.get("jsonrpc", b"")) == b'"2.0"'
+    # Without either it may be any other program's JSON.
+    if ("result" in shown) == ("error" in shown) or not (has_version or ("id" in shown and "jsonrpc" not in shown)):
+        return None
+    content = bytes(shown.get("result") or shown["error"])
+    try:
+        request_id = _checked_id(body, shown["id"]) if "id" in shown else NULL
+    except Refused:
+        return None
+    if not content.startswith(b"{"):
+        return None
+    return Response(request_id, content, b"") if "result" in shown else Response(request_id, b"", content)
+
+
+def is_same_id(one: bytes, other: bytes) -> bool:
+    """Whether two ids are one value, however they are written; a number and its digits as a string are as well."""
+    if one == other:
+        return True
+    try:
+        return str(id_value(one)) == str(id_value(other))
+    except (msgspec.DecodeError, ValueError):
+        return False
 
 
 def encode_request(request_id: bytes, method: str, params: bytes) -> bytes:

@@ -32,7 +32,6 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import MODERN_ERRORS, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.modern_rules import encoded_header
-from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import (
     ITEM_MEMBER,
     NEWEST,
@@ -42,6 +41,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     negotiated_with_server,
 )
 
+from .answer_reading import read_refusal, read_said
 from .failure_text import failure_text
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
@@ -53,6 +53,8 @@ _REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
 _RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
 _SHORTEST_RETRY_S: Final = 0.1
 _LONGEST_PING_S: Final = 5.0
+_REFUSAL_S: Final = 5.0  # longest wait for the body of a refusal, which a stream of its own has no deadline for
+_EVENT_STREAM: Final = "text/event-stream"
 
 
 class _Unfinished(UpstreamError):
@@ -195,15 +197,23 @@ class StreamableHttpConversation:
         status = response.status
         content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         session_id = response.headers.get("Mcp-Session-Id")
-        if 200 <= status < 300:
-            if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
-                return UpstreamAnswer(status, None, session_id)
-            if content_type == "text/event-stream":
-                return await self._read_events(response, request, on_event, session_id)
-            if content_type == "application/json" and status == 200:
-                return UpstreamAnswer(200, self._response(await self._whole(response), request), session_id)
-            raise UpstreamError(Fate.BROKEN, f"the server answered with status {status} and {content_type or 'no body'}")
-        return await self._read_refusal(response, status, content_type, request)
+        if not 200 <= status < 300:
+            return await self._read_refusal(response, content_type == _EVENT_STREAM, request, on_event)
+        if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
+            return UpstreamAnswer(status, None, session_id)
+        if content_type == _EVENT_STREAM:
+            return await self._read_events(response, request, on_event, session_id)
+        problem = f"the server answered with status {status} and {content_type or 'no body'}"
+        if not isinstance(request.message, Request):
+            raise UpstreamError(Fate.BROKEN, problem)
+        said = read_said((await self._whole(response)).removeprefix(codecs.BOM_UTF8), request.message.id)
+        if said.answer is None:
+            is_said = content_type == "application/json" and status == 200
+            problem = f"the server's answer is {said.problem}" if is_said else problem
+            raise UpstreamError(Fate.BROKEN, problem, error=said.error)
+        for message in said.beside:
+            await on_event(message, None)
+        return UpstreamAnswer(200, said.answer, session_id)
 
     async def _read_events(
         self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
@@ -211,7 +221,7 @@ class StreamableHttpConversation:
         if request.on_open is not None:
             request.on_open()
         parser = EventStreamParser(self._max_message_bytes)
-        own_id = request.message.id if isinstance(request.message, Request) else None
+        own_id = request.message.id if isinstance(request.message, Request) else jsonrpc.NULL
         last_id, retry_s = request.last_event_id or "", None
         try:
             async for chunk in response.content.iter_any():
@@ -223,13 +233,15 @@ class StreamableHttpConversation:
                     if not event.data:
                         await on_event(None, event.event_id)
                         continue
-                    try:
-                        message = jsonrpc.decode(event.data)
-                    except Refused as refused:
-                        raise UpstreamError(Fate.BROKEN, f"the server sent a malformed event: {refused.text}") from None
-                    if isinstance(message, Response) and (own_id is not None and _same_id(message.id, own_id)):
-                        return UpstreamAnswer(200, message, session_id)
-                    await on_event(message, event.event_id)
+                    said = read_said(event.data, own_id)
+                    for number, message in enumerate(said.beside, start=1):
+                        await on_event(message, event.event_id if number == len(said.beside) else None)
+                    if own_id == jsonrpc.NULL:
+                        continue  # nothing that a stream without a request could answer
+                    if said.answer is not None:
+                        return UpstreamAnswer(200, said.answer, session_id)
+                    if said.foreign is not None or not said.beside:
+                        raise UpstreamError(Fate.BROKEN, f"the server sent an event that is {said.problem}", error=said.error)
         except aiohttp.ClientError as error:
             if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
@@ -252,26 +264,26 @@ class StreamableHttpConversation:
             parts.append(part)
         return b"".join(parts)
 
-    def _response(self, body: bytes, request: UpstreamRequest) -> Response:
+    async def _refusal_body(self, response: aiohttp.ClientResponse) -> bytes:
+        """What can be had of it: the status says enough without."""
         try:
-            message = jsonrpc.decode(body.removeprefix(codecs.BOM_UTF8))
-        except Refused as refused:
-            raise UpstreamError(Fate.BROKEN, f"the server sent a malformed answer: {refused.text}") from None
-        if not isinstance(message, Response):
-            raise UpstreamError(Fate.BROKEN, "the server answered with something that is no response")
-        if isinstance(request.message, Request) and not _same_id(message.id, request.message.id):
-            raise UpstreamError(Fate.BROKEN, "the server answered another request than ours")
-        return message
+            async with asyncio.timeout(_REFUSAL_S):
+                return (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
+        except (UpstreamError, aiohttp.ClientError, TimeoutError):
+            return b""
 
     async def _read_refusal(
-        self, response: aiohttp.ClientResponse, status: int, content_type: str, request: UpstreamRequest
+        self, response: aiohttp.ClientResponse, is_event_stream: bool, request: UpstreamRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
-        """A JSON-RPC error with a status below 500 is an answer for the client; all else is a failure of the exchange."""
-        error = b""
-        if content_type == "application/json":
-            with contextlib.suppress(Refused, UpstreamError):
-                message = jsonrpc.decode(await self._whole(response))
-                error = message.error if isinstance(message, Response) else b""
+        """A JSON-RPC answer is an answer whatever its status; all else is a failure of the exchange.
+
+        No clause of MCP says what status an answer has. Of one that is refused with 4xx any error is taken for the answer: many
+        servers write an id of their own where they have not read the request's.
+        """
+        status = response.status
+        own_id = request.message.id if isinstance(request.message, Request) else jsonrpc.NULL
+        said = read_refusal(await self._refusal_body(response), own_id, is_event_stream=is_event_stream)
+        error, answer = said.error, said.answer
         is_client_fault = 400 <= status < 500
         # A modern server that knows no handshake, where a legacy one may have been.
         has_no_sessions = is_client_fault and not is_modern(request.revision) and error_code(error) in MODERN_ERRORS
@@ -282,13 +294,20 @@ class StreamableHttpConversation:
             raise UpstreamError(Fate.SESSION_LOST, text)
         if status == 405 and request.message is None:
             raise UpstreamError(Fate.REFUSED, "the server offers no such stream", reason="unknown_method")
-        if is_modern(request.revision) and is_client_fault and not may_be_modern(error):
+        is_result = answer is not None and bool(answer.result)
+        if is_modern(request.revision) and is_client_fault and not is_result and not may_be_modern(error):
             if not self._era.speaks_modern:
                 raise only_legacy()
             if status == 400:
                 self._era.forget()  # what a legacy server says to any modern request
-        if error and is_client_fault and isinstance(request.message, Request):
-            return UpstreamAnswer(status, Response(request.message.id, b"", error))
+        if answer is None and error and is_client_fault:
+            answer = Response(own_id, b"", error)
+        # A server that fails at what it does not know has told nothing of its era.
+        is_discovery = isinstance(request.message, Request) and request.message.method == "server/discover"
+        if answer is not None and isinstance(request.message, Request) and (is_client_fault or not is_discovery):
+            for message in said.beside:
+                await on_event(message, None)
+            return UpstreamAnswer(status, answer)
         fate = Fate.REFUSED if is_client_fault else Fate.BROKEN
         raise UpstreamError(fate, f"the server answered with status {status}", error=error)
 
@@ -401,14 +420,3 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
 
 def _may_repeat(message: jsonrpc.Message) -> bool:
     return not isinstance(message, Request) or message.method in _REPEATABLE
-
-
-def _same_id(one: bytes, other: bytes) -> bool:
-    return one == other or _loads(one) == _loads(other)
-
-
-def _loads(request_id: bytes) -> object:
-    try:
-        return jsonrpc.id_value(request_id)
-    except msgspec.DecodeError:
-        return None

@@ -77,7 +77,7 @@ async def _takes_initialize(url: str, headers: Mapping[str, str]) -> bool:
 def _is_of_mcp(body: bytes) -> bool:
     """Whether a refusal is a JSON-RPC answer: of a server that speaks only a revision without `initialize`, for example."""
     try:
-        return isinstance(jsonrpc.decode(body), Response)
+        return isinstance(jsonrpc.decode_from_server(body), Response)
     except Refused:
         return False
 

@@ -4,11 +4,13 @@ A pipe (stdio, WebSocket, HTTP+SSE) has one stream each way and no request of it
 would collide: their ids and progress tokens are replaced by ones of this pipe, and put back on the way to the client.
 
 Source: MCP 2026-07-28, basic/transports/stdio "Receiving Messages", basic/patterns/progress, basic/patterns/cancellation;
-2025-11-25, basic/utilities/cancellation. To whom a message goes that names no request is ours: never to a second client.
+2025-11-25, basic/utilities/cancellation; JSON-RPC 2.0, section 5: an error without id is for what could not be read. To whom a
+message goes that names no request is ours: never to a second client.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 
 import attrs
@@ -27,6 +29,7 @@ MAX_HELD = 100
 MAX_ASKED = 1_000
 """Questions of the server that may be without an answer."""
 
+_OWN_ID_AS_STRING = re.compile(rb'\A"([1-9][0-9]{0,17})"\Z')
 _META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError)
 
@@ -189,11 +192,13 @@ class Multiplexer:
         return self._notification(message)
 
     def _response(self, response: Response) -> Incoming:
-        exchange_id = _value(response.id)
-        exchange = self._open.get(exchange_id) if type(exchange_id) is int else None
+        exchange_id = _own_id(response.id)
+        if response.id == jsonrpc.NULL and response.error:  # a result could be anybody's
+            calls = [each for each, exchange in self._open.items() if not exchange.is_stream]
+            exchange_id = calls[0] if len(calls) == 1 else 0
+        exchange = self._open.get(exchange_id)
         if exchange is None or not exchange.client_id:
             return Ignored("a response that nobody waits for")
-        assert isinstance(exchange_id, int)
         return Answered(exchange_id, Response(exchange.client_id, response.result, response.error))
 
     def _question(self, request: Request) -> Incoming:
@@ -338,6 +343,12 @@ def _value(request_id: bytes) -> object:
         return jsonrpc.id_value(request_id)
     except (msgspec.DecodeError, ValueError):
         return bytes(request_id)
+
+
+def _own_id(request_id: bytes) -> int:
+    """The id as one of this pipe's, which some servers repeat as a string; 0 where it is none."""
+    value = _value(_OWN_ID_AS_STRING.sub(rb"\1", request_id))
+    return value if type(value) is int else 0
 
 
 def _cancelled(request_id: bytes, reason: str) -> Notification:

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import msgspec
-
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamError
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -29,7 +27,6 @@ _SEND_SOON_S: Final = 10.0
 _SENDING_SOON: Final = 100
 # Where JSON writers put the id of a response: right at its beginning (Python), or as the last member (JavaScript).
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*([0-9]{1,18})\s*[,}]')
-_decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _END_BYTES: Final = 256
 _ID_AT_TAIL = re.compile(rb'[,{]\s*"id"\s*:\s*([0-9]{1,18})\s*\}\s*\Z')
 
@@ -294,7 +291,7 @@ class OpenPipe:
                 if isinstance(data, TooLarge):
                     self._take_too_large(data)
                     continue
-                for part in _messages_in(data):
+                for part in jsonrpc.parts_of(data):
                     await self._read_message(part)
         except PipeClosed as closed:
             self._fail(str(closed))
@@ -304,7 +301,7 @@ class OpenPipe:
 
     async def _read_message(self, data: bytes) -> None:
         try:
-            message = jsonrpc.decode(data)
+            message = jsonrpc.decode_from_server(data)
         except Refused as refused:
             inbox = None if b'"method"' in data else self._owner(data[:_END_BYTES], data[-_END_BYTES:])
             if inbox is None:
@@ -404,13 +401,3 @@ class OpenPipe:
 def _reads_nothing(*, was_sent: bool = False) -> UpstreamError:
     fate = Fate.TIMED_OUT if was_sent else Fate.UNREACHABLE
     return UpstreamError(fate, "the server does not read what it is sent", reason="upstream_timeout")
-
-
-def _messages_in(data: bytes) -> list[bytes]:
-    """The messages of a batch, which servers of 2025-03-26 may send; any other data as it is."""
-    if not data.startswith(b"["):
-        return [data]
-    try:
-        return [bytes(part) for part in _decode_batch(data)]
-    except (msgspec.DecodeError, RecursionError):
-        return [data]

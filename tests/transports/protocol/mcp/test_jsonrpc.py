@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import msgspec
@@ -202,3 +203,70 @@ def test_members_of_nothing_are_none_and_of_no_object_an_error():
 
 def test_a_result_of_python_values_is_a_response():
     assert jsonrpc.decode(jsonrpc.encode_result(b"4", {"a": None})) == Response(b"4", b'{"a":null}', b"")
+
+
+# ---- what servers send
+
+FROM_SERVERS = {
+    b'{"jsonrpc":"2.0","id":1,"result":{"a":1},"error":null}': Response(b"1", b'{"a":1}', b""),
+    b'{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":1}}': Response(b"1", b"", b'{"code":1}'),
+    b'{"jsonrpc":"2.0","id":1,"method":null,"params":null,"result":{},"error":null}': Response(b"1", b"{}", b""),
+    b'{"id":1,"result":{}}': Response(b"1", b"{}", b""),
+    b'{"jsonrpc":"2.0","id":null,"result":{}}': Response(b"null", b"{}", b""),
+    b'{"jsonrpc":"2.0","error":{}}': Response(b"null", b"", b"{}"),
+    b'{"jsonrpc":"2.0","id":null,"method":"notifications/x","params":null,"error":null}': Notification("notifications/x", b""),
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","params":null}': Request(b"1", "ping", b""),
+}
+NOT_FROM_SERVERS = [
+    b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+    b'{"jsonrpc":"2.0","id":1,"result":null,"error":null}',
+    b'{"jsonrpc":"2.0","id":1,"result":"text"}',
+    b'{"jsonrpc":"2.0","id":[1],"result":{}}',
+    b'{"jsonrpc":"1.0","id":1,"result":{}}',
+    b'{"error":{"code":403,"message":"of some other program"}}',
+    b'{"error":"text"}',
+    b'{"jsonrpc":"2.0","id":1,"error":null,"result":{"x":"\xff"}}',
+    b'{"id":1,"method":"ping"}',
+    b"[]",
+]
+
+
+@pytest.mark.parametrize("body", FROM_SERVERS)
+def test_what_a_server_can_only_mean_in_one_way_is_understood_from_it_and_refused_from_a_client(body: bytes) -> None:
+    assert jsonrpc.decode_from_server(body) == FROM_SERVERS[body]
+    with pytest.raises(Refused):
+        jsonrpc.decode(body)
+
+
+@pytest.mark.parametrize("body", NOT_FROM_SERVERS)
+def test_what_could_mean_anything_is_refused_from_a_server_as_well(body: bytes) -> None:
+    with pytest.raises(Refused):
+        jsonrpc.decode_from_server(body)
+
+
+@pytest.mark.parametrize("body", MESSAGES)
+def test_a_sound_message_is_read_alike_from_both_sides(body: bytes) -> None:
+    assert jsonrpc.decode_from_server(body) == MESSAGES[body]
+
+
+@given(st.binary() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_have_parts_of_which_each_is_a_message_or_is_refused(body: bytes) -> None:
+    for part in jsonrpc.parts_of(body):
+        with contextlib.suppress(Refused):
+            jsonrpc.decode_from_server(part)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (b"7", b"7", True),
+        (b"7", b'"7"', True),
+        (b'"7"', b"7", True),
+        (b'"a"', b'"\\u0061"', True),
+        (b"7", b"8", False),
+        (b"null", b'"None"', False),
+        (b"null", b"7", False),
+    ],
+)
+def test_ids_are_the_same_however_they_are_written(one: bytes, other: bytes, is_same: bool) -> None:
+    assert jsonrpc.is_same_id(one, other) == is_same

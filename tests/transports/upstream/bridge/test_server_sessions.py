@@ -159,7 +159,7 @@ def test_a_session_at_a_server_of_an_unknown_revision_speaks_it(version: str, sp
         bench.openings[0].answer(json.dumps({"protocolVersion": version}).encode(), session_id="s")
         await settle()
         (told,) = bench.wire.open
-        assert (told.request.kind, told.request.revision) == ("message", spoken)
+        assert (told.request.kind, told.request.revision) == (RequestKind.MESSAGE, spoken)
         told.answer(status=202)
         assert (await lent).revision == spoken
 

@@ -13,6 +13,7 @@ import pytest
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
+from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.ports import free_port
 from tests.doubles.scripted_http import (
@@ -34,6 +35,28 @@ from tests.doubles.scripted_http import (
     reply,
     serving,
 )
+
+NOTICE = Notification("notifications/message", b'{"level":"info","data":"x"}')
+_NOTICE = jsonrpc.encode(NOTICE).decode()
+_OURS = '{"jsonrpc":"2.0","id":7,"result":{"ok":true}}'
+# Source: what serialisers that write every member make of an answer; MCP 2025-03-26, basic/index, "Batching".
+ODD_ANSWERS = [
+    '{"jsonrpc":"2.0","id":7,"result":{"ok":true},"error":null}',
+    '{"jsonrpc":"2.0","id":7,"method":null,"params":null,"result":{"ok":true},"error":null}',
+    '{"jsonrpc":"2.0","id":7,"result":null,"error":{"code":-32602,"message":"no"}}',
+    '{"jsonrpc":"2.0","id":"7","result":{"ok":true}}',
+    '{"id":7,"result":{"ok":true}}',
+    '{"jsonrpc":"2.0","id":null,"result":{"ok":true}}',
+    '{"jsonrpc":"2.0","result":{"ok":true}}',
+    '{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}',
+    '{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"},"result":null}',
+    f"[{_OURS}]",
+    f"[{_NOTICE},{_OURS}]",
+    f"[{_OURS}, {_NOTICE}, {_NOTICE}]",
+    f'[{_NOTICE}, {{"what":1}}, {_OURS}]',
+    f'[{{"jsonrpc":"2.0","id":8,"result":{{}}}}, {_OURS}]',
+    f'[{_NOTICE},{{"jsonrpc":"2.0","id":null,"result":{{"ok":true}},"error":null}}]',
+]
 
 # ---- good answers
 
@@ -146,17 +169,52 @@ def test_what_needs_no_response_is_acknowledged_by_any_success(kind: RequestKind
     on_loop(body)
 
 
-def test_an_error_response_is_an_answer_whatever_client_error_status_it_has() -> None:
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", ""])
+@pytest.mark.parametrize(
+    ("status", "revision"),
+    [
+        ("200 OK", LEGACY),
+        ("201 Created", LEGACY),
+        ("400 Bad Request", LEGACY),
+        ("403 Forbidden", LEGACY),
+        ("404 Not Found", LEGACY),
+        ("404 Not Found", MODERN),
+        ("500 Internal Server Error", LEGACY),
+        ("500 Internal Server Error", MODERN),
+        ("503 Service Unavailable", LEGACY),
+    ],
+)
+def test_an_error_response_is_an_answer_whatever_status_it_has(status: str, revision: str, content_type: str) -> None:
     async def body() -> None:
         error = {"error": {"code": -32602, "message": "no"}}
-        for status, revision in (("200 OK", LEGACY), ("400 Bad Request", LEGACY), ("404 Not Found", MODERN)):
-            async with serving(reply(error, status)) as (_, wire):
-                ended, _ = await ask(wire, call(revision=revision))
-                assert isinstance(ended, UpstreamAnswer)
-                assert ended.status == int(status[:3])
-                assert ended.response is not None
-                assert json.loads(ended.response.error) == error["error"]
-                assert ended.response.id == b"7"
+        async with serving(reply(error, status, content_type)) as (_, wire):
+            ended, _ = await ask(wire, call(revision=revision))
+            assert isinstance(ended, UpstreamAnswer)
+            assert ended.status == (200 if status[0] == "2" else int(status[:3]))
+            assert ended.response is not None
+            assert json.loads(ended.response.error) == error["error"]
+            assert ended.response.id == b"7"
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Internal Server Error"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("said", ODD_ANSWERS)
+def test_an_answer_is_understood_in_every_spelling(said: str, content_type: str, status: str) -> None:
+    async def body() -> None:
+        content = f"data: {said}\n\n" if content_type == "text/event-stream" else said
+        async with serving(reply(content.encode(), status, content_type)) as (server, wire):
+            ended, events = await ask(wire)
+            assert isinstance(ended, UpstreamAnswer), ended.failure.text
+            assert ended.response is not None
+            assert ended.response.id == b"7"
+            if "error" in said and '"error":null' not in said:
+                assert json.loads(ended.response.error)["message"] == "no"
+            else:
+                assert json.loads(ended.response.result) == {"ok": True}
+            assert [message for message, _ in events] == [NOTICE] * said.count("notifications/message")
+            assert len(server.seen) == 1
 
     on_loop(body)
 
@@ -205,7 +263,7 @@ def test_a_server_that_redirects_for_ever_is_given_up() -> None:
 
 def test_the_error_of_a_server_that_fails_is_kept_for_the_client() -> None:
     async def body() -> None:
-        async with serving(BROKEN["503 with a JSON-RPC error"]) as (_, wire):
+        async with serving(BROKEN["503 with an error of another request"]) as (_, wire):
             assert json.loads((await refused(wire)).failure.error) == {"code": -32000, "message": "busy"}
 
     on_loop(body)

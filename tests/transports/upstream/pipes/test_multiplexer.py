@@ -64,6 +64,24 @@ def test_two_clients_with_the_same_id_get_their_own_answers() -> None:
     assert exchanges.incoming(Response(sent_first.id, b"", b'{"code":1}')) == Answered(first, Response(b"1", b"", b'{"code":1}'))
 
 
+def test_a_number_that_comes_back_as_a_string_is_the_same_id() -> None:
+    exchanges = shared()
+    first, sent = exchanges.begin("ada", call(b"5"))
+    exchanges.begin("alan", call(b"5"))
+    assert exchanges.incoming(Response(b'"%b"' % sent.id, b"{}", b"")) == Answered(first, Response(b"5", b"{}", b""))
+
+
+def test_an_error_without_id_is_for_the_only_request_that_waits() -> None:
+    """Source: JSON-RPC 2.0, section 5: the id is null where the server could not read it."""
+    exchanges, nobodys = private(), Response(b"null", b"", b'{"code":-32700}')
+    assert isinstance(exchanges.incoming(nobodys), Ignored)
+    exchanges.begin_stream("ada")
+    first, _ = exchanges.begin("ada", call(b"5"))
+    assert exchanges.incoming(nobodys) == Answered(first, Response(b"5", b"", b'{"code":-32700}'))
+    exchanges.begin("ada", call(b"6"))
+    assert isinstance(exchanges.incoming(nobodys), Ignored), "it could be for either"
+
+
 def test_two_clients_with_the_same_progress_token_see_their_own_progress_with_it() -> None:
     exchanges = shared()
     first, sent_first = exchanges.begin("ada", call(b"1", progressToken="t", other=1))
@@ -117,7 +135,7 @@ def test_progress_of_a_request_that_asked_for_none_is_ignored() -> None:
     assert isinstance(exchanges.incoming(progress(exchange_id)), Ignored)
 
 
-@pytest.mark.parametrize("response_id", [b"null", b"99", b'"1"', b"true", b"1.5", b"-1"])
+@pytest.mark.parametrize("response_id", [b"null", b"99", b'"01"', b'"one"', b"true", b"1.5", b"-1"])
 def test_a_response_to_nothing_that_is_open_is_ignored(response_id: bytes) -> None:
     exchanges = shared()
     exchanges.begin("ada", call(b"1"))

@@ -1,0 +1,85 @@
+"""Which of the messages in a body answers the one request that was posted, in whatever form a server writes it. Pure.
+
+Source: JSON-RPC 2.0, section 5: a response is known by its id, which is null where the server could not read the request's;
+MCP 2025-03-26, basic/transports, "Sending Messages to the Server": responses may come in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+
+
+@attrs.frozen
+class Said:
+    """What a server said to one request.
+
+    answer:  the response, with the request's own id.
+    beside:  what else the server told or asked, in order.
+    foreign: a response that does not answer this request.
+    problem: why there is no answer; "" where there is one.
+    """
+
+    answer: Response | None
+    beside: tuple[Request | Notification, ...] = ()
+    foreign: Response | None = None
+    problem: str = ""
+
+    @property
+    def error(self) -> bytes:
+        """The JSON-RPC error, whoever it is for; b"" for none."""
+        response = self.answer or self.foreign
+        return response.error if response is not None else b""
+
+
+def read_said(body: bytes, request_id: bytes) -> Said:
+    """What a message, or a batch of them, says to the request with this id."""
+    messages: list[Message] = []
+    malformed = ""
+    for part in jsonrpc.parts_of(body):
+        try:
+            messages.append(jsonrpc.decode_from_server(part))
+        except Refused as refused:
+            malformed = malformed or refused.text
+    responses = [message for message in messages if isinstance(message, Response)]
+    beside = tuple(message for message in messages if not isinstance(message, Response))
+    answer = _answer_among(responses, request_id)
+    if answer is not None:
+        return Said(Response(request_id, answer.result, answer.error), beside)
+    foreign = responses[0] if responses else None
+    problem = "for another request than ours" if responses else "no response"
+    if malformed:
+        problem = f"malformed: {malformed}"
+    return Said(None, beside, foreign, problem)
+
+
+def read_refusal(body: bytes, request_id: bytes, *, is_event_stream: bool) -> Said:
+    """The same where the status is an error's: any response in it is taken, and an event stream is read as a whole."""
+    if not is_event_stream:
+        return read_said(body, request_id)
+    beside: tuple[Request | Notification, ...] = ()
+    try:
+        events = EventStreamParser(max(1, len(body))).feed(body + b"\n\n")
+        for event in events:
+            said = read_said(event.data, request_id)
+            beside += said.beside
+            if said.answer is not None or said.foreign is not None:
+                return attrs.evolve(said, beside=beside)
+    except EventTooLarge:
+        pass
+    return Said(None, beside, problem="no response")
+
+
+def _answer_among(responses: Sequence[Response], request_id: bytes) -> Response | None:
+    for response in responses:
+        if jsonrpc.is_same_id(response.id, request_id):
+            return response
+    if len(responses) == 1 and responses[0].id == jsonrpc.NULL:
+        return responses[0]
+    return None
