@@ -30,6 +30,7 @@ from mcp_types.version import is_version_at_least
 from pydantic import BaseModel, Field
 
 from tests.doubles.everything_server import listen_and_serve, restrict_to
+from tests.doubles.sdk_tasks import add_tasks
 
 Server = MCPServer[Any]
 ToolContext = Context[Any, Any]
@@ -150,6 +151,10 @@ def add_content_tools(server: Server) -> None:
     @server.tool(description="Takes a parameter that is mirrored in a header.", structured_output=False)
     def test_header_parameter(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
         return region
+
+    @server.tool(description="Greets.", structured_output=False)
+    def greet(name: str) -> str:
+        return f"Hello, {name}!"
 
 
 def add_telling_tools(server: Server) -> None:
@@ -423,6 +428,7 @@ def build() -> Server:
     for add in (add_content_tools, add_telling_tools, add_asking_tools, add_rounds_of_input, add_resources, add_prompts):
         add(server)
     add_session_methods(server)
+    add_tasks(server)
     return server
 
 

@@ -95,12 +95,7 @@ def worst_statuses(checks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def failures(verdicts: Verdicts) -> set[str]:
-    """Scenarios that fail, without those of an extension that the server does not have."""
-    return {
-        scenario
-        for scenario, statuses in verdicts.items()
-        if set(statuses.values()) & {"FAILURE", "WARNING"} and not scenario.startswith("tasks-")
-    }
+    return {scenario for scenario, statuses in verdicts.items() if set(statuses.values()) & {"FAILURE", "WARNING"}}
 
 
 def differences(place: Place, revision: str, direct: Verdicts, seen: Verdicts) -> set[Difference]:

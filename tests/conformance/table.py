@@ -15,7 +15,7 @@ from tests.conformance.suite import PLACES, REVISIONS, Difference, Verdicts, kno
 
 # The first pattern that a scenario's name starts with is its group.
 _GROUPS = (
-    ("tasks-", "tasks, an extension that the SDK does not have"),
+    ("tasks-", "tasks, an extension"),
     ("elicitation-", "input from the client"),
     ("input-required-", "input from the client"),
     ("tools-call-sampling", "input from the client"),

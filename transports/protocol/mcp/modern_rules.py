@@ -52,7 +52,7 @@ def check_modern_request(
     _agree("Mcp-Method", method_header, request.method, request.id)
     item = None
     member = ITEM_MEMBER.get(request.method)
-    if member is not None:
+    if member is not None and request.method not in REMOVED_METHODS:
         item = item_of(parameters, member, request.id)
         _agree("Mcp-Name", decoded_header(name_header, request.id), item, request.id)
     _check_spoken(request, version)

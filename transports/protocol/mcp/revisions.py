@@ -34,10 +34,14 @@ CACHEABLE_METHODS: Final = frozenset(
 )
 
 # Requests that only read: asking twice is as good as asking once.
-READING_METHODS: Final = CACHEABLE_METHODS | {"prompts/get", "completion/complete"}
+READING_METHODS: Final = CACHEABLE_METHODS | {"prompts/get", "completion/complete", "tasks/get", "tasks/result", "tasks/list"}
 
 # Methods with one addressed item: the member of params that names it. The headers mirror it (2026-07-28) and routes match it.
-ITEM_MEMBER: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+# Source for tasks: SEP-2663, "Streamable HTTP: Routing Headers".
+NAMED_ITEM_MEMBER: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+TASK_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/update", "tasks/cancel"})
+"""Requests about one task."""
+ITEM_MEMBER: Final = {**NAMED_ITEM_MEMBER, **dict.fromkeys(TASK_METHODS, "taskId")}
 
 # Lists of one merged server: the member of the result that holds the items. The key is what identifies one.
 LIST_MEMBERS: Final = {
@@ -59,18 +63,23 @@ _MODERN_METHODS: Final = frozenset(
         "prompts/get",
         "completion/complete",
         "subscriptions/listen",
+        "tasks/get",
+        "tasks/update",
+        "tasks/cancel",
     }
 )
-_LEGACY_METHODS: Final = (_MODERN_METHODS - {"server/discover", "subscriptions/listen"}) | {
+_LEGACY_METHODS: Final = (_MODERN_METHODS - {"server/discover", "subscriptions/listen", "tasks/update"}) | {
     "initialize",
     "ping",
     "logging/setLevel",
     "resources/subscribe",
     "resources/unsubscribe",
+    "tasks/result",
+    "tasks/list",
 }
 
 REMOVED_METHODS: Final = frozenset(_LEGACY_METHODS - _MODERN_METHODS)
-"""Methods of the legacy revisions that the modern ones do not have any more. Source: MCP 2026-07-28, changelog."""
+"""Methods of the legacy revisions that the modern ones do not have any more. Source: MCP 2026-07-28, changelog; SEP-2663."""
 
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -82,7 +91,7 @@ def is_modern(revision: str) -> bool:
 
 
 def is_known_method(method: str, revision: str) -> bool:
-    """Whether the revision's schema defines this client-to-server request."""
+    """Whether the revision's schema, or its extension for tasks, defines this client-to-server request."""
     return method in (_MODERN_METHODS if is_modern(revision) else _LEGACY_METHODS)
 
 

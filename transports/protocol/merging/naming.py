@@ -17,7 +17,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import RESOURCE_UP
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.modern_rules import item_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.revisions import ITEM_MEMBER, LIST_MEMBERS
+from mcp_gateway.transports.protocol.mcp.revisions import ITEM_MEMBER, LIST_MEMBERS, NAMED_ITEM_MEMBER
 
 _encode = msgspec.json.encode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -56,7 +56,7 @@ class Naming:
         """The route patterns that lead to this backend where the configuration has no routes."""
         if not self.prefix:
             return ("*",)
-        by_prefix = (f"{method}/{self.prefix}*" for method in ITEM_MEMBER)
+        by_prefix = (f"{method}/{self.prefix}*" for method in NAMED_ITEM_MEMBER)
         return (*by_prefix, f"resources/read/{self.scheme}*")
 
 

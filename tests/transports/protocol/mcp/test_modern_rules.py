@@ -60,6 +60,9 @@ CALL = request(name="echo")
         ("tools/call", {"name": " padded "}, "=?base64?IHBhZGRlZCA=?=", " padded "),
         ("tools/call", {"name": "echo"}, "=?base64?ZWNobw==?=", "echo"),
         ("tools/call", {"name": "=?base64?literal?="}, "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=", "=?base64?literal?="),
+        ("tasks/get", {"taskId": "T1"}, "T1", "T1"),
+        ("tasks/update", {"taskId": "T 1", "inputResponses": {}}, "T 1", "T 1"),
+        ("tasks/cancel", {"taskId": "T1"}, "T1", "T1"),
         ("tools/list", {}, None, None),
         ("tools/list", {"name": "not an item here"}, "anything", None),
         ("no/such/method", {}, None, None),
@@ -136,7 +139,13 @@ def test_a_version_that_headers_and_body_agree_on_but_nobody_speaks_here_is_unsu
     assert refused.data == {"supported": list(REVISIONS), "requested": version[:100]}
 
 
-@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"),
+        *("tasks/result", "tasks/list"),
+    ],
+)
 def test_a_method_that_the_revision_no_longer_has_is_unknown_whoever_would_serve_it(method):
     """ "404 Not Found and a JSON-RPC error with code -32601"; the server behind may still know it."""
     with pytest.raises(Refused) as over_http:

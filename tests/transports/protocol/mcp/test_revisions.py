@@ -19,7 +19,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     negotiated_with_server,
 )
 
-# Source: schema.ts of each revision, ClientRequest. {method: (legacy, modern)}
+# Source: schema.ts of each revision, ClientRequest, and SEP-2663 for tasks of the modern one. {method: (legacy, modern)}
 METHODS = {
     "initialize": (True, False),
     "ping": (True, False),
@@ -36,6 +36,11 @@ METHODS = {
     "prompts/list": (True, True),
     "prompts/get": (True, True),
     "completion/complete": (True, True),
+    "tasks/get": (True, True),
+    "tasks/cancel": (True, True),
+    "tasks/result": (True, False),
+    "tasks/list": (True, False),
+    "tasks/update": (False, True),
     "notifications/initialized": (False, False),
     "sampling/createMessage": (False, False),
     "tools/Call": (False, False),

@@ -80,16 +80,25 @@ def test_calls_in_a_row_use_one_connection_and_carry_what_the_revision_asks_for(
     on_loop(body)
 
 
-@pytest.mark.parametrize(("name", "shown"), [("echo", "echo"), ("grüße", "=?base64?Z3LDvMOfZQ==?=")])
-def test_a_modern_call_repeats_its_method_and_name_in_headers(name: str, shown: str) -> None:
-    """Source: MCP 2026-07-28, basic/transports/streamable-http, "Request Metadata"."""
+@pytest.mark.parametrize(
+    ("method", "member", "name", "shown"),
+    [
+        ("tools/call", "name", "echo", "echo"),
+        ("tools/call", "name", "grüße", "=?base64?Z3LDvMOfZQ==?="),
+        ("tasks/get", "taskId", "T1", "T1"),
+        ("tasks/update", "taskId", "T1", "T1"),
+        ("tasks/cancel", "taskId", "T1", "T1"),
+    ],
+)
+def test_a_modern_call_repeats_its_method_and_name_in_headers(method: str, member: str, name: str, shown: str) -> None:
+    """Source: MCP 2026-07-28, basic/transports/streamable-http, "Request Metadata"; SEP-2663, "Routing Headers"."""
 
     async def body() -> None:
         async with serving(reply(OK)) as (server, wire):
-            params = json.dumps({"name": name}).encode()
-            await ask(wire, call(revision=MODERN, message=Request(b"1", "tools/call", params)))
+            params = json.dumps({member: name}).encode()
+            await ask(wire, call(revision=MODERN, message=Request(b"1", method, params)))
             headers = server.seen[0].headers
-            assert (headers["mcp-method"], headers["mcp-name"]) == ("tools/call", shown)
+            assert (headers["mcp-method"], headers["mcp-name"]) == (method, shown)
             assert headers["mcp-protocol-version"] == MODERN
 
     on_loop(body)
