@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import os
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -29,10 +30,22 @@ class Seal:
         if len(secret) < 16:
             raise ValueError("the secret of a seal has at least 16 bytes")
         self._cipher = AESGCM(hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-seal").digest())
+        self._nonce_key = hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-nonce").digest()
 
     def seal(self, kind: str, content: bytes) -> str:
         """A token of visible ASCII characters (A-Z a-z 0-9 - _)."""
-        nonce = os.urandom(_NONCE_BYTES)
+        return self._sealed(os.urandom(_NONCE_BYTES), kind, content)
+
+    def seal_alike(self, kind: str, content: bytes) -> str:
+        """The same token whenever the content is the same: for what clients compare.
+
+        The nonce is a keyed hash of all that is sealed, as in RFC 5297 (SIV): equal tokens show that their contents are equal,
+        and nothing else.
+        """
+        text = msgspec.msgpack.encode((kind, content))
+        return self._sealed(hashlib.blake2b(text, digest_size=_NONCE_BYTES, key=self._nonce_key).digest(), kind, content)
+
+    def _sealed(self, nonce: bytes, kind: str, content: bytes) -> str:
         return _token(nonce + self._cipher.encrypt(nonce, content, kind.encode()))
 
     def open(self, kind: str, token: str) -> bytes:

@@ -109,3 +109,12 @@ def test_any_text_is_broken(token):
 def test_a_short_secret_is_refused():
     with pytest.raises(ValueError, match="16 bytes"):
         Seal(b"short")
+
+
+def test_sealed_alike_equal_contents_have_equal_tokens_and_others_have_not() -> None:
+    one = SEAL.seal_alike("task", b"content")
+    assert SEAL.open("task", one) == b"content"
+    assert one == SEAL.seal_alike("task", b"content")
+    assert (
+        len({one, SEAL.seal_alike("task", b"contents"), SEAL.seal_alike("tas", b"kcontent"), SEAL.seal("task", b"content")}) == 4
+    )
