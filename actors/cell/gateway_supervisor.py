@@ -80,7 +80,7 @@ class GatewaySupervisor(_CellChildren):
     def child_specs(self) -> Sequence[ChildSpec]:
         arguments: CellParts = self.arguments
         settings = arguments.settings
-        pool = ConnectionPoolArguments(settings=settings, cells=arguments.port.cells)
+        pool = ConnectionPoolArguments(settings=settings, cells=arguments.port.cells, seal=arguments.port.seal)
         monitor = HealthMonitorArguments(settings=settings, probes_replicas=arguments.probes_replicas)
         return (
             ChildSpec(name="event-bus", actor_class=EventBus, arguments=arguments.link),

@@ -6,12 +6,13 @@ from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, is_modern
+from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, TASK_METHODS, is_modern
+from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, task_id_of, undeclared_tasks
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .conversation import Conversation, inner_response
 from .desk import Desk
-from .gathering import Discover, ListAll, SetLevel
+from .gathering import Discover, ListAll, ListTasks, SetLevel
 from .listening import Listen, ListenAlone
 from .relay import RelayRequest
 from .session_opening import OpenSession
@@ -57,8 +58,12 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
             if stands_alone
             else Listen(exchange, sink, desk)
         )
+    if method in TASK_METHODS:
+        return RelayRequest(exchange, sink, desk, _backend_of_task(exchange, message, namings, desk, stands_alone=stands_alone))
     if stands_alone:
         return RelayRequest(exchange, sink, desk, namings[0].backend)
+    if method == "tasks/list":
+        return ListTasks(exchange, sink, desk)
     if method in LIST_MEMBERS:
         return ListAll(exchange, sink, desk)
     if method == "server/discover":
@@ -66,6 +71,24 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
     if method == "logging/setLevel":
         return SetLevel(exchange, sink, desk)
     return RelayRequest(exchange, sink, desk, "")
+
+
+def _backend_of_task(exchange: Exchange, message: Request, namings: tuple[Naming, ...], desk: Desk, *, stands_alone: bool) -> str:
+    """Whose task the request is about. What we have not sealed may be an id of the one server that there is.
+
+    Raises: Refused.
+    """
+    shown = task_id_of(message.params) or ""
+    task = desk.read_task(shown)
+    if task is None and stands_alone:
+        return namings[0].backend
+    if task is not None and task.principal == exchange.hash_keys.get("user", ""):
+        for naming in namings:
+            if naming.backend == task.backend:
+                return task.backend
+    if is_modern(exchange.revision) and not declares_extension(message.params):
+        raise undeclared_tasks(message.id)
+    raise Refused("invalid_params", f"there is no task {shown[:200]!r} here", request_id=message.id)
 
 
 def _response_target(response: Response, backends: list[str], *, is_merged: bool) -> list[tuple[str, Message | None]]:

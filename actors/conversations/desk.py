@@ -13,6 +13,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 
 class CallWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +86,9 @@ class Desk(Protocol):
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         """Keep a backend's list, in case that it does not answer the next time."""
+
+    def read_task(self, shown: str) -> TaskId | None:
+        """What an id of a task says, or None for one that the gateway never sealed."""
 
     def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
         """(pages, seconds since they were given)."""

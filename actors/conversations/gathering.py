@@ -299,3 +299,10 @@ class ListAll(AskAll):
         if known is not None and len(known[0]) > len(pages):
             self._results[backend], age_s = list(known[0]), known[1]
             self._missing[backend] += f"; this is its list of {age_s:.0f} s ago"
+
+
+class ListTasks(ListAll):
+    """`tasks/list` of a session: what its servers run for it. Nothing stands in for one that is away: tasks are nobody else's."""
+
+    def _fill_in(self) -> None:
+        """Nothing."""

@@ -12,7 +12,9 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED, LIST_CHANGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
+from mcp_gateway.transports.protocol.mcp.tasks import TASK_SUBSCRIPTIONS, declares_extension, undeclared_tasks
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 from .conversation import Conversation, may_go_elsewhere, outer_message
 from .desk import CallWish, Desk
@@ -45,6 +47,7 @@ class Listen(Conversation):
         self._parameters: dict[str, Raw] = {}
         self._wanted: dict[str, object] = {}
         self._uris: list[str] = []
+        self._tasks: list[tuple[str, str]] = []  # (backend, id) of those that it wants to hear of
         self._parts: dict[str, Request] = {}  # of the backends that are configured
         self._excluded: dict[str, frozenset[str]] = {}
         self._acknowledged: dict[str, dict[str, object]] = {}
@@ -58,6 +61,11 @@ class Listen(Conversation):
         self._parameters = jsonrpc.members(message.params)
         self._wanted = msgspec.json.decode(self._parameters.get("notifications", Raw(b"{}")), type=dict)
         self._uris = msgspec.convert(self._wanted.pop("resourceSubscriptions", []), list[str])
+        shown_tasks = msgspec.convert(self._wanted.pop(TASK_SUBSCRIPTIONS, []), list[str])
+        if shown_tasks and not declares_extension(message.params):
+            self._refuse(undeclared_tasks(message.id), "")
+            return
+        self._tasks = [(task.backend, shown) for shown in shown_tasks if (task := self._own_task(shown)) is not None]
         for naming in self._namings.values():
             self._parts[naming.backend] = self._part(naming)
             self._ask(naming.backend)
@@ -68,8 +76,18 @@ class Listen(Conversation):
         message = self.exchange.message
         assert isinstance(message, Request)
         own = [naming.inner_uri(uri) for uri in self._uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
-        part = {**self._wanted, **({"resourceSubscriptions": own} if own else {})}
+        tasks = [shown for backend, shown in self._tasks if backend == naming.backend]
+        part = {
+            **self._wanted,
+            **({"resourceSubscriptions": own} if own else {}),
+            **({TASK_SUBSCRIPTIONS: tasks} if tasks else {}),
+        }
         return Request(message.id, message.method, msgspec.json.encode({**self._parameters, "notifications": part}))
+
+    def _own_task(self, shown: str) -> TaskId | None:
+        """The task of this very client behind an id; of any other one it hears nothing."""
+        task = self.desk.read_task(shown)
+        return task if task is not None and task.principal == self.exchange.hash_keys.get("user", "") else None
 
     def backends_changed(self) -> None:
         """Ask those that are new, and have the client ask again for the lists that it follows."""

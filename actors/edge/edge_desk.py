@@ -19,6 +19,7 @@ from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 from .late_backends import FAN_OUT_S, LateBackends
 from .loop_port import LoopPort
@@ -179,7 +180,10 @@ class EdgeDesk:
         self._sessions.end(state.key)
         self._send(self._addresses["event-bus"], PublishEvent(topic=SESSION_ENDED, payload={"session": state.key}))
 
-    # ---- lists
+    # ---- tasks and lists
+
+    def read_task(self, shown: str) -> TaskId | None:
+        return self._port.read_task(shown)
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())

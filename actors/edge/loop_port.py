@@ -28,9 +28,12 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
+from mcp_gateway.transports.protocol.merging.task_names import named_tasks
 from mcp_gateway.transports.protocol.sealed.call_state import resumed_replica
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id
 
 from .last_known_lists import LastKnownLists
 from .late_backends import FAN_OUT_S
@@ -49,7 +52,7 @@ class LoopPort:
         self.cell_name = cells.cell_name
         self.session_ids = session_ids
         self._watch = RequestWatch(settings.logging, cells.cell_name)
-        self._seal = seal
+        self.seal = seal
         streamable = settings.transports.streamable_http
         self.sessions = SessionKeeper(
             SessionJournal(settings.gateway.state_path, self.now_ms()),
@@ -131,11 +134,21 @@ class LoopPort:
         sealed = self.session_ids.read(session_id)
         return None if sealed is None else self.sessions.find(sealed, time.monotonic())
 
+    def read_task(self, shown: str) -> TaskId | None:
+        """The task behind an id of ours."""
+        return read_task_id(self.seal, shown)
+
     def pinned_to(self, message: Message | None) -> str:
-        """The replica whose parked call this request goes on with, or "" where it names none."""
-        if not isinstance(message, Request) or b'"requestState"' not in message.params:
+        """The replica whose parked call this request goes on with, or whose task it is about, or "" where it names none.
+
+        A known gap: of a subscription to tasks of several replicas, those of the first alone are heard of.
+        """
+        if not isinstance(message, Request):
             return ""
-        return resumed_replica(self._seal, message.params)
+        if message.method in TASK_METHODS or message.method == "subscriptions/listen":
+            tasks = (self.read_task(shown) for shown in named_tasks(message.method, message.params))
+            return next((task.replica for task in tasks if task is not None), "")
+        return resumed_replica(self.seal, message.params) if b'"requestState"' in message.params else ""
 
     def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -25,6 +25,7 @@ from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.telemetry import metrics
 
 from .lease_ledger import Grant, LeaseLedger
@@ -54,10 +55,11 @@ class _Replica:
 
 @attrs.frozen(kw_only=True)
 class ConnectionPoolArguments:
-    """cells: the other cells of the node, which hold some of the connections."""
+    """cells: the other cells of the node, which hold some of the connections. seal: for ids of tasks."""
 
     settings: Settings
     cells: Forwarding = attrs.field(repr=False)
+    seal: Seal = attrs.field(repr=False)
 
 
 class ConnectionPool(Supervisor):
@@ -86,7 +88,7 @@ class ConnectionPool(Supervisor):
     def on_wired(self) -> None:
         super().on_wired()
         arguments: ConnectionPoolArguments = self.arguments
-        self._cells = arguments.cells
+        self._cells, self._seal = arguments.cells, arguments.seal
         self._gateway = arguments.settings.gateway
         self._arrange(arguments.settings.backends)
         self.start_timer("gauges", _GAUGES_S)
@@ -146,6 +148,8 @@ class ConnectionPool(Supervisor):
                     self._gateway.max_overflow,
                 ),
                 cells=self._cells,
+                seal=self._seal,
+                is_one_of_several=len(known.backend.replica_ids) > 1,
             )
             self.start_child(ChildSpec(name=known.child, actor_class=Upstream, arguments=arguments))
 

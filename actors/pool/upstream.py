@@ -40,7 +40,10 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.telemetry import tracing
+
+from .task_naming import TaskNaming
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +51,7 @@ class UpstreamArguments:
     """What the connection pool tells a new upstream.
 
     connect: opens the wire; called once, on the event loop, by the cell that owns the connection.
+    is_one_of_several: the backend has other replicas, which know nothing of the tasks of this one.
     """
 
     backend: str
@@ -55,6 +59,8 @@ class UpstreamArguments:
     naming: Naming
     connect: Any = attrs.field(repr=False)
     cells: Forwarding = attrs.field(repr=False)
+    seal: Seal = attrs.field(repr=False)
+    is_one_of_several: bool = False
 
 
 @attrs.define
@@ -85,6 +91,9 @@ class Upstream(GatewayActor):
         arguments: UpstreamArguments = self.arguments
         self._backend, self._replica = arguments.backend, arguments.replica
         self._naming = arguments.naming
+        self._merged_tasks = TaskNaming(arguments.seal, self._naming, self._replica)
+        self._own_tasks = TaskNaming(arguments.seal, Naming(self._backend, ""), self._replica)
+        self._is_one_of_several = arguments.is_one_of_several
         self._cells = arguments.cells
         self._wire: UpstreamConversation
         if self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name:
@@ -190,6 +199,8 @@ class Upstream(GatewayActor):
     def _inner_message(self, call: Call, headers: Mapping[str, str]) -> Message | None:
         """The message as the server shall see it: its own names, and for a stateless server an id that no other client uses."""
         message = call.message
+        if message is not None and (tasks := self._task_naming(call)) is not None:
+            message = tasks.inner(message)
         if not isinstance(message, Request):
             return message
         params = inner_params(self._naming, message.method, message.params) if call.is_merged else message.params
@@ -198,8 +209,16 @@ class Upstream(GatewayActor):
         request_id = b"%d" % call.call_id if is_modern(call.revision) else message.id
         return Request(request_id, message.method, params)
 
+    def _task_naming(self, call: Call) -> TaskNaming | None:
+        """How tasks are called towards this client, or None where they keep the server's own ids: no other server is there."""
+        if call.is_merged and self._naming.prefix:
+            return self._merged_tasks
+        return self._own_tasks if self._is_one_of_several and is_modern(call.revision) else None
+
     def _outer_event(self, call: Call, event: Message | None) -> Message | None:
-        """Undo the id that the server saw, where a notification repeats it."""
+        """Undo the id that the server saw, where a notification repeats it; and name tasks as the client knows them."""
+        if event is not None and (tasks := self._task_naming(call)) is not None:
+            event = tasks.outer(event, call.hash_keys.get("user", ""))
         if not isinstance(event, Notification) or call.kind is not RequestKind.STREAM or not isinstance(call.message, Request):
             return event
         return Notification(event.method, _with_subscription_id(event.params, call.message.id))
@@ -211,6 +230,8 @@ class Upstream(GatewayActor):
             if call.kind is RequestKind.STREAM and result:
                 result = _with_subscription_id(result, call.message.id)
             response = Response(call.message.id, result, response.error)
+            if (tasks := self._task_naming(call)) is not None:
+                response = tasks.outer_answer(call.message, response, call.hash_keys.get("user", ""))
         return CallAnswered(
             call_id=call.call_id,
             backend=self._backend,

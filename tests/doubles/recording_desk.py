@@ -18,6 +18,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 LEGACY, MODERN = "2025-06-18", "2026-07-28"
 FILES, MAIL = Naming("files", "files__"), Naming("mail", "mail__")
@@ -144,6 +145,11 @@ class RecordingDesk:
         self.issued.append(state)
         return "sealed"
 
+    def read_task(self, shown: str) -> TaskId | None:
+        """Ids of the form `backend/task`, of a client without a name."""
+        backend, _, task = shown.partition("/")
+        return TaskId(backend, f"{backend}#0", "", task) if task else None
+
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self.last_known[backend, method, revision] = tuple(pages)
 
@@ -213,6 +219,7 @@ class Scene:
         takes_events: bool = True,
         deadline_s: float = 60.0,
         last_event_id: str | None = None,
+        user: str = "ada",
         arguments: tuple[Any, ...] = (),
     ) -> None:
         self.desk = RecordingDesk(*namings)
@@ -225,7 +232,7 @@ class Scene:
             kind=kind or RequestKind.of(message),
             message=message,
             session=session,
-            hash_keys={"session": "key", "user": "ada"},
+            hash_keys={"session": "key", "user": user},
             deadline_s=deadline_s,
             takes_events=takes_events,
             last_event_id=last_event_id,

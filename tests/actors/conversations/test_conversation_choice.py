@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
-from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
+from mcp_gateway.actors.conversations.gathering import Discover, ListAll, ListTasks, SetLevel
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
 from mcp_gateway.actors.conversations.relay import RelayRequest
 from mcp_gateway.actors.conversations.session_opening import OpenSession
@@ -29,6 +29,7 @@ def chosen(method: str, *namings, revision: str = MODERN, endpoint: str = "") ->
         ("resources/list", ListAll, RelayRequest),
         ("resources/templates/list", ListAll, RelayRequest),
         ("server/discover", Discover, RelayRequest),
+        ("tasks/list", ListTasks, RelayRequest),
         ("logging/setLevel", SetLevel, RelayRequest),
         ("subscriptions/listen", Listen, ListenAlone),
         ("tools/call", RelayRequest, RelayRequest),
@@ -46,6 +47,46 @@ def test_the_merged_server_gathers_and_a_single_backend_is_relayed(method, merge
 def test_a_call_to_the_merged_server_is_routed_by_its_name():
     assert [call.backend for call in chosen("tools/call", FILES, MAIL).desk.sent] == [""]
     assert [call.backend for call in chosen("tools/call", FILES, MAIL, endpoint="mail").desk.sent] == ["mail"]
+
+
+DECLARED = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+
+
+def about_task(task_id: str, *namings, revision: str = MODERN, endpoint: str = "", meta=DECLARED) -> Scene:
+    message = request("tasks/get", taskId=task_id, _meta=meta)
+    return Scene(conversation_for, *namings, message=message, revision=revision, endpoint=endpoint, user="")
+
+
+def test_a_request_about_a_task_goes_to_the_server_that_its_id_names():
+    assert [call.backend for call in about_task("mail/T1", FILES, MAIL).desk.sent] == ["mail"]
+    assert [call.backend for call in about_task("mail/T1", FILES, MAIL, endpoint="mail").desk.sent] == ["mail"]
+
+
+def test_an_id_that_we_have_not_made_is_one_of_the_only_server():
+    assert [call.backend for call in about_task("T1", ALONE).desk.sent] == ["files"]
+    assert [call.backend for call in about_task("T1", FILES, MAIL, endpoint="mail").desk.sent] == ["mail"]
+
+
+@pytest.mark.parametrize(
+    ("task_id", "how", "reason"),
+    [
+        ("T1", {}, "invalid_params"),
+        ("T1", {"meta": {}}, "missing_capability"),
+        ("T1", {"meta": {}, "revision": LEGACY}, "invalid_params"),
+        ("news/T1", {}, "invalid_params"),
+        ("mail/T1", {"endpoint": "files"}, "invalid_params"),
+    ],
+)
+def test_a_task_of_nobody_here_is_refused(task_id, how, reason):
+    """Source: SEP-2663, "Protocol Errors"; MCP 2025-11-25, basic/utilities/tasks, the same."""
+    with pytest.raises(Refused) as caught:
+        about_task(task_id, FILES, MAIL, **how)
+    assert (caught.value.reason, caught.value.request_id) == (reason, b"7")
+
+
+def test_a_task_of_somebody_else_is_refused_like_one_that_is_not_there():
+    with pytest.raises(Refused, match="there is no task"):
+        Scene(conversation_for, FILES, MAIL, message=request("tasks/get", taskId="mail/T1", _meta=DECLARED), revision=MODERN)
 
 
 def test_a_handshake_opens_a_session_in_legacy_revisions_only():

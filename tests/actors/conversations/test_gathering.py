@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
-from mcp_gateway.actors.conversations.gathering import Discover, ListAll, SetLevel
+from mcp_gateway.actors.conversations.gathering import Discover, ListAll, ListTasks, SetLevel
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
@@ -87,6 +87,17 @@ def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():
     assert missing == {"mail": "upstream_timeout; this is its list of 7 s ago"}
     assert then.sink.result["ttlMs"] == 0  # nobody shall keep what may be wrong
     then.assert_over()
+
+
+def test_tasks_are_listed_page_by_page_and_no_list_of_somebody_else_stands_in_for_one_that_is_away():
+    """Source: MCP 2025-11-25, basic/utilities/tasks, "Task Isolation and Access Control"."""
+    session = session_at("files", "mail")
+    first = Scene(ListTasks, FILES, MAIL, message=request("tasks/list"), session=session)
+    first.answer(first.call_to("files"), {"tasks": [{"taskId": "sealed1"}], "nextCursor": "2"})
+    first.answer(first.call_to("files"), {"tasks": [{"taskId": "sealed2"}]})
+    first.answer(first.call_to("mail"), error={"code": -32601, "message": "no tasks"})
+    assert first.sink.result == {"tasks": [{"taskId": "sealed1"}, {"taskId": "sealed2"}]}
+    assert first.desk.last_known == {}
 
 
 def test_the_last_known_lists_are_the_answer_when_nobody_answers():

@@ -21,9 +21,12 @@ GRACEFUL = {"jsonrpc": "2.0", "id": 7, "result": {"resultType": "complete", "_me
 CHANGED = Notification("notifications/tools/list_changed", encoded({"_meta": {ID: 7}}))
 
 
-def listening(**wanted: Any) -> Scene:
-    message = request("subscriptions/listen", notifications=wanted or {"toolsListChanged": True})
-    return Scene(Listen, FILES, MAIL, message=message, revision=MODERN, deadline_s=float("inf"))
+DECLARED = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+
+
+def listening(*, user: str = "", meta: Any = DECLARED, **wanted: Any) -> Scene:
+    message = request("subscriptions/listen", notifications=wanted or {"toolsListChanged": True}, _meta=meta)
+    return Scene(Listen, FILES, MAIL, message=message, revision=MODERN, deadline_s=float("inf"), user=user)
 
 
 def acknowledge(scene: Scene, backend: str, params: Any = None, **honoured: Any) -> None:
@@ -63,6 +66,22 @@ def test_the_acknowledgment_comes_first_and_names_what_any_server_honours():
     scene.conversation.delay_passed(CHANGED.method)
     assert [event["method"] for event, _ in scene.sink.events[2:]] == ["notifications/tools/list_changed"]
     assert all(event["params"]["_meta"] == {ID: 7} for event in held)
+
+
+def test_each_backend_is_asked_for_its_own_tasks_of_this_client():
+    """Source: SEP-2663, "Task Status Notifications"; who is nobody's, or somebody else's, is not acknowledged."""
+    scene = listening(taskIds=["files/T1", "mail/T2", "files/T3", "nobody's"], toolsListChanged=True)
+    assert scene.call_to("files").params["notifications"] == {"toolsListChanged": True, "taskIds": ["files/T1", "files/T3"]}
+    assert scene.call_to("mail").params["notifications"] == {"toolsListChanged": True, "taskIds": ["mail/T2"]}
+    acknowledge(scene, "files", taskIds=["files/T1"])
+    acknowledge(scene, "mail", taskIds=["mail/T2"])
+    assert scene.sink.events[0][0] == acknowledgment(taskIds=["files/T1", "mail/T2"])
+    assert "taskIds" not in listening(user="bob", taskIds=["files/T1"]).call_to("files").params["notifications"]
+
+
+def test_tasks_are_told_to_those_who_have_declared_them():
+    scene = listening(meta={}, taskIds=["files/T1"])
+    assert (scene.sink.refused.reason, scene.sink.refused.code, scene.open) == ("missing_capability", -32021, [])
 
 
 def test_updates_name_the_uri_of_the_merged_server():

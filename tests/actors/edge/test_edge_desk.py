@@ -25,6 +25,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
 from tests.doubles.recording_desk import request, session_at
 from tests.doubles.running_cell import alone, cell_settings
 
@@ -110,6 +111,17 @@ def test_a_request_that_goes_on_with_a_parked_call_is_pinned_to_its_replica() ->
     bench = Bench()
     assert [bench.call(resumed).pinned_to, bench.call().pinned_to] == ["files#1", ""]
     assert bench.call(resumed, session=session_at("files")).pinned_to == ""
+
+
+@pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel", "subscriptions/listen"])
+def test_a_request_about_a_task_is_pinned_to_the_replica_that_runs_it(method: str) -> None:
+    """Source: SEP-2663, "Routing Headers": to the server instance that holds its state."""
+    task_id = sealed_task_id(SEAL, TaskId("files", "files#1", "", "T1"))
+    about = {"notifications": {"taskIds": ["T0", task_id]}} if method == "subscriptions/listen" else {"taskId": task_id}
+    bench = Bench()
+    assert bench.call(request(method, **about)).pinned_to == "files#1"
+    assert bench.call(request("tasks/get", taskId="T1")).pinned_to == ""
+    assert bench.call(request("subscriptions/listen", notifications={})).pinned_to == ""
 
 
 def test_ids_of_calls_differ_from_those_of_the_incarnation_before() -> None:

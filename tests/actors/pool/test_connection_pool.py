@@ -32,6 +32,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone, cell_settings
 from tests.doubles.scripted_wire import Exchange, ScriptedTransport, ScriptedWire
@@ -50,7 +51,7 @@ class Bench:
         self.bus, self.registry, self.edge, self.router = (self.stage.peer() for _ in range(4))
         self.transport = ScriptedTransport()
         peers = {"event-bus": self.bus, "transport-registry": self.registry}
-        arguments = ConnectionPoolArguments(settings=self.settings, cells=alone())
+        arguments = ConnectionPoolArguments(settings=self.settings, cells=alone(), seal=Seal(b"0123456789abcdef"))
         self.pool = self.stage.start(ConnectionPool, peers, arguments, name="cell/0/connection-pool")
         self.answer_registry()
         self._call_id = 0

@@ -32,26 +32,35 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
 
 REPLICA = "http://127.0.0.1:3001/mcp"
 LEGACY = "2025-11-25"
+SEAL = Seal(b"0123456789abcdef")
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 
 class Bench:
     """An upstream; its supervisor stands for the pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_one_of_several: bool = False) -> None:
         self.stage = Stage()
         self.edge, self.router = self.stage.peer(), self.stage.peer()
         self.pool = self.stage.supervisor
         self.wire = ScriptedWire()
         arguments = UpstreamArguments(
-            backend="files", replica=REPLICA, naming=Naming("files", "files__"), connect=lambda: self.wire, cells=alone()
+            backend="files",
+            replica=REPLICA,
+            naming=Naming("files", "files__"),
+            connect=lambda: self.wire,
+            cells=alone(),
+            seal=SEAL,
+            is_one_of_several=is_one_of_several,
         )
         self.upstream = self.stage.start(Upstream, {}, arguments)
         self.pool.received.clear()
@@ -156,6 +165,42 @@ def test_names_lose_the_prefix_of_the_merged_server(is_merged: bool, name: str) 
         bench = Bench()
         await bench.run(is_merged=is_merged)
         assert json.loads(bench.sent.message.params)["name"] == name
+
+    on_loop(body)
+
+
+OUTER_TASK = sealed_task_id(SEAL, TaskId("files", REPLICA, "ada", "T1"))
+
+
+@pytest.mark.parametrize(
+    ("is_merged", "is_one_of_several", "how", "shown"),
+    [
+        (True, False, {}, OUTER_TASK),
+        (True, False, {"revision": "2025-11-25", "session": session()}, OUTER_TASK),
+        (False, True, {}, OUTER_TASK),
+        (False, True, {"revision": "2025-11-25", "session": session()}, "T1"),
+        (False, False, {}, "T1"),
+    ],
+    ids=["merged", "merged session", "one of several", "session at one of several", "alone"],
+)
+def test_a_task_has_the_servers_own_id_towards_the_server_and_one_of_ours_where_there_are_others(
+    is_merged: bool, is_one_of_several: bool, how: dict[str, Any], shown: str
+) -> None:
+    """A session is bound to its replica, which tells whose the task is."""
+
+    async def body() -> None:
+        bench = Bench(is_one_of_several=is_one_of_several)
+        asked = Request(b"1", "tasks/get", json.dumps({"taskId": shown}).encode())
+        await bench.run(message=asked, is_merged=is_merged, hash_keys={"user": "ada"}, **how)
+        assert json.loads(bench.sent.message.params) == {"taskId": "T1"}
+        await bench.wire.exchanges[-1].event(Notification("notifications/tasks/status", b'{"taskId":"T1"}'))
+        await turn()
+        (event,) = bench.edge.take(CallEvent)
+        await bench.answer(result=b'{"taskId":"T1","status":"working"}')
+        (answer,) = bench.edge.take(CallAnswered)
+        assert isinstance(event.message, Notification)
+        assert answer.response is not None
+        assert json.loads(event.message.params)["taskId"] == json.loads(answer.response.result)["taskId"] == shown
 
     on_loop(body)
 

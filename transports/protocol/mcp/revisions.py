@@ -49,6 +49,7 @@ LIST_MEMBERS: Final = {
     "prompts/list": ("prompts", "name"),
     "resources/list": ("resources", "uri"),
     "resources/templates/list": ("resourceTemplates", "uriTemplate"),
+    "tasks/list": ("tasks", "taskId"),
 }
 
 _MODERN_METHODS: Final = frozenset(

@@ -13,6 +13,7 @@ import msgspec
 from .error_codes import MISSING_CAPABILITY, json_error
 from .jsonrpc import members
 from .modern_rules import meta_of
+from .refusals import Refused
 from .revisions import META_CLIENT_CAPABILITIES
 
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
@@ -25,8 +26,8 @@ MODERN_TASK_STATUS: Final = "notifications/tasks"
 TASK_SUBSCRIPTIONS: Final = "taskIds"
 """What the filter of a subscription calls the tasks whose changes it wants."""
 
-REQUIRED_EXTENSION: Final[Mapping[str, Any]] = {"extensions": {TASKS_EXTENSION: {}}}
-"""As `requiredCapabilities` shows it."""
+_REQUIRED_EXTENSION: Final[Mapping[str, Any]] = {"extensions": {TASKS_EXTENSION: {}}}
+_UNDECLARED: Final = f"Missing required client capability: {TASKS_EXTENSION}"
 
 
 def offers_extension(capabilities: Any) -> bool:
@@ -48,9 +49,13 @@ def declares_extension(params: bytes) -> bool:
 
 
 def missing_extension() -> bytes:
-    """Source: SEP-2663, "Capability Negotiation"."""
-    text = f"Missing required client capability: {TASKS_EXTENSION}"
-    return json_error(MISSING_CAPABILITY, text, {"requiredCapabilities": REQUIRED_EXTENSION})
+    """The error for a client that has not declared it. Source: SEP-2663, "Capability Negotiation"."""
+    return json_error(MISSING_CAPABILITY, _UNDECLARED, {"requiredCapabilities": _REQUIRED_EXTENSION})
+
+
+def undeclared_tasks(request_id: bytes) -> Refused:
+    """The same as a refusal."""
+    return Refused("missing_capability", _UNDECLARED, request_id=request_id, data={"requiredCapabilities": _REQUIRED_EXTENSION})
 
 
 def wants_task(params: bytes) -> bool:

@@ -100,14 +100,14 @@ def inner_params(naming: Naming, method: str, params: bytes) -> bytes:
 
 
 def outer_items(naming: Naming, method: str, result: bytes) -> list[dict[str, Raw]]:
-    """The items of one backend's list result, renamed for the merged server.
+    """The items of one backend's list result, renamed for the merged server; ids of tasks have been sealed before.
 
     Raises: msgspec.DecodeError where the result is no list result of that method.
     """
     list_member, item_member = LIST_MEMBERS[method]
     rename = naming.outer_name if item_member == "name" else naming.outer_uri
     items = _decode_items(members(result).get(list_member, Raw(b"[]")))
-    if naming.prefix:
+    if naming.prefix and item_member != "taskId":
         for item in items:
             if item_member not in item:
                 raise msgspec.ValidationError(f"an item of {list_member} lacks {item_member!r}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response, members
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
 from mcp_gateway.transports.protocol.mcp.tasks import LEGACY_TASK_STATUS, MODERN_TASK_STATUS, RELATED_TASK, TASK_SUBSCRIPTIONS
@@ -50,6 +51,8 @@ def outer_task_message(message: Message, naming: Naming, rename: Rename) -> Mess
             values = _related(members(message.params), rename)
             if message.method in (LEGACY_TASK_STATUS, MODERN_TASK_STATUS):
                 values = _task(values, naming, rename)
+            elif message.method == ACKNOWLEDGED:
+                values = _subscribed(values, rename)
         except (msgspec.DecodeError, RecursionError):
             return message
         return Notification(message.method, _encode(values))
@@ -67,24 +70,43 @@ def inner_task_message(message: Message, rename: Rename) -> Message:
     params = _renamed_meta(message.params, rename)
     if isinstance(message, Notification):
         return Notification(message.method, params)
-    if message.method in TASK_METHODS:
-        params = _encode(_renamed(members(params), "taskId", rename))
+    try:
+        if message.method in TASK_METHODS:
+            params = _encode(_renamed(members(params), "taskId", rename))
+        elif message.method == "subscriptions/listen":
+            params = _encode(_subscribed(members(params), rename))
+    except (msgspec.DecodeError, RecursionError):
+        return message
     return Request(message.id, message.method, params)
 
 
-def subscribed_tasks(params: bytes) -> list[str]:
-    """The tasks that a `subscriptions/listen` wants to hear of.
-
-    Raises: msgspec.DecodeError where they are not listed as the extension says.
-    """
-    wanted = members(bytes(members(params).get("notifications", Raw(b"{}"))))
-    return msgspec.json.decode(wanted.get(TASK_SUBSCRIPTIONS, Raw(b"[]")), type=list[str])
+def named_tasks(method: str, params: bytes) -> list[str]:
+    """The tasks that a request is about, or wants to hear of; none where it cannot be read."""
+    if _NO_TASK not in params:
+        return []
+    try:
+        if method in TASK_METHODS:
+            return [msgspec.json.decode(members(params)["taskId"], type=str)]
+        wanted = members(bytes(members(params).get("notifications", Raw(b"{}"))))
+        return msgspec.json.decode(wanted.get(TASK_SUBSCRIPTIONS, Raw(b"[]")), type=list[str])
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return []
 
 
 def _task(values: dict[str, Raw], naming: Naming, rename: Rename) -> dict[str, Raw]:
     values = _renamed(values, "taskId", rename)
     if "result" in values:
         values["result"] = Raw(outer_result(naming, bytes(values["result"])))
+    return values
+
+
+def _subscribed(values: dict[str, Raw], rename: Rename) -> dict[str, Raw]:
+    """A filter of a subscription, as it is asked for and as it is acknowledged."""
+    wanted = members(bytes(values.get("notifications", Raw(b"{}"))))
+    if TASK_SUBSCRIPTIONS in wanted:
+        ids = msgspec.json.decode(wanted[TASK_SUBSCRIPTIONS], type=list[str])
+        wanted[TASK_SUBSCRIPTIONS] = Raw(_encode([rename(each) for each in ids]))
+        values["notifications"] = Raw(_encode(wanted))
     return values
 
 

@@ -23,6 +23,7 @@ class TaskId(msgspec.Struct, frozen=True, array_like=True):
     task:        the server's own id, or the name that its holder has given it.
     cell:        that runs the task itself, for a server that has none; "" for a task of the server.
     incarnation: of the holder; one that was started again does not have the task any more.
+    created_ms:  since the epoch, of a task that a cell runs.
     """
 
     backend: str
@@ -31,6 +32,7 @@ class TaskId(msgspec.Struct, frozen=True, array_like=True):
     task: str
     cell: str = ""
     incarnation: str = ""
+    created_ms: int = 0
 
 
 _decode = msgspec.msgpack.Decoder(TaskId).decode

@@ -14,6 +14,7 @@ from mcp_gateway.transports.protocol.mcp.tasks import (
     offers_extension,
     offers_task_calls,
     task_id_of,
+    undeclared_tasks,
     wants_task,
 )
 
@@ -83,6 +84,8 @@ def test_a_request_about_a_task_names_it(params: bytes, task_id: str | None) -> 
 
 
 def test_a_client_without_the_extension_reads_what_it_lacks() -> None:
-    error = json.loads(missing_extension())
-    assert error["code"] == -32021
-    assert error["data"] == {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
+    answered, refused = json.loads(missing_extension()), json.loads(undeclared_tasks(b"7").body())
+    for error in (answered, refused["error"]):
+        assert error["code"] == -32021
+        assert error["data"]["requiredCapabilities"] == {"extensions": {TASKS_EXTENSION: {}}}
+    assert refused["id"] == 7

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 
@@ -13,9 +12,9 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.merging.task_names import (
     inner_task_message,
+    named_tasks,
     outer_task_message,
     outer_task_result,
-    subscribed_tasks,
 )
 from tests.transports.protocol.eras.test_translation import dumped, objects
 
@@ -136,8 +135,28 @@ def test_a_clients_answer_names_the_task_that_it_belongs_to() -> None:
     assert inner_task_message(refused, inner) is refused
 
 
-def test_a_subscription_names_the_tasks_that_it_wants() -> None:
-    assert subscribed_tasks(b'{"notifications":{"taskIds":["a","b"],"toolsListChanged":true}}') == ["a", "b"]
-    assert subscribed_tasks(b'{"notifications":{}}') == subscribed_tasks(b"") == []
-    with pytest.raises(msgspec.DecodeError):
-        subscribed_tasks(b'{"notifications":{"taskIds":[1]}}')
+@pytest.mark.parametrize(
+    ("method", "params", "named"),
+    [
+        ("subscriptions/listen", b'{"notifications":{"taskIds":["a","b"],"toolsListChanged":true}}', ["a", "b"]),
+        ("subscriptions/listen", b'{"notifications":{}}', []),
+        ("subscriptions/listen", b'{"notifications":{"taskIds":[1]}}', []),
+        ("tasks/get", b'{"taskId":"a"}', ["a"]),
+        ("tasks/get", b'{"taskId":1}', []),
+        ("tasks/cancel", b"", []),
+    ],
+)
+def test_a_request_names_the_tasks_that_it_is_about(method: str, params: bytes, named: list[str]) -> None:
+    assert named_tasks(method, params) == named
+
+
+def test_a_subscription_and_its_acknowledgment_name_tasks_as_their_reader_knows_them() -> None:
+    """Source: SEP-2663, "Task Status Notifications"."""
+    wanted = Request(b"1", "subscriptions/listen", b'{"notifications":{"taskIds":["files:T1"],"toolsListChanged":true}}')
+    asked = inner_task_message(wanted, inner)
+    assert isinstance(asked, Request)
+    assert json.loads(asked.params) == {"notifications": {"taskIds": ["T1"], "toolsListChanged": True}}
+    honoured = Notification("notifications/subscriptions/acknowledged", b'{"notifications":{"taskIds":["T1"]}}')
+    told = outer_task_message(honoured, FILES, outer)
+    assert isinstance(told, Notification)
+    assert json.loads(told.params) == {"notifications": {"taskIds": ["files:T1"]}}
