@@ -18,6 +18,8 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.modern_to_legacy import ModernToLegacy
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
+from mcp_gateway.transports.upstream.bridge.task_host import TaskHost
+from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLedger, TaskLimits
 from tests.doubles.handshake_wire import HandshakeWire
 from tests.doubles.scripted_wire import Exchange, settle
 
@@ -29,20 +31,30 @@ ACCEPT = {"action": "accept", "content": {"name": "Ada"}}
 
 @attrs.define(slots=False)
 class Bridge:
-    """The bridge, its wire, and what clients have been told. limits: of parked calls."""
+    """The bridge, its wire, and what clients have been told. limits: of parked calls; task_limits: of calls that are tasks."""
 
     limits: ParkingLimits = attrs.field(factory=ParkingLimits)
+    task_limits: TaskLimits = attrs.field(factory=lambda: TaskLimits(prompt_s=0.02))
     has_streams: bool = True
     wire: HandshakeWire = attrs.field(factory=HandshakeWire)
     events: list[Message | None] = attrs.field(factory=list)
+    tasks: TaskHost = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.site = BridgeSite(cell_name="cell/0", seal=SEAL, parked=ParkedCalls(self.limits))
+        parked, tasks = ParkedCalls(self.limits), TaskLedger(self.task_limits)
+        self.site = BridgeSite(cell_name="cell/0", seal=SEAL, parked=parked, tasks=tasks)
         self.bridge = self.started()
 
     def started(self) -> ModernToLegacy:
+        self.tasks = TaskHost(self.site, backend="files", replica="http://a")
         return ModernToLegacy(
-            self.wire, self.site, backend="files", replica="http://a", revision="2025-11-25", has_streams=self.has_streams
+            self.wire,
+            self.site,
+            self.tasks,
+            backend="files",
+            replica="http://a",
+            revision="2025-11-25",
+            has_streams=self.has_streams,
         )
 
     def send(
@@ -81,7 +93,9 @@ class Bridge:
         async def on_event(event: Message | None, event_id: str | None) -> None:
             self.events.append(event)
 
-        return asyncio.ensure_future(self.bridge.exchange(request, on_event))
+        task = self.tasks.addressed(request)
+        serving = self.bridge.exchange(request, on_event) if task is None else self.tasks.exchange(request, task, on_event)
+        return asyncio.ensure_future(serving)
 
     async def listening(self, **wanted: Any) -> asyncio.Future[UpstreamAnswer]:
         """A subscription to these notifications, whose stream the server has opened."""

@@ -134,6 +134,47 @@ def test_a_subscription_tells_what_becomes_of_a_task(gateway: RunningGateway, is
     assert told[-1]["result"]["content"][0]["text"] == "computed  in 0.5 s"
 
 
+# ---- a modern client and a server of the other era, or without tasks
+
+
+@pytest.mark.parametrize("is_merged", [False, True], ids=["alone", "merged"])
+def test_a_modern_client_has_tasks_at_a_legacy_server(gateway: RunningGateway, is_merged: bool) -> None:
+    """Those of the server where it has them, of its own call where it has none; each in the words of the client."""
+    client = ModernTasks(gateway.endpoint("" if is_merged else "legacy1"))
+    prefix = "legacy1__" if is_merged else ""
+    asking = client.call(f"{prefix}confirm_delete", filename="f")
+    assert asking["resultType"] == "task"
+    assert client.outcome(asking["taskId"])["content"][0]["text"] == "accept: f"
+    slow = client.call(f"{prefix}slow", seconds=1.5)
+    assert slow["resultType"] == "task"
+    assert client.outcome(slow["taskId"])["content"][0]["text"] == "slept 1.5 s"
+    assert client.call(f"{prefix}echo", message="quick")["resultType"] == "complete"
+    for tool, how in (("slow_compute", {"seconds": 60}), ("slow", {"seconds": 60, "tag": "cancelled"})):
+        task_id = client.call(f"{prefix}{tool}", **how)["taskId"]
+        client.cancel(task_id)
+        assert status_of(client, task_id) == "cancelled"
+
+
+def test_a_task_of_the_gateway_is_found_from_every_cell_and_is_nobodys_elsewhere(gateway: RunningGateway) -> None:
+    """On two cells each connection lands on either."""
+    task_id = ModernTasks(gateway.endpoint("legacy1")).call("slow", seconds=1.2)["taskId"]
+    found = [ModernTasks(gateway.endpoint("legacy1")).get(task_id)["status"] for _ in range(8)]
+    assert set(found) <= {"working", "completed"}
+    with pytest.raises(TaskError) as refused:
+        ModernTasks(gateway.endpoint("legacy2")).get(task_id)
+    assert refused.value.code == -32602
+
+
+def test_a_task_that_died_with_the_gateway_says_so(tmp_path: Path, servers: dict[str, SdkServer]) -> None:
+    backends = [{"name": "legacy1", "replicas": [servers["legacy1"].url]}]
+    with start_gateway(tmp_path, "embedded", backends) as gateway:
+        task_id = ModernTasks(gateway.endpoint("legacy1")).call("slow", seconds=1.5)["taskId"]
+    with start_gateway(tmp_path, "embedded", backends) as again:
+        lost = ModernTasks(again.endpoint("legacy1")).get(task_id)
+    assert lost["status"] == "failed"
+    assert "was lost with the process" in lost["statusMessage"]
+
+
 # ---- replicas, restarts
 
 

@@ -89,7 +89,7 @@ class TaskView:
         if self.status is TaskStatus.INPUT_REQUIRED:
             shown["inputRequests"] = self.asked
         elif self.status is TaskStatus.COMPLETED:
-            shown["result"] = Raw(self.result)
+            shown["result"] = Raw(_unrelated(self.result))
         elif self.status is TaskStatus.FAILED:
             shown["error"] = Raw(self.error)
         return shown
@@ -105,6 +105,27 @@ class TaskView:
     def legacy_outcome(self, request_id: bytes) -> Response:
         """The answer to `tasks/result` of one that is over."""
         return legacy_outcome(self.modern_detailed(), request_id)
+
+
+def _unrelated(result: bytes) -> bytes:
+    """The result of a task inside that task, which names it already. Source: SEP-2663, "Task Polling"."""
+    if RELATED_TASK.encode() not in result:
+        return result
+    values = members(result)
+    meta = members(bytes(values.get("_meta", Raw(b"{}"))))
+    meta.pop(RELATED_TASK, None)
+    values["_meta"] = Raw(_encode(meta))
+    return _encode({name: value for name, value in values.items() if name != "_meta" or meta})
+
+
+def created_task(result: bytes) -> str | None:
+    """The id of the task that a legacy server has made of a call, or None where this is the result of the call itself."""
+    if b'"task"' not in result:
+        return None
+    try:
+        return msgspec.json.decode(members(bytes(members(result)["task"]))["taskId"], type=str)
+    except (KeyError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 def legacy_task(task: Mapping[str, Any]) -> dict[str, Any]:

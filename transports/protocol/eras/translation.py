@@ -40,6 +40,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 
 from .revision_differences import fitted_result
+from .tasks import with_extension
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -195,7 +196,7 @@ def discover_result(initialized: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "resultType": "complete",
         "supportedVersions": list(REVISIONS),
-        "capabilities": modern_server_capabilities(capabilities if isinstance(capabilities, dict) else {}),
+        "capabilities": with_extension(modern_server_capabilities(capabilities if isinstance(capabilities, dict) else {})),
         "ttlMs": 0,
         "cacheScope": "private",
     }

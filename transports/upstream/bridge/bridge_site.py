@@ -10,6 +10,7 @@ from mcp_gateway.transports.ports.upstream_port import Elsewhere
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 
 from .parked_calls import ParkedCalls, ParkingLimits
+from .task_ledger import TaskLedger, TaskLimits
 
 
 @attrs.define(kw_only=True)
@@ -19,6 +20,7 @@ class BridgeSite:
     seal:      the same one in every cell of the node.
     elsewhere: how to reach the other cells; None where there are none.
     others:    the names of the other cells that run now.
+    hosted:    {task: lets go of it} of the tasks that run here.
     """
 
     cell_name: str
@@ -26,3 +28,5 @@ class BridgeSite:
     elsewhere: Elsewhere | None = None
     others: Callable[[], frozenset[str]] = frozenset
     parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))
+    tasks: TaskLedger = attrs.field(factory=lambda: TaskLedger(TaskLimits()))
+    hosted: dict[str, Callable[[], None]] = attrs.field(factory=dict)

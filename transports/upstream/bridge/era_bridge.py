@@ -45,6 +45,7 @@ from .curated_conversation import CuratedConversation
 from .legacy_to_legacy import exchange_fitted, opened_as_asked
 from .legacy_to_modern import LegacyToModern
 from .modern_to_legacy import ModernToLegacy
+from .task_host import TaskHost
 
 _PROBE_S: Final = 10.0
 _HTTP: Final = frozenset({"http", "https"})
@@ -106,14 +107,17 @@ class EraBridge:
         self._backend = backend.name
         self._is_http = is_http
         legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
+        self._tasks = TaskHost(site, backend=backend.name, replica=replica)
         self._to_legacy = ModernToLegacy(
-            wire, site, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
+            wire, site, self._tasks, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
         )
         self._to_modern = LegacyToModern(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
         self._probing: asyncio.Task[None] | None = None
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
         """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
+        if (task := self._tasks.addressed(request)) is not None:
+            return self._tasks.exchange(request, task, on_event)
         if is_modern(request.revision):
             if request.session_id is not None and request.session_id.startswith(BRIDGED_SESSION):
                 return self._counted(request, "legacy", "modern", self._to_modern.exchange(request, on_event))
@@ -243,6 +247,7 @@ class EraBridge:
         await self._wire.probe(timeout_s)
 
     async def close(self) -> None:
+        self._tasks.close()
         self._to_modern.close()
         await self._to_legacy.close()
         await self._wire.close()

@@ -31,6 +31,7 @@ from mcp_gateway.transports.protocol.eras.questions import (
     missing_capability,
     url_elicitations,
 )
+from mcp_gateway.transports.protocol.eras.tasks import created_task, unknown_task
 from mcp_gateway.transports.protocol.eras.tool_catalogue import AnnouncedHeaders
 from mcp_gateway.transports.protocol.eras.translation import (
     ModernRequest,
@@ -42,12 +43,17 @@ from mcp_gateway.transports.protocol.eras.translation import (
 from mcp_gateway.transports.protocol.mcp.error_codes import URL_ELICITATION_REQUIRED, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
+from mcp_gateway.transports.protocol.mcp.tasks import missing_extension, task_id_of
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
 
 from .bridge_site import BridgeSite
 from .parkable_call import ParkableCall, Round
 from .server_sessions import ServerSession, ServerSessions, SessionKey
 from .subscription_hub import Listener, Relayed, SubscriptionHub
+from .task_host import TaskHost
+from .task_work import ServerTask
+from .tool_support import FORBIDDEN, ToolSupport
 
 _RELAY_AGAIN_S = 1.0
 _LOST = "the call was lost with the process that held it; it may have run and was NOT run again"
@@ -61,9 +67,18 @@ class ModernToLegacy:
     """
 
     def __init__(
-        self, wire: UpstreamConversation, site: BridgeSite, *, backend: str, replica: str, revision: str, has_streams: bool
+        self,
+        wire: UpstreamConversation,
+        site: BridgeSite,
+        tasks: TaskHost,
+        *,
+        backend: str,
+        replica: str,
+        revision: str,
+        has_streams: bool,
     ) -> None:
         self._wire = wire
+        self._tasks = tasks
         self._site = site
         self._backend, self._replica = backend, replica
         self._has_streams = has_streams
@@ -72,6 +87,7 @@ class ModernToLegacy:
         self._parked: dict[str, ParkableCall] = {}
         self._hubs: dict[SessionKey, SubscriptionHub] = {}
         self._announced = AnnouncedHeaders()
+        self._support = ToolSupport(self.sessions)
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
@@ -90,6 +106,10 @@ class ModernToLegacy:
         if current.message.method == "subscriptions/listen":
             await self._listen(current)
             return UpstreamAnswer(200, None)
+        if current.message.method in TASK_METHODS:  # and it is none of those that the gateway runs
+            if not current.knows_tasks:
+                return current.refused(missing_extension(), 400)
+            return current.refused(unknown_task(task_id_of(current.message.params) or ""), 400)
         if current.modern.request_state is not None:
             return await self._resume(current)
         return await self._begin(current)
@@ -110,12 +130,14 @@ class ModernToLegacy:
         """Run the request. A server that has lost the session did not run it, so it may be sent once more."""
         if current.request.has_headers and current.message.method == "tools/call":
             self._check_headers(current)
-        answer = await self._attend(await self._start(current), current)
-        if answer is None:
-            answer = await self._attend(await self._start(current), current)
-        if answer is None:
-            raise UpstreamError(Fate.BROKEN, "the server lost its session twice")
-        return answer
+        for _ in range(2):
+            call = await self._start(current)
+            if call is None:
+                return current.refused(missing_extension(), 400)
+            answer = await self._attend(call, current)
+            if answer is not None:
+                return answer
+        raise UpstreamError(Fate.BROKEN, "the server lost its session twice")
 
     def _check_headers(self, current: Round) -> None:
         params = current.modern.params
@@ -127,17 +149,44 @@ class ModernToLegacy:
         if problem:
             raise _refusal("header_mismatch", problem)
 
-    async def _start(self, current: Round) -> ParkableCall:
+    async def _start(self, current: Round) -> ParkableCall | None:
+        """None where the tool is nothing but a task, and the client does not know any."""
         session = await self._lend(current)
-        hub = self._hubs.get(session.key)
-        if hub is not None:
-            try:
+        first: Round | None = None
+        try:
+            hub = self._hubs.get(session.key)
+            if hub is not None:
                 await hub.adopt(session)
-            except BaseException:
+            first = await self._augmented(session, current)
+        finally:
+            if first is None:
                 self.sessions.give_back(session)
-                raise
-        hub_now = functools.partial(self._hubs.get, session.key)
-        return ParkableCall(self._wire, self.sessions, session, current, hub_now)
+        if first is None:
+            return None
+        call = self._call(session, first)
+        if "task" in first.modern.params:
+            call.is_augmented = True
+            self.sessions.share(session)  # whose task it will be; let go of in `_forget`
+        return call
+
+    def _call(self, session: ServerSession, first: Round) -> ParkableCall:
+        return ParkableCall(self._wire, self.sessions, session, first, functools.partial(self._hubs.get, session.key))
+
+    async def _augmented(self, session: ServerSession, current: Round) -> Round | None:
+        """The call of a tool, as a task of the server where both sides can have it so; None where they cannot agree.
+
+        Source: MCP 2025-11-25, basic/utilities/tasks, "Tool-Level Negotiation"; SEP-2663, "Capability Negotiation": whether there
+        will be a task is the server's choice, whose place the gateway takes. A client's wish for one has no meaning there.
+        """
+        if current.message.method != "tools/call":
+            return current
+        params = {name: value for name, value in current.modern.params.items() if name != "task"}
+        support = await self._support.of(session, _tool_name(current))
+        if support == "required" and not current.knows_tasks:
+            return None
+        if support != FORBIDDEN and current.knows_tasks:
+            params["task"] = msgspec.Raw(msgspec.json.encode({"ttl": int(self._site.tasks.limits.ttl_s * 1000)}))
+        return attrs.evolve(current, modern=attrs.evolve(current.modern, params=params))
 
     async def _lend(self, current: Round) -> ServerSession:
         return await self.sessions.lend(self._key(current), current.modern.log_level)
@@ -165,18 +214,54 @@ class ModernToLegacy:
     async def _attend(self, call: ParkableCall, current: Round) -> UpstreamAnswer | None:
         """Serve one round of the call; None where the server did not know the session."""
         try:
-            await call.attend(current)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if call.is_augmented else self._patience_s(current)):
+                    await call.attend(current)
         except BaseException:
             self._drop(call)
             raise
         if call.outcome is None:
-            return self._park(call, current)
+            return self._park(call, current) if call.questions else self._host(call, current)
+        try:
+            if isinstance(call.outcome, UpstreamError):
+                if call.outcome.fate is Fate.SESSION_LOST and call.number == 0:
+                    return None
+                raise call.outcome
+            return self._finished(call, current)
+        finally:
+            self._forget(call)
+
+    # ---- calls that become tasks
+
+    def _patience_s(self, current: Round) -> float | None:
+        """How long the client waits for its result before it is told of a task instead; None where it would not understand.
+
+        One that has asked for progress hears it only while it waits, so it waits for as long as it may.
+        """
+        if not current.knows_tasks or current.message.method != "tools/call":
+            return None
+        if current.modern.progress_token is None:
+            return self._site.tasks.limits.prompt_s
+        return None if current.request.timeout_s is None else current.request.timeout_s * 0.8
+
+    def _host(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         self._forget(call)
-        if isinstance(call.outcome, UpstreamError):
-            if call.outcome.fate is Fate.SESSION_LOST and call.number == 0:
-                return None
-            raise call.outcome
-        return self._finished(call, current)
+        call.go_on_unheard()
+        return current.answered(self._tasks.host(current.request, call).view().modern_created())
+
+    def _follow(self, call: ParkableCall, task_id: str, current: Round) -> UpstreamAnswer:
+        """The server has made a task of the call: its result, and what it asks meanwhile, come on one long request.
+
+        Source: MCP 2025-11-25, basic/utilities/tasks, "Input Required Status".
+        """
+        params = {"taskId": msgspec.Raw(msgspec.json.encode(task_id))}
+        modern = attrs.evolve(current.modern, params=params, progress_token=None)
+        message = Request(current.message.id, "tasks/result", b"")
+        self.sessions.share(call.session)
+        following = self._call(call.session, attrs.evolve(current, message=message, modern=modern))
+        following.go_on_unheard()
+        work = ServerTask(following, self.sessions, task_id)
+        return current.answered(self._tasks.host(current.request, work).view().modern_created())
 
     def _finished(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         assert isinstance(call.outcome, UpstreamAnswer)
@@ -185,6 +270,9 @@ class ModernToLegacy:
             raise UpstreamError(Fate.BROKEN, "the server ended its stream without a response")
         if response.error:
             return self._refused(call, response.error, current)
+        task_id = created_task(response.result) if call.is_augmented else None
+        if task_id is not None:
+            return self._follow(call, task_id, current)
         try:
             result = modern_result(current.message.method, response.result, call.session.server_info)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -290,6 +378,9 @@ class ModernToLegacy:
     def _forget(self, call: ParkableCall) -> None:
         self._parked.pop(call.name, None)
         self._site.parked.leave(call.name)
+        if call.is_augmented:
+            call.is_augmented = False
+            self.sessions.give_back(call.session)
 
     # ---- subscriptions
 
@@ -335,6 +426,13 @@ def _read(message: Request) -> ModernRequest:
         return modern_request(message.params, message.id)
     except Refused as refused:
         raise _refusal(refused.reason, refused.text) from None
+
+
+def _tool_name(current: Round) -> str:
+    try:
+        return msgspec.json.decode(current.modern.params.get("name", msgspec.Raw(b'""')), type=str)
+    except msgspec.DecodeError:
+        return ""  # the server shall say what is wrong with it
 
 
 def _refusal(reason: str, text: str) -> UpstreamError:

@@ -33,6 +33,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES, RESOURCE_UPDATED
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import LOG_LEVELS
+from mcp_gateway.transports.protocol.mcp.tasks import offers_extension
 
 from .server_sessions import ServerSession, ServerSessions
 from .subscription_hub import SubscriptionHub
@@ -61,6 +62,11 @@ class Round:
     def principal(self) -> str:
         return self.request.hash_keys.get("user", "")
 
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether its client may be answered with a task. Source: SEP-2663: regardless of what other requests have declared."""
+        return offers_extension(self.modern.capabilities)
+
     def answered(self, result: bytes) -> UpstreamAnswer:
         return UpstreamAnswer(200, Response(self.message.id, result, b""))
 
@@ -74,6 +80,7 @@ class ParkableCall:
     name:      known to nobody who has not been given it.
     questions: {key: the server's request}, oldest first, that no client has answered.
     number:    of the last question round; 0 before the first.
+    is_augmented: the server may make a task of it, which will need the session.
     outcome:   how it ended.
     hub:       gives who listens to changes with the same kind of session, now.
     """
@@ -92,6 +99,7 @@ class ParkableCall:
         self.questions: dict[str, Request] = {}
         self.number = 0
         self.is_attended = False
+        self.is_augmented = False
         self.outcome: UpstreamAnswer | UpstreamError | None = None
         self.expiry: asyncio.TimerHandle | None = None
         self._sessions = sessions
@@ -107,6 +115,7 @@ class ParkableCall:
         self._arrived = asyncio.Event()
         self._draining = asyncio.Lock()
         self._asked = 0
+        self._is_unheard = False
         params = first.modern.legacy_params(self._wire_token if first.modern.progress_token is not None else None)
         request = UpstreamRequest(
             kind=RequestKind.REQUEST,
@@ -159,6 +168,19 @@ class ParkableCall:
                 value = msgspec.json.encode(fitted)
             await self._sessions.say(self.session, Response(question.id, value, b""))
 
+    def go_on_unheard(self) -> None:
+        """Nobody will read what the server tells meanwhile: its client comes for questions and the outcome alone.
+
+        Source: SEP-2663, "Task Status Notifications": progress and log messages are not supported on tasks.
+        """
+        self._is_unheard = True
+        self._held.clear()
+        self._arrived.set()
+
+    async def over(self) -> None:
+        """Wait until it has ended."""
+        await asyncio.wait({self._task})
+
     def cancel(self) -> None:
         """Nobody waits for it any more. Source: MCP 2025-11-25, basic/utilities/cancellation."""
         if self.expiry is not None:
@@ -201,7 +223,7 @@ class ParkableCall:
             elif message.method in _CHANGES:
                 if (hub := self._hub()) is not None:
                     hub.tell(message)
-            elif message.method not in _WITHOUT_MEANING:
+            elif message.method not in _WITHOUT_MEANING and not self._is_unheard:
                 self._held.append(message)
                 if len(self._held) >= _HELD_EVENTS:
                     await self._arrived.wait()
@@ -215,7 +237,7 @@ class ParkableCall:
             params = msgspec.json.decode(question.params or b"{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             params = {}
-        is_known = question.method in CAPABILITY_FOR and self.method in MAY_NEED_INPUT
+        is_known = question.method in CAPABILITY_FOR and (self.method in MAY_NEED_INPUT or self.method == "tasks/result")
         required = capability_problem(question.method, params, self._capabilities) if is_known else {}
         if not is_known or required or len(self.questions) >= _MAX_QUESTIONS:
             self._sessions.say_later(self.session, refused_question(question, required))

@@ -139,6 +139,10 @@ class ServerSessions:
             await asyncio.shield(opening)
         return self._used(known)
 
+    def share(self, session: ServerSession) -> None:
+        """One more use of a session that is lent already, by the one who has it; it is given back once more as well."""
+        session.use_count += 1
+
     def give_back(self, session: ServerSession) -> None:
         session.use_count -= 1
         session.used_s = time.monotonic()

@@ -145,7 +145,7 @@ def test_a_request_comes_back_from_the_other_era_as_it_was(params: dict[str, Any
 
 
 def test_discovery_tells_what_the_handshake_told() -> None:
-    """Source: MCP 2026-07-28, server/discover; tasks left the core, changelog, major change 6."""
+    """Source: MCP 2026-07-28, server/discover; tasks left the core, changelog, major change 6: they are an extension."""
     initialized = {
         "protocolVersion": "2025-11-25",
         "capabilities": {"tools": {"listChanged": True}, "tasks": {}},
@@ -155,7 +155,7 @@ def test_discovery_tells_what_the_handshake_told() -> None:
     assert discover_result(initialized) == {
         "resultType": "complete",
         "supportedVersions": list(REVISIONS),
-        "capabilities": {"tools": {"listChanged": True}},
+        "capabilities": {"tools": {"listChanged": True}, "extensions": {"io.modelcontextprotocol/tasks": {}}},
         "instructions": "be kind",
         "ttlMs": 0,
         "cacheScope": "private",

@@ -1,0 +1,296 @@
+"""Tasks for servers that have none, or those of the other era: the gateway runs the call, its client comes for it later."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.tasks import TaskStatus, TaskView, unknown_task
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, INVALID_PARAMS, json_error
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
+from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, missing_extension
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, addressed_task, sealed_task_id
+
+from .bridge_site import BridgeSite
+
+_LOST: Final = "the task was lost with the process that ran it; it may have run and was NOT run again"
+_NOTHING: Final = b'{"resultType":"complete"}'
+
+Attend = Callable[[EventHandler, str], Awaitable[None]]
+"""Puts what the work asks to a legacy client, on the stream of its `tasks/result`, until the work is over. Takes its id."""
+
+
+class TaskWork(Protocol):
+    """What a task does."""
+
+    @property
+    def outcome(self) -> UpstreamAnswer | UpstreamError | None:
+        """How it ended, or None while it has not."""
+
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """The open questions as `inputRequests`."""
+
+    async def answer(self, inputs: Mapping[str, bytes]) -> None:
+        """Hand answers over; what is not asked is left out.
+
+        Raises: UpstreamError.
+        """
+
+    def cancel(self) -> None:
+        """End it, if it has not ended."""
+
+    async def over(self) -> None:
+        """Wait until it has ended."""
+
+
+class HostedTask:
+    """One call that runs here as a task.
+
+    task_id: sealed. name: its own, here. attend: how a legacy client is asked; a modern one answers by `tasks/update`.
+    """
+
+    def __init__(
+        self, task_id: str, work: TaskWork, *, created_s: float, ttl_ms: int, poll_ms: int, attend: Attend | None
+    ) -> None:
+        self.task_id = task_id
+        self.work = work
+        self.attend = attend
+        self.expiry: asyncio.TimerHandle | None = None
+        self._is_cancelled = False
+        self._ttl_ms, self._poll_ms = ttl_ms, poll_ms
+        self._created_s = self._updated_s = created_s
+        self._told = TaskStatus.WORKING
+
+    def view(self) -> TaskView:
+        """The task now; its last change is when somebody first looked after it."""
+        status, result, error = self._state()
+        if status is not self._told:
+            self._told, self._updated_s = status, time.time()
+        return TaskView(
+            task_id=self.task_id,
+            status=status,
+            created_s=self._created_s,
+            updated_s=self._updated_s,
+            ttl_ms=self._ttl_ms,
+            poll_ms=self._poll_ms,
+            message=_message(error),
+            asked=self.work.asked() if status is TaskStatus.INPUT_REQUIRED else {},
+            result=result,
+            error=error,
+        )
+
+    def cancel(self) -> None:
+        """A task that is over stays as it is."""
+        if self.work.outcome is None:
+            self._is_cancelled = True
+            self.work.cancel()
+
+    def _state(self) -> tuple[TaskStatus, bytes, bytes]:
+        """(status, result, error)."""
+        outcome = self.work.outcome
+        if self._is_cancelled:
+            return TaskStatus.CANCELLED, b"", b""
+        if outcome is None:
+            return (TaskStatus.INPUT_REQUIRED if self.work.asked() else TaskStatus.WORKING), b"", b""
+        if isinstance(outcome, UpstreamError):
+            return TaskStatus.FAILED, b"", outcome.failure.error or json_error(INTERNAL_ERROR, outcome.failure.text)
+        if outcome.response is None:
+            return TaskStatus.FAILED, b"", json_error(INTERNAL_ERROR, "the server ended its stream without a response")
+        if outcome.response.error:
+            return TaskStatus.FAILED, b"", outcome.response.error
+        return TaskStatus.COMPLETED, outcome.response.result, b""
+
+
+class TaskHost:
+    """The tasks of one replica that run in this cell. Their ids tell every cell whom to ask.
+
+    A known gap: they live as long as their process. Whoever asks for one after that reads that it has failed, and why. A journal
+    of those that a server of the other era runs itself, under an id of its own, could find them again.
+    """
+
+    def __init__(self, site: BridgeSite, *, backend: str, replica: str) -> None:
+        self._site = site
+        self._backend, self._replica = backend, replica
+        self._incarnation = secrets.token_urlsafe(6)
+        self._tasks: dict[str, HostedTask] = {}
+        self._watching = HeldTasks()
+
+    def host(
+        self, request: UpstreamRequest, work: TaskWork, *, wanted_ttl_ms: int | None = None, attend: Attend | None = None
+    ) -> HostedTask:
+        """Keep the work as a task from now on.
+
+        Raises: UpstreamError with pool_exhausted, the work ended, where a limit forbids it.
+        """
+        limits = self._site.tasks.limits
+        name = secrets.token_urlsafe(12)
+        principal = request.hash_keys.get("user", "")
+        problem = self._site.tasks.open(name, principal or request.hash_keys.get("ip", ""), self._backend)
+        if problem:
+            work.cancel()
+            raise UpstreamError(Fate.ENDED, f"{problem}; the call was ended", reason="pool_exhausted")
+        ttl_ms = int(limits.ttl_s * 1000)
+        if wanted_ttl_ms is not None:
+            ttl_ms = max(0, min(wanted_ttl_ms, ttl_ms))
+        created_ms = int(time.time() * 1000)
+        sealed = TaskId(self._backend, self._replica, principal, name, self._site.cell_name, self._incarnation, created_ms)
+        task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend)
+        self._site.hosted[name] = drop = functools.partial(self._drop, name)
+        task.expiry = asyncio.get_running_loop().call_later(ttl_ms / 1000, drop)
+        self._watching.start(self._watch(name, work))
+        return task
+
+    def addressed(self, request: UpstreamRequest) -> TaskId | None:
+        """The task that a request is about, where it is one that some cell of ours runs, or ran."""
+        message = request.message
+        if not isinstance(message, Request) or message.method not in TASK_METHODS:
+            return None
+        task = addressed_task(self._site.seal, message.params)
+        return task if task is not None and task.cell else None
+
+    async def exchange(self, request: UpstreamRequest, sealed: TaskId, on_event: EventHandler) -> UpstreamAnswer:
+        """Answer a request about a task, here or in the cell that runs it.
+
+        Raises: UpstreamError.
+        """
+        message = request.message
+        assert isinstance(message, Request)
+        is_modern_client = request.session is None
+        if is_modern_client and not declares_extension(message.params):
+            return UpstreamAnswer(400, Response(message.id, b"", missing_extension()))
+        asks = (self._backend, self._replica, request.hash_keys.get("user", ""))
+        task = None
+        if asks == (sealed.backend, sealed.replica, sealed.principal):
+            if sealed.cell != self._site.cell_name and self._site.elsewhere is not None and sealed.cell in self._site.others():
+                return await self._site.elsewhere(sealed.cell, self._backend, self._replica, request, on_event)
+            task = self._tasks.get(sealed.task) or self._lost(sealed)
+        if task is None:
+            status = 400 if is_modern_client else 200
+            return UpstreamAnswer(status, Response(message.id, b"", unknown_task(sealed.task)))
+        if is_modern_client:
+            return await _serve_modern(message, task)
+        return await _serve_legacy(message, task, on_event, request.timeout_s)
+
+    def close(self) -> None:
+        for name in list(self._tasks):
+            self._drop(name)
+        self._watching.cancel()
+
+    def _hosted(self, sealed: TaskId, work: TaskWork, ttl_ms: int, attend: Attend | None) -> HostedTask:
+        return HostedTask(
+            sealed_task_id(self._site.seal, sealed),
+            work,
+            created_s=sealed.created_ms / 1000,
+            ttl_ms=ttl_ms,
+            poll_ms=int(self._site.tasks.limits.poll_s * 1000),
+            attend=attend,
+        )
+
+    def _lost(self, sealed: TaskId) -> HostedTask | None:
+        """What a task looks like whose process is no more; None where it is only too old."""
+        if (sealed.cell, sealed.incarnation) == (self._site.cell_name, self._incarnation):
+            return None
+        return self._hosted(sealed, _Lost(), int(self._site.tasks.limits.ttl_s * 1000), None)
+
+    async def _watch(self, name: str, work: TaskWork) -> None:
+        """When the work is over, let go of what has to leave for its result."""
+        await work.over()
+        response = work.outcome.response if isinstance(work.outcome, UpstreamAnswer) else None
+        size_bytes = 0 if response is None else len(response.result) + len(response.error)
+        for leaving in self._site.tasks.finish(name, size_bytes):
+            self._site.hosted[leaving]()
+
+    def _drop(self, name: str) -> None:
+        """The task is not kept any longer."""
+        task = self._tasks.pop(name)
+        del self._site.hosted[name]
+        self._site.tasks.forget(name)
+        if task.expiry is not None:
+            task.expiry.cancel()
+        task.cancel()
+
+
+class _Lost:
+    """The work of a task whose process is no more."""
+
+    outcome = UpstreamError(Fate.CELL_LOST, _LOST)
+
+    def asked(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    async def answer(self, inputs: Mapping[str, bytes]) -> None:
+        """Nobody is there to take it."""
+
+    def cancel(self) -> None:
+        """It has ended."""
+
+    async def over(self) -> None:
+        """It is."""
+
+
+async def _serve_modern(message: Request, task: HostedTask) -> UpstreamAnswer:
+    """Source: SEP-2663, "Task Polling", "Task Update Requests", "Task Cancellation"."""
+    if message.method == "tasks/get":
+        shown = msgspec.json.encode({"resultType": "complete", **task.view().modern_detailed()})
+        return UpstreamAnswer(200, Response(message.id, shown, b""))
+    if message.method == "tasks/cancel":
+        task.cancel()
+    elif message.method == "tasks/update":
+        inputs = _inputs(message.params)
+        if inputs is None:
+            error = json_error(INVALID_PARAMS, "inputResponses must be an object of objects")
+            return UpstreamAnswer(400, Response(message.id, b"", error))
+        await task.work.answer(inputs)
+    return UpstreamAnswer(200, Response(message.id, _NOTHING, b""))
+
+
+async def _serve_legacy(message: Request, task: HostedTask, on_event: EventHandler, timeout_s: float | None) -> UpstreamAnswer:
+    """Source: MCP 2025-11-25, basic/utilities/tasks, "Protocol Messages"."""
+    if message.method == "tasks/result":
+        try:
+            async with asyncio.timeout(timeout_s):
+                if task.attend is not None:
+                    await task.attend(on_event, task.task_id)
+                await task.work.over()
+        except TimeoutError:
+            raise UpstreamError(Fate.ENDED, "the task has not ended in time; it goes on", reason="upstream_timeout") from None
+        return UpstreamAnswer(200, task.view().legacy_outcome(message.id))
+    if message.method == "tasks/cancel":
+        status = task.view().status
+        if status.is_terminal:
+            error = json_error(INVALID_PARAMS, f"Cannot cancel task: already in terminal status {status.value!r}")
+            return UpstreamAnswer(200, Response(message.id, b"", error))
+        task.cancel()
+    return UpstreamAnswer(200, Response(message.id, msgspec.json.encode(task.view().legacy()), b""))
+
+
+def _inputs(params: bytes) -> dict[str, bytes] | None:
+    try:
+        inputs = jsonrpc.members(bytes(jsonrpc.members(params)["inputResponses"]))
+    except (KeyError, msgspec.DecodeError):
+        return None
+    return {key: bytes(value) for key, value in inputs.items()} if all(map(_is_object, inputs.values())) else None
+
+
+def _is_object(value: Raw) -> bool:
+    return bytes(value).startswith(b"{")
+
+
+def _message(error: bytes) -> str:
+    """What an error says to people, if anything."""
+    try:
+        return str(msgspec.json.decode(jsonrpc.members(error).get("message", Raw(b'""'))))
+    except (msgspec.DecodeError, RecursionError):
+        return ""
