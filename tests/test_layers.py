@@ -143,7 +143,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.node.process_tree": "faults/test_processes.py: of real processes",
     "actors.viability.viability_report": "viability/test_viability_monitor.py",
     "config.desktop_values": "config/test_desktop_entry.py: by what entries give",
-    "transports.upstream.bridge.task_work": "bridge/test_task_host.py: the host asks it",
+    "transports.upstream.bridge.task_work": "bridge/test_task_host.py and bridge/test_legacy_tasks.py: behind their tasks",
     "config.setting_rules": "config/test_loader.py: by the errors that people read",
     "config.version": "one constant",
     "scripts.benchmark.bare_proxy": "benchmark/test_bench_candidates.py starts it",

@@ -155,6 +155,35 @@ def test_a_modern_client_has_tasks_at_a_legacy_server(gateway: RunningGateway, i
         assert status_of(client, task_id) == "cancelled"
 
 
+@pytest.mark.parametrize("is_merged", [False, True], ids=["alone", "merged"])
+def test_a_legacy_client_has_tasks_at_a_modern_server(gateway: RunningGateway, is_merged: bool) -> None:
+    """Of tools that the server makes tasks of, and of others; each in the words of the client."""
+    client = LegacyTasks(gateway.endpoint("" if is_merged else "modern1"))
+    prefix = "modern1__" if is_merged else ""
+    supports = {tool["name"]: tool.get("execution", {}).get("taskSupport") for tool in client.tools()["tools"]}
+    assert supports[f"{prefix}echo"] == supports[f"{prefix}failing_job"] == "optional"
+    for tool, arguments, text in (
+        ("confirm_delete", {"filename": "f"}, "accept: f"),
+        ("slow", {"seconds": 0.3}, "slept 0.3 s"),
+        ("elicit", {}, "accept: Hello, Ada!"),
+        ("test_tool_with_task", {}, "Hello, Ada!"),
+    ):
+        task_id = client.call(f"{prefix}{tool}", **arguments)["taskId"]
+        assert client.outcome(task_id)["content"][0]["text"] == text
+        assert status_of(client, task_id) == "completed"
+        assert set(client.asked) <= {task_id}, "questions name the task that they belong to"
+        client.asked.clear()
+    for tool in ("slow_compute", "slow"):
+        task_id = client.call(f"{prefix}{tool}", seconds=60)["taskId"]
+        assert client.cancel(task_id)["status"] == "cancelled"
+        with pytest.raises(TaskError) as refused:
+            client.cancel(task_id)
+        assert refused.value.code == -32602
+    failed = client.call(f"{prefix}failing_job")["taskId"]
+    assert client.outcome(failed)["isError"]
+    assert status_of(client, failed) == "failed"
+
+
 def test_a_task_of_the_gateway_is_found_from_every_cell_and_is_nobodys_elsewhere(gateway: RunningGateway) -> None:
     """On two cells each connection lands on either."""
     task_id = ModernTasks(gateway.endpoint("legacy1")).call("slow", seconds=1.2)["taskId"]

@@ -101,6 +101,16 @@ def read_input_required(result: bytes) -> InputRequired:
     return InputRequired(requests, None if state is None else bytes(state))
 
 
+def read_input_requests(task: Mapping[str, Any]) -> dict[str, tuple[str, bytes]]:
+    """What a modern server's task asks: {key: (method, params as JSON)}; what nobody may ask is left out."""
+    found: dict[str, tuple[str, bytes]] = {}
+    asked = task.get("inputRequests")
+    for key, entry in asked.items() if isinstance(asked, dict) else ():
+        if isinstance(entry, dict) and entry.get("method") in CAPABILITY_FOR and isinstance(entry.get("params", {}), dict):
+            found[key] = entry["method"], _encode(entry["params"]) if "params" in entry else b""
+    return found
+
+
 def retried_params(params: Mapping[str, Raw], answers: Mapping[str, bytes], request_state: bytes | None) -> bytes:
     """The params of a request's next attempt: the same ones, with the answers and the state that came with the questions."""
     values: dict[str, Any] = dict(params)

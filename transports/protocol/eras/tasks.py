@@ -137,15 +137,6 @@ def legacy_task(task: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def legacy_created(result: bytes) -> bytes:
-    """A modern server's `CreateTaskResult` for a legacy client.
-
-    Raises: msgspec.DecodeError where it is no object.
-    """
-    values: dict[str, Any] = msgspec.json.decode(result, type=dict[str, Any])
-    return _encode({"task": legacy_task(values)})
-
-
 def legacy_outcome(task: Mapping[str, Any], request_id: bytes) -> Response:
     """What `tasks/result` says of a task that is over: exactly what the call itself would have said.
 
@@ -184,6 +175,12 @@ def with_extension(capabilities: Mapping[str, Any]) -> dict[str, Any]:
     known = capabilities.get("extensions")
     extensions = known if isinstance(known, dict) else {}
     return {**capabilities, "extensions": {TASKS_EXTENSION: {}, **extensions}}
+
+
+def with_declared_tasks(capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """A client's capabilities, of one that takes a task for an answer."""
+    known = capabilities.get("extensions")
+    return {**capabilities, "extensions": {**(known if isinstance(known, dict) else {}), TASKS_EXTENSION: {}}}
 
 
 def with_legacy_tasks(capabilities: Mapping[str, Any], revision: str) -> dict[str, Any]:

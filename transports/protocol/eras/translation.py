@@ -40,7 +40,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 
 from .revision_differences import fitted_result
-from .tasks import with_extension
+from .tasks import with_extension, with_legacy_tasks
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -226,7 +226,9 @@ def initialize_result(discovered: Mapping[str, Any], revision: str, backend: str
     info = meta.get(META_SERVER_INFO) if isinstance(meta, dict) else None
     result: dict[str, Any] = {
         "protocolVersion": revision,
-        "capabilities": legacy_server_capabilities(capabilities if isinstance(capabilities, dict) else {}),
+        "capabilities": with_legacy_tasks(
+            legacy_server_capabilities(capabilities if isinstance(capabilities, dict) else {}), revision
+        ),
         "serverInfo": info if isinstance(info, dict) else {"name": backend, "version": "unknown"},
     }
     if isinstance(discovered.get("instructions"), str):

@@ -111,7 +111,7 @@ class EraBridge:
         self._to_legacy = ModernToLegacy(
             wire, site, self._tasks, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
         )
-        self._to_modern = LegacyToModern(wire, site, backend=backend.name, replica=replica, is_http=self._is_http)
+        self._to_modern = LegacyToModern(wire, site, self._tasks, backend=backend.name, replica=replica, is_http=self._is_http)
         self._probing: asyncio.Task[None] | None = None
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:

@@ -7,12 +7,15 @@ MCP 2025-11-25, basic/lifecycle and server/utilities/logging.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
+import attrs
 import msgspec
 from msgspec import Raw
 
@@ -27,8 +30,15 @@ from mcp_gateway.transports.ports.upstream_port import (
     ignore_events,
 )
 from mcp_gateway.transports.protocol.eras.own_requests import discover, listen
-from mcp_gateway.transports.protocol.eras.questions import capability_problem, input_response, read_input_required, retried_params
+from mcp_gateway.transports.protocol.eras.questions import (
+    capability_problem,
+    input_response,
+    read_input_requests,
+    read_input_required,
+    retried_params,
+)
 from mcp_gateway.transports.protocol.eras.revision_differences import fitted_notification, fitted_question, question_problem
+from mcp_gateway.transports.protocol.eras.tasks import legacy_outcome, unknown_task, with_declared_tasks, with_optional_tasks
 from mcp_gateway.transports.protocol.eras.tool_catalogue import without_forbidden_tools
 from mcp_gateway.transports.protocol.eras.translation import (
     checked_log_level,
@@ -43,12 +53,15 @@ from mcp_gateway.transports.protocol.eras.translation import (
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import HEADER_MISMATCH, INTERNAL_ERROR, error_code, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, negotiated_legacy
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, TASK_METHODS, negotiated_legacy
+from mcp_gateway.transports.protocol.mcp.tasks import RELATED_TASK, TASKS_REVISION, task_id_of, wants_task
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
 
 from .bridge_site import BridgeSite
 from .client_sessions import ClientSession, ClientSessions
 from .parameter_headers import ParameterHeaders
+from .task_host import TaskHost
+from .task_work import Ask, RoundsWork
 
 _logger = logging.getLogger(__name__)
 
@@ -56,14 +69,19 @@ MAX_ROUNDS: Final = 50
 """Times that one request may be answered with `input_required`."""
 _WAIT_S: Final = 0.5
 """Pause before a retry that brings nothing but the server's own state back."""
+_FAREWELL_S: Final = 5.0
+"""Longest wait until a server has taken that its task was cancelled."""
 _CLIENT_GONE: Final = "the client has cancelled the request"
 
 
 class LegacyToModern:
     """One modern server as legacy clients see it. is_http: whether arguments of tools are repeated in headers."""
 
-    def __init__(self, wire: UpstreamConversation, site: BridgeSite, *, backend: str, replica: str, is_http: bool) -> None:
+    def __init__(
+        self, wire: UpstreamConversation, site: BridgeSite, tasks: TaskHost, *, backend: str, replica: str, is_http: bool
+    ) -> None:
         self._wire = wire
+        self._tasks = tasks
         self._site = site
         self._backend, self._replica = backend, replica
         self._is_http = is_http
@@ -130,15 +148,20 @@ class LegacyToModern:
     ) -> UpstreamAnswer:
         if message.method in ("ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
             return await self._answer_here(message, session)
+        if message.method in TASK_METHODS:  # and it is none of those that the gateway keeps
+            return UpstreamAnswer(200, Response(message.id, b"", unknown_task(task_id_of(message.params) or "")))
         request_id = jsonrpc.id_value(message.id)
         if message.method == "tools/call":
             session.note_call()
+            if session.revision == TASKS_REVISION and wants_task(message.params):
+                return self._begin_task(request, message, session)
         task = asyncio.current_task()
         assert task is not None
         session.calls[request_id] = task
         try:
             async with asyncio.timeout(request.timeout_s):
-                response = await self._in_rounds(request, message, session, on_event)
+                ask = functools.partial(_ask, session, on_event)
+                response = await self._in_rounds(request, message, session, ask, on_event)
             return UpstreamAnswer(200, response)
         except TimeoutError:
             raise UpstreamError(Fate.TIMED_OUT, "the server, or the client it asked, did not answer in time") from None
@@ -166,13 +189,21 @@ class LegacyToModern:
         return UpstreamAnswer(200, Response(message.id, b"{}", b""))
 
     async def _in_rounds(
-        self, request: UpstreamRequest, message: Request, session: ClientSession, on_event: EventHandler
+        self,
+        request: UpstreamRequest,
+        message: Request,
+        session: ClientSession,
+        ask: Ask,
+        on_event: EventHandler,
+        *,
+        is_task: bool = False,
     ) -> Response:
-        """Ask the server, and the client for it, until the result is complete."""
+        """Ask the server, and the client for it, until the result is complete. is_task: nobody waits for it here."""
+        capabilities = with_declared_tasks(session.capabilities) if is_task else session.capabilities
         token = progress_token_of(message.params)
         own_token = b'"%b"' % self._next_id()[1:-1] if token is not None else None
         try:
-            params = modern_params(message.params, session.client_info, session.capabilities, session.log_level, own_token)
+            params = modern_params(message.params, session.client_info, capabilities, session.log_level, own_token)
         except msgspec.DecodeError as error:
             raise UpstreamError(Fate.ENDED, f"the params cannot be read: {error}", reason="invalid_params") from None
         hear = _hearing(session, own_token, token, on_event)
@@ -195,6 +226,8 @@ class LegacyToModern:
                 kind = result_type(answer.response.result)
                 if kind == "complete":
                     return Response(message.id, self._complete(message, answer.response.result, session), b"")
+                if kind == "task" and is_task:
+                    return await self._followed(request, message, session, answer.response.result, ask)
                 if kind != "input_required":  # of an extension that no legacy client has declared
                     raise UpstreamError(Fate.BROKEN, f"the server's result is of the unknown type {kind[:50]!r}")
                 needed = read_input_required(answer.response.result)
@@ -203,8 +236,10 @@ class LegacyToModern:
             answers: dict[str, bytes] = {}
             if not needed.requests:
                 await asyncio.sleep(_WAIT_S)
-            for key, (method, question) in needed.requests.items():
-                response = await _ask(session, method, question, on_event)
+            # One after the other where the client is here; somebody who comes for a task reads all that is asked.
+            asking = ((key, method, ask(method, question)) for key, (method, question) in needed.requests.items())
+            for key, method, asked_client in list(asking) if is_task else asking:
+                response = await asked_client
                 told = input_response(method, response)
                 if told is None:
                     return Response(message.id, b"", response.error)
@@ -212,12 +247,107 @@ class LegacyToModern:
             attempt = retried_params(params, answers, needed.request_state)
         raise UpstreamError(Fate.BROKEN, f"the server asked for input {MAX_ROUNDS} times")
 
+    # ---- tasks
+
+    def _begin_task(self, request: UpstreamRequest, message: Request, session: ClientSession) -> UpstreamAnswer:
+        """Run a call as a task. Source: MCP 2025-11-25, basic/utilities/tasks, "Creating Tasks".
+
+        Raises: UpstreamError.
+        """
+        params = jsonrpc.members(message.params)
+        wanted = jsonrpc.members(bytes(params.pop("task"))).get("ttl", Raw(b"null"))
+        try:
+            ttl_ms = msgspec.json.decode(wanted, type=int | float | None)
+        except msgspec.DecodeError as error:
+            raise UpstreamError(Fate.ENDED, f"the task cannot be read: {error}", reason="invalid_params") from None
+        detached = attrs.evolve(request, timeout_s=self._site.tasks.limits.ttl_s)
+        call = Request(message.id, message.method, msgspec.json.encode(params))
+
+        async def run(ask: Ask) -> Response:
+            return await self._in_rounds(detached, call, session, ask, ignore_events, is_task=True)
+
+        work = RoundsWork(run)
+        attend = functools.partial(_put_questions, session, work)
+        task = self._tasks.host(request, work, wanted_ttl_ms=None if ttl_ms is None else int(ttl_ms), attend=attend)
+        return UpstreamAnswer(200, Response(message.id, task.view().legacy_created(), b""))
+
+    async def _followed(
+        self, request: UpstreamRequest, message: Request, session: ClientSession, created: bytes, ask: Ask
+    ) -> Response:
+        """The server has made a task of its own: poll it, answer what it asks, until it is over.
+
+        Source: SEP-2663, "Task Polling" and "Task Update Requests".
+        """
+        task = msgspec.json.decode(created, type=dict[str, Any])
+        task_id = {"taskId": task.get("taskId")}
+        answering: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                poll_ms = task.get("pollIntervalMs")
+                await asyncio.sleep(min(max(poll_ms if isinstance(poll_ms, int) else 1000, 50), 10_000) / 1000)
+                task = await self._ask_about(request, session, "tasks/get", task_id)
+                if task.get("status") in ("completed", "failed", "cancelled"):
+                    break
+                for answered in [each for each in answering.values() if each.done()]:
+                    answered.result()  # an answer that the server has refused ends the call
+                for key, (method, question) in read_input_requests(task).items():
+                    if key not in answering:
+                        answer = self._answer_task(request, session, task_id, key, method, ask(method, question))
+                        answering[key] = asyncio.get_running_loop().create_task(answer)
+        except asyncio.CancelledError:
+            with contextlib.suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):
+                    await self._ask_about(request, session, "tasks/cancel", task_id)
+            raise
+        finally:
+            for each in answering.values():
+                each.cancel()
+        outcome = legacy_outcome(task, message.id)
+        if not outcome.result:
+            return Response(message.id, b"", legacy_error(message.method, outcome.error))
+        return Response(message.id, self._complete(message, outcome.result, session), b"")
+
+    async def _answer_task(
+        self,
+        request: UpstreamRequest,
+        session: ClientSession,
+        task_id: Mapping[str, Any],
+        key: str,
+        method: str,
+        asked: Awaitable[Response],
+    ) -> None:
+        told = input_response(method, await asked)
+        if told is not None:
+            await self._ask_about(request, session, "tasks/update", {**task_id, "inputResponses": {key: Raw(told)}})
+        else:  # there is no form in which the server could be told
+            await self._ask_about(request, session, "tasks/cancel", task_id)
+
+    async def _ask_about(
+        self, request: UpstreamRequest, session: ClientSession, method: str, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Raises: UpstreamError."""
+        capabilities = with_declared_tasks(session.capabilities)
+        sent = {**params, **modern_params(b"", session.client_info, capabilities, None, None)}
+        asked = Request(self._next_id(), method, msgspec.json.encode(sent))
+        answer = await self._wire.exchange(self._modern(request, asked), ignore_events)
+        response = answer.response
+        if response is None or not response.result:
+            text = f"the server has refused {method}"
+            raise UpstreamError(Fate.REFUSED, text, error=b"" if response is None else response.error)
+        try:
+            return msgspec.json.decode(response.result, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamError(Fate.BROKEN, f"the server's task cannot be read: {error}") from None
+
     def _complete(self, message: Request, result: bytes, session: ClientSession) -> bytes:
         if message.method == "tools/list" and self._is_http:
             result, problems = without_forbidden_tools(result)
             for name, problem in problems.items():
                 _logger.warning("backend %s: tool %r is left out: %s", self._backend, name[:100], problem)
-        return legacy_result(message.method, result, session.revision)
+        shown = legacy_result(message.method, result, session.revision)
+        if message.method == "tools/list" and session.revision == TASKS_REVISION:
+            return with_optional_tasks(shown)
+        return shown
 
     def _modern(
         self,
@@ -253,7 +383,30 @@ class LegacyToModern:
         return listen_for
 
 
-async def _ask(session: ClientSession, method: str, question: bytes, on_event: EventHandler) -> Response:
+async def _put_questions(session: ClientSession, work: RoundsWork, on_event: EventHandler, task_id: str) -> None:
+    """Ask the client what its task needs, until that is over.
+
+    Source: MCP 2025-11-25, basic/utilities/tasks, "Input Required Status" and "Associating Task-Related Messages".
+    """
+    asking: dict[str, asyncio.Task[None]] = {}
+
+    async def put(key: str, method: str, question: bytes) -> None:
+        params = jsonrpc.members(question)
+        params["_meta"] = Raw(msgspec.json.encode({RELATED_TASK: {"taskId": task_id}}))
+        work.respond(key, await _ask(session, on_event, method, msgspec.json.encode(params)))
+
+    try:
+        while work.outcome is None:
+            changed = work.changed
+            for key in work.asked().keys() - asking.keys():
+                asking[key] = asyncio.get_running_loop().create_task(put(key, *work.question(key)))
+            await changed.wait()
+    finally:
+        for each in asking.values():
+            each.cancel()
+
+
+async def _ask(session: ClientSession, on_event: EventHandler, method: str, question: bytes) -> Response:
     """Put one question to the client, unless it cannot be asked this: the server then reads that nobody has answered."""
     params = msgspec.json.decode(question or b"{}", type=dict[str, Any])
     problem = question_problem(method, params, session.revision)

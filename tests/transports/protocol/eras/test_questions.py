@@ -17,6 +17,7 @@ from mcp_gateway.transports.protocol.eras.questions import (
     input_required,
     input_response,
     missing_capability,
+    read_input_requests,
     read_input_required,
     refused_question,
     retried_params,
@@ -137,3 +138,21 @@ def test_required_urls_become_questions() -> None:
     assert url_elicitations(dumped({"code": -32042, "message": "m", "data": {"elicitations": listed}})) == {
         "url1": {"method": "elicitation/create", "params": {"mode": "url", "url": "https://a", "message": "m"}}
     }
+
+
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [
+        ({"inputRequests": {"a": {"method": "roots/list"}}}, {"a": ("roots/list", b"")}),
+        (
+            {"inputRequests": {"a": {"method": "elicitation/create", "params": {"message": "?"}}}},
+            {"a": ("elicitation/create", b'{"message":"?"}')},
+        ),
+        ({"inputRequests": {"a": {"method": "tools/call"}, "b": 1, "c": {"method": "roots/list", "params": 1}}}, {}),
+        ({"inputRequests": None}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_task_asks_what_a_server_may_ask(task: dict[str, Any], asked: dict[str, tuple[str, bytes]]) -> None:
+    """Source: SEP-2663, "Task Status"."""
+    assert read_input_requests(task) == asked

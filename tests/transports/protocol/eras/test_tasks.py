@@ -12,12 +12,13 @@ import pytest
 from mcp_gateway.transports.protocol.eras.tasks import (
     TaskStatus,
     TaskView,
+    created_task,
     is_error_result,
-    legacy_created,
     legacy_outcome,
     legacy_task,
     task_support,
     unknown_task,
+    with_declared_tasks,
     with_extension,
     with_legacy_tasks,
     with_optional_tasks,
@@ -86,7 +87,6 @@ def test_a_message_goes_along_and_an_unlimited_task_says_so() -> None:
     assert (
         legacy_task({"taskId": "T1", "status": "working", "createdAt": "a", "lastUpdatedAt": "b", "ttlMs": None})["ttl"] is None
     )
-    assert json.loads(legacy_created(b'{"resultType":"task","taskId":"T1","status":"working"}'))["task"]["taskId"] == "T1"
 
 
 @pytest.mark.parametrize(
@@ -172,3 +172,29 @@ def test_what_a_tool_says_of_tasks_is_known_by_its_name() -> None:
     tools = [{"name": str(at), **({"execution": {"taskSupport": each}} if each else {})} for at, each in enumerate(supports)]
     found = task_support(json.dumps({"tools": tools}).encode())
     assert list(found.values()) == ["forbidden", "required", "optional", "forbidden", "forbidden"]
+
+
+def test_a_client_is_made_one_that_takes_tasks_for_answers() -> None:
+    assert with_declared_tasks({"roots": {}}) == {"roots": {}, "extensions": {EXTENSION: {}}}
+    assert with_declared_tasks({"extensions": {"other": {}}})["extensions"] == {"other": {}, EXTENSION: {}}
+
+
+@pytest.mark.parametrize(
+    ("result", "task_id"),
+    [
+        (b'{"task":{"taskId":"T1"}}', "T1"),
+        (b'{"task":{"taskId":1}}', None),
+        (b'{"task":1}', None),
+        (b'{"content":[],"structuredContent":{"task":{"taskId":"T1"}}}', None),
+    ],
+)
+def test_a_legacy_server_has_made_a_task_where_it_names_one(result: bytes, task_id: str | None) -> None:
+    assert created_task(result) == task_id
+
+
+def test_the_result_inside_a_task_does_not_name_it_again() -> None:
+    """Source: SEP-2663, "Task Polling"."""
+    related = {"io.modelcontextprotocol/related-task": {"taskId": "T1"}}
+    for meta, left in (({**related, "x": 1}, {"content": [], "_meta": {"x": 1}}), (related, {"content": []})):
+        view = ended(TaskStatus.COMPLETED, result=json.dumps({"content": [], "_meta": meta}).encode())
+        assert json.loads(msgspec.json.encode(view.modern_detailed()))["result"] == left
