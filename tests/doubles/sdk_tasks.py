@@ -129,13 +129,13 @@ class Tasks:
             return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
         if ctx.method == "server/discover":
             return {**result, "capabilities": {**result["capabilities"], "extensions": {EXTENSION: {}}}}
-        if ctx.method == "tools/list" and not (ctx.params or {}).get("cursor"):
+        if ctx.method == "tools/list" and not result.get("nextCursor"):
             has_execution = not _is_modern(ctx)
             listed = [
                 {**tool.listed, "execution": {"taskSupport": tool.support}} if has_execution else tool.listed
                 for tool in self._tools.values()
             ]
-            return {**result, "tools": [*listed, *result["tools"]]}
+            return {**result, "tools": [*result["tools"], *listed]}
         return result
 
     # ---- requests

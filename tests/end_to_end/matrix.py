@@ -237,6 +237,42 @@ async def paging(cell: Cell) -> None:
     assert {len(page) for page in pages[:3]} == {_PAGE_SIZE}
 
 
+async def tasks(cell: Cell) -> None:
+    """A call that goes on by itself, asks, and is over.
+
+    The questions of a legacy server come on the stream of a `tasks/result`, those of a modern one with a `tasks/get`.
+    """
+    arguments = {"name": "confirm_delete", "arguments": {"filename": cell.tag}}
+    if cell.is_modern:
+        task = await _raw(cell, "tools/call", arguments)
+        about = {"taskId": task["taskId"]}
+        async with asyncio.timeout(10):
+            while (task := await _raw(cell, "tasks/get", about))["status"] != "completed":
+                accepted = {key: {"action": "accept", "content": {"name": "Ada"}} for key in task.get("inputRequests", ())}
+                if accepted:
+                    await _raw(cell, "tasks/update", {**about, "inputResponses": accepted})
+                await asyncio.sleep(0.05)
+        result = task["result"]
+    else:
+        task = (await _raw(cell, "tools/call", {**arguments, "task": {"ttl": 60_000}}))["task"]
+        result = await _raw(cell, "tasks/result", {"taskId": task["taskId"]})
+    assert result["content"][0]["text"] == f"accept: {cell.tag}"
+
+
+async def _raw(cell: Cell, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A request of a client that knows tasks, over the connection of one that does not: the SDK's own."""
+    session = cell.client.session
+    data: dict[str, Any] = {"method": method, "params": dict(params)}
+    options: Any = {}
+    session._stamp(data, options)
+    if cell.is_modern:
+        meta, declared = data["params"]["_meta"], "io.modelcontextprotocol/clientCapabilities"
+        data["params"]["_meta"] = {**meta, declared: {**meta[declared], "extensions": {"io.modelcontextprotocol/tasks": {}}}}
+        options.setdefault("headers", {}).setdefault("mcp-name", params.get("taskId", params.get("name")))
+    answer: dict[str, Any] = await session._dispatcher.send_raw_request(method, data["params"], options)
+    return answer
+
+
 Feature = Callable[[Cell], Awaitable[None]]
 FEATURES: dict[str, Feature] = {
     "list": lists,
@@ -250,6 +286,7 @@ FEATURES: dict[str, Feature] = {
     "resource update": resource_update,
     "completion": completion,
     "paging": paging,
+    "tasks": tasks,
 }
 # On a pipe a log message names no request. Where two clients' calls are open at once, nobody reads it: each tries it alone.
 FEATURES_ALONE: dict[str, Feature] = {"logging": logging}
@@ -349,11 +386,13 @@ def _site(directory: Path, form: Form) -> Iterator[Site]:
                 place = directory / kind.backend
                 place.mkdir()
                 command = [sys.executable, str(_EVERYTHING), "--transport", "stdio", "--era", kind.era, "--name", kind.backend]
-                command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place)]
+                command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place), "--tasks"]
                 backends.append({"name": kind.backend, "command": command})
                 counters[kind] = place
             else:
-                server = start_sdk_server(name=kind.backend, era=kind.era, page_size=_PAGE_SIZE, transport=kind.transport)
+                server = start_sdk_server(
+                    name=kind.backend, era=kind.era, page_size=_PAGE_SIZE, transport=kind.transport, tasks=True
+                )
                 running = stack.enter_context(server)
                 backends.append({"name": kind.backend, "replicas": [running.url]})
                 counters[kind] = f"http://127.0.0.1:{running.port}/counters"
