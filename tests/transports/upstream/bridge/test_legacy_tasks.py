@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
@@ -33,7 +34,7 @@ class TaskBridge(Bridge):
 
     def about(self, method: str, task_id: str) -> asyncio.Future[UpstreamAnswer]:
         request = UpstreamRequest(
-            kind="request",
+            kind=RequestKind.REQUEST,
             message=Request(b"9", method, json.dumps({"taskId": task_id}).encode()),
             revision=NEWEST,
             session_id=BRIDGED_SESSION + "cell/0",
@@ -94,7 +95,7 @@ def test_what_the_server_asks_waits_for_who_comes_for_the_result() -> None:
             related = json.loads(question.params)["_meta"]["io.modelcontextprotocol/related-task"]
             assert related == {"taskId": task_id}
             answer = ACCEPT if question.method == "elicitation/create" else {"roots": []}
-            await bridge.say(Response(question.id, json.dumps(answer).encode(), b""), kind="message")
+            await bridge.say(Response(question.id, json.dumps(answer).encode(), b""), kind=RequestKind.MESSAGE)
         await settle()
         assert bridge.asked()["inputResponses"] == {"a": ACCEPT, "b": {"roots": []}}
         bridge.answer(DONE)
@@ -119,7 +120,7 @@ def test_a_task_of_the_server_is_polled_answered_and_over() -> None:
             bridge.answer({**TASK, "status": "input_required", "inputRequests": {"q": ELICIT}})
             await settle()
         (question,) = [event for event in bridge.events if isinstance(event, Request)]
-        await bridge.say(Response(question.id, json.dumps(ACCEPT).encode(), b""), kind="message")
+        await bridge.say(Response(question.id, json.dumps(ACCEPT).encode(), b""), kind=RequestKind.MESSAGE)
         await settle()
         updated = next(each for each in bridge.wire.open if getattr(each.request.message, "method", "") == "tasks/update")
         assert bridge.asked(updated)["inputResponses"] == {"q": ACCEPT}
@@ -177,7 +178,7 @@ def test_an_answer_that_the_server_refuses_ends_the_task() -> None:
         bridge.answer({**TASK, "status": "input_required", "inputRequests": {"q": ELICIT}})
         await settle()
         (question,) = [event for event in bridge.events if isinstance(event, Request)]
-        await bridge.say(Response(question.id, json.dumps(ACCEPT).encode(), b""), kind="message")
+        await bridge.say(Response(question.id, json.dumps(ACCEPT).encode(), b""), kind=RequestKind.MESSAGE)
         await bridge.asked_next("tasks/update")
         bridge.fail(-32602)
         await bridge.asked_next("tasks/get")
