@@ -29,6 +29,7 @@ from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -105,7 +106,7 @@ class Forwarding:
         # Ids of an earlier incarnation of this cell must not meet ours.
         self._own = uuid.uuid4().hex
         self._numbers = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = HeldTasks()
         self._is_closed = False
         self.answer_cells(WireProbed, self._probe)
 
@@ -270,7 +271,7 @@ class Forwarding:
             return
         answer = answerer(asked.question)
         if asyncio.iscoroutine(answer):
-            self._start(self._answer_later(from_cell, asked.question_id, answer))
+            self._tasks.start(self._answer_later(from_cell, asked.question_id, answer))
         else:
             self._forward(from_cell, CellAnswered(question_id=asked.question_id, answer=answer))
 
@@ -300,7 +301,7 @@ class Forwarding:
 
     def _carry_out(self, from_cell: str, forwarded: ExchangeForwarded) -> None:
         carried = self._carried[forwarded.exchange_id] = _Carried(from_cell)
-        carried.task = self._start(self._play(carried, forwarded))
+        carried.task = self._tasks.start(self._play(carried, forwarded))
         carried.task.add_done_callback(lambda _: self._carried.pop(forwarded.exchange_id, None))
 
     def _give_up(self, exchange_id: str) -> None:
@@ -356,8 +357,7 @@ class Forwarding:
         self._is_closed = True
         for carried in list(self._carried.values()):
             carried.give_up()
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
 
     def _forward(self, cell_name: str, message: object) -> None:
         try:
@@ -374,12 +374,6 @@ class Forwarding:
                 self._forward(cell_name, message)
 
         asyncio.get_running_loop().call_later(_AGAIN_S, say)
-
-    def _start(self, coroutine: Any) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _next_id(self) -> str:
         return f"{self._own}:{next(self._numbers)}"

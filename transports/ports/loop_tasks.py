@@ -22,6 +22,10 @@ class HeldTasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def __len__(self) -> int:
+        """How many run."""
+        return len(self._tasks)
+
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -56,6 +60,10 @@ class SharedTasks(Generic[Key, Result]):
             task = self._tasks[key] = asyncio.get_running_loop().create_task(make())
             task.add_done_callback(functools.partial(self._ended, key))
         return await asyncio.shield(task)
+
+    def cancel(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
 
     def _ended(self, key: Key, task: asyncio.Task[Result]) -> None:
         if self._tasks[key] is task:

@@ -197,6 +197,22 @@ def test_all_who_wait_are_told_of_the_error_and_the_next_one_begins_anew() -> No
     on_loop(body)
 
 
+def test_who_waits_for_work_that_is_cancelled_is_told() -> None:
+    async def body(_: list[dict[str, Any]]) -> None:
+        shared: SharedTasks[str, str] = SharedTasks()
+        work, again = Work(), Work()
+        asker = asyncio.ensure_future(shared.join("a", work.make))
+        await turns()
+        shared.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asker
+        assert work.end.cancelled()
+        again.end.set_result("made")
+        assert await shared.join("a", again.make) == "made"
+
+    on_loop(body)
+
+
 # ---- retrieved
 
 

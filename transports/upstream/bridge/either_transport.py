@@ -8,7 +8,7 @@ from typing import Final
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.loop_tasks import retrieve
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, url_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -57,7 +57,7 @@ class EitherConversation:
         self._speaks_sse = speaks_sse
         self._wire: UpstreamConversation | None = None
         self._is_sure = False
-        self._choosing: asyncio.Task[UpstreamConversation] | None = None
+        self._choosing: SharedTasks[None, UpstreamConversation] = SharedTasks()
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         wire = self._wire or await self._chosen(request.timeout_s)
@@ -69,12 +69,9 @@ class EitherConversation:
 
     async def _chosen(self, timeout_s: float | None) -> UpstreamConversation:
         """Ask the server, once for all who wait."""
-        if self._choosing is None or self._choosing.done():
-            self._choosing = asyncio.get_running_loop().create_task(self._choose())
-            self._choosing.add_done_callback(retrieve)
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(self._choosing)
+                return await self._choosing.join(None, self._choose)
         except TimeoutError:
             raise UpstreamError(Fate.UNREACHABLE, "the server did not answer in time", reason="upstream_timeout") from None
 
@@ -93,7 +90,6 @@ class EitherConversation:
         return self._wire
 
     async def close(self) -> None:
-        if self._choosing is not None:
-            self._choosing.cancel()
+        self._choosing.cancel()
         if self._wire is not None:
             await self._wire.close()

@@ -15,6 +15,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -112,7 +113,7 @@ class EraBridge:
             wire, site, self._tasks, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
         )
         self._to_modern = LegacyToModern(wire, site, self._tasks, backend=backend.name, replica=replica, is_http=self._is_http)
-        self._probing: asyncio.Task[None] | None = None
+        self._probing: SharedTasks[None, None] = SharedTasks()
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
         """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
@@ -190,12 +191,9 @@ class EraBridge:
 
         Raises: UpstreamError where the server cannot be reached; its era stays unknown.
         """
-        if self._probing is None or self._probing.done():
-            self._probing = asyncio.get_running_loop().create_task(self._ask_era())
-            self._probing.add_done_callback(_retrieve)
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.shield(self._probing)
+                await self._probing.join(None, self._ask_era)
         except TimeoutError:
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
 
@@ -274,9 +272,3 @@ def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
     except (msgspec.DecodeError, RecursionError):
         return answer
     return attrs.evolve(answer, response=Response(response.id, result, b""))
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take note of a failure that everybody who waited has gone before."""
-    if not task.cancelled():
-        task.exception()

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -393,15 +394,13 @@ class ModernToLegacy:
         hub = self._hub(self._key(current))
         others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
         relays = [Relayed(listener) for _ in others]
-        tasks = [
-            asyncio.get_running_loop().create_task(self._relay(cell, request, relayed))
-            for cell, relayed in zip(others, relays, strict=True)
-        ]
+        relaying = HeldTasks()
+        for cell, relayed in zip(others, relays, strict=True):
+            relaying.start(self._relay(cell, request, relayed))
         try:
             await hub.serve(listener, current.on_event, relays)
         finally:
-            for task in tasks:
-                task.cancel()
+            relaying.cancel()
 
     async def _relay(self, cell: str, request: UpstreamRequest, relayed: Relayed) -> None:
         """Listen in another cell for as long as it is wanted; one that is started again is asked again."""

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -52,7 +53,7 @@ class ParameterHeaders:
         self._id_prefix = secrets.token_urlsafe(4)
         self._tools: dict[str, KnownTool] | None = None
         self._tools_until_s = 0.0
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: SharedTasks[None, None] = SharedTasks()
 
     async def call(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """Call a tool for a modern client whose own transport has no headers. A refused call did not run, so it may be repeated.
@@ -93,15 +94,11 @@ class ParameterHeaders:
         self._tools = None
 
     def close(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
+        self._reading.cancel()
 
     async def _read(self, request: UpstreamRequest, client_info: Any, capabilities: Mapping[str, Any]) -> None:
         """One reading at a time, for every client."""
-        if self._reading is None or self._reading.done():
-            reading = self._read_catalogue(request, client_info, capabilities)
-            self._reading = asyncio.get_running_loop().create_task(reading)
-        await asyncio.shield(self._reading)
+        await self._reading.join(None, lambda: self._read_catalogue(request, client_info, capabilities))
 
     async def _read_catalogue(self, request: UpstreamRequest, client_info: Any, capabilities: Mapping[str, Any]) -> None:
         tools: dict[str, KnownTool] = {}

@@ -8,13 +8,13 @@ import functools
 import itertools
 import time
 from collections import OrderedDict, deque
-from collections.abc import Coroutine
 from typing import Any, Final
 
 import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks, SharedTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     UpstreamAnswer,
@@ -100,12 +100,12 @@ class ServerSessions:
         self._shared: dict[SessionKey, ServerSession] = {}
         self._held: dict[SessionKey, ServerSession] = {}
         self._count = 0
-        self._opening: dict[SessionKey, asyncio.Task[None]] = {}
+        self._opening: SharedTasks[SessionKey, None] = SharedTasks()
         self._waiting: dict[SessionKey, deque[asyncio.Future[ServerSession]]] = {}  # for an exclusive one
         self._opening_counts: dict[SessionKey, int] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._abandoned: dict[ServerSession, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = HeldTasks()
 
     def __len__(self) -> int:
         """Sessions that are open, lent or not."""
@@ -132,11 +132,7 @@ class ServerSessions:
                 raise
             return session
         while (known := self._shared.get(key)) is None:
-            opening = self._opening.get(key)
-            if opening is None:
-                opening = self._opening[key] = self._start(self._open_shared(key))
-                opening.add_done_callback(functools.partial(self._opened_shared, key))
-            await asyncio.shield(opening)
+            await self._opening.join(key, functools.partial(self._open_shared, key))
         return self._used(known)
 
     def share(self, session: ServerSession) -> None:
@@ -201,7 +197,7 @@ class ServerSessions:
 
     def say_later(self, session: ServerSession, message: Notification | Response) -> None:
         """The same without waiting; a server that cannot be reached has no use for it."""
-        self._start(self._quietly(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S)))
+        self._tasks.start(self._quietly(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S)))
 
     async def ask(self, session: ServerSession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
         """A request of the gateway's own.
@@ -214,7 +210,7 @@ class ServerSessions:
     def ask_later(self, session: ServerSession, method: str, params: bytes) -> None:
         """A request whose answer says nothing that anybody needs."""
         message = Request(session.next_id(), method, params)
-        self._start(self._quietly(self._request(session, RequestKind.REQUEST, message, _MESSAGE_S)))
+        self._tasks.start(self._quietly(self._request(session, RequestKind.REQUEST, message, _MESSAGE_S)))
 
     async def subscribe(self, session: ServerSession, uri: str) -> bool:
         """Have the server tell the session of changes of a resource; whether it does.
@@ -235,16 +231,14 @@ class ServerSessions:
     async def close(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
-        for opening in self._opening.values():
-            opening.cancel()
+        self._opening.cancel()
         for turn in [turn for waiting in self._waiting.values() for turn in waiting]:
             turn.cancel()
         for session in [*self._idle, *self._shared.values(), *self._held.values()]:
             self.end(session)
         for session in list(self._abandoned):
             self._say_farewell(session)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+        await self._tasks.wait(1.0)
 
     # ---- parts
 
@@ -280,7 +274,7 @@ class ServerSessions:
         count = self._opening_counts.get(key, 0)
         if count < min(_OPENING_AT_ONCE, len(self._waiting.get(key, ()))):
             self._opening_counts[key] = count + 1
-            self._start(self._open_next(key))
+            self._tasks.start(self._open_next(key))
 
     async def _open_next(self, key: SessionKey) -> None:
         try:
@@ -316,11 +310,6 @@ class ServerSessions:
         return None
 
     # ---- opening
-
-    def _opened_shared(self, key: SessionKey, opening: asyncio.Task[None]) -> None:
-        self._opening.pop(key, None)
-        if not opening.cancelled():
-            opening.exception()  # everybody who waited may have gone: then nobody needs to be told
 
     async def _open_shared(self, key: SessionKey) -> None:
         session = self._shared[key] = await self._open(key)
@@ -375,17 +364,11 @@ class ServerSessions:
         request = UpstreamRequest(
             kind=RequestKind.TERMINATE, revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
         )
-        self._start(self._quietly(request))
+        self._tasks.start(self._quietly(request))
 
     async def _quietly(self, request: UpstreamRequest) -> None:
         with contextlib.suppress(UpstreamError):
             await self._wire.exchange(request, ignore_events)
-
-    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _opened(key: SessionKey, answer: UpstreamAnswer) -> ServerSession:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamError
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -129,8 +130,8 @@ class OpenPipe:
         self._budget = LogBudget()
         self._ended: UpstreamError | None = None
         self._has_left = False  # closed by us for want of use: its streams end, they do not fail
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._reader = self._start(self._read())
+        self._tasks = HeldTasks()
+        self._reader = self._tasks.start(self._read())
         self._closing: asyncio.Task[None] | None = None
 
     # ---- state
@@ -272,7 +273,7 @@ class OpenPipe:
     def _send_soon(self, message: Message) -> None:
         """Send without waiting. A server that takes nothing misses it: by then it has worse problems."""
         if self._ended is None and len(self._tasks) < _SENDING_SOON:
-            self._start(self._send_within_bound(message))
+            self._tasks.start(self._send_within_bound(message))
 
     async def _send_within_bound(self, message: Message) -> None:
         try:
@@ -390,12 +391,6 @@ class OpenPipe:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._pipe.close())
         await asyncio.shield(self._closing)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _reads_nothing(*, was_sent: bool = False) -> UpstreamError:

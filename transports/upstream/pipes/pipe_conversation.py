@@ -20,6 +20,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -96,7 +97,7 @@ class PipeConversation:
         self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
         self._shared: dict[str, OpenPipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._under_way: dict[str, asyncio.Task[Any]] = {}
+        self._under_way: SharedTasks[str, Any] = SharedTasks()
 
     # ---- exchanges
 
@@ -317,20 +318,11 @@ class PipeConversation:
 
         Raises: UpstreamError.
         """
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.get_running_loop().create_task(make())
-            task.add_done_callback(lambda done: self._made(key, done))
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(task)
+                return await self._under_way.join(key, make)
         except TimeoutError:
             raise UpstreamError(Fate.UNREACHABLE, "the server was not ready in time", reason="upstream_timeout") from None
-
-    def _made(self, key: str, task: asyncio.Task[Any]) -> None:
-        self._under_way.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # whoever still waits is told; nobody need be
 
     # ---- probes
 
@@ -379,8 +371,7 @@ class PipeConversation:
         return await self._shared_pipe(NEWEST_LEGACY, initialize(PROBE_ID), timeout_s)
 
     async def close(self) -> None:
-        for task in self._under_way.values():
-            task.cancel()
+        self._under_way.cancel()
         await self._pipes.close()
 
 
