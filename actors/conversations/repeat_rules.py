@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.protocol.eras.own_requests import TOOLS_ID
 from mcp_gateway.transports.protocol.eras.tool_catalogue import known_tools
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, members
 from mcp_gateway.transports.protocol.mcp.revisions import READING_METHODS
@@ -31,7 +32,7 @@ def tools_request(request: Request, cursor: Raw | None) -> Request:
     meta = members(bytes(members(request.params).get("_meta", Raw(b"{}"))))
     meta.pop("progressToken", None)
     params = {**({"_meta": meta} if meta else {}), **({"cursor": cursor} if cursor is not None else {})}
-    return Request(b'"mcp-gateway-tools"', "tools/list", msgspec.json.encode(params) if params else b"")
+    return Request(TOOLS_ID, "tools/list", msgspec.json.encode(params) if params else b"")
 
 
 def may_repeat(result: bytes, name: str) -> bool | None:

@@ -9,14 +9,13 @@ import msgspec
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, REOPEN_ID, restore_id
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
 
 from .desk import CallWish, Desk
 from .session_opening import opened_session
-
-INITIALIZED = Notification("notifications/initialized", b"")
 
 
 class Repair(Enum):
@@ -62,7 +61,7 @@ class SessionRepair:
         """Begin, or begin again elsewhere. DONE at once where somebody else has repaired it already."""
         if self._is_repaired():
             return Repair.DONE
-        request = Request(b'"mcp-gateway-reopen"', "initialize", self.session.initialize)
+        request = Request(REOPEN_ID, "initialize", self.session.initialize)
         self._opening = self._call(
             CallWish(message=request, backend=self.backend, session=self.session, opens_session=True, excluded=excluded)
         )
@@ -123,7 +122,4 @@ def restoring_requests(session: SessionState, backend: str, naming: Naming | Non
         told.append(("logging/setLevel", {"level": session.facts.log_level}))
     uris = session.facts.of_backend(backend)
     told += [("resources/subscribe", {"uri": uri if naming is None else naming.outer_uri(uri)}) for uri in uris]
-    return [
-        Request(b'"mcp-gateway-restore-%d"' % number, method, msgspec.json.encode(params))
-        for number, (method, params) in enumerate(told)
-    ]
+    return [Request(restore_id(number), method, msgspec.json.encode(params)) for number, (method, params) in enumerate(told)]

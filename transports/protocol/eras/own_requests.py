@@ -26,8 +26,15 @@ OPEN_ID: Final = b'"mcp-gateway-open"'
 MOVE_ID: Final = b'"mcp-gateway-move"'
 CACHE_ID: Final = b'"mcp-gateway-cache"'
 TRANSPORT_ID: Final = b'"mcp-gateway-transport"'
+TOOLS_ID: Final = b'"mcp-gateway-tools"'
+REOPEN_ID: Final = b'"mcp-gateway-reopen"'
 
 _encode = msgspec.json.encode
+
+
+def restore_id(number: int) -> bytes:
+    """Of the requests that restore one session, each has its own."""
+    return b'"mcp-gateway-restore-%d"' % number
 
 
 def discover(

@@ -7,10 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .jsonrpc import members
-
 _encode = msgspec.json.encode
-_decode = msgspec.json.decode
 
 # Source: JSON-RPC 2.0, "Error object"; MCP 2026-07-28, basic/index, "Error Codes"; MCP 2025-11-25, server/resources.
 PARSE_ERROR: Final = -32700
@@ -27,10 +24,17 @@ MODERN_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORT
 """Codes that only a server of the modern era answers. Source: MCP 2026-07-28, basic/index, "Error Codes"."""
 
 
+class _Coded(msgspec.Struct):
+    code: int
+
+
+_decode_coded = msgspec.json.Decoder(_Coded).decode
+
+
 def error_code(error: bytes) -> int | None:
     try:
-        return _decode(members(error)["code"], type=int) if error else None
-    except (KeyError, msgspec.DecodeError):
+        return _decode_coded(error).code if error else None
+    except msgspec.DecodeError:
         return None
 
 

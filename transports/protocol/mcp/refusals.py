@@ -7,6 +7,16 @@ from typing import Any
 import attrs
 import msgspec
 
+from .error_codes import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+)
+
 
 @attrs.frozen
 class RefusalKind:
@@ -17,15 +27,15 @@ class RefusalKind:
     retry: bool = False
 
 
-# Source: the gateway's own contract; the -320xx codes are those of MCP 2026-07-28, basic/index, "Error Codes".
+# Source: the gateway's own contract; the codes with a name are those of `error_codes`.
 REFUSALS: dict[str, RefusalKind] = {
-    "parse_error": RefusalKind(-32700, 400),
-    "invalid_request": RefusalKind(-32600, 400),
-    "unknown_method": RefusalKind(-32601, 400),
-    "invalid_params": RefusalKind(-32602, 400),
-    "header_mismatch": RefusalKind(-32020, 400),
-    "missing_capability": RefusalKind(-32021, 400),
-    "unsupported_version": RefusalKind(-32022, 400),
+    "parse_error": RefusalKind(PARSE_ERROR, 400),
+    "invalid_request": RefusalKind(INVALID_REQUEST, 400),
+    "unknown_method": RefusalKind(METHOD_NOT_FOUND, 400),
+    "invalid_params": RefusalKind(INVALID_PARAMS, 400),
+    "header_mismatch": RefusalKind(HEADER_MISMATCH, 400),
+    "missing_capability": RefusalKind(MISSING_CAPABILITY, 400),
+    "unsupported_version": RefusalKind(UNSUPPORTED_VERSION, 400),
     "unauthorized": RefusalKind(4010, 401),
     "origin_forbidden": RefusalKind(4030, 403),
     "forbidden": RefusalKind(4031, 403),

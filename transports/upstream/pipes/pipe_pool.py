@@ -80,7 +80,7 @@ class PipePool:
     async def open(self, *, is_private: bool, is_modern: bool) -> OpenPipe:
         """Open one more pipe, where there is room or an idle one can make it.
 
-        Raises: UpstreamError with was_sent=False.
+        Raises: UpstreamError, of a fate with which nothing was sent.
         """
         loop = asyncio.get_running_loop()
         delay_s = self._backoff.delay_s(loop.time())
