@@ -85,6 +85,15 @@ class LeaseReturned:
 
 
 @attrs.frozen
+class UpstreamEnding:
+    """Upstream -> connection pool: it ends, and has answered these calls; what is sent to it from now on is lost."""
+
+    backend: str
+    replica: str
+    call_ids: frozenset[int]
+
+
+@attrs.frozen
 class CancelCall:
     """Edge -> connection pool -> upstream: nobody waits for this call any more."""
 

@@ -12,7 +12,15 @@ import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
-from mcp_gateway.actors.messages.calls import CallFailed, CancelCall, LeaseCall, LeaseReturned, RunCall, TrialEnded
+from mcp_gateway.actors.messages.calls import (
+    CallFailed,
+    CancelCall,
+    LeaseCall,
+    LeaseReturned,
+    RunCall,
+    TrialEnded,
+    UpstreamEnding,
+)
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
@@ -42,6 +50,7 @@ class _Replica:
     """One server address: its ledger, the name of its upstream actor, and the calls that wait.
 
     granted: calls of `waiting` that hold a lease already and run as soon as the upstream has started again.
+    answered: calls that an upstream which is ending has answered.
     """
 
     backend: BackendSettings
@@ -50,6 +59,7 @@ class _Replica:
     child: str
     waiting: dict[int, LeaseCall] = attrs.field(factory=dict)
     granted: list[int] = attrs.field(factory=list)
+    answered: frozenset[int] = frozenset()
     is_told_exhausted: bool = False
 
 
@@ -65,8 +75,8 @@ class ConnectionPoolArguments:
 class ConnectionPool(Supervisor):
     """Grants each call a connection of its replica, or lets it wait for at most the checkout timeout, or refuses it.
 
-    Receives  LeaseCall (router), LeaseReturned (upstreams), CancelCall (edge), Topology (cell), ProbeReplicas (health monitor),
-              SchemeResolved (transport registry)
+    Receives  LeaseCall (router), LeaseReturned, UpstreamEnding (upstreams), CancelCall (edge), Topology (cell),
+              ProbeReplicas (health monitor), SchemeResolved (transport registry)
     Sends     RunCall, CancelCall, ProbeReplicas (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme (transport
               registry), PublishEvent (event bus)
     On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here; the
@@ -268,16 +278,27 @@ class ConnectionPool(Supervisor):
 
     # ---- upstreams that end
 
-    def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
-        """The upstream has answered for its calls: their leases go to those who wait, who run once it has started again."""
+    def receiveMsg_UpstreamEnding(self, message: UpstreamEnding, sender: ActorAddress) -> None:
+        replica = self._replicas.get((message.backend, message.replica))
+        if replica is not None:
+            replica.answered = message.call_ids
+
+    def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
+        """Answer the calls that came to it too late. All its leases go to those who wait, who run once it has started again."""
         for key, replica in self._replicas.items():
-            if replica.child == name and kind == "child_exited":
-                running = [
-                    call_id for call_id, at in self._leased.items() if _replica_of(at) == key and call_id not in replica.waiting
-                ]
-                for call_id in running:
+            if replica.child == spec.name:
+                for leased in [leased for leased in self._leased.values() if _replica_of(leased) == key]:
+                    call_id = leased.call.call_id
+                    if call_id in replica.waiting:
+                        continue
+                    if call_id not in replica.answered:
+                        self._refuse(leased, "upstream_failed", "the connection was restarted before the request was sent")
                     self._release(replica, call_id)
-            elif replica.child == name and kind == "restarted":
+                replica.answered = frozenset()
+
+    def on_child_event(self, kind: str, name: str, reason_text: str) -> None:
+        for replica in self._replicas.values():
+            if replica.child == name and kind == "restarted":
                 granted, replica.granted = replica.granted, []
                 self._grant(replica, [call_id for call_id in granted if call_id in replica.waiting])
 

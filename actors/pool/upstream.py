@@ -27,6 +27,7 @@ from mcp_gateway.actors.messages.calls import (
     LeaseCall,
     LeaseReturned,
     RunCall,
+    UpstreamEnding,
 )
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
@@ -76,8 +77,8 @@ class Upstream(GatewayActor):
     """Speaks to one replica, any number of calls at once; the pool decides how many.
 
     Receives  RunCall, CancelCall (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
-    Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned (connection pool), CallFaulted, CallSucceeded (router),
-              ReplicaProbed (health monitor)
+    Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned, UpstreamEnding (connection pool),
+              CallFaulted, CallSucceeded (router), ReplicaProbed (health monitor)
     On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
     """
 
@@ -297,8 +298,8 @@ class Upstream(GatewayActor):
     # ---- the end
 
     def on_crash(self, message: object, sender: ActorAddress) -> None:
-        if isinstance(message, RunCall):
-            self._fail_for_exit(message.leased.call)
+        if isinstance(message, RunCall):  # answered with the others at the end, which comes at once
+            self._running.setdefault(message.leased.call.call_id, _Running(message.leased))
 
     def on_exit(self) -> None:
         self._probes.cancel()
@@ -306,13 +307,11 @@ class Upstream(GatewayActor):
         for running in ended.values():
             if running.task is not None:
                 running.task.cancel()
-            self._fail_for_exit(running.leased.call)
+            restarted = Failure(Fate.ENDED, "the connection was restarted while the request ran")
+            self.send(running.leased.call.edge, self._failed(running.leased.call, restarted, 0.0))
+        self.send(self.addresses["supervisor"], UpstreamEnding(self._backend, self._replica, frozenset(ended)))
         self._cells.withdraw(self._backend, self._replica, self._wire)
         _closing.start(self._wire.close())
-
-    def _fail_for_exit(self, call: Call) -> None:
-        restarted = Failure(Fate.ENDED, "the connection was restarted while the request ran")
-        self.send(call.edge, self._failed(call, restarted, 0.0))
 
 
 _closing = HeldTasks()

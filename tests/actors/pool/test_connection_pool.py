@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.status import StatusRequested
+from mcp_gateway.actors.messages.supervision import RestartChildRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
@@ -508,6 +509,43 @@ def test_a_crash_of_an_upstream_answers_its_calls_and_lets_the_next_ones_run(mon
         for call_id in waiting:
             await bench.answer(call_id)
         assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_a_call_that_is_sent_to_an_upstream_too_late_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not run, so that the edge may try it elsewhere; those that ran have been answered by the upstream, and once."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        ran, lost, stream = await bench.lease(), bench.leased(), bench.leased(kind=RequestKind.STREAM)
+        (name,) = bench.stage.instance(bench.pool).supervision.names
+        upstream = bench.stage.instance(bench.pool).child_address(name)
+        bench.stage.system.post_all([(upstream, ActorExitRequest()), (bench.pool, lost), (bench.pool, stream)])
+        await turn()
+        failures = [(each.call_id, each.why.reason, each.why.fate) for each in bench.edge.take(CallFailed)]
+        assert failures == [
+            (ran, "upstream_failed", Fate.ENDED),
+            (lost.call.call_id, "upstream_failed", Fate.TURNED_AWAY),
+            (stream.call.call_id, "upstream_failed", Fate.TURNED_AWAY),
+        ]
+        assert bench.counts() == (2, 0, 0, 0)
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+def test_an_upstream_that_is_restarted_on_request_frees_its_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        waiting = await bench.lease()
+        (name,) = bench.stage.instance(bench.pool).supervision.names
+        bench.stage.tell(bench.pool, RestartChildRequested(name=name, request_id="r"))
+        await turn()
+        assert list(bench.failures()) == held
+        assert bench.running() == [waiting]
+        assert bench.counts() == (1, 1, 0, 0)
 
     on_loop(body)
 
