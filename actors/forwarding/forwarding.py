@@ -201,7 +201,7 @@ class Forwarding:
                     return outcome.answer
         except TimeoutError:
             text = f"{cell_name}, which holds the connection to the server, did not answer in time"
-            raise UpstreamError(Fate.TIMED_OUT, text) from None
+            raise UpstreamError(Fate.ENDED, text, reason="upstream_timeout") from None  # the server may be well
         finally:
             del self._sent[exchange_id]
             if not is_over:
@@ -330,9 +330,9 @@ class Forwarding:
             # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
             ended = Failure(Fate.ENDED, "the connection ended the call")
             outcome = ForwardedFailure(exchange_id=exchange_id, failure=ended)
-        except Exception as error:  # a defect of ours must not leave the other cell waiting
-            _logger.exception("a forwarded exchange failed")
-            outcome = ForwardedFailure(exchange_id=exchange_id, failure=Failure(Fate.ENDED, repr(error)))
+        except Exception:  # a defect of ours must not leave the other cell waiting
+            _logger.exception("an exchange for %s failed", carried.cell)
+            outcome = ForwardedFailure(exchange_id=exchange_id, failure=Failure(Fate.ENDED, "internal error"))
         else:
             outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
         self._forward(carried.cell, outcome)

@@ -179,14 +179,24 @@ def test_a_failure_keeps_every_fact() -> None:
     on_loop(body)
 
 
-def test_a_defect_of_the_other_cell_is_a_failure_here() -> None:
+def test_a_defect_of_the_other_cell_is_a_failure_here_and_is_told_in_its_own_log(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         carried = Carried()
         await settle()
         carried.wire.exchanges[0].fail(RuntimeError("broken"))
         error = await carried.error()
-        assert (error.failure.reason, "broken" in error.failure.text) == ("upstream_failed", True)
+        assert (error.failure.reason, error.failure.text) == ("upstream_failed", "internal error")
         assert not error.fate.is_verdict, "the server has done nothing wrong"
+        assert "RuntimeError: broken" in caplog.text
+
+    on_loop(body)
+
+
+def test_an_owner_that_is_late_is_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(forwarding, "_GRACE_S", 0.0)
+        error = await Carried(attrs.evolve(REQUEST, timeout_s=0.01)).error()
+        assert (error.failure.reason, error.fate.was_sent, error.fate.is_verdict) == ("upstream_timeout", True, False)
 
     on_loop(body)
 
