@@ -18,14 +18,18 @@ from tests.doubles.ports import free_port
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
 
+MOODS = ("vsm.algedonic.", "mcp.health.")
+"""How topics begin of what a cell feels: how busy the machine is decides when it says something, and whether it does."""
+
 
 class RecordingLink:
     """Stands in for the node: orders events, hands them back to the cell in the next turn of the loop, keeps what it was told.
 
-    events: every event so far. stops: the reasons of `request_stop`.
+    events: every event so far. stops: the reasons of `request_stop`. unlogged: how topics begin that do not reach the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unlogged: tuple[str, ...] = ()) -> None:
+        self._unlogged = unlogged
         self.events: list[Event] = []
         self.stops: list[str] = []
         self.cell: Cell | None = None
@@ -37,6 +41,8 @@ class RecordingLink:
         return [event for event in self.events if event.id > event_id]
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
+        if topic.startswith(self._unlogged):
+            return
         event = self._log.append(topic, payload, timestamp_ms)
         self.events.append(event)
         asyncio.get_running_loop().call_soon(self._deliver, event)
@@ -106,9 +112,9 @@ def alone() -> Forwarding:
 
 
 @asynccontextmanager
-async def running_cell(settings: Settings) -> AsyncIterator[RunningCell]:
+async def running_cell(settings: Settings, unlogged: tuple[str, ...] = ()) -> AsyncIterator[RunningCell]:
     """Serve for the length of the `async with` block; afterwards nothing of the cell is left on the loop."""
-    link = RecordingLink()
+    link = RecordingLink(unlogged)
     cell = make_cell(settings, 0, "cell/0", link)
     thresholds = gc.get_threshold()
     await cell.start()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from mcp_gateway.transports.ports.edge_port import TopicFeed
-from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
+from tests.doubles.running_cell import MOODS, RunningCell, cell_settings, running_cell
 from tests.doubles.topic_reader import TopicReader, read_topic
 
 
@@ -51,7 +51,7 @@ class Bench:
 
 def on_cell(body: Callable[[Bench], Awaitable[None]], **http_sse: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(transports={"http_sse": http_sse})) as cell, asyncio.timeout(60):
+        async with running_cell(cell_settings(transports={"http_sse": http_sse}), MOODS) as cell, asyncio.timeout(60):
             await body(Bench(cell))
 
     asyncio.run(run())

@@ -19,7 +19,7 @@ from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN
 from mcp_gateway.transports.downstream.phoenix.phoenix_channel import PhoenixChannel
 from tests.doubles.phoenix_client import PhoenixClient, phoenix_client
 from tests.doubles.raw_websocket import BINARY, TEXT, RawWebSocket
-from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
+from tests.doubles.running_cell import MOODS, RunningCell, cell_settings, running_cell
 
 TOPIC = "mcp:events"
 SLOW = {"name": "slow", "arguments": {"seconds": 0.05, "steps": 2}}
@@ -28,7 +28,7 @@ FOREVER = {"name": "slow", "arguments": {"seconds": 60}}
 
 def on_cell(body: Callable[[RunningCell], Awaitable[None]], **tables: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(**tables)) as cell, asyncio.timeout(60):
+        async with running_cell(cell_settings(**tables), MOODS) as cell, asyncio.timeout(60):
             await body(cell)
 
     asyncio.run(run())
