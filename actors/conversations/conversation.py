@@ -263,8 +263,8 @@ def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
 
 
 def has_turned_away(failure: CallFailed) -> bool:
-    """Whether the replica that never saw the call should be passed over; one that only lost the session is as good as any."""
-    return bool(failure.replica) and not failure.why.fate.was_sent and failure.why.fate is not Fate.SESSION_LOST
+    """Whether the replica that never saw the call should be passed over, unless it only lost the session, or is starting."""
+    return bool(failure.replica) and not failure.why.fate.was_sent and failure.why.fate not in (Fate.SESSION_LOST, Fate.STARTING)
 
 
 def _leaves_no_replica(failure: CallFailed) -> bool:

@@ -17,6 +17,7 @@ class Fate(Enum):
     CUT:          the server's connection has ended before the answer: nobody knows whether the request ran.
     CELL_LOST:    the same of the cell that holds the connection: the server may be well.
     TIMED_OUT:    no answer in time.
+    STARTING:     the server lives and has not said a word yet, as long as it may take to start; nothing was run.
     BROKEN:       the server was there, and what it gave is no answer.
     REFUSED:      the server was there, is well, and does not do this.
     UNSUPPORTED:  the server does not speak the revision of the exchange.
@@ -29,6 +30,7 @@ class Fate(Enum):
     CUT = "cut"
     CELL_LOST = "cell_lost"
     TIMED_OUT = "timed_out"
+    STARTING = "starting"
     BROKEN = "broken"
     REFUSED = "refused"
     UNSUPPORTED = "unsupported"
@@ -55,13 +57,14 @@ class Fate(Enum):
         return self in _VERDICTS
 
 
-_NOT_SENT: Final = frozenset({Fate.UNREACHABLE, Fate.TURNED_AWAY, Fate.SESSION_LOST})
+_NOT_SENT: Final = frozenset({Fate.UNREACHABLE, Fate.TURNED_AWAY, Fate.SESSION_LOST, Fate.STARTING})
 _FAULTS: Final = frozenset({Fate.UNREACHABLE, Fate.CUT, Fate.TIMED_OUT, Fate.BROKEN})
 _CUTS: Final = frozenset({Fate.CUT, Fate.CELL_LOST})
 _VERDICTS: Final = _FAULTS | {Fate.REFUSED, Fate.UNSUPPORTED}
 _USUAL_REASONS: Final = {
     Fate.SESSION_LOST: "session_not_found",
     Fate.TIMED_OUT: "upstream_timeout",
+    Fate.STARTING: "upstream_timeout",
     Fate.UNSUPPORTED: "unsupported_version",
 }
 

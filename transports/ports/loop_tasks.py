@@ -53,6 +53,10 @@ class SharedTasks(Generic[Key, Result]):
     def __init__(self) -> None:
         self._tasks: dict[Key, asyncio.Task[Result]] = {}
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether work under this key is under way."""
+        return key in self._tasks
+
     async def join(self, key: Key, make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """What the work under this key gives, or the exception that it ends with; `make` begins it where none is under way."""
         task = self._tasks.get(key)

@@ -18,6 +18,7 @@ WHAT_FOLLOWS = [
     (Fate.CUT, True, True, True, True),
     (Fate.CELL_LOST, True, False, True, False),
     (Fate.TIMED_OUT, True, True, False, True),
+    (Fate.STARTING, False, False, False, False),
     (Fate.BROKEN, True, True, False, True),
     (Fate.REFUSED, True, False, False, True),
     (Fate.UNSUPPORTED, True, False, False, True),

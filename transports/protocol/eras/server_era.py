@@ -24,11 +24,13 @@ class ServerEra:
     speaks_modern:   None where nobody knows.
     takes_handshake: whether it is worth trying; False for a modern server that has refused it. A server may speak both eras.
     only_speaks:     the versions that it lists where none of them is known here; empty otherwise.
+    is_starting:     nobody can know yet: the server lives and has not said a word.
     """
 
     def __init__(self, protocol: str) -> None:
         self._protocol = protocol
         self._is_fixed = protocol != "auto"
+        self.is_starting = False
         self.forget()
 
     def forget(self) -> None:

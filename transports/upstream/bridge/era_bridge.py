@@ -195,6 +195,8 @@ class EraBridge:
             async with asyncio.timeout(timeout_s):
                 await self._probing.join(None, self._ask_era)
         except TimeoutError:
+            if self._era.is_starting:
+                raise UpstreamError(Fate.STARTING, "starting, and has not said a word yet") from None
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
 
     async def _ask_era(self) -> None:
@@ -205,6 +207,9 @@ class EraBridge:
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
             is_silent = error.failure.reason == "upstream_timeout" and not self._is_http
+            if error.fate is Fate.STARTING:
+                await self._ask_era()  # on the same pipe, which is kept; within the bound that a start has
+                return
             is_legacy = error.fate is Fate.UNSUPPORTED or is_silent
             may_be_legacy = self._is_http and error.fate in (Fate.BROKEN, Fate.REFUSED)
             if not is_legacy and not (may_be_legacy and await self._takes_handshake()):

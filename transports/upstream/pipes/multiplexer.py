@@ -106,7 +106,7 @@ class Multiplexer:
 
     def __init__(self, *, is_private: bool, is_modern: bool) -> None:
         self._is_private = is_private
-        self._is_modern = is_modern
+        self.is_modern = is_modern
         self._open: OrderedDict[int, _Exchange] = OrderedDict()
         self._id_of: dict[tuple[str, object], int] = {}  # {(owner, the caller's id): exchange id}, of requests
         self._asked: OrderedDict[object, int] = OrderedDict()  # {the server's request id: exchange that was asked; 0: held}
@@ -204,7 +204,7 @@ class Multiplexer:
     def _question(self, request: Request) -> Incoming:
         if request.method == "ping":
             return Replied(Response(request.id, b"{}", b""))
-        if self._is_modern or not self._is_private:  # its clients have declared that they cannot be asked
+        if self.is_modern or not self._is_private:  # its clients have declared that they cannot be asked
             return Replied(_error(request.id, METHOD_NOT_FOUND, "the client offers nothing that it could be asked for"))
         if len(self._asked) >= MAX_ASKED:
             return Replied(_error(request.id, INTERNAL_ERROR, "too many requests of the server wait for an answer"))
@@ -219,7 +219,7 @@ class Multiplexer:
                 return self._progress(notification, params)
             if notification.method == "notifications/cancelled":
                 return self._cancelled_by_server(notification, params)
-            if self._is_modern and "_meta" in params:
+            if self.is_modern and "_meta" in params:
                 meta = jsonrpc.members(params["_meta"])
                 if META_SUBSCRIPTION_ID in meta:
                     return self._of_subscription(notification, meta[META_SUBSCRIPTION_ID])
@@ -227,7 +227,7 @@ class Multiplexer:
             return Ignored(f"{notification.method} cannot be read: {error!r}")
         if notification.method == "notifications/message":
             return self._log_message(notification)
-        if self._is_modern:
+        if self.is_modern:
             return Ignored(f"{notification.method} of no subscription")
         # To one stream of each session, the newest. Source: MCP 2025-11-25, basic/transports, "Multiple Connections".
         streams = {exchange.owner: each for each, exchange in self._open.items() if exchange.is_stream}
@@ -249,7 +249,7 @@ class Multiplexer:
 
     def _cancelled_by_server(self, notification: Notification, params: dict[str, Raw]) -> Incoming:
         request_id = _value(params["requestId"])
-        if self._is_modern:  # it may only end a subscription so
+        if self.is_modern:  # it may only end a subscription so
             exchange = self._open.get(request_id) if type(request_id) is int else None
             if exchange is None or not exchange.is_stream:
                 return Ignored("a cancellation of nothing that is open")
@@ -271,7 +271,7 @@ class Multiplexer:
     def _log_message(self, notification: Notification) -> Incoming:
         """Log messages name no request. Where it is not certain whose they are, nobody gets to read them."""
         calls = [(each, exchange) for each, exchange in self._open.items() if not exchange.is_stream]
-        if self._is_modern:
+        if self.is_modern:
             calls = [(each, exchange) for each, exchange in calls if exchange.wants_logs]
             return Told((calls[0][0],), notification) if len(calls) == 1 else Ignored("a log message of no certain request")
         if calls and (self._is_private or len({exchange.owner for _, exchange in calls}) == 1):

@@ -119,7 +119,6 @@ class OpenPipe:
         self._name = name
         self._on_end = on_end
         self.is_private = is_private
-        self.is_modern = is_modern
         self.is_initialized = False
         self.answer: Response | None = None
         self.sessions: set[str] = set()
@@ -135,6 +134,14 @@ class OpenPipe:
         self._closing: asyncio.Task[None] | None = None
 
     # ---- state
+
+    @property
+    def is_modern(self) -> bool:
+        return self._exchanges.is_modern
+
+    def turn_legacy(self) -> None:
+        """The server turns out to speak the revisions with a handshake."""
+        self._exchanges.is_modern = False
 
     @property
     def is_open(self) -> bool:

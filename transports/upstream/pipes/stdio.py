@@ -29,6 +29,9 @@ from .process_guard import PROCESS_GUARD, end_group
 
 _logger = logging.getLogger(__name__)
 
+START_TIMEOUT_S: Final = 300.0
+"""The first start by `npx -y` or `uvx` downloads the server: for minutes, on a slow line."""
+
 _QUIT_S: Final = 1.0  # after its input has ended; the end of a whole cell waits for no longer than both together
 _TERMINATE_S: Final = 0.7
 _LAST_WORDS_S: Final = 0.2  # a process has ended, but a child of its own holds its output open
@@ -68,6 +71,7 @@ class StdioUpstream:
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
+            start_timeout_s=START_TIMEOUT_S,
         )
 
 

@@ -603,6 +603,130 @@ async def test_a_subscription_is_a_stream_that_its_server_may_end_either_way(har
             assert (await task) == UpstreamAnswer(200, None)
 
 
+@conversation(protocol="auto")
+async def test_the_connection_on_which_discover_failed_serves_the_sessions_of_a_legacy_server(harness: Harness) -> None:
+    """A start may cost seconds. Source: MCP 2026-07-28, basic/transports/stdio, "Backward Compatibility": it falls back."""
+    harness.server.answers["server/discover"] = params(code=-32601, message="?")
+    await asyncio.gather(harness.wire.probe(1.0), harness.open())
+    await harness.open()
+    (pipe,) = harness.server.pipes
+    assert [each.method for each in pipe.sent if isinstance(each, Request)][:2] == ["server/discover", "initialize"]
+    assert len(pipe.requests("initialize")) == len(pipe.notifications("notifications/initialized")) == 1
+    await harness.open(ANY)
+    assert len(harness.server.pipes) == 2
+
+
+# ---- servers that start slowly
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`initialize` follows soon where `server/discover` stays without an answer."""
+    monkeypatch.setattr(pipe_conversation, "DISCOVER_TIMEOUT_S", 0.02)
+
+
+def silent_server() -> ScriptedServer:
+    server = ScriptedServer()
+    server.answers.clear()
+    return server
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("era", ["modern", "legacy", "legacy that ignores discover"])
+def test_a_server_that_says_nothing_for_long_is_waited_for_on_the_same_connection(era: str) -> None:
+    @conversation(protocol="auto", start_timeout_s=60.0, server=silent_server())
+    async def check(harness: Harness) -> None:
+        # 1. Whoever gives up is told that it is starting; nothing is closed for that.
+        for give_up in (
+            harness.wire.probe(0.1),
+            harness.ask(Request(b"1", "tools/list", b"{}"), revision=MODERN, timeout_s=0.01),
+            harness.ask(Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities={})), timeout_s=0.01),
+        ):
+            error = await refused(give_up)
+            assert (error.fate, error.failure.reason) == (Fate.STARTING, "upstream_timeout")
+            assert error.failure.text.startswith("starting since 0 s")
+        (pipe,) = harness.server.pipes
+        await settled(lambda: pipe.requests("initialize"))
+        assert harness.era.is_starting
+        # 2. It comes up, and answers what was written to it meanwhile.
+        (discovery,), (handshake,) = pipe.requests("server/discover"), pipe.requests("initialize")
+        harness.server.answers["ping"] = b"{}"
+        if era == "modern":
+            harness.server.answers["server/discover"] = b'{"supportedVersions":["2026-07-28"]}'
+            pipe.say(Response(discovery.id, harness.server.answers["server/discover"], b""))
+            pipe.say(Response(handshake.id, b"", params(code=-32601, message="?")))
+        else:
+            if era == "legacy":
+                pipe.say(Response(discovery.id, b"", params(code=-32601, message="?")))
+            pipe.say(Response(handshake.id, INITIALIZE_RESULT, b""))
+        await settled(lambda: harness.era.speaks_modern is (era == "modern"))
+        # 3. From then on it serves, on the connection that there was.
+        await harness.wire.probe(1.0)
+        if era != "modern":
+            await harness.open()
+        assert harness.server.pipes == [pipe]
+        assert not harness.era.is_starting
+
+    check()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_start_that_never_ends_is_given_up_and_the_next_one_is_a_failure_until_the_server_speaks() -> None:
+    @conversation(protocol="auto", start_timeout_s=0.3, server=silent_server())
+    async def check(harness: Harness) -> None:
+        assert (await refused(harness.wire.probe(0.1))).fate is Fate.STARTING
+        await settled(lambda: harness.server.pipes[0].is_closed)
+        error = await refused(harness.wire.probe(0.1))
+        assert (error.fate, len(harness.server.pipes)) == (Fate.UNREACHABLE, 2)
+        harness.server.pipes[1].say(
+            Response(harness.server.pipes[1].requests("server/discover")[0].id, b'{"supportedVersions":["2026-07-28"]}', b"")
+        )
+        await settled(lambda: harness.era.speaks_modern)
+
+    monkeypatched = pytest.MonkeyPatch()
+    monkeypatched.setattr(pipe_conversation, "OPEN_TIMEOUT_S", 0.3)
+    try:
+        check()
+    finally:
+        monkeypatched.undo()
+
+
+@conversation(start_timeout_s=60.0, server=silent_server())
+async def test_a_client_that_tries_again_gets_the_connection_that_was_starting_for_it(harness: Harness) -> None:
+    message = Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities=ANY))
+    # 1. It gives up, by its deadline or by going away.
+    error = await refused(harness.ask(message, timeout_s=0.05))
+    assert (error.fate, error.fate.was_sent) == (Fate.STARTING, False)
+    again = asyncio.create_task(harness.ask(message))
+    await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    # 2. Another client does not get it, nor do two clients at once.
+    other = asyncio.create_task(
+        harness.ask(Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities={"roots": {}})))
+    )
+    again, twin = asyncio.create_task(harness.ask(message)), asyncio.create_task(harness.ask(message))
+    await settled(lambda: len(harness.server.pipes) == 3 and all(pipe.requests("initialize") for pipe in harness.server.pipes))
+    for pipe in harness.server.pipes:
+        pipe.say(Response(pipe.requests("initialize")[0].id, INITIALIZE_RESULT, b""))
+    sessions = [(await task).session_id for task in (again, twin, other)]
+    assert len(set(sessions)) == 3
+    assert harness.wire._sessions[sessions[0] or ""].pipe._pipe is harness.server.pipes[0]
+
+
+@conversation(start_timeout_s=60.0, server=silent_server(), max_pipes=1)
+async def test_what_starts_for_nobody_is_kept_for_a_while_and_makes_room_at_once(harness: Harness) -> None:
+    for capabilities in (ANY, {"roots": {}}):
+        message = Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities=capabilities))
+        assert (await refused(harness.ask(message, timeout_s=0.05))).fate is Fate.STARTING
+    await settled(lambda: [pipe.is_closed for pipe in harness.server.pipes] == [True, False])
+    (start,) = harness.wire._starts
+    assert start.timer is not None
+    assert start.timer.when() <= asyncio.get_running_loop().time() + pipe_conversation.UNCLAIMED_S
+    harness.wire._end_start(start)
+    await settled(lambda: harness.server.open_count == 0)
+
+
 # ---- probes
 
 
