@@ -337,18 +337,18 @@ class Forwarding:
             outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
         self._forward(carried.cell, outcome)
 
-    async def _probe(self, question: WireProbed) -> str:
+    async def _probe(self, question: WireProbed) -> Failure | None:
         wire = self._wires.get((question.backend, question.replica))
         if wire is None:
-            return "not connected"
+            return Failure(Fate.BROKEN, "not connected")
         try:
             async with asyncio.timeout(question.timeout_s):
                 await wire.probe(question.timeout_s)
         except UpstreamError as error:
-            return error.failure.text
+            return error.failure
         except TimeoutError:
-            return "no answer in time"
-        return ""
+            return Failure(Fate.BROKEN, "no answer in time")
+        return None
 
     # ---- parts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcp_gateway.actors.messages.between_cells import WireProbed
-from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 
 from .forwarding import Forwarding
@@ -24,11 +24,11 @@ class RemoteConversation:
     async def probe(self, timeout_s: float) -> None:
         try:
             question = WireProbed(self._backend, self._replica, timeout_s)
-            problem = await self._forwarding.ask_cell(self._owner, question, timeout_s)
+            failure: Failure | None = await self._forwarding.ask_cell(self._owner, question, timeout_s)
         except (LookupError, TimeoutError) as error:
             raise UpstreamError(Fate.BROKEN, f"{self._owner}: {str(error) or 'no answer in time'}") from None
-        if problem:
-            raise UpstreamError(Fate.BROKEN, problem)
+        if failure is not None:
+            raise UpstreamError.of(failure)
 
     async def close(self) -> None:
         """Nothing is held here."""

@@ -141,6 +141,9 @@ class HealthMonitor(GatewayActor):
         verdict = self._verdicts.get(key)
         if verdict is None:
             return
+        if message.is_starting:  # neither a success nor a failure: it keeps its verdict, and whoever calls it waits
+            self._judge_replica(key, is_up=verdict.is_up, is_failing=True, reason=message.problem)
+            return
         change = verdict.observe(not message.problem)
         payload = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
         if change is Change.DOWN:

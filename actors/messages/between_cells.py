@@ -112,7 +112,7 @@ class ForwardedFailure:
 
 @attrs.frozen
 class WireProbed:
-    """A question: is the server behind the connection that you hold well? Answered with the problem in words, or ""."""
+    """A question: is the server behind the connection that you hold well? Answered with its `Failure`, or None."""
 
     backend: str
     replica: str

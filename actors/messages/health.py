@@ -52,12 +52,17 @@ class ProbeReplicas:
 
 @attrs.frozen(kw_only=True)
 class ReplicaProbed:
-    """Upstream -> health monitor: one probe has ended. problem: "" where all is well."""
+    """Upstream -> health monitor: one probe has ended.
+
+    problem:     "" where all is well.
+    is_starting: that is the problem, and may pass: it says nothing of how the replica will be.
+    """
 
     request_id: str
     backend: str
     replica: str
     problem: str
+    is_starting: bool = False
     elapsed_s: float
 
 

@@ -277,12 +277,12 @@ class Upstream(GatewayActor):
 
     async def _probe(self, message: ProbeReplicas) -> None:
         started_s = time.monotonic()
-        problem = ""
+        problem, is_starting = "", False
         try:
             async with asyncio.timeout(message.timeout_s):
                 await self._wire.probe(message.timeout_s)
         except UpstreamError as error:
-            problem = error.failure.text
+            problem, is_starting = error.failure.text, error.fate is Fate.STARTING
         except TimeoutError:
             problem = "no answer in time"
         probed = ReplicaProbed(
@@ -290,6 +290,7 @@ class Upstream(GatewayActor):
             backend=self._backend,
             replica=self._replica,
             problem=problem,
+            is_starting=is_starting,
             elapsed_s=time.monotonic() - started_s,
         )
         assert self.runtime is not None

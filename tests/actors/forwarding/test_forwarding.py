@@ -502,6 +502,10 @@ def test_a_remote_replica_is_spoken_to_and_probed_through_its_owner() -> None:
         wire.probe_error = UpstreamError(Fate.BROKEN, "it is ill")
         with pytest.raises(UpstreamError, match="it is ill"):
             await conversation.probe(1.0)
+        wire.probe_error = UpstreamError(Fate.STARTING, "starting since 3 s")
+        with pytest.raises(UpstreamError, match="starting") as starting:
+            await conversation.probe(1.0)
+        assert starting.value.fate is Fate.STARTING
         wire.probe_hangs = True
         with pytest.raises(UpstreamError, match="no answer in time"):
             await conversation.probe(0.01)

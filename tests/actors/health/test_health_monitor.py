@@ -66,8 +66,10 @@ class Bench:
             self.probed({"one": ONE, "two": TWO}[name], problem)
         self.note()
 
-    def probed(self, replica: str, problem: str, backend: str = "files") -> None:
-        message = ReplicaProbed(request_id="p", backend=backend, replica=replica, problem=problem, elapsed_s=0.1)
+    def probed(self, replica: str, problem: str, backend: str = "files", *, is_starting: bool = False) -> None:
+        message = ReplicaProbed(
+            request_id="p", backend=backend, replica=replica, problem=problem, is_starting=is_starting, elapsed_s=0.1
+        )
         self.stage.tell(self.monitor, message)
 
     def note(self) -> None:
@@ -245,6 +247,31 @@ def test_a_replica_is_ejected_at_the_third_failure_and_restored_at_the_second_su
         assert bench.take_verdicts() == [ReplicaRestored("files", ONE)]
         assert ("mcp.replica.restored", {**about, "reason": ""}) in bench.events
         assert bench.health.status == "healthy"
+
+    on_loop(test)
+
+
+def test_a_replica_that_is_starting_is_degraded_however_long_and_keeps_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.round(one="", two="gone")
+        # 1. Of neither does it turn the verdict, nor end the failures before it.
+        for seconds in range(10):
+            bench.probed(ONE, f"starting since {seconds} s", is_starting=True)
+            bench.probed(TWO, f"starting since {seconds} s", is_starting=True)
+        for replica in (ONE, TWO):
+            assert bench.components[f"files/{replica}"] == {"status": "degraded", "reason": "starting since 9 s"}
+        assert bench.components["backends"] == {"status": "healthy"}
+        bench.note()
+        assert not [each for each in bench.take_verdicts() if isinstance(each, ReplicaEjected)]
+        # 2. What it says or does afterwards does.
+        for _ in range(2):
+            bench.probed(TWO, "gone")
+        bench.probed(ONE, "")
+        assert [bench.components[f"files/{replica}"]["status"] for replica in (ONE, TWO)] == ["healthy", "unhealthy"]
+        # 3. One that was ejected is not taken back because it is started again.
+        bench.probed(TWO, "starting since 0 s", is_starting=True)
+        assert bench.components[f"files/{TWO}"] == {"status": "unhealthy", "reason": "starting since 0 s"}
 
     on_loop(test)
 

@@ -490,7 +490,12 @@ def test_a_subscription_has_the_clients_id_in_events_and_in_the_answer() -> None
 
 @pytest.mark.parametrize(
     ("error", "hangs", "problem"),
-    [(None, False, ""), (UpstreamError(Fate.BROKEN, "broken"), False, "broken"), (None, True, "no answer in time")],
+    [
+        (None, False, ""),
+        (UpstreamError(Fate.BROKEN, "broken"), False, "broken"),
+        (UpstreamError(Fate.STARTING, "starting since 3 s"), False, "starting since 3 s"),
+        (None, True, "no answer in time"),
+    ],
 )
 def test_a_probe_is_reported_to_the_monitor(error: Exception | None, hangs: bool, problem: str) -> None:
     async def body() -> None:
@@ -503,6 +508,7 @@ def test_a_probe_is_reported_to_the_monitor(error: Exception | None, hangs: bool
                 await asyncio.sleep(0.005)
         probed = monitor.only(ReplicaProbed)
         assert (probed.request_id, probed.backend, probed.replica, probed.problem) == ("p1", "files", REPLICA, problem)
+        assert probed.is_starting == problem.startswith("starting")
 
     on_loop(body)
 
