@@ -6,6 +6,7 @@ import msgspec
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -17,7 +18,11 @@ from .desk import CallWish, Desk
 
 
 class OpenSession(Conversation):
-    """`initialize`: opens a session at every backend of the endpoint and seals them into one."""
+    """`initialize`: opens a session at every backend of the endpoint and seals them into one.
+
+    A backend that is starting is left out like any that is late, unless nobody else has opened a session: then the first of those
+    that are starting is waited for, as long as the client itself waits.
+    """
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
@@ -27,13 +32,14 @@ class OpenSession(Conversation):
         self._answers: dict[str, CallAnswered] = {}
         self._failures: dict[str, CallFailed] = {}
         self._excluded: dict[str, frozenset[str]] = {}
+        self._is_waiting = len(self._namings) == 1  # for those that are starting, as long as the client waits
 
     def _start(self) -> None:
         for naming in self._namings:
             self._ask(naming.backend)
 
     def _ask(self, backend: str) -> None:
-        deadline_s = self.desk.fan_out_deadline_s(self.exchange, backend) if len(self._namings) > 1 else None
+        deadline_s = None if self._is_waiting else self.desk.fan_out_deadline_s(self.exchange, backend)
         excluded = self._excluded.get(backend, frozenset())
         message = self.exchange.message
         wish = CallWish(message=message, backend=backend, opens_session=True, excluded=excluded, deadline_s=deadline_s)
@@ -58,10 +64,19 @@ class OpenSession(Conversation):
         self._conclude()
 
     def _conclude(self) -> None:
-        if self._open_calls:
-            return
         opened = {backend: opened_session(answer) for backend, answer in self._answers.items()}
         upstreams = tuple(each for each in (opened.get(naming.backend) for naming in self._namings) if each is not None)
+        if self._is_waiting and upstreams:
+            for call_id in list(self._open_calls):
+                self._cancel(call_id)
+        if self._open_calls:
+            return
+        if not upstreams and not self._is_waiting and self._starting():
+            self._is_waiting = True
+            for backend in self._starting():
+                del self._failures[backend]
+                self._ask(backend)
+            return
         request_id = self._request_id() or jsonrpc.NULL
         if not upstreams:
             self._refuse_all(request_id)
@@ -90,14 +105,21 @@ class OpenSession(Conversation):
         backend = upstreams[0].backend if len(upstreams) == 1 else ""
         self._answer(200, body, headers, backend, max(answer.upstream_s for answer in self._answers.values()))
 
+    def _starting(self) -> list[str]:
+        return [backend for backend, failure in self._failures.items() if failure.why.fate is Fate.STARTING]
+
     def _refuse_all(self, request_id: bytes) -> None:
         refusing = next((answer for answer in self._answers.values() if answer.response and answer.response.error), None)
         if refusing is not None and refusing.response is not None:
             error = Response(request_id, b"", refusing.response.error)
             self._answer(refusing.status, jsonrpc.encode_response(error), {}, refusing.backend, refusing.upstream_s)
         elif self._failures:
-            failure = next(iter(self._failures.values()))
-            self._refuse(self._refusal_for(failure), failure.backend)
+            starting = [self._failures[backend] for backend in self._starting()]
+            failure = (starting or list(self._failures.values()))[0]
+            refused = self._refusal_for(failure)
+            if starting:
+                refused.text = "; ".join(each.why.text for each in starting)
+            self._refuse(refused, failure.backend)
         else:
             self._refuse(Refused("upstream_failed", "no backend opened a session", request_id=request_id), "")
 

@@ -10,6 +10,7 @@ from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, Scene
 
@@ -98,6 +99,53 @@ def test_none_answers_and_the_first_failure_is_told():
     assert scene.sink.refused is not None
     assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("circuit_open", b'"i"')
     assert not scene.desk.issued
+    scene.assert_over()
+
+
+def starting(scene: Scene, backend: str) -> None:
+    scene.fail(scene.call_to(backend), "upstream_timeout", fate=Fate.STARTING, replica=f"{backend}#0")
+
+
+def test_while_nobody_has_opened_a_session_those_that_are_starting_are_waited_for_as_long_as_the_client_waits():
+    scene = opening()
+    scene.fail(scene.call_to("mail"), "no_backend")
+    starting(scene, "files")
+    assert [(call.backend, call.deadline_s, call.excluded) for call in scene.open] == [("files", None, frozenset())]
+    scene.answer(scene.call_to("files"), opened(tools={}))
+    assert scene.sink.result["capabilities"] == {"tools": {}}
+    assert [each.backend for each in scene.desk.issued[0].upstreams] == ["files"]
+    scene.assert_over()
+
+
+def test_the_first_of_those_that_are_starting_ends_the_wait_for_the_others():
+    scene = opening()
+    starting(scene, "mail")
+    starting(scene, "files")
+    scene.answer(scene.call_to("mail"), opened())
+    assert [each.backend for each in scene.desk.issued[0].upstreams] == ["mail"]
+    scene.assert_over()
+
+
+def test_who_is_starting_is_not_waited_for_where_another_has_opened_a_session():
+    scene = opening()
+    starting(scene, "mail")
+    scene.answer(scene.call_to("files"), opened())
+    assert [each.backend for each in scene.desk.issued[0].upstreams] == ["files"]
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("namings", [(FILES, MAIL, Naming("news", "news__")), (ALONE,)])
+def test_a_refusal_names_those_that_were_waited_for(namings):
+    scene = opening(*namings)
+    if len(namings) > 1:
+        scene.fail(scene.call_to("news"), "no_backend")
+        starting(scene, "mail")
+        starting(scene, "files")
+        starting(scene, "mail")
+    starting(scene, "files")
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.text) == ("upstream_timeout", "; ".join(["why"] * min(2, len(namings))))
+    assert scene.sink.refused.data["backend"] in ("mail", "files")
     scene.assert_over()
 
 
