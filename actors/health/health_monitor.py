@@ -74,6 +74,7 @@ class HealthMonitor(GatewayActor):
         self._lag_due_s = 0.0
         self._verdicts: dict[tuple[str, str], RiseFall] = {}
         self._found_up: set[tuple[str, str]] = set()
+        self._retries_s: dict[tuple[str, str], float] = {}  # for how long each was to be left alone when it was probed last
         self._left_out: set[str] = set()
 
     def on_wired(self) -> None:
@@ -108,6 +109,7 @@ class HealthMonitor(GatewayActor):
         for key in [key for key in self._verdicts if key not in wanted]:
             del self._verdicts[key]
             self._found_up.discard(key)
+            self._retries_s.pop(key, None)
             self._forget(_component(*key))
             self._judge_backends()
         for key in wanted - self._verdicts.keys():
@@ -145,10 +147,15 @@ class HealthMonitor(GatewayActor):
             self._judge_replica(key, is_up=verdict.is_up, is_failing=True, reason=message.problem)
             return
         change = verdict.observe(not message.problem)
-        payload = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
-        if change is Change.DOWN:
-            self.send(self.addresses["router"], ReplicaEjected(*key, message.problem))
-            self._publish("mcp.replica.ejected", payload)
+        payload: dict[str, Any] = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
+        if message.retry_after_s is not None:
+            payload["retry_after_s"] = message.retry_after_s
+        before_s, self._retries_s[key] = self._retries_s.get(key, 0.0), message.retry_after_s or 0.0
+        is_pause_new = self._retries_s[key] > before_s
+        if change is Change.DOWN or (not verdict.is_up and message.retry_after_s is not None):
+            self.send(self.addresses["router"], ReplicaEjected(*key, message.problem, message.retry_after_s))
+            if change is Change.DOWN or is_pause_new:
+                self._publish("mcp.replica.ejected", payload)
         elif change is Change.UP:
             self.send(self.addresses["router"], ReplicaRestored(*key))
             self._publish("mcp.replica.restored", payload)

@@ -10,11 +10,15 @@ from thespian.actors import ActorAddress
 
 @attrs.frozen
 class ReplicaEjected:
-    """Health monitor -> router: this replica takes no traffic until it is restored."""
+    """Health monitor -> router: this replica takes no traffic until it is restored.
+
+    retry_after_s: when its server is tried again, where that is known.
+    """
 
     backend: str
     replica: str
     reason: str
+    retry_after_s: float | None = None
 
 
 @attrs.frozen
@@ -54,8 +58,9 @@ class ProbeReplicas:
 class ReplicaProbed:
     """Upstream -> health monitor: one probe has ended.
 
-    problem:     "" where all is well.
-    is_starting: that is the problem, and may pass: it says nothing of how the replica will be.
+    problem:       "" where all is well.
+    is_starting:   that is the problem, and may pass: it says nothing of how the replica will be.
+    retry_after_s: set where the server was not asked, because it is left alone for so long.
     """
 
     request_id: str
@@ -64,6 +69,7 @@ class ReplicaProbed:
     problem: str
     is_starting: bool = False
     elapsed_s: float
+    retry_after_s: float | None = None
 
 
 @attrs.frozen

@@ -277,12 +277,13 @@ class Upstream(GatewayActor):
 
     async def _probe(self, message: ProbeReplicas) -> None:
         started_s = time.monotonic()
-        problem, is_starting = "", False
+        problem, is_starting, retry_after_s = "", False, None
         try:
             async with asyncio.timeout(message.timeout_s):
                 await self._wire.probe(message.timeout_s)
         except UpstreamError as error:
-            problem, is_starting = error.failure.text, error.fate is Fate.STARTING
+            why = error.failure
+            problem, is_starting, retry_after_s = why.text, why.fate is Fate.STARTING, why.retry_after_s
         except TimeoutError:
             problem = "no answer in time"
         probed = ReplicaProbed(
@@ -292,6 +293,7 @@ class Upstream(GatewayActor):
             problem=problem,
             is_starting=is_starting,
             elapsed_s=time.monotonic() - started_s,
+            retry_after_s=retry_after_s,
         )
         assert self.runtime is not None
         self.runtime.post(message.monitor, probed)

@@ -19,17 +19,25 @@ _LONGEST_RETRY_AFTER_S = 3600.0
 _SHORTEST_RETRY_AFTER_S = 0.1
 
 
+@attrs.frozen
+class Ejection:
+    """reason: for people. retry_at_s: when its server is tried again, where that is known."""
+
+    reason: str
+    retry_at_s: float | None = None
+
+
 @attrs.define
 class Backend:
     """What is known of one backend.
 
     own_route: serves calls that name the backend instead of a target.
-    ejected:   {replica: why it is ejected}.
+    ejected:   {replica: why}.
     """
 
     ring: HashRing
     own_route: Route
-    ejected: dict[str, str] = attrs.field(factory=dict)
+    ejected: dict[str, Ejection] = attrs.field(factory=dict)
     is_draining: bool = False
 
 
@@ -72,7 +80,7 @@ def choose(
             breaker = breakers.get((route.pattern, replica))
             return Chosen(replica, is_trial=breaker is not None and breaker.state is not CircuitState.CLOSED)
         waits_s.append(wait_s)
-    return _nobody(call, route, backend, waits_s)
+    return _nobody(call, route, backend, waits_s, now_s)
 
 
 def no_route(call: Call, backends: Collection[str]) -> CallFailed:
@@ -105,17 +113,25 @@ def _bound_to(call: Call, route: Route, backend: Backend, shut_s: Callable[[str]
     return upstream.replica
 
 
-def _nobody(call: Call, route: Route, backend: Backend, waits_s: Collection[float]) -> CallFailed:
+def _nobody(call: Call, route: Route, backend: Backend, waits_s: Collection[float], now_s: float) -> CallFailed:
     """Why no replica takes the call. waits_s: of the circuits that kept it out."""
     if waits_s:
         text = f"every circuit to backend {route.backend!r} is open"
-        retry_after_s = min(max(min(waits_s), _SHORTEST_RETRY_AFTER_S), _LONGEST_RETRY_AFTER_S)
-        return _failed(call, "circuit_open", text, route.backend, retry_after_s=retry_after_s)
+        return _failed(call, "circuit_open", text, route.backend, retry_after_s=_retry_after_s(min(waits_s)))
     if backend.is_draining:
         return _failed(call, "draining", f"backend {route.backend!r} is draining", route.backend)
     if call.excluded & backend.ring.members:
         return _failed(call, "upstream_failed", f"no replica of backend {route.backend!r} could be reached", route.backend)
-    return _failed(call, "no_backend", f"no replica of backend {route.backend!r} can take this call", route.backend)
+    text = f"no replica of backend {route.backend!r} can take this call"
+    known = [each for each in backend.ejected.values() if each.retry_at_s is not None and each.retry_at_s > now_s]
+    if not known:
+        return _failed(call, "no_backend", text, route.backend)
+    retry_at_s, reason = min((each.retry_at_s or 0.0, each.reason) for each in known)
+    return _failed(call, "no_backend", f"{text}: {reason}", route.backend, retry_after_s=_retry_after_s(retry_at_s - now_s))
+
+
+def _retry_after_s(wait_s: float) -> float:
+    return min(max(wait_s, _SHORTEST_RETRY_AFTER_S), _LONGEST_RETRY_AFTER_S)
 
 
 def _shall_move(call: Call, home: str, backend: Backend, shut_s: Callable[[str], float]) -> bool:

@@ -27,7 +27,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
-from .replica_choice import Backend, choose, no_route
+from .replica_choice import Backend, Ejection, choose, no_route
 from .route_table import Route, RouteTable, configured_routes
 
 _CIRCUIT_TOPICS = {
@@ -200,7 +200,8 @@ class Router(GatewayActor):
     def receiveMsg_ReplicaEjected(self, message: ReplicaEjected, sender: ActorAddress) -> None:
         backend = self._backends.get(message.backend)
         if backend is not None and message.replica in backend.ring.members:
-            backend.ejected[message.replica] = message.reason
+            wait_s = message.retry_after_s
+            backend.ejected[message.replica] = Ejection(message.reason, None if wait_s is None else self.monotonic_s() + wait_s)
 
     def receiveMsg_ReplicaRestored(self, message: ReplicaRestored, sender: ActorAddress) -> None:
         """Its probes succeed again: its circuits need not wait for their own time to try it.
@@ -220,7 +221,8 @@ class Router(GatewayActor):
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
         backend, replica = str(message.payload.get("backend")), str(message.payload.get("replica"))
         if message.topic == "mcp.replica.ejected":
-            self.receiveMsg_ReplicaEjected(ReplicaEjected(backend, replica, str(message.payload.get("reason"))), sender)
+            ejected = ReplicaEjected(backend, replica, str(message.payload.get("reason")), message.payload.get("retry_after_s"))
+            self.receiveMsg_ReplicaEjected(ejected, sender)
         elif message.topic == "mcp.replica.restored":
             self.receiveMsg_ReplicaRestored(ReplicaRestored(backend, replica), sender)
 

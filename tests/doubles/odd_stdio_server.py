@@ -45,6 +45,8 @@ def answer(request: dict[str, Any]) -> None:
 if HABIT == "dies":
     sys.stderr.write("cannot find my configuration\n")
     sys.exit(4)
+if HABIT == "raises":  # after it has answered so many requests, with a secret of its own in what it says
+    answers_left = int(ARGUMENTS[0])
 if HABIT == "deaf":
     time.sleep(600)
 if HABIT == "stubborn":  # has a child of its own, and neither leaves when asked
@@ -64,6 +66,10 @@ if HABIT == "noisy":  # libraries that print; bytes that are nothing
 for line in sys.stdin:
     message = json.loads(line)
     if "id" in message and "method" in message:
+        if HABIT == "raises":
+            if answers_left == 0:
+                raise ValueError(f"no answer from {os.getpid()} with {os.environ.get('TOKEN')}: " + "x" * 1_000)
+            answers_left -= 1
         answer(message)
 if HABIT == "stubborn":
     time.sleep(600)

@@ -133,6 +133,42 @@ def test_a_server_that_cannot_run_is_a_clear_error_and_no_busy_loop(form: Form, 
         assert "cannot find my configuration" in gateway.log
 
 
+@pytest.mark.parametrize("habit", [("dies",), ("raises", "1")])
+def test_a_crash_loop_is_tried_less_and_less_and_told_of_in_health_log_and_refusals(
+    form: Form, habit: tuple[str, ...], start_gateway: StartGateway
+) -> None:
+    """Whether the server ends before its session or in the middle of it."""
+    sound = {"name": "demo", "builtin": "demo"}
+    odd = {**backend(*habit), "prefix": "odd__"}
+    content = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    initialize = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": content}
+    with start_gateway(form, [odd, sound], gateway={"health_check_interval": 0.5}, expects_errors=True) as gateway:
+
+        def reason() -> str:
+            return str(gateway.health()["components"].get("odd/stdio:odd#0", {}).get("reason"))
+
+        wait_until(lambda: reason().startswith("crash loop, next try in "), 30, "it is recognised")
+        refused = wait_until(lambda: _refused_with_pause(gateway, initialize), 30, "callers are told")
+        error = refused.message["error"]
+        words = "cannot find my configuration" if habit == ("dies",) else "ValueError: no answer from "
+        assert "crash loop, next try in " in error["message"]
+        assert words in error["message"]
+        assert words in reason()
+        assert len(error["message"]) < 500
+        assert abs(int(refused.headers["retry-after"]) - error["data"]["retry_after"]) <= 1.0
+        started_s = time.monotonic()
+        assert ask(gateway.endpoint("odd"), initialize).status == 503
+        assert time.monotonic() - started_s < 1.0, "nobody waits for it"
+        assert gateway.log.count("stderr: ") <= 10
+        assert 2 <= gateway.log.count("crash loop, next try in ") <= 6
+        assert gateway.log.count("started process") <= 2
+
+
+def _refused_with_pause(gateway: RunningGateway, initialize: dict[str, Any]) -> Answer | None:
+    answer = ask(gateway.endpoint("odd"), initialize)
+    return answer if answer.status == 503 and "crash loop" in answer.message["error"]["message"] else None
+
+
 def test_a_server_that_hangs_is_told_of_and_replaced(form: Form, start_gateway: StartGateway) -> None:
     with start_gateway(form, [backend()], gateway={"health_check_interval": 0.3}, expects_errors=True) as gateway:
         session = Session(gateway, can_be_asked=False)

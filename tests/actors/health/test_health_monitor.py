@@ -66,9 +66,23 @@ class Bench:
             self.probed({"one": ONE, "two": TWO}[name], problem)
         self.note()
 
-    def probed(self, replica: str, problem: str, backend: str = "files", *, is_starting: bool = False) -> None:
+    def probed(
+        self,
+        replica: str,
+        problem: str,
+        backend: str = "files",
+        retry_after_s: float | None = None,
+        *,
+        is_starting: bool = False,
+    ) -> None:
         message = ReplicaProbed(
-            request_id="p", backend=backend, replica=replica, problem=problem, is_starting=is_starting, elapsed_s=0.1
+            request_id="p",
+            backend=backend,
+            replica=replica,
+            problem=problem,
+            is_starting=is_starting,
+            elapsed_s=0.1,
+            retry_after_s=retry_after_s,
         )
         self.stage.tell(self.monitor, message)
 
@@ -272,6 +286,26 @@ def test_a_replica_that_is_starting_is_degraded_however_long_and_keeps_its_verdi
         # 3. One that was ejected is not taken back because it is started again.
         bench.probed(TWO, "starting since 0 s", is_starting=True)
         assert bench.components[f"files/{TWO}"] == {"status": "unhealthy", "reason": "starting since 0 s"}
+
+    on_loop(test)
+
+
+def test_when_a_server_is_tried_again_the_router_is_told_each_time_and_the_other_cells_for_each_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        told: list[list[object]] = []
+        waits_s = [None, 9.0, 4.0, None, 18.0, 13.0]
+        for wait_s in waits_s:
+            bench.events.clear()
+            bench.probed(ONE, f"next try in {wait_s}", retry_after_s=wait_s)
+            bench.note()
+            verdict = [each.retry_after_s for each in bench.take_verdicts() if isinstance(each, ReplicaEjected)]
+            published = [payload.get("retry_after_s") for topic, payload in bench.events if topic == "mcp.replica.ejected"]
+            told.append([verdict, published])
+            assert bench.components[f"files/{ONE}"]["reason"] == f"next try in {wait_s}"
+        assert told == [[[], []], [[], []], [[4.0], [4.0]], [[], []], [[18.0], [18.0]], [[13.0], []]]
 
     on_loop(test)
 

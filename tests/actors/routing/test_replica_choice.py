@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
 from mcp_gateway.actors.routing.hash_ring import HashRing
-from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, choose, no_route
+from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, no_route
 from mcp_gateway.actors.routing.route_table import Route
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -62,7 +62,7 @@ class Situation:
     circuits: dict[str, CircuitBreaker] = attrs.field(factory=dict)
 
     def choose(self, now_s: float = NOW_S) -> Chosen | CallFailed:
-        backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, "down"), self.is_draining)
+        backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, Ejection("down")), self.is_draining)
         breakers = {(ROUTE.pattern, replica): breaker for replica, breaker in self.circuits.items()}
         return choose(self.call, ROUTE, backend, breakers, now_s)
 
@@ -255,3 +255,14 @@ def test_whoever_comes_back_when_told_is_not_kept_out_by_the_same_circuits(situa
         assert not isinstance(later, CallFailed) or later.why.fate is Fate.SESSION_LOST
     else:
         assert isinstance(refused, Chosen) or refused.why.retry_after_s is None
+
+
+def test_a_call_that_no_replica_takes_yet_is_told_of_the_one_that_is_tried_first() -> None:
+    ejected = {FIRST: Ejection("refused"), SECOND: Ejection("loops", NOW_S + 40.0), THIRD: Ejection("loops too", NOW_S + 12.5)}
+    failed = choose(call_of_ada(), ROUTE, Backend(RING, ROUTE, ejected), {}, NOW_S)
+    assert isinstance(failed, CallFailed)
+    assert failed.why.text == "no replica of backend 'b' can take this call: loops too"
+    assert (failed.why.reason, failed.why.retry_after_s) == ("no_backend", 12.5)
+    later = choose(call_of_ada(), ROUTE, Backend(RING, ROUTE, ejected), {}, NOW_S + 41.0)
+    assert isinstance(later, CallFailed)
+    assert (later.why.text, later.why.retry_after_s) == ("no replica of backend 'b' can take this call", None)

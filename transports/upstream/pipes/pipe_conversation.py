@@ -103,6 +103,7 @@ class PipeConversation:
     era:             of the server, shared with whoever else speaks to it.
     longest_call_s:  a server that has said nothing at all for so long does not live any more.
     start_timeout_s: how long a new connection's server may be silent and count as starting; 0 where a connection shows it runs.
+    trouble:         what it is called that one connection after the other fails.
     """
 
     def __init__(
@@ -115,12 +116,13 @@ class PipeConversation:
         longest_call_s: float,
         start_timeout_s: float = 0.0,
         idle_s: float = IDLE_S,
+        trouble: str = "no connection",
     ) -> None:
         self._longest_call_s = longest_call_s
         self._start_timeout_s = start_timeout_s
         self._has_missed_start = False  # the last one: until it has spoken again, its silence is a failure
         self._era = era
-        self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone)
+        self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone, trouble=trouble)
         self._shared: dict[str, OpenPipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: SharedTasks[str, Any] = SharedTasks()
@@ -508,7 +510,7 @@ class PipeConversation:
             if error.failure.reason == "pool_exhausted":
                 return
             if error.fate is not Fate.UNSUPPORTED:
-                raise
+                raise self._pipes.pause() or error from None
             pipe = await self._pipe_to_probe(ready_s)
         if pipe is None:
             return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
-from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 
 from .backoff import Backoff
@@ -19,8 +21,11 @@ _logger = logging.getLogger(__name__)
 OPEN_TIMEOUT_S: Final = 30.0
 CLOSING_AT_ONCE: Final = 16
 # A pipe that ended earlier, or without a word of the server, counts as one that could not be opened: npx takes longer to fail.
-_LIVED_S: Final = 2.0
+_LIVED_S: Final = 10.0
 _LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is told instead
+_LONGEST_PAUSE_S: Final = 75.0  # between two attempts; a fifth of it is left to chance
+_LOOP: Final = 5  # failures in a row, the first of which a caller does not wait out
+_TRIAL_S: Final = 0.02
 _SWEEP_S: Final = 15.0
 
 
@@ -47,6 +52,7 @@ class PipePool:
     max_pipes: of them at most at any time; those that are just being closed come on top, and are few.
     idle_s:    without a call and without a listener for so long, one is closed.
     on_gone:   called with each pipe that has ended, or will be closed, before anybody can use it again.
+    trouble:   what it is called that one pipe after the other fails.
     """
 
     def __init__(
@@ -57,16 +63,18 @@ class PipePool:
         max_pipes: int,
         idle_s: float,
         on_gone: Callable[[OpenPipe], None],
+        trouble: str = "no connection",
     ) -> None:
         self._name = name
         self._open_pipe = open_pipe
         self._max_pipes = max_pipes
         self._idle_s = idle_s
         self._on_gone = on_gone
+        self._trouble = trouble
         self._pipes: list[OpenPipe] = []
         self._opening_count = 0
         self._closing: set[asyncio.Task[None]] = set()
-        self._backoff = Backoff()
+        self._backoff = Backoff(longest_s=_LONGEST_PAUSE_S, chance=random.random)
         self._end_text = ""
         self._is_closed = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -82,12 +90,7 @@ class PipePool:
 
         Raises: UpstreamError, of a fate with which nothing was sent.
         """
-        loop = asyncio.get_running_loop()
-        delay_s = self._backoff.delay_s(loop.time())
-        if delay_s > _LONGEST_WAIT_S:
-            text = f"failed {self._backoff.failure_count} times in a row, last: {self._end_text}; next attempt in {delay_s:.1f} s"
-            raise UpstreamError(Fate.UNREACHABLE, text)
-        await asyncio.sleep(delay_s)
+        await self._turn()
         while len(self._closing) >= CLOSING_AT_ONCE:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
         if self._is_closed:
@@ -104,17 +107,58 @@ class PipePool:
             self._hold_until_closed(pipe.close())
             if not isinstance(error, PipeClosed | TimeoutError):
                 raise
-            self._end_text = str(error) or "not open in time"
-            self._backoff.failed(loop.time())
+            self._failed(str(error) or "not open in time")
             raise UpstreamError(Fate.UNREACHABLE, self._end_text) from None
         finally:
             self._opening_count -= 1
         live = OpenPipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
         self._pipes.append(live)
+        loop = asyncio.get_running_loop()
         loop.call_later(_LIVED_S, self._judge, live)
         if self._sweeper is None:
             self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
         return live
+
+    async def _turn(self) -> None:
+        """Wait until the next attempt is due.
+
+        Raises: UpstreamError where that is too long for a caller.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + _LONGEST_WAIT_S
+        while wait_s := self._backoff.delay_s(loop.time()) or (_TRIAL_S if self._is_on_trial() else 0.0):
+            if loop.time() + wait_s > give_up_s:
+                raise self._sent_away(wait_s)
+            await asyncio.sleep(wait_s)
+
+    def pause(self) -> UpstreamError | None:
+        """What callers are told while the server is left alone; None where the next attempt is due soon."""
+        wait_s = self._backoff.delay_s(asyncio.get_running_loop().time())
+        return self._sent_away(wait_s) if wait_s > _LONGEST_WAIT_S else None
+
+    def _sent_away(self, wait_s: float) -> UpstreamError:
+        why = Failure(Fate.TURNED_AWAY, self._loop_text(wait_s), reason="no_backend", retry_after_s=max(1.0, wait_s))
+        return UpstreamError.of(why)
+
+    def _is_on_trial(self) -> bool:
+        """Whether one attempt of a loop is under way: callers who were sent away all come back for the same one."""
+        if self._backoff.failure_count < _LOOP:
+            return False
+        return self._opening_count > 0 or any(pipe.is_open and not pipe.has_spoken for pipe in self._pipes)
+
+    def _loop_text(self, wait_s: float) -> str:
+        count = self._backoff.failure_count
+        return f"{self._trouble}, next try in {math.ceil(wait_s)} s: failed {count} times in a row, last: {self._end_text}"
+
+    def _failed(self, text: str) -> None:
+        """Take in one failure more, and write of it where the log does not tell it already: a loop would fill it."""
+        now_s = asyncio.get_running_loop().time()
+        self._end_text = text
+        self._backoff.failed(now_s)
+        if self._backoff.failure_count == 1:
+            _logger.warning("%s: %s", self._name, text)
+        elif self._backoff.is_worth_telling:
+            _logger.warning("%s: %s", self._name, self._loop_text(self._backoff.delay_s(now_s)))
 
     def _make_room(self) -> None:
         if len(self._pipes) + self._opening_count < self._max_pipes:
@@ -126,12 +170,11 @@ class PipePool:
         self.close_soon(least, "another session needed the connection")
 
     def _on_end(self, pipe: OpenPipe) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._end_text = pipe.end_text
-        _logger.warning("%s: %s", self._name, self._end_text)
-        if not pipe.has_spoken or now_s - pipe.opened_s < _LIVED_S:
-            self._backoff.failed(now_s)
-        self.close_soon(pipe, self._end_text)
+        if not pipe.has_spoken or asyncio.get_running_loop().time() - pipe.opened_s < _LIVED_S:
+            self._failed(pipe.end_text)
+        else:
+            _logger.warning("%s: %s", self._name, pipe.end_text)
+        self.close_soon(pipe, pipe.end_text)
 
     def _judge(self, pipe: OpenPipe) -> None:
         if pipe.is_open and pipe.has_spoken:

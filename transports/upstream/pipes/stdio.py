@@ -42,6 +42,11 @@ _KILLED_S: Final = 5.0
 _LOG_LINE_BYTES: Final = 1_000
 _ERROR_BYTES_PER_S: Final = 1_048_576
 _SHORTEST_SECRET: Final = 6
+_YOUNG_S: Final = 10.0  # a process that ends earlier may be one of a crash loop
+_REMEMBERED_LINES: Final = 200
+_LAST_WORDS: Final = 200
+_NUMBERS: Final = re.compile(r"(?:0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
+_WORD: Final = re.compile(r"\w\w")
 # What a server finds in its environment besides its own `env`: who and where it is, and how to reach the world. The rest of
 # ours may hold secrets, and settings of our own that would mislead it.
 _INHERITED: Final = re.compile(
@@ -65,23 +70,25 @@ class StdioUpstream:
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
         name = backend.replica_ids[replica_index]
+        log = ServerLog(name, backend)
         return PipeConversation(
             name,
-            lambda: ChildProcess(backend, name, max_message_bytes),
+            lambda: ChildProcess(backend, name, max_message_bytes, log),
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
             start_timeout_s=START_TIMEOUT_S,
+            trouble="crash loop",
         )
 
 
 class ChildProcess:
-    """A `MessagePipe`: one running server."""
+    """A `MessagePipe`: one running server. log: shared with the processes of the same server."""
 
-    def __init__(self, backend: BackendSettings, name: str, max_message_bytes: int) -> None:
+    def __init__(self, backend: BackendSettings, name: str, max_message_bytes: int, log: ServerLog | None = None) -> None:
         self._backend = backend
         self._name = name
-        self._log = _ServerLog(name, backend)
+        self._log = _ProcessLog(log or ServerLog(name, backend))
         self._output = _Output(max_message_bytes)
         self._errors = _ErrorOutput(self._log)
         self._input = _Input(self._on_input_lost)
@@ -99,7 +106,7 @@ class ChildProcess:
         await loop.connect_write_pipe(lambda: self._input, process.stdin)
         await loop.connect_read_pipe(lambda: self._output, process.stdout)
         await loop.connect_read_pipe(lambda: self._errors, process.stderr)
-        _logger.info("%s: started process %d", self._name, process.pid)
+        self._log.begin(process.pid)
 
     def _start(self) -> subprocess.Popen[bytes]:
         backend = self._backend
@@ -128,7 +135,7 @@ class ChildProcess:
             message = message.replace(b"\n", b" ").replace(b"\r", b" ")
         # A child that the process has left may hold its input open for a moment: nobody reads what is written then.
         if self._exited.is_set() or not await self._input.write(message + b"\n", on_begin):
-            raise PipeClosed(self._end_text())
+            raise await self._closed()
 
     async def receive(self) -> bytes | TooLarge:
         while (line := await self._output.next_line()) is not None:
@@ -140,15 +147,18 @@ class ChildProcess:
             self._log.write("skipped output that is no message", line)
         with contextlib.suppress(TimeoutError):  # a server may close its output and live on
             await asyncio.wait_for(self._exited.wait(), _STATUS_S)
-        raise PipeClosed(self._end_text())
+        raise await self._closed()
 
-    def _end_text(self) -> str:
+    async def _closed(self) -> PipeClosed:
+        """How it has ended, with what it has said of that itself."""
         code = self._process.returncode if self._process is not None else None
         if code is None:
-            return "the server has closed its input or output"
-        if code >= 0:
-            return f"the server's process has ended with exit status {code}"
-        return f"the server's process was ended by {signal.Signals(-code).name}"
+            return PipeClosed("the server has closed its input or output")
+        with contextlib.suppress(TimeoutError):  # a child that the process has left may hold it open
+            await asyncio.wait_for(self._errors.is_over.wait(), _LAST_WORDS_S)
+        how = f"has ended with exit status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        words = self._log.last_words
+        return PipeClosed(f"the server's process {how}{': ' if words else ''}{words}")
 
     # ---- the end
 
@@ -161,6 +171,8 @@ class ChildProcess:
         end_group(process.pid)
         PROCESS_GUARD.forget(process.pid)
         process.poll()
+        if not self._is_closing:
+            self._log.end()
         self._exited.set()
         self._output.end_after(_LAST_WORDS_S)
 
@@ -308,11 +320,12 @@ class _Output(asyncio.Protocol):
 class _ErrorOutput(asyncio.Protocol):
     """What the server writes to its standard error; a flood of it is read only so fast, which slows the server alone."""
 
-    def __init__(self, log: _ServerLog) -> None:
+    def __init__(self, log: _ProcessLog) -> None:
         self._log = log
         self._splitter = LineSplitter(_LOG_LINE_BYTES)
         self._read_bytes = 0
         self._transport: asyncio.ReadTransport | None = None
+        self.is_over = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.ReadTransport)
@@ -320,7 +333,7 @@ class _ErrorOutput(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for line in self._splitter.feed(data):
-            self._log.write("stderr", line.head + b" ..." if isinstance(line, LongLine) else line)
+            self._log.write_error(line.head + b" ..." if isinstance(line, LongLine) else line)
         if not self._read_bytes:
             asyncio.get_running_loop().call_later(1.0, self._begin_second)
         self._read_bytes += len(data)
@@ -339,26 +352,87 @@ class _ErrorOutput(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         if line := self._splitter.rest():
-            self._log.write("stderr", line.head if isinstance(line, LongLine) else line)
+            self._log.write_error(line.head if isinstance(line, LongLine) else line)
+        self.is_over.set()
 
 
-class _ServerLog:
-    """Writes what a server says beside its messages: not too much of it, and nothing of the secrets that it was given."""
+class ServerLog:
+    """Writes what the processes of a server say beside their messages: not too much of it, nothing of the secrets that they were
+    given, and nothing of what each of a crash loop says again.
+    """
 
     def __init__(self, name: str, backend: BackendSettings) -> None:
         self._name = name
         self._secrets = sorted((value for value in backend.env.values() if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
         self._budget = LogBudget()
+        self.known: frozenset[str] = frozenset()
+        """What the last process that ended young had said, without its numbers."""
 
-    def write(self, what: str, line: bytes) -> None:
-        left_out = self._budget.take(asyncio.get_running_loop().time())
-        if left_out is None:
-            return
+    def text_of(self, line: bytes) -> str:
         text = line[:_LOG_LINE_BYTES].decode(errors="replace")
         for secret in self._secrets:
             text = text.replace(secret, "***")
+        return text
+
+    def write(self, what: str, text: str) -> None:
+        left_out = self._budget.take(asyncio.get_running_loop().time())
+        if left_out is None:
+            return
         before = f" ({left_out} lines before it were left out)" if left_out else ""
         _logger.info("%s: %s%s: %s", self._name, what, before, text)
+
+    def write_start(self, process_id: int) -> None:
+        _logger.log(logging.DEBUG if self.known else logging.INFO, "%s: started process %d", self._name, process_id)
+
+
+class _ProcessLog:
+    """What one process says."""
+
+    def __init__(self, log: ServerLog) -> None:
+        self._log = log
+        self._young_until_s = 0.0
+        self._said: set[str] = set()
+        self._last_error = ""
+
+    def begin(self, process_id: int) -> None:
+        self._young_until_s = asyncio.get_running_loop().time() + _YOUNG_S
+        self._log.write_start(process_id)
+
+    @property
+    def _is_young(self) -> bool:
+        return asyncio.get_running_loop().time() < self._young_until_s
+
+    def write(self, what: str, line: bytes) -> None:
+        text = self._log.text_of(line)
+        if self._is_young and len(self._said) < _REMEMBERED_LINES:
+            said = _NUMBERS.sub("#", text)
+            self._said.add(said)
+            if said in self._log.known:
+                return
+        self._log.write(what, text)
+
+    def write_error(self, line: bytes) -> None:
+        self.write("stderr", line)
+        text = self._log.text_of(line)
+        if sums_up(text):
+            self._last_error = text
+
+    @property
+    def last_words(self) -> str:
+        """What its last error was, on one line; "" where it said nothing."""
+        return "".join(each if each.isprintable() else " " for each in self._last_error).strip()[:_LAST_WORDS]
+
+    def end(self) -> None:
+        """The process has ended by itself."""
+        self._log.known = frozenset(self._said) if self._is_young else frozenset()
+
+
+def sums_up(line: str) -> bool:
+    """Whether a line may say what an error is: it is not indented and has words.
+
+    Python ends a traceback with its message; Node.js follows it up with a stack, braces and its own version.
+    """
+    return bool(line[:1].strip() and _WORD.search(line)) and not line.startswith("Node.js v")
 
 
 def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -34,3 +34,22 @@ def test_the_wait_is_never_longer_than_the_bound(failures_s: list[float]) -> Non
     for now_s in sorted(failures_s):
         backoff.failed(now_s)
         assert 0.0 <= backoff.delay_s(now_s) <= 30.0 + 1e-9  # what is left of a deadline carries the rounding of the clock
+
+
+def test_what_has_failed_together_is_not_tried_again_together() -> None:
+    waits = []
+    for chance in (0.0, 0.5, 1.0):
+        backoff = Backoff(first_s=10.0, longest_s=75.0, chance=lambda: chance)  # noqa: B023
+        for _ in range(9):
+            backoff.failed(0.0)
+        waits.append(backoff.delay_s(0.0))
+    assert waits == [75.0, 67.5, 60.0]
+
+
+def test_of_failures_in_a_row_each_doubling_is_worth_telling() -> None:
+    backoff, told = Backoff(), []
+    for count in range(1, 1_000):
+        backoff.failed(0.0)
+        if backoff.is_worth_telling:
+            told.append(count)
+    assert told == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]

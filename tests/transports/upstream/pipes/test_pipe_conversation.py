@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -299,11 +300,16 @@ async def test_a_server_that_dies_at_once_is_left_alone_for_longer_and_longer(ha
     for _ in range(40):
         error = await refused(harness.open())
         errors.append(error)
-        if "next attempt" in error.failure.text:
+        if "next try" in error.failure.text:
             break
     assert 4 <= len(harness.server.pipes) <= 6
     assert {error.fate.was_sent for error in errors} == {False}
-    assert "cannot be started: No such file or directory; next attempt in" in errors[-1].failure.text
+    assert re.fullmatch(
+        r"no connection, next try in \d s: failed \d times in a row, last: 'x' cannot be started: No such file or directory",
+        errors[-1].failure.text,
+    )
+    assert errors[-1].failure.reason == "no_backend"
+    assert 1.0 <= (errors[-1].failure.retry_after_s or 0.0) <= 4.0
     attempts = len(harness.server.pipes)
     for _ in range(50):
         await refused(harness.open())

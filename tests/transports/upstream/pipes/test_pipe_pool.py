@@ -1,10 +1,13 @@
 """Tests of which connection is closed, and of when the next one may be opened."""
 
 import asyncio
+import logging
+from typing import Any
 
 import attrs
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.upstream.pipes import pipe_pool
@@ -55,6 +58,97 @@ def test_a_server_that_ends_without_a_word_is_tried_less_and_less_however_long_i
         else:
             with pytest.raises(UpstreamError, match="failed 2 times in a row, last: exit status 1"):
                 await pool.open(is_private=False, is_modern=False)
+        await pool.close()
+
+    asyncio.run(check())
+
+
+async def failed(pool: PipePool) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        await pool.open(is_private=True, is_modern=False)
+    return caught.value
+
+
+def pool_of(server: ScriptedServer, **options: Any) -> PipePool:
+    return PipePool(
+        "npx", server, **{"max_pipes": 9, "idle_s": 60.0, "on_gone": lambda _: None, "trouble": "crash loop", **options}
+    )
+
+
+def test_in_a_loop_callers_are_told_when_to_come_back_and_the_log_each_doubling(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def check() -> None:
+        server = ScriptedServer()
+        server.open_error = "no such program"
+        pool = pool_of(server)
+        for _ in range(5):
+            assert (await failed(pool)).failure.text == "no such program"
+        monkeypatch.setattr(pipe_pool, "_LONGEST_WAIT_S", 0.1)
+        for _ in range(100):
+            told = (await failed(pool)).failure
+            assert told.text == "crash loop, next try in 2 s: failed 5 times in a row, last: no such program"
+            assert (told.fate, told.reason) == (Fate.TURNED_AWAY, "no_backend")
+            assert 1.0 <= (told.retry_after_s or 0.0) <= 2.0
+        assert str(pool.pause()) == told.text
+        assert len(server.pipes) == 5
+        await pool.close()
+
+    asyncio.run(check())
+    assert [record.getMessage() for record in caplog.records] == [
+        "npx: no such program",
+        "npx: crash loop, next try in 1 s: failed 2 times in a row, last: no such program",
+        "npx: crash loop, next try in 1 s: failed 4 times in a row, last: no such program",
+    ]
+
+
+def test_in_a_loop_a_server_is_tried_by_one_caller_at_a_time_until_it_gives_a_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Callers who were sent away together come back together."""
+    monkeypatch.setattr(pipe_pool, "_LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(pipe_pool, "_LONGEST_PAUSE_S", 0.01)
+
+    async def check() -> None:
+        server = ScriptedServer()
+        server.open_error = "no such program"
+        pool = pool_of(server)
+        for _ in range(5):
+            await failed(pool)
+        server.open_error = ""
+        outcomes = await asyncio.gather(*(pool.open(is_private=True, is_modern=False) for _ in range(8)), return_exceptions=True)
+        assert len(server.pipes) == 6
+        assert sum(isinstance(each, UpstreamError) for each in outcomes) == 7
+        server.pipes[-1].say(Notification("notifications/message", b"{}"))
+        pipe = next(iter(pool))
+        await settled(lambda: pipe.has_spoken)
+        await pool.open(is_private=True, is_modern=False)
+        await pool.close()
+
+    asyncio.run(check())
+
+
+def test_a_pipe_that_has_lived_for_some_time_ends_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe_pool, "_LIVED_S", 0.05)
+    monkeypatch.setattr(pipe_pool, "_LONGEST_PAUSE_S", 0.01)
+
+    async def check() -> None:
+        server = ScriptedServer()
+        server.open_error = "no such program"
+        pool = pool_of(server)
+        for _ in range(6):
+            await failed(pool)
+        server.open_error = ""
+        await pool.open(is_private=True, is_modern=False)
+        server.pipes[-1].say(Notification("notifications/message", b"{}"))
+        loop = asyncio.get_running_loop()
+        lived_s = loop.time() + 0.2
+        await settled(lambda: loop.time() > lived_s)
+        server.open_error = "gone again"
+        assert (await failed(pool)).failure.text == "gone again"
+        assert pool.pause() is None, "it is the first failure of its row"
         await pool.close()
 
     asyncio.run(check())

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,9 +21,10 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
+from mcp_gateway.transports.upstream.pipes import stdio
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
-from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess, StdioUpstream, inherited_environment
+from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess, StdioUpstream, inherited_environment, sums_up
 from tests.doubles.gateway_process import is_gone, wait_until
 from tests.doubles.scripted_pipe import settled
 
@@ -351,3 +353,65 @@ def test_the_end_of_the_loop_in_the_middle_of_closing_leaves_no_process() -> Non
     asyncio.run(check())
     with contextlib.suppress(psutil.NoSuchProcess):  # it has ended before anyone could wait for it
         psutil.Process(pids[0]).wait(5)
+
+
+def test_a_server_that_raises_is_told_of_in_its_own_last_words_and_its_traceback_is_written_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def check() -> None:
+        client = Client("raises", "1", env={"TOKEN": "s3cr3t-token"})
+        for _ in range(3):
+            await client.open()
+            with pytest.raises(UpstreamError) as caught:
+                await client.call("echo")
+            text = caught.value.failure.text
+            assert re.match(
+                r"the server's process has ended with exit status 1: ValueError: no answer from \d+ with \*\*\*: x", text
+            )
+            assert len(text) < 300
+        await client.wire.close()
+
+    run(check)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("stderr: Traceback" in line for line in lines) == 1
+    assert sum("stderr: ValueError: no answer from" in line for line in lines) == 1
+    assert sum("started process" in line for line in lines) == 1
+    assert sum("crash loop, next try in" in line for line in lines) == 1, "at the second failure, and then at the fourth"
+    assert "s3cr3t" not in caplog.text
+
+
+def test_what_a_server_says_before_another_end_is_written() -> None:
+    """Only what was said before is left out."""
+    backend = BackendSettings(name="odd", command=("odd",))
+    log = stdio.ServerLog("odd", backend)
+    shown: list[str] = []
+    log.write = lambda what, text: shown.append(text)  # type: ignore[method-assign]
+
+    async def check() -> None:
+        for pid, lines in [(1, [b"at 12:01", b"port 80 is taken"]), (2, [b"at 12:02", b"port 80 is taken", b"disk full"])]:
+            process = stdio._ProcessLog(log)
+            process.begin(pid)
+            for line in lines:
+                process.write_error(line)
+            process.end()
+        assert process.last_words == "disk full"
+
+    asyncio.run(check())
+    assert shown == ["at 12:01", "port 80 is taken", "disk full"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["Traceback (most recent call last):", '  File "x.py", line 1', "ValueError: no"], ["ValueError: no"]),
+        (
+            ["Error: Cannot find module 'x'", "    at node:internal {", "  code: 'X'", "}", "", "Node.js v20.1.0"],
+            ["Error: Cannot find module 'x'"],
+        ),
+        (["", "   ", "\t", "--", "}"], []),
+    ],
+)
+def test_the_line_that_sums_an_error_up_is_found(lines: list[str], words: list[str]) -> None:
+    assert [line for line in lines if sums_up(line)][-1:] == words
