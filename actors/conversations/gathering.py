@@ -152,7 +152,7 @@ class AskAll(Conversation):
         if progress is Repair.DONE:
             self._session = self.desk.refresh_session(repair.session)  # another backend's may have been opened meanwhile
             self._results.pop(repair.backend, None)  # cursors of the lost session mean nothing to the new one
-            self._ask(attrs.evolve(question, message=self._first_message()))
+            self._ask(attrs.evolve(question, message=self._first_message(), has_reopened=not repair.is_taken_over))
         else:
             self._missing[repair.backend] = "session_not_found"
             self._conclude_when_done()

@@ -97,7 +97,7 @@ class RelayRequest(Conversation):
             return
         if failure.why.fate is Fate.SESSION_LOST or (has_session and is_unreachable):
             may_reopen = self._session is not None and not self.desk.is_session_ended(self._session)
-            if may_reopen and self._repair is None:
+            if may_reopen and (self._repair is None or self._repair.is_taken_over):
                 self._reopen(failure.backend)
                 return
         elif can_go_elsewhere and not has_session:

@@ -67,6 +67,11 @@ class SessionRepair:
         )
         return Repair.GOING_ON
 
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another exchange had repaired it: some time ago perhaps, so that it may be lost again."""
+        return not self._opening
+
     def owns(self, call_id: int) -> bool:
         return call_id in (self._opening, self._confirming) or call_id in self._restoring
 

@@ -176,6 +176,21 @@ def test_a_session_that_another_exchange_has_repaired_is_used_as_it_is() -> None
     assert upstream.session_id == "new"
 
 
+def test_a_session_that_another_exchange_has_repaired_and_that_is_lost_again_is_opened_once_more() -> None:
+    """Another cell may have repaired it long ago: its process has been put to sleep since."""
+    scene = relay(session=session_at("files"))
+    assert scene.exchange.session is not None
+    scene.desk.renew_session(scene.exchange.session, UpstreamSession("files", "files#0", "new", "2025-11-25"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert scene.last.method == "initialize"
+    scene.answer(scene.last, OPENED, session_id="newest")
+    scene.answer(scene.last, has_response=False)
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert scene.sink.refused is not None, "and no further"
+    scene.assert_over()
+
+
 def test_of_two_repairs_at_once_the_first_counts_and_the_other_session_is_ended() -> None:
     scene = relay(session=session_at("files"))
     assert scene.exchange.session is not None
