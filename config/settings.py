@@ -156,6 +156,7 @@ class GatewaySettings:
     cells:           processes that serve clients, or "auto" for one per core.
     pool_size:       connections to one replica, `max_overflow` more under load; `checkout_timeout` bounds the wait for one.
     hash_ring_size:  virtual nodes per replica.
+    idle_process_timeout: a stdio process that one session has for itself is ended when that has done nothing for so long.
     state_dir:       where sessions, events and the key of the actor system are kept; "" keeps everything in memory.
     allowed_origins: browser origins that may connect, besides localhost and the gateway's own.
     """
@@ -171,6 +172,7 @@ class GatewaySettings:
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     drain_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION_OR_AT_ONCE)
     max_message_bytes: int = attrs.field(default=4_194_304, validator=Whole(1_024, 1_073_741_824))
+    idle_process_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION_OR_OFF)
     state_dir: str = attrs.field(default="~/.local/state/mcp-gateway", validator=_PATH)
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
 

@@ -98,7 +98,8 @@ class Cell:
         """The ways to servers, each of which any client may take."""
         site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
         http, sse = BridgeTransport(StreamableHttpUpstream(), site), BridgeTransport(SseUpstream(), site)
-        others = (BridgeTransport(wire, site) for wire in (StdioUpstream(), WebSocketUpstream(), BuiltinUpstream()))
+        stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
+        others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), BuiltinUpstream()))
         return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
 
     def _make_edge(self, seal: Seal) -> None:

@@ -35,6 +35,7 @@ CONTRACT = {
         "request_timeout": 60.0,
         "drain_timeout": 10.0,
         "max_message_bytes": 4_194_304,
+        "idle_process_timeout": 60.0,
         "state_dir": "~/.local/state/mcp-gateway",
         "allowed_origins": (),
     },

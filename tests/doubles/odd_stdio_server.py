@@ -17,6 +17,11 @@ def say(message: Any) -> None:
     sys.stdout.flush()
 
 
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
 def answer(request: dict[str, Any]) -> None:
     """`initialize`, `ping`, and tools: `echo` gives its arguments, `big` a text of that size; the others tell of its process."""
     method, arguments = request["method"], request.get("params", {}).get("arguments", {})
@@ -36,6 +41,7 @@ def answer(request: dict[str, Any]) -> None:
             "where": lambda: os.getcwd(),
             "files": lambda: json.dumps([each for each in range(1_000) if os.path.exists(f"/proc/self/fd/{each}")]),
             "pid": lambda: str(os.getpid()),
+            "wait": lambda: wait_for(arguments["path"]) or str(os.getpid()),
             "exit": lambda: os._exit(arguments.get("code", 3)),
         }[name]()
         result = {"content": [{"type": "text", "text": text}]}

@@ -180,6 +180,34 @@ def test_a_server_that_hangs_is_told_of_and_replaced(form: Form, start_gateway: 
         assert session.pid() != server.pid
 
 
+def test_sessions_that_do_nothing_sleep_without_a_process_until_they_are_used(
+    form: Form, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    """A call that runs keeps its process, however long it says nothing."""
+    with start_gateway(form, [backend()], gateway={"idle_process_timeout": 1.0}) as gateway:
+
+        def running() -> list[int]:
+            return [each.pid for each in servers(gateway) if any(ODD.name in part for part in each.cmdline())]
+
+        caller = Session(gateway)
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(caller.call("wait", path=str(tmp_path / "go"))))
+        caller_pid = caller.pid()
+        thread.start()
+        sessions = [Session(gateway) for _ in range(10)]
+        pids = {session.pid() for session in sessions}
+        assert len(pids) == 10
+        wait_until(lambda: not pids & set(running()), 15, "all that did nothing are asleep")
+        assert len(running()) <= 2, "the one that runs a call, and the one that is probed"
+        assert caller_pid in running()
+        (tmp_path / "go").touch()
+        thread.join(15)
+        assert answers[0].text == str(caller_pid)
+        for session in sessions:
+            assert session.pid() not in pids, "each is woken with a process of its own"
+        wait_until(lambda: len(running()) <= 1, 15, "and asleep again")
+
+
 def test_sessions_that_nobody_ends_leave_as_many_processes_as_the_pool_allows(start_gateway: StartGateway) -> None:
     with start_gateway("embedded", [backend(pool_size=3)], gateway={"max_overflow": 1}) as gateway:
         sessions = [Session(gateway) for _ in range(40)]

@@ -111,6 +111,7 @@ class Multiplexer:
         self._id_of: dict[tuple[str, object], int] = {}  # {(owner, the caller's id): exchange id}, of requests
         self._asked: OrderedDict[object, int] = OrderedDict()  # {the server's request id: exchange that was asked; 0: held}
         self._held: deque[Request | Notification] = deque()
+        self._subscriptions: set[bytes] = set()  # URIs as JSON, of the session whose pipe this is
         self._last_id = 0
 
     def __len__(self) -> int:
@@ -125,6 +126,11 @@ class Multiplexer:
     def stream_count(self) -> int:
         return len(self._open) - self.call_count
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the server waits for an answer of the client, or has resources to tell it of."""
+        return bool(self._asked or self._subscriptions)
+
     def streams_of(self, owner: str) -> tuple[int, ...]:
         return tuple(each for each, exchange in self._open.items() if exchange.is_stream and exchange.owner == owner)
 
@@ -138,7 +144,16 @@ class Multiplexer:
         exchange = _Exchange(owner, request.id, is_stream, request.method in MAY_NEED_INPUT, token, wants_logs)
         self._open[exchange_id] = exchange
         self._id_of[owner, _value(request.id)] = exchange_id
+        if request.method in ("resources/subscribe", "resources/unsubscribe"):
+            self._note_subscription(request)
         return exchange_id, Request(b"%d" % exchange_id, request.method, params)
+
+    def _note_subscription(self, request: Request) -> None:
+        try:
+            uri = bytes(jsonrpc.members(request.params)["uri"])
+        except _UNREADABLE:
+            return
+        (self._subscriptions.add if request.method == "resources/subscribe" else self._subscriptions.discard)(uri)
 
     def begin_stream(self, owner: str) -> tuple[int, tuple[Message, ...]]:
         """Take up a session's own stream: its exchange id, and what has waited for it."""

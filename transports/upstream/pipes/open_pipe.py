@@ -164,6 +164,11 @@ class OpenPipe:
     def has_stream(self) -> bool:
         return self._exchanges.stream_count > 0
 
+    @property
+    def keeps_state(self) -> bool:
+        """A client may come back for what the server waits for, or tells it later."""
+        return self._exchanges.keeps_state
+
     # ---- exchanges
 
     async def request(
@@ -175,13 +180,16 @@ class OpenPipe:
         *,
         is_stream: bool = False,
         on_open: Callable[[], None] | None = None,
+        is_use: bool = True,
     ) -> Response | None:
         """One request from its first byte to its response; None where the server has ended a subscription.
 
         on_open: called once it was sent.
+        is_use:  a client speaks: False for what only the gateway wants to know.
 
         Raises: UpstreamError.
         """
+        used_s = self.used_s
         self._use()
         exchange_id, message = self._exchanges.begin(owner, request, is_stream=is_stream)
         inbox = self._inboxes[exchange_id] = Inbox()
@@ -203,6 +211,8 @@ class OpenPipe:
             raise
         finally:
             self._forget(exchange_id)
+            if not is_use and not self.is_busy:  # else another has begun meanwhile
+                self.used_s = used_s
 
     async def stream(self, owner: str, on_event: EventHandler, on_open: Callable[[], None] | None = None) -> None:
         """Pass on what the server says on its own, until the pipe is closed for want of use.

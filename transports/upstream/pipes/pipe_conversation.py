@@ -103,6 +103,7 @@ class PipeConversation:
     era:             of the server, shared with whoever else speaks to it.
     longest_call_s:  a server that has said nothing at all for so long does not live any more.
     start_timeout_s: how long a new connection's server may be silent and count as starting; 0 where a connection shows it runs.
+    private_idle_s:  the same as idle_s for one of a session's own that keeps nothing for it; whichever is over first.
     trouble:         what it is called that one connection after the other fails.
     """
 
@@ -116,13 +117,22 @@ class PipeConversation:
         longest_call_s: float,
         start_timeout_s: float = 0.0,
         idle_s: float = IDLE_S,
+        private_idle_s: float = IDLE_S,
         trouble: str = "no connection",
     ) -> None:
         self._longest_call_s = longest_call_s
         self._start_timeout_s = start_timeout_s
         self._has_missed_start = False  # the last one: until it has spoken again, its silence is a failure
         self._era = era
-        self._pipes = PipePool(name, open_pipe, max_pipes=max_pipes, idle_s=idle_s, on_gone=self._on_gone, trouble=trouble)
+        self._pipes = PipePool(
+            name,
+            open_pipe,
+            max_pipes=max_pipes,
+            idle_s=idle_s,
+            private_idle_s=private_idle_s,
+            on_gone=self._on_gone,
+            trouble=trouble,
+        )
         self._shared: dict[str, OpenPipe] = {}  # {revision: pipe}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._under_way: SharedTasks[str, Any] = SharedTasks()
@@ -517,7 +527,7 @@ class PipeConversation:
         request = discover(PROBE_ID) if pipe.is_modern else ping(PROBE_ID)
         left_s = max(0.1, 0.95 * (deadline_s - asyncio.get_running_loop().time()))
         try:
-            await pipe.request("", request, ignore_events, left_s)
+            await pipe.request("", request, ignore_events, left_s, is_use=not pipe.is_private)
             pipe.pings_missed = 0
         except UpstreamError as error:
             if error.fate is Fate.SESSION_LOST:

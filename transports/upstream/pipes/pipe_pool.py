@@ -30,13 +30,22 @@ _SWEEP_S: Final = 15.0
 
 
 class PipeUse(Protocol):
-    """is_busy: a request waits for its answer. has_stream: a client listens. used_s: when it was last spoken on."""
+    """is_private: it serves one session. is_busy: a request waits for its answer. has_stream: a client listens.
+
+    keeps_state: its client may come back for more than its answers. used_s: when a client last spoke on it.
+    """
+
+    @property
+    def is_private(self) -> bool: ...
 
     @property
     def is_busy(self) -> bool: ...
 
     @property
     def has_stream(self) -> bool: ...
+
+    @property
+    def keeps_state(self) -> bool: ...
 
     @property
     def used_s(self) -> float: ...
@@ -51,6 +60,7 @@ class PipePool:
     open_pipe: makes a connection that is not open yet.
     max_pipes: of them at most at any time; those that are just being closed come on top, and are few.
     idle_s:    without a call and without a listener for so long, one is closed.
+    private_idle_s: the same for one that serves one session and keeps nothing for it.
     on_gone:   called with each pipe that has ended, or will be closed, before anybody can use it again.
     trouble:   what it is called that one pipe after the other fails.
     """
@@ -62,6 +72,7 @@ class PipePool:
         *,
         max_pipes: int,
         idle_s: float,
+        private_idle_s: float = float("inf"),
         on_gone: Callable[[OpenPipe], None],
         trouble: str = "no connection",
     ) -> None:
@@ -69,6 +80,8 @@ class PipePool:
         self._open_pipe = open_pipe
         self._max_pipes = max_pipes
         self._idle_s = idle_s
+        self._private_idle_s = private_idle_s
+        self._sweep_s = min(_SWEEP_S, private_idle_s / 4)
         self._on_gone = on_gone
         self._trouble = trouble
         self._pipes: list[OpenPipe] = []
@@ -116,7 +129,7 @@ class PipePool:
         loop = asyncio.get_running_loop()
         loop.call_later(_LIVED_S, self._judge, live)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
+            self._sweeper = loop.call_later(self._sweep_s, self.sweep)
         return live
 
     async def _turn(self) -> None:
@@ -200,7 +213,9 @@ class PipePool:
         loop = asyncio.get_running_loop()
         for pipe in idle(self._pipes, loop.time(), self._idle_s):
             self.close_soon(pipe, "nobody used the connection")
-        self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._pipes else None
+        for pipe in sleepers(self._pipes, loop.time(), self._private_idle_s):
+            self.close_soon(pipe, "the session does nothing")
+        self._sweeper = loop.call_later(self._sweep_s, self.sweep) if self._pipes else None
 
     async def close(self) -> None:
         self._is_closed = True
@@ -213,10 +228,20 @@ class PipePool:
 
 
 def least_needed(pipes: Iterable[_Pipe]) -> _Pipe | None:
-    """The one to close for another: rather one without a listener, then the least recently used; never a busy one."""
-    return min((pipe for pipe in pipes if not pipe.is_busy), key=lambda pipe: (pipe.has_stream, pipe.used_s), default=None)
+    """The one to close for another: rather one that nobody listens to or comes back for, then the least recently used.
+
+    Never a busy one.
+    """
+    free = (pipe for pipe in pipes if not pipe.is_busy)
+    return min(free, key=lambda pipe: (pipe.has_stream, pipe.keeps_state, pipe.used_s), default=None)
 
 
 def idle(pipes: Iterable[_Pipe], now_s: float, idle_s: float) -> list[_Pipe]:
     """Those that nobody has used for so long. A client that listens is still there, however silent."""
     return [pipe for pipe in pipes if not pipe.is_busy and not pipe.has_stream and now_s - pipe.used_s >= idle_s]
+
+
+def sleepers(pipes: Iterable[_Pipe], now_s: float, idle_s: float) -> list[_Pipe]:
+    """Those of one session that has done nothing for so long and has nothing open, the longest idle first."""
+    idlers = [pipe for pipe in idle(pipes, now_s, idle_s) if pipe.is_private and not pipe.keeps_state]
+    return sorted(idlers, key=lambda pipe: pipe.used_s)

@@ -24,7 +24,7 @@ from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, 
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .message_pipe import PipeClosed, TooLarge
-from .pipe_conversation import PipeConversation
+from .pipe_conversation import IDLE_S, PipeConversation
 from .process_guard import PROCESS_GUARD, end_group
 
 _logger = logging.getLogger(__name__)
@@ -56,10 +56,16 @@ _INHERITED: Final = re.compile(
 
 
 class StdioUpstream:
-    """Registry strategy for backends with a command."""
+    """Registry strategy for backends with a command.
+
+    idle_process_s: without anything to do for so long, the process of one session is ended; 0 keeps it.
+    """
 
     name = "stdio_upstream"
     schemes = frozenset({"stdio"})
+
+    def __init__(self, idle_process_s: float = 0.0) -> None:
+        self._idle_process_s = idle_process_s or float("inf")
 
     def connect(
         self,
@@ -78,6 +84,8 @@ class StdioUpstream:
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
             start_timeout_s=START_TIMEOUT_S,
+            idle_s=max(IDLE_S, self._idle_process_s),
+            private_idle_s=self._idle_process_s,
             trouble="crash loop",
         )
 

@@ -461,3 +461,22 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_state_is_kept_for_who_is_subscribed_or_asked_until_that_is_over() -> None:
+    pipe = Multiplexer(is_private=True, is_modern=False)
+    for method, keeps_state in [
+        ("tools/call", False),
+        ("resources/subscribe", True),
+        ("resources/subscribe", True),
+        ("resources/unsubscribe", False),
+    ]:
+        exchange_id, _ = pipe.begin("s", Request(b"1", method, b'{"uri":"file:///a"}'))
+        pipe.end(exchange_id)
+        assert pipe.keeps_state is keeps_state, method
+    pipe.begin("s", Request(b"1", "resources/subscribe", b"{}"))
+    assert not pipe.keeps_state, "the server refuses that"
+    pipe.incoming(Request(b'"q"', "roots/list", b""))
+    assert pipe.keeps_state
+    assert pipe.may_answer(Response(b'"q"', b"{}", b""))
+    assert not pipe.keeps_state

@@ -790,3 +790,32 @@ async def test_a_probe_takes_no_connection_from_a_session(harness: Harness) -> N
     await harness.wire.probe(1.0)
     assert len(pipe.requests("ping")) == 1, "busy for its own session: its caller's deadline judges it"
     call.cancel()
+
+
+@conversation(private_idle_s=0.1, max_pipes=30)
+async def test_sessions_that_do_nothing_lose_their_processes_and_those_with_something_open_keep_them(harness: Harness) -> None:
+    """Probes go on meanwhile, and are no use of a session."""
+    calling, listening, subscribed = [await harness.open(ANY) for _ in range(3)]
+    idle = [await harness.open(ANY) for _ in range(20)]
+    call, stream = harness.call(calling), harness.listen(listening)
+    subscription = asyncio.create_task(harness.ask(Request(b"9", "resources/subscribe", params(uri="file:///a")), subscribed))
+    await settled(lambda: harness.server.pipes[2].requests("resources/subscribe"))
+    harness.server.pipes[2].say(Response(harness.server.pipes[2].requests("resources/subscribe")[0].id, b"{}", b""))
+    await subscription
+
+    async def probe() -> None:
+        while True:
+            await harness.wire.probe(1.0)
+            await asyncio.sleep(0.01)
+
+    probing = asyncio.create_task(probe())
+    await settled(lambda: harness.server.open_count <= 4)
+    probing.cancel()
+    assert [pipe.is_open for pipe in harness.server.pipes[:3]] == [True] * 3
+    for session_id in idle:
+        error = await refused(harness.ask(Request(b"1", "tools/list", b""), session_id))
+        assert (error.fate, error.failure.reason) == (Fate.SESSION_LOST, "session_not_found")
+    await settled(lambda: harness.server.pipes[0].requests("tools/call"))
+    harness.server.pipes[0].say(Response(harness.server.pipes[0].requests("tools/call")[0].id, b"{}", b""))
+    await call
+    stream.cancel()

@@ -11,7 +11,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.upstream.pipes import pipe_pool
-from mcp_gateway.transports.upstream.pipes.pipe_pool import PipePool, idle, least_needed
+from mcp_gateway.transports.upstream.pipes.pipe_pool import PipePool, idle, least_needed, sleepers
 from tests.doubles.scripted_pipe import ScriptedServer, settled
 
 
@@ -20,6 +20,8 @@ class Use:
     used_s: float
     is_busy: bool = False
     has_stream: bool = False
+    is_private: bool = True
+    keeps_state: bool = False
 
 
 def test_a_busy_one_is_never_closed_and_one_that_is_listened_to_only_if_there_is_no_other() -> None:
@@ -27,6 +29,9 @@ def test_a_busy_one_is_never_closed_and_one_that_is_listened_to_only_if_there_is
     assert least_needed([busy, listened, fresh, old]) == old
     assert least_needed([busy, listened, fresh]) == fresh
     assert least_needed([busy, listened]) == listened
+    subscribed = Use(0, keeps_state=True)
+    assert least_needed([subscribed, fresh]) == fresh
+    assert least_needed([subscribed, listened]) == subscribed
     assert least_needed([busy]) is None
     assert least_needed([]) is None
 
@@ -34,6 +39,20 @@ def test_a_busy_one_is_never_closed_and_one_that_is_listened_to_only_if_there_is
 def test_idle_is_who_has_neither_call_nor_listener_for_so_long() -> None:
     pipes = [Use(0), Use(0, is_busy=True), Use(0, has_stream=True), Use(1), Use(1.5)]
     assert idle(pipes, 11.0, 10.0) == [Use(0), Use(1)]
+
+
+def test_who_is_put_to_sleep_serves_one_session_that_has_nothing_open_the_longest_idle_first() -> None:
+    pipes = [
+        Use(1),
+        Use(0),
+        Use(1.5),
+        Use(0, is_busy=True),
+        Use(0, has_stream=True),
+        Use(0, keeps_state=True),
+        Use(0, is_private=False),
+    ]
+    assert sleepers(pipes, 11.0, 10.0) == [Use(0), Use(1)]
+    assert sleepers(pipes, 11.0, float("inf")) == []
 
 
 @pytest.mark.parametrize("has_spoken", [False, True])
