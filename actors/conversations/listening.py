@@ -75,7 +75,7 @@ class Listen(Conversation):
         """What one backend is asked to listen to."""
         message = self.exchange.message
         assert isinstance(message, Request)
-        own = [naming.inner_uri(uri) for uri in self._uris if uri.startswith((naming.scheme or "\0", naming.prefix or "\0"))]
+        own = [naming.inner_uri(uri) for uri in self._uris if naming.has_uri(uri)]
         tasks = [shown for backend, shown in self._tasks if backend == naming.backend]
         part = {
             **self._wanted,

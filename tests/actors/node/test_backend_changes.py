@@ -58,6 +58,7 @@ def test_beside_routes_an_added_backend_gets_its_own_and_takes_them_along_when_i
         ("prompts/get/new__*", "new"),
         ("resources/read/new__*", "new"),
         ("resources/read/new+*", "new"),
+        ("resources/read/ui://new/*", "new"),
     }
     assert backend_change(change.settings, "remove-backend", {"name": "new"}).settings == running
 

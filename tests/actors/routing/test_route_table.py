@@ -80,6 +80,8 @@ def test_default_routes_find_each_backend_by_its_prefix():
         assert backend_for(table, f"{kind}/mail__read") == "mail"
         assert backend_for(table, f"{kind}/read") is None
     assert backend_for(table, "resources/read/mail+inbox://today") == "mail"
+    assert backend_for(table, "resources/read/ui://mail/board/main.html") == "mail"
+    assert backend_for(table, "resources/read/ui://mailbox/main.html") is None
 
 
 def test_a_single_backend_without_prefix_gets_everything():

@@ -54,6 +54,12 @@ _RESULT_MEMBERS: Final = ("resultType", "ttlMs", "cacheScope")
 _LEGACY_ONLY_CAPABILITIES: Final = frozenset({"tasks"})
 _MODERN_ONLY_CAPABILITIES: Final = frozenset({"extensions"})
 
+_EXTENSIONS_OF_BOTH_ERAS: Final = frozenset({"io.modelcontextprotocol/ui"})
+"""Extensions that legacy handshakes negotiate under `extensions` as well, and that mean the same in both eras.
+
+Source: MCP Apps (ext-apps) 2026-01-26, "Capability Negotiation".
+"""
+
 # Source: MCP 2026-07-28, basic/transports/streamable-http, "Protocol Version Header"; basic/index, "Per-request protocol fields".
 _MODERN_STATUS: Final = {
     **dict.fromkeys((PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, MISSING_CAPABILITY), 400),
@@ -160,10 +166,6 @@ def progress_token_of(params: bytes) -> bytes | None:
 # ---- capabilities
 
 
-def legacy_client_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in capabilities.items() if name not in _MODERN_ONLY_CAPABILITIES}
-
-
 def modern_client_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any]:
     """`roots.listChanged` has gone with its notification. Source: MCP 2026-07-28, changelog, major change 5."""
     known = {name: value for name, value in capabilities.items() if name not in _LEGACY_ONLY_CAPABILITIES}
@@ -174,8 +176,14 @@ def modern_server_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any
     return {name: value for name, value in capabilities.items() if name not in _LEGACY_ONLY_CAPABILITIES}
 
 
-def legacy_server_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in capabilities.items() if name not in _MODERN_ONLY_CAPABILITIES}
+def legacy_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a modern client or server, as the other side of a handshake can use them."""
+    known = {name: value for name, value in capabilities.items() if name not in _MODERN_ONLY_CAPABILITIES}
+    extensions = capabilities.get("extensions")
+    if isinstance(extensions, dict):
+        shared = {name: value for name, value in extensions.items() if name in _EXTENSIONS_OF_BOTH_ERAS}
+        known |= {"extensions": shared} if shared else {}
+    return known
 
 
 # ---- openings
@@ -183,7 +191,7 @@ def legacy_server_capabilities(capabilities: Mapping[str, Any]) -> dict[str, Any
 
 def initialize_params(client_info: bytes, capabilities: Mapping[str, Any], revision: str) -> bytes:
     """The params of the `initialize` that stands for a modern client."""
-    known = legacy_client_capabilities(capabilities)
+    known = legacy_capabilities(capabilities)
     return _encode({"protocolVersion": revision, "capabilities": known, "clientInfo": Raw(client_info)})
 
 
@@ -226,9 +234,7 @@ def initialize_result(discovered: Mapping[str, Any], revision: str, backend: str
     info = meta.get(META_SERVER_INFO) if isinstance(meta, dict) else None
     result: dict[str, Any] = {
         "protocolVersion": revision,
-        "capabilities": with_legacy_tasks(
-            legacy_server_capabilities(capabilities if isinstance(capabilities, dict) else {}), revision
-        ),
+        "capabilities": with_legacy_tasks(legacy_capabilities(capabilities if isinstance(capabilities, dict) else {}), revision),
         "serverInfo": info if isinstance(info, dict) else {"name": backend, "version": "unknown"},
     }
     if isinstance(discovered.get("instructions"), str):

@@ -19,6 +19,7 @@ from mcp_gateway.transports.protocol.eras.translation import (
     legacy_error,
     legacy_notification_params,
     legacy_result,
+    modern_client_capabilities,
     modern_error,
     modern_params,
     modern_request,
@@ -272,3 +273,24 @@ def test_a_log_level_is_one_of_eight() -> None:
     assert translation.checked_log_level(Raw(b'"warning"')) == "warning"
     with pytest.raises(msgspec.ValidationError):
         translation.checked_log_level(Raw(b'"loud"'))
+
+
+UI = {"io.modelcontextprotocol/ui": {"mimeTypes": ["text/html;profile=mcp-app"]}}
+
+
+@pytest.mark.parametrize(
+    ("extensions", "shown"),
+    [({**UI, "a/b": {}}, {"extensions": UI}), (UI, {"extensions": UI}), ({"a/b": {}}, {}), ({}, {}), (None, {}), ("x", {})],
+)
+def test_interfaces_are_negotiated_between_the_eras_and_other_extensions_are_not(extensions: Any, shown: dict[str, Any]) -> None:
+    """Source: MCP Apps (ext-apps) 2026-01-26, "Capability Negotiation": under `extensions` of `initialize`."""
+    params = json.loads(initialize_params(b'{"name":"c"}', {"extensions": extensions}, "2025-11-25"))
+    assert params["capabilities"] == shown
+    told = initialize_result({"capabilities": {"tools": {}, "extensions": extensions}}, "2025-11-25", "b")
+    assert told["capabilities"] == {"tools": {}, **shown}
+
+
+def test_the_interfaces_of_a_legacy_side_are_told_to_a_modern_one() -> None:
+    capabilities = {"tools": {}, "extensions": UI}
+    assert discover_result({"capabilities": capabilities})["capabilities"] == capabilities
+    assert modern_client_capabilities({"extensions": UI}) == {"extensions": UI}

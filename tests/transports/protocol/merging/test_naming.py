@@ -72,6 +72,7 @@ def test_default_routes_lead_by_prefix_and_by_scheme():
         "prompts/get/files__*",
         "resources/read/files__*",
         "resources/read/files+*",
+        "resources/read/ui://files/*",
     }
 
 
@@ -294,3 +295,99 @@ def test_an_update_without_a_uri_passes_through(params):
 
 def test_other_notifications_keep_their_bytes():
     assert outer_notification(FILES, "notifications/progress", b'{"uri": "file:///a"}') == b'{"uri": "file:///a"}'
+
+
+# ---- interfaces
+# Source: MCP Apps (ext-apps) 2026-01-26, "UI Resource Format" and "Resource Discovery".
+
+VIEW, OUTER_VIEW = "ui://board/main.html", "ui://files/board/main.html"
+META = {"ui": {"resourceUri": VIEW, "visibility": ["app"], "csp": {"connectDomains": ["https://a.b"]}}, "ui/resourceUri": VIEW}
+OUTER_META = {**META, "ui": {**META["ui"], "resourceUri": OUTER_VIEW}, "ui/resourceUri": OUTER_VIEW}
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        (VIEW, OUTER_VIEW),
+        ("ui://files/a", "ui://files/files/a"),
+        ("ui://", "ui://files/"),
+        ("ui:///a", "ui://files//a"),
+        ("ui://board/{view}", "ui://files/board/{view}"),
+        ("UI://board", "files+UI://board"),
+        ("ui:board", "files+ui:board"),
+    ],
+)
+def test_an_interface_keeps_its_scheme_and_is_named_by_its_backend(inner, outer):
+    assert FILES.outer_uri(inner) == outer
+    assert FILES.inner_uri(outer) == inner
+    assert FILES.has_uri(outer)
+    assert not Naming("mail", "mail__").has_uri(outer)
+
+
+@settings(deadline=None)
+@given(namings, st.text())
+def test_every_interface_can_be_read_by_the_name_that_is_shown(naming, rest):
+    outer = naming.outer_uri(f"ui://{rest}")
+    assert outer.startswith("ui://")
+    assert naming.inner_uri(outer) == f"ui://{rest}"
+
+
+def test_the_name_of_an_interface_before_it_kept_its_scheme_is_still_understood():
+    assert FILES.inner_uri(f"files+{VIEW}") == VIEW
+
+
+@pytest.mark.parametrize(
+    ("meta", "outer"),
+    [
+        (META, OUTER_META),
+        ({"openai/outputTemplate": VIEW}, {"openai/outputTemplate": OUTER_VIEW}),
+        ({"x": [{"y": [VIEW, 1]}]}, {"x": [{"y": [OUTER_VIEW, 1]}]}),
+        ({"ui": {"resourceUri": "https://a/b"}}, {"ui": {"resourceUri": "files+https://a/b"}}),
+        ({"ui": {"domain": "a.b", "csp": {"frameDomains": ["https://a.b"]}}, "about": "see ui://x"},) * 2,
+        ({"ui": {"resourceUri": 7}},) * 2,
+        ({"ui": None, "ui/resourceUri": None, "x": "gui:"},) * 2,
+        (None, None),
+        ([VIEW], [OUTER_VIEW]),
+    ],
+)
+def test_what_metadata_names_can_be_read_wherever_it_stands(meta, outer):
+    tool = {"name": "t", "_meta": meta}
+    (listed,) = outer_items(FILES, "tools/list", encoded({"tools": [tool]}))
+    assert json.loads(msgspec.json.encode(listed)) == {"name": "files__t", "_meta": outer}
+    (resource,) = outer_items(FILES, "resources/list", encoded({"resources": [{"uri": VIEW, "_meta": meta}]}))
+    assert json.loads(msgspec.json.encode(resource)) == {"uri": OUTER_VIEW, "_meta": outer}
+    block, contents = {"type": "text", "text": VIEW, "_meta": meta}, {"uri": VIEW, "text": "", "_meta": meta}
+    result = {"content": [block, {"type": "resource", "resource": contents, "_meta": meta}], "_meta": meta}
+    outer_contents = {**contents, "uri": OUTER_VIEW, "_meta": outer}
+    outer_blocks = [{**block, "_meta": outer}, {"type": "resource", "resource": outer_contents, "_meta": outer}]
+    assert renamed(result) == {"content": outer_blocks, "_meta": outer}
+    assert renamed({"contents": [contents]}) == {"contents": [outer_contents]}
+    assert json.loads(outer_notification(FILES, "notifications/x", encoded({"_meta": meta}))) == {"_meta": outer}
+    assert renamed(result, ALONE) == result
+
+
+def test_a_slash_that_a_server_escapes_hides_no_interface():
+    result = b'{"content":[],"_meta":{"x":"ui:\\/\\/board"}}'
+    assert json.loads(outer_result(FILES, result))["_meta"] == {"x": "ui://files/board"}
+
+
+def test_metadata_that_names_no_resource_keeps_its_bytes():
+    result = b'{"content": [], "structuredContent": {"u": "ui://board"}, "_meta": {"n": 1.0}}'
+    assert json.loads(outer_result(FILES, result)) == json.loads(result)
+    assert outer_result(FILES, result.replace(b"ui:", b"ux:")) == result.replace(b"ui:", b"ux:")
+
+
+def test_metadata_is_read_to_a_bounded_depth():
+    deep = b'{"content":[],"_meta":' + b'{"a":' * 900 + b'"ui://x"' + b"}" * 901
+    assert outer_result(FILES, deep) == deep
+
+
+def test_an_update_of_an_interface_names_it_as_it_is_read():
+    updated = outer_notification(FILES, "notifications/resources/updated", encoded({"uri": VIEW}))
+    assert json.loads(updated) == {"uri": OUTER_VIEW}
+
+
+@pytest.mark.parametrize("method", ["resources/read", "resources/subscribe", "resources/unsubscribe"])
+def test_a_request_for_an_interface_reaches_its_backend_by_its_own_name(method):
+    assert json.loads(inner_params(FILES, method, encoded({"uri": OUTER_VIEW}))) == {"uri": VIEW}
+    assert route_target(method, encoded({"uri": OUTER_VIEW}), b"1") == f"resources/read/{OUTER_VIEW}"
