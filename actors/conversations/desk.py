@@ -68,6 +68,9 @@ class Desk(Protocol):
     def note_punctuality(self, backend: str, *, was_late: bool) -> None:
         """Whether a backend took part in an answer of several in time."""
 
+    def note_flaw(self, backend: str, method: str, why: str) -> None:
+        """A backend's answer could not be used whole. why: what is wrong, then details after a colon or a semicolon."""
+
     def use_session(self, state: SessionState) -> SessionState: ...
 
     def is_session_ended(self, state: SessionState) -> bool: ...

@@ -12,7 +12,9 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.merged_server import (
+    MISSING_BACKENDS,
     BackendAnswer,
     is_private,
     list_position,
@@ -243,11 +245,15 @@ class Discover(AskAll):
 class ListAll(AskAll):
     """A list of the merged server: every page of every backend, then our own pages of that.
 
-    A backend that pages for ever is cut at MAX_PAGES and named as incomplete. For one that does not answer, the list that it gave
-    last stands in for a while; it is named as missing all the same.
+    A backend that pages for ever is cut at MAX_PAGES, one that pages in circles or by no cursor where that shows, and named as
+    incomplete. For one that does not answer, the list that it gave last stands in for a while; it is named as missing as well.
     """
 
     MAX_PAGES = 100
+
+    def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
+        super().__init__(exchange, sink, desk)
+        self._pages_seen: dict[str, set[tuple[bytes, bytes]]] = {}  # {backend: (items, cursor) of each page since its first}
 
     def _start(self) -> None:
         message = super()._first_message()
@@ -267,22 +273,42 @@ class ListAll(AskAll):
         return Request(message.id, message.method, msgspec.json.encode(parameters))
 
     def _following(self, backend: str, result: bytes) -> Request | None:
-        cursor = jsonrpc.members(result).get("nextCursor")
+        message = self._first_message()
+        try:
+            page = jsonrpc.members(result)
+        except msgspec.DecodeError:
+            return None  # `merged_list` says so
+        cursor = page.get("nextCursor")
         if cursor is None or bytes(cursor) == jsonrpc.NULL:
             return None
-        if len(self._results[backend]) >= self.MAX_PAGES:
+        # A cursor alone says nothing of where it leads. Source: MCP 2026-07-28, server/utilities/pagination, guideline 3.
+        if len(self._results[backend]) == 1:
+            self._pages_seen[backend] = set()
+        seen = bytes(page.get(LIST_MEMBERS[message.method][0], b"")), bytes(cursor)
+        if not bytes(cursor).startswith(b'"'):
+            self._missing[backend] = "list cut at a cursor that is no string"
+        elif seen in self._pages_seen[backend]:
+            self._results[backend].pop()
+            self._missing[backend] = "list cut where its pages go in circles"
+        elif len(self._results[backend]) >= self.MAX_PAGES:
             self._missing[backend] = f"list cut after {self.MAX_PAGES} pages"
+        if backend in self._missing:
             return None
-        message = self._first_message()
+        self._pages_seen[backend].add(seen)
         parameters = {**jsonrpc.members(message.params), "cursor": cursor}
         return Request(message.id, message.method, msgspec.json.encode(parameters))
 
     def _merged(self) -> object:
         message = self._first_message()
         answers = [BackendAnswer(naming, self._results.get(naming.backend, [])) for naming in self._namings]
-        return merged_list(
+        merged = merged_list(
             message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
         )
+        away = {failure.backend for failure in self._failures}
+        for backend, why in merged.get("_meta", {}).get(MISSING_BACKENDS, {}).items():
+            if backend not in away:
+                self.desk.note_flaw(backend, message.method, why)
+        return merged
 
     def _fill_in(self) -> None:
         method = self._first_message().method

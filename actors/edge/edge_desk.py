@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -53,6 +55,8 @@ class EdgeDesk:
         self._sessions = port.sessions
         self._addresses: Mapping[str, ActorAddress] = {}
         self._late_backends = LateBackends()
+        self._log = edge.log
+        self._flaws: set[tuple[str, str, str]] = set()  # that were told: they last as long as the server is what it is
         # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
         self._call_ids = itertools.count(edge.incarnation * 1_000_000_000 + 1)
         self._take(port.settings.backends)
@@ -67,6 +71,7 @@ class EdgeDesk:
         self._take(backends)
         others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
         self._port.last_known_lists.forget(others)
+        self._flaws = {flaw for flaw in self._flaws if flaw[0] not in others}
         return bool(others)
 
     def _take(self, backends: Sequence[BackendSettings]) -> None:
@@ -90,6 +95,12 @@ class EdgeDesk:
             self._late_backends.was_late(backend, self._now_s())
         else:
             self._late_backends.has_answered(backend)
+
+    def note_flaw(self, backend: str, method: str, why: str) -> None:
+        flaw = backend, method, re.split("[:;]", why, maxsplit=1)[0]
+        if flaw not in self._flaws:
+            self._flaws.add(flaw)
+            self._log(logging.WARNING, f"backend {backend!r}, {method}: {why}; said once")
 
     # ---- calls
 

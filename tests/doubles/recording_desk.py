@@ -72,6 +72,7 @@ class RecordingDesk:
         self.dismissed: list[str | None] = []
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
+        self.flaws: list[tuple[str, str, str]] = []
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self._newest: dict[str, SessionState] = {}
 
@@ -114,6 +115,9 @@ class RecordingDesk:
 
     def note_punctuality(self, backend: str, *, was_late: bool) -> None:
         self.punctuality.append((backend, "late" if was_late else "prompt"))
+
+    def note_flaw(self, backend: str, method: str, why: str) -> None:
+        self.flaws.append((backend, method, why))
 
     def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
         return min(exchange.deadline_s, 5.0)

@@ -285,6 +285,75 @@ def test_a_backend_that_pages_for_ever_is_cut_and_named():
     scene.assert_over()
 
 
+CIRCLE, NO_STRING = "list cut where its pages go in circles", "list cut at a cursor that is no string"
+
+
+@pytest.mark.parametrize(
+    ("pages", "served", "why"),
+    [
+        ([tools("a", nextCursor="p")] * 2, ["a"], CIRCLE),
+        ([tools("a", nextCursor="p"), tools("b", nextCursor="p"), tools("b", nextCursor="p")], ["a", "b"], CIRCLE),
+        ([tools("a", nextCursor="p"), tools("b", nextCursor="q"), tools("a", nextCursor="p")], ["a", "b"], CIRCLE),
+        ([tools(nextCursor="")] * 2, [], CIRCLE),
+        ([tools("a", nextCursor="p"), tools("b", nextCursor=7)], ["a", "b"], NO_STRING),
+        ([tools("a", nextCursor={"page": 2})], ["a"], NO_STRING),
+        ([tools("a", nextCursor=False)], ["a"], NO_STRING),
+    ],
+)
+def test_pages_that_lead_nowhere_end_a_list_that_is_served_as_far_as_it_came(pages, served, why):
+    """Source: MCP 2026-07-28, server/utilities/pagination: a cursor is a string, an empty one as well as any."""
+    scene = listing()
+    for page in pages:
+        scene.answer(scene.call_to("files"), page)
+    scene.answer(scene.call_to("mail"), tools("x"))
+    assert names_of(scene) == [*(f"files__{name}" for name in served), "mail__x"]
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"files": why}
+    assert scene.desk.flaws == [("files", "tools/list", why)]
+    scene.assert_over()
+
+
+def test_pages_that_move_under_one_cursor_are_read():
+    """Source: the same, guideline 3: nothing may be read out of a cursor but that there is one."""
+    scene = listing()
+    scene.answer(scene.call_to("mail"), tools("x"))
+    for name, cursor in (("a", "next"), ("b", "next"), ("c", None)):
+        scene.answer(scene.call_to("files"), tools(name, nextCursor=cursor))
+    assert names_of(scene) == ["files__a", "files__b", "files__c", "mail__x"]
+    assert scene.desk.flaws == []
+
+
+def test_a_list_that_is_read_again_after_its_session_was_lost_goes_in_no_circle():
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("mail"), tools("x"))
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p"))
+    scene.fail(scene.call_to("files"), "session_not_found", fate=Fate.SESSION_LOST)
+    scene.answer(scene.call_to("files"), {"protocolVersion": LEGACY}, session_id="new")
+    scene.answer(scene.call_to("files"), has_response=False)
+    scene.answer(scene.call_to("files"), tools("a", nextCursor="p"))
+    scene.answer(scene.call_to("files"), tools("b"))
+    assert names_of(scene) == ["files__a", "files__b", "mail__x"]
+    assert scene.desk.flaws == []
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"7", b'{"tools":7,"nextCursor":"p"}'])
+def test_a_page_that_is_no_list_spoils_nothing_for_the_others(raw):
+    scene = listing()
+    scene.answer(scene.call_to("files"), raw=raw)
+    if scene.desk.open_calls and len(scene.desk.sent) == 3:
+        scene.answer(scene.call_to("files"), tools("late"))
+    scene.answer(scene.call_to("mail"), tools("x"))
+    assert names_of(scene)[-1] == "mail__x"
+    assert scene.sink.result["_meta"][MISSING_BACKENDS]["files"].startswith("malformed list")
+    assert [(backend, why[:14]) for backend, _, why in scene.desk.flaws] == [("files", "malformed list")]
+
+
+def test_a_backend_that_is_away_is_no_flaw_of_its_list():
+    scene = listing()
+    scene.fail(scene.call_to("files"), "upstream_timeout", fate=Fate.TIMED_OUT)
+    scene.answer(scene.call_to("mail"), tools("x", "x"))
+    assert [backend for backend, *_ in scene.desk.flaws] == ["mail"]
+
+
 def test_pages_that_were_read_stay_where_a_later_one_fails():
     scene = listing()
     scene.answer(scene.call_to("mail"), tools("x"))

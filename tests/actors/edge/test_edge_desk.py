@@ -54,6 +54,7 @@ class Bench:
         self.sent: list[tuple[str, Any]] = []
         self.later: list[tuple[float, str, object]] = []
         self.now_s = NOW_S
+        self.logged: list[tuple[int, str]] = []
         runtime = SimpleNamespace(post_later=lambda *posted: self.later.append(posted), post=lambda *_: None)
         self.edge: Any = SimpleNamespace(
             runtime=runtime,
@@ -61,6 +62,7 @@ class Bench:
             incarnation=incarnation,
             send=lambda *sent: self.sent.append(sent),
             monotonic_s=lambda: self.now_s,
+            log=lambda *logged: self.logged.append(logged),
         )
         self.port.attach(runtime, "edge")
         self.desk = self.serve()
@@ -175,6 +177,25 @@ def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
     assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
     assert bench.desk.namings("") == (Naming("mail", "mail__"),)
     assert (bench.desk.namings("mail"), bench.desk.namings("files")) == ((Naming("mail", ""),), ())
+
+
+def test_a_flaw_of_a_backends_list_is_said_once_and_again_when_it_is_another_server() -> None:
+    bench = Bench()
+    for why in ("names more than once: a", "names more than once: b", "cut", "cut; this is its list of 5 s ago"):
+        bench.desk.note_flaw("files", "tools/list", why)
+    bench.desk.note_flaw("files", "prompts/list", "cut")
+    bench.desk.note_flaw("mail", "tools/list", "cut")
+    assert [text for _, text in bench.logged] == [
+        "backend 'files', tools/list: names more than once: a; said once",
+        "backend 'files', tools/list: cut; said once",
+        "backend 'files', prompts/list: cut; said once",
+        "backend 'mail', tools/list: cut; said once",
+    ]
+    moved = cell_settings([{**FILES, "replicas": ["http://127.0.0.1:3009/mcp"]}, MAIL]).backends
+    bench.desk.configure(moved)
+    bench.desk.note_flaw("files", "tools/list", "cut")
+    bench.desk.note_flaw("mail", "tools/list", "cut")
+    assert len(bench.logged) == 5
 
 
 def test_a_session_that_ends_is_refused_here_at_once_and_told_to_the_other_cells() -> None:

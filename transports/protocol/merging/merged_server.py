@@ -103,23 +103,36 @@ def merged_list(
 ) -> dict[str, Any]:
     """One page of a merged list, in the order of the configuration and then of each server.
 
+    Of items of one server by the same name or URI, by which nobody could tell them apart, the first is served.
+
     missing: {backend: why} of those that did not answer in time. first_item: from `list_position`.
 
     Raises: Refused with upstream_failed where no answer is a list result, with invalid_params past the end of the list.
     """
-    list_member, _ = LIST_MEMBERS[method]
+    list_member, item_member = LIST_MEMBERS[method]
     items: list[dict[str, Raw]] = []
     hints: list[dict[str, Any]] = []
     missing = dict(missing)
+    repeats: dict[str, str] = {}  # what is told beside them: nothing is missing, so that the answer may be kept
     has_page = False
     for answer in answers:
+        names: set[bytes] = set()
+        repeated: list[str] = []
         try:
             for page in answer.results:
-                items.extend(outer_items(answer.naming, method, page))
+                for item in outer_items(answer.naming, method, page):
+                    name = bytes(item.get(item_member, b""))
+                    if name and name in names:
+                        repeated.append(name.decode())
+                    else:
+                        names.add(name)
+                        items.append(item)
                 hints.append(_hints_of(page))
                 has_page = True
         except msgspec.DecodeError as error:
             missing[answer.naming.backend] = f"malformed list: {error}"
+        if repeated and answer.naming.backend not in missing:
+            repeats[answer.naming.backend] = f"names more than once, of which the first is served: {', '.join(repeated[:5])}"
     if not has_page and any(answer.results for answer in answers):
         raise Refused("upstream_failed", "no backend sent a list that can be read", data={"missing": missing})
     if first_item and first_item >= len(items):
@@ -133,8 +146,8 @@ def merged_list(
         meta[META_SERVER_INFO] = dict(server_info)
         if missing:
             result["ttlMs"] = 0
-    if missing:
-        meta[MISSING_BACKENDS] = missing
+    if missing or repeats:
+        meta[MISSING_BACKENDS] = missing | repeats
     if meta:
         result["_meta"] = meta
     return result

@@ -281,3 +281,19 @@ def test_discover_names_who_is_missing_and_is_not_cached_then():
     partial = merged_discover(answers, {"mail": "circuit_open"}, INFO)
     assert partial["ttlMs"] == 0
     assert partial["_meta"][MISSING_BACKENDS] == {"mail": "circuit_open"}
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=4), max_size=4))
+def test_of_items_of_one_server_by_the_same_name_the_first_is_served_and_the_others_are_named(pages):
+    mail = Naming("mail", "mail__")
+    result = listed(BackendAnswer(FILES, [page(*names) for names in pages]), BackendAnswer(mail, [page("a")]))
+    names = [name for each in pages for name in each]
+    assert names_of(result) == [*(f"files__{name}" for name in dict.fromkeys(names)), "mail__a"]
+    missing = result.get("_meta", {}).get(MISSING_BACKENDS, {})
+    assert list(missing) == (["files"] if len(names) > len(set(names)) else [])
+
+
+def test_items_without_a_name_are_left_to_the_client_of_a_backend_that_stands_alone():
+    result = listed(BackendAnswer(Naming("files", ""), [b'{"tools":[{},{}]}']))
+    assert len(result["tools"]) == 2
