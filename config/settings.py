@@ -177,6 +177,11 @@ class GatewaySettings:
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
 
     @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
     def cell_count(self) -> int:
         """How many cells to start: `cells`, or one for each core that this process may run on."""
         return len(os.sched_getaffinity(0)) if self.cells == "auto" else self.cells

@@ -32,6 +32,7 @@ from mcp_gateway.transports.downstream.http.streamable_http import (
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
+from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
@@ -114,12 +115,12 @@ class Cell:
         """What is served under which path."""
         settings, server, port = self._settings, self._server, self._port
         self._sockets = WebSockets(settings, server, port)
-        mcp = StreamableHttpEndpoint(server, port)
-        for path in STREAMABLE_HTTP_PATHS:
-            server.add_endpoint(path, mcp)
         sse = HttpSseEndpoint(settings, server, port)
         for path in HTTP_SSE_PATHS:
             server.add_endpoint(path, sse)
+        mcp = StreamableHttpEndpoint(server, port)
+        for path in STREAMABLE_HTTP_PATHS:
+            server.add_endpoint(path, mcp)
         server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets))
         server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port))
         server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets))
@@ -129,6 +130,7 @@ class Cell:
         dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
         for path in DASHBOARD_PATHS:
             server.add_endpoint(path, dashboard)
+        server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends))
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""

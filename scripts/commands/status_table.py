@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
+
 _TREE_COLUMNS = ("NAME", "PID", "INCARNATION", "RESTARTS", "UP")
 _BACKEND_COLUMNS = ("BACKEND", "STATE", "PROTOCOL", "REPLICA", "HEALTH", "CIRCUIT", "POOL", "RING SHARE")
 
@@ -19,6 +21,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         "",
         *backend_lines(status["backends"]),
         *left_out_lines(status.get("left_out", ())),
+        *address_lines_of(status),
         "",
         f"sessions: {status['sessions']}   connections: {connections}",
         *viability_lines(status.get("viability", {})),
@@ -36,6 +39,14 @@ def viability_lines(viability: Mapping[str, Any]) -> list[str]:
 def left_out_lines(servers: Sequence[Mapping[str, Any]]) -> list[str]:
     """Show one line for each server of a file that is not served, with the reason."""
     return ["", *(f"left out: {server['title']}: {server['reason']}" for server in servers)] if servers else []
+
+
+def address_lines_of(status: Mapping[str, Any]) -> list[str]:
+    """Show the addresses to copy, where the gateway's own is known."""
+    if "url" not in status:
+        return []
+    names = ((str(backend["name"]), str(backend.get("title", ""))) for backend in status["backends"])
+    return ["", "addresses:", *address_lines(addresses_to_copy(status["url"], names))]
 
 
 def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -102,8 +102,8 @@ class EmbeddedGateway:
             _logger.exception("the cell could not be started")
             print(f"mcp-gateway: could not start: {error}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
-        url = announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
-        say_where(url)
+        announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
+        say_where(self._settings)
         while not self._stop_requested.is_set():
             reason = await self._first_of(self._stop_requested.wait(), self._escalations.get())
             if not isinstance(reason, str):

@@ -177,7 +177,7 @@ class Launcher:
         url = announce(self._settings, self._run_directory, pid=self._pid, source=self._source)
         if not self._has_served:
             self._has_served = True
-            say_where(url)
+            say_where(self._settings)
         else:
             _logger.warning("the node serves again", extra={"actor": "launcher", "fields": {"url": url}})
 

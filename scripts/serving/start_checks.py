@@ -21,6 +21,7 @@ import attrs
 
 from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
 
 from .settings_source import SettingsSource
 
@@ -124,10 +125,17 @@ def log_what_was_left_out(settings: Settings) -> None:
         _logger.warning("%s", warning)
 
 
-def say_where(url: str) -> None:
-    """The one line on standard output. Where nobody reads it any more, the gateway serves all the same."""
+def say_where(settings: Settings) -> None:
+    """The one line on standard output, which programs wait for; on a terminal the addresses to copy follow it.
+
+    Where nobody reads it any more, the gateway serves all the same.
+    """
+    lines = [f"mcp-gateway listening on {settings.gateway.url}"]
+    if sys.stdout.isatty():
+        names = ((backend.name, backend.title) for backend in settings.backends)
+        lines += address_lines(addresses_to_copy(settings.gateway.url, names))
     try:
-        print(f"mcp-gateway listening on {url}", flush=True)
+        print("\n".join(lines), flush=True)
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # what is buffered would fail again when this process ends
@@ -244,8 +252,7 @@ def with_real_ports(settings: Settings, *, port: int, admin_port: int | None = N
 
 def announce(settings: Settings, run_directory: RunDirectory, *, pid: int, source: SettingsSource) -> str:
     """Describe the run for admin commands, and return the URL that it serves. source: where `reload` shall look again."""
-    host = f"[{settings.gateway.host}]" if ":" in settings.gateway.host else settings.gateway.host
-    url = f"http://{host}:{settings.gateway.port}"
+    url = settings.gateway.url
     is_embedded = settings.actor_system.is_embedded
     admin_port = None if is_embedded else settings.actor_system.admin_port
     run_directory.describe(pid=pid, url=url, is_embedded=is_embedded, admin_port=admin_port, source=source.to_keep())

@@ -31,6 +31,14 @@ def test_a_gateway_that_nobody_has_judged_yet_says_nothing_of_it() -> None:
     assert status_lines(STATUS)[-1] == "sessions: 2   connections: http_sse 1"
 
 
+def test_the_addresses_to_copy_are_shown_where_the_url_is_known() -> None:
+    lines = status_lines({**STATUS, "url": "http://h:1", "backends": [{"name": "my-notes", "title": "My Notes"}]})
+    at = lines.index("addresses:")
+    assert lines[at + 1].split() == ["Streamable", "HTTP", "http://h:1/mcp"]
+    assert lines[at + 4].split() == ["My", "Notes", "alone", "http://h:1/mcp/servers/my-notes"]
+    assert "addresses:" not in status_lines(STATUS)
+
+
 def test_names_as_written_stand_at_the_end_where_any_differs() -> None:
     replica = {"address": "stdio:files#0", "ring_share": 1.0}
     backends = [

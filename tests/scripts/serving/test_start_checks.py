@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
+from mcp_gateway.config.settings import ActorSystemSettings, BackendSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
-from mcp_gateway.scripts.serving.start_checks import RunDirectory, allow_many_files, live_runs, reserve_ports
+from mcp_gateway.scripts.serving.start_checks import RunDirectory, allow_many_files, live_runs, reserve_ports, say_where
 from tests.doubles.ports import free_port
 
 
@@ -67,3 +68,15 @@ def test_a_run_is_described_again_without_a_moment_in_which_it_is_not(tmp_path: 
         assert seen[1:] == [[]]
     finally:
         os.close(run._lock_fd)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_programs_read_one_line_and_people_the_addresses_after_it(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    say_where(Settings(backends=(BackendSettings(name="files", builtin="demo"),)))
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "mcp-gateway listening on http://127.0.0.1:4000"
+    assert bool(others) is is_terminal
+    assert not others or "http://127.0.0.1:4000/mcp/servers/files" in others[3]

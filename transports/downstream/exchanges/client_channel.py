@@ -68,11 +68,11 @@ class ConnectedClient:
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys) -> ConnectedClient:
-    """The client that this request opens a connection for; its query may name a `backend`."""
+def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, backend: str = "") -> ConnectedClient:
+    """The client that this request opens a connection for; where its path names no `backend`, its query may."""
     return ConnectedClient(
         transport=transport,
-        endpoint=query_value(incoming.query, "backend") or "",
+        endpoint=backend or query_value(incoming.query, "backend") or "",
         keys=hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
         headers=context_in_headers(incoming.headers),
     )

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import unquote
 
 import attrs
 import msgspec
@@ -26,19 +27,21 @@ from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
-_CONNECT: Final = "/mcp/sse/connect"
-_MESSAGES: Final = "/mcp/sse/messages"
+_SERVERS: Final = "/mcp/servers/"
+_STREAMS: Final = ("/mcp/sse/connect", "/sse", "/mcp/sse", f"{_SERVERS}…/sse")
+"""Besides the gateway's own: clients take an address for HTTP+SSE that ends in /sse, or make one up from the rest of it."""
+_MESSAGES: Final = tuple(f"{stream.rpartition('/')[0]}/messages" for stream in _STREAMS)
 _NAME: Final = "http_sse"
 _TICK_S: Final = 1.0
 _FORWARD_S: Final = 5.0
-HTTP_SSE_PATHS: Final = (_CONNECT, _MESSAGES)
+HTTP_SSE_PATHS: Final = (*_STREAMS, *_MESSAGES)
 
 
 class HttpSseTransport:
     """Registry strategy for HTTP+SSE clients and for event streams."""
 
     name = _NAME
-    paths = (_CONNECT, _MESSAGES, "/mcp/sse/events/{topic}")
+    paths = (*(path.replace("…", "{backend}") for path in HTTP_SSE_PATHS), "/mcp/sse/events/{topic}")
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +85,11 @@ class _Connection:
 
 
 class HttpSseEndpoint:
-    """Serves `GET /mcp/sse/connect` and `POST /mcp/sse/messages`; a POST that reaches another cell is passed on."""
+    """Serves `GET /mcp/sse/connect` and `POST /mcp/sse/messages`, and the same at other addresses.
+
+    The session in its query finds the stream, whichever of the addresses a message comes to; one that reaches another cell is
+    passed on.
+    """
 
     def __init__(self, settings: Settings, server: GatewayServer, port: EdgePort) -> None:
         self._server = server
@@ -97,12 +104,13 @@ class HttpSseEndpoint:
     def handle(self, incoming: Incoming) -> None:
         if _NAME not in self._port.enabled_transports:
             raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
-        if incoming.path == _CONNECT and incoming.method == "GET":
-            self._connect(incoming)
-        elif incoming.path == _MESSAGES and incoming.method == "POST":
+        takes_messages = incoming.path.endswith("/messages")
+        if incoming.method != ("POST" if takes_messages else "GET"):
+            method_not_allowed(incoming, "POST" if takes_messages else "GET")
+        elif takes_messages:
             self._post(incoming)
         else:
-            method_not_allowed(incoming, "GET" if incoming.path == _CONNECT else "POST")
+            self._connect(incoming)
 
     # ---- the stream
 
@@ -112,7 +120,8 @@ class HttpSseEndpoint:
         self._server.take_connection(_NAME)
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
-        client = connected_client(incoming, _NAME, self._port.terms.hash_keys)
+        backend = unquote(incoming.path[len(_SERVERS) : -len("/sse")]) if incoming.path.startswith(_SERVERS) else ""
+        client = connected_client(incoming, _NAME, self._port.terms.hash_keys, backend)
         connection.channel = ClientChannel(self._port, self._server.limiter, connection, client)
         self._connections[connection.connection_id] = connection
         incoming.on_client_gone(lambda: self._client_gone(connection))

@@ -43,7 +43,7 @@ class StreamableHttpTransport:
 
 
 class StreamableHttpEndpoint:
-    """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`."""
+    """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`, with `/mcp` after it too."""
 
     def __init__(self, server: GatewayServer, port: EdgePort) -> None:
         self._server = server
@@ -61,7 +61,9 @@ class StreamableHttpEndpoint:
             raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining", request_id=jsonrpc.request_id_in(incoming.body))
-        endpoint = unquote(incoming.path[len(_SERVERS) :]) if incoming.path.startswith(_SERVERS) else ""
+        of_one = incoming.path.startswith(_SERVERS)
+        # Clients may make up an address that ends in /mcp. Names of backends have no slash.
+        endpoint = unquote(incoming.path.removeprefix(_SERVERS).removesuffix("/mcp")) if of_one else ""
         if incoming.method == "POST":
             self._post(incoming, endpoint)
         elif incoming.method == "GET":

@@ -117,12 +117,16 @@ def test_the_endpoint_leads_back_under_whatever_path_a_proxy_serves_the_gateway(
     """Source: RFC 3986, section 5.2, as `EventSource` clients and the SDKs resolve it; with a slash at the end as without."""
 
     async def body(client: Client) -> None:
-        for path in (CONNECT, CONNECT + "/"):
-            stream = await client.connect(path=path)
-            for before in ("", "/tools", "/a/b.c"):
-                found = urljoin(f"https://example.com{before}{path}?backend=demo", stream.uri)
-                assert found.partition("?")[0] == f"https://example.com{before}/mcp/sse/messages", path
-            assert await stream.post({"id": 1, "method": "ping"}) == (202, None)
+        for path in (CONNECT, "/sse", "/mcp/sse", "/mcp/servers/demo/sse"):
+            messages = f"{path.rpartition('/')[0]}/messages"
+            for asked in (path, path + "/"):
+                stream = await client.connect(path=asked)
+                await stream.event()
+                for before in ("", "/tools", "/a/b.c"):
+                    found = urljoin(f"https://example.com{before}{asked}?backend=demo", stream.uri)
+                    assert found.partition("?")[0] == f"https://example.com{before}{messages}", asked
+                assert (await stream.ask("ping"))["result"] == {}
+                stream.response.close()
 
     on_cell(body)
 
@@ -158,6 +162,23 @@ def test_progress_comes_on_the_stream_before_the_answer_and_requests_do_not_wait
         read = [each.get("id") or each["params"]["progress"] for each in messages]
         assert [each for each in read if each != "fast"] == [1, 2, "slow"]
         assert read.index("fast") < read.index("slow")
+
+    on_cell(body)
+
+
+def test_an_address_that_ends_in_sse_names_its_backend_as_well() -> None:
+    """Ours: clients that tell transports by the end of the path (MCP Inspector and others) reach one backend with it."""
+
+    async def body(client: Client) -> None:
+        for name, is_there in (("demo", True), ("sse", False), ("a%2Fb", False)):
+            stream = await client.connect(path=f"/mcp/servers/{name}/sse")
+            await stream.event()
+            opened = await stream.ask("initialize", INITIALIZE, 0)
+            assert ("result" in opened) is is_there, name
+            assert is_there or opened["error"]["data"]["reason"] == "no_backend"
+            stream.response.close()
+        headers = {"Accept": "text/event-stream"}
+        assert await client.refusal("GET", "/mcp/servers/sse", headers=headers) == (400, "invalid_request")  # no session
 
     on_cell(body)
 

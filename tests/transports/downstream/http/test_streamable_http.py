@@ -143,6 +143,18 @@ def test_an_unknown_revision_is_answered_with_the_newest_that_has_sessions() -> 
     on_cell(run)
 
 
+def test_an_address_of_one_backend_may_end_in_mcp() -> None:
+    """Ours: clients that tell transports by the end of the path take it for Streamable HTTP. A backend may be called mcp."""
+
+    async def run(_: RunningCell, client: Client) -> None:
+        for path, same in (("/mcp/servers/demo/mcp", "/mcp/servers/demo"), ("/mcp/servers/mcp", "/mcp/servers/mcp/mcp/")):
+            client.headers = {}
+            await client.open(path=path)
+            assert (await client.send("POST", message("tools/call", ECHO), same))[0] == 200
+
+    on_cell(run, {"name": "demo", "builtin": "demo"}, {"name": "mcp", "builtin": "demo"})
+
+
 def test_a_session_belongs_to_the_endpoint_that_opened_it() -> None:
     async def run(_: RunningCell, client: Client) -> None:
         await client.open(path="/mcp/servers/demo")

@@ -51,7 +51,7 @@ def test_a_request_as_to_a_proxy_is_served_and_its_host_is_checked() -> None:
         async with RawClient(cell) as client:
             port = cell.settings.gateway.port
             assert (await client.ask("GET", f"http://127.0.0.1:{port}/health/live")).status == 200
-            assert (await client.ask("GET", f"http://127.0.0.1:{port}")).status == 404
+            assert (await client.ask("GET", f"http://127.0.0.1:{port}")).status == 200
             assert (await client.ask("GET", "http://evil.example/health/live")).status == 403
 
     on_cell(body)

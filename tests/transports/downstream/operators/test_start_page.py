@@ -1,0 +1,46 @@
+"""What stands at the root, for a browser and for a program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+from tests.doubles.raw_http_client import RawClient, on_cell
+from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def test_a_program_reads_addresses_that_are_served() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            answer = await client.ask("GET", "/")
+            assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+            found = json.loads(answer.body)
+            assert found["name"] == "mcp-gateway"
+            for address in found["addresses"]:
+                scheme, path = re.fullmatch(rf"(\w+)://127\.0\.0\.1:{client.port}(/.*)", address["url"]).groups()  # type: ignore[union-attr]
+                assert scheme == ("ws" if address["what"] == "WebSocket" else "http")
+                assert (await client.ask("PUT", path)).status == 405, path  # served, though not by this method
+            assert (await client.ask("POST", "/")).headers["allow"] == "GET"
+            assert (await client.ask("HEAD", "/")).status == 200
+
+    on_cell(body)
+
+
+def test_a_browser_gets_a_page_that_needs_nothing_else_and_believes_no_name() -> None:
+    backend = {"name": "demo", "builtin": "demo", "title": "<script>alert('1')</script> & {more}"}
+
+    async def run() -> None:
+        async with running_cell(cell_settings((backend,))) as cell, RawClient(cell) as client:
+            answer = await client.ask("GET", "/", Accept=BROWSER)
+            page = answer.body.decode()
+            assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert f"http://127.0.0.1:{client.port}/mcp/servers/demo" in page
+            assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt; &amp; {more}" in page
+            assert "<script" not in page
+            assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["data:,"]
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+    asyncio.run(run())
