@@ -14,6 +14,7 @@ from tornado.iostream import IOStream
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
+from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .origins import OriginRules
 
 _BODY_TIMEOUT_S: Final = 30.0
@@ -133,6 +134,13 @@ class Incoming(HTTPMessageDelegate):
             return
         self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
+        if self.body and (encoding := self.headers.get("Content-Encoding")) is not None:
+            try:
+                self.body = decoded(self.body, encoding, self._server.max_message_bytes)
+            except Refused as refused:
+                is_other = isinstance(refused, UnsupportedEncoding)
+                self.refuse(refused, {"Accept-Encoding": ACCEPT_ENCODING} if is_other else None)
+                return
         self._server.dispatch(self)
         stream = self.connection.stream  # type: ignore[attr-defined]
         if self._client_gone is not None and stream is not None and stream.closed():

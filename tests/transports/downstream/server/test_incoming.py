@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
+import zlib
 
 import pytest
 
@@ -140,6 +142,26 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing() -> N
         while cell.cell._server.reading:
             await asyncio.sleep(0.005)
         assert cell.cell._port.waiting == {}
+
+    on_cell(body)
+
+
+def test_a_compressed_body_is_decoded_within_the_limit() -> None:
+    """Source: RFC 9110, sections 8.4 and 15.5.16."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for encoding, encoded in {"gzip": gzip.compress(INITIALIZE), "deflate": zlib.compress(INITIALIZE)}.items():
+                assert (await client.ask("POST", "/mcp", encoded, Content_Encoding=encoding)).status == 200
+            for size, status in ((MAX_BYTES, 400), (MAX_BYTES + 1, 413), (1_000_000, 413)):
+                answer = await client.ask("POST", "/mcp", gzip.compress(padded(size)), Content_Encoding="gzip")
+                assert answer.status == status
+                assert answer.reason == ("too_large" if status == 413 else "invalid_request")  # a ping needs a session
+            other = await client.ask("POST", "/mcp", INITIALIZE, Content_Encoding="br")
+            assert (other.status, other.headers["accept-encoding"]) == (415, "gzip, deflate, identity")
+            damaged = await client.ask("POST", "/mcp", INITIALIZE, Content_Encoding="gzip")
+            assert (damaged.status, damaged.reason) == (400, "parse_error")
+            assert (await client.ask("GET", "/health/live", Content_Encoding="br")).status == 200  # of no body
 
     on_cell(body)
 
