@@ -18,7 +18,7 @@ import msgspec
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, connected_client
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.incoming import Incoming, check_stream_is_taken, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
@@ -117,6 +117,7 @@ class HttpSseEndpoint:
     def _connect(self, incoming: Incoming) -> None:
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining")
+        check_stream_is_taken(incoming)
         self._server.take_connection(_NAME)
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.accept import EVENTS, JSON, names, quality, refuses
+from mcp_gateway.transports.downstream.server.incoming import Incoming, check_stream_is_taken, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.loop_tasks import retrieve
@@ -87,6 +88,10 @@ class StreamableHttpEndpoint:
             return
         message = jsonrpc.decode(incoming.body)
         if isinstance(message, Request):
+            accept = headers.get("Accept", "")
+            if refuses(accept, JSON) and not quality(accept, EVENTS):
+                text = "Accept refuses application/json and does not take text/event-stream"
+                raise Refused("invalid_request", text, request_id=message.id, status=406)
             if is_modern_post(version, message.params):
                 self._post_modern(incoming, endpoint, message, version)
             elif message.method == "initialize":
@@ -135,7 +140,7 @@ class StreamableHttpEndpoint:
             if message.method == "ping":
                 self._admit(self._keys_of(incoming), session, message.id)
                 count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
-                incoming.respond(200, jsonrpc.encode_result(message.id, {}), {})
+                _respond(incoming, 200, jsonrpc.encode_result(message.id, {}), {})
                 return
             target = route_target(message.method, message.params, message.id)
         else:
@@ -153,7 +158,9 @@ class StreamableHttpEndpoint:
     def _get(self, incoming: Incoming, endpoint: str) -> None:
         """Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server"."""
         version = incoming.headers.get("Mcp-Protocol-Version")
-        if version in MODERN_REVISIONS or "text/event-stream" not in incoming.headers.get("Accept", ""):
+        if version not in MODERN_REVISIONS:
+            check_stream_is_taken(incoming)
+        if version in MODERN_REVISIONS or not names(incoming.headers.get("Accept", ""), EVENTS):
             method_not_allowed(incoming, "POST")
             return
         session = self._session(incoming, endpoint, None)
@@ -216,7 +223,7 @@ class StreamableHttpEndpoint:
             headers={**travels_on, **forwarded} if forwarded else travels_on,
             deadline_s=_FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s,
             last_event_id=shown.get("Last-Event-Id") if kind is RequestKind.STREAM else None,
-            takes_events=not accept or "text/event-stream" in accept or "*/*" in accept,
+            takes_events=not accept or bool(quality(accept, EVENTS)),
         )
         self._port.open(exchange, _Answer(self._server, self._port, incoming, exchange))
 
@@ -254,7 +261,7 @@ class _Answer:
         if self._is_over:
             return
         self._close(backend, "ok" if status < 400 else "error", upstream_s)
-        self._incoming.respond(status, body, headers)
+        _respond(self._incoming, status, body, headers)
 
     def refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:
@@ -311,3 +318,13 @@ class _Answer:
         self._server.release_connection(StreamableHttpTransport.name)
         duration_s = time.monotonic() - self._started_s
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
+
+
+def _respond(incoming: Incoming | BatchPart, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    """Send a whole answer; a result for a client that takes no JSON is a stream of one event."""
+    if status != 200 or not body or not refuses(incoming.headers.get("Accept", ""), JSON):
+        incoming.respond(status, body, headers)
+        return
+    incoming.begin(headers)
+    incoming.write(encode_event(body)).add_done_callback(retrieve)
+    incoming.end()

@@ -11,7 +11,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.accept import EVENTS, names
+from mcp_gateway.transports.downstream.server.incoming import Incoming, check_stream_is_taken, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
@@ -58,6 +59,7 @@ class TopicStreamEndpoint:
         if incoming.method != "GET":
             method_not_allowed(incoming, "GET")
             return
+        check_stream_is_taken(incoming)
         pattern = _pattern(incoming)
         after_id = _last_event_id(incoming)
         if self._port.is_draining:
@@ -81,7 +83,7 @@ class TopicStreamEndpoint:
 
     def _send_away(self, incoming: Incoming) -> None:
         """An EventSource would give up for good at any status but 200; a stream that ends makes it come back, elsewhere."""
-        if "text/event-stream" not in incoming.headers.get("Accept", ""):
+        if not names(incoming.headers.get("Accept", ""), EVENTS):
             raise Refused("draining", "the gateway is draining")
         incoming.begin({"Connection": "close"})
         incoming.end()

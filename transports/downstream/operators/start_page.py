@@ -10,11 +10,13 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.downstream.server.accept import JSON, names, quality
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 
 from .addresses import Address, addresses_to_copy
 
 START_PATH: Final = "/"
+_HTML: Final = "text/html"
 
 # The style is in the page, and there is nothing else that it needs.
 _SECURITY: Final = {
@@ -71,7 +73,8 @@ class StartPageEndpoint:
         host = incoming.headers.get("Host")
         base = f"http://{host}" if host else self._own_url
         found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends()))
-        if "text/html" in incoming.headers.get("Accept", ""):
+        accept = incoming.headers.get("Accept", "")
+        if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):
             incoming.respond(200, _page(found), _SECURITY, content_type="text/html; charset=utf-8")
         else:
             shown = [{"what": address.what, "url": address.url} for address in found]

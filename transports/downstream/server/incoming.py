@@ -14,6 +14,7 @@ from tornado.iostream import IOStream
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
+from .accept import EVENTS, refuses
 from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .origins import OriginRules
 
@@ -246,3 +247,9 @@ def _plain(headers: HTTPHeaders) -> dict[str, str]:
 
 def _status_line(status: int) -> ResponseStartLine:
     return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
+
+
+def check_stream_is_taken(incoming: Incoming) -> None:
+    """Raises: Refused where the client says that it takes no event stream, and there is nothing else at its address."""
+    if refuses(incoming.headers.get("Accept", ""), EVENTS):
+        raise Refused("invalid_request", "Accept refuses text/event-stream, and there is nothing else here", status=406)

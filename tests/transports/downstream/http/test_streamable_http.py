@@ -143,6 +143,33 @@ def test_an_unknown_revision_is_answered_with_the_newest_that_has_sessions() -> 
     on_cell(run)
 
 
+def test_a_form_that_the_client_refuses_is_not_sent() -> None:
+    """Source: RFC 9110, section 12.5.1: q=0 is "not acceptable"."""
+
+    async def run(_: RunningCell, client: Client) -> None:
+        _, headers, _ = await client.send("POST", initialize("2025-11-25"), Accept="application/json, text/event-stream;q=0")
+        assert headers["Content-Type"] == "application/json"
+        status, headers, answer = await client.send("POST", initialize("2025-11-25"), Accept="application/json;q=0, */*")
+        assert (status, headers["Content-Type"]) == (200, "text/event-stream")
+        assert answer[0]["result"]["protocolVersion"] == "2025-11-25"
+        client.headers = {SESSION: headers[SESSION]}
+        ping = message("ping")
+        answer = (await client.send("POST", ping, Accept="application/json;q=0, */*"))[2]
+        assert answer == [{"jsonrpc": "2.0", "id": 1, "result": {}}]
+        for body in (ping, message("tools/call", ECHO), message("tools/list")):
+            status, headers, answer = await client.send("POST", body, Accept="text/event-stream, application/*;q=0")
+            assert (status, headers["Content-Type"], answer[-1]["id"]) == (200, "text/event-stream", 1)
+            status, _, answer = await client.send("POST", body, Accept="*/*;q=0")
+            assert (status, answer["id"]) == (406, 1)
+        told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert (await client.send("POST", told, Accept="*/*;q=0"))[0] == 202  # nothing is sent in any form
+        assert (await client.send("GET", Accept="text/event-stream;q=0"))[0] == 406
+        assert (await client.send("GET", path="/mcp/sse/connect", Accept="text/event-stream;q=0"))[0] == 406
+        assert (await client.send("GET", path="/mcp/sse/events/all", Accept="*/*;q=0"))[0] == 406
+
+    on_cell(run)
+
+
 def test_an_address_of_one_backend_may_end_in_mcp() -> None:
     """Ours: clients that tell transports by the end of the path take it for Streamable HTTP. A backend may be called mcp."""
 
