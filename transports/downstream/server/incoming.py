@@ -196,7 +196,18 @@ class Incoming(HTTPMessageDelegate):
         for name, value in headers.items():
             lines[name] = value
         self._let_page_read(lines)
+        if self.version == "HTTP/1.0":
+            self._end_by_closing()
         self.connection.write_headers(_status_line(200), lines)
+
+    def _end_by_closing(self) -> None:
+        """A body without a length has no other end in HTTP/1.0, also where the client has asked for the connection to stay.
+
+        Source: RFC 9112, section 6.3.
+        """
+        connection: Any = self.connection
+        connection._disconnect_on_finish = True
+        connection._request_headers["Connection"] = "close"  # else Tornado would promise to keep it
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send bytes of a begun stream; the future is done when the socket has taken these and all before them.
@@ -244,12 +255,12 @@ def _plain(headers: HTTPHeaders) -> dict[str, str]:
         plain[name] = f"{plain[name]},{value}" if name in plain else value
     return plain
 
-
-def _status_line(status: int) -> ResponseStartLine:
-    return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
-
-
 def check_stream_is_taken(incoming: Incoming) -> None:
     """Raises: Refused where the client says that it takes no event stream, and there is nothing else at its address."""
     if refuses(incoming.headers.get("Accept", ""), EVENTS):
         raise Refused("invalid_request", "Accept refuses text/event-stream, and there is nothing else here", status=406)
+
+
+
+def _status_line(status: int) -> ResponseStartLine:
+    return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))

@@ -169,6 +169,36 @@ def test_a_compressed_body_is_decoded_within_the_limit() -> None:
 # ---- answers
 
 
+def test_to_http_1_0_a_stream_ends_with_its_connection_and_whole_answers_keep_it_when_asked() -> None:
+    """Source: RFC 9112, sections 6.1, 6.3 and 9.3."""
+
+    async def body(cell: RunningCell) -> None:
+        class Stream:
+            def handle(self, incoming: Incoming) -> None:
+                incoming.begin({})
+                incoming.write(b"data: 1\n\n")
+                incoming.end()
+
+        cell.cell._server.add_endpoint("/stream", Stream())
+        for kept in (b"", b"Connection: keep-alive\r\n"):
+            async with RawClient(cell) as client:
+                if kept:
+                    client.writer.write(b"GET /health/live HTTP/1.0\r\n" + kept + b"\r\n")
+                    assert (await client.answer()).headers["connection"] == "Keep-Alive"
+                client.writer.write(b"GET /stream HTTP/1.0\r\n" + kept + b"\r\n")
+                answer = await client.answer()
+                assert "transfer-encoding" not in answer.headers
+                assert answer.headers.get("connection", "close") == "close"
+                async with asyncio.timeout(5):
+                    assert await client.reader.read() == b"data: 1\n\n"
+            async with RawClient(cell) as client:
+                client.writer.write(b"GET /health/live HTTP/1.0\r\n\r\n")
+                assert (await client.answer()).status == 200
+                assert await client.is_closed()
+
+    on_cell(body)
+
+
 def test_head_is_answered_without_a_body_and_the_connection_goes_on() -> None:
     async def body(cell: RunningCell) -> None:
         async with RawClient(cell) as client:
