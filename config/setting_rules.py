@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -156,6 +157,21 @@ class Text(Rule):
     def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
         if not isinstance(value, str) or len(value) > self.longest or self.pattern.fullmatch(value) is None:
             yield SettingProblem(key=key, found=self.show(value), allowed=self.allowed)
+
+
+class Network(Rule):
+    """An IP address, or a network of them."""
+
+    allowed = "an IP address, or a network such as 10.0.0.0/8 without bits beyond its length"
+
+    def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
+        try:
+            if isinstance(value, str):
+                ipaddress.ip_network(value)
+                return
+        except ValueError:
+            pass
+        yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
 
 
 class OneOf(Rule):

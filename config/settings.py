@@ -18,6 +18,7 @@ from .setting_rules import (
     Each,
     Flag,
     InvalidSetting,
+    Network,
     Number,
     OneOf,
     SecretTable,
@@ -159,6 +160,7 @@ class GatewaySettings:
     idle_process_timeout: a stdio process that one session has for itself is ended when that has done nothing for so long.
     state_dir:       where sessions, events and the key of the actor system are kept; "" keeps everything in memory.
     allowed_origins: browser origins that may connect, besides localhost and the gateway's own.
+    trusted_proxies: addresses and networks of proxies that are believed about whose request they pass on.
     """
 
     host: str = attrs.field(default="127.0.0.1", validator=_HOST)
@@ -175,6 +177,7 @@ class GatewaySettings:
     idle_process_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION_OR_OFF)
     state_dir: str = attrs.field(default="~/.local/state/mcp-gateway", validator=_PATH)
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(Network(), most=1_000))
 
     @property
     def url(self) -> str:

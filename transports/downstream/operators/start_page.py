@@ -70,8 +70,9 @@ class StartPageEndpoint:
         if incoming.method not in ("GET", "HEAD"):
             method_not_allowed(incoming, "GET")
             return
-        host = incoming.headers.get("Host")
-        base = f"http://{host}" if host else self._own_url
+        asked = incoming.origin
+        host = asked.host or incoming.headers.get("Host")
+        base = f"{asked.scheme or 'http'}://{host}{asked.prefix}" if host else self._own_url
         found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends()))
         accept = incoming.headers.get("Accept", "")
         if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):

@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .accept import EVENTS, refuses
 from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
+from .forwarded import TrustedProxies
 from .origins import OriginRules
 
 _BODY_TIMEOUT_S: Final = 30.0
@@ -26,6 +27,7 @@ class RequestServer(Protocol):
     """What a request needs of the server that it comes to. reading: requests whose end has not come yet."""
 
     origins: OriginRules
+    proxies: TrustedProxies
     max_message_bytes: int
     reading: set[Incoming]
 
@@ -40,6 +42,7 @@ class Incoming(HTTPMessageDelegate):
                bodies and credentials in some clients. ends_in_slash: whether there was one.
     headers:   {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
     version:   "HTTP/1.1" or "HTTP/1.0".
+    origin:    whose request it is, and the address that the client wrote, where trusted proxies tell.
 
     Answers: `respond` once; or `begin`, any number of `write`, then `end`; or `detach`. They are harmless after the client has
     gone.
@@ -57,6 +60,7 @@ class Incoming(HTTPMessageDelegate):
         "ends_in_slash",
         "headers",
         "method",
+        "origin",
         "path",
         "query",
         "started_s",
@@ -87,12 +91,14 @@ class Incoming(HTTPMessageDelegate):
         self.ends_in_slash = path.endswith("/") and path != "/"
         self.path = path[:-1] if self.ends_in_slash else path
         self.version = start_line.version
+        peer = getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
+        self.origin = self._server.proxies.origin(peer, self.headers)
         self.started_s = time.monotonic()
         self._server.reading.add(self)
         length = self.headers.get("Content-Length", "0")
         declared = int(length) if length.isdigit() and len(length) < 20 else 0
         try:
-            self._server.origins.check(self.headers.get("Origin"), self.headers.get("Host", ""))
+            self._server.origins.check(self.headers.get("Origin"), self.headers.get("Host", ""), self.origin.host)
             if declared > self._server.max_message_bytes:
                 raise self._too_large()
         except Refused as refused:
@@ -158,7 +164,8 @@ class Incoming(HTTPMessageDelegate):
 
     @property
     def remote_ip(self) -> str:
-        return getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
+        """The client's address, as far as it is known here."""
+        return self.origin.address
 
     def respond(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json") -> None:
         if self._has_answered:
@@ -185,7 +192,7 @@ class Incoming(HTTPMessageDelegate):
 
     def _let_page_read(self, lines: HTTPHeaders) -> None:
         if (origin := self.headers.get("Origin")) is not None:
-            lines.update(self._server.origins.answer_headers(origin, self.headers.get("Host", "")))
+            lines.update(self._server.origins.answer_headers(origin, self.headers.get("Host", ""), self.origin.host))
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Start an event stream."""
@@ -248,18 +255,18 @@ def method_not_allowed(incoming: Incoming, allowed: str) -> None:
     incoming.respond(405, refused.body(), {"Allow": allowed})
 
 
+def check_stream_is_taken(incoming: Incoming) -> None:
+    """Raises: Refused where the client says that it takes no event stream, and there is nothing else at its address."""
+    if refuses(incoming.headers.get("Accept", ""), EVENTS):
+        raise Refused("invalid_request", "Accept refuses text/event-stream, and there is nothing else here", status=406)
+
+
 def _plain(headers: HTTPHeaders) -> dict[str, str]:
     """A dict, because a request is asked for a dozen headers and each look-up in HTTPHeaders normalizes the name again."""
     plain: dict[str, str] = {}
     for name, value in headers.get_all():
         plain[name] = f"{plain[name]},{value}" if name in plain else value
     return plain
-
-def check_stream_is_taken(incoming: Incoming) -> None:
-    """Raises: Refused where the client says that it takes no event stream, and there is nothing else at its address."""
-    if refuses(incoming.headers.get("Accept", ""), EVENTS):
-        raise Refused("invalid_request", "Accept refuses text/event-stream, and there is nothing else here", status=406)
-
 
 
 def _status_line(status: int) -> ResponseStartLine:

@@ -30,18 +30,21 @@ class OriginRules:
         self._allowed = frozenset(allowed_origins)
         self._hosts = _LOOPBACK_NAMES | {own_host} | {urlsplit(origin).hostname or "" for origin in self._allowed}
 
-    def check(self, origin: str | None, host: str) -> None:
+    def check(self, origin: str | None, host: str, public_host: str = "") -> None:
         """A page of another site must not reach a gateway on this machine.
+
+        public_host: that which a trusted proxy was asked for. Host itself is checked all the same: behind DNS rebinding stands a
+        browser of this machine, which may be as trusted and says what its page wants.
 
         Raises: Refused with origin_forbidden.
         Source: MCP 2026-07-28, basic/transports/streamable-http "Security & Endpoint"; the Host check is ours, for DNS rebinding.
         """
-        if origin is not None and not self._is_allowed(origin, host):
+        if origin is not None and not self._is_allowed(origin, host, public_host):
             raise Refused("origin_forbidden", f"origin {origin[:200]!r} may not connect")
         if self._is_loopback and host and _host_name(host) not in self._hosts:
             raise Refused("origin_forbidden", f"host {host[:200]!r} is not this gateway")
 
-    def _is_allowed(self, origin: str, host: str) -> bool:
+    def _is_allowed(self, origin: str, host: str, public_host: str) -> bool:
         if origin in self._allowed:
             return True
         try:
@@ -49,11 +52,13 @@ class OriginRules:
             name = parts.hostname
         except ValueError:
             return False
-        return parts.scheme in ("http", "https") and (name in _LOOPBACK_NAMES or (bool(host) and parts.netloc == host))
+        return parts.scheme in ("http", "https") and (
+            name in _LOOPBACK_NAMES or (bool(parts.netloc) and parts.netloc in (host, public_host))
+        )
 
-    def answer_headers(self, origin: str, host: str) -> Mapping[str, str]:
+    def answer_headers(self, origin: str, host: str, public_host: str = "") -> Mapping[str, str]:
         """Headers that let a page of an allowed origin read the answer. Source: WHATWG Fetch, "CORS protocol"."""
-        if not self._is_allowed(origin, host):
+        if not self._is_allowed(origin, host, public_host):
             return {}
         return {
             "Access-Control-Allow-Origin": origin,

@@ -17,6 +17,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
 from .accepting import BoundedHttpServer
+from .forwarded import TrustedProxies
 from .incoming import Incoming
 from .origins import OriginRules, preflight_headers
 from .request_limiter import Publish, RequestLimiter
@@ -58,6 +59,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         cell_count = settings.gateway.cell_count
         self._shares = {transport: -(-limit // cell_count) for transport, limit in limits.items()}
         self.origins = OriginRules(settings.gateway.host, settings.gateway.allowed_origins)
+        self.proxies = TrustedProxies(settings.gateway.trusted_proxies)
         self.limiter = RequestLimiter(settings, publish)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()

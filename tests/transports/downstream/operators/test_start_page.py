@@ -29,6 +29,22 @@ def test_a_program_reads_addresses_that_are_served() -> None:
     on_cell(body)
 
 
+def test_behind_a_trusted_proxy_the_addresses_are_those_that_its_clients_write() -> None:
+    async def body(cell: RunningCell) -> None:
+        told = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "tools.example", "X_Forwarded_Prefix": "/ai"}
+        async with RawClient(cell) as client:
+            found = json.loads((await client.ask("GET", "/", **told)).body)["addresses"]
+            is_trusted = bool(cell.settings.gateway.trusted_proxies)
+            assert (found[0]["url"] == "https://tools.example/ai/mcp") is is_trusted
+            page = await client.ask("GET", "/", Origin="https://tools.example", **told)
+            assert page.status == (200 if is_trusted else 403)
+            rebound = await client.ask("GET", "/", Host="tools.example", **told)
+            assert rebound.status == 403
+
+    on_cell(body, gateway={"trusted_proxies": ["127.0.0.0/8"]})
+    on_cell(body)
+
+
 def test_a_browser_gets_a_page_that_needs_nothing_else_and_believes_no_name() -> None:
     backend = {"name": "demo", "builtin": "demo", "title": "<script>alert('1')</script> & {more}"}
 

@@ -59,6 +59,18 @@ def test_a_request_as_to_a_proxy_is_served_and_its_host_is_checked() -> None:
     on_cell(body)
 
 
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]])
+def test_clients_behind_a_proxy_have_limits_of_their_own_where_it_is_trusted(trusted: list[str]) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            opened = [await client.ask("POST", "/mcp", INITIALIZE, X_Forwarded_For=f"9.9.9.9, 1.2.3.{each}") for each in (1, 2)]
+            assert [each.status for each in opened] == ([200, 200] if trusted else [200, 429])
+            again = await client.ask("POST", "/mcp", INITIALIZE, X_Forwarded_For="8.8.8.8, 1.2.3.1")  # forged, but for the last
+            assert again.status == 429
+
+    on_cell(body, gateway={"trusted_proxies": trusted}, limits={"requests_per_second": 0.01, "burst": 1, "key": "ip"})
+
+
 # ---- bodies
 
 
