@@ -161,6 +161,27 @@ def test_a_method_that_is_not_served_names_those_that_are(method: str, path: str
     on_cell(body)
 
 
+@pytest.mark.parametrize("size", [70_000, 300_000])
+def test_headers_that_are_too_large_are_answered_before_the_connection_ends(size: int) -> None:
+    """Source: RFC 6585, section 5. Tornado alone would close without a word."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            assert (await client.ask("GET", "/health/live")).status == 200
+            client.start("GET", "/health/live", 0, X_Large="x" * size)
+            answer = await client.answer()
+            assert (answer.status, answer.reason, answer.headers["connection"]) == (431, "too_large", "close")
+            assert await client.is_closed()
+        async with RawClient(cell) as client:
+            assert (await client.ask("GET", "/health/live", X_Large="x" * 60_000)).status == 200
+        async with RawClient(cell) as client:  # a chunk that never says how long it is
+            client.start("POST", "/mcp", None)
+            client.writer.write(b"1" * 100)
+            assert await client.is_closed()
+
+    on_cell(body)
+
+
 def test_a_defect_in_a_handler_is_an_internal_error_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(cell: RunningCell) -> None:
         class Defect:
