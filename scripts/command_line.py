@@ -172,7 +172,7 @@ def _status(options: argparse.Namespace) -> int:
 def _show_status(client: Any, as_json: bool) -> int:
     from mcp_gateway.scripts.commands.status_table import status_lines
 
-    return _print({**client.status(), "url": client.run["url"]}, status_lines, as_json)
+    return _print(client.status(), lambda status: status_lines({**status, "url": client.run["url"]}), as_json)
 
 
 def _backends(options: argparse.Namespace) -> int:
