@@ -76,6 +76,11 @@ class RunCall:
 
 
 @attrs.frozen
+class TryAgain:
+    """Connection pool -> upstream: somebody may have mended the server; where it is left alone for a while, do not wait."""
+
+
+@attrs.frozen
 class LeaseReturned:
     """Upstream -> connection pool: the call is over, its connection free; of a stream too, which held no lease."""
 

@@ -32,7 +32,9 @@ class RunningSettings:
         if change.settings != self.now:
             keep_backends(self._kept_path, change.settings)
             self.now = change.settings
-            self.revision += 1
+        elif command != "reload":  # told in any case: what it is for may have been mended beside the file
+            return change
+        self.revision += 1
         return change
 
     def to_tell(self, cells: Iterable[tuple[str, int]]) -> set[str]:

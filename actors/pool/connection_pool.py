@@ -19,6 +19,7 @@ from mcp_gateway.actors.messages.calls import (
     LeaseReturned,
     RunCall,
     TrialEnded,
+    TryAgain,
     UpstreamEnding,
 )
 from mcp_gateway.actors.messages.events import PublishEvent
@@ -77,8 +78,8 @@ class ConnectionPool(Supervisor):
 
     Receives  LeaseCall (router), LeaseReturned, UpstreamEnding (upstreams), CancelCall (edge), Topology (cell),
               ProbeReplicas (health monitor), SchemeResolved (transport registry)
-    Sends     RunCall, CancelCall, ProbeReplicas (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme (transport
-              registry), PublishEvent (event bus)
+    Sends     RunCall, CancelCall, ProbeReplicas, TryAgain (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme
+              (transport registry), PublishEvent (event bus)
     On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here; the
               router, which is started again after it, forgets the trials
     """
@@ -107,6 +108,9 @@ class ConnectionPool(Supervisor):
 
     def receiveMsg_Topology(self, message: Topology, sender: ActorAddress) -> None:
         self._arrange(message.backends)
+        for replica in self._replicas.values():
+            if (address := self.child_address(replica.child)) is not None:
+                self.send(address, TryAgain())
 
     def _arrange(self, backends: Sequence[BackendSettings]) -> None:
         max_overflow = self._share(self._gateway.max_overflow)

@@ -27,6 +27,7 @@ from mcp_gateway.actors.messages.calls import (
     LeaseCall,
     LeaseReturned,
     RunCall,
+    TryAgain,
     UpstreamEnding,
 )
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
@@ -76,7 +77,7 @@ class _Running:
 class Upstream(GatewayActor):
     """Speaks to one replica, any number of calls at once; the pool decides how many.
 
-    Receives  RunCall, CancelCall (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
+    Receives  RunCall, CancelCall, TryAgain (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
     Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned, UpstreamEnding (connection pool),
               CallFaulted, CallSucceeded (router), ReplicaProbed (health monitor)
     On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
@@ -87,6 +88,7 @@ class Upstream(GatewayActor):
         self._running: dict[int, _Running] = {}
         self._failing_routes: set[str] = set()
         self._probes = HeldTasks()
+        self._is_left_alone = False  # the wire has said when it tries its server again
 
     def on_wired(self) -> None:
         arguments: UpstreamArguments = self.arguments
@@ -97,11 +99,26 @@ class Upstream(GatewayActor):
         self._is_one_of_several = arguments.is_one_of_several
         self._cells = arguments.cells
         self._wire: UpstreamConversation
-        if self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name:
-            self._wire = arguments.connect()
-            self._cells.serve(self._backend, self._replica, self._wire)
+        self._is_owner = self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name
+        if self._is_owner:
+            self._connect()
         else:
             self._wire = RemoteConversation(self._cells, self._backend, self._replica)
+
+    def _connect(self) -> None:
+        self._wire = self.arguments.connect()
+        self._cells.serve(self._backend, self._replica, self._wire)
+
+    def receiveMsg_TryAgain(self, message: TryAgain, sender: ActorAddress) -> None:
+        """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started.
+
+        Known gap: where only other cells have asked the wire, through this one, it is not known here that it waits.
+        """
+        if self._is_left_alone and self._is_owner and not self._running:
+            self._is_left_alone = False
+            self._cells.withdraw(self._backend, self._replica, self._wire)
+            _closing.start(self._wire.close())
+            self._connect()
 
     # ---- calls
 
@@ -128,6 +145,7 @@ class Upstream(GatewayActor):
             outcome: object = self._answered(call, await self._exchange(running), time.monotonic() - started_s)
             report: object | None = self._success(running.leased)
         except UpstreamError as error:
+            self._is_left_alone = error.failure.retry_after_s is not None
             outcome = self._failed(call, error.failure, time.monotonic() - started_s)
             report = self._verdict(running.leased, error.fate)
         except asyncio.CancelledError:
@@ -284,6 +302,7 @@ class Upstream(GatewayActor):
         except UpstreamError as error:
             why = error.failure
             problem, is_starting, retry_after_s = why.text, why.fate is Fate.STARTING, why.retry_after_s
+            self._is_left_alone = retry_after_s is not None
         except TimeoutError:
             problem = "no answer in time"
         probed = ReplicaProbed(

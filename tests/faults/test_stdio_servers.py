@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import struct
 import sys
@@ -162,6 +163,26 @@ def test_a_crash_loop_is_tried_less_and_less_and_told_of_in_health_log_and_refus
         assert gateway.log.count("stderr: ") <= 10
         assert 2 <= gateway.log.count("crash loop, next try in ") <= 6
         assert gateway.log.count("started process") <= 2
+
+
+def test_a_reload_tries_a_server_in_a_crash_loop_at_once(start_gateway: StartGateway, tmp_path: Path) -> None:
+    """Its file is as it was: what was wrong has been mended elsewhere."""
+    program = tmp_path / "server.py"
+    program.write_text("raise SystemExit('not installed')")
+    loop = {**backend(), "command": [sys.executable, str(program)]}
+    with start_gateway("node", [loop], gateway={"health_check_interval": 0.5}, expects_errors=True) as gateway:
+        component = "odd/stdio:odd#0"
+
+        def pause_s() -> float:
+            found = re.search(r"next try in (\d+) s", str(gateway.health()["components"].get(component, {}).get("reason")))
+            return float(found[1]) if found else 0.0
+
+        wait_until(lambda: pause_s() >= 12.0, 60, "it is left alone for long")
+        program.write_text(ODD.read_text())
+        started_s = time.monotonic()
+        assert gateway.admin("reload", "--config", str(gateway.config_path))[0] == 0
+        wait_until(lambda: gateway.health()["components"][component]["status"] == "healthy", 10, "it is well")
+        assert time.monotonic() - started_s < 10
 
 
 def _refused_with_pause(gateway: RunningGateway, initialize: dict[str, Any]) -> Answer | None:

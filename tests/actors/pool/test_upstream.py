@@ -22,12 +22,13 @@ from mcp_gateway.actors.messages.calls import (
     LeaseCall,
     LeaseReturned,
     RunCall,
+    TryAgain,
 )
 from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
 from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
-from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -547,5 +548,27 @@ def test_a_call_behind_the_crash_is_answered_once() -> None:
         await turn()
         assert bench.edge.only(CallFailed).call_id == 9
         assert bench.wire.exchanges == []
+
+    on_loop(body)
+
+
+def test_a_server_that_is_left_alone_for_a_while_is_tried_at_once_when_somebody_may_have_mended_it() -> None:
+    async def body() -> None:
+        bench = Bench()
+        first = bench.wire
+        bench.wire = ScriptedWire()
+        bench.stage.tell(bench.upstream, TryAgain())
+        for calls in (1, 2):
+            bench.stage.tell(bench.upstream, TryAgain())
+            await bench.run(calls)
+            assert len(first.exchanges) == calls, "a sound wire stays"
+            why = Failure(Fate.TURNED_AWAY, "crash loop", retry_after_s=30.0)
+            first.open[0].fail(UpstreamError.of(why) if calls == 2 else UpstreamError(Fate.UNREACHABLE, "refused"))
+            await turn()
+        bench.stage.tell(bench.upstream, TryAgain())
+        await bench.run(3)
+        assert (len(first.exchanges), len(bench.wire.exchanges)) == (2, 1)
+        await turn()
+        assert first.is_closed
 
     on_loop(body)
