@@ -75,7 +75,7 @@ class Failure:
 
     text:          for people.
     reason:        a key of `refusals.REFUSALS`: what a client reads. "" makes it what is usual for the fate.
-    error:         the JSON-RPC error that the server gave, as JSON, or b"".
+    error:         what the server itself said, as JSON: its JSON-RPC error, or a string of its words; or b"".
     retry_after_s: when another try may be worth it, where that is known.
     """
 

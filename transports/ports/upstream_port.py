@@ -76,10 +76,12 @@ Raises: UpstreamError, also where the cell does not run.
 class UpstreamError(Exception):
     """An exchange that has no answer; see `Failure`."""
 
-    def __init__(self, fate: Fate, text: str, *, reason: str = "", error: bytes = b"") -> None:
+    def __init__(
+        self, fate: Fate, text: str, *, reason: str = "", error: bytes = b"", retry_after_s: float | None = None
+    ) -> None:
         """reason: "" for what is usual for the fate."""
         super().__init__(text)
-        self.failure = Failure(fate, text, reason=reason, error=error)
+        self.failure = Failure(fate, text, reason=reason, error=error, retry_after_s=retry_after_s)
 
     @classmethod
     def of(cls, failure: Failure) -> UpstreamError:

@@ -199,6 +199,14 @@ def test_the_error_of_the_server_travels_in_the_refusal():
     assert data == {"reason": "upstream_failed", "backend": "files", "upstream_error": {"code": -32603, "message": "boom"}}
 
 
+def test_when_the_server_says_to_come_back_and_why_travels_in_the_refusal():
+    scene = relay()
+    scene.fail(scene.last, error=b'"no licence"', fate=Fate.REFUSED, retry_after_s=7.0)
+    assert scene.sink.refused is not None
+    data = json.loads(scene.sink.refused.body())["error"]["data"]
+    assert (data["upstream_error"], data["retry_after"]) == ("no licence", 7.0)
+
+
 # ---- sessions that were lost
 
 OPENED = {"protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {}}

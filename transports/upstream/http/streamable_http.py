@@ -44,6 +44,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 from .answer_reading import read_refusal, read_said
 from .failure_text import failure_text
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
+from .server_words import ServerWords, retry_after_s
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
@@ -54,6 +55,7 @@ _RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to 
 _SHORTEST_RETRY_S: Final = 0.1
 _LONGEST_PING_S: Final = 5.0
 _REFUSAL_S: Final = 5.0  # longest wait for the body of a refusal, which a stream of its own has no deadline for
+_WORDS_IN_TEXT: Final = 200  # characters; there is more in the error's data
 _EVENT_STREAM: Final = "text/event-stream"
 
 
@@ -97,6 +99,7 @@ class StreamableHttpConversation:
         self._backend = backend
         self._era = era
         self._url = url
+        self._words = ServerWords(backend)
         self._max_message_bytes = max_message_bytes
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
@@ -206,11 +209,12 @@ class StreamableHttpConversation:
         problem = f"the server answered with status {status} and {content_type or 'no body'}"
         if not isinstance(request.message, Request):
             raise UpstreamError(Fate.BROKEN, problem)
-        said = read_said((await self._whole(response)).removeprefix(codecs.BOM_UTF8), request.message.id)
+        content = (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
+        said = read_said(content, request.message.id)
         if said.answer is None:
             is_said = content_type == "application/json" and status == 200
             problem = f"the server's answer is {said.problem}" if is_said else problem
-            raise UpstreamError(Fate.BROKEN, problem, error=said.error)
+            raise UpstreamError(Fate.BROKEN, problem, error=self._words.error(said.error, content))
         for message in said.beside:
             await on_event(message, None)
         return UpstreamAnswer(200, said.answer, session_id)
@@ -241,7 +245,8 @@ class StreamableHttpConversation:
                     if said.answer is not None:
                         return UpstreamAnswer(200, said.answer, session_id)
                     if said.foreign is not None or not said.beside:
-                        raise UpstreamError(Fate.BROKEN, f"the server sent an event that is {said.problem}", error=said.error)
+                        text = f"the server sent an event that is {said.problem}"
+                        raise UpstreamError(Fate.BROKEN, text, error=self._words.error(said.error, event.data))
         except aiohttp.ClientError as error:
             if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
@@ -282,7 +287,8 @@ class StreamableHttpConversation:
         """
         status = response.status
         own_id = request.message.id if isinstance(request.message, Request) else jsonrpc.NULL
-        said = read_refusal(await self._refusal_body(response), own_id, is_event_stream=is_event_stream)
+        content = await self._refusal_body(response)
+        said = read_refusal(content, own_id, is_event_stream=is_event_stream)
         error, answer = said.error, said.answer
         is_client_fault = 400 <= status < 500
         # A modern server that knows no handshake, where a legacy one may have been.
@@ -309,7 +315,13 @@ class StreamableHttpConversation:
                 await on_event(message, None)
             return UpstreamAnswer(status, answer)
         fate = Fate.REFUSED if is_client_fault else Fate.BROKEN
-        raise UpstreamError(fate, f"the server answered with status {status}", error=error)
+        shown = self._words.text(error or content)[:_WORDS_IN_TEXT]
+        raise UpstreamError(
+            fate,
+            f"the server answered with status {status}{': ' if shown else ''}{shown}",
+            error=self._words.error(error, content),
+            retry_after_s=retry_after_s(response.headers.get("Retry-After"), time.time()),
+        )
 
     def _headers(self, request: UpstreamRequest) -> dict[str, str]:
         headers = {**self._backend.headers, **request.headers}

@@ -278,6 +278,30 @@ def test_the_error_of_a_server_that_fails_is_kept_for_the_client() -> None:
     on_loop(body)
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "429 Too Many Requests", "503 Service Unavailable"])
+def test_what_a_server_says_when_it_refuses_is_kept_without_secrets(status: str) -> None:
+    async def body() -> None:
+        script = reply(b"licence of hush-hush\x00expired", status, "text/plain", Retry_After="7")
+        async with serving(script, headers={"Authorization": "Bearer hush-hush"}) as (_, wire):
+            failure = (await refused(wire)).failure
+            assert json.loads(failure.error) == "licence of *** expired"
+            assert failure.text == f"the server answered with status {status[:3]}: licence of *** expired"
+            assert failure.retry_after_s == 7.0
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/html"])
+def test_what_is_no_answer_is_shown(content_type: str) -> None:
+    async def body() -> None:
+        said = b'{"detail":"licence expired"}'
+        content = b"data: %b\n\n" % said if content_type == "text/event-stream" else said
+        async with serving(reply(content, content_type=content_type)) as (_, wire):
+            assert json.loads((await refused(wire)).failure.error) == '{"detail":"licence expired"}'
+
+    on_loop(body)
+
+
 def test_a_request_that_changes_nothing_is_asked_again_where_the_server_closed_the_connection() -> None:
     async def body() -> None:
         attempts = 0

@@ -80,6 +80,19 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     wait_until(lambda: all(map(is_gone, left)), 5, "what was killed has ended")
 
 
+def test_the_last_words_of_a_server_that_ends_reach_whoever_waits_for_it() -> None:
+    async def test() -> None:
+        program = "import sys; print('Traceback\\nno licence for', sys.argv[1], '\\n', file=sys.stderr); sys.exit(3)"
+        client = Client(command=(sys.executable, "-c", program, "hush-hush"), env={"KEY": "hush-hush"})
+        with pytest.raises(UpstreamError) as ended:
+            await client.open()
+        text = ended.value.failure.text
+        assert "has ended with exit status 3: no licence for ***" in text, text
+        await client.wire.close()
+
+    run(test)
+
+
 def test_a_server_gets_its_own_environment_its_folder_and_no_secret_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
