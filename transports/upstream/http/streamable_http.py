@@ -45,6 +45,7 @@ from .answer_reading import read_refusal, read_said
 from .failure_text import failure_text
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 from .server_words import ServerWords, retry_after_s
+from .session_sign import SessionSign
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
@@ -66,6 +67,14 @@ class _Unfinished(UpstreamError):
         super().__init__(Fate.CUT, text)
         self.event_id = event_id
         self.retry_s = retry_s
+
+
+class _RefusedByStatus(UpstreamError):
+    """A status that is no success, without a JSON-RPC answer for us."""
+
+    def __init__(self, fate: Fate, text: str, status: int, error: bytes, wait_s: float | None) -> None:
+        super().__init__(fate, text, error=error, retry_after_s=wait_s)
+        self.status = status
 
 
 @attrs.frozen
@@ -125,24 +134,60 @@ class StreamableHttpConversation:
         body = jsonrpc.encode(message)
         give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
         try:
+            answer = await self._post(body, give_up_s, headers, request, on_event)
+        except UpstreamError as error:
+            await self._check_session(_sign_of(error), request, give_up_s)
+            raise
+        await self._check_session(_sign_of(answer), request, give_up_s)
+        return answer
+
+    async def _post(
+        self, body: bytes, give_up_s: float, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        try:
             return await self._speak("POST", body, headers, request, on_event)
         except _Unfinished as cut:
             if not cut.event_id or is_modern(request.revision):
                 raise
             return await self._read_on(cut, give_up_s, request, on_event)
         except UpstreamError as error:
-            if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(message):
+            assert request.message is not None
+            if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(request.message):
                 return await self._speak("POST", body, headers, request, on_event)
             raise
+
+    async def _check_session(self, sign: SessionSign | None, request: UpstreamRequest, give_up_s: float) -> None:
+        """Where the server may have meant that it does not know the session, a ping in it tells.
+
+        Source: MCP 2025-11-25, basic/transports, "Session Management" asks for 404; servers say it in many ways.
+
+        Raises: UpstreamError with SESSION_LOST: the request was refused as every other one in this session is.
+        """
+        if sign is None or request.session_id is None or is_modern(request.revision):
+            return
+        left_s = min(_LONGEST_PING_S, give_up_s - time.monotonic())
+        if left_s > 0 and sign.is_confirmed_by(await self._ping_sign(request, left_s)):
+            raise UpstreamError(Fate.SESSION_LOST, "the server does not know the session")
+
+    async def _ping_sign(self, request: UpstreamRequest, timeout_s: float) -> SessionSign | None:
+        """How the server refuses a ping in the session of the request; None where it does not."""
+        ask = attrs.evolve(
+            request, kind=RequestKind.REQUEST, message=ping(PROBE_ID), timeout_s=timeout_s, on_open=None, last_event_id=None
+        )
+        assert ask.message is not None
+        try:
+            return _sign_of(await self._speak("POST", jsonrpc.encode(ask.message), self._headers(ask), ask, ignore_events))
+        except UpstreamError as error:
+            return _sign_of(error)
 
     async def _listen(self, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         """A server that serves no GET at all may answer 404 as well: whether it has lost the session, a ping tells."""
         try:
             return await self._speak("GET", b"", headers, request, on_event)
-        except UpstreamError as error:
-            if error.fate is not Fate.SESSION_LOST:
+        except _RefusedByStatus as error:
+            await self._check_session(_sign_of(error), request, time.monotonic() + _LONGEST_PING_S)
+            if error.status != 404:
                 raise
-            await self._ask(ping(PROBE_ID), request.revision, request.session_id, _LONGEST_PING_S)
             raise UpstreamError(Fate.REFUSED, "the server offers no such stream", reason="unknown_method") from None
 
     async def _read_on(
@@ -295,9 +340,9 @@ class StreamableHttpConversation:
         has_no_sessions = is_client_fault and not is_modern(request.revision) and error_code(error) in MODERN_ERRORS
         if has_no_sessions and not self._era.speaks_modern:
             self._era.forget()
-        if request.session_id is not None and (status == 404 or has_no_sessions):
-            text = "the server does not know the session"
-            raise UpstreamError(Fate.SESSION_LOST, text)
+        is_over = status == 404 and request.kind is RequestKind.TERMINATE
+        if request.session_id is not None and (has_no_sessions or is_over):
+            raise UpstreamError(Fate.SESSION_LOST, "the server does not know the session")
         if status == 405 and request.message is None:
             raise UpstreamError(Fate.REFUSED, "the server offers no such stream", reason="unknown_method")
         is_result = answer is not None and bool(answer.result)
@@ -316,12 +361,9 @@ class StreamableHttpConversation:
             return UpstreamAnswer(status, answer)
         fate = Fate.REFUSED if is_client_fault else Fate.BROKEN
         shown = self._words.text(error or content)[:_WORDS_IN_TEXT]
-        raise UpstreamError(
-            fate,
-            f"the server answered with status {status}{': ' if shown else ''}{shown}",
-            error=self._words.error(error, content),
-            retry_after_s=retry_after_s(response.headers.get("Retry-After"), time.time()),
-        )
+        text = f"the server answered with status {status}{': ' if shown else ''}{shown}"
+        wait_s = retry_after_s(response.headers.get("Retry-After"), time.time())
+        raise _RefusedByStatus(fate, text, status, self._words.error(error, content), wait_s)
 
     def _headers(self, request: UpstreamRequest) -> dict[str, str]:
         headers = {**self._backend.headers, **request.headers}
@@ -432,3 +474,9 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
 
 def _may_repeat(message: jsonrpc.Message) -> bool:
     return not isinstance(message, Request) or message.method in _REPEATABLE
+
+
+def _sign_of(outcome: UpstreamAnswer | UpstreamError) -> SessionSign | None:
+    if isinstance(outcome, UpstreamAnswer):
+        return SessionSign.of(outcome.status, outcome.response.error) if outcome.response is not None else None
+    return SessionSign.of(outcome.status, outcome.failure.error) if isinstance(outcome, _RefusedByStatus) else None

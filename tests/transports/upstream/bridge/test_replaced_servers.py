@@ -30,7 +30,12 @@ INITIALIZED = {"protocolVersion": LEGACY, "capabilities": {"tools": {}}, "server
 
 
 class HttpServer:
-    """One address. era: of the server that listens there now; incarnation: which one it is. seen: (method, is modern)."""
+    """One address. era: of the server that listens there now; incarnation: which one it is. seen: (method, is modern).
+
+    refusal: what it says to sessions that it does not know.
+    """
+
+    refusal = staticmethod(reply(b"", "404 Not Found", ""))
 
     def __init__(self, era: str) -> None:
         self.era, self.incarnation = era, 1
@@ -60,7 +65,7 @@ class HttpServer:
         if is_modern:
             return reply(b"Bad Request: no valid session", "400 Bad Request", "text/plain")
         if seen.headers.get("mcp-session-id") != session:
-            return reply(b"", "404 Not Found", "")
+            return self.refusal
         if "id" not in seen.body:
             return reply(b"", "202 Accepted", "")
         return reply({"result": {"tools": []} if seen.method == "tools/list" else {}})
@@ -102,6 +107,29 @@ async def opens_session(bridge: UpstreamConversation) -> None:
         bridge, "initialize", LEGACY, protocolVersion=LEGACY, capabilities={}, clientInfo={"name": "c", "version": "1"}
     )
     assert opened["protocolVersion"] == LEGACY
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        reply(b"", "400 Bad Request", ""),
+        reply(b"", "410 Gone", ""),
+        reply({"error": {"code": -32000, "message": "No valid session ID provided"}}, "400 Bad Request"),
+        reply({"error": {"code": -32602, "message": "Invalid request parameters"}}),
+    ],
+)
+def test_a_session_that_the_gateway_keeps_for_modern_clients_is_opened_again_however_it_was_lost(refusal: Any) -> None:
+    async def body() -> None:
+        server = HttpServer("legacy")
+        server.refusal = refusal
+        async with listening(server) as bridge:
+            await lists_tools(bridge)
+            server.replace("legacy")
+            await lists_tools(bridge)
+            methods = [method for method, _ in server.seen]
+            assert methods == ["tools/list", "ping", "initialize", "notifications/initialized", "tools/list"]
+
+    on_loop(body)
 
 
 async def is_probed(bridge: UpstreamConversation) -> None:

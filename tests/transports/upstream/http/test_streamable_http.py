@@ -345,6 +345,51 @@ def test_404_in_a_session_means_that_it_is_lost() -> None:
     on_loop(body)
 
 
+SESSION_REFUSALS = {
+    "404": reply(b"", "404 Not Found", ""),
+    "400": reply(b"Bad Request: no valid session ID", "400 Bad Request", "text/plain"),
+    "410": reply(b"", "410 Gone", ""),
+    "400 with an error": reply({"error": {"code": -32000, "message": "No valid session ID provided"}}, "400 Bad Request"),
+    "404 with an error without id": reply(
+        b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}', "404 Not Found"
+    ),
+    "200 with an error": reply({"error": {"code": -32602, "message": "Invalid request parameters"}}),
+    "500 with an error": reply({"error": {"code": -32603, "message": "unknown session"}}, "500 Internal Server Error"),
+}
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+@pytest.mark.parametrize("how", SESSION_REFUSALS)
+def test_a_session_is_lost_where_a_ping_in_it_is_refused_as_the_request_was(how: str, is_lost: bool) -> None:
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        is_well = seen.method == "ping" and not is_lost
+        await (reply({"result": {}}) if is_well else SESSION_REFUSALS[how])(seen, writer)
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            ended, _ = await ask(wire, call(session_id="old"))
+            assert [seen.method for seen in server.seen] == ["tools/call", "ping"]
+            assert server.seen[1].headers["mcp-session-id"] == "old"
+            if is_lost:
+                assert isinstance(ended, UpstreamError)
+                assert (ended.fate, ended.failure.reason) == (Fate.SESSION_LOST, "session_not_found")
+            else:
+                assert isinstance(ended, UpstreamAnswer) or ended.fate is Fate.REFUSED
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
+def test_a_server_that_fails_at_everything_may_have_run_the_tool_and_is_not_asked_again(status: str) -> None:
+    async def body() -> None:
+        async with serving(reply({"error": {"code": -32603, "message": "Internal error"}}, status)) as (server, wire):
+            ended, _ = await ask(wire, call(session_id="old"))
+            assert isinstance(ended, UpstreamAnswer)
+            assert [seen.method for seen in server.seen] == ["tools/call"]
+
+    on_loop(body)
+
+
 @pytest.mark.parametrize("kind", [RequestKind.STREAM, RequestKind.TERMINATE])
 def test_405_means_that_the_server_offers_no_stream_or_end(kind: RequestKind) -> None:
     async def body() -> None:

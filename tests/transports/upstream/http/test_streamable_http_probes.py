@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -135,6 +136,38 @@ def test_a_lost_probe_session_is_opened_again_and_is_no_problem() -> None:
             assert [seen.method for seen in server.seen[-3:]] == ["ping", "initialize", "notifications/initialized"]
             await wire.probe(2.0)
             assert server.seen[-1].method == "ping"
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("400 Bad Request", None), ("410 Gone", None), ("200 OK", {"error": {"code": -32600, "message": "no session"}})],
+)
+def test_a_probe_session_is_opened_again_however_the_server_says_that_it_is_lost(
+    status: str, error: dict[str, object] | None
+) -> None:
+    known: list[str] = []
+    numbers = itertools.count()
+
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        if seen.method == "initialize":
+            known.append(f"s{next(numbers)}")
+            await reply({"result": {"protocolVersion": LEGACY}}, Mcp_Session_Id=known[-1])(seen, writer)
+        elif seen.method == "server/discover":
+            await reply(b"", "400 Bad Request", "")(seen, writer)
+        elif seen.verb == "POST" and seen.headers.get("mcp-session-id") not in known:
+            await reply(error or b"", status)(seen, writer)
+        else:
+            await reply({"result": {}} if "id" in seen.body else b"")(seen, writer)
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            await wire.probe(2.0)
+            known.clear()
+            await wire.probe(2.0)
+            assert len(known) == 1
+            assert [seen.method for seen in server.seen].count("initialize") == 2
 
     on_loop(body)
 
