@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -63,6 +63,9 @@ class UpstreamArguments:
     cells: Forwarding = attrs.field(repr=False)
     seal: Seal = attrs.field(repr=False)
     is_one_of_several: bool = False
+
+
+_OPTIONAL_METHODS: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
 
 
 @attrs.define
@@ -147,7 +150,9 @@ class Upstream(GatewayActor):
         except UpstreamError as error:
             self._is_left_alone = error.failure.retry_after_s is not None
             outcome = self._failed(call, error.failure, time.monotonic() - started_s)
-            report = self._verdict(running.leased, error.fate)
+            # A server that is not there is not there for calls either.
+            tells_of_calls = error.fate is Fate.UNREACHABLE or not _is_side_channel(call)
+            report = self._verdict(running.leased, error.fate) if tells_of_calls else None
         except asyncio.CancelledError:
             if call.call_id not in self._running:
                 raise  # by the caller, or because this actor ends
@@ -343,6 +348,17 @@ _closing = HeldTasks()
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
     await _closing.wait(timeout_s)
+
+
+def _is_side_channel(call: Call) -> bool:
+    """Whether calls go on as well without it: how a server fails at it says nothing of how it serves them.
+
+    Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server" and "Session Management": a server may
+    offer neither stream nor end; server/utilities/logging and server/resources, "Capabilities": both are optional.
+    """
+    if call.kind in (RequestKind.STREAM, RequestKind.TERMINATE):
+        return True
+    return isinstance(call.message, Request) and call.message.method in _OPTIONAL_METHODS
 
 
 def _shown_status(status: int, revision: str) -> int:

@@ -262,6 +262,31 @@ def test_an_answer_never_counts_against_the_server_and_its_status_says_nothing_o
     on_loop(body)
 
 
+@pytest.mark.parametrize("fate", [Fate.BROKEN, Fate.CUT, Fate.TIMED_OUT, Fate.REFUSED])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (RequestKind.STREAM, None),
+        (RequestKind.TERMINATE, None),
+        (RequestKind.STREAM, Request(b"1", "subscriptions/listen", b"")),
+        (RequestKind.REQUEST, Request(b"1", "logging/setLevel", b"")),
+        (RequestKind.REQUEST, Request(b"1", "resources/subscribe", b"")),
+        (RequestKind.REQUEST, Request(b"1", "resources/unsubscribe", b"")),
+    ],
+)
+def test_how_a_server_fails_at_what_is_optional_never_counts_against_its_calls(
+    kind: RequestKind, message: Request | None, fate: Fate
+) -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1, kind=kind, message=message, session=session(), revision=LEGACY)
+        await bench.fail(UpstreamError(fate, "broken"))
+        assert bench.edge.only(CallFailed).why.fate is fate
+        assert bench.router.received == []
+
+    on_loop(body)
+
+
 def test_the_breaker_hears_of_faults_and_of_the_first_success_after_them() -> None:
     async def body() -> None:
         bench = Bench()

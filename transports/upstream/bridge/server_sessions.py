@@ -31,6 +31,8 @@ from mcp_gateway.transports.protocol.mcp.revisions import negotiated_with_server
 _OPENING_S: Final = 30.0
 _MESSAGE_S: Final = 10.0
 """Longest wait until a server has taken a notification or a response."""
+_LEVEL_S: Final = 2.0
+"""Longest wait until a server has taken a log level."""
 _GRACE_S: Final = 1.0
 """How long a server may take to hear that a call was cancelled, before the call's session is ended."""
 _OPENING_AT_ONCE: Final = 2
@@ -125,8 +127,7 @@ class ServerSessions:
                 found = next((each for each in reversed(self._idle) if each.key == key), None)
             session = self._used(found) if found is not None else await self._next_free(key)
             try:
-                with contextlib.suppress(UpstreamError):  # what is wrong with the session, the call will find out
-                    await self._set_level(session, log_level)
+                await self._set_level(session, log_level)
             except BaseException:
                 self.give_back(session)
                 raise
@@ -341,9 +342,11 @@ class ServerSessions:
         return session
 
     async def _set_level(self, session: ServerSession, log_level: str | None) -> None:
+        """Once, and not for long: calls are served without log messages too. What is wrong with a session, they will find out."""
         if log_level is not None and log_level != session.log_level and session.offers("logging"):
-            await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": log_level}))
             session.log_level = log_level
+            with contextlib.suppress(UpstreamError):
+                await self.ask(session, "logging/setLevel", msgspec.json.encode({"level": log_level}), _LEVEL_S)
 
     def _sweep_later(self) -> None:
         if self._sweep is None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
@@ -175,5 +176,29 @@ def test_a_server_whose_version_cannot_be_spoken_lends_no_session(version: objec
         with pytest.raises(UpstreamError, match="cannot be spoken") as raised:
             await lent
         assert raised.value.fate is Fate.REFUSED
+
+    on_loop(body)
+
+
+def test_a_server_that_fails_at_its_log_level_serves_calls_without_and_is_told_once() -> None:
+    """Source: MCP 2025-11-25, server/utilities/logging: no call depends on it."""
+    opened = json.dumps({"protocolVersion": "2025-11-25", "capabilities": {"logging": {}}}).encode()
+
+    async def body(bench: Bench) -> None:
+        key = attrs.evolve(KEY, log_level="info", is_exclusive=False)
+        lent = asyncio.ensure_future(bench.sessions.lend(key))
+        await settle()
+        bench.openings[0].answer(opened, session_id="s")
+        await settle()
+        bench.wire.open[0].answer(status=202)
+        await settle()
+        (level,) = bench.openings
+        assert level.request.timeout_s is not None
+        assert level.request.timeout_s <= 2.0
+        level.fail(UpstreamError(Fate.BROKEN, "the server answered with status 500"))
+        session = await lent
+        assert session.session_id == "s"
+        assert await bench.sessions.lend(key) is session
+        assert bench.wire.open == []
 
     on_loop(body)
