@@ -234,12 +234,12 @@ class StreamableHttpConversation:
         except LedAstray as error:
             raise UpstreamError(Fate.BROKEN, str(error)) from None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {failure_text(error)}") from error
+            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {self._words.text(failure_text(error))}") from error
         except TimeoutError as error:
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from error
         except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
             fate = Fate.CUT if isinstance(error, aiohttp.ClientError) else Fate.BROKEN
-            raise UpstreamError(fate, f"the connection failed: {failure_text(error)}") from error
+            raise UpstreamError(fate, f"the connection failed: {self._words.text(failure_text(error))}") from error
 
     async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
@@ -295,7 +295,7 @@ class StreamableHttpConversation:
         except aiohttp.ClientError as error:
             if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
-            raise _Unfinished(f"the connection failed: {failure_text(error)}", last_id, retry_s) from error
+            raise _Unfinished(f"the connection failed: {self._words.text(failure_text(error))}", last_id, retry_s) from error
         if request.kind is RequestKind.REQUEST:
             raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)
