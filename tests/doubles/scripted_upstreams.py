@@ -158,7 +158,7 @@ class Garbage(Enum):
     TRUNCATED_JSON = "a body shorter than its Content-Length, then the end"
     TRUNCATED_SSE = "an event stream that ends within an event"
     SSE_WITHOUT_ANSWER = "an event stream with a notification and no answer"
-    WRONG_CONTENT_TYPE = "a correct result as text/plain"
+    WRONG_CONTENT_TYPE = "a result as text/plain that is no JSON"
     HTML_500 = "status 500 with an HTML page"
     EMPTY_200 = "status 200 without a body"
     HUGE_BODY = "a correct result of `huge_bytes`"
@@ -203,7 +203,7 @@ class GarbageUpstream(EchoUpstream):
                 await send(writer, f"data: {json.dumps(notice)}\n\n".encode(), "text/event-stream", length=None)
                 raise ConnectionAbortedError
             case Garbage.WRONG_CONTENT_TYPE:
-                await send(writer, json.dumps(right).encode(), "text/plain")
+                await send(writer, b"result: ok", "text/plain")
             case Garbage.HTML_500:
                 await send(writer, b"<html><h1>Oops</h1></html>", "text/html", status="500 Internal Server Error")
             case Garbage.EMPTY_200:
