@@ -1,2 +1,1 @@
-"""Results that a server lets others keep (`ttlMs`, `cacheScope`): the rules, and the conversation that obeys them around another
-one."""
+"""Results that a server lets others keep (`ttlMs`, `cacheScope`): the rules, and a conversation that obeys them around a wire."""
