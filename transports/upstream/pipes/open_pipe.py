@@ -21,6 +21,7 @@ from .message_pipe import MessagePipe, PipeClosed, SendFailed, TooLarge
 from .multiplexer import Answered, Ended, Held, Ignored, Multiplexer, Replied, Told
 
 _logger = logging.getLogger(__name__)
+_GREETINGS: Final = frozenset({"initialize", "server/discover", "ping"})
 
 _INBOX_MESSAGES: Final = 256
 _INBOX_BYTES: Final = 1_048_576
@@ -110,6 +111,7 @@ class OpenPipe:
     on_end:     called once, when the connection has ended by itself.
     answer:     the server's response to `initialize`, where there was one.
     used_s, heard_s: when a client last spoke on it, and the server.
+    has_served: the server has answered a client's request that is no greeting: how it ends after that is no failure to start.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class OpenPipe:
         self._on_end = on_end
         self.is_private = is_private
         self.is_initialized = False
+        self.has_served = False
         self.answer: Response | None = None
         self.sessions: set[str] = set()
         self.opened_s = self.used_s = self.heard_s = asyncio.get_running_loop().time()
@@ -199,7 +202,9 @@ class OpenPipe:
                 await self._send(message, sending)
                 if on_open is not None:
                     on_open()
-                return await inbox.play(on_event)
+                response = await inbox.play(on_event)
+                self.has_served |= is_use and response is not None and request.method not in _GREETINGS
+                return response
         except TimeoutError:
             if sending.has_begun:
                 self._give_up(exchange_id, "no answer in time")

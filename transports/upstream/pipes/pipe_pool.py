@@ -20,7 +20,8 @@ _logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S: Final = 30.0
 CLOSING_AT_ONCE: Final = 16
-# A pipe that ended earlier, or without a word of the server, counts as one that could not be opened: npx takes longer to fail.
+# A pipe that ended earlier and served nobody, or without a word of the server, counts as one that could not be opened: npx takes
+# longer to fail.
 _LIVED_S: Final = 10.0
 _LONGEST_WAIT_S: Final = 2.0  # for the next attempt; beyond that a caller is told instead
 _LONGEST_PAUSE_S: Final = 75.0  # between two attempts; a fifth of it is left to chance
@@ -183,7 +184,10 @@ class PipePool:
         self.close_soon(least, "another session needed the connection")
 
     def _on_end(self, pipe: OpenPipe) -> None:
-        if not pipe.has_spoken or asyncio.get_running_loop().time() - pipe.opened_s < _LIVED_S:
+        if pipe.has_served:
+            self._backoff.succeeded()
+            _logger.warning("%s: %s", self._name, pipe.end_text)
+        elif not pipe.has_spoken or asyncio.get_running_loop().time() - pipe.opened_s < _LIVED_S:
             self._failed(pipe.end_text)
         else:
             _logger.warning("%s: %s", self._name, pipe.end_text)

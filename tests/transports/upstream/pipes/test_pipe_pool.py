@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
+from mcp_gateway.transports.ports.upstream_port import UpstreamError, ignore_events
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.upstream.pipes import pipe_pool
 from mcp_gateway.transports.upstream.pipes.pipe_pool import PipePool, idle, least_needed, sleepers
 from tests.doubles.scripted_pipe import ScriptedServer, settled
@@ -53,6 +53,26 @@ def test_who_is_put_to_sleep_serves_one_session_that_has_nothing_open_the_longes
     ]
     assert sleepers(pipes, 11.0, 10.0) == [Use(0), Use(1)]
     assert sleepers(pipes, 11.0, float("inf")) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "is_use", "counts"), [("tools/call", True, False), ("ping", True, True), ("tools/list", False, True)]
+)
+def test_a_server_that_ends_young_after_it_has_served_a_client_is_no_crash_loop(method: str, is_use: bool, counts: bool) -> None:
+    """Somebody kills it, or a tool does: it is started again at once, as often as clients come."""
+
+    async def check() -> None:
+        server = ScriptedServer(**{method: b"{}"})
+        pool = PipePool("npx", server, max_pipes=2, idle_s=60.0, on_gone=lambda _: None)
+        for _ in range(2):
+            pipe = await pool.open(is_private=False, is_modern=False)
+            await pipe.request("", Request(b"1", method, b""), ignore_events, 5.0, is_use=is_use)
+            server.pipes[-1].end("killed")
+            await settled(lambda: not pipe.is_open)  # noqa: B023
+        assert pool._backoff.failure_count == (2 if counts else 0)
+        await pool.close()
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize("has_spoken", [False, True])
