@@ -102,7 +102,9 @@ def test_the_extension_is_announced_to_clients_of_both_eras_and_theirs_to_the_se
     opened = ask(url, request("initialize", params)).message["result"]
     able = {"_meta": {"io.modelcontextprotocol/clientCapabilities": {"extensions": EXTENSIONS}}}
     discovered = ask_modern(url, request("server/discover", able)).message["result"]
-    assert opened["capabilities"]["extensions"] == discovered["capabilities"]["extensions"] == EXTENSIONS
+    assert opened["capabilities"]["extensions"] == EXTENSIONS
+    tasks_of_ours = {"io.modelcontextprotocol/tasks": {}}
+    assert discovered["capabilities"]["extensions"] == {**EXTENSIONS, **tasks_of_ours}
     openings = [each["params"] for each in server.requests if each.get("method") == "initialize"]
     told = [params["capabilities"] for params in openings if params["clientInfo"]["name"] == "raw"]
     assert {"extensions": EXTENSIONS} in told, "the modern client's, in the handshake that stands for it"

@@ -72,7 +72,8 @@ def test_modern_clients_reach_them_as_well(name: str, gateway: RunningGateway) -
     assert ask_modern(gateway.endpoint(name), tool_call("echo", {"a": 1})).text == '{"a": 1}'
     assert ask_modern(gateway.endpoint(), tool_call(f"{name}__echo", {"a": 1})).text == '{"a": 1}'
     discovered = ask_modern(gateway.endpoint(name), request("server/discover"))
-    assert discovered.message["result"]["capabilities"] == {"tools": {}}
+    tasks_of_ours = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    assert discovered.message["result"]["capabilities"] == {"tools": {}, **tasks_of_ours}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -208,7 +209,11 @@ def test_sessions_that_do_nothing_sleep_without_a_process_until_they_are_used(
     with start_gateway(form, [backend()], gateway={"idle_process_timeout": 1.0}) as gateway:
 
         def running() -> list[int]:
-            return [each.pid for each in servers(gateway) if any(ODD.name in part for part in each.cmdline())]
+            found = []
+            for each in servers(gateway):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ends in this moment
+                    found += [each.pid] if any(ODD.name in part for part in each.cmdline()) else []
+            return found
 
         caller = Session(gateway)
         answers: list[Answer] = []

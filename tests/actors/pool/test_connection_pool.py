@@ -411,16 +411,22 @@ def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatc
     on_loop(body)
 
 
-def test_nobody_waits_for_a_trial_that_is_a_stream_but_its_failure_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions listen again when their server is back: their streams stay open, and say how it is only in the end."""
+@pytest.mark.parametrize(("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ONE)]), (Fate.BROKEN, [])])
+def test_nobody_waits_for_a_trial_that_is_a_stream_and_a_server_that_is_not_there_still_counts(
+    fate: Fate, told: list[CallFaulted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions listen again when their server is back: their streams stay open, and say how it is only in the end.
+
+    How it serves a stream, which it need not do at all, says nothing of calls.
+    """
 
     async def body() -> None:
         bench = Bench(monkeypatch)
         stream = await bench.lease(kind=RequestKind.STREAM, is_trial=True)
         assert bench.ended_trials() == [("r", ONE, stream)]
-        bench.wire().open[0].fail(UpstreamError(Fate.BROKEN, "broken"))
+        bench.wire().open[0].fail(UpstreamError(fate, "broken"))
         await turn()
-        assert bench.router.of(CallFaulted) == [CallFaulted("r", ONE)]
+        assert bench.router.of(CallFaulted) == told
 
     on_loop(body)
 

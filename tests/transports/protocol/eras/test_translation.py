@@ -275,6 +275,9 @@ def test_a_log_level_is_one_of_eight() -> None:
         translation.checked_log_level(Raw(b'"loud"'))
 
 
+# What the gateway adds on its own: it has tasks for servers of the other era that have none.
+TASKS = {"cancel": {}, "requests": {"tools": {"call": {}}}}
+TASKS_EXTENSION: dict[str, Any] = {"io.modelcontextprotocol/tasks": {}}
 UI = {"io.modelcontextprotocol/ui": {"mimeTypes": ["text/html;profile=mcp-app"]}}
 
 
@@ -287,10 +290,11 @@ def test_interfaces_are_negotiated_between_the_eras_and_other_extensions_are_not
     params = json.loads(initialize_params(b'{"name":"c"}', {"extensions": extensions}, "2025-11-25"))
     assert params["capabilities"] == shown
     told = initialize_result({"capabilities": {"tools": {}, "extensions": extensions}}, "2025-11-25", "b")
-    assert told["capabilities"] == {"tools": {}, **shown}
+    assert told["capabilities"] == {"tools": {}, **shown, "tasks": TASKS}
 
 
 def test_the_interfaces_of_a_legacy_side_are_told_to_a_modern_one() -> None:
     capabilities = {"tools": {}, "extensions": UI}
-    assert discover_result({"capabilities": capabilities})["capabilities"] == capabilities
+    told = discover_result({"capabilities": capabilities})["capabilities"]
+    assert told == {"tools": {}, "extensions": {**UI, **TASKS_EXTENSION}}
     assert modern_client_capabilities({"extensions": UI}) == {"extensions": UI}
