@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.running_gateway import is_continuous_integration
+from tests.field import table as table_module
 from tests.field.clients import TRANSPORTS, Client, known_clients
 from tests.field.installing import HERE, InstallFailed
 from tests.field.run import Findings, known_failures, run_field, spoken_revision
@@ -91,10 +92,11 @@ def test_placeholders_are_filled_however_deep() -> None:
     assert PLACE.filled(value) == {"a": ["/folder/x", {"b": PLACE.page * 2}], "c": 1, "d": True}
 
 
-def test_the_table_shows_what_failed_and_why_where_that_is_not_known() -> None:
+def test_the_table_shows_what_failed_and_why_where_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     fine = Server(name="a", title="A 1", command=["npx", "a"], tool="t")
     broken = Server(name="b", title="B 1", command=["uvx", "b"], is_broken=True)
-    client, listed = Client(title="C 1", path="/mcp"), next(each for each in known_clients() if each.name in known_failures())
+    client, listed = Client(title="C 1", path="/mcp"), Client(title="D 1", path="/mcp/sse/connect")
+    monkeypatch.setattr(table_module, "known_failures", lambda: {listed.name: "It wants what nobody has."})
     findings = Findings(
         {
             fine: {"legacy": {"list": "", "call": ""}, "2026-07-28": {"list": "", "call": "boom"}},
@@ -108,7 +110,7 @@ def test_the_table_shows_what_failed_and_why_where_that_is_not_known() -> None:
     assert "| B 1 | `uvx` | told why | - | - | - | - | - |" in table
     assert "| C 1 | `/mcp` | Streamable HTTP, 2025-06-18 | yes |" in table
     assert f"| {listed.title} | `{listed.path}` | - | **no** |" in table
-    assert table[-2:] == ["* a, 2026-07-28: call: **not explained: boom**", f"* {listed.name}: {known_failures()[listed.name]}"]
+    assert table[-2:] == ["* a, 2026-07-28: call: **not explained: boom**", f"* {listed.name}: It wants what nobody has."]
 
 
 def test_the_revision_is_that_of_the_last_call() -> None:
