@@ -16,6 +16,7 @@ UNREADABLE_SUFFIX: Final = ".unreadable"  # of a file that was moved aside
 MEND_INTERVAL_S: Final = 30.0
 _BUSY_S: Final = 1.0
 """How long another's transaction may take, or an owner that is just ending may still hold the file."""
+_POLL_S: Final = 0.005
 _ERRORS_OF_THE_DISK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM})
 _ERRORS_OF_OTHERS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -89,9 +90,10 @@ class SqliteFile:
 
         prepare: part of the first transaction; where it fails the file counts as broken.
         """
-        for _ in range(2):
-            if self._path is None or self._try_to_open(self._path, prepare):
-                return
+        if self._path is None:
+            return
+        with _locked(self._path.parent):  # else one that moves a broken file aside could take the new one of another for it
+            _ = self._try_to_open(self._path, prepare) or self._try_to_open(self._path, prepare)
 
     def mend(self, prepare: Callable[[sqlite3.Connection], object]) -> None:
         """Try again after a failure, as `open`; `prepare` can write what the file has missed."""
@@ -117,7 +119,8 @@ class SqliteFile:
             with _transaction(connection, writes=writes):
                 yield connection
         except sqlite3.Error as error:
-            may_try_at_once = self._fail(error, path)
+            with _locked(path.parent):
+                may_try_at_once = self._fail(error, path)
             self._mend_at_s = time.monotonic() + (0.0 if may_try_at_once else MEND_INTERVAL_S)
             raise
 
@@ -181,13 +184,12 @@ class SqliteFile:
         """Put the file where somebody can look at it; the one before is overwritten. False where even that fails."""
         aside = path.with_name(path.name + UNREADABLE_SUFFIX)
         try:
-            with _locked(path.parent):
-                if _inode(path) == self._inode:  # else another cell was first, and this is its new file
-                    os.replace(path, aside)
-                    for suffix in ("-wal", "-shm", "-journal"):  # they belong to the old file, and would spoil the new one
-                        with suppress(OSError):
-                            os.unlink(f"{path}{suffix}")
-                    self._tell(f"{path} was moved to {aside}; a new file takes its place")
+            if _inode(path) == self._inode:  # else another cell was first, and this is its new file
+                os.replace(path, aside)
+                for suffix in ("-wal", "-shm", "-journal"):  # they belong to the old file, and would spoil the new one
+                    with suppress(OSError):
+                        os.unlink(f"{path}{suffix}")
+                self._tell(f"{path} was moved to {aside}; a new file takes its place")
         except OSError as error:
             self._tell(f"{path} cannot be moved aside: {error.strerror}; {self._contents} are kept in memory only")
             return False
@@ -208,13 +210,30 @@ def _transaction(connection: sqlite3.Connection, *, writes: bool) -> Iterator[No
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the block, or with the process."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    """One process at a time; the lock ends with the block, or with the process. One that was stopped in its block is waited
+    for no longer than for a transaction, and a directory that is gone has nothing to lock: the block runs all the same.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        give_up_at_s = time.monotonic() + _BUSY_S
+        while not _take(descriptor) and time.monotonic() < give_up_at_s:
+            time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    """Whether its lock is ours now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _inode(path: Path) -> int | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def write(file: SqliteFile, *words: str) -> None:
 def read(file: SqliteFile) -> list[str]:
     with file.transaction(writes=False) as connection:
         return [word for (word,) in connection.execute("SELECT word FROM words ORDER BY rowid")]
+
+
+@contextmanager
+def lock_of(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture(params=[True, False], ids=["owned", "shared"])
@@ -181,6 +193,25 @@ def test_a_file_that_was_replaced_is_left_for_the_new_one(bench: Bench) -> None:
     assert file.wants_mending
     file.mend(lambda connection: connection.execute("INSERT INTO words VALUES ('missed')"))
     assert read(file) == ["missed"]
+
+
+def test_a_cell_that_starts_while_another_moves_a_broken_file_aside_waits_for_the_new_one(tmp_path: Path) -> None:
+    with closing(Bench(tmp_path, exclusive=False)) as bench:
+        opened: list[SqliteFile] = []
+        late = threading.Thread(target=lambda: opened.append(bench.open()))
+        with lock_of(tmp_path):  # the broken file is gone, what belongs to it not yet
+            late.start()
+            late.join(0.1)
+            assert not opened
+            assert not bench.path.exists()
+        late.join(10)
+        assert [file.is_durable for file in opened] == [True]
+
+
+def test_a_cell_that_was_stopped_while_it_opens_its_file_holds_no_other_up(shared: Bench) -> None:
+    shared.path.write_bytes(b"this is no database" * 100)
+    with lock_of(shared.path.parent):
+        assert shared.open().is_durable
 
 
 def test_cells_that_find_the_same_broken_file_share_the_new_one(tmp_path: Path) -> None:
