@@ -78,6 +78,11 @@ _URL = Text(
     longest=2_000,
     show=quote_url,
 )
+_ALLOWED_HOST = Text(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?",
+    "a host name, with a port or without, such as mcp.example.com",
+    longest=261,
+)
 _TOOL_PATTERNS = Each(
     Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "the name of a tool, or a pattern such as read_*", longest=200), most=1_000
 )
@@ -125,6 +130,12 @@ def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else value  # type: ignore[return-value]
 
 
+def _as_lower_case(value: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        return value  # type: ignore[return-value]
+    return tuple(each.lower() for each in value)
+
+
 def _as_dict(value: Mapping[str, str]) -> dict[str, str]:
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -157,8 +168,15 @@ class GatewaySettings:
     cells:           processes that serve clients, or "auto" for one per core.
     pool_size:       connections to one replica, `max_overflow` more under load; `checkout_timeout` bounds the wait for one.
     hash_ring_size:  virtual nodes per replica.
+    header_timeout:  until the headers of a request, or the handshake of a connection, must be there.
+    max_buffered_bytes: what all cells of the node may hold together of messages that are being read or wait to be written.
+    max_session_bytes: what is kept of one session.
+    max_share_per_address: what the clients of one address may have of each limit that all clients share.
     idle_process_timeout: a stdio process that one session has for itself is ended when that has done nothing for so long.
     state_dir:       where sessions, events and the key of the actor system are kept; "" keeps everything in memory.
+    public_url:      the address by which clients reach it, where that is another than `host` and `port`.
+    allowed_hosts:   names that a request may be addressed to, besides IP addresses, names of this machine's loopback and that in
+                     `public_url`; each with a port or for all.
     allowed_origins: browser origins that may connect, besides localhost and the gateway's own.
     trusted_proxies: addresses and networks of proxies that are believed about whose request they pass on.
     """
@@ -174,8 +192,16 @@ class GatewaySettings:
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     drain_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION_OR_AT_ONCE)
     max_message_bytes: int = attrs.field(default=4_194_304, validator=Whole(1_024, 1_073_741_824))
+    header_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION)
+    max_buffered_bytes: int = attrs.field(default=268_435_456, validator=Whole(1_048_576, 1_099_511_627_776))
+    max_session_bytes: int = attrs.field(default=8_192, validator=Whole(1_024, 1_048_576))
+    max_share_per_address: float = attrs.field(
+        default=0.25, converter=_as_seconds, validator=Number(0.001, 1.0, unit="each limit, as a share")
+    )
     idle_process_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION_OR_OFF)
     state_dir: str = attrs.field(default="~/.local/state/mcp-gateway", validator=_PATH)
+    public_url: str = attrs.field(default="", validator=_WEB_URL)
+    allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=_as_lower_case, validator=Each(_ALLOWED_HOST, most=1_000))
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(Network(), most=1_000))
 
