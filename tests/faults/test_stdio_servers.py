@@ -72,6 +72,13 @@ def servers(gateway: RunningGateway) -> list[psutil.Process]:
     return [process for process in found if not is_gone(process)]
 
 
+def stop(pid: int) -> None:
+    """By SIGSTOP, until it is: a process that sleeps in a read takes what comes before it runs again, and stops only then."""
+    process = psutil.Process(pid)
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "it is stopped")
+
+
 def unread_bytes(pid: int) -> int:
     """What waits in the standard input of a process."""
     descriptor = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
@@ -101,7 +108,7 @@ def test_after_kill_9_of_a_server_the_open_call_gets_the_reason_and_the_next_one
     with start_gateway(form, [backend()]) as gateway:
         session, other = Session(gateway), Session(gateway)
         pid, other_pid = session.pid(), other.pid()
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         answers: list[Answer] = []
         thread = threading.Thread(target=lambda: answers.append(session.call("echo")))
         thread.start()
