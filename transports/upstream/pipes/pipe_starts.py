@@ -6,6 +6,7 @@ A server may take long to say its first word. Until then it is starting: its pip
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ from .pipe_pool import OPEN_TIMEOUT_S, PipePool
 
 UNCLAIMED_S: Final = 60.0
 """So long a pipe is kept for a client that has given up waiting while its server started; clients try again after seconds."""
+
+HANDOVER_S: Final = 1.0
+"""So long the next try of a client waits for the word that its first has ended. It may overtake that word, which comes by another
+cell or over another connection; and no client is impatient earlier."""
 
 
 @attrs.define
@@ -54,6 +59,7 @@ class PipeStarts:
         self._has_missed_start = False  # the last one: until it has spoken again, its silence is a failure
         self._under_way: SharedTasks[str, Any] = SharedTasks()
         self._private: list[PrivateStart] = []  # oldest first
+        self._has_changed = asyncio.Event()  # one of them has ended, or lost its client; replaced each time
 
     # ---- pipes of one session
 
@@ -64,7 +70,7 @@ class PipeStarts:
 
         Raises: UpstreamError.
         """
-        start = next((each for each in self._private if _is_for(each, message.params)), None)
+        start = await self._unclaimed(message.params)
         if start is None:
             start = PrivateStart(message.params)
             start.task = asyncio.get_running_loop().create_task(self._start_private(start, message))
@@ -77,6 +83,7 @@ class PipeStarts:
             pipe = await asyncio.shield(start.task)
         except asyncio.CancelledError:
             start.on_event = None
+            self._tell_change()
             if start.pipe is not None and self.is_starting(start.pipe):
                 start.timer = asyncio.get_running_loop().call_later(UNCLAIMED_S, self._end_private, start)
                 start.task.add_done_callback(retrieve)
@@ -84,10 +91,34 @@ class PipeStarts:
                 self._end_private(start)
             raise
         except UpstreamError:
-            self._private.remove(start)
+            self._remove(start)
             raise
-        self._private.remove(start)
+        self._remove(start)
         return pipe
+
+    async def _unclaimed(self, params: bytes) -> PrivateStart | None:
+        """A start for whoever sends these params; waits a little where one that takes long may lose its client any moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_S):
+                while True:
+                    alike = [each for each in self._private if each.params == params]
+                    start = next((each for each in alike if each.on_event is None and _is_open(each)), None)
+                    if start is not None or not any(self._is_slow(each) for each in alike):
+                        return start
+                    await self._has_changed.wait()
+        return None
+
+    def _is_slow(self, start: PrivateStart) -> bool:
+        pipe = start.pipe
+        return pipe is not None and self.is_starting(pipe) and asyncio.get_running_loop().time() - pipe.opened_s >= HANDOVER_S
+
+    def _tell_change(self) -> None:
+        self._has_changed.set()
+        self._has_changed = asyncio.Event()
+
+    def _remove(self, start: PrivateStart) -> None:
+        self._private.remove(start)
+        self._tell_change()
 
     async def _start_private(self, start: PrivateStart, message: Request) -> OpenPipe:
         async def on_event(event: Message | None, event_id: str | None) -> None:
@@ -99,7 +130,7 @@ class PipeStarts:
         return start.pipe
 
     def _end_private(self, start: PrivateStart) -> None:
-        self._private.remove(start)
+        self._remove(start)
         if start.timer is not None:
             start.timer.cancel()
         assert start.task is not None
@@ -185,8 +216,8 @@ class PipeStarts:
             self._end_private(start)
 
 
-def _is_for(start: PrivateStart, params: bytes) -> bool:
-    return start.on_event is None and start.params == params and start.pipe is not None and start.pipe.is_open
+def _is_open(start: PrivateStart) -> bool:
+    return start.pipe is not None and start.pipe.is_open
 
 
 def not_opened(error: UpstreamError) -> UpstreamError:

@@ -3,6 +3,8 @@
 import asyncio
 import re
 
+import pytest
+
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
@@ -63,6 +65,51 @@ async def test_a_client_that_tries_again_gets_the_connection_that_was_starting_f
     sessions = [(await task).session_id for task in (again, twin, other)]
     assert len(set(sessions)) == 3
     assert harness.wire._sessions.by_id[sessions[0] or ""].pipe._pipe is harness.server.pipes[0]
+
+
+async def waited_for(harness: Harness, message: Request) -> "asyncio.Task[UpstreamAnswer]":
+    """A client that waits for a server which has said nothing for a minute."""
+    client = asyncio.create_task(harness.ask(message))
+    await settled(lambda: harness.server.pipes and harness.server.pipes[-1].requests("initialize"))
+    (pipe,) = harness.wire._pipes
+    pipe.opened_s = pipe.heard_s = pipe.opened_s - 60.0
+    return client
+
+
+@conversation(start_timeout_s=600.0, server=silent_server())
+async def test_a_next_try_that_overtakes_the_word_of_the_firsts_end_waits_for_it(harness: Harness) -> None:
+    """Another cell tells of the end; until it does, there seem to be two clients."""
+    message = Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities=ANY))
+    first = await waited_for(harness, message)
+    again = asyncio.create_task(harness.ask(message))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    (pipe,) = harness.server.pipes
+    pipe.say(Response(pipe.requests("initialize")[0].id, INITIALIZE_RESULT, b""))
+    assert (await again).session_id is not None
+    assert len(harness.server.pipes) == 1
+
+
+@pytest.mark.parametrize(("handover_s", "speaks"), [(0.01, False), (60.0, True)])
+def test_two_clients_alike_have_two_connections_after_a_little_or_as_soon_as_the_server_has_spoken(
+    handover_s: float, speaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe_starts, "HANDOVER_S", handover_s)
+
+    @conversation(start_timeout_s=600.0, server=silent_server())
+    async def check(harness: Harness) -> None:
+        message = Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities=ANY))
+        first = await waited_for(harness, message)
+        harness.server.answers["initialize"] = INITIALIZE_RESULT  # of the next one
+        second = asyncio.create_task(harness.ask(message))
+        if not speaks:
+            await settled(lambda: len(harness.server.pipes) == 2)
+        harness.server.pipes[0].say(Response(harness.server.pipes[0].requests("initialize")[0].id, INITIALIZE_RESULT, b""))
+        sessions = {answer.session_id for answer in await asyncio.gather(first, second)}
+        assert len(sessions) == len(harness.server.pipes) == 2
+
+    check()
 
 
 @conversation(start_timeout_s=60.0, server=silent_server(), max_pipes=1)

@@ -21,7 +21,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
-from mcp_gateway.transports.upstream.pipes import stdio
+from mcp_gateway.transports.upstream.pipes import pipe_starts, stdio
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess, StdioUpstream, inherited_environment, sums_up
@@ -189,6 +189,27 @@ def test_after_kill_9_the_open_call_fails_with_the_reason_and_the_next_session_w
         client.session_id = None
         await client.open()
         assert int(await client.call("pid")) != pid
+        await client.wire.close()
+
+    run(check)
+
+
+def test_a_next_try_that_overtakes_the_end_of_the_first_gets_the_process_that_starts_for_it(tmp_path: Path) -> None:
+    """As where the owner of the server hears of both from another cell."""
+    script = 'echo >> "$0/starts"; until [ -e "$0/go" ]; do sleep 0.02; done; exec "$1" "$2"'
+    client = Client(command=("sh", "-c", script, str(tmp_path), sys.executable, str(ODD)))
+
+    async def check() -> None:
+        first = asyncio.create_task(client.open())
+        await asyncio.sleep(1.2 * pipe_starts.HANDOVER_S)  # a client is not impatient earlier
+        again = asyncio.create_task(client.open())
+        await asyncio.sleep(0.1 * pipe_starts.HANDOVER_S)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        (tmp_path / "go").touch()
+        await again
+        assert int(await client.call("pid")) > 0
+        assert (tmp_path / "starts").read_text() == "\n"
         await client.wire.close()
 
     run(check)
