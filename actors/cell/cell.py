@@ -97,7 +97,7 @@ class Cell:
 
     def _wires(self, seal: Seal) -> tuple[UpstreamTransport, ...]:
         """The ways to servers, each of which any client may take."""
-        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells.exchange, others=lambda: self._cells.other_cells)
+        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells, others=lambda: self._cells.other_cells)
         http, sse = BridgeTransport(StreamableHttpUpstream(), site), BridgeTransport(SseUpstream(), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
         others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), BuiltinUpstream()))

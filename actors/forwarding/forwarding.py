@@ -30,6 +30,7 @@ from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -85,7 +86,7 @@ class _Carried:
 
 
 class Forwarding:
-    """One cell's side of all that is forwarded. Everything runs on the cell's loop.
+    """One cell's side of all that is forwarded. Everything runs on the cell's loop. Implements `upstream_port.Elsewhere`.
 
     A cell that ends takes with it what it carried out: whoever waited for it is told, and nothing is tried twice.
     """
@@ -99,7 +100,7 @@ class Forwarding:
         self._running: dict[str, int] = {}  # {name of another cell: incarnation}
         self._has_changed = asyncio.Event()
         self._answerers: dict[type, Callable[[Any], Any]] = {}
-        self._wires: dict[tuple[str, str], UpstreamConversation] = {}
+        self._wires: dict[ReplicaId, UpstreamConversation] = {}
         self._asked: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._sent: dict[str, _Sent] = {}
         self._carried: dict[str, _Carried] = {}
@@ -125,11 +126,11 @@ class Forwarding:
         for name in lost:
             self._forget_cell(name)
 
-    def owner_of(self, backend: str, replica: str) -> str:
+    def owner_of(self, replica: ReplicaId) -> str:
         """The cell that holds the connection to this replica; this one where any cell may speak to it."""
-        if scheme_of(replica) not in _OWNED_SCHEMES:
+        if scheme_of(replica.address) not in _OWNED_SCHEMES:
             return self.cell_name
-        return next(iter(self._ring.preference_list(f"{backend}/{replica}")))
+        return next(iter(self._ring.preference_list(str(replica))))
 
     def _forget_cell(self, name: str) -> None:
         for question_id, (cell, future) in list(self._asked.items()):
@@ -166,28 +167,23 @@ class Forwarding:
 
     # ---- exchanges with servers
 
-    def serve(self, backend: str, replica: str, wire: UpstreamConversation) -> None:
+    def serve(self, replica: ReplicaId, wire: UpstreamConversation) -> None:
         """Other cells may speak to this replica by this wire, until `withdraw`."""
-        self._wires[backend, replica] = wire
+        self._wires[replica] = wire
 
-    def withdraw(self, backend: str, replica: str, wire: UpstreamConversation) -> None:
-        if self._wires.get((backend, replica)) is wire:
-            del self._wires[backend, replica]
+    def withdraw(self, replica: ReplicaId, wire: UpstreamConversation) -> None:
+        if self._wires.get(replica) is wire:
+            del self._wires[replica]
 
-    async def exchange(
-        self, cell_name: str, backend: str, replica: str, request: UpstreamRequest, on_event: EventHandler
+    async def exchange_at(
+        self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
-        """Let another cell carry out an exchange. Cancelling the task cancels it there.
-
-        Raises: UpstreamError.
-        """
         await self._wait_for_cell(cell_name, request.timeout_s)
         exchange_id = self._next_id()
         sent = self._sent[exchange_id] = _Sent(cell_name)
         is_over = False
         try:
-            forwarded = ExchangeForwarded(exchange_id=exchange_id, backend=backend, replica=replica, request=request)
-            self._forward(cell_name, forwarded)
+            self._forward(cell_name, ExchangeForwarded(exchange_id=exchange_id, replica=replica, request=request))
             async with asyncio.timeout(None if request.timeout_s is None else request.timeout_s + _GRACE_S):
                 while True:
                     outcome = await sent.outcomes.get()
@@ -317,9 +313,9 @@ class Forwarding:
             self._forward(carried.cell, ForwardedEvent(exchange_id=exchange_id, message=message, event_id=event_id))
 
         try:
-            wire = self._wires.get((forwarded.backend, forwarded.replica))
+            wire = self._wires.get(forwarded.replica)
             if wire is None:
-                text = f"{self.cell_name} has no connection to replica {forwarded.replica} now"
+                text = f"{self.cell_name} has no connection to replica {forwarded.replica.address} now"
                 raise UpstreamError(Fate.TURNED_AWAY, text)
             answer = await wire.exchange(forwarded.request, on_event)
         except UpstreamError as error:
@@ -338,7 +334,7 @@ class Forwarding:
         self._forward(carried.cell, outcome)
 
     async def _probe(self, question: WireProbed) -> Failure | None:
-        wire = self._wires.get((question.backend, question.replica))
+        wire = self._wires.get(question.replica)
         if wire is None:
             return Failure(Fate.BROKEN, "not connected")
         try:

@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings, LeftOutServer, Settings
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.telemetry import metrics
 
 from .health_rules import Change, HealthRecord, RiseFall, Status, StatusChanged, SteadyVerdict
@@ -72,9 +73,9 @@ class HealthMonitor(GatewayActor):
         self._lags_s: deque[float] = deque(maxlen=_LAGS_SHOWN)
         self._worst_lag_s = 0.0
         self._lag_due_s = 0.0
-        self._verdicts: dict[tuple[str, str], RiseFall] = {}
-        self._found_up: set[tuple[str, str]] = set()
-        self._retries_s: dict[tuple[str, str], float] = {}  # for how long each was to be left alone when it was probed last
+        self._verdicts: dict[ReplicaId, RiseFall] = {}
+        self._found_up: set[ReplicaId] = set()
+        self._retries_s: dict[ReplicaId, float] = {}  # for how long each was to be left alone when it was probed last
         self._left_out: set[str] = set()
 
     def on_wired(self) -> None:
@@ -97,7 +98,7 @@ class HealthMonitor(GatewayActor):
 
     def _judge_left_out(self, servers: tuple[LeftOutServer, ...]) -> None:
         """Nobody can ask a server that was not understood how it does: the gateway is degraded until its file is mended."""
-        reasons = {_component(server.name, _LEFT_OUT): f"left out: {server.reason}" for server in servers}
+        reasons = {f"{server.name}/{_LEFT_OUT}": f"left out: {server.reason}" for server in servers}
         for component in self._left_out - reasons.keys():
             self._forget(component)
         self._left_out = set(reasons)
@@ -105,17 +106,17 @@ class HealthMonitor(GatewayActor):
             self._judge(component, Status.DEGRADED, reason)
 
     def _arrange(self, backends: tuple[BackendSettings, ...]) -> None:
-        wanted = {(backend.name, replica) for backend in backends for replica in backend.replica_ids}
-        for key in [key for key in self._verdicts if key not in wanted]:
-            del self._verdicts[key]
-            self._found_up.discard(key)
-            self._retries_s.pop(key, None)
-            self._forget(_component(*key))
+        wanted = {ReplicaId(backend.name, address) for backend in backends for address in backend.replica_ids}
+        for replica in [replica for replica in self._verdicts if replica not in wanted]:
+            del self._verdicts[replica]
+            self._found_up.discard(replica)
+            self._retries_s.pop(replica, None)
+            self._forget(str(replica))
             self._judge_backends()
-        for key in wanted - self._verdicts.keys():
-            self._verdicts[key] = RiseFall()
+        for replica in wanted - self._verdicts.keys():
+            self._verdicts[replica] = RiseFall()
             if not self.arguments.probes_replicas:  # events tell of changes only: what they never name is up
-                self._judge_replica(key, is_up=True, is_failing=False, reason="")
+                self._judge_replica(replica, is_up=True, is_failing=False, reason="")
 
     # ---- rounds
 
@@ -139,54 +140,54 @@ class HealthMonitor(GatewayActor):
             self._find(message.component, Status.DEGRADED if message.problem else Status.HEALTHY, message.problem)
 
     def receiveMsg_ReplicaProbed(self, message: ReplicaProbed, sender: ActorAddress) -> None:
-        key = (message.backend, message.replica)
-        verdict = self._verdicts.get(key)
+        replica = message.replica
+        verdict = self._verdicts.get(replica)
         if verdict is None:
             return
         if message.is_starting:  # neither a success nor a failure: it keeps its verdict, and whoever calls it waits
-            self._judge_replica(key, is_up=verdict.is_up, is_failing=True, reason=message.problem)
+            self._judge_replica(replica, is_up=verdict.is_up, is_failing=True, reason=message.problem)
             return
         change = verdict.observe(not message.problem)
-        payload: dict[str, Any] = {"backend": message.backend, "replica": message.replica, "reason": message.problem}
+        payload: dict[str, Any] = {**_named(replica), "reason": message.problem}
         if message.retry_after_s is not None:
             payload["retry_after_s"] = message.retry_after_s
-        before_s, self._retries_s[key] = self._retries_s.get(key, 0.0), message.retry_after_s or 0.0
-        is_pause_new = self._retries_s[key] > before_s
+        before_s, self._retries_s[replica] = self._retries_s.get(replica, 0.0), message.retry_after_s or 0.0
+        is_pause_new = self._retries_s[replica] > before_s
         if change is Change.DOWN or (not verdict.is_up and message.retry_after_s is not None):
-            self.send(self.addresses["router"], ReplicaEjected(*key, message.problem, message.retry_after_s))
+            self.send(self.addresses["router"], ReplicaEjected(replica, message.problem, message.retry_after_s))
             if change is Change.DOWN or is_pause_new:
                 self._publish("mcp.replica.ejected", payload)
         elif change is Change.UP:
-            self.send(self.addresses["router"], ReplicaRestored(*key))
+            self.send(self.addresses["router"], ReplicaRestored(replica))
             self._publish("mcp.replica.restored", payload)
-        elif verdict.is_up and not message.problem and key not in self._found_up:
+        elif verdict.is_up and not message.problem and replica not in self._found_up:
             # A monitor before this one may have ejected it: whoever still keeps it out takes it in again.
-            self.send(self.addresses["router"], ReplicaRestored(*key))
+            self.send(self.addresses["router"], ReplicaRestored(replica))
             if self.arguments.settings.gateway.cell_count > 1:
                 self._publish("mcp.replica.restored", payload)
         if verdict.is_up and not message.problem:
-            self._found_up.add(key)
-        self._judge_replica(key, is_up=verdict.is_up, is_failing=bool(message.problem), reason=message.problem)
+            self._found_up.add(replica)
+        self._judge_replica(replica, is_up=verdict.is_up, is_failing=bool(message.problem), reason=message.problem)
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
-        key = (str(message.payload.get("backend")), str(message.payload.get("replica")))
+        replica = ReplicaId(str(message.payload.get("backend")), str(message.payload.get("replica")))
         if message.topic == _RESTARTED:
             self._repeat_ejections()
-        elif key in self._verdicts:
+        elif replica in self._verdicts:
             is_up = message.topic == "mcp.replica.restored"
-            self._verdicts[key] = RiseFall(is_up=is_up)
-            self._judge_replica(key, is_up=is_up, is_failing=not is_up, reason=str(message.payload.get("reason")))
+            self._verdicts[replica] = RiseFall(is_up=is_up)
+            self._judge_replica(replica, is_up=is_up, is_failing=not is_up, reason=str(message.payload.get("reason")))
 
     def _repeat_ejections(self) -> None:
         """Somebody has started anew, perhaps another cell: it does not know who is out."""
-        for (backend, replica), verdict in self._verdicts.items():
+        for replica, verdict in self._verdicts.items():
             if not verdict.is_up:
-                reason = self._record.components[_component(backend, replica)].reason
-                self._publish("mcp.replica.ejected", {"backend": backend, "replica": replica, "reason": reason})
+                reason = self._record.components[str(replica)].reason
+                self._publish("mcp.replica.ejected", {**_named(replica), "reason": reason})
 
-    def _judge_replica(self, key: tuple[str, str], *, is_up: bool, is_failing: bool, reason: str) -> None:
+    def _judge_replica(self, replica: ReplicaId, *, is_up: bool, is_failing: bool, reason: str) -> None:
         doubtful = Status.DEGRADED if is_failing else Status.HEALTHY
-        self._judge(_component(*key), doubtful if is_up else Status.UNHEALTHY, reason)
+        self._judge(str(replica), doubtful if is_up else Status.UNHEALTHY, reason)
         self._judge_backends()
 
     def _judge_backends(self) -> None:
@@ -281,8 +282,9 @@ class HealthMonitor(GatewayActor):
         self.send(self.addresses["event-bus"], PublishEvent(topic=topic, payload=payload))
 
 
-def _component(backend: str, replica: str) -> str:
-    return f"{backend}/{replica}"
+def _named(replica: ReplicaId) -> dict[str, str]:
+    """What events call it."""
+    return {"backend": replica.backend, "replica": replica.address}
 
 
 def _time_text(epoch_s: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.transports.ports.failure import Failure
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
@@ -52,8 +53,7 @@ class ExchangeForwarded:
     """Speak to this replica for me: you hold its connection, or the call that this request goes on with."""
 
     exchange_id: str
-    backend: str
-    replica: str
+    replica: ReplicaId
     request: UpstreamRequest = attrs.field(repr=False)
 
     @property
@@ -114,6 +114,5 @@ class ForwardedFailure:
 class WireProbed:
     """A question: is the server behind the connection that you hold well? Answered with its `Failure`, or None."""
 
-    backend: str
-    replica: str
+    replica: ReplicaId
     timeout_s: float

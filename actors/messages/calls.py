@@ -8,6 +8,7 @@ import attrs
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports.ports.failure import Failure
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -61,8 +62,7 @@ class LeaseCall:
     """
 
     call: Call
-    backend: str
-    replica: str
+    replica: ReplicaId
     route: str
     is_trial: bool
     router: ActorAddress = attrs.field(repr=False)
@@ -84,8 +84,7 @@ class TryAgain:
 class LeaseReturned:
     """Upstream -> connection pool: the call is over, its connection free; of a stream too, which held no lease."""
 
-    backend: str
-    replica: str
+    replica: ReplicaId
     call_id: int
 
 
@@ -93,8 +92,7 @@ class LeaseReturned:
 class UpstreamEnding:
     """Upstream -> connection pool: it ends, and has answered these calls; what is sent to it from now on is lost."""
 
-    backend: str
-    replica: str
+    replica: ReplicaId
     call_ids: frozenset[int]
 
 
@@ -165,7 +163,7 @@ class CallSucceeded:
     """Upstream -> router: told only where the breaker waits for it (a trial, or the first success after failures)."""
 
     route: str
-    replica: str
+    replica: ReplicaId
 
 
 @attrs.frozen
@@ -173,7 +171,7 @@ class CallFaulted:
     """Upstream -> router: the server failed in a way that counts against it."""
 
     route: str
-    replica: str
+    replica: ReplicaId
 
 
 @attrs.frozen
@@ -185,5 +183,5 @@ class TrialEnded:
     """
 
     route: str
-    replica: str
+    replica: ReplicaId
     call_id: int

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import attrs
 from thespian.actors import ActorAddress
 
+from mcp_gateway.transports.ports.replica_id import ReplicaId
+
 
 @attrs.frozen
 class ReplicaEjected:
@@ -15,8 +17,7 @@ class ReplicaEjected:
     retry_after_s: when its server is tried again, where that is known.
     """
 
-    backend: str
-    replica: str
+    replica: ReplicaId
     reason: str
     retry_after_s: float | None = None
 
@@ -25,8 +26,7 @@ class ReplicaEjected:
 class ReplicaRestored:
     """Health monitor -> router: this replica answers its probes again."""
 
-    backend: str
-    replica: str
+    replica: ReplicaId
 
 
 @attrs.frozen
@@ -64,8 +64,7 @@ class ReplicaProbed:
     """
 
     request_id: str
-    backend: str
-    replica: str
+    replica: ReplicaId
     problem: str
     is_starting: bool = False
     elapsed_s: float

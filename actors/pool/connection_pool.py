@@ -31,6 +31,7 @@ from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntens
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.settings import BackendSettings, Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -89,7 +90,7 @@ class ConnectionPool(Supervisor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._replicas: dict[tuple[str, str], _Replica] = {}
+        self._replicas: dict[ReplicaId, _Replica] = {}
         self._leased: dict[int, LeaseCall] = {}  # by call id: what waits or runs
         self._expire_due_s = _NEVER_S  # when the timer for waiters fires
 
@@ -115,22 +116,24 @@ class ConnectionPool(Supervisor):
     def _arrange(self, backends: Sequence[BackendSettings]) -> None:
         max_overflow = self._share(self._gateway.max_overflow)
         wanted = {
-            (backend.name, replica): (backend, index) for backend in backends for index, replica in enumerate(backend.replica_ids)
+            ReplicaId(backend.name, address): (backend, index)
+            for backend in backends
+            for index, address in enumerate(backend.replica_ids)
         }
-        for key in [key for key in self._replicas if key not in wanted]:
-            self._drop(key)
-        for key, (backend, index) in wanted.items():
-            known = self._replicas.get(key)
+        for gone in [replica for replica in self._replicas if replica not in wanted]:
+            self._drop(gone)
+        for replica_id, (backend, index) in wanted.items():
+            known = self._replicas.get(replica_id)
             if known is not None and _connection(known.backend, known.index) == _connection(backend, index):
                 known.backend, known.index = backend, index
                 self._grant(known, known.ledger.resize(self._share(backend.pool_size), max_overflow, self.monotonic_s()))
                 continue
             if known is not None:
-                self._drop(key)
+                self._drop(replica_id)
             pool_size = self._share(backend.pool_size)
             ledger = LeaseLedger(pool_size, max_overflow, (pool_size + max_overflow) * _WAITING_PER_CONNECTION)
-            self._replicas[key] = _Replica(backend, index, ledger, self._free_child_name(backend.name, index))
-        for scheme in {scheme_of(replica) for _, replica in self._replicas}:
+            self._replicas[replica_id] = _Replica(backend, index, ledger, self._free_child_name(backend.name, index))
+        for scheme in {scheme_of(replica_id.address) for replica_id in self._replicas}:
             self.send(self.addresses["transport-registry"], ResolveScheme(f"scheme:{scheme}", scheme))
 
     def _share(self, connection_count: int) -> int:
@@ -147,13 +150,12 @@ class ConnectionPool(Supervisor):
         if strategy is None:
             self.log(logging.ERROR, f"no transport speaks to {message.scheme!r}: its backends cannot be reached")
             return
-        for (name, replica), known in self._replicas.items():
-            if scheme_of(replica) != message.scheme or known.child in self.supervision.names:
+        for replica_id, known in self._replicas.items():
+            if scheme_of(replica_id.address) != message.scheme or known.child in self.supervision.names:
                 continue
             arguments = UpstreamArguments(
-                backend=name,
-                replica=replica,
-                naming=Naming(name, known.backend.prefix),
+                replica=replica_id,
+                naming=Naming(replica_id.backend, known.backend.prefix),
                 connect=functools.partial(
                     strategy.connect,
                     known.backend,
@@ -167,23 +169,23 @@ class ConnectionPool(Supervisor):
             )
             self.start_child(ChildSpec(name=known.child, actor_class=Upstream, arguments=arguments))
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _drop(self, replica_id: ReplicaId) -> None:
         """Forget a replica. Its upstream answers for the calls it runs; those that wait may go elsewhere."""
-        replica = self._replicas.pop(key)
+        replica = self._replicas.pop(replica_id)
         for leased in replica.waiting.values():
-            self._refuse(leased, "no_backend", f"replica {key[1]} was removed")
-        for leased in [leased for leased in self._leased.values() if _replica_of(leased) == key]:
+            self._refuse(leased, "no_backend", f"replica {replica_id.address} was removed")
+        for leased in [leased for leased in self._leased.values() if leased.replica == replica_id]:
             self._is_over(leased)
         self.stop_child(replica.child)
         for state in ("leased", "idle", "waiting"):
-            metrics.forget(metrics.pool_connections, *key, state)
+            metrics.forget(metrics.pool_connections, *replica_id, state)
 
     # ---- leases
 
     def receiveMsg_LeaseCall(self, message: LeaseCall, sender: ActorAddress) -> None:
-        replica = self._replicas.get(_replica_of(message))
+        replica = self._replicas.get(message.replica)
         if replica is None or self.child_address(replica.child) is None:
-            self._refuse(message, "upstream_failed", f"replica {message.replica} is not connected")
+            self._refuse(message, "upstream_failed", f"replica {message.replica.address} is not connected")
             return
         call = message.call
         self._leased[call.call_id] = message
@@ -217,7 +219,7 @@ class ConnectionPool(Supervisor):
             self.send(address, RunCall(leased))
 
     def receiveMsg_LeaseReturned(self, message: LeaseReturned, sender: ActorAddress) -> None:
-        replica = self._replicas.get((message.backend, message.replica))
+        replica = self._replicas.get(message.replica)
         if replica is not None:
             self._release(replica, message.call_id)
 
@@ -225,7 +227,7 @@ class ConnectionPool(Supervisor):
         leased = self._leased.get(message.call_id)
         if leased is None:
             return
-        replica = self._replicas[_replica_of(leased)]
+        replica = self._replicas[leased.replica]
         if message.call_id not in replica.waiting:
             address = self.child_address(replica.child)
             if address is not None:
@@ -267,31 +269,33 @@ class ConnectionPool(Supervisor):
         return min((deadline for deadline in deadlines if deadline is not None), default=_NEVER_S)
 
     def _exhausted(self, replica: _Replica, leased: LeaseCall, text: str) -> None:
-        metrics.pool_exhausted_total.labels(leased.backend).inc()
+        backend, address = leased.replica
+        metrics.pool_exhausted_total.labels(backend).inc()
         if not replica.is_told_exhausted:  # once per second at most: see receiveTimer_gauges
             replica.is_told_exhausted = True
-            payload = {"backend": leased.backend, "replica": leased.replica}
+            payload = {"backend": backend, "replica": address}
             self.send(self.addresses["event-bus"], PublishEvent(topic="mcp.pool.exhausted", payload=payload))
-        self._refuse(leased, "pool_exhausted", f"backend {leased.backend!r}: {text}")
+        self._refuse(leased, "pool_exhausted", f"backend {backend!r}: {text}")
 
     def _refuse(self, leased: LeaseCall, reason: str, text: str) -> None:
         self._is_over(leased)
         why = Failure(Fate.TURNED_AWAY, text, reason=reason)
-        failed = CallFailed(call_id=leased.call.call_id, why=why, backend=leased.backend, replica=leased.replica)
+        backend, address = leased.replica
+        failed = CallFailed(call_id=leased.call.call_id, why=why, backend=backend, replica=address)
         self.send(leased.call.edge, failed)
 
     # ---- upstreams that end
 
     def receiveMsg_UpstreamEnding(self, message: UpstreamEnding, sender: ActorAddress) -> None:
-        replica = self._replicas.get((message.backend, message.replica))
+        replica = self._replicas.get(message.replica)
         if replica is not None:
             replica.answered = message.call_ids
 
     def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
         """Answer the calls that came to it too late. All its leases go to those who wait, who run once it has started again."""
-        for key, replica in self._replicas.items():
+        for replica_id, replica in self._replicas.items():
             if replica.child == spec.name:
-                for leased in [leased for leased in self._leased.values() if _replica_of(leased) == key]:
+                for leased in [leased for leased in self._leased.values() if leased.replica == replica_id]:
                     call_id = leased.call.call_id
                     if call_id in replica.waiting:
                         continue
@@ -313,41 +317,35 @@ class ConnectionPool(Supervisor):
     # ---- questions
 
     def receiveMsg_ProbeComponent(self, message: ProbeComponent, sender: ActorAddress) -> None:
-        busy = [key[0] for key, replica in self._replicas.items() if replica.ledger.counts.waiting]
+        busy = [replica_id.backend for replica_id, replica in self._replicas.items() if replica.ledger.counts.waiting]
         problem = f"calls wait for a connection to {', '.join(sorted(set(busy)))}" if busy else ""
         self.send(sender, ComponentProbed(message.request_id, "connection-pool", problem))
 
     def receiveMsg_ProbeReplicas(self, message: ProbeReplicas, sender: ActorAddress) -> None:
-        for (backend, name), replica in self._replicas.items():
+        for replica_id, replica in self._replicas.items():
             address = self.child_address(replica.child)
             if address is not None:
                 self.send(address, message)
             else:
-                probed = ReplicaProbed(
-                    request_id=message.request_id, backend=backend, replica=name, problem="not connected", elapsed_s=0.0
-                )
+                probed = ReplicaProbed(request_id=message.request_id, replica=replica_id, problem="not connected", elapsed_s=0.0)
                 self.send(sender, probed)
 
     def receiveMsg_StatusRequested(self, message: StatusRequested, sender: ActorAddress) -> None:
         status: dict[str, dict[str, dict[str, int]]] = {}
-        for (backend, name), replica in self._replicas.items():
+        for replica_id, replica in self._replicas.items():
             counts = replica.ledger.counts
             pool = {"idle": counts.idle, "leased": counts.leased, "waiting": counts.waiting, "overflow": counts.overflow}
-            status.setdefault(backend, {})[name] = pool
+            status.setdefault(replica_id.backend, {})[replica_id.address] = pool
         self.send(sender, StatusReported(message.request_id, status))
 
     def receiveTimer_gauges(self, _: Any) -> None:
-        for (backend, name), replica in self._replicas.items():
+        for replica_id, replica in self._replicas.items():
             counts = replica.ledger.counts
-            metrics.pool_connections.labels(backend, name, "leased").set(counts.leased)
-            metrics.pool_connections.labels(backend, name, "idle").set(counts.idle)
-            metrics.pool_connections.labels(backend, name, "waiting").set(counts.waiting)
+            metrics.pool_connections.labels(*replica_id, "leased").set(counts.leased)
+            metrics.pool_connections.labels(*replica_id, "idle").set(counts.idle)
+            metrics.pool_connections.labels(*replica_id, "waiting").set(counts.waiting)
             replica.is_told_exhausted = False
         self.start_timer("gauges", _GAUGES_S)
-
-
-def _replica_of(leased: LeaseCall) -> tuple[str, str]:
-    return leased.backend, leased.replica
 
 
 def _connection(backend: BackendSettings, index: int) -> tuple[object, ...]:

@@ -35,6 +35,7 @@ from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -56,8 +57,7 @@ class UpstreamArguments:
     is_one_of_several: the backend has other replicas, which know nothing of the tasks of this one.
     """
 
-    backend: str
-    replica: str
+    replica: ReplicaId
     naming: Naming
     connect: Any = attrs.field(repr=False)
     cells: Forwarding = attrs.field(repr=False)
@@ -95,22 +95,23 @@ class Upstream(GatewayActor):
 
     def on_wired(self) -> None:
         arguments: UpstreamArguments = self.arguments
-        self._backend, self._replica = arguments.backend, arguments.replica
+        self._replica = arguments.replica
+        self._backend = arguments.replica.backend
         self._naming = arguments.naming
-        self._merged_tasks = TaskNaming(arguments.seal, self._naming, self._replica)
-        self._own_tasks = TaskNaming(arguments.seal, Naming(self._backend, ""), self._replica)
+        self._merged_tasks = TaskNaming(arguments.seal, self._naming, self._replica.address)
+        self._own_tasks = TaskNaming(arguments.seal, Naming(self._backend, ""), self._replica.address)
         self._is_one_of_several = arguments.is_one_of_several
         self._cells = arguments.cells
         self._wire: UpstreamConversation
-        self._is_owner = self._cells.owner_of(self._backend, self._replica) == self._cells.cell_name
+        self._is_owner = self._cells.owner_of(self._replica) == self._cells.cell_name
         if self._is_owner:
             self._connect()
         else:
-            self._wire = RemoteConversation(self._cells, self._backend, self._replica)
+            self._wire = RemoteConversation(self._cells, self._replica)
 
     def _connect(self) -> None:
         self._wire = self.arguments.connect()
-        self._cells.serve(self._backend, self._replica, self._wire)
+        self._cells.serve(self._replica, self._wire)
 
     def receiveMsg_TryAgain(self, message: TryAgain, sender: ActorAddress) -> None:
         """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started.
@@ -119,7 +120,7 @@ class Upstream(GatewayActor):
         """
         if self._is_left_alone and self._is_owner and not self._running:
             self._is_left_alone = False
-            self._cells.withdraw(self._backend, self._replica, self._wire)
+            self._cells.withdraw(self._replica, self._wire)
             _closing.start(self._wire.close())
             self._connect()
 
@@ -165,7 +166,7 @@ class Upstream(GatewayActor):
             report = None
         if self._running.pop(call.call_id, None) is None:
             return
-        returned = LeaseReturned(self._backend, self._replica, call.call_id)
+        returned = LeaseReturned(self._replica, call.call_id)
         # The edge comes last: its next try must find the lease free and the trial over.
         mail: list[tuple[ActorAddress, object]] = [(self.addresses["supervisor"], returned), (call.edge, outcome)]
         if report is not None:
@@ -217,7 +218,7 @@ class Upstream(GatewayActor):
             return None
         message = call.message
         method = message.method if isinstance(message, Request | Notification) else call.kind.value
-        about = {"mcp_gateway.backend": self._backend, "mcp_gateway.replica": self._replica}
+        about = {"mcp_gateway.backend": self._backend, "mcp_gateway.replica": self._replica.address}
         return tracing.tracer.client_span(method, call.target, call.headers, about)
 
     def _inner_message(self, call: Call, headers: Mapping[str, str]) -> Message | None:
@@ -259,7 +260,7 @@ class Upstream(GatewayActor):
         return CallAnswered(
             call_id=call.call_id,
             backend=self._backend,
-            replica=self._replica,
+            replica=self._replica.address,
             status=_shown_status(answer.status, call.revision),
             response=response,
             upstream_session_id=answer.session_id,
@@ -272,7 +273,7 @@ class Upstream(GatewayActor):
             call_id=call.call_id,
             why=attrs.evolve(failure, text=f"backend {self._backend!r}: {failure.text}"),
             backend=self._backend,
-            replica=self._replica,
+            replica=self._replica.address,
             upstream_s=upstream_s,
         )
 
@@ -312,7 +313,6 @@ class Upstream(GatewayActor):
             problem = "no answer in time"
         probed = ReplicaProbed(
             request_id=message.request_id,
-            backend=self._backend,
             replica=self._replica,
             problem=problem,
             is_starting=is_starting,
@@ -336,8 +336,8 @@ class Upstream(GatewayActor):
                 running.task.cancel()
             restarted = Failure(Fate.ENDED, "the connection was restarted while the request ran")
             self.send(running.leased.call.edge, self._failed(running.leased.call, restarted, 0.0))
-        self.send(self.addresses["supervisor"], UpstreamEnding(self._backend, self._replica, frozenset(ended)))
-        self._cells.withdraw(self._backend, self._replica, self._wire)
+        self.send(self.addresses["supervisor"], UpstreamEnding(self._replica, frozenset(ended)))
+        self._cells.withdraw(self._replica, self._wire)
         _closing.start(self._wire.close())
 
 

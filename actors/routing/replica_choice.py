@@ -8,12 +8,16 @@ import attrs
 
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 
 from .circuit_breaker import CircuitBreaker, CircuitState
 from .hash_ring import HashRing
 from .route_table import Route
+
+CircuitKey = tuple[str, ReplicaId]
+"""(pattern of a route, replica): one circuit."""
 
 _LONGEST_RETRY_AFTER_S = 3600.0
 _SHORTEST_RETRY_AFTER_S = 0.1
@@ -45,21 +49,24 @@ class Backend:
 class Chosen:
     """The replica that gets the call. is_trial: its circuit is not closed, and the call has to take the trial."""
 
-    replica: str
+    replica: ReplicaId
     is_trial: bool
 
 
 def choose(
-    call: Call, route: Route, backend: Backend, breakers: Mapping[tuple[str, str], CircuitBreaker], now_s: float
+    call: Call, route: Route, backend: Backend, breakers: Mapping[CircuitKey, CircuitBreaker], now_s: float
 ) -> Chosen | CallFailed:
     """Find the replica for a call: its session's own, or the first that its hash key prefers and that may take calls.
 
-    breakers: {(pattern of a route, replica): its circuit}; none where it never failed. They are asked and not changed.
+    breakers: by circuit; none where it never failed. They are asked and not changed.
     """
 
-    def shut_s(replica: str) -> float:
+    def breaker_of(address: str) -> CircuitBreaker | None:
+        return breakers.get((route.pattern, ReplicaId(route.backend, address)))
+
+    def shut_s(address: str) -> float:
         """Seconds until its circuit lets this call through; 0.0 where it does now."""
-        breaker = breakers.get((route.pattern, replica))
+        breaker = breaker_of(address)
         return 0.0 if breaker is None else breaker.retry_after_s(now_s)
 
     bound_to = _bound_to(call, route, backend, shut_s)
@@ -70,15 +77,16 @@ def choose(
         candidates = (bound_to,)
     elif not backend.is_draining:
         preferred = backend.ring.preference_list(_hash_key(route, call))
-        candidates = (replica for replica in preferred if replica not in backend.ejected)
+        candidates = (address for address in preferred if address not in backend.ejected)
     waits_s = []
-    for replica in candidates:
-        if replica in call.excluded:
+    for address in candidates:
+        if address in call.excluded:
             continue
-        wait_s = shut_s(replica)
+        wait_s = shut_s(address)
         if wait_s == 0.0:
-            breaker = breakers.get((route.pattern, replica))
-            return Chosen(replica, is_trial=breaker is not None and breaker.state is not CircuitState.CLOSED)
+            breaker = breaker_of(address)
+            is_trial = breaker is not None and breaker.state is not CircuitState.CLOSED
+            return Chosen(ReplicaId(route.backend, address), is_trial=is_trial)
         waits_s.append(wait_s)
     return _nobody(call, route, backend, waits_s, now_s)
 

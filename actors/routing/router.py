@@ -23,11 +23,12 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
-from .replica_choice import Backend, Ejection, choose, no_route
+from .replica_choice import Backend, CircuitKey, Ejection, choose, no_route
 from .route_table import Route, RouteTable, configured_routes
 
 _CIRCUIT_TOPICS = {
@@ -50,7 +51,7 @@ class Router(GatewayActor):
         super().__init__()
         self._backends: dict[str, Backend] = {}
         self._table = RouteTable(())
-        self._breakers: dict[tuple[str, str], CircuitBreaker] = {}
+        self._breakers: dict[CircuitKey, CircuitBreaker] = {}
 
     def on_wired(self) -> None:
         settings: Settings = self.arguments
@@ -81,7 +82,7 @@ class Router(GatewayActor):
             known.is_draining = backend.draining
             kept[backend.name] = known
             metrics.ring_members.labels(backend.name).set(len(members))
-        replicas = {member for backend in kept.values() for member in backend.ring.members}
+        replicas = {ReplicaId(name, member) for name, backend in kept.items() for member in backend.ring.members}
         gone = self._backends.keys() - kept.keys()
         before = {pattern: self._route_of(pattern) for pattern, _ in self._breakers}
         self._backends = kept
@@ -89,12 +90,12 @@ class Router(GatewayActor):
         for pattern, replica in list(self._breakers):
             if replica not in replicas or self._route_of(pattern) != before[pattern]:
                 del self._breakers[pattern, replica]  # what it has counted says nothing of another route
-                metrics.circuit_state.labels(pattern, replica).set(0)
+                metrics.circuit_state.labels(pattern, replica.address).set(0)
         self._forget_gauges(gone, circuits - self._circuits_shown())
 
     def _circuits_shown(self) -> set[tuple[str, str]]:
-        """(route, replica) of every circuit that the metrics show."""
-        shown = set(self._breakers)
+        """(route, address) of every circuit that the metrics show."""
+        shown = {(pattern, replica.address) for pattern, replica in self._breakers}
         for route in self._table.routes:
             if (backend := self._backends.get(route.backend)) is not None:
                 shown |= {(route.pattern, member) for member in backend.ring.members}
@@ -126,7 +127,6 @@ class Router(GatewayActor):
             self._take_trial(route.pattern, choice.replica, call.call_id, now_s)
         leased = LeaseCall(
             call=call,
-            backend=route.backend,
             replica=choice.replica,
             route=route.pattern,
             is_trial=choice.is_trial,
@@ -134,7 +134,7 @@ class Router(GatewayActor):
         )
         self.send(self.addresses["connection-pool"], leased)
 
-    def _take_trial(self, route: str, replica: str, call_id: int, now_s: float) -> None:
+    def _take_trial(self, route: str, replica: ReplicaId, call_id: int, now_s: float) -> None:
         breaker = self._breakers[route, replica]
         before = breaker.state
         breaker.allows(now_s, call_id)
@@ -190,41 +190,43 @@ class Router(GatewayActor):
             return None if backend is None else backend.own_route
         return next((route for route in self._table.routes if route.pattern == pattern), None)
 
-    def _announce(self, route: str, replica: str, transition: Transition, breaker: CircuitBreaker) -> None:
-        self.log(logging.WARNING, f"circuit {transition.old.name} -> {transition.new.name}", route=route, replica=replica)
-        metrics.circuit_state.labels(route, replica).set(breaker.gauge)
-        self._publish(_CIRCUIT_TOPICS[transition.new], {"route": route, "replica": replica})
+    def _announce(self, route: str, replica: ReplicaId, transition: Transition, breaker: CircuitBreaker) -> None:
+        self.log(logging.WARNING, f"circuit {transition.old.name} -> {transition.new.name}", route=route, replica=replica.address)
+        metrics.circuit_state.labels(route, replica.address).set(breaker.gauge)
+        self._publish(_CIRCUIT_TOPICS[transition.new], {"route": route, "replica": replica.address})
 
     # ---- ejection
 
     def receiveMsg_ReplicaEjected(self, message: ReplicaEjected, sender: ActorAddress) -> None:
-        backend = self._backends.get(message.backend)
-        if backend is not None and message.replica in backend.ring.members:
+        name, address = message.replica
+        backend = self._backends.get(name)
+        if backend is not None and address in backend.ring.members:
             wait_s = message.retry_after_s
-            backend.ejected[message.replica] = Ejection(message.reason, None if wait_s is None else self.monotonic_s() + wait_s)
+            backend.ejected[address] = Ejection(message.reason, None if wait_s is None else self.monotonic_s() + wait_s)
 
     def receiveMsg_ReplicaRestored(self, message: ReplicaRestored, sender: ActorAddress) -> None:
         """Its probes succeed again: its circuits need not wait for their own time to try it.
 
         Source: Envoy manual, outlier detection, `successful_active_health_check_uneject_host` (on by default).
         """
-        backend = self._backends.get(message.backend)
-        if backend is None or backend.ejected.pop(message.replica, None) is None:
+        name, address = message.replica
+        backend = self._backends.get(name)
+        if backend is None or backend.ejected.pop(address, None) is None:
             return
         for (pattern, replica), breaker in list(self._breakers.items()):
             route = self._route_of(pattern)
-            if replica == message.replica and route is not None and route.backend == message.backend:
+            if replica == message.replica and route is not None:
                 closed = self._breakers[pattern, replica] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
                 if breaker.state is not closed.state:
                     self._announce(pattern, replica, Transition(breaker.state, closed.state), closed)
 
     def receiveMsg_EventPublished(self, message: EventPublished, sender: ActorAddress) -> None:
-        backend, replica = str(message.payload.get("backend")), str(message.payload.get("replica"))
+        replica = ReplicaId(str(message.payload.get("backend")), str(message.payload.get("replica")))
         if message.topic == "mcp.replica.ejected":
-            ejected = ReplicaEjected(backend, replica, str(message.payload.get("reason")), message.payload.get("retry_after_s"))
+            ejected = ReplicaEjected(replica, str(message.payload.get("reason")), message.payload.get("retry_after_s"))
             self.receiveMsg_ReplicaEjected(ejected, sender)
         elif message.topic == "mcp.replica.restored":
-            self.receiveMsg_ReplicaRestored(ReplicaRestored(backend, replica), sender)
+            self.receiveMsg_ReplicaRestored(ReplicaRestored(replica), sender)
 
     # ---- questions
 
@@ -237,7 +239,7 @@ class Router(GatewayActor):
             name: {
                 member: {
                     "health": "unhealthy" if member in backend.ejected else "healthy",
-                    "circuit": self._worst_circuit(member),
+                    "circuit": self._worst_circuit(ReplicaId(name, member)),
                     "ring_share": round(backend.ring.share(member), 4),
                 }
                 for member in backend.ring.members
@@ -246,7 +248,7 @@ class Router(GatewayActor):
         }
         self.send(sender, StatusReported(message.request_id, status))
 
-    def _worst_circuit(self, replica: str) -> str:
+    def _worst_circuit(self, replica: ReplicaId) -> str:
         states = [breaker for (_, member), breaker in self._breakers.items() if member == replica]
         return max(states, key=lambda breaker: breaker.gauge).state.name.lower() if states else "closed"
 

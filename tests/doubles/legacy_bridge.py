@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
@@ -24,6 +25,7 @@ from tests.doubles.handshake_wire import HandshakeWire
 from tests.doubles.scripted_wire import Exchange, settle
 
 SEAL = Seal(b"0123456789abcdef")
+REPLICA = ReplicaId("files", "http://a")
 ASKING = {"elicitation": {}, "sampling": {}, "roots": {}}
 ELICIT = Request(b'"e1"', "elicitation/create", b'{"message":"Who?","requestedSchema":{"type":"object","properties":{}}}')
 ACCEPT = {"action": "accept", "content": {"name": "Ada"}}
@@ -46,13 +48,12 @@ class Bridge:
         self.bridge = self.started()
 
     def started(self) -> ModernToLegacy:
-        self.tasks = TaskHost(self.site, backend="files", replica="http://a")
+        self.tasks = TaskHost(self.site, REPLICA)
         return ModernToLegacy(
             self.wire,
             self.site,
             self.tasks,
-            backend="files",
-            replica="http://a",
+            replica=REPLICA,
             revision="2025-11-25",
             has_streams=self.has_streams,
         )

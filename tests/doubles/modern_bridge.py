@@ -15,7 +15,7 @@ from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, Sess
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.legacy_to_modern import LegacyToModern
 from mcp_gateway.transports.upstream.bridge.task_host import TaskHost
-from tests.doubles.legacy_bridge import SEAL
+from tests.doubles.legacy_bridge import REPLICA, SEAL
 from tests.doubles.scripted_wire import Exchange, ScriptedWire
 
 INFO = {"name": "c", "version": "1"}
@@ -28,8 +28,8 @@ class Bridge:
     def __init__(self, *, revision: str = "2025-11-25", facts: SessionFacts | None = None, is_http: bool = False) -> None:
         self.wire = ScriptedWire()
         self.site = BridgeSite(cell_name="cell/0", seal=SEAL)
-        self.tasks = TaskHost(self.site, backend="files", replica="http://a")
-        self.bridge = LegacyToModern(self.wire, self.site, self.tasks, backend="files", replica="http://a", is_http=is_http)
+        self.tasks = TaskHost(self.site, REPLICA)
+        self.bridge = LegacyToModern(self.wire, self.site, self.tasks, replica=REPLICA, is_http=is_http)
         self.events: list[Message | None] = []
         self.revision = revision
         self.facts = facts or SessionFacts()

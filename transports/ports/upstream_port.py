@@ -11,6 +11,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .failure import Failure, Fate
+from .replica_id import ReplicaId
 from .request_kind import RequestKind
 
 EventHandler = Callable[[Message | None, str | None], Awaitable[None]]
@@ -66,11 +67,16 @@ class UpstreamAnswer:
     revision: str | None = None
 
 
-Elsewhere = Callable[[str, str, str, UpstreamRequest, EventHandler], Awaitable[UpstreamAnswer]]
-"""(cell name, backend, replica id, request, on_event): let the named cell of this node speak to its replica.
+class Elsewhere(Protocol):
+    """The other cells of the node, which hold connections, parked calls and tasks of their own."""
 
-Raises: UpstreamError, also where the cell does not run.
-"""
+    async def exchange_at(
+        self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        """Let the named cell speak to the replica. Cancelling the task cancels the exchange there.
+
+        Raises: UpstreamError, also where the cell does not run.
+        """
 
 
 class UpstreamError(Exception):

@@ -14,6 +14,7 @@ from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
 from mcp_gateway.actors.messages.between_cells import ForwardedFailure
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -21,7 +22,7 @@ from tests.doubles.joined_cells import JoinedCells
 from tests.doubles.scripted_wire import ScriptedWire
 
 ONE, TWO = "cell/0", "cell/1"
-STDIO = "stdio:files#0"
+STDIO = ReplicaId("files", "stdio:files#0")
 REQUEST = UpstreamRequest(
     kind=RequestKind.REQUEST, message=Request(b"7", "tools/call", b'{"name":"x"}'), revision="2025-11-25", timeout_s=30
 )
@@ -56,21 +57,21 @@ async def ignore(message: Message | None, event_id: str | None) -> None:
 
 def test_every_cell_names_the_same_owner_and_owners_differ() -> None:
     cells = JoinedCells(ONE, TWO).cells
-    replicas = [f"stdio:files#{index}" for index in range(40)]
-    owners = [cells[ONE].owner_of("files", replica) for replica in replicas]
-    assert owners == [cells[TWO].owner_of("files", replica) for replica in replicas]
+    replicas = [ReplicaId("files", f"stdio:files#{index}") for index in range(40)]
+    owners = [cells[ONE].owner_of(replica) for replica in replicas]
+    assert owners == [cells[TWO].owner_of(replica) for replica in replicas]
     assert {ONE, TWO} == set(owners)
 
 
-@pytest.mark.parametrize("replica", ["http://127.0.0.1:1/mcp", "https://a.example/mcp", "builtin:demo"])
-def test_what_is_bound_to_no_connection_every_cell_speaks_to_itself(replica: str) -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/mcp", "https://a.example/mcp", "builtin:demo"])
+def test_what_is_bound_to_no_connection_every_cell_speaks_to_itself(address: str) -> None:
     for name, cell in JoinedCells(ONE, TWO).cells.items():
-        assert cell.owner_of("files", replica) == name
+        assert cell.owner_of(ReplicaId("files", address)) == name
 
 
 @pytest.mark.parametrize("scheme", ["stdio", "ws", "wss", "sse+http", "sse+https", "auto+http", "auto+https"])
 def test_a_single_cell_owns_everything(scheme: str) -> None:
-    assert JoinedCells(ONE).cells[ONE].owner_of("files", f"{scheme}:x") == ONE
+    assert JoinedCells(ONE).cells[ONE].owner_of(ReplicaId("files", f"{scheme}:x")) == ONE
 
 
 # ---- questions
@@ -135,8 +136,8 @@ class Carried:
         self.may_read = asyncio.Event()
         self.may_read.set()
         if has_wire:
-            self.node.cells[TWO].serve("files", STDIO, self.wire)
-        self.task = asyncio.ensure_future(self.asker.exchange(TWO, "files", STDIO, request, self._on_event))
+            self.node.cells[TWO].serve(STDIO, self.wire)
+        self.task = asyncio.ensure_future(self.asker.exchange_at(TWO, replica=STDIO, request=request, on_event=self._on_event))
 
     @property
     def asker(self) -> Forwarding:
@@ -266,7 +267,7 @@ def test_the_death_of_the_asker_ends_what_was_carried_out_for_it() -> None:
         await settle()
         carried.task.cancel()
         node = carried.node
-        task = asyncio.ensure_future(node.cells[ONE].exchange(TWO, "files", STDIO, REQUEST, ignore))
+        task = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore))
         await settle()
         del node.incarnations[ONE]
         node.announce()
@@ -434,10 +435,10 @@ def test_an_owner_that_is_being_started_again_is_waited_for(monkeypatch: pytest.
     async def body() -> None:
         node = JoinedCells(ONE, TWO)
         node.kill(TWO)
-        task = asyncio.ensure_future(node.cells[ONE].exchange(TWO, "files", STDIO, REQUEST, ignore))
+        task = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore))
         await settle()
         wire = ScriptedWire()
-        node.start_again(TWO, 2).serve("files", STDIO, wire)
+        node.start_again(TWO, 2).serve(STDIO, wire)
         await settle()
         wire.exchanges[0].answer()
         assert (await task).status == 200
@@ -445,7 +446,7 @@ def test_an_owner_that_is_being_started_again_is_waited_for(monkeypatch: pytest.
         monkeypatch.setattr(forwarding, "OWNER_RETURNS_S", 0.01)
         node.kill(TWO)
         with pytest.raises(UpstreamError) as caught:
-            await node.cells[ONE].exchange(TWO, "files", STDIO, REQUEST, ignore)
+            await node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore)
         assert not caught.value.fate.was_sent
 
     on_loop(body)
@@ -469,10 +470,10 @@ def test_a_withdrawn_wire_is_served_no_more_but_its_successor_is() -> None:
     async def body() -> None:
         node = JoinedCells(ONE, TWO)
         first, second = ScriptedWire(), ScriptedWire()
-        node.cells[TWO].serve("files", STDIO, first)
-        node.cells[TWO].serve("files", STDIO, second)
-        node.cells[TWO].withdraw("files", STDIO, first)  # its actor ended after the next one had started
-        task = asyncio.ensure_future(node.cells[ONE].exchange(TWO, "files", STDIO, REQUEST, ignore))
+        node.cells[TWO].serve(STDIO, first)
+        node.cells[TWO].serve(STDIO, second)
+        node.cells[TWO].withdraw(STDIO, first)  # its actor ended after the next one had started
+        task = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore))
         await settle()
         second.exchanges[0].answer()
         await task
@@ -484,10 +485,11 @@ def test_a_withdrawn_wire_is_served_no_more_but_its_successor_is() -> None:
 
 
 def remote(node: JoinedCells) -> tuple[RemoteConversation, ScriptedWire]:
-    replica = next(f"stdio:files#{n}" for n in range(100) if node.cells[ONE].owner_of("files", f"stdio:files#{n}") == TWO)
+    replicas = (ReplicaId("files", f"stdio:files#{n}") for n in range(100))
+    replica = next(each for each in replicas if node.cells[ONE].owner_of(each) == TWO)
     wire = ScriptedWire()
-    node.cells[TWO].serve("files", replica, wire)
-    return RemoteConversation(node.cells[ONE], "files", replica), wire
+    node.cells[TWO].serve(replica, wire)
+    return RemoteConversation(node.cells[ONE], replica), wire
 
 
 def test_a_remote_replica_is_spoken_to_and_probed_through_its_owner() -> None:

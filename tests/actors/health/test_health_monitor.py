@@ -26,6 +26,7 @@ from mcp_gateway.actors.messages.health import (
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.config.settings import LeftOutServer
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import cell_settings
 
@@ -77,8 +78,7 @@ class Bench:
     ) -> None:
         message = ReplicaProbed(
             request_id="p",
-            backend=backend,
-            replica=replica,
+            replica=ReplicaId(backend, replica),
             problem=problem,
             is_starting=is_starting,
             elapsed_s=0.1,
@@ -250,7 +250,7 @@ def test_a_replica_is_ejected_at_the_third_failure_and_restored_at_the_second_su
             assert bench.components[f"files/{ONE}"] == {"status": "degraded", "reason": "refused"}
         bench.events.clear()
         bench.round(one="refused", two="")
-        assert bench.take_verdicts() == [ReplicaEjected("files", ONE, "refused")]
+        assert bench.take_verdicts() == [ReplicaEjected(ReplicaId("files", ONE), "refused")]
         assert ("mcp.replica.ejected", {**about, "reason": "refused"}) in bench.events
         assert bench.components[f"files/{ONE}"]["status"] == "unhealthy"
         assert bench.health.status == "degraded"  # one of two still serves
@@ -258,7 +258,7 @@ def test_a_replica_is_ejected_at_the_third_failure_and_restored_at_the_second_su
         bench.round(one="", two="")
         assert bench.take_verdicts() == []
         bench.round(one="", two="")
-        assert bench.take_verdicts() == [ReplicaRestored("files", ONE)]
+        assert bench.take_verdicts() == [ReplicaRestored(ReplicaId("files", ONE))]
         assert ("mcp.replica.restored", {**about, "reason": ""}) in bench.events
         assert bench.health.status == "healthy"
 
@@ -333,7 +333,7 @@ def test_a_new_monitor_takes_back_ejections_of_the_one_before_it(monkeypatch: py
         for cells, events in ((1, []), (2, ["mcp.replica.restored"])):
             bench = Bench(monkeypatch, cells=cells)
             bench.round(one="", two="refused")
-            assert bench.take_verdicts() == [ReplicaRestored("files", ONE)]
+            assert bench.take_verdicts() == [ReplicaRestored(ReplicaId("files", ONE))]
             assert [topic for topic, _ in bench.events if topic.startswith("mcp.replica")] == events
             bench.events.clear()
             bench.round(one="", two="refused")
@@ -344,7 +344,7 @@ def test_a_new_monitor_takes_back_ejections_of_the_one_before_it(monkeypatch: py
             bench.round(one="", two="")
             assert bench.take_verdicts() == []
             bench.round(one="", two="")
-            assert bench.take_verdicts() == [ReplicaRestored("files", TWO)]
+            assert bench.take_verdicts() == [ReplicaRestored(ReplicaId("files", TWO))]
 
     on_loop(test)
 

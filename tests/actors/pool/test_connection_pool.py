@@ -30,6 +30,7 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -82,7 +83,7 @@ class Bench:
             message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is RequestKind.REQUEST else None,
             deadline_s=self.stage.now_s + deadline_s,
         )  # fmt: skip
-        return LeaseCall(call=call, backend="files", replica=replica, route="r", is_trial=is_trial, router=self.router.address)
+        return LeaseCall(call=call, replica=ReplicaId("files", replica), route="r", is_trial=is_trial, router=self.router.address)
 
     def running(self, replica: str = ONE) -> list[int]:
         """Ids of the calls on the wire, the first one first."""
@@ -102,7 +103,7 @@ class Bench:
 
     def ended_trials(self) -> list[tuple[str, str, int]]:
         """(route, replica, call id) of the trials that the router need not wait for any more, since the last look."""
-        return [(each.route, each.replica, each.call_id) for each in self.router.take(TrialEnded)]
+        return [(each.route, each.replica.address, each.call_id) for each in self.router.take(TrialEnded)]
 
     def remembered_calls(self) -> int:
         return len(self.stage.instance(self.pool)._leased)
@@ -290,10 +291,10 @@ def test_cancellations_and_returns_that_nobody_waits_for_change_nothing(monkeypa
         bench = Bench(monkeypatch)
         done = await bench.lease()
         await bench.answer(done)
-        bench.stage.tell(bench.pool, CancelCall(done), CancelCall(4711), LeaseReturned("files", ONE, done))
+        bench.stage.tell(bench.pool, CancelCall(done), CancelCall(4711), LeaseReturned(ReplicaId("files", ONE), done))
         cancelled = await bench.lease()
-        bench.stage.tell(bench.pool, CancelCall(cancelled), LeaseReturned("files", ONE, cancelled))
-        bench.stage.tell(bench.pool, LeaseReturned("gone", ONE, 1))
+        bench.stage.tell(bench.pool, CancelCall(cancelled), LeaseReturned(ReplicaId("files", ONE), cancelled))
+        bench.stage.tell(bench.pool, LeaseReturned(ReplicaId("gone", ONE), 1))
         assert bench.counts() == (2, 0, 0, 0)
         assert bench.stage.is_alive(bench.pool)
 
@@ -316,7 +317,10 @@ def test_the_router_hears_of_a_trials_verdict_first_and_then_that_it_is_over(mon
         trial = await bench.lease(is_trial=True)
         assert bench.router.received == []
         await bench.answer(trial)
-        assert bench.router.received == [CallSucceeded("r", ONE), TrialEnded("r", ONE, trial)]
+        assert bench.router.received == [
+            CallSucceeded("r", ReplicaId("files", ONE)),
+            TrialEnded("r", ReplicaId("files", ONE), trial),
+        ]
 
     on_loop(body)
 
@@ -334,7 +338,7 @@ def test_what_the_edge_tries_next_finds_the_trial_over(monkeypatch: pytest.Monke
             lost = UpstreamError(Fate.SESSION_LOST, "lost")
             bench.wire().open[0].fail(lost)
             await turn()
-        assert bench.router.received == [TrialEnded("r", replica, trial), "the next try"]
+        assert bench.router.received == [TrialEnded("r", ReplicaId("files", replica), trial), "the next try"]
 
     on_loop(body)
 
@@ -411,7 +415,7 @@ def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatc
     on_loop(body)
 
 
-@pytest.mark.parametrize(("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ONE)]), (Fate.BROKEN, [])])
+@pytest.mark.parametrize(("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ReplicaId("files", ONE))]), (Fate.BROKEN, [])])
 def test_nobody_waits_for_a_trial_that_is_a_stream_and_a_server_that_is_not_there_still_counts(
     fate: Fate, told: list[CallFaulted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -723,7 +727,7 @@ def test_probes_reach_every_replica_and_those_without_a_connection_are_reported(
         monitor = bench.stage.peer()
         monitor.say(bench.pool, ProbeReplicas("p", 1.0, monitor.address))
         await turn()
-        found = {each.replica: each.problem for each in monitor.take(ReplicaProbed)}
+        found = {each.replica.address: each.problem for each in monitor.take(ReplicaProbed)}
         assert found == {ONE: "", "ws://127.0.0.1:3003/mcp": "not connected"}
 
     on_loop(body)

@@ -29,6 +29,7 @@ from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
 from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -40,7 +41,7 @@ from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
 
-REPLICA = "http://127.0.0.1:3001/mcp"
+REPLICA = ReplicaId("files", "http://127.0.0.1:3001/mcp")
 LEGACY = "2025-11-25"
 SEAL = Seal(b"0123456789abcdef")
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
@@ -55,7 +56,6 @@ class Bench:
         self.pool = self.stage.supervisor
         self.wire = ScriptedWire()
         arguments = UpstreamArguments(
-            backend="files",
             replica=REPLICA,
             naming=Naming("files", "files__"),
             connect=lambda: self.wire,
@@ -78,7 +78,7 @@ class Bench:
             "deadline_s": time.monotonic() + 60,
         }
         leased = LeaseCall(
-            call=Call(**{**values, **fields}), backend="files", replica=REPLICA, route="r", is_trial=is_trial,
+            call=Call(**{**values, **fields}), replica=REPLICA, route="r", is_trial=is_trial,
             router=self.router.address,
         )  # fmt: skip
         self.stage.tell(self.upstream, RunCall(leased))
@@ -111,7 +111,7 @@ def on_loop(body: Callable[[], Awaitable[None]]) -> None:
 
 
 def session(revision: str = "2025-11-25") -> SessionState:
-    return SessionState("key", "", revision, "", b"{}", (UpstreamSession("files", REPLICA, "their-session", "2025-06-18"),))
+    return SessionState("key", "", revision, "", b"{}", (UpstreamSession(*REPLICA, "their-session", "2025-06-18"),))
 
 
 # ---- what the server sees
@@ -170,7 +170,7 @@ def test_names_lose_the_prefix_of_the_merged_server(is_merged: bool, name: str) 
     on_loop(body)
 
 
-OUTER_TASK = sealed_task_id(SEAL, TaskId("files", REPLICA, "ada", "T1"))
+OUTER_TASK = sealed_task_id(SEAL, TaskId(*REPLICA, "ada", "T1"))
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_an_answer_returns_the_lease_and_tells_the_breaker_nothing_it_does_not_w
         await bench.run(5)
         await bench.answer(status=200, session_id="s")
         answer = bench.edge.only(CallAnswered)
-        assert (answer.call_id, answer.backend, answer.replica, answer.status) == (5, "files", REPLICA, 200)
+        assert (answer.call_id, answer.backend, answer.replica, answer.status) == (5, *REPLICA, 200)
         assert answer.upstream_session_id == "s"
         assert 0 <= answer.upstream_s < 1
-        assert bench.pool.only(LeaseReturned) == LeaseReturned("files", REPLICA, 5)
+        assert bench.pool.only(LeaseReturned) == LeaseReturned(REPLICA, 5)
         assert bench.router.received == []
 
     on_loop(body)
@@ -533,7 +533,7 @@ def test_a_probe_is_reported_to_the_monitor(error: Exception | None, hangs: bool
             while not monitor.received:
                 await asyncio.sleep(0.005)
         probed = monitor.only(ReplicaProbed)
-        assert (probed.request_id, probed.backend, probed.replica, probed.problem) == ("p1", "files", REPLICA, problem)
+        assert (probed.request_id, probed.replica, probed.problem) == ("p1", REPLICA, problem)
         assert probed.is_starting == problem.startswith("starting")
 
     on_loop(body)
@@ -568,7 +568,7 @@ def test_a_call_behind_the_crash_is_answered_once() -> None:
             call_id=9, edge=bench.edge.address, kind=RequestKind.REQUEST, transport="t", revision="2026-07-28", target="x",
             message=Request(b"1", "ping", b""), deadline_s=0.0,
         )  # fmt: skip
-        leased = LeaseCall(call=call, backend="files", replica=REPLICA, route="r", is_trial=False, router=bench.router.address)
+        leased = LeaseCall(call=call, replica=REPLICA, route="r", is_trial=False, router=bench.router.address)
         bench.stage.system.post_all([(bench.upstream, CrashRequested()), (bench.upstream, RunCall(leased))])
         await turn()
         assert bench.edge.only(CallFailed).call_id == 9

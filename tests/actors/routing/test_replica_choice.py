@@ -15,6 +15,7 @@ from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, no_route
 from mcp_gateway.actors.routing.route_table import Route
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
@@ -24,6 +25,10 @@ RING = HashRing(16)
 for _name in ("x", "y", "z"):
     RING.add(_name)
 FIRST, SECOND, THIRD = RING.preference_list("ada")
+
+
+def at(address: str) -> ReplicaId:
+    return ReplicaId("b", address)
 
 
 def call_of_ada(**fields: Any) -> Call:
@@ -63,7 +68,7 @@ class Situation:
 
     def choose(self, now_s: float = NOW_S) -> Chosen | CallFailed:
         backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, Ejection("down")), self.is_draining)
-        breakers = {(ROUTE.pattern, replica): breaker for replica, breaker in self.circuits.items()}
+        breakers = {(ROUTE.pattern, at(replica)): breaker for replica, breaker in self.circuits.items()}
         return choose(self.call, ROUTE, backend, breakers, now_s)
 
 
@@ -96,17 +101,17 @@ OF_SESSION = call_of_ada(session=session_at(SECOND))
     ],
 )
 def test_a_call_goes_to(situation: Situation, replica: str) -> None:
-    assert situation.choose() == Chosen(replica, is_trial=False)
+    assert situation.choose() == Chosen(at(replica), is_trial=False)
 
 
 @pytest.mark.parametrize(
     ("state", "chosen"),
     [
-        ("closed", Chosen(FIRST, is_trial=False)),
-        ("open", Chosen(SECOND, is_trial=False)),
-        ("due", Chosen(FIRST, is_trial=True)),
-        ("half open", Chosen(SECOND, is_trial=False)),
-        ("abandoned", Chosen(FIRST, is_trial=True)),
+        ("closed", Chosen(at(FIRST), is_trial=False)),
+        ("open", Chosen(at(SECOND), is_trial=False)),
+        ("due", Chosen(at(FIRST), is_trial=True)),
+        ("half open", Chosen(at(SECOND), is_trial=False)),
+        ("abandoned", Chosen(at(FIRST), is_trial=True)),
     ],
 )
 def test_a_circuit_decides_whether_the_preferred_replica_is_tried(state: str, chosen: Chosen) -> None:
@@ -114,8 +119,8 @@ def test_a_circuit_decides_whether_the_preferred_replica_is_tried(state: str, ch
 
 
 def test_the_circuit_of_another_route_does_not_matter() -> None:
-    backend, breakers = Backend(RING, ROUTE), {("other/*", FIRST): circuit("open")}
-    assert choose(call_of_ada(), ROUTE, backend, breakers, NOW_S) == Chosen(FIRST, is_trial=False)
+    backend, breakers = Backend(RING, ROUTE), {("other/*", at(FIRST)): circuit("open")}
+    assert choose(call_of_ada(), ROUTE, backend, breakers, NOW_S) == Chosen(at(FIRST), is_trial=False)
 
 
 @pytest.mark.parametrize(
@@ -220,17 +225,17 @@ def test_the_chosen_replica_may_take_the_call_and_no_preferred_one_may(situation
     chosen = situation.choose()
     if isinstance(chosen, CallFailed):
         return
-    call, breaker = situation.call, situation.circuits.get(chosen.replica)
-    assert chosen.replica not in call.excluded
+    call, breaker = situation.call, situation.circuits.get(chosen.replica.address)
+    assert chosen.replica.address not in call.excluded
     assert chosen.is_trial is (breaker is not None and breaker.state is not CircuitState.CLOSED)
     if call.session is not None or call.pinned_to:
         home = call.pinned_to or call.session.upstream("b").replica  # type: ignore[union-attr]
-        assert chosen.replica == home
+        assert chosen.replica.address == home
     else:
         assert not situation.is_draining
-        passed_over = ALL[: ALL.index(chosen.replica)]
+        passed_over = ALL[: ALL.index(chosen.replica.address)]
         shut = {replica for replica, each in situation.circuits.items() if not each.would_allow(NOW_S)}
-        assert chosen.replica not in situation.ejected
+        assert chosen.replica.address not in situation.ejected
         assert set(passed_over) <= call.excluded | situation.ejected | shut
     if breaker is not None:
         assert breaker.allows(NOW_S), "last, because it takes the trial"

@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.routing.router import Router
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -71,7 +72,7 @@ class Bench:
         """Where a call with this session key goes."""
         leased = self.call(hash_keys={"session": key}, **fields)
         assert isinstance(leased, LeaseCall), leased
-        return leased.replica
+        return leased.replica.address
 
     def reason(self, *arguments: Any, **fields: Any) -> str:
         failed = self.call(*arguments, **fields)
@@ -123,7 +124,7 @@ def test_a_call_goes_to_the_backend_whose_prefix_its_target_has(
     def test() -> None:
         leased = Bench(monkeypatch).call(target)
         assert isinstance(leased, LeaseCall)
-        assert (leased.backend, leased.route, leased.is_trial) == (backend, route, False)
+        assert (leased.replica.backend, leased.route, leased.is_trial) == (backend, route, False)
 
     on_loop(test)
 
@@ -136,9 +137,11 @@ def test_configured_routes_replace_those_by_prefix_and_the_most_literal_one_wins
             {"pattern": "tools/call/files__special", "backend": "notes", "transports": ["websocket"]},
         ]
         bench = Bench(monkeypatch, routes=routes)
-        found = {target: bench.call(f"tools/call/{target}").backend for target in ("other", "files__read", "files__special")}
+        found = {
+            target: bench.call(f"tools/call/{target}").replica.backend for target in ("other", "files__read", "files__special")
+        }
         assert found == {"other": "notes", "files__read": "files", "files__special": "files"}
-        assert bench.call("tools/call/files__special", transport="websocket").backend == "notes"
+        assert bench.call("tools/call/files__special", transport="websocket").replica.backend == "notes"
 
     on_loop(test)
 
@@ -171,7 +174,7 @@ def test_a_call_that_names_its_backend_needs_no_matching_target(monkeypatch: pyt
     def test() -> None:
         leased = Bench(monkeypatch).call("tools/list", backend="notes")
         assert isinstance(leased, LeaseCall)
-        assert (leased.backend, leased.route) == ("notes", "backend/notes")
+        assert (leased.replica.backend, leased.route) == ("notes", "backend/notes")
 
     on_loop(test)
 
@@ -219,7 +222,7 @@ def test_keys_are_taken_in_the_order_of_hash_on_and_calls_without_any_spread(mon
         def at(**keys: str) -> str:
             leased = bench.call(hash_keys={name.replace("tenant", "header:x-tenant"): value for name, value in keys.items()})
             assert isinstance(leased, LeaseCall)
-            return leased.replica
+            return leased.replica.address
 
         tenants = {at(tenant="t1", user=f"u{number}", session=f"s{number}") for number in range(20)}
         assert len(tenants) == 1
@@ -257,8 +260,8 @@ def test_a_request_moves_its_session_off_a_replica_that_takes_no_calls(monkeypat
 
     def test() -> None:
         bench = Bench(monkeypatch)
-        faults = [CallFaulted("tools/call/files__*", FIRST)] * 5
-        bench.tell(*([ReplicaEjected("files", FIRST, "down")] if disturbance == "ejected" else faults))
+        faults = [CallFaulted("tools/call/files__*", ReplicaId("files", FIRST))] * 5
+        bench.tell(*([ReplicaEjected(ReplicaId("files", FIRST), "down")] if disturbance == "ejected" else faults))
         failed = bench.call(session=session_at(FIRST))
         assert isinstance(failed, CallFailed)
         assert (failed.why.reason, failed.why.fate is Fate.SESSION_LOST, failed.why.fate.was_sent) == (
@@ -270,7 +273,7 @@ def test_a_request_moves_its_session_off_a_replica_that_takes_no_calls(monkeypat
             assert bench.replica("k", session=session_at(FIRST), kind=RequestKind.MESSAGE) == FIRST
         # With nowhere to go it stays.
         for replica in (SECOND, THIRD):
-            bench.tell(ReplicaEjected("files", replica, "down"))
+            bench.tell(ReplicaEjected(ReplicaId("files", replica), "down"))
         if disturbance == "ejected":
             assert bench.replica("k", session=session_at(FIRST)) == FIRST
         else:
@@ -305,11 +308,11 @@ def test_a_call_fails_over_along_the_preference_list_and_then_has_nowhere_to_go(
         assert sorted(order) == [FIRST, SECOND, THIRD]
         assert bench.reason(hash_keys={"session": "k"}, excluded=frozenset(order)) == "upstream_failed"
         # The same order is taken when replicas are ejected instead.
-        bench.tell(ReplicaEjected("files", order[0], "down"))
+        bench.tell(ReplicaEjected(ReplicaId("files", order[0]), "down"))
         assert bench.replica("k") == order[1]
-        bench.tell(ReplicaEjected("files", order[1], "down"))
+        bench.tell(ReplicaEjected(ReplicaId("files", order[1]), "down"))
         assert bench.replica("k") == order[2]
-        bench.tell(ReplicaRestored("files", order[0]))
+        bench.tell(ReplicaRestored(ReplicaId("files", order[0])))
         assert bench.replica("k") == order[0]
 
     on_loop(test)
@@ -319,7 +322,7 @@ def test_without_a_replica_left_calls_are_refused(monkeypatch: pytest.MonkeyPatc
     def test() -> None:
         bench = Bench(monkeypatch)
         for replica in (FIRST, SECOND, THIRD):
-            bench.tell(ReplicaEjected("files", replica, "down"))
+            bench.tell(ReplicaEjected(ReplicaId("files", replica), "down"))
         assert bench.reason() == "no_backend"
         bench.drain("notes")
         assert bench.reason("tools/call/notes__add") == "draining"
@@ -334,15 +337,15 @@ def test_a_circuit_counts_anew_where_its_route_has_changed_and_goes_on_where_not
         routes = [{"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 2} for name in ("files", "notes")]
         bench = Bench(monkeypatch, FILES, NOTES, routes=routes)
         for name, replicas in (("files", FILES["replicas"]), ("notes", NOTES["replicas"])):
-            bench.tell(*[CallFaulted(f"tools/call/{name}__*", replica) for replica in replicas] * 2)
+            bench.tell(*[CallFaulted(f"tools/call/{name}__*", ReplicaId(name, replica)) for replica in replicas] * 2)
         assert (bench.reason(), bench.reason("tools/call/notes__add")) == ("circuit_open", "circuit_open")
         changed = (attrs.evolve(bench.settings.routes[0], failure_threshold=3), bench.settings.routes[1])
         bench.tell(Topology(backends=bench.settings.backends, routes=changed))
         assert isinstance(bench.call(), LeaseCall)
         assert bench.reason("tools/call/notes__add") == "circuit_open"
-        bench.tell(*[CallFaulted("tools/call/files__*", replica) for replica in FILES["replicas"]] * 2)
+        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", replica)) for replica in FILES["replicas"]] * 2)
         assert isinstance(bench.call(), LeaseCall)
-        bench.tell(*[CallFaulted("tools/call/files__*", replica) for replica in FILES["replicas"]])
+        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", replica)) for replica in FILES["replicas"]])
         assert bench.reason() == "circuit_open"
 
     on_loop(test)
@@ -352,8 +355,10 @@ def test_only_replicas_that_exist_can_be_ejected(monkeypatch: pytest.MonkeyPatch
     def test() -> None:
         bench = Bench(monkeypatch)
         before = bench.replica("k")
-        bench.tell(ReplicaEjected("files", "http://elsewhere/mcp", "down"), ReplicaEjected("nobody", FIRST, "down"))
-        bench.tell(ReplicaRestored("nobody", FIRST))
+        bench.tell(
+            ReplicaEjected(ReplicaId("files", "http://elsewhere/mcp"), "down"), ReplicaEjected(ReplicaId("nobody", FIRST), "down")
+        )
+        bench.tell(ReplicaRestored(ReplicaId("nobody", FIRST)))
         assert bench.replica("k") == before
         assert bench.stage.is_alive(bench.router)
 
@@ -378,7 +383,7 @@ def test_ejections_that_another_cell_has_found_are_followed(monkeypatch: pytest.
 
 ROUTE = "tools/call/notes__*"
 NOTES_ROUTE = {"pattern": ROUTE, "backend": "notes", "failure_threshold": 3, "reset_timeout": 10.0}
-THE_REPLICA = NOTES["replicas"][0]
+THE_REPLICA = ReplicaId("notes", NOTES["replicas"][0])
 
 
 def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +391,7 @@ def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch
         bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
         bench.events()
         fault = CallFaulted(ROUTE, THE_REPLICA)
-        about = {"route": ROUTE, "replica": THE_REPLICA}
+        about = {"route": ROUTE, "replica": THE_REPLICA.address}
         # 1. Two failures, a success, two failures: not three in a row.
         bench.tell(fault, fault, CallSucceeded(ROUTE, THE_REPLICA), fault, fault)
         assert isinstance(bench.call("tools/call/notes__add"), LeaseCall)
@@ -499,7 +504,7 @@ def test_an_open_circuit_sends_calls_to_the_next_replica_and_spares_other_routes
     def test() -> None:
         bench = Bench(monkeypatch)
         preferred = bench.replica("k")
-        bench.tell(*[CallFaulted("tools/call/files__*", preferred)] * 5)
+        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", preferred))] * 5)
         assert bench.replica("k") != preferred
         assert bench.replica("k", target="prompts/get/files__x") == preferred
         status = bench.stage.ask(bench.router, StatusRequested("s")).status["files"]
@@ -512,8 +517,11 @@ def test_outcomes_for_routes_and_replicas_that_are_gone_change_nothing(monkeypat
     def test() -> None:
         bench = Bench(monkeypatch)
         bench.bus.received.clear()
-        bench.tell(CallFaulted("tools/call/gone__*", FIRST), CallSucceeded("tools/call/gone__*", FIRST))
-        bench.tell(CallFaulted("backend/gone", FIRST))
+        bench.tell(
+            CallFaulted("tools/call/gone__*", ReplicaId("gone", FIRST)),
+            CallSucceeded("tools/call/gone__*", ReplicaId("gone", FIRST)),
+        )
+        bench.tell(CallFaulted("backend/gone", ReplicaId("gone", FIRST)))
         assert bench.events() == []
         assert bench.stage.is_alive(bench.router)
 
@@ -546,8 +554,8 @@ def test_a_removed_replica_loses_its_keys_and_no_others_move(monkeypatch: pytest
 def test_a_change_keeps_what_is_known_of_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)
-        bench.tell(ReplicaEjected("files", FIRST, "down"), ReplicaEjected("files", THIRD, "down"))
-        bench.tell(*[CallFaulted("tools/call/files__*", SECOND)] * 5)
+        bench.tell(ReplicaEjected(ReplicaId("files", FIRST), "down"), ReplicaEjected(ReplicaId("files", THIRD), "down"))
+        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", SECOND))] * 5)
         bench.tell(_with_replicas(bench, 3000, 3001))
         assert bench.reason() == "circuit_open"
         bench.tell(_with_replicas(bench, 3000, 3001, 3002))
@@ -564,7 +572,7 @@ def test_a_removed_backend_is_no_more_and_an_added_one_serves(monkeypatch: pytes
         assert bench.reason() == "invalid_params"
         leased = bench.call("tools/call/more__x")
         assert isinstance(leased, LeaseCall)
-        assert leased.backend == "more"
+        assert leased.replica.backend == "more"
 
     on_loop(test)
 
@@ -594,13 +602,13 @@ def test_it_says_that_it_is_well_or_has_nothing_to_route_to(monkeypatch: pytest.
 def test_the_status_shows_health_circuit_and_share_of_each_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)
-        bench.tell(ReplicaEjected("files", FIRST, "down"))
+        bench.tell(ReplicaEjected(ReplicaId("files", FIRST), "down"))
         status = bench.stage.ask(bench.router, StatusRequested("s")).status
         assert {name: row["health"] for name, row in status["files"].items()} == {
             FIRST: "unhealthy", SECOND: "healthy", THIRD: "healthy",
         }  # fmt: skip
         assert sum(row["ring_share"] for row in status["files"].values()) == pytest.approx(1.0, abs=0.001)
-        assert status["notes"] == {THE_REPLICA: {"health": "healthy", "circuit": "closed", "ring_share": 1.0}}
+        assert status["notes"] == {THE_REPLICA.address: {"health": "healthy", "circuit": "closed", "ring_share": 1.0}}
 
     on_loop(test)
 

@@ -13,6 +13,7 @@ from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLo
 from mcp_gateway.actors.messages.weight import weight_bytes
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
@@ -110,7 +111,7 @@ def test_messages_say_what_they_weigh() -> None:
         (PublishEvents(events=(event, event)), 2),
         (EventsDistributed(log_incarnation=1, events=(stored,)), 1),
         (join, 2),
-        (ExchangeForwarded(exchange_id="e", backend="b", replica="r", request=request), 1),
+        (ExchangeForwarded(exchange_id="e", replica=ReplicaId("b", "r"), request=request), 1),
         (ForwardedEvent(exchange_id="e", message=Notification("n", text), event_id=None), 1),
         (ForwardedAnswer(exchange_id="e", answer=answer), 1),
     ):

@@ -16,6 +16,7 @@ import msgspec
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -79,9 +80,17 @@ class BridgeTransport:
     ) -> UpstreamConversation:
         era = ServerEra(backend.protocol)
         wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
-        replica = backend.replica_ids[replica_index]
+        replica = ReplicaId(backend.name, backend.replica_ids[replica_index])
         cached = CachedConversation(wire)
-        bridge = EraBridge(cached, self._site, backend=backend, replica=replica, is_http=self._is_http, era=era, uncached=wire)
+        bridge = EraBridge(
+            cached,
+            self._site,
+            replica=replica,
+            protocol=backend.protocol,
+            is_http=self._is_http,
+            era=era,
+            uncached=wire,
+        )
         return CuratedConversation(bridge, ToolChoice(backend.tools)) if backend.tools else bridge
 
 
@@ -97,22 +106,19 @@ class EraBridge:
         wire: UpstreamConversation,
         site: BridgeSite,
         *,
-        backend: BackendSettings,
-        replica: str,
+        replica: ReplicaId,
+        protocol: str,
         is_http: bool,
         era: ServerEra,
         uncached: UpstreamConversation,
     ) -> None:
         self._wire, self._uncached = wire, uncached
         self._era = era
-        self._backend = backend.name
         self._is_http = is_http
-        legacy = backend.protocol if backend.protocol in LEGACY_REVISIONS else NEWEST_LEGACY
-        self._tasks = TaskHost(site, backend=backend.name, replica=replica)
-        self._to_legacy = ModernToLegacy(
-            wire, site, self._tasks, backend=backend.name, replica=replica, revision=legacy, has_streams=self._is_http
-        )
-        self._to_modern = LegacyToModern(wire, site, self._tasks, backend=backend.name, replica=replica, is_http=self._is_http)
+        legacy = protocol if protocol in LEGACY_REVISIONS else NEWEST_LEGACY
+        self._tasks = TaskHost(site, replica)
+        self._to_legacy = ModernToLegacy(wire, site, self._tasks, replica=replica, revision=legacy, has_streams=self._is_http)
+        self._to_modern = LegacyToModern(wire, site, self._tasks, replica=replica, is_http=self._is_http)
         self._probing: SharedTasks[None, None] = SharedTasks()
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:

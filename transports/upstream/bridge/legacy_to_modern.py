@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -78,17 +79,17 @@ class LegacyToModern:
     """One modern server as legacy clients see it. is_http: whether arguments of tools are repeated in headers."""
 
     def __init__(
-        self, wire: UpstreamConversation, site: BridgeSite, tasks: TaskHost, *, backend: str, replica: str, is_http: bool
+        self, wire: UpstreamConversation, site: BridgeSite, tasks: TaskHost, *, replica: ReplicaId, is_http: bool
     ) -> None:
         self._wire = wire
         self._tasks = tasks
         self._site = site
-        self._backend, self._replica = backend, replica
+        self._replica = replica
         self._is_http = is_http
         self._sessions = ClientSessions()
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_urlsafe(4)
-        self.parameters = ParameterHeaders(wire, backend)
+        self.parameters = ParameterHeaders(wire, replica.backend)
 
     async def open(self, request: UpstreamRequest, message: Request) -> UpstreamAnswer:
         """`initialize`. The session is the gateway's own; its id tells every cell who keeps it.
@@ -111,7 +112,7 @@ class LegacyToModern:
             discovered = msgspec.json.decode(answer.response.result, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
             raise UpstreamError(Fate.BROKEN, f"the server's discovery cannot be read: {error}") from None
-        result = msgspec.json.encode(initialize_result(discovered, revision, self._backend))
+        result = msgspec.json.encode(initialize_result(discovered, revision, self._replica.backend))
         session_id = f"{BRIDGED_SESSION}{self._site.cell_name}"
         return UpstreamAnswer(200, Response(message.id, result, b""), session_id, NEWEST)
 
@@ -121,11 +122,11 @@ class LegacyToModern:
         assert state is not None
         owner = (request.session_id or "").removeprefix(BRIDGED_SESSION)
         if owner != self._site.cell_name and self._site.elsewhere is not None:
-            return await self._site.elsewhere(owner, self._backend, self._replica, request, on_event)
+            return await self._site.elsewhere.exchange_at(owner, replica=self._replica, request=request, on_event=on_event)
         if request.kind is RequestKind.TERMINATE:
             self._sessions.end(state.key)
             return UpstreamAnswer(200, None)
-        session = self._sessions.use(state, self._backend)
+        session = self._sessions.use(state, self._replica.backend)
         message = request.message
         if message is None:
             return await session.stream(self._listening(request, session), on_event)
@@ -343,7 +344,7 @@ class LegacyToModern:
         if message.method == "tools/list" and self._is_http:
             result, problems = without_forbidden_tools(result)
             for name, problem in problems.items():
-                _logger.warning("backend %s: tool %r is left out: %s", self._backend, name[:100], problem)
+                _logger.warning("backend %s: tool %r is left out: %s", self._replica.backend, name[:100], problem)
         shown = legacy_result(message.method, result, session.revision)
         if message.method == "tools/list" and session.revision == TASKS_REVISION:
             return with_optional_tasks(shown)

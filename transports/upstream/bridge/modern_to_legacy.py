@@ -17,6 +17,7 @@ import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -73,15 +74,14 @@ class ModernToLegacy:
         site: BridgeSite,
         tasks: TaskHost,
         *,
-        backend: str,
-        replica: str,
+        replica: ReplicaId,
         revision: str,
         has_streams: bool,
     ) -> None:
         self._wire = wire
         self._tasks = tasks
         self._site = site
-        self._backend, self._replica = backend, replica
+        self._replica = replica
         self._has_streams = has_streams
         self._incarnation = secrets.token_urlsafe(6)
         self.sessions = ServerSessions(wire, revision)
@@ -303,7 +303,7 @@ class ModernToLegacy:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
         client = current.principal or current.request.hash_keys.get("ip", "")
-        problem = self._site.parked.park(call.name, client, self._backend)
+        problem = self._site.parked.park(call.name, client, self._replica.backend)
         if problem or call.number >= limits.rounds:
             self._drop(call)
             text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"
@@ -326,11 +326,13 @@ class ModernToLegacy:
         if state.call and state.cell != self._site.cell_name:
             if self._site.elsewhere is None:
                 raise _refusal("upstream_failed", _LOST)
-            return await self._site.elsewhere(state.cell, self._backend, self._replica, current.request, current.on_event)
+            return await self._site.elsewhere.exchange_at(
+                state.cell, replica=self._replica, request=current.request, on_event=current.on_event
+            )
         problem = state_problem(
             state,
-            backend=self._backend,
-            replica=self._replica,
+            backend=self._replica.backend,
+            replica=self._replica.address,
             principal=current.principal,
             digest=request_digest(current.message.method, modern.params),
             now_s=time.time(),
@@ -362,8 +364,8 @@ class ModernToLegacy:
         state = CallState(
             cell=self._site.cell_name,
             incarnation=self._incarnation,
-            backend=self._backend,
-            replica=self._replica,
+            backend=self._replica.backend,
+            replica=self._replica.address,
             principal=current.principal,
             call=call,
             number=number,
@@ -408,7 +410,7 @@ class ModernToLegacy:
         request = attrs.evolve(request, is_relayed=True)
         while True:
             with contextlib.suppress(UpstreamError):
-                await self._site.elsewhere(cell, self._backend, self._replica, request, relayed.hear)
+                await self._site.elsewhere.exchange_at(cell, replica=self._replica, request=request, on_event=relayed.hear)
             relayed.is_ready.set()  # it does not serve now: nobody waits for it
             await asyncio.sleep(_RELAY_AGAIN_S)
 

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.eras.tasks import TaskStatus, TaskView, unknown_task
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -120,9 +121,9 @@ class TaskHost:
     of those that a server of the other era runs itself, under an id of its own, could find them again.
     """
 
-    def __init__(self, site: BridgeSite, *, backend: str, replica: str) -> None:
+    def __init__(self, site: BridgeSite, replica: ReplicaId) -> None:
         self._site = site
-        self._backend, self._replica = backend, replica
+        self._replica = replica
         self._incarnation = secrets.token_urlsafe(6)
         self._tasks: dict[str, HostedTask] = {}
         self._watching = HeldTasks()
@@ -137,7 +138,7 @@ class TaskHost:
         limits = self._site.tasks.limits
         name = secrets.token_urlsafe(12)
         principal = request.hash_keys.get("user", "")
-        problem = self._site.tasks.open(name, principal or request.hash_keys.get("ip", ""), self._backend)
+        problem = self._site.tasks.open(name, principal or request.hash_keys.get("ip", ""), self._replica.backend)
         if problem:
             work.cancel()
             raise UpstreamError(Fate.ENDED, f"{problem}; the call was ended", reason="pool_exhausted")
@@ -145,7 +146,7 @@ class TaskHost:
         if wanted_ttl_ms is not None:
             ttl_ms = max(0, min(wanted_ttl_ms, ttl_ms))
         created_ms = int(time.time() * 1000)
-        sealed = TaskId(self._backend, self._replica, principal, name, self._site.cell_name, self._incarnation, created_ms)
+        sealed = TaskId(*self._replica, principal, name, self._site.cell_name, self._incarnation, created_ms)
         task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend)
         self._site.hosted[name] = drop = functools.partial(self._drop, name)
         task.expiry = asyncio.get_running_loop().call_later(ttl_ms / 1000, drop)
@@ -170,11 +171,13 @@ class TaskHost:
         is_modern_client = request.session is None
         if is_modern_client and not declares_extension(message.params):
             return UpstreamAnswer(400, Response(message.id, b"", missing_extension()))
-        asks = (self._backend, self._replica, request.hash_keys.get("user", ""))
+        asks = (*self._replica, request.hash_keys.get("user", ""))
         task = None
         if asks == (sealed.backend, sealed.replica, sealed.principal):
             if sealed.cell != self._site.cell_name and self._site.elsewhere is not None and sealed.cell in self._site.others():
-                return await self._site.elsewhere(sealed.cell, self._backend, self._replica, request, on_event)
+                return await self._site.elsewhere.exchange_at(
+                    sealed.cell, replica=self._replica, request=request, on_event=on_event
+                )
             task = self._tasks.get(sealed.task) or self._lost(sealed)
         if task is None:
             status = 400 if is_modern_client else 200

@@ -12,7 +12,8 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamR
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkingLimits
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSessions
-from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, Bridge, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, on_loop, refusal, shown
+from tests.doubles.other_cells import OtherCells
 from tests.doubles.scripted_wire import settle
 
 # ---- questions
@@ -138,15 +139,10 @@ def test_a_call_of_another_cell_is_resumed_there() -> None:
     async def body() -> None:
         bridge = Bridge()
         asked = await bridge.parked()
-        passed: list[tuple[str, str, str]] = []
-
-        async def elsewhere(cell: str, backend: str, replica: str, request: Any, on_event: Any) -> UpstreamAnswer:
-            passed.append((cell, backend, replica))
-            return UpstreamAnswer(200, Response(b"1", b"{}", b""))
-
-        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", elsewhere
+        cells = OtherCells(UpstreamAnswer(200, Response(b"1", b"{}", b"")))
+        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", cells
         await bridge.retry(asked, {"elicitation-1": ACCEPT})
-        assert passed == [("cell/0", "files", "http://a")]
+        assert cells.asked == [("cell/0", REPLICA)]
 
     on_loop(body)
 

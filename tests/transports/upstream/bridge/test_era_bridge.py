@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
@@ -29,11 +29,18 @@ UNSUPPORTED = UpstreamError(Fate.UNSUPPORTED, "legacy")
 class Bridge:
     def __init__(self, protocol: str = "auto", replica: str = REPLICA) -> None:
         self.wire = ScriptedWire()
-        backend = BackendSettings(name="b", prefix="", replicas=[REPLICA], protocol=protocol)
         site = BridgeSite(cell_name="cell/0", seal=SEAL)
         era = ServerEra(protocol)
         is_http = scheme_of(replica) == "http"
-        self.bridge = EraBridge(self.wire, site, backend=backend, replica=replica, is_http=is_http, era=era, uncached=self.wire)
+        self.bridge = EraBridge(
+            self.wire,
+            site,
+            replica=ReplicaId("b", replica),
+            protocol=protocol,
+            is_http=is_http,
+            era=era,
+            uncached=self.wire,
+        )
         self.events: list[Message | None] = []
 
     async def on_event(self, event: Message | None, event_id: str | None) -> None:

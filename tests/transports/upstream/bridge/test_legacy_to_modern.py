@@ -22,8 +22,9 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionFacts
 from mcp_gateway.transports.upstream.bridge.legacy_to_modern import MAX_ROUNDS
-from tests.doubles.legacy_bridge import on_loop, refusal, shown
+from tests.doubles.legacy_bridge import REPLICA, on_loop, refusal, shown
 from tests.doubles.modern_bridge import CAPABILITIES, INFO, Bridge
+from tests.doubles.other_cells import OtherCells
 from tests.doubles.scripted_wire import settle
 
 ASKS = {
@@ -325,17 +326,12 @@ def test_a_result_that_cannot_be_read_is_a_failure_of_the_server(result: bytes) 
 def test_what_belongs_to_a_session_of_another_cell_is_done_there() -> None:
     async def body() -> None:
         bridge = Bridge()
-        passed: list[tuple[str, str, str]] = []
-
-        async def elsewhere(cell: str, backend: str, replica: str, request: Any, on_event: Any) -> UpstreamAnswer:
-            passed.append((cell, backend, replica))
-            return UpstreamAnswer(200, None)
-
-        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", elsewhere
+        cells = OtherCells(UpstreamAnswer(200, None))
+        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", cells
         await bridge.say(Request(b"1", "ping", b""))
         for kind in (RequestKind.STREAM, RequestKind.TERMINATE):
             await bridge.say(None, kind=kind)
-        assert passed == [("cell/0", "files", "http://a")] * 3
+        assert cells.asked == [("cell/0", REPLICA)] * 3
 
     on_loop(body)
 

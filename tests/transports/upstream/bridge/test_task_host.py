@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLimits
 from tests.doubles.handshake_wire import CAPABILITIES
-from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, Bridge, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, on_loop, refusal, shown
+from tests.doubles.other_cells import OtherCells
 from tests.doubles.scripted_wire import settle
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -212,19 +213,12 @@ def test_a_task_that_runs_in_another_cell_is_asked_for_there() -> None:
     async def body() -> None:
         bridge = TaskBridge()
         task_id = await bridge.created()
-        seen: list[tuple[str, str, str]] = []
-
-        async def elsewhere(
-            cell: str, backend: str, replica: str, request: UpstreamRequest, on_event: EventHandler
-        ) -> UpstreamAnswer:
-            seen.append((cell, backend, replica))
-            return UpstreamAnswer(200, Response(b'"mine"', b"{}", b""))
-
-        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", elsewhere
+        cells = OtherCells(UpstreamAnswer(200, Response(b'"mine"', b"{}", b"")))
+        bridge.site.cell_name, bridge.site.elsewhere = "cell/1", cells
         bridge.site.others = lambda: frozenset({"cell/0"})
         bridge.bridge = bridge.started()
         assert await bridge.get(task_id) == {}
-        assert seen == [("cell/0", "files", "http://a")]
+        assert cells.asked == [("cell/0", REPLICA)]
         bridge.site.others = frozenset
         assert (await bridge.get(task_id))["status"] == "failed"
 
