@@ -29,7 +29,9 @@ class Harness:
     def __init__(self, server: ScriptedServer, protocol: str = LEGACY, **options: Any) -> None:
         self.server = server
         self.era = ServerEra(protocol)
-        self.wire = PipeConversation("stdio:x#0", server, **{"max_pipes": 3, "era": self.era, "longest_call_s": 60.0, **options})
+        self.wire = PipeConversation(
+            "stdio:x#0", server, **{"backend": "x", "max_pipes": 3, "era": self.era, "longest_call_s": 60.0, **options}
+        )
         self.events: list[Message | None] = []
         self.opened: list[str] = []  # sessions whose streams are open
 

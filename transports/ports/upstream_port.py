@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
 from typing import Protocol
 
 import attrs
@@ -77,6 +78,16 @@ class Elsewhere(Protocol):
 
         Raises: UpstreamError, also where the cell does not run.
         """
+
+
+class Stray(Enum):
+    """What kind of message a server said that belongs to none of its own exchanges."""
+
+    RESPONSE = "response"
+    REQUEST = "request"
+    PROGRESS = "progress"
+    CANCELLATION = "cancellation"
+    NOTIFICATION = "notification"
 
 
 class UpstreamError(Exception):

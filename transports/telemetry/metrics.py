@@ -98,6 +98,11 @@ algedonic_signals_total = Counter(
     "mcp_gateway_algedonic_signals_total", "Signals of pain, pleasure and emergency by what they come from", ["kind", "source"]
 )
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
+upstream_messages_dropped_total = Counter(
+    "mcp_gateway_upstream_messages_dropped_total",
+    "Messages of servers that belong to none of their own exchanges, by what they are",
+    ["backend", "kind"],
+)
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
 
 
@@ -138,6 +143,7 @@ def show_backends(backends: Iterable[str], replicas: Iterable[tuple[str, str]]) 
     """
     for backend in backends:
         pool_exhausted_total.labels(backend)
+        upstream_messages_dropped_total.labels(backend, "response")
         for source in ("errors", "latency", "saturation", "connections"):
             algedonic_signals_total.labels("pain", bounded_source(f"{source}/{backend}"))
     for route, replica in replicas:

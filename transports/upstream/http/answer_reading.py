@@ -22,7 +22,7 @@ class Said:
 
     answer:  the response, with the request's own id.
     beside:  what else the server told or asked, in order.
-    foreign: a response that does not answer this request.
+    foreign: a response that does not answer this request; foreign_count: how many there are.
     problem: why there is no answer; "" where there is one.
     """
 
@@ -30,6 +30,7 @@ class Said:
     beside: tuple[Request | Notification, ...] = ()
     foreign: Response | None = None
     problem: str = ""
+    foreign_count: int = 0
 
     @property
     def error(self) -> bytes:
@@ -50,13 +51,14 @@ def read_said(body: bytes, request_id: bytes) -> Said:
     responses = [message for message in messages if isinstance(message, Response)]
     beside = tuple(message for message in messages if not isinstance(message, Response))
     answer = _answer_among(responses, request_id)
+    foreign_count = len(responses) - (answer is not None and request_id != jsonrpc.NULL)
     if answer is not None:
-        return Said(Response(request_id, answer.result, answer.error), beside)
+        return Said(Response(request_id, answer.result, answer.error), beside, foreign_count=foreign_count)
     foreign = responses[0] if responses else None
     problem = "for another request than ours" if responses else "no response"
     if malformed:
         problem = f"malformed: {malformed}"
-    return Said(None, beside, foreign, problem)
+    return Said(None, beside, foreign, problem, foreign_count)
 
 
 def read_refusal(body: bytes, request_id: bytes, *, is_event_stream: bool) -> Said:

@@ -18,6 +18,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
+    Stray,
     UpstreamAnswer,
     UpstreamConversation,
     UpstreamError,
@@ -41,8 +42,10 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     negotiated_with_server,
 )
 
-from .answer_reading import read_refusal, read_said
+from .answer_reading import Said, read_refusal, read_said
+from .dropped_messages import DroppedMessages
 from .failure_text import failure_text
+from .own_messages import OwnMessages
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 from .server_words import ServerWords, retry_after_s
 from .session_sign import SessionSign
@@ -98,17 +101,19 @@ class StreamableHttpUpstream:
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
         url = url_of(backend.replicas[replica_index])
-        return StreamableHttpConversation(backend, url, max_message_bytes, era or ServerEra(backend.protocol))
+        replica = backend.replica_ids[replica_index]
+        return StreamableHttpConversation(backend, replica, url, max_message_bytes, era or ServerEra(backend.protocol))
 
 
 class StreamableHttpConversation:
     """The wire to one replica. How many exchanges run at once is the connection pool's business."""
 
-    def __init__(self, backend: BackendSettings, url: str, max_message_bytes: int, era: ServerEra) -> None:
+    def __init__(self, backend: BackendSettings, replica: str, url: str, max_message_bytes: int, era: ServerEra) -> None:
         self._backend = backend
         self._era = era
         self._url = url
         self._words = ServerWords(backend)
+        self._own = OwnMessages(DroppedMessages(backend.name, replica))
         self._max_message_bytes = max_message_bytes
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
@@ -123,6 +128,10 @@ class StreamableHttpConversation:
     # ---- exchanges
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        with self._own.of(request, on_event) as hear:
+            return await self._exchange(request, hear)
+
+    async def _exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         headers = self._headers(request)
         message = request.message
         if message is None:
@@ -255,7 +264,7 @@ class StreamableHttpConversation:
         if not isinstance(request.message, Request):
             raise UpstreamError(Fate.BROKEN, problem)
         content = (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
-        said = read_said(content, request.message.id)
+        said = self._counted(read_said(content, request.message.id))
         if said.answer is None:
             is_said = content_type == "application/json" and status == 200
             problem = f"the server's answer is {said.problem}" if is_said else problem
@@ -282,7 +291,7 @@ class StreamableHttpConversation:
                     if not event.data:
                         await on_event(None, event.event_id)
                         continue
-                    said = read_said(event.data, own_id)
+                    said = self._counted(read_said(event.data, own_id))
                     for number, message in enumerate(said.beside, start=1):
                         await on_event(message, event.event_id if number == len(said.beside) else None)
                     if own_id == jsonrpc.NULL:
@@ -299,6 +308,11 @@ class StreamableHttpConversation:
         if request.kind is RequestKind.REQUEST:
             raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)
+
+    def _counted(self, said: Said) -> Said:
+        for _ in range(said.foreign_count):
+            self._own.dropped.note(Stray.RESPONSE, "a response to another request than its own")
+        return said
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         limit = self._max_message_bytes

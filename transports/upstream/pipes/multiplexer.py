@@ -17,6 +17,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.ports.upstream_port import Stray
 from mcp_gateway.transports.protocol.eras.questions import MAY_NEED_INPUT
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND, json_error
@@ -73,9 +74,10 @@ class Held:
 
 @attrs.frozen
 class Ignored:
-    """Belongs to nobody; why says so for the log."""
+    """Belongs to nobody; why says so for the log, kind for the count."""
 
     why: str
+    kind: Stray = Stray.NOTIFICATION
 
 
 Incoming = Told | Answered | Ended | Replied | Held | Ignored
@@ -213,7 +215,7 @@ class Multiplexer:
             exchange_id = calls[0] if len(calls) == 1 else 0
         exchange = self._open.get(exchange_id)
         if exchange is None or not exchange.client_id:
-            return Ignored("a response that nobody waits for")
+            return Ignored("a response that nobody waits for", Stray.RESPONSE)
         return Answered(exchange_id, Response(exchange.client_id, response.result, response.error))
 
     def _question(self, request: Request) -> Incoming:
@@ -257,7 +259,7 @@ class Multiplexer:
         exchange_id = _value(params["progressToken"])
         exchange = self._open.get(exchange_id) if type(exchange_id) is int else None
         if exchange is None or not exchange.token:
-            return Ignored("progress of a request that is over")
+            return Ignored("progress of a request that is over", Stray.PROGRESS)
         assert isinstance(exchange_id, int)
         params["progressToken"] = Raw(exchange.token)
         return Told((exchange_id,), Notification(notification.method, msgspec.json.encode(params)))
@@ -267,14 +269,14 @@ class Multiplexer:
         if self.is_modern:  # it may only end a subscription so
             exchange = self._open.get(request_id) if type(request_id) is int else None
             if exchange is None or not exchange.is_stream:
-                return Ignored("a cancellation of nothing that is open")
+                return Ignored("a cancellation of nothing that is open", Stray.CANCELLATION)
             assert isinstance(request_id, int)
             return Ended(request_id)
         asked = self._asked.pop(request_id, None)
         if asked == 0:
             self._held = deque(each for each in self._held if not (isinstance(each, Request) and _value(each.id) == request_id))
         if asked is None or asked not in self._open:
-            return Ignored("a cancellation of nothing that is open")
+            return Ignored("a cancellation of nothing that is open", Stray.CANCELLATION)
         return Told((asked,), notification)
 
     def _of_subscription(self, notification: Notification, subscription_id: Raw) -> Incoming:

@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
+from mcp_gateway.transports.upstream.http.dropped_messages import DroppedMessages
 
 from .message_pipe import MessagePipe, PipeClosed, SendFailed, TooLarge
 from .multiplexer import Answered, Ended, Held, Ignored, Multiplexer, Replied, Told
@@ -109,17 +110,26 @@ class OpenPipe:
 
     is_private: it serves one session; otherwise any number of sessions or stateless requests.
     on_end:     called once, when the connection has ended by itself.
+    dropped:    of all connections to the replica.
     answer:     the server's response to `initialize`, where there was one.
     used_s, heard_s: when a client last spoke on it, and the server.
     has_served: the server has answered a client's request that is no greeting: how it ends after that is no failure to start.
     """
 
     def __init__(
-        self, pipe: MessagePipe, *, name: str, is_private: bool, is_modern: bool, on_end: Callable[[OpenPipe], None]
+        self,
+        pipe: MessagePipe,
+        *,
+        name: str,
+        is_private: bool,
+        is_modern: bool,
+        on_end: Callable[[OpenPipe], None],
+        dropped: DroppedMessages,
     ) -> None:
         self._pipe = pipe
         self._name = name
         self._on_end = on_end
+        self._dropped = dropped
         self.is_private = is_private
         self.is_initialized = False
         self.has_served = False
@@ -357,7 +367,7 @@ class OpenPipe:
             for reply in incoming.replies:
                 self._send_soon(reply)
         elif isinstance(incoming, Ignored):
-            _logger.debug("%s: ignored: %s", self._name, incoming.why)
+            self._dropped.note(incoming.kind, incoming.why)
 
     async def _tell(self, exchange_id: int, message: Message) -> None:
         """One slow client stops the reading of a pipe of its own; on a shared one it loses what it does not take."""

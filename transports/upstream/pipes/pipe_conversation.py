@@ -47,6 +47,7 @@ class PipeConversation:
     """The wire to one replica.
 
     open_pipe:       makes a connection that is not open yet.
+    backend:         as it is called in metrics; name: of the replica, in the log.
     max_pipes:       of them at most at any time.
     era:             of the server, shared with whoever else speaks to it.
     longest_call_s:  a server that has said nothing at all for so long does not live any more.
@@ -60,6 +61,7 @@ class PipeConversation:
         name: str,
         open_pipe: Callable[[], MessagePipe],
         *,
+        backend: str,
         max_pipes: int,
         era: ServerEra,
         longest_call_s: float,
@@ -73,6 +75,7 @@ class PipeConversation:
         self._pipes = PipePool(
             name,
             open_pipe,
+            backend=backend,
             max_pipes=max_pipes,
             idle_s=idle_s,
             private_idle_s=private_idle_s,

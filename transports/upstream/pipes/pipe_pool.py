@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.upstream.http.dropped_messages import DroppedMessages
 
 from .backoff import Backoff
 from .message_pipe import MessagePipe, PipeClosed
@@ -59,6 +60,7 @@ class PipePool:
     """Opens, keeps and closes pipes.
 
     open_pipe: makes a connection that is not open yet.
+    backend:   as it is called in metrics.
     max_pipes: of them at most at any time; those that are just being closed come on top, and are few.
     idle_s:    without a call and without a listener for so long, one is closed.
     private_idle_s: the same for one that serves one session and keeps nothing for it.
@@ -71,6 +73,7 @@ class PipePool:
         name: str,
         open_pipe: Callable[[], MessagePipe],
         *,
+        backend: str,
         max_pipes: int,
         idle_s: float,
         private_idle_s: float = float("inf"),
@@ -78,6 +81,7 @@ class PipePool:
         trouble: str = "no connection",
     ) -> None:
         self._name = name
+        self._dropped = DroppedMessages(backend, name)
         self._open_pipe = open_pipe
         self._max_pipes = max_pipes
         self._idle_s = idle_s
@@ -125,7 +129,14 @@ class PipePool:
             raise UpstreamError(Fate.UNREACHABLE, self._end_text) from None
         finally:
             self._opening_count -= 1
-        live = OpenPipe(pipe, name=self._name, is_private=is_private, is_modern=is_modern, on_end=self._on_end)
+        live = OpenPipe(
+            pipe,
+            name=self._name,
+            is_private=is_private,
+            is_modern=is_modern,
+            on_end=self._on_end,
+            dropped=self._dropped,
+        )
         self._pipes.append(live)
         loop = asyncio.get_running_loop()
         loop.call_later(_LIVED_S, self._judge, live)

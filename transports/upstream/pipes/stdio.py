@@ -80,6 +80,7 @@ class StdioUpstream:
         return PipeConversation(
             name,
             lambda: ChildProcess(backend, name, max_message_bytes, log),
+            backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,

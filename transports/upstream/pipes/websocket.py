@@ -43,6 +43,7 @@ class WebSocketUpstream:
         return PipeConversation(
             backend.replica_ids[replica_index],
             lambda: WebSocketPipe(url, backend.headers, max_message_bytes),
+            backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,

@@ -200,7 +200,7 @@ class PipeTransport:
     def connect(
         self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
     ) -> UpstreamConversation:
-        return PipeConversation("ws://x#0", self._server, max_pipes=5, era=era, longest_call_s=60.0)
+        return PipeConversation("ws://x#0", self._server, backend="x", max_pipes=5, era=era, longest_call_s=60.0)
 
 
 MODERN_ANSWERS = {

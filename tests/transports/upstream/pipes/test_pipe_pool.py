@@ -63,7 +63,7 @@ def test_a_server_that_ends_young_after_it_has_served_a_client_is_no_crash_loop(
 
     async def check() -> None:
         server = ScriptedServer(**{method: b"{}"})
-        pool = PipePool("npx", server, max_pipes=2, idle_s=60.0, on_gone=lambda _: None)
+        pool = PipePool("npx", server, backend="b", max_pipes=2, idle_s=60.0, on_gone=lambda _: None)
         for _ in range(2):
             pipe = await pool.open(is_private=False, is_modern=False)
             await pipe.request("", Request(b"1", method, b""), ignore_events, 5.0, is_use=is_use)
@@ -84,7 +84,7 @@ def test_a_server_that_ends_without_a_word_is_tried_less_and_less_however_long_i
 
     async def check() -> None:
         server, loop = ScriptedServer(), asyncio.get_running_loop()
-        pool = PipePool("npx", server, max_pipes=2, idle_s=60.0, on_gone=lambda _: None)
+        pool = PipePool("npx", server, backend="b", max_pipes=2, idle_s=60.0, on_gone=lambda _: None)
         for _ in range(2):
             pipe = await pool.open(is_private=False, is_modern=False)
             if has_spoken:
@@ -110,7 +110,9 @@ async def failed(pool: PipePool) -> UpstreamError:
 
 def pool_of(server: ScriptedServer, **options: Any) -> PipePool:
     return PipePool(
-        "npx", server, **{"max_pipes": 9, "idle_s": 60.0, "on_gone": lambda _: None, "trouble": "crash loop", **options}
+        "npx",
+        server,
+        **{"backend": "b", "max_pipes": 9, "idle_s": 60.0, "on_gone": lambda _: None, "trouble": "crash loop", **options},
     )
 
 
