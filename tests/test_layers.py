@@ -177,8 +177,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.upstream.bridge.legacy_to_legacy": "bridge/test_era_bridge.py",
     "transports.upstream.bridge.parameter_headers": "bridge/test_legacy_to_modern.py",
     "transports.upstream.bridge.parkable_call": "bridge/test_calls_that_ask.py",
-    "transports.upstream.http.failure_text": "http/test_streamable_http.py and end_to_end/test_tls_servers.py",
-    "transports.upstream.pipes.message_pipe": "a Protocol",
     "transports.upstream.pipes.open_pipe": "pipes/test_pipe_conversation.py",
 }
 """{module without a test at its mirrored path: where it is tested, or why it needs none}."""

@@ -274,9 +274,9 @@ class Forwarding:
     async def _answer_later(self, from_cell: str, question_id: str, answer: Any) -> None:
         try:
             answered = CellAnswered(question_id=question_id, answer=await answer)
-        except Exception as error:  # a defect of ours must not leave the other cell waiting
+        except Exception:  # a defect of ours must not leave the other cell waiting
             _logger.exception("a question of %s was not answered", from_cell)
-            answered = CellAnswered(question_id=question_id, error_text=f"internal error: {error!r}")
+            answered = CellAnswered(question_id=question_id, error_text="internal error")
         self._forward(from_cell, answered)
 
     def _take_answer(self, answered: CellAnswered) -> None:
@@ -315,7 +315,7 @@ class Forwarding:
         try:
             wire = self._wires.get(forwarded.replica)
             if wire is None:
-                text = f"{self.cell_name} has no connection to replica {forwarded.replica.address} now"
+                text = f"{self.cell_name} has no connection to this replica now"
                 raise UpstreamError(Fate.TURNED_AWAY, text)
             answer = await wire.exchange(forwarded.request, on_event)
         except UpstreamError as error:

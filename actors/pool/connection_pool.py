@@ -185,7 +185,7 @@ class ConnectionPool(Supervisor):
     def receiveMsg_LeaseCall(self, message: LeaseCall, sender: ActorAddress) -> None:
         replica = self._replicas.get(message.replica)
         if replica is None or self.child_address(replica.child) is None:
-            self._refuse(message, "upstream_failed", f"replica {message.replica.address} is not connected")
+            self._refuse(message, "upstream_failed", "this replica is not connected")
             return
         call = message.call
         self._leased[call.call_id] = message

@@ -71,6 +71,7 @@ class HumanFormatter(logging.Formatter):
 
 
 _SECRET_NAMES = re.compile(r"authorization|cookie|password|passwd|secret|token|api[_-]?key|credential", re.IGNORECASE)
+_QUERY = re.compile(r"""(://[^\s?#"'<>]{1,2000}\?)[^\s"'<>]+""")
 _SECRET_TEXT = re.compile(
     r"(?P<scheme>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{6,}"
     r"|(?P<user>://)[^\s/@]+@"
@@ -81,7 +82,7 @@ _SECRET_TEXT = re.compile(
 
 def redacted(text: str) -> str:
     """The text without what looks like a secret: the last line of defence, for texts that others have written."""
-    return _SECRET_TEXT.sub(lambda match: f"{match['scheme'] or match['user'] or match['name']}…", text)
+    return _SECRET_TEXT.sub(lambda match: f"{match['scheme'] or match['user'] or match['name']}…", _QUERY.sub(r"\1…", text))
 
 
 def shown_fields(record: logging.LogRecord) -> dict[str, object]:

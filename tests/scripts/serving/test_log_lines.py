@@ -56,6 +56,8 @@ def test_fields_that_are_too_long_are_left_out() -> None:
         ('{"api_key": "k-123456789"}', "k-123456789"),
         ("password = correct-horse", "correct-horse"),
         ("Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+        ("no answer of URL('http://127.0.0.1:1/mcp?key=s3cr3t&x=1')", "s3cr3t"),
+        ("no answer of http://u:p@h/mcp?s3cr3t", "s3cr3t"),
     ],
 )
 @pytest.mark.parametrize("formatter", [JsonLineFormatter(), HumanFormatter()])

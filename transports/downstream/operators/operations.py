@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from mcp_gateway.transports.downstream.server.incoming import Incoming, method_n
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
+
+_logger = logging.getLogger(__name__)
 
 OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
 _ANSWER_S = 2.0
@@ -92,8 +95,9 @@ class OperationsEndpoint:
         accept = incoming.headers.get("Accept", "")
         try:
             body, content_type = await asyncio.get_running_loop().run_in_executor(READERS, exposition, accept)
-        except MetricsUnreadable as error:
-            _respond(incoming, 503, {"error": str(error)})
+        except MetricsUnreadable:
+            _logger.exception("a scrape failed")
+            _respond(incoming, 503, {"error": "the metrics of the node cannot be read"})
             return
         incoming.respond(200, body, {}, content_type=content_type)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ from mcp_gateway.transports.protocol.mcp.tasks import offers_extension
 
 from .server_sessions import ServerSession, ServerSessions
 from .subscription_hub import SubscriptionHub
+
+_logger = logging.getLogger(__name__)
 
 _HELD_EVENTS: Final = 64
 """Notifications that are kept for a client that is away; beyond them the server's stream is not read on."""
@@ -210,7 +213,8 @@ class ParkableCall:
                 self._sessions.forget(self.session)
                 self._tell_hub_of_loss()
         else:  # a defect of ours must not leave a client waiting
-            self.outcome = UpstreamError(Fate.BROKEN, f"internal error: {error!r}")
+            _logger.error("a call failed", exc_info=error)
+            self.outcome = UpstreamError(Fate.BROKEN, "internal error")
         self._news.set()
         self._sessions.give_back(self.session)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
 
 from .parkable_call import ParkableCall
 from .server_sessions import ServerSessions
+
+_logger = logging.getLogger(__name__)
 
 Ask = Callable[[str, bytes], Awaitable[Response]]
 """Puts a question of the server, (method, params), to the client; gives its response, whose id says nothing."""
@@ -101,7 +104,8 @@ class RoundsWork:
         elif isinstance(error, UpstreamError):
             self.outcome = error
         else:  # a defect of ours must not leave a client waiting
-            self.outcome = UpstreamError(Fate.BROKEN, f"internal error: {error!r}")
+            _logger.error("a task failed", exc_info=error)
+            self.outcome = UpstreamError(Fate.BROKEN, "internal error")
         self._questions.clear()
         self._tell()
 

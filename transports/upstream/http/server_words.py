@@ -21,6 +21,8 @@ _LONGEST_RETRY_AFTER_S: Final = 86_400.0
 _SHORTEST_VALUE: Final = 6
 """Shorter values of an environment are hardly secrets, and words of their own: "1", "info"."""
 _SHORTEST_CREDENTIAL: Final = 4
+_SHORTEST_PATH: Final = 6
+"""`/mcp` and `/sse` tell nothing."""
 _URL: Final = re.compile(r"""([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/@"'<>]{0,200}@)?([^\s?#"'<>]*)([?#][^\s"'<>]*)?""", re.IGNORECASE)
 _UNSHOWN: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _TAG: Final = re.compile(r"<[^<>]*>")
@@ -31,6 +33,7 @@ class ServerWords:
 
     def __init__(self, backend: BackendSettings) -> None:
         secrets = set(_credentials(backend.headers.values(), backend.replicas))
+        secrets |= set(_places(backend.replicas))
         secrets |= {value for value in backend.env.values() if len(value) >= _SHORTEST_VALUE}
         secrets |= {quote(secret, safe="") for secret in secrets}
         self._secrets = sorted(secrets, key=len, reverse=True)
@@ -98,6 +101,17 @@ def _credentials(header_values: Iterable[str], urls: Iterable[str]) -> Iterable[
         parts = urlsplit(url)
         found += [parts.query, parts.username or "", parts.password or "", *(value for _, value in parse_qsl(parts.query))]
     return [value for value in found if len(value) >= _SHORTEST_CREDENTIAL]
+
+
+def _places(urls: Iterable[str]) -> Iterable[str]:
+    """Where servers are: one that repeats its request names its host and path. Paths that say nothing are left to be read."""
+    for url in urls:
+        parts = urlsplit(url)
+        yield parts.netloc.rpartition("@")[2]
+        if parts.hostname and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            yield parts.hostname
+        if len(parts.path) >= _SHORTEST_PATH:
+            yield parts.path
 
 
 def _shown(character: str) -> str:

@@ -44,7 +44,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 
 from .answer_reading import Said, read_refusal, read_said
 from .dropped_messages import DroppedMessages
-from .failure_text import failure_text
+from .failure_text import FailureLog
 from .own_messages import OwnMessages
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 from .server_words import ServerWords, retry_after_s
@@ -113,6 +113,7 @@ class StreamableHttpConversation:
         self._era = era
         self._url = url
         self._words = ServerWords(backend)
+        self._failures = FailureLog(replica, self._words)
         self._own = OwnMessages(DroppedMessages(backend.name, replica))
         self._max_message_bytes = max_message_bytes
         self._http = aiohttp.ClientSession(
@@ -243,12 +244,12 @@ class StreamableHttpConversation:
         except LedAstray as error:
             raise UpstreamError(Fate.BROKEN, str(error)) from None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {self._words.text(failure_text(error))}") from error
+            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {self._failures.note(error)}") from error
         except TimeoutError as error:
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from error
         except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
             fate = Fate.CUT if isinstance(error, aiohttp.ClientError) else Fate.BROKEN
-            raise UpstreamError(fate, f"the connection failed: {self._words.text(failure_text(error))}") from error
+            raise UpstreamError(fate, f"the connection failed: {self._failures.note(error)}") from error
 
     async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
@@ -304,7 +305,7 @@ class StreamableHttpConversation:
         except aiohttp.ClientError as error:
             if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
-            raise _Unfinished(f"the connection failed: {self._words.text(failure_text(error))}", last_id, retry_s) from error
+            raise _Unfinished(f"the connection failed: {self._failures.note(error)}", last_id, retry_s) from error
         if request.kind is RequestKind.REQUEST:
             raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)

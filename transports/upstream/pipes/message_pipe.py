@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
+_FOLDERS: Final = re.compile(r"""(?<![\w:/.~])(?:~|\.{1,2})?/(?:[^\s/'"]+/)*(?=[^\s/'"])""")
+
 
 class PipeClosed(Exception):
-    """The connection has ended, or could not be opened; the text says why, for people to read."""
+    """The connection has ended, or could not be opened; the text says why, for the operator to read."""
+
+    @property
+    def told(self) -> str:
+        """The same for clients: where things are on this machine is no business of theirs."""
+        return _FOLDERS.sub("", str(self))
 
 
 class SendFailed(Exception):

@@ -113,6 +113,7 @@ class OpenPipe:
     dropped:    of all connections to the replica.
     answer:     the server's response to `initialize`, where there was one.
     used_s, heard_s: when a client last spoke on it, and the server.
+    end:        how it has ended, once it has by itself.
     has_served: the server has answered a client's request that is no greeting: how it ends after that is no failure to start.
     """
 
@@ -141,6 +142,7 @@ class OpenPipe:
         self._inboxes: dict[int, Inbox] = {}
         self._budget = LogBudget()
         self._ended: UpstreamError | None = None
+        self.end = PipeClosed("the connection was closed")
         self._has_left = False  # closed by us for want of use: its streams end, they do not fail
         self._tasks = HeldTasks()
         self._reader = self._tasks.start(self._read())
@@ -164,10 +166,6 @@ class OpenPipe:
     def has_spoken(self) -> bool:
         """The server has said anything at all."""
         return self.heard_s > self.opened_s
-
-    @property
-    def end_text(self) -> str:
-        return self._ended.failure.text if self._ended is not None else ""
 
     @property
     def is_busy(self) -> bool:
@@ -295,10 +293,10 @@ class OpenPipe:
         try:
             await self._pipe.send(jsonrpc.encode(message), sending.begin)
         except PipeClosed as closed:
-            self._fail(str(closed))
+            self._fail(closed)
             if sending.has_begun:
-                raise UpstreamError(Fate.CUT, str(closed)) from None
-            raise session_lost(str(closed)) from None
+                raise UpstreamError(Fate.CUT, closed.told) from None
+            raise session_lost(closed.told) from None
         except SendFailed as failed:
             raise UpstreamError(Fate.BROKEN if sending.has_begun else Fate.UNREACHABLE, str(failed)) from None
 
@@ -327,10 +325,10 @@ class OpenPipe:
                 for part in jsonrpc.parts_of(data):
                     await self._read_message(part)
         except PipeClosed as closed:
-            self._fail(str(closed))
-        except Exception as error:  # a defect of ours must not leave callers waiting
+            self._fail(closed)
+        except Exception:  # a defect of ours must not leave callers waiting
             _logger.exception("%s: reading failed", self._name)
-            self._fail(f"internal error: {error!r}")
+            self._fail(PipeClosed("internal error"))
 
     async def _read_message(self, data: bytes) -> None:
         try:
@@ -396,10 +394,11 @@ class OpenPipe:
 
     # ---- the end
 
-    def _fail(self, text: str) -> None:
+    def _fail(self, closed: PipeClosed) -> None:
         """The connection has ended by itself."""
         if self._ended is None:
-            self._end(UpstreamError(Fate.CUT, text))
+            self.end = closed
+            self._end(UpstreamError(Fate.CUT, closed.told))
             self._on_end(self)
 
     def _end(self, error: UpstreamError) -> None:

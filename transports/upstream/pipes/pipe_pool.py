@@ -93,7 +93,7 @@ class PipePool:
         self._opening_count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._backoff = Backoff(longest_s=_LONGEST_PAUSE_S, chance=random.random)
-        self._end_text = ""
+        self._end = PipeClosed("")
         self._is_closed = False
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -125,8 +125,8 @@ class PipePool:
             self._hold_until_closed(pipe.close())
             if not isinstance(error, PipeClosed | TimeoutError):
                 raise
-            self._failed(str(error) or "not open in time")
-            raise UpstreamError(Fate.UNREACHABLE, self._end_text) from None
+            self._failed(error if isinstance(error, PipeClosed) else PipeClosed("not open in time"))
+            raise UpstreamError(Fate.UNREACHABLE, self._end.told) from None
         finally:
             self._opening_count -= 1
         live = OpenPipe(
@@ -162,7 +162,9 @@ class PipePool:
         return self._sent_away(wait_s) if wait_s > _LONGEST_WAIT_S else None
 
     def _sent_away(self, wait_s: float) -> UpstreamError:
-        why = Failure(Fate.TURNED_AWAY, self._loop_text(wait_s), reason="no_backend", retry_after_s=max(1.0, wait_s))
+        why = Failure(
+            Fate.TURNED_AWAY, self._loop_text(wait_s, self._end.told), reason="no_backend", retry_after_s=max(1.0, wait_s)
+        )
         return UpstreamError.of(why)
 
     def _is_on_trial(self) -> bool:
@@ -171,19 +173,19 @@ class PipePool:
             return False
         return self._opening_count > 0 or any(pipe.is_open and not pipe.has_spoken for pipe in self._pipes)
 
-    def _loop_text(self, wait_s: float) -> str:
+    def _loop_text(self, wait_s: float, last: str) -> str:
         count = self._backoff.failure_count
-        return f"{self._trouble}, next try in {math.ceil(wait_s)} s: failed {count} times in a row, last: {self._end_text}"
+        return f"{self._trouble}, next try in {math.ceil(wait_s)} s: failed {count} times in a row, last: {last}"
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, end: PipeClosed) -> None:
         """Take in one failure more, and write of it where the log does not tell it already: a loop would fill it."""
         now_s = asyncio.get_running_loop().time()
-        self._end_text = text
+        self._end = end
         self._backoff.failed(now_s)
         if self._backoff.failure_count == 1:
-            _logger.warning("%s: %s", self._name, text)
+            _logger.warning("%s: %s", self._name, end)
         elif self._backoff.is_worth_telling:
-            _logger.warning("%s: %s", self._name, self._loop_text(self._backoff.delay_s(now_s)))
+            _logger.warning("%s: %s", self._name, self._loop_text(self._backoff.delay_s(now_s), str(end)))
 
     def _make_room(self) -> None:
         if len(self._pipes) + self._opening_count < self._max_pipes:
@@ -197,12 +199,12 @@ class PipePool:
     def _on_end(self, pipe: OpenPipe) -> None:
         if pipe.has_served:
             self._backoff.succeeded()
-            _logger.warning("%s: %s", self._name, pipe.end_text)
+            _logger.warning("%s: %s", self._name, pipe.end)
         elif not pipe.has_spoken or asyncio.get_running_loop().time() - pipe.opened_s < _LIVED_S:
-            self._failed(pipe.end_text)
+            self._failed(pipe.end)
         else:
-            _logger.warning("%s: %s", self._name, pipe.end_text)
-        self.close_soon(pipe, pipe.end_text)
+            _logger.warning("%s: %s", self._name, pipe.end)
+        self.close_soon(pipe, pipe.end.told)
 
     def _judge(self, pipe: OpenPipe) -> None:
         if pipe.is_open and pipe.has_spoken:

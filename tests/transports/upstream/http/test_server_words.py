@@ -23,6 +23,7 @@ def words() -> ServerWords:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
+        (b"Host: 127.0.0.1:1, GET /mcp", "Host: ***, GET /mcp"),
         (b"licence expired", "licence expired"),
         (b" two\r\n\tlines\x00\x1b[31m ", "two lines [31m"),
         ("\u202eevil\u200b\u2066".encode(), "evil"),

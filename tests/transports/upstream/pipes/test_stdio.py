@@ -159,12 +159,18 @@ def test_a_program_in_the_users_own_folder_is_found(tmp_path: Path, monkeypatch:
         ((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), ".", "the server's process was ended by SIGKILL"),
     ],
 )
-def test_a_command_that_does_not_run_is_told_of_as_what_it_is(command: tuple[str, ...], cwd: str, why: str) -> None:
+def test_a_command_that_does_not_run_is_told_of_as_what_it_is(
+    command: tuple[str, ...], cwd: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its operator reads the whole of it in the log; a client, not where it is on this machine."""
+
     async def check() -> None:
         client = Client(command=command, cwd=cwd)
         with pytest.raises(UpstreamError) as caught:
             await client.open()
-        assert why in caught.value.failure.text
+        assert why in caplog.text
+        assert PipeClosed(why).told in caught.value.failure.text
+        assert "/" not in caught.value.failure.text
         assert not caught.value.fate.was_sent
         await client.wire.close()
 
