@@ -101,6 +101,9 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
 ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "tornado": ("transports.downstream.server", "transports.downstream.websocket", "scripts.benchmark"),
     "aiohttp": ("transports.upstream.http", "transports.upstream.pipes", "actors.health.alert_sinks", "scripts.benchmark"),
+    "httptools": ("transports.upstream.http",),
+    "aiohappyeyeballs": ("transports.upstream.http",),
+    "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
 }

@@ -101,7 +101,7 @@ class ScriptedServer:
         return sum(pipe.is_open for pipe in self.pipes)
 
 
-async def settled(check: Any, what: str = "it does not come to that", timeout_s: float = 5.0) -> None:
+async def settled(check: Any, what: str = "it does not come to that", timeout_s: float = 20.0) -> None:
     """Let the loop run until the condition holds."""
     deadline_s = asyncio.get_running_loop().time() + timeout_s
     while not check():

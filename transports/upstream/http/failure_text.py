@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
 import time
 from typing import Final
@@ -17,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from mcp_gateway.transports.protocol.framing.sse import EventTooLarge
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
+from .http1_client import ExchangeCut
 from .server_words import ServerWords
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ _PERIOD_S: Final = 60.0
 
 # The first that fits. What is not in the table is named by its class alone.
 _WORDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (socket.gaierror, "its name cannot be resolved"),
     (aiohttp.ClientConnectorDNSError, "its name cannot be resolved"),
     (aiohttp.ServerDisconnectedError, "the server closed the connection"),
     (aiohttp.ClientPayloadError, "the answer breaks off, or is not encoded as its headers say"),
@@ -48,7 +51,7 @@ def failure_text(error: BaseException) -> str:
         return f"TLS failed: {(system_error.reason or type(system_error).__name__).replace('_', ' ').lower()}"
     if (number := getattr(system_error, "errno", None)) is not None and number > 0:
         return os.strerror(number)  # asyncio puts the address into the error's own text
-    if isinstance(error, EventTooLarge):
+    if isinstance(error, EventTooLarge | ExchangeCut):
         return str(error)
     return next((words for kind, words in _WORDS if isinstance(error, kind)), type(error).__name__)
 

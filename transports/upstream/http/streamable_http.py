@@ -8,7 +8,6 @@ import contextlib
 import time
 from typing import Any, Final
 
-import aiohttp
 import attrs
 import msgspec
 
@@ -45,14 +44,12 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 from .answer_reading import Said, read_refusal, read_said
 from .dropped_messages import DroppedMessages
 from .failure_text import FailureLog
+from .http1_client import Answer, CannotConnect, ExchangeCut, Http1Client
 from .own_messages import OwnMessages
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 from .server_words import ServerWords, retry_after_s
 from .session_sign import SessionSign
 
-_CONNECT_TIMEOUT_S: Final = 5.0
-# Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
-_KEEP_ALIVE_S: Final = 4.0
 # A lost connection does not tell whether a tool has run; these may be asked again in any case.
 _REPEATABLE: Final = READING_METHODS | {"initialize", "ping"}
 _RETRY_S: Final = 1.0  # where a server that ends a stream does not say when to come back
@@ -116,13 +113,9 @@ class StreamableHttpConversation:
         self._failures = FailureLog(replica, self._words)
         self._own = OwnMessages(DroppedMessages(backend.name, replica))
         self._max_message_bytes = max_message_bytes
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-            headers={"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
-            skip_auto_headers=("Content-Type",),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-            read_bufsize=2**16,
+        self._http = Http1Client(
+            url,
+            {"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
         )
         self._probe_session: _ProbeSession | None = None
 
@@ -162,7 +155,8 @@ class StreamableHttpConversation:
             return await self._read_on(cut, give_up_s, request, on_event)
         except UpstreamError as error:
             assert request.message is not None
-            if isinstance(error.__cause__, aiohttp.ServerDisconnectedError) and _may_repeat(request.message):
+            cause = error.__cause__
+            if isinstance(cause, ExchangeCut) and cause.before_answer and _may_repeat(request.message):
                 return await self._speak("POST", body, headers, request, on_event)
             raise
 
@@ -233,28 +227,26 @@ class StreamableHttpConversation:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 left_s = request.timeout_s and max(0.001, request.timeout_s - (time.monotonic() - started_s))
-                timeout = aiohttp.ClientTimeout(total=left_s, sock_connect=_CONNECT_TIMEOUT_S)
-                async with self._http.request(
-                    verb, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
-                ) as response:
+                async with self._http.request(verb, url, headers, body, left_s) as response:
                     if not is_redirect(verb, response.status):
                         return await self._read(response, request, on_event)
-                    url = address_within_origin(url, response.headers.get("Location", ""))
+                    url = address_within_origin(url, response.headers.get("location", ""))
             raise LedAstray("the server redirects too often")
         except LedAstray as error:
             raise UpstreamError(Fate.BROKEN, str(error)) from None
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError(Fate.UNREACHABLE, f"cannot connect: {self._failures.note(error)}") from error
+        except CannotConnect as error:
+            text = f"cannot connect: {self._failures.note(error.__cause__ or error)}"
+            raise UpstreamError(Fate.UNREACHABLE, text) from error
         except TimeoutError as error:
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from error
-        except (aiohttp.ClientError, EventTooLarge, ValueError) as error:
-            fate = Fate.CUT if isinstance(error, aiohttp.ClientError) else Fate.BROKEN
+        except (ExchangeCut, EventTooLarge, ValueError) as error:
+            fate = Fate.CUT if isinstance(error, ExchangeCut) else Fate.BROKEN
             raise UpstreamError(fate, f"the connection failed: {self._failures.note(error)}") from error
 
-    async def _read(self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+    async def _read(self, response: Answer, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
-        content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        session_id = response.headers.get("Mcp-Session-Id")
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        session_id = response.headers.get("mcp-session-id")
         if not 200 <= status < 300:
             return await self._read_refusal(response, content_type == _EVENT_STREAM, request, on_event)
         if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
@@ -275,7 +267,7 @@ class StreamableHttpConversation:
         return UpstreamAnswer(200, said.answer, session_id)
 
     async def _read_events(
-        self, response: aiohttp.ClientResponse, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
+        self, response: Answer, request: UpstreamRequest, on_event: EventHandler, session_id: str | None
     ) -> UpstreamAnswer:
         if request.on_open is not None:
             request.on_open()
@@ -283,7 +275,7 @@ class StreamableHttpConversation:
         own_id = request.message.id if isinstance(request.message, Request) else jsonrpc.NULL
         last_id, retry_s = request.last_event_id or "", None
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response.parts():
                 for event in parser.feed(chunk):
                     last_id = last_id if event.event_id is None else event.event_id
                     retry_s = retry_s if event.retry_ms is None else event.retry_ms / 1000
@@ -302,7 +294,7 @@ class StreamableHttpConversation:
                     if said.foreign is not None or not said.beside:
                         text = f"the server sent an event that is {said.problem}"
                         raise UpstreamError(Fate.BROKEN, text, error=self._words.error(said.error, event.data))
-        except aiohttp.ClientError as error:
+        except ExchangeCut as error:
             if request.kind is not RequestKind.REQUEST or not last_id:
                 raise
             raise _Unfinished(f"the connection failed: {self._failures.note(error)}", last_id, retry_s) from error
@@ -315,30 +307,30 @@ class StreamableHttpConversation:
             self._own.dropped.note(Stray.RESPONSE, "a response to another request than its own")
         return said
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _whole(self, response: Answer) -> bytes:
         limit = self._max_message_bytes
         if response.content_length is not None and response.content_length > limit:
             raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
-        if response.content_length is not None and "Content-Encoding" not in response.headers:
+        if response.content_length is not None:
             return await response.read()
         parts, size = [], 0
-        async for part in response.content.iter_any():
+        async for part in response.parts():
             size += len(part)
             if size > limit:
                 raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
             parts.append(part)
         return b"".join(parts)
 
-    async def _refusal_body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _refusal_body(self, response: Answer) -> bytes:
         """What can be had of it: the status says enough without."""
         try:
             async with asyncio.timeout(_REFUSAL_S):
                 return (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
-        except (UpstreamError, aiohttp.ClientError, TimeoutError):
+        except (UpstreamError, ExchangeCut, TimeoutError):
             return b""
 
     async def _read_refusal(
-        self, response: aiohttp.ClientResponse, is_event_stream: bool, request: UpstreamRequest, on_event: EventHandler
+        self, response: Answer, is_event_stream: bool, request: UpstreamRequest, on_event: EventHandler
     ) -> UpstreamAnswer:
         """A JSON-RPC answer is an answer whatever its status; all else is a failure of the exchange.
 
@@ -377,7 +369,7 @@ class StreamableHttpConversation:
         fate = Fate.REFUSED if is_client_fault else Fate.BROKEN
         shown = self._words.text(error or content)[:_WORDS_IN_TEXT]
         text = f"the server answered with status {status}{': ' if shown else ''}{shown}"
-        wait_s = retry_after_s(response.headers.get("Retry-After"), time.time())
+        wait_s = retry_after_s(response.headers.get("retry-after"), time.time())
         raise _RefusedByStatus(fate, text, status, self._words.error(error, content), wait_s)
 
     def _headers(self, request: UpstreamRequest) -> dict[str, str]:
