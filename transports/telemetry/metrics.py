@@ -40,6 +40,12 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 downstream_connections = Gauge(
     "mcp_gateway_downstream_connections", "Open connections of clients", ["transport"], multiprocess_mode="livesum"
 )
+buffered_bytes = Gauge(
+    "mcp_gateway_buffered_bytes",
+    "Bytes of messages that clients are sending (in) or have not read yet (out)",
+    ["direction"],
+    multiprocess_mode="livesum",
+)
 requests_total = Counter(
     "mcp_gateway_requests_total", "Requests of clients that have ended", ["transport", "method", "backend", "outcome"]
 )

@@ -17,6 +17,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
 from .accepting import BoundedHttpServer
+from .buffered_bytes import BufferedBytes
 from .forwarded import TrustedProxies
 from .incoming import Incoming
 from .origins import OriginRules, preflight_headers
@@ -43,11 +44,13 @@ class GatewayServer(HTTPServerConnectionDelegate):
     everything the gateway does with a request.
 
     publish: tells the bus, see `RequestLimiter`.
+    buffered: what all connections of this cell hold together of messages that are on their way in or out.
     """
 
     def __init__(self, settings: Settings, publish: Publish) -> None:
         self._settings = settings
         self.max_message_bytes = settings.gateway.max_message_bytes
+        self.buffered = BufferedBytes(settings.gateway)
         self._endpoints: dict[str, Endpoint] = {}
         self._patterns: list[tuple[str, Endpoint]] = []
         self._connections: dict[str, int] = {}
@@ -121,6 +124,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
                 stream.keep_alive()
         for transport, count in self._connections.items():
             metrics.downstream_connections.labels(transport).set(count)
+        for direction, byte_count in self.buffered.held.items():
+            metrics.buffered_bytes.labels(direction).set(byte_count)
         self._timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
     # ---- connections
