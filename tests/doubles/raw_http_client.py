@@ -26,13 +26,14 @@ class Answer:
 
 
 class RawClient:
-    """One TCP connection, and bytes on it."""
+    """One TCP connection, and bytes on it. address: of the client."""
 
-    def __init__(self, cell: RunningCell) -> None:
+    def __init__(self, cell: RunningCell, address: str = "127.0.0.1") -> None:
         self.port = cell.settings.gateway.port
+        self._address = address
 
     async def __aenter__(self) -> RawClient:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(self._address, 0))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -40,6 +40,9 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 downstream_connections = Gauge(
     "mcp_gateway_downstream_connections", "Open connections of clients", ["transport"], multiprocess_mode="livesum"
 )
+waiting_connections = Gauge(
+    "mcp_gateway_waiting_connections", "Connections of clients without a request in flight", multiprocess_mode="livesum"
+)
 buffered_bytes = Gauge(
     "mcp_gateway_buffered_bytes",
     "Bytes of messages that clients are sending (in) or have not read yet (out)",
@@ -103,6 +106,9 @@ bridge_total = Counter(
 algedonic_signals_total = Counter(
     "mcp_gateway_algedonic_signals_total", "Signals of pain, pleasure and emergency by what they come from", ["kind", "source"]
 )
+bounds_reached_total = Counter(
+    "mcp_gateway_bounds_reached_total", "Times that clients have come to a bound on what they may hold, by bound", ["bound"]
+)
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
 upstream_messages_dropped_total = Counter(
     "mcp_gateway_upstream_messages_dropped_total",
@@ -122,6 +128,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 bounded_source = BoundedLabel(300)
 bounded_tool = BoundedLabel(500)
+_BOUNDS = ("waiting", "headers", "idle", "descriptors")
 _TRANSPORTS = ("streamable_http", "http_sse", "websocket")
 
 
@@ -138,6 +145,8 @@ def start_from_zero(children: Iterable[str]) -> None:
     algedonic_signals_total.labels("emergency", bounded_source("viability"))
     for eras in (("legacy", "modern"), ("modern", "legacy")):
         bridge_total.labels(*eras, "tools/call")
+    for bound in _BOUNDS:
+        bounds_reached_total.labels(bound)
     for key in ("user", "session", "ip"):
         rate_limited_total.labels(key)
 

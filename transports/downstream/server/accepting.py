@@ -1,4 +1,4 @@
-"""Takes connections of clients for as long as the process has file descriptors to spare.
+"""Takes connections of clients for as long as the process has file descriptors to spare, and gives up those that bring nothing.
 
 A process without a descriptor cannot do anything any more: accepting spins, and its actors can neither send nor wait. Idle
 connections count in no transport's limit, and some machines allow few descriptors.
@@ -13,39 +13,80 @@ import logging
 import resource
 import socket
 import time
-from http.client import responses
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
+from mcp_gateway.config.settings import GatewaySettings
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
+
+from .client_connection import CROWDED, ClientConnection, Peer, last_answer
+from .forwarded import TrustedProxies
+from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
 
+_IDLE_CONNECTION_S: Final = 300.0
+"""Until a client that has had an answer begins its next request."""
+_MOST_WAITING: Final = 2_048
+"""Connections without a request in flight. Each may hold a head of 64 KiB that is not whole. Half of the descriptors at most."""
 _LINGER_S: Final = 2.0
 _KEPT: Final = 256
 """Descriptors that clients do not get: for servers, actors and files. Where few are allowed, half of them."""
 
 
 class BoundedHttpServer(HTTPServer):
-    """An HTTP server that refuses a connection which would leave the process too few descriptors."""
+    """An HTTP server that holds no more connections than its process has descriptors for, and none too long for nothing.
 
-    def initialize(self, *arguments: Any, **keywords: Any) -> None:
+    gateway: whose `header_timeout` and `max_share_per_address` hold. proxies: those that bring connections of many clients.
+    """
+
+    def initialize(  # type: ignore[override]
+        self, *arguments: Any, gateway: GatewaySettings, proxies: TrustedProxies, **keywords: Any
+    ) -> None:
         super().initialize(*arguments, **keywords)
+        self.conn_params.header_timeout = None  # a timer for each request would cost more than the request's head
+        self._proxies = proxies
         self._most = most_for_clients()
+        self._waiting = WaitingConnections[ClientConnection](
+            _MOST_WAITING if self._most is None else min(_MOST_WAITING, max(1, self._most // 2)),
+            gateway.max_share_per_address,
+            header_timeout_s=gateway.header_timeout,
+            idle_timeout_s=_IDLE_CONNECTION_S,
+        )
+        self._overdue = Refused("invalid_request", f"the headers did not arrive within {gateway.header_timeout:g} s", status=408)
         self._budget = LogBudget(lines=1)
         self._lingering = HeldTasks()
+
+    @property
+    def waiting_count(self) -> int:
+        """Connections on which no request is in flight."""
+        return len(self._waiting)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         # The kernel gives the lowest number that is free.
         if self._most is not None and stream.socket.fileno() >= self._most:
-            self._refuse(stream)
-        else:
-            stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
-            super().handle_stream(stream, address)
+            given_up = self._waiting.give_up_longest()
+            if given_up is None:
+                self._refuse(stream)
+                return
+            given_up.end_waiting(CROWDED, "descriptors")
+        stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
+        peer = str(address[0])
+        # Each connection of a proxy may be another client's: it counts for itself.
+        holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else peer
+        connection = ClientConnection(stream, self.conn_params, Peer(peer), holder, self._waiting)
+        self._connections.add(connection)
+        connection.start_serving(self)
+
+    def end_overdue(self, now_s: float) -> None:
+        """Close connections that have waited for a request for too long."""
+        for connection in self._waiting.overdue(now_s):
+            connection.end_waiting(self._overdue, "idle" if connection.has_served and not connection.has_begun else "headers")
 
     def _close(self, stream: IOStream, exc_info: Any = False) -> None:
         """Close it, with a word to a client whose headers are too large: Tornado would say none."""
@@ -61,6 +102,7 @@ class BoundedHttpServer(HTTPServer):
         stream.close(exc_info)
 
     def _refuse(self, stream: IOStream) -> None:
+        metrics.bounds_reached_total.labels("descriptors").inc()
         if self._budget.take(time.monotonic()) is not None:
             _logger.warning("connections of clients are refused: %d file descriptors are in use", self._most)
         with contextlib.suppress(OSError):  # a client that has gone already
@@ -89,16 +131,5 @@ def most_for_clients() -> int | None:
     return None if allowed == resource.RLIM_INFINITY else max(allowed - _KEPT, allowed // 2)
 
 
-def _answer(refused: Refused) -> bytes:
-    """The whole of a last answer on a connection of which no request has been read."""
-    body = refused.body()
-    retry = "" if refused.retry_after_s is None else "Retry-After: 1\r\n"
-    head = (
-        f"HTTP/1.1 {refused.status} {responses[refused.status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-_REFUSAL: Final = _answer(Refused("too_many_connections", "this process can take no more connections"))
-_HEADERS_TOO_LARGE: Final = _answer(Refused("too_large", "the headers are too large", status=431))
+_REFUSAL: Final = last_answer(Refused("too_many_connections", "this process can take no more connections"))
+_HEADERS_TOO_LARGE: Final = last_answer(Refused("too_large", "the headers are too large", status=431))

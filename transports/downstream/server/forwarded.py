@@ -39,9 +39,13 @@ class TrustedProxies:
     def __init__(self, trusted: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(each) for each in trusted]
 
+    def are_at(self, peer: str) -> bool:
+        """Whether a trusted proxy has this address."""
+        return bool(self._networks) and self._is_trusted(_address(peer))
+
     def origin(self, peer: str, headers: Mapping[str, str]) -> Origin:
         """headers: as in `Incoming`. Whatever a peer says that is no trusted proxy counts for nothing."""
-        if not self._networks or not self._is_trusted(_address(peer)):
+        if not self.are_at(peer):
             return Origin(peer)
         listed = _values(headers, "X-Forwarded-For")
         elements = [_pairs(each) for each in _values(headers, "Forwarded")]

@@ -26,7 +26,6 @@ from .request_limiter import Publish, RequestLimiter
 _logger = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES: Final = 65_536
-_IDLE_CONNECTION_S: Final = 300.0
 _SWEEP_S: Final = 1.0
 _KEEP_ALIVE_EVENT_S: Final = 15.0
 
@@ -74,7 +73,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
             max_header_size=_MAX_HEADER_BYTES,
             # Larger bodies are answered with too_large as they arrive; Tornado's own limit would close without a word.
             max_body_size=1 << 40,
-            idle_connection_timeout=_IDLE_CONNECTION_S,
+            gateway=settings.gateway,
+            proxies=self.proxies,
         )
 
     # ---- life
@@ -113,17 +113,19 @@ class GatewayServer(HTTPServerConnectionDelegate):
         await self._server.close_all_connections()
 
     def _sweep(self) -> None:
-        """What needs no timer of its own: slow bodies, comments that keep streams alive, gauges."""
+        """What needs no timer of its own: slow heads and bodies, comments that keep streams alive, gauges."""
         now_s = time.monotonic()
         for incoming in [each for each in self.reading if now_s > each.due_s]:
             self.reading.discard(incoming)
             incoming.connection.close()  # type: ignore[attr-defined]
+        self._server.end_overdue(now_s)
         if now_s >= self._keep_alive_due_s:
             self._keep_alive_due_s = now_s + _KEEP_ALIVE_EVENT_S
             for stream in list(self.open_streams):
                 stream.keep_alive()
         for transport, count in self._connections.items():
             metrics.downstream_connections.labels(transport).set(count)
+        metrics.waiting_connections.set(self._server.waiting_count)
         for direction, byte_count in self.buffered.held.items():
             metrics.buffered_bytes.labels(direction).set(byte_count)
         self._timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)

@@ -1,0 +1,110 @@
+"""One connection of a client: its requests, one after the other, and how it ends where one never becomes whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from http.client import responses
+
+import attrs
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.httputil import HTTPHeaders, HTTPServerConnectionDelegate
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
+
+from .waiting_connections import WaitingConnections
+
+_logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Peer:
+    """Who is at the other end of a connection: what Tornado calls its context."""
+
+    remote_ip: str
+
+
+class ClientConnection(HTTP1ServerConnection):
+    """Reads requests and has them answered. Between them it waits, as `WaitingConnections` allows.
+
+    holder: see `waiting_connections.Waiter`.
+    """
+
+    def __init__(
+        self,
+        stream: IOStream,
+        params: HTTP1ConnectionParameters,
+        peer: Peer,
+        holder: str,
+        waiting: WaitingConnections[ClientConnection],
+    ) -> None:
+        super().__init__(stream, params, peer)
+        self.holder = holder
+        self.has_served = False
+        self._waiting = waiting
+
+    @property
+    def has_begun(self) -> bool:
+        return self.stream._read_buffer_size > 0
+
+    def end_waiting(self, refused: Refused, bound: str) -> None:
+        """Close it where it waits: a client that has begun a request reads why, to one that has not there is nothing to say."""
+        metrics.bounds_reached_total.labels(bound).inc()
+        if self.has_begun and not self.stream.writing():
+            with contextlib.suppress(OSError):  # the client has gone
+                self.stream.socket.send(last_answer(refused))
+        self.stream.close()
+
+    def head_is_whole(self) -> None:
+        self._waiting.leave(self)
+
+    async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
+        """As Tornado's own, which has no place to tell what is waited for."""
+        try:
+            while True:
+                given_up = self._waiting.wait(self, time.monotonic())
+                if given_up is not None:
+                    given_up.end_waiting(CROWDED, "waiting")
+                request = _Request(self)
+                if not await request.read_response(delegate.start_request(self, request)):
+                    return
+                self.has_served = True
+                await asyncio.sleep(0)
+        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
+            pass
+        except Exception:
+            _logger.exception("a connection of a client failed")
+            self.stream.close()
+        finally:
+            self._waiting.leave(self)
+            delegate.on_close(self)
+
+
+class _Request(HTTP1Connection):
+    """One request on a connection, and the way of its answer."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        super().__init__(connection.stream, False, connection.params, connection.context)
+        self._client = connection
+
+    def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
+        self._client.head_is_whole()
+        return super()._parse_headers(data)
+
+
+def last_answer(refused: Refused) -> bytes:
+    """The whole of a last answer on a connection of which no request has been read."""
+    body = refused.body()
+    retry = "" if refused.retry_after_s is None else "Retry-After: 1\r\n"
+    head = (
+        f"HTTP/1.1 {refused.status} {responses[refused.status]}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+CROWDED = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")
