@@ -169,6 +169,7 @@ class GatewaySettings:
     pool_size:       connections to one replica, `max_overflow` more under load; `checkout_timeout` bounds the wait for one.
     hash_ring_size:  virtual nodes per replica.
     header_timeout:  until the headers of a request, or the handshake of a connection, must be there.
+    write_timeout:   how long a client may take nothing at all of what waits for it.
     max_buffered_bytes: what all cells of the node may hold together of messages that are being read or wait to be written.
     max_session_bytes: what is kept of one session.
     max_share_per_address: what the clients of one address may have of each limit that all clients share.
@@ -193,6 +194,7 @@ class GatewaySettings:
     drain_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION_OR_AT_ONCE)
     max_message_bytes: int = attrs.field(default=4_194_304, validator=Whole(1_024, 1_073_741_824))
     header_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION)
+    write_timeout: float = attrs.field(default=30.0, converter=_as_seconds, validator=_DURATION)
     max_buffered_bytes: int = attrs.field(default=268_435_456, validator=Whole(1_048_576, 1_099_511_627_776))
     max_session_bytes: int = attrs.field(default=8_192, validator=Whole(1_024, 1_048_576))
     max_share_per_address: float = attrs.field(

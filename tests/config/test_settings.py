@@ -36,6 +36,7 @@ CONTRACT = {
         "drain_timeout": 10.0,
         "max_message_bytes": 4_194_304,
         "header_timeout": 10.0,
+        "write_timeout": 30.0,
         "max_buffered_bytes": 268_435_456,
         "max_session_bytes": 8_192,
         "max_share_per_address": 0.25,

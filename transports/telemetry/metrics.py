@@ -49,6 +49,11 @@ buffered_bytes = Gauge(
     ["direction"],
     multiprocess_mode="livesum",
 )
+clients_cut_total = Counter(
+    "mcp_gateway_clients_cut_total",
+    "Connections that were closed because their client did not read: nothing for too long, or too much waited for it",
+    ["reason"],
+)
 requests_total = Counter(
     "mcp_gateway_requests_total", "Requests of clients that have ended", ["transport", "method", "backend", "outcome"]
 )
@@ -129,6 +134,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 bounded_source = BoundedLabel(300)
 bounded_tool = BoundedLabel(500)
 _BOUNDS = ("waiting", "headers", "idle", "descriptors")
+CUT_REASONS = ("write_timeout", "address_share", "budget")
 _TRANSPORTS = ("streamable_http", "http_sse", "websocket")
 
 
@@ -147,6 +153,8 @@ def start_from_zero(children: Iterable[str]) -> None:
         bridge_total.labels(*eras, "tools/call")
     for bound in _BOUNDS:
         bounds_reached_total.labels(bound)
+    for reason in CUT_REASONS:
+        clients_cut_total.labels(reason)
     for key in ("user", "session", "ip"):
         rate_limited_total.labels(key)
 

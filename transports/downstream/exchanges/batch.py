@@ -45,6 +45,7 @@ class Batch:
         self._incoming = incoming
         self._answers: list[bytes] = []
         self._open = count
+        self._sent: list[Callable[[], None]] = []  # to be called when the array has left
         self.parts = [BatchPart(self, incoming) for _ in range(count)]
         incoming.on_client_gone(self._client_gone)
 
@@ -58,10 +59,23 @@ class Batch:
                 self._incoming.respond(200, b"[" + b",".join(self._answers) + b"]", {})
             else:
                 self._incoming.respond(202, b"", {})
+            self._answers.clear()
+
+    def when_sent(self, callback: Callable[[], None]) -> None:
+        """Call back once the client's socket has taken the whole array, or the client has gone."""
+        self._sent.append(callback)
+        if not self._open:
+            self._incoming.when_sent(self._tell_sent)
+
+    def _tell_sent(self) -> None:
+        sent, self._sent = self._sent, []
+        for callback in sent:
+            callback()
 
     def _client_gone(self) -> None:
         for part in self.parts:
             part.client_gone()
+        self._tell_sent()
 
 
 class BatchPart:
@@ -82,6 +96,9 @@ class BatchPart:
 
     def refuse(self, refused: Refused) -> None:
         self.respond(refused.status, refused.body(), {})
+
+    def when_sent(self, callback: Callable[[], None]) -> None:
+        self._batch.when_sent(callback)
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:
         self._gone = callback

@@ -64,10 +64,10 @@ class PostTaken:
 class _Connection:
     """One client's stream. Implements `client_channel.Outlet`."""
 
-    __slots__ = ("_incoming", "channel", "connection_id", "heartbeat_due_s")
+    __slots__ = ("channel", "connection_id", "heartbeat_due_s", "incoming")
 
     def __init__(self, incoming: Incoming, connection_id: str) -> None:
-        self._incoming = incoming
+        self.incoming = incoming
         self.connection_id = connection_id
         self.channel: ClientChannel
         self.heartbeat_due_s = 0.0
@@ -76,12 +76,12 @@ class _Connection:
         return self.write(encode_event(data, event="message"))
 
     def write(self, event: bytes) -> asyncio.Future[None]:
-        written = self._incoming.write(event)
+        written = self.incoming.write(event)
         written.add_done_callback(retrieve)
         return written
 
     def end(self) -> None:
-        self._incoming.end()
+        self.incoming.end()
 
 
 class HttpSseEndpoint:
@@ -136,8 +136,11 @@ class HttpSseEndpoint:
 
     def _client_gone(self, connection: _Connection) -> None:
         if self._connections.pop(connection.connection_id, None) is not None:
-            self._server.release_connection(_NAME)
+            connection.incoming.when_sent(self._release)
             connection.channel.close()
+
+    def _release(self) -> None:
+        self._server.release_connection(_NAME)
 
     def _tick(self) -> None:
         """Heartbeats of all connections from one timer, which runs while there are any."""

@@ -262,6 +262,7 @@ class _Answer:
             return
         self._close(backend, "ok" if status < 400 else "error", upstream_s)
         _respond(self._incoming, status, body, headers)
+        self._incoming.when_sent(self._release)
 
     def refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:
@@ -274,6 +275,7 @@ class _Answer:
             self._incoming.end()
         else:
             self._incoming.refuse(refused)
+        self._incoming.when_sent(self._release)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         if self._is_over:
@@ -296,6 +298,7 @@ class _Answer:
             return
         self._close(backend, "ok", upstream_s)
         self._incoming.end()
+        self._incoming.when_sent(self._release)
 
     # ---- the connection
 
@@ -310,14 +313,17 @@ class _Answer:
         if not self._is_over:
             self._port.close(self._exchange_id)
             self._close("", "client_gone", 0.0)
+            self._release()
 
     def _close(self, backend: str, outcome: str, upstream_s: float) -> None:
         """Before the client has the answer: one that it has is counted, whoever looks."""
         self._is_over = True
         self._server.open_streams.discard(self)
-        self._server.release_connection(StreamableHttpTransport.name)
         duration_s = time.monotonic() - self._started_s
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
+
+    def _release(self) -> None:
+        self._server.release_connection(StreamableHttpTransport.name)
 
 
 def _respond(incoming: Incoming | BatchPart, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -28,8 +28,6 @@ _TOPICS: Final = "/mcp/sse/events/"
 TOPIC_STREAM_PATH: Final = f"{_TOPICS}…"
 _TRANSPORT: Final = "http_sse"
 _RETRY_MS: Final = 1_000
-_UNSENT_BYTES: Final = 65_536
-"""What the kernel holds for a client that does not read, besides what is in flight: its own default is megabytes."""
 _ENCODED_EVENTS: Final = 256
 _PORTIONS_PER_TURN: Final = 8
 """A client with a long backlog and a fast connection leaves the loop to the others now and then."""
@@ -72,7 +70,6 @@ class TopicStreamEndpoint:
         stream = _TopicStream(self, incoming, cursor, pattern, topics.follow)
         incoming.on_client_gone(stream.client_gone)
         incoming.begin({})
-        incoming.limit_unsent(_UNSENT_BYTES)
         incoming.write(encode_connected(pattern.text, starts_at, _RETRY_MS)).add_done_callback(retrieve)
         if self._heartbeat_s > 0:
             self._streams[stream] = time.monotonic() + self._heartbeat_s
@@ -118,8 +115,11 @@ class TopicStreamEndpoint:
         payload = {"transport": _TRANSPORT, "topic": pattern.text, "last_event_id": after_id}
         self._port.topics.publish("mcp.sse.backpressure", payload)
 
-    def closed(self, stream: _TopicStream) -> None:
+    def closed(self, stream: _TopicStream, incoming: Incoming) -> None:
         del self._streams[stream]
+        incoming.when_sent(self._release)
+
+    def _release(self) -> None:
         self._server.release_connection(_TRANSPORT)
 
     # ---- all streams
@@ -219,7 +219,7 @@ class _TopicStream:
             self._stop_following()
             if self._again is not None:
                 self._again.cancel()
-            self._endpoint.closed(self)
+            self._endpoint.closed(self, self._incoming)
 
 
 def _pattern(incoming: Incoming) -> TopicPattern:

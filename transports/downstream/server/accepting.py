@@ -37,6 +37,8 @@ _MOST_WAITING: Final = 2_048
 _LINGER_S: Final = 2.0
 _KEPT: Final = 256
 """Descriptors that clients do not get: for servers, actors and files. Where few are allowed, half of them."""
+_UNSENT_BYTES: Final = 65_536
+"""What the system holds for a client that does not read, besides what is in flight: its own default is megabytes."""
 
 
 class BoundedHttpServer(HTTPServer):
@@ -75,6 +77,7 @@ class BoundedHttpServer(HTTPServer):
                 self._refuse(stream)
                 return
             given_up.end_waiting(CROWDED, "descriptors")
+        stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.

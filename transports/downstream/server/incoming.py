@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Mapping
 from http.client import responses
@@ -18,6 +17,7 @@ from .accept import EVENTS, refuses
 from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .forwarded import TrustedProxies
 from .origins import OriginRules
+from .unsent_bytes import UnsentBytes
 
 _BODY_TIMEOUT_S: Final = 30.0
 _SLOWEST_BYTES_PER_S: Final = 16_000
@@ -28,6 +28,7 @@ class RequestServer(Protocol):
 
     origins: OriginRules
     proxies: TrustedProxies
+    unsent: UnsentBytes
     max_message_bytes: int
     reading: set[Incoming]
 
@@ -182,7 +183,7 @@ class Incoming(HTTPMessageDelegate):
             lines[name] = value
         self._let_page_read(lines)
         self.connection.write_headers(_status_line(status), lines, body if self.method != "HEAD" else b"")
-        self.connection.finish()
+        self._finish()
 
     def refuse(self, refused: Refused, more_headers: Mapping[str, str] | None = None) -> None:
         headers = dict(more_headers or {})
@@ -205,7 +206,10 @@ class Incoming(HTTPMessageDelegate):
         self._let_page_read(lines)
         if self.version == "HTTP/1.0":
             self._end_by_closing()
+        # Of two small events in a row the second would wait for the client's word about the first. RFC 1122, section 4.2.3.4.
+        self.connection.stream.set_nodelay(True)  # type: ignore[attr-defined]
         self.connection.write_headers(_status_line(200), lines)
+        self._written()
 
     def _end_by_closing(self) -> None:
         """A body without a length has no other end in HTTP/1.0, also where the client has asked for the connection to stay.
@@ -222,26 +226,33 @@ class Incoming(HTTPMessageDelegate):
         It may fail, which asyncio reports unless somebody takes note (`loop_tasks.retrieve`); `on_client_gone` tells as well.
         """
         written = self.connection.write(data)
+        self._written()
         if self.connection.stream.closed():  # type: ignore[attr-defined]
             return written
         # Of writes that overlap, Tornado's connection ends only the last one's future, and too early: it keeps a single one.
         pending: asyncio.Future[None] = self.connection._pending_write  # type: ignore[attr-defined]
         return pending
 
-    def limit_unsent(self, byte_count: int) -> None:
-        """Have the kernel hold only about so many bytes that it cannot send on: a client that does not read is noticed soon."""
-        sock = self.connection.stream.socket  # type: ignore[attr-defined]
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, byte_count)
-
     def end(self) -> None:
         self._client_gone = None
+        self._finish()
+
+    def _finish(self) -> None:
         self.connection.finish()
+        self._written()
+
+    def _written(self) -> None:
+        self._server.unsent.written(self.connection.stream, self.origin.address)  # type: ignore[attr-defined]
+
+    def when_sent(self, callback: Callable[[], None]) -> None:
+        """Call back once the client's socket has taken all that was written, or the client has gone: at once, as a rule."""
+        self._server.unsent.when_sent(self.connection.stream, callback)  # type: ignore[attr-defined]
 
     def detach(self) -> IOStream:
         """Take the connection over for another protocol, whose answer this request is; nothing of HTTP follows."""
         self._has_answered = True
         stream: IOStream = self.connection.detach()  # type: ignore[attr-defined]
+        stream.set_nodelay(True)  # the HTTP server does so at the end of each answer, and there will be none
         return stream
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:

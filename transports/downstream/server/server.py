@@ -22,6 +22,7 @@ from .forwarded import TrustedProxies
 from .incoming import Incoming
 from .origins import OriginRules, preflight_headers
 from .request_limiter import Publish, RequestLimiter
+from .unsent_bytes import UnsentBytes
 
 _logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._settings = settings
         self.max_message_bytes = settings.gateway.max_message_bytes
         self.buffered = BufferedBytes(settings.gateway)
+        self.unsent = UnsentBytes(self.buffered, settings.gateway.write_timeout)
         self._endpoints: dict[str, Endpoint] = {}
         self._patterns: list[tuple[str, Endpoint]] = []
         self._connections: dict[str, int] = {}
@@ -113,8 +115,9 @@ class GatewayServer(HTTPServerConnectionDelegate):
         await self._server.close_all_connections()
 
     def _sweep(self) -> None:
-        """What needs no timer of its own: slow heads and bodies, comments that keep streams alive, gauges."""
+        """What needs no timer of its own: slow heads and bodies, clients that do not read, comments that keep streams alive, gauges."""
         now_s = time.monotonic()
+        self.unsent.sweep(now_s)
         for incoming in [each for each in self.reading if now_s > each.due_s]:
             self.reading.discard(incoming)
             incoming.connection.close()  # type: ignore[attr-defined]

@@ -42,6 +42,8 @@ class SocketUser(Protocol):
 class WebSocket:
     """One connection after its upgrade: messages out of frames, frames out of messages. Frames and codes are `websockets`' work.
 
+    on_written: called after each write.
+
     Source: RFC 6455, sections 5 to 7.
     """
 
@@ -50,6 +52,7 @@ class WebSocket:
         "_heard_s",
         "_is_over",
         "_on_end",
+        "_on_written",
         "_parts",
         "_pinged_s",
         "_protocol",
@@ -59,10 +62,13 @@ class WebSocket:
         "user",
     )
 
-    def __init__(self, stream: IOStream, protocol: ServerProtocol, on_end: Callable[[WebSocket], None]) -> None:
+    def __init__(
+        self, stream: IOStream, protocol: ServerProtocol, on_end: Callable[[WebSocket], None], on_written: Callable[[], None]
+    ) -> None:
         self._stream = stream
         self._protocol = protocol
         self._on_end = on_end
+        self._on_written = on_written
         self._parts: bytearray | None = None  # of a message in fragments
         self._text = False
         self._unsent_bytes = 0
@@ -133,6 +139,7 @@ class WebSocket:
                 self._stream.write(b"").add_done_callback(self._half_close)
             for start in range(0, len(data), _PIECE_BYTES):  # in pieces, so that a slow client is seen to read
                 written = self._write(data if len(data) <= _PIECE_BYTES else data[start : start + _PIECE_BYTES])
+        self._on_written()
         return written
 
     def _write(self, piece: bytes) -> asyncio.Future[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -29,8 +28,6 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from .websocket_connection import SocketUser, WebSocket
 
 TRANSPORT: Final = "websocket"
-_UNSENT_BYTES: Final = 65_536
-"""What the system holds for a client that does not read, besides what waits here: its own default is megabytes."""
 _SMALLEST_DEFLATED_BYTES: Final = 512
 """Setting a compressor up costs more than a small message could save."""
 
@@ -78,9 +75,9 @@ class WebSockets:
             return
         self._server.take_connection(TRANSPORT)
         stream = incoming.detach()
-        stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         stream.write(answer.serialize()).add_done_callback(retrieve)
-        connection = WebSocket(stream, protocol, self._ended)
+        on_written = functools.partial(self._server.unsent.written, stream, incoming.remote_ip)
+        connection = WebSocket(stream, protocol, self._ended, on_written)
         connection.user = make_user(connection)
         self._open.add(connection)
         if self._timer is None:

@@ -234,7 +234,6 @@ def test_writes_that_overlap_are_each_reported_when_the_socket_has_taken_them() 
         class Flood:
             def handle(self, incoming: Incoming) -> None:
                 incoming.begin({})
-                incoming.limit_unsent(16_384)
                 for number in range(40):
                     written = incoming.write(b"x" * 100_000)
                     written.add_done_callback(lambda _, number=number: taken.append(number))  # type: ignore[misc]
