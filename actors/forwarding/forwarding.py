@@ -39,6 +39,7 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamError,
     UpstreamRequest,
 )
+from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 
 _logger = logging.getLogger(__name__)
@@ -309,7 +310,7 @@ class Forwarding:
         exchange_id = forwarded.exchange_id
 
         async def on_event(message: Message | None, event_id: str | None) -> None:
-            await carried.credit.take()
+            await carried.credit.take(0 if message is None else jsonrpc.size_bytes(message))
             self._forward(carried.cell, ForwardedEvent(exchange_id=exchange_id, message=message, event_id=event_id))
 
         try:

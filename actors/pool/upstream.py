@@ -195,7 +195,7 @@ class Upstream(GatewayActor):
         )
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
-            await running.credit.take()
+            await running.credit.take(0 if event is None else jsonrpc.size_bytes(event))
             shown = self._outer_event(call, event)
             assert self.runtime is not None
             self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, shown, event_id, self.myAddress))
