@@ -115,7 +115,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         await self._server.close_all_connections()
 
     def _sweep(self) -> None:
-        """What needs no timer of its own: slow heads and bodies, clients that do not read, comments that keep streams alive, gauges."""
+        """What needs no timer of its own: slow heads and bodies, clients that do not read, comments for streams, gauges."""
         now_s = time.monotonic()
         self.unsent.sweep(now_s)
         for incoming in [each for each in self.reading if now_s > each.due_s]:
