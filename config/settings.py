@@ -416,13 +416,19 @@ class BackendSettings:
 
 @attrs.frozen(kw_only=True)
 class RouteSettings:
-    """`[[routes]]`: which requests go to which backend, and how a replica is chosen and given up."""
+    """`[[routes]]`: which requests go to which backend, and how a replica is chosen and given up.
+
+    max_ejected_share: how many replicas calls that fail may keep out at one time; one, however few there are.
+    """
 
     pattern: str = attrs.field(validator=_PATTERN)
     backend: str = attrs.field(validator=_NAME)
     hash_on: str = attrs.field(default="user|session|ip", validator=_HASH_ON)
     failure_threshold: int = attrs.field(default=5, validator=Whole(1, 10_000))
     reset_timeout: float = attrs.field(default=30.0, converter=_as_seconds, validator=_DURATION)
+    max_ejected_share: float = attrs.field(
+        default=0.5, converter=_as_seconds, validator=Number(0.0, 1.0, unit="the route's replicas, as a share")
+    )
     transports: tuple[str, ...] = attrs.field(
         default=TRANSPORT_NAMES, converter=_as_tuple, validator=Each(OneOf(*TRANSPORT_NAMES), fewest=1, most=len(TRANSPORT_NAMES))
     )

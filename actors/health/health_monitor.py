@@ -130,7 +130,7 @@ class HealthMonitor(GatewayActor):
             self.send(address, ProbeComponent(str(self._round)))
         if self.arguments.probes_replicas:
             timeout_s = min(self._interval_s, _LONGEST_PROBE_S)
-            probe = ProbeReplicas(request_id=str(self._round), timeout_s=timeout_s, monitor=self.myAddress)
+            probe = ProbeReplicas(request_id=str(self._round), timeout_s=timeout_s, asker=self.myAddress)
             self.send(self.addresses["connection-pool"], probe)
         self.start_timer("round", self._interval_s)
 

@@ -168,10 +168,14 @@ class CallSucceeded:
 
 @attrs.frozen
 class CallFaulted:
-    """Upstream -> router: the server failed in a way that counts against it."""
+    """Upstream -> router: the server failed in a way that counts against it.
+
+    client: whose call it was, as far as the gateway knows that by itself: its address.
+    """
 
     route: str
     replica: ReplicaId
+    client: str
 
 
 @attrs.frozen

@@ -47,16 +47,20 @@ class ComponentProbed:
 
 @attrs.frozen
 class ProbeReplicas:
-    """Health monitor -> connection pool -> upstreams: ask each server whether it is well, and tell `monitor`."""
+    """Health monitor, router -> connection pool -> upstreams: ask each server whether it is well, and tell `asker`.
+
+    replica: the only one to ask; None for all.
+    """
 
     request_id: str
     timeout_s: float
-    monitor: ActorAddress = attrs.field(repr=False)
+    asker: ActorAddress = attrs.field(repr=False)
+    replica: ReplicaId | None = None
 
 
 @attrs.frozen(kw_only=True)
 class ReplicaProbed:
-    """Upstream -> health monitor: one probe has ended.
+    """Upstream -> health monitor, router: one probe has ended.
 
     problem:       "" where all is well.
     is_starting:   that is the problem, and may pass: it says nothing of how the replica will be.

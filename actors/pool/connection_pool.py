@@ -78,7 +78,7 @@ class ConnectionPool(Supervisor):
     """Grants each call a connection of its replica, or lets it wait for at most the checkout timeout, or refuses it.
 
     Receives  LeaseCall (router), LeaseReturned, UpstreamEnding (upstreams), CancelCall (edge), Topology (cell),
-              ProbeReplicas (health monitor), SchemeResolved (transport registry)
+              ProbeReplicas (health monitor, router), SchemeResolved (transport registry)
     Sends     RunCall, CancelCall, ProbeReplicas, TryAgain (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme
               (transport registry), PublishEvent (event bus)
     On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here; the
@@ -323,6 +323,8 @@ class ConnectionPool(Supervisor):
 
     def receiveMsg_ProbeReplicas(self, message: ProbeReplicas, sender: ActorAddress) -> None:
         for replica_id, replica in self._replicas.items():
+            if message.replica not in (None, replica_id):
+                continue
             address = self.child_address(replica.child)
             if address is not None:
                 self.send(address, message)

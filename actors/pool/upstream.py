@@ -82,7 +82,7 @@ class Upstream(GatewayActor):
 
     Receives  RunCall, CancelCall, TryAgain (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
     Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned, UpstreamEnding (connection pool),
-              CallFaulted, CallSucceeded (router), ReplicaProbed (health monitor)
+              CallFaulted, CallSucceeded (router), ReplicaProbed (health monitor, router)
     On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
     """
 
@@ -153,7 +153,7 @@ class Upstream(GatewayActor):
             outcome = self._failed(call, error.failure, time.monotonic() - started_s)
             # A server that is not there is not there for calls either.
             tells_of_calls = error.fate is Fate.UNREACHABLE or not _is_side_channel(call)
-            report = self._verdict(running.leased, error.fate) if tells_of_calls else None
+            report = self._verdict(running.leased, error.failure) if tells_of_calls else None
         except asyncio.CancelledError:
             if call.call_id not in self._running:
                 raise  # by the caller, or because this actor ends
@@ -277,11 +277,14 @@ class Upstream(GatewayActor):
             upstream_s=upstream_s,
         )
 
-    def _verdict(self, leased: LeaseCall, fate: Fate) -> CallSucceeded | CallFaulted | None:
-        """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known."""
-        if not fate.is_verdict:
+    def _verdict(self, leased: LeaseCall, why: Failure) -> CallSucceeded | CallFaulted | None:
+        """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known.
+
+        Nor of one that was too slow for this call, wherever on its way that was: it may be busy with another client's calls.
+        """
+        if not why.fate.is_verdict or why.reason == "upstream_timeout":
             return None
-        return self._fault(leased) if fate.is_fault else self._success(leased)
+        return self._fault(leased) if why.fate.is_fault else self._success(leased)
 
     def _success(self, leased: LeaseCall) -> CallSucceeded | None:
         """The breaker only counts failures in a row: it hears of a success when it waits for one."""
@@ -292,7 +295,7 @@ class Upstream(GatewayActor):
 
     def _fault(self, leased: LeaseCall) -> CallFaulted:
         self._failing_routes.add(leased.route)
-        return CallFaulted(leased.route, self._replica)
+        return CallFaulted(leased.route, self._replica, leased.call.hash_keys.get("ip", ""))
 
     # ---- probes
 
@@ -320,7 +323,7 @@ class Upstream(GatewayActor):
             retry_after_s=retry_after_s,
         )
         assert self.runtime is not None
-        self.runtime.post(message.monitor, probed)
+        self.runtime.post(message.asker, probed)
 
     # ---- the end
 

@@ -1,4 +1,4 @@
-"""Decides whether a replica that failed may be asked again: a circuit breaker per route and replica. Pure."""
+"""Decides what counts against a replica, and whether it may be asked again: a circuit breaker per route and replica. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class CircuitState(enum.Enum):
 
 
 class CircuitEvent(enum.Enum):
-    """What moves a circuit. Failures below the threshold move nothing and are counted only."""
+    """What moves a circuit. Failures below the threshold, or of one client alone, move nothing and are counted only."""
 
     THRESHOLD_REACHED = "threshold_reached"
     RESET_TIME_OVER = "reset_time_over"
     TRIAL_SUCCEEDED = "trial_succeeded"
     TRIAL_FAILED = "trial_failed"
+    PROBE_SUCCEEDED = "probe_succeeded"
 
 
 class Transition(NamedTuple):
@@ -40,23 +41,34 @@ _TRANSITIONS = {
     (CircuitState.OPEN, CircuitEvent.RESET_TIME_OVER): CircuitState.HALF_OPEN,
     (CircuitState.HALF_OPEN, CircuitEvent.TRIAL_SUCCEEDED): CircuitState.CLOSED,
     (CircuitState.HALF_OPEN, CircuitEvent.TRIAL_FAILED): CircuitState.OPEN,
+    (CircuitState.OPEN, CircuitEvent.PROBE_SUCCEEDED): CircuitState.CLOSED,
+    (CircuitState.HALF_OPEN, CircuitEvent.PROBE_SUCCEEDED): CircuitState.CLOSED,
 }
+_ENOUGH_CLIENTS = 2
 
 
 class CircuitBreaker:
     """Opens after `failure_threshold` failures in a row, and after `reset_timeout_s` lets one trial at a time through.
+
+    What one client alone has seen does not open it: that may be that client's own doing, and the others would pay for it. It
+    takes a second client, or the gateway's own probe, which the caller makes when it hears of a failure. Where a probe has
+    failed, a good one closes the circuit at once; a server that answers its probes and nothing else waits for its trial.
+    Known gap: a client that fails a trial is believed alone.
 
     Ask `allows` once per request; where it says True for a circuit that is not closed, that request is the trial and its
     outcome decides. A trial that ends without one is abandoned, and one that never reports is given up after reset_timeout_s.
     While it is open, late outcomes of requests from before do not move it. In a half-open circuit they count as the trial's:
     known gap, a token per request would close it; it costs one trial at worst.
     It reads no clock: now_s is the caller's monotonic clock.
-    Source: Nygard, "Release It!", circuit breaker; consecutive failures as in Envoy's outlier detection (consecutive_5xx).
+    Source: Nygard, "Release It!", circuit breaker; Envoy manual, outlier detection, consecutive_5xx and
+    successful_active_health_check_uneject_host; the second witness is ours.
     """
 
     __slots__ = (
+        "_clients",
         "_failure_count",
         "_failure_threshold",
+        "_has_failed_probe",
         "_opened_at_s",
         "_reset_timeout_s",
         "_state",
@@ -73,6 +85,8 @@ class CircuitBreaker:
         self._reset_timeout_s = reset_timeout_s
         self._state = CircuitState.CLOSED
         self._failure_count = 0
+        self._clients: set[str] = set()  # who has seen the failures that are counted; no more of them than matter
+        self._has_failed_probe = False
         self._opened_at_s = 0.0
         self._trial_call_id = 0
         self._trial_started_at_s: float | None = None
@@ -81,6 +95,12 @@ class CircuitBreaker:
     def state(self) -> CircuitState:
         """OPEN until a trial is taken: time alone does not move a circuit, so each change has a call that reports it."""
         return self._state
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether there are failures enough, and more than one witness of them: where it is closed, it has no room to open."""
+        has_witnesses = self._has_failed_probe or len(self._clients) >= _ENOUGH_CLIENTS
+        return has_witnesses and self._failure_count >= self._failure_threshold
 
     @property
     def gauge(self) -> int:
@@ -108,26 +128,39 @@ class CircuitBreaker:
 
     def record_success(self, now_s: float) -> Transition | None:
         """A request succeeded. Closes a half-open circuit; returns the change, if any."""
-        self._failure_count = 0
-        if self._state is not CircuitState.HALF_OPEN:
+        if self._state is CircuitState.OPEN:
             return None
-        self._trial_started_at_s = None
-        return self._move(CircuitEvent.TRIAL_SUCCEEDED)
+        self._forget_failures()
+        return self._move(CircuitEvent.TRIAL_SUCCEEDED) if self._state is CircuitState.HALF_OPEN else None
 
-    def record_failure(self, now_s: float) -> Transition | None:
-        """A request failed. Opens the circuit at the threshold, or again when it was the trial; returns the change, if any."""
+    def record_failure(self, now_s: float, client: str, *, may_open: bool = True) -> Transition | None:
+        """A request failed. Opens the circuit at the threshold, or again when it was the trial; returns the change, if any.
+
+        client:   whose request it was.
+        may_open: whether one more replica of the route may be out (`replica_choice.may_open`).
+        """
         if self._state is CircuitState.OPEN:
             return None
         self._failure_count += 1
+        if len(self._clients) < _ENOUGH_CLIENTS:
+            self._clients.add(client)
         if self._state is CircuitState.HALF_OPEN:
             self._trial_started_at_s = None
-            event = CircuitEvent.TRIAL_FAILED
-        elif self._failure_count >= self._failure_threshold:
-            event = CircuitEvent.THRESHOLD_REACHED
-        else:
-            return None
-        self._opened_at_s = now_s
-        return self._move(event)
+            self._opened_at_s = now_s
+            return self._move(CircuitEvent.TRIAL_FAILED)
+        return self._open(now_s) if may_open else None
+
+    def record_probe(self, now_s: float, *, is_well: bool, may_open: bool = True) -> Transition | None:
+        """The gateway has asked the server itself; returns the change, if any. Probes are no failures that are counted."""
+        if self._state is CircuitState.CLOSED:
+            self._has_failed_probe = not is_well
+            return self._open(now_s) if may_open else None
+        if not is_well:
+            self._has_failed_probe = True
+        elif self._has_failed_probe:
+            self._forget_failures()
+            return self._move(CircuitEvent.PROBE_SUCCEEDED)
+        return None
 
     def abandon_trial(self, call_id: int = 0) -> None:
         """The trial ended without saying anything about the replica (cancelled, no free connection): the next one may try.
@@ -143,6 +176,19 @@ class CircuitBreaker:
             return 0.0
         since_s = self._opened_at_s if self._state is CircuitState.OPEN else self._trial_started_at_s
         return 0.0 if since_s is None else max(0.0, since_s + self._reset_timeout_s - now_s)
+
+    def _open(self, now_s: float) -> Transition | None:
+        """Where there is reason enough."""
+        if not self.has_evidence:
+            return None
+        self._opened_at_s = now_s
+        return self._move(CircuitEvent.THRESHOLD_REACHED)
+
+    def _forget_failures(self) -> None:
+        self._failure_count = 0
+        self._clients.clear()
+        self._has_failed_probe = False
+        self._trial_started_at_s = None
 
     def _move(self, event: CircuitEvent) -> Transition:
         old, self._state = self._state, _TRANSITIONS[self._state, event]

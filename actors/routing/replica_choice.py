@@ -91,6 +91,23 @@ def choose(
     return _nobody(call, route, backend, waits_s, now_s)
 
 
+def may_open(circuit: CircuitKey, route: Route, backend: Backend, breakers: Mapping[CircuitKey, CircuitBreaker]) -> bool:
+    """Whether calls may keep one more replica of the route out: `max_ejected_share` of them, and one of however few.
+
+    Those that probes have ejected are out as well. Past it a replica that fails is still tried: better than none at all.
+    Source: Envoy manual, outlier detection, max_ejection_percent, of which one host may always be ejected.
+    """
+
+    def is_out(replica: ReplicaId) -> bool:
+        breaker = breakers.get((route.pattern, replica))
+        return replica.address in backend.ejected or (breaker is not None and breaker.state is not CircuitState.CLOSED)
+
+    _, asking = circuit
+    replicas = [ReplicaId(route.backend, address) for address in backend.ring.members]
+    out_count = sum(is_out(replica) for replica in replicas if replica != asking)
+    return out_count < max(1, int(route.max_ejected_share * len(replicas)))
+
+
 def no_route(call: Call, backends: Collection[str]) -> CallFailed:
     """Why a call that no route serves fails. backends: the names of those that are configured."""
     method, _, item = call.target.rpartition("/") if call.target.count("/") > 1 else (call.target, "", "")

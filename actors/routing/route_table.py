@@ -21,6 +21,7 @@ class Route:
 
     pattern:    matched against `tools/call/<name>`, `resources/read/<uri>`, `prompts/get/<name>` or `<method>`.
     hash_on:    where the key for the ring is taken from, in order of preference: ("user", "header:X-Tenant").
+    max_ejected_share: of its backend's replicas, how many calls that fail may keep out at one time.
     transports: names of the client-side transports that this route serves.
     """
 
@@ -29,6 +30,7 @@ class Route:
     hash_on: tuple[str, ...] = ("user", "session", "ip")
     failure_threshold: int = 5
     reset_timeout_s: float = 30.0
+    max_ejected_share: float = 0.5
     transports: frozenset[str] = frozenset(TRANSPORT_NAMES)
 
 
@@ -116,5 +118,6 @@ def route_of(route: RouteSettings) -> Route:
         hash_on=route.hash_sources,
         failure_threshold=route.failure_threshold,
         reset_timeout_s=route.reset_timeout,
+        max_ejected_share=route.max_ejected_share,
         transports=frozenset(route.transports),
     )

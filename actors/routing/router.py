@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from thespian.actors import ActorAddress
 
@@ -17,7 +18,14 @@ from mcp_gateway.actors.messages.calls import (
     TrialEnded,
 )
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
-from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ReplicaEjected, ReplicaRestored
+from mcp_gateway.actors.messages.health import (
+    ComponentProbed,
+    ProbeComponent,
+    ProbeReplicas,
+    ReplicaEjected,
+    ReplicaProbed,
+    ReplicaRestored,
+)
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
@@ -28,8 +36,13 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
-from .replica_choice import Backend, CircuitKey, Ejection, choose, no_route
+from .replica_choice import Backend, CircuitKey, Ejection, choose, may_open, no_route
 from .route_table import Route, RouteTable, configured_routes
+
+_LOOK = "look"
+_LOOK_AGAIN_S = 1.0
+"""Between an answer and the next question to a server that fails: how soon its recovery is known."""
+_LONGEST_LOOK_S = 5.0
 
 _CIRCUIT_TOPICS = {
     CircuitState.OPEN: "mcp.circuit.opened",
@@ -41,9 +54,11 @@ _CIRCUIT_TOPICS = {
 class Router(GatewayActor):
     """Sends each call to the replica that its hash key prefers, unless that one is ejected, draining or its circuit open.
 
-    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded (upstreams), TrialEnded (connection pool),
-              ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus: ejections seen by another cell)
-    Sends     LeaseCall (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
+    A call that fails makes it look for itself: what one client alone has seen of a replica keeps nobody else from it.
+
+    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded, ReplicaProbed (upstreams), TrialEnded (connection
+              pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus: ejections seen by another cell)
+    Sends     LeaseCall, ProbeReplicas (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
     On crash  circuits are closed again and ejections forgotten; the next failures and probes find out anew
     """
 
@@ -52,10 +67,13 @@ class Router(GatewayActor):
         self._backends: dict[str, Backend] = {}
         self._table = RouteTable(())
         self._breakers: dict[CircuitKey, CircuitBreaker] = {}
+        self._looks_s: dict[ReplicaId, float] = {}  # when each may be asked again how it does
 
     def on_wired(self) -> None:
         settings: Settings = self.arguments
+        self._look_timeout_s = min(settings.gateway.health_check_interval, _LONGEST_LOOK_S)
         self._arrange(settings, settings.backends, settings.routes)
+        self.start_timer("look", _LOOK_AGAIN_S)
         subscribe = Subscribe(pattern="mcp.replica.*", subscriber_id=self.name)
         self.send(self.addresses["event-bus"], subscribe)
 
@@ -91,6 +109,7 @@ class Router(GatewayActor):
             if replica not in replicas or self._route_of(pattern) != before[pattern]:
                 del self._breakers[pattern, replica]  # what it has counted says nothing of another route
                 metrics.circuit_state.labels(pattern, replica.address).set(0)
+        self._looks_s = {replica: at_s for replica, at_s in self._looks_s.items() if replica in replicas}
         self._forget_gauges(gone, circuits - self._circuits_shown())
 
     def _circuits_shown(self) -> set[tuple[str, str]]:
@@ -167,9 +186,9 @@ class Router(GatewayActor):
             if route is None:
                 return
             breaker = self._breakers[key] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
-        transition = breaker.record_failure(self.monotonic_s())
-        if transition is not None:
-            self._announce(message.route, message.replica, transition, breaker)
+        transition = breaker.record_failure(self.monotonic_s(), message.client, may_open=self._may_open(key))
+        self._take_note(key, breaker, transition)
+        self._look_at(message.replica)
 
     def receiveMsg_CallSucceeded(self, message: CallSucceeded, sender: ActorAddress) -> None:
         breaker = self._breakers.get((message.route, message.replica))
@@ -183,6 +202,45 @@ class Router(GatewayActor):
         breaker = self._breakers.get((message.route, message.replica))
         if breaker is not None:
             breaker.abandon_trial(message.call_id)
+
+    def _may_open(self, circuit: CircuitKey) -> bool:
+        route = self._route_of(circuit[0])
+        backend = None if route is None else self._backends.get(route.backend)
+        return route is not None and backend is not None and may_open(circuit, route, backend, self._breakers)
+
+    def _take_note(self, circuit: CircuitKey, breaker: CircuitBreaker, transition: Transition | None) -> None:
+        if transition is not None:
+            self._announce(*circuit, transition, breaker)
+        elif breaker.state is CircuitState.CLOSED and breaker.has_evidence:
+            metrics.circuits_kept_closed_total.labels(circuit[0]).inc()
+
+    # ---- looks: a second witness of failures, and of their end
+
+    def _look_at(self, replica: ReplicaId) -> None:
+        """Ask the server itself, one question at a time."""
+        now_s = self.monotonic_s()
+        if now_s < self._looks_s.get(replica, now_s):
+            return
+        self._looks_s[replica] = now_s + self._look_timeout_s + _LOOK_AGAIN_S  # no answer would be an answer that was lost
+        look = ProbeReplicas(request_id=_LOOK, timeout_s=self._look_timeout_s, asker=self.myAddress, replica=replica)
+        self.send(self.addresses["connection-pool"], look)
+
+    def receiveMsg_ReplicaProbed(self, message: ReplicaProbed, sender: ActorAddress) -> None:
+        now_s, replica = self.monotonic_s(), message.replica
+        if replica in self._looks_s:
+            self._looks_s[replica] = now_s + _LOOK_AGAIN_S
+        if message.is_starting:  # neither a success nor a failure
+            return
+        for key, breaker in self._breakers.items():
+            if key[1] == replica:
+                transition = breaker.record_probe(now_s, is_well=not message.problem, may_open=self._may_open(key))
+                self._take_note(key, breaker, transition)
+
+    def receiveTimer_look(self, _: Any) -> None:
+        """Whoever is kept out may be well again."""
+        for replica in {replica for (_, replica), breaker in self._breakers.items() if breaker.state is not CircuitState.CLOSED}:
+            self._look_at(replica)
+        self.start_timer("look", _LOOK_AGAIN_S)
 
     def _route_of(self, pattern: str) -> Route | None:
         if pattern.startswith("backend/"):

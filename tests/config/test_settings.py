@@ -95,6 +95,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "hash_on": "user|session|ip",
         "failure_threshold": 5,
         "reset_timeout": 30.0,
+        "max_ejected_share": 0.5,
         "transports": ("streamable_http", "http_sse", "websocket"),
     }
 
@@ -168,6 +169,9 @@ REFUSED = [
     (RouteSettings, {"pattern": "a", "backend": "a", "hash_on": "cookie"}),
     (RouteSettings, {"pattern": "a", "backend": "a", "hash_on": "header:"}),
     (RouteSettings, {"pattern": "a", "backend": "a", "failure_threshold": 0}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": -0.1}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": 1.1}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": "half"}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": []}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": ["grpc"]}),
 ]

@@ -62,10 +62,14 @@ def ask(
     *,
     verb: str = "POST",
     timeout_s: float = 15.0,
+    source: str = "",
 ) -> Answer:
-    """One request on a connection of its own. body: bytes as they are, an iterator in chunks, anything else as JSON."""
+    """One request on a connection of its own. body: bytes as they are, an iterator in chunks, anything else as JSON.
+
+    source: the client's address, "" for the usual one; any of 127.0.0.0/8 is another client on this machine.
+    """
     host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host, timeout=timeout_s)
+    connection = http.client.HTTPConnection(host, timeout=timeout_s, source_address=(source, 0) if source else None)
     is_raw = isinstance(body, bytes) or hasattr(body, "__next__")
     sent: Any = body if is_raw else json.dumps(body).encode()
     try:

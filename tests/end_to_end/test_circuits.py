@@ -12,6 +12,7 @@ from tests.end_to_end.raw_http import Answer, ask_modern, tool_call
 from tests.end_to_end.running_gateway import Form, wait_until
 
 RESET_S = 5.0
+ADA, BOB = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.mark.parametrize("form", ["embedded", "node"])
@@ -23,12 +24,12 @@ def test_a_trial_whose_client_goes_away_makes_room_for_the_next_call(start_gatew
         start_gateway(form, [{"name": "b", "prefix": "", "replicas": [server.url]}], routes=routes) as gateway,
     ):
 
-        def call(timeout_s: float = 10.0) -> Answer:
-            return ask_modern(gateway.endpoint(), tool_call("work"), timeout_s=timeout_s)
+        def call(timeout_s: float = 10.0, client: str = ADA) -> Answer:
+            return ask_modern(gateway.endpoint(), tool_call("work"), timeout_s=timeout_s, source=client)
 
         # 1. The server fails until the circuit opens.
         server.status = 500
-        assert [call().reason for _ in range(3)] == ["upstream_failed", "upstream_failed", "circuit_open"]
+        assert [call(client=each).reason for each in (ADA, BOB, ADA)] == ["upstream_failed", "upstream_failed", "circuit_open"]
         opened_s = time.monotonic()
 
         # 2. It recovers, but it is slow at first, and the client whose call is the trial does not wait.

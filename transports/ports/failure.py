@@ -53,14 +53,17 @@ class Fate(Enum):
 
     @property
     def is_verdict(self) -> bool:
-        """Whether it shows how the server is: by its fault, or because the server was there to refuse."""
+        """Whether it shows how the server is: by its fault, or because the server was there to refuse.
+
+        How long a call takes does not: that is its tool's own business, and a server that hangs fails its probes.
+        """
         return self in _VERDICTS
 
 
 _NOT_SENT: Final = frozenset({Fate.UNREACHABLE, Fate.TURNED_AWAY, Fate.SESSION_LOST, Fate.STARTING})
 _FAULTS: Final = frozenset({Fate.UNREACHABLE, Fate.CUT, Fate.TIMED_OUT, Fate.BROKEN})
 _CUTS: Final = frozenset({Fate.CUT, Fate.CELL_LOST})
-_VERDICTS: Final = _FAULTS | {Fate.REFUSED, Fate.UNSUPPORTED}
+_VERDICTS: Final = (_FAULTS - {Fate.TIMED_OUT}) | {Fate.REFUSED, Fate.UNSUPPORTED}
 _USUAL_REASONS: Final = {
     Fate.SESSION_LOST: "session_not_found",
     Fate.TIMED_OUT: "upstream_timeout",

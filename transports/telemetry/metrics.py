@@ -84,6 +84,11 @@ circuit_state = Gauge(
     ["route", "replica"],
     multiprocess_mode="livemax",
 )
+circuits_kept_closed_total = Counter(
+    "mcp_gateway_circuits_kept_closed_total",
+    "Failures that would have opened a circuit, had not max_ejected_share of the route's replicas been out",
+    ["route"],
+)
 ring_members = Gauge("mcp_gateway_ring_members", "Replicas on a route's hash ring", ["route"], multiprocess_mode="livemax")
 health_status = Gauge(
     "mcp_gateway_health_status", "2 healthy, 1 degraded, 0 unhealthy", ["component"], multiprocess_mode="livemin"

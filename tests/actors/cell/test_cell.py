@@ -298,10 +298,10 @@ def test_a_circuit_opens_on_a_failing_server_and_closes_when_it_is_well_again() 
             await asyncio.sleep(2.1)
             assert await client.call("echo", {}) == "ok"
             found = [topic for topic in cell.link.topics() if topic.startswith("mcp.circuit")]
-            assert found == ["mcp.circuit.opened", "mcp.circuit.half_open", "mcp.circuit.closed"]
+            assert found == ["mcp.circuit.opened", "mcp.circuit.closed"], "by a probe, which does not wait for the reset time"
             await client.close()
 
-        route = {"pattern": "tools/call/*", "backend": "b", "failure_threshold": 3, "reset_timeout": 2.0}
+        route = {"pattern": "tools/call/*", "backend": "b", "failure_threshold": 3, "reset_timeout": 30.0}
         backends = [{"name": "b", "prefix": "b__", "replicas": [server.url]}]
         settings = cell_settings(backends, [route], gateway={"health_check_interval": 60})
 

@@ -132,7 +132,7 @@ def test_each_round_asks_every_component_and_every_replica(monkeypatch: pytest.M
         for name, peer in bench.peers.items():
             assert len(peer.of(ProbeComponent)) == 1, name
         probe = bench.peers["connection-pool"].of(ProbeReplicas)[0]
-        assert (probe.timeout_s, probe.monitor) == (5.0, bench.monitor)
+        assert (probe.timeout_s, probe.asker) == (5.0, bench.monitor)
         bench._forget()
         bench.stage.advance(INTERVAL_S * 3)
         assert [len(peer.of(ProbeComponent)) for peer in bench.peers.values()] == [3, 3, 3, 3]

@@ -415,7 +415,9 @@ def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatc
     on_loop(body)
 
 
-@pytest.mark.parametrize(("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ReplicaId("files", ONE))]), (Fate.BROKEN, [])])
+@pytest.mark.parametrize(
+    ("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ReplicaId("files", ONE), "")]), (Fate.BROKEN, [])]
+)
 def test_nobody_waits_for_a_trial_that_is_a_stream_and_a_server_that_is_not_there_still_counts(
     fate: Fate, told: list[CallFaulted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -729,5 +731,8 @@ def test_probes_reach_every_replica_and_those_without_a_connection_are_reported(
         await turn()
         found = {each.replica.address: each.problem for each in monitor.take(ReplicaProbed)}
         assert found == {ONE: "", "ws://127.0.0.1:3003/mcp": "not connected"}
+        monitor.say(bench.pool, ProbeReplicas("p", 1.0, monitor.address, ReplicaId("files", ONE)))
+        await turn()
+        assert [each.replica.address for each in monitor.take(ReplicaProbed)] == [ONE], "the only one to ask"
 
     on_loop(body)

@@ -292,7 +292,7 @@ def test_the_breaker_hears_of_faults_and_of_the_first_success_after_them() -> No
         bench = Bench()
         await bench.run(1)
         await bench.fail(UpstreamError(Fate.BROKEN, "broken"))
-        assert bench.router.only(CallFaulted) == CallFaulted("r", REPLICA)
+        assert bench.router.only(CallFaulted) == CallFaulted("r", REPLICA, "")
         for call_id in (2, 3):
             await bench.run(call_id)
             await bench.answer()
@@ -320,10 +320,10 @@ def test_a_refusal_that_is_no_fault_of_the_server_counts_as_a_success() -> None:
 @pytest.mark.parametrize(
     ("fate", "told"),
     [
-        (Fate.BROKEN, [CallFaulted("r", REPLICA)]),
-        (Fate.CUT, [CallFaulted("r", REPLICA)]),
-        (Fate.UNREACHABLE, [CallFaulted("r", REPLICA)]),
-        (Fate.TIMED_OUT, [CallFaulted("r", REPLICA)]),
+        (Fate.BROKEN, [CallFaulted("r", REPLICA, "")]),
+        (Fate.CUT, [CallFaulted("r", REPLICA, "")]),
+        (Fate.UNREACHABLE, [CallFaulted("r", REPLICA, "")]),
+        (Fate.TIMED_OUT, []),
         (Fate.REFUSED, [CallSucceeded("r", REPLICA)]),
         (Fate.UNSUPPORTED, [CallSucceeded("r", REPLICA)]),
         (Fate.TURNED_AWAY, []),
@@ -345,6 +345,22 @@ def test_a_trial_that_the_server_was_not_asked_or_not_heard_out_in_has_no_verdic
     on_loop(body)
 
 
+@pytest.mark.parametrize("fate", [Fate.UNREACHABLE, Fate.TIMED_OUT, Fate.BROKEN])
+def test_how_long_a_server_takes_says_nothing_of_it_and_its_failures_name_whose_call_it_was(fate: Fate) -> None:
+    """A server may read nothing, or open no session, while it is busy with what another client has asked."""
+
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(1, hash_keys={"ip": "192.0.2.1", "session": "s", "user": "ada"})
+        await bench.fail(UpstreamError(fate, "the server does not read what it is sent", reason="upstream_timeout"))
+        assert bench.router.received == []
+        await bench.run(2, hash_keys={"ip": "192.0.2.1", "session": "s", "user": "ada"})
+        await bench.fail(UpstreamError(Fate.CUT, "cut"))
+        assert bench.router.received == [CallFaulted("r", REPLICA, "192.0.2.1")]
+
+    on_loop(body)
+
+
 def test_the_breaker_still_waits_for_its_success_after_a_failure_that_says_nothing() -> None:
     async def body() -> None:
         bench = Bench()
@@ -354,7 +370,7 @@ def test_the_breaker_still_waits_for_its_success_after_a_failure_that_says_nothi
         await bench.fail(UpstreamError(Fate.TURNED_AWAY, "in use", reason="pool_exhausted"))
         await bench.run(3)
         await bench.answer()
-        assert bench.router.received == [CallFaulted("r", REPLICA), CallSucceeded("r", REPLICA)]
+        assert bench.router.received == [CallFaulted("r", REPLICA, ""), CallSucceeded("r", REPLICA)]
 
     on_loop(body)
 

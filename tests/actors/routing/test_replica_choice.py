@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
 from mcp_gateway.actors.routing.hash_ring import HashRing
-from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, no_route
+from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, may_open, no_route
 from mcp_gateway.actors.routing.route_table import Route
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
@@ -43,15 +43,20 @@ def session_at(replica: str, backend: str = "b") -> SessionState:
     return SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession(backend, replica, "s", "2025-11-25"),))
 
 
+def fail(breaker: CircuitBreaker, now_s: float) -> None:
+    for client in ("192.0.2.1", "192.0.2.2"):
+        breaker.record_failure(now_s, client)
+
+
 def circuit(state: str, opened_s_ago: float = 0.0) -> CircuitBreaker:
     """closed; open, for RESET_S less what is over; due, for its trial; half open: a trial runs; abandoned: it has ended."""
     breaker = CircuitBreaker(1, RESET_S)
     if state == "closed":
         breaker.record_success(NOW_S)
     elif state == "open":
-        breaker.record_failure(NOW_S - opened_s_ago)
+        fail(breaker, NOW_S - opened_s_ago)
     else:
-        breaker.record_failure(NOW_S - 2 * RESET_S)
+        fail(breaker, NOW_S - 2 * RESET_S)
         if state != "due":
             breaker.allows(NOW_S - opened_s_ago, 1)
         if state == "abandoned":
@@ -271,3 +276,44 @@ def test_a_call_that_no_replica_takes_yet_is_told_of_the_one_that_is_tried_first
     later = choose(call_of_ada(), ROUTE, Backend(RING, ROUTE, ejected), {}, NOW_S + 41.0)
     assert isinstance(later, CallFailed)
     assert (later.why.text, later.why.retry_after_s) == ("no replica of backend 'b' can take this call", None)
+
+
+# ---- how many may be out
+
+
+@pytest.mark.parametrize(
+    ("share", "replica_count", "most"),
+    [
+        (0.5, 1, 1),
+        (0.5, 2, 1),
+        (0.5, 3, 1),
+        (0.5, 4, 2),
+        (0.5, 5, 2),
+        (0.0, 4, 1),
+        (0.1, 4, 1),
+        (1.0, 3, 3),
+        (0.34, 3, 1),
+        (0.67, 3, 2),
+    ],
+)
+@pytest.mark.parametrize("how", ["open", "half open", "ejected"])
+def test_calls_keep_out_a_share_of_the_replicas_and_one_of_however_few(
+    how: str, share: float, replica_count: int, most: int
+) -> None:
+    ring = HashRing(16)
+    addresses = [f"r{number}" for number in range(replica_count)]
+    for address in addresses:
+        ring.add(address)
+    route = attrs.evolve(ROUTE, max_ejected_share=share)
+    for out_count in range(replica_count):
+        out, asking = addresses[:out_count], (ROUTE.pattern, at(addresses[-1]))
+        breakers = {(ROUTE.pattern, at(address)): circuit(how) for address in out if how != "ejected"}
+        backend = Backend(ring, route, dict.fromkeys(out if how == "ejected" else (), Ejection("down")))
+        assert may_open(asking, route, backend, breakers) is (out_count < most)
+
+
+def test_a_replica_is_not_counted_against_itself_nor_a_circuit_of_another_route() -> None:
+    backend = Backend(RING, ROUTE, {FIRST: Ejection("down")})
+    breakers = {("other/*", at(address)): circuit("open") for address in ALL}
+    assert may_open((ROUTE.pattern, at(FIRST)), ROUTE, backend, breakers)
+    assert not may_open((ROUTE.pattern, at(SECOND)), ROUTE, backend, breakers)

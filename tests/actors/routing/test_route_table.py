@@ -92,7 +92,13 @@ def test_a_single_backend_without_prefix_gets_everything():
 
 def test_routes_of_the_configuration_stand_before_default_ones():
     route = RouteSettings(
-        pattern="*", backend="demo", hash_on="header:X|ip", failure_threshold=2, reset_timeout=1.5, transports=["websocket"]
+        pattern="*",
+        backend="demo",
+        hash_on="header:X|ip",
+        failure_threshold=2,
+        reset_timeout=1.5,
+        max_ejected_share=0.3,
+        transports=["websocket"],
     )
     assert configured_routes(Settings.demo().backends, (route,)) == (
         Route(
@@ -101,6 +107,7 @@ def test_routes_of_the_configuration_stand_before_default_ones():
             hash_on=("header:X", "ip"),
             failure_threshold=2,
             reset_timeout_s=1.5,
+            max_ejected_share=0.3,
             transports=frozenset({"websocket"}),
         ),
     )

@@ -19,7 +19,14 @@ from mcp_gateway.actors.messages.calls import (
     TrialEnded,
 )
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
-from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ReplicaEjected, ReplicaRestored
+from mcp_gateway.actors.messages.health import (
+    ComponentProbed,
+    ProbeComponent,
+    ProbeReplicas,
+    ReplicaEjected,
+    ReplicaProbed,
+    ReplicaRestored,
+)
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
@@ -105,6 +112,12 @@ def session_at(replica: str, backend: str = "files") -> SessionState:
 
 
 FIRST, SECOND, THIRD = FILES["replicas"]
+ADA, BOB = "192.0.2.1", "192.0.2.2"
+
+
+def faults(route: str, replica: ReplicaId, count: int) -> list[CallFaulted]:
+    """So many failures in a row, of two clients by turns."""
+    return [CallFaulted(route, replica, (ADA, BOB)[number % 2]) for number in range(count)]
 
 
 # ---- targets
@@ -192,7 +205,7 @@ def test_a_configured_route_holds_for_calls_that_name_its_backend_too(monkeypatc
         leased = [bench.call("tools/call/files__read", backend="files", hash_keys=key) for key in keys]
         assert {each.route for each in leased} == {"tools/call/files__*"}
         assert len({each.replica for each in leased}) == 1
-        bench.tell(CallFaulted("tools/call/files__*", leased[0].replica))
+        bench.tell(*faults("tools/call/files__*", leased[0].replica, 2))
         moved = bench.call("tools/call/files__read", backend="files", hash_keys=keys[0])
         assert moved.replica != leased[0].replica
         assert bench.call("tools/call/other", backend="files").route == "backend/files"
@@ -260,8 +273,8 @@ def test_a_request_moves_its_session_off_a_replica_that_takes_no_calls(monkeypat
 
     def test() -> None:
         bench = Bench(monkeypatch)
-        faults = [CallFaulted("tools/call/files__*", ReplicaId("files", FIRST))] * 5
-        bench.tell(*([ReplicaEjected(ReplicaId("files", FIRST), "down")] if disturbance == "ejected" else faults))
+        failing = faults("tools/call/files__*", ReplicaId("files", FIRST), 5)
+        bench.tell(*([ReplicaEjected(ReplicaId("files", FIRST), "down")] if disturbance == "ejected" else failing))
         failed = bench.call(session=session_at(FIRST))
         assert isinstance(failed, CallFailed)
         assert (failed.why.reason, failed.why.fate is Fate.SESSION_LOST, failed.why.fate.was_sent) == (
@@ -334,18 +347,24 @@ def test_without_a_replica_left_calls_are_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_a_circuit_counts_anew_where_its_route_has_changed_and_goes_on_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
-        routes = [{"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 2} for name in ("files", "notes")]
+        routes = [
+            {"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 2, "max_ejected_share": 1}
+            for name in ("files", "notes")
+        ]
         bench = Bench(monkeypatch, FILES, NOTES, routes=routes)
         for name, replicas in (("files", FILES["replicas"]), ("notes", NOTES["replicas"])):
-            bench.tell(*[CallFaulted(f"tools/call/{name}__*", ReplicaId(name, replica)) for replica in replicas] * 2)
+            for replica in replicas:
+                bench.tell(*faults(f"tools/call/{name}__*", ReplicaId(name, replica), 2))
         assert (bench.reason(), bench.reason("tools/call/notes__add")) == ("circuit_open", "circuit_open")
         changed = (attrs.evolve(bench.settings.routes[0], failure_threshold=3), bench.settings.routes[1])
         bench.tell(Topology(backends=bench.settings.backends, routes=changed))
         assert isinstance(bench.call(), LeaseCall)
         assert bench.reason("tools/call/notes__add") == "circuit_open"
-        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", replica)) for replica in FILES["replicas"]] * 2)
+        for replica in FILES["replicas"]:
+            bench.tell(*faults("tools/call/files__*", ReplicaId("files", replica), 2))
         assert isinstance(bench.call(), LeaseCall)
-        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", replica)) for replica in FILES["replicas"]])
+        for replica in FILES["replicas"]:
+            bench.tell(*faults("tools/call/files__*", ReplicaId("files", replica), 1))
         assert bench.reason() == "circuit_open"
 
     on_loop(test)
@@ -390,10 +409,10 @@ def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch
     def test() -> None:
         bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
         bench.events()
-        fault = CallFaulted(ROUTE, THE_REPLICA)
+        fault, other = faults(ROUTE, THE_REPLICA, 2)
         about = {"route": ROUTE, "replica": THE_REPLICA.address}
         # 1. Two failures, a success, two failures: not three in a row.
-        bench.tell(fault, fault, CallSucceeded(ROUTE, THE_REPLICA), fault, fault)
+        bench.tell(fault, other, CallSucceeded(ROUTE, THE_REPLICA), fault, other)
         assert isinstance(bench.call("tools/call/notes__add"), LeaseCall)
         # 2. The third opens it.
         bench.tell(fault)
@@ -435,7 +454,7 @@ def test_a_circuit_opens_after_its_failures_refuses_tries_and_closes(monkeypatch
 def half_open(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, LeaseCall]:
     """A router with one replica, whose circuit is half open, and the trial."""
     bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
-    bench.tell(*[CallFaulted(ROUTE, THE_REPLICA)] * 3)
+    bench.tell(*faults(ROUTE, THE_REPLICA, 3))
     bench.stage.advance(10)
     trial = bench.call("tools/call/notes__add")
     assert isinstance(trial, LeaseCall)
@@ -459,7 +478,7 @@ def test_after_a_trial_without_a_verdict_the_next_call_tries_at_once(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("verdict", "then"), [(CallSucceeded(ROUTE, THE_REPLICA), None), (CallFaulted(ROUTE, THE_REPLICA), "circuit_open")]
+    ("verdict", "then"), [(CallSucceeded(ROUTE, THE_REPLICA), None), (CallFaulted(ROUTE, THE_REPLICA, ADA), "circuit_open")]
 )
 def test_the_end_of_a_trial_does_not_touch_its_verdict(
     monkeypatch: pytest.MonkeyPatch, verdict: object, then: str | None
@@ -504,11 +523,107 @@ def test_an_open_circuit_sends_calls_to_the_next_replica_and_spares_other_routes
     def test() -> None:
         bench = Bench(monkeypatch)
         preferred = bench.replica("k")
-        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", preferred))] * 5)
+        bench.tell(*faults("tools/call/files__*", ReplicaId("files", preferred), 5))
         assert bench.replica("k") != preferred
         assert bench.replica("k", target="prompts/get/files__x") == preferred
         status = bench.stage.ask(bench.router, StatusRequested("s")).status["files"]
         assert {name: row["circuit"] for name, row in status.items() if row["circuit"] != "closed"} == {preferred: "open"}
+
+    on_loop(test)
+
+
+# ---- looks
+
+
+def probed(replica: ReplicaId, problem: str = "", *, is_starting: bool = False) -> ReplicaProbed:
+    return ReplicaProbed(request_id="look", replica=replica, problem=problem, is_starting=is_starting, elapsed_s=0.0)
+
+
+def looks(bench: Bench) -> list[ReplicaId | None]:
+    """Whom the router has asked how it does since the last look at it."""
+    asked = bench.pool.take(ProbeReplicas)
+    assert all(each.asker == bench.router for each in asked)
+    return [each.replica for each in asked]
+
+
+def test_what_one_client_alone_has_seen_keeps_nobody_out_and_makes_the_router_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+        bench.events()
+        alone = [CallFaulted(ROUTE, THE_REPLICA, ADA)] * 12
+        # 1. The server is well by its probe: that client may fail as often as it likes.
+        bench.tell(*alone)
+        assert looks(bench) == [THE_REPLICA], "one question at a time"
+        bench.tell(probed(THE_REPLICA), *alone)
+        assert (looks(bench), bench.events()) == ([], [])
+        assert isinstance(bench.call("tools/call/notes__add"), LeaseCall)
+        # 2. A server that is starting says nothing.
+        bench.stage.advance(1)
+        bench.tell(*alone, probed(THE_REPLICA, "starting since 1 s", is_starting=True))
+        assert (looks(bench), bench.events()) == ([THE_REPLICA], [])
+        # 3. The probe fails: that is the second witness.
+        bench.stage.advance(1)
+        bench.tell(alone[0], probed(THE_REPLICA, "cannot connect"))
+        assert [topic for topic, _ in bench.events()] == ["mcp.circuit.opened"]
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+
+    on_loop(test)
+
+
+def test_the_circuits_of_a_replica_that_is_gone_close_within_a_second_of_its_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        routes = [NOTES_ROUTE, {**NOTES_ROUTE, "pattern": "prompts/get/notes__*"}]
+        bench = Bench(monkeypatch, NOTES, routes=routes)
+        for route in routes:
+            bench.tell(*[CallFaulted(str(route["pattern"]), THE_REPLICA, ADA)] * 3)
+        bench.tell(probed(THE_REPLICA, "cannot connect"))
+        assert [topic for topic, _ in bench.events()] == ["mcp.circuit.opened"] * 2
+        bench.pool.take(ProbeReplicas)
+        for problem in ("cannot connect", "cannot connect", ""):
+            assert bench.reason("tools/call/notes__add") == "circuit_open"
+            bench.stage.advance(1)
+            assert looks(bench) == [THE_REPLICA]
+            bench.tell(probed(THE_REPLICA, problem))
+        assert [topic for topic, _ in bench.events()] == ["mcp.circuit.closed"] * 2
+        leased = bench.call("tools/call/notes__add")
+        assert isinstance(leased, LeaseCall)
+        assert not leased.is_trial
+        bench.stage.advance(5)
+        assert looks(bench) == [], "nobody is kept out"
+
+    on_loop(test)
+
+
+def test_a_look_whose_answer_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool was restarted, for example."""
+
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE], health_check_interval=2.0)
+        bench.tell(*faults(ROUTE, THE_REPLICA, 3))
+        assert looks(bench) == [THE_REPLICA]
+        for _ in range(2):
+            bench.stage.advance(1)
+            assert looks(bench) == []
+        bench.stage.advance(1)
+        assert looks(bench) == [THE_REPLICA]
+
+    on_loop(test)
+
+
+def test_of_many_failing_replicas_a_share_is_kept_out_and_the_others_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        files = {"name": "files", "replicas": [f"http://127.0.0.1:300{number}/mcp" for number in range(4)]}
+        bench = Bench(monkeypatch, files)
+        replicas = [ReplicaId("files", address) for address in files["replicas"]]
+        for replica in replicas:
+            bench.tell(*faults("tools/call/files__*", replica, 5))
+        opened = [payload["replica"] for topic, payload in bench.events() if topic == "mcp.circuit.opened"]
+        assert opened == [replica.address for replica in replicas[:2]]
+        assert {bench.replica(f"k{number}") for number in range(60)} == {replica.address for replica in replicas[2:]}
+        # One of those that were kept out is well again: there is room for the next failure of another one.
+        bench.tell(probed(replicas[0], "cannot connect"), probed(replicas[0]))
+        bench.tell(CallFaulted("tools/call/files__*", replicas[2], ADA))
+        assert {bench.replica(f"k{number}") for number in range(60)} == {replicas[0].address, replicas[3].address}
 
     on_loop(test)
 
@@ -518,10 +633,10 @@ def test_outcomes_for_routes_and_replicas_that_are_gone_change_nothing(monkeypat
         bench = Bench(monkeypatch)
         bench.bus.received.clear()
         bench.tell(
-            CallFaulted("tools/call/gone__*", ReplicaId("gone", FIRST)),
+            CallFaulted("tools/call/gone__*", ReplicaId("gone", FIRST), ADA),
             CallSucceeded("tools/call/gone__*", ReplicaId("gone", FIRST)),
         )
-        bench.tell(CallFaulted("backend/gone", ReplicaId("gone", FIRST)))
+        bench.tell(CallFaulted("backend/gone", ReplicaId("gone", FIRST), ADA))
         assert bench.events() == []
         assert bench.stage.is_alive(bench.router)
 
@@ -554,8 +669,8 @@ def test_a_removed_replica_loses_its_keys_and_no_others_move(monkeypatch: pytest
 def test_a_change_keeps_what_is_known_of_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch)
+        bench.tell(*faults("tools/call/files__*", ReplicaId("files", SECOND), 5))
         bench.tell(ReplicaEjected(ReplicaId("files", FIRST), "down"), ReplicaEjected(ReplicaId("files", THIRD), "down"))
-        bench.tell(*[CallFaulted("tools/call/files__*", ReplicaId("files", SECOND))] * 5)
         bench.tell(_with_replicas(bench, 3000, 3001))
         assert bench.reason() == "circuit_open"
         bench.tell(_with_replicas(bench, 3000, 3001, 3002))

@@ -17,7 +17,7 @@ WHAT_FOLLOWS = [
     (Fate.SESSION_LOST, False, False, False, False),
     (Fate.CUT, True, True, True, True),
     (Fate.CELL_LOST, True, False, True, False),
-    (Fate.TIMED_OUT, True, True, False, True),
+    (Fate.TIMED_OUT, True, True, False, False),
     (Fate.STARTING, False, False, False, False),
     (Fate.BROKEN, True, True, False, True),
     (Fate.REFUSED, True, False, False, True),
