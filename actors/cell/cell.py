@@ -105,7 +105,8 @@ class Cell:
 
     def _make_edge(self, seal: Seal) -> None:
         """Where exchanges of clients enter, and the server that will listen for them."""
-        session_ids = SessionIds(seal, self._settings.transports.streamable_http.max_sessions)
+        settings = self._settings
+        session_ids = SessionIds(seal, settings.transports.streamable_http.max_sessions, settings.gateway.max_session_bytes)
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port.publish)

@@ -85,7 +85,8 @@ class Desk(Protocol):
 
     def end_session(self, state: SessionState) -> None: ...
 
-    def issue_session(self, state: SessionState) -> str: ...
+    def issue_session(self, state: SessionState) -> str:
+        """Keep a new session and give its id. Raises: Refused with too_large."""
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         """Keep a backend's list, in case that it does not answer the next time."""

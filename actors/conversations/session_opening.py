@@ -11,7 +11,8 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.merged_server import common_revision, merged_initialize
-from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.sealed.kept_handshake import kept_handshake, kept_user
+from mcp_gateway.transports.protocol.sealed.session import MAX_ID_CHARACTERS, SessionState, UpstreamSession
 
 from .conversation import Conversation, may_go_elsewhere
 from .desk import CallWish, Desk
@@ -20,12 +21,21 @@ from .desk import CallWish, Desk
 class OpenSession(Conversation):
     """`initialize`: opens a session at every backend of the endpoint and seals them into one.
 
+    Raises: Refused with too_large for what no session has room for.
+
     A backend that is starting is left out like any that is late, unless nobody else has opened a session: then the first of those
     that are starting is waited for, as long as the client itself waits.
     """
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
+        message = exchange.message
+        assert isinstance(message, Request)
+        try:
+            self._kept = kept_handshake(message.params)  # before any server is asked: one that has no room opens nothing
+        except Refused as refused:
+            refused.request_id = message.id
+            raise
         self._key = exchange.hash_keys["session"]
         self._namings = desk.namings(exchange.endpoint)
         self._backend_of: dict[int, str] = {}
@@ -81,8 +91,6 @@ class OpenSession(Conversation):
         if not upstreams:
             self._refuse_all(request_id)
             return
-        message = self.exchange.message
-        assert isinstance(message, Request)
         stands_alone = len(self._namings) == 1 and (self.exchange.endpoint or not self._namings[0].prefix)
         if stands_alone:
             answer = self._answers[upstreams[0].backend]
@@ -97,11 +105,18 @@ class OpenSession(Conversation):
             self._key,
             self.exchange.endpoint,
             revision,
-            self.exchange.hash_keys.get("user", ""),
-            _to_keep(message.params),
+            kept_user(self.exchange.hash_keys.get("user", "")),
+            self._kept,
             upstreams,
         )
-        headers = {"Mcp-Session-Id": self.desk.issue_session(state)}
+        try:
+            headers = {"Mcp-Session-Id": self.desk.issue_session(state)}
+        except Refused as refused:
+            for upstream in upstreams:
+                self._dismiss(state, upstream.backend)
+            refused.request_id = request_id
+            self._refuse(refused, "")
+            return
         backend = upstreams[0].backend if len(upstreams) == 1 else ""
         self._answer(200, body, headers, backend, max(answer.upstream_s for answer in self._answers.values()))
 
@@ -124,27 +139,17 @@ class OpenSession(Conversation):
             self._refuse(Refused("upstream_failed", "no backend opened a session", request_id=request_id), "")
 
 
-def _to_keep(params: bytes) -> bytes:
-    """What a session id carries of the client's `initialize`: an icon alone may be larger than a header may be."""
-    try:
-        members = jsonrpc.members(params)
-        kept = {name: members[name] for name in ("protocolVersion", "capabilities", "clientInfo") if name in members}
-        info = jsonrpc.members(bytes(kept["clientInfo"]))
-    except (KeyError, msgspec.DecodeError, RecursionError):
-        return params
-    kept["clientInfo"] = msgspec.Raw(
-        msgspec.json.encode({name: info[name] for name in ("name", "title", "version") if name in info})
-    )
-    return msgspec.json.encode(kept)
-
-
 def opened_session(answer: CallAnswered) -> UpstreamSession | None:
-    """The upstream session that an answer to `initialize` opened, or None where it is an error or malformed."""
+    """The upstream session that an answer to `initialize` opened, or None where it is an error or malformed, and where it has no
+    use: an id that is longer than one of ours may be.
+    """
     if answer.response is None or not answer.response.result:
         return None
     try:
         revision = told_revision(answer)
     except (KeyError, msgspec.DecodeError, RecursionError):
+        return None
+    if len(answer.upstream_session_id or "") > MAX_ID_CHARACTERS:
         return None
     return UpstreamSession(answer.backend, answer.replica, answer.upstream_session_id, answer.upstream_revision or revision)
 

@@ -178,13 +178,16 @@ class EdgeDesk:
 
     def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
         newest = self.refresh_session(state)
-        return self._sessions.replace_facts(state.key, newest.facts.after(backend, method, params)) or newest
+        told = msgspec.structs.replace(newest, facts=newest.facts.after(backend, method, params))
+        kept = told.within(self._port.settings.gateway.max_session_bytes)
+        return self._sessions.replace_facts(state.key, kept.facts) or newest
 
     def issue_session(self, state: SessionState) -> str:
         state = msgspec.structs.replace(state, issued_ms=self._port.now_ms())
+        session_id = self._port.session_ids.issue(state)
         now_s = self._now_s()
         self._port.say_farewell(self._sessions.open(state, now_s), now_s)
-        return self._port.session_ids.issue(state)
+        return session_id
 
     def end_session(self, state: SessionState) -> None:
         """Refuse it here at once, and in the other cells as soon as the event reaches them."""

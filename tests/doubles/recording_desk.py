@@ -68,6 +68,7 @@ class RecordingDesk:
         self.finished = 0
         self.retries: list[tuple[float, str]] = []
         self.issued: list[SessionState] = []
+        self.issue_refusal: Refused | None = None
         self.ended: list[str] = []
         self.dismissed: list[str | None] = []
         self.renewed: list[UpstreamSession] = []
@@ -146,6 +147,8 @@ class RecordingDesk:
         self.ended.append(state.key)
 
     def issue_session(self, state: SessionState) -> str:
+        if self.issue_refusal is not None:
+            raise self.issue_refusal
         self.issued.append(state)
         return "sealed"
 

@@ -10,8 +10,9 @@ from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
-from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
+from mcp_gateway.transports.protocol.sealed.session import MAX_ID_CHARACTERS, UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, LEGACY, MAIL, Scene
 
 MESSAGE = Request(b'"i"', "initialize", INITIALIZE)
@@ -69,6 +70,33 @@ def test_a_session_id_carries_what_servers_need_of_the_client_and_not_its_pictur
     scene.answer(scene.call_to("files"), opened())
     (state,) = scene.desk.issued
     assert json.loads(state.initialize) == {"protocolVersion": LEGACY, "capabilities": {"roots": {}}, "clientInfo": told}
+
+
+def test_what_no_session_has_room_for_is_refused_before_any_server_is_asked():
+    params = {"protocolVersion": LEGACY, "capabilities": {"roots": "A" * 4_000_000}, "clientInfo": {"name": "c"}}
+    with pytest.raises(Refused) as caught:
+        Scene(OpenSession, FILES, MAIL, message=Request(b'"i"', "initialize", json.dumps(params).encode()))
+    assert (caught.value.reason, caught.value.status, caught.value.request_id) == ("too_large", 413, b'"i"')
+
+
+def test_a_session_that_cannot_be_kept_is_refused_and_ended_at_its_servers():
+    scene = opening()
+    scene.desk.issue_refusal = Refused("too_large", "why")
+    for backend in ("files", "mail"):
+        scene.answer(scene.call_to(backend), opened(), session_id=backend)
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.request_id) == ("too_large", b'"i"')
+    assert scene.desk.dismissed == ["files", "mail"]
+    scene.assert_over()
+
+
+def test_a_server_whose_session_id_is_longer_than_ours_may_be_takes_no_part():
+    for length, takes_part in ((MAX_ID_CHARACTERS, True), (MAX_ID_CHARACTERS + 1, False)):
+        scene = opening()
+        scene.answer(scene.call_to("files"), opened(), session_id="f" * length)
+        scene.answer(scene.call_to("mail"), opened(), session_id="m")
+        assert [each.backend for each in scene.desk.issued[0].upstreams] == ["files", "mail"][not takes_part :]
+        scene.assert_over()
 
 
 @pytest.mark.parametrize("way", ["failed", "error", "malformed", "unreadable", "no revision"])

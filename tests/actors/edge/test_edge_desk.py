@@ -21,6 +21,7 @@ from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -217,3 +218,23 @@ def test_a_session_that_makes_room_for_a_new_one_is_ended_at_its_servers() -> No
     assert bench.port.read_session(sealed) is None
     ((farewell, _),) = [waits for waits in bench.port.waiting.values() if waits[0] is not EXCHANGE]
     assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (RequestKind.TERMINATE, "first", NOW_S + FAN_OUT_S)
+
+
+def test_what_a_client_asks_for_is_kept_within_the_bound_of_its_session() -> None:
+    bench = Bench(gateway={"max_session_bytes": 1_024})
+    state = session_at("files")
+    bench.desk.issue_session(state)
+    for number in range(100):
+        kept = bench.desk.note_facts(state, "files", "resources/subscribe", b'{"uri":"a:%d"}' % number)
+    assert kept.size_bytes <= 1_024
+    assert bench.desk.refresh_session(state) == kept
+    assert kept.facts.of_backend("files")[-1] == "a:99"
+
+
+def test_a_session_that_is_too_large_is_refused_and_nobody_makes_room_for_it() -> None:
+    bench = Bench(transports={"streamable_http": {"max_sessions": 1}})
+    first = bench.desk.issue_session(session_at("files"))
+    with pytest.raises(Refused) as caught:
+        bench.desk.issue_session(msgspec.structs.replace(session_at("files"), key="second", initialize=b"x" * 8_192))
+    assert caught.value.reason == "too_large"
+    assert bench.port.read_session(first) is not None

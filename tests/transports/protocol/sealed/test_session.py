@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.sealed.kept_handshake import MOST_HANDSHAKE_BYTES
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import (
+    MAX_ID_CHARACTERS,
     MAX_SUBSCRIPTIONS,
     SessionFacts,
     SessionIds,
@@ -110,3 +115,66 @@ def test_subscriptions_are_bounded_and_the_newest_stay() -> None:
         facts = facts.after("files", "resources/subscribe", b'{"uri":"a:%d"}' % number)
     assert len(facts.subscriptions) == MAX_SUBSCRIPTIONS
     assert facts.subscriptions[-1] == ("files", f"a:{MAX_SUBSCRIPTIONS}")
+
+
+def merged(backends: int, user: str = "ada") -> SessionState:
+    """A session at so many servers, each with an id of its own as servers make them."""
+    upstreams = tuple(
+        UpstreamSession(f"backend-{number}", f"http://10.0.0.{number}:8080/mcp", secrets.token_hex(16), "2025-11-25")
+        for number in range(backends)
+    )
+    return SessionState("k" * 12, "", "2025-11-25", user, b"x" * MOST_HANDSHAKE_BYTES, upstreams)
+
+
+def test_an_id_fits_a_header_with_many_servers_and_the_most_that_a_client_may_say():
+    ids = SessionIds(SEAL)
+    session_id = ids.issue(merged(20, "u" * 100))
+    assert len(session_id) <= MAX_ID_CHARACTERS
+    assert ids.read(session_id) is not None
+
+
+def test_an_id_that_would_fit_no_header_is_refused():
+    ids = SessionIds(SEAL, most_bytes=1_000_000)
+    sizes = []
+    with pytest.raises(Refused) as caught:
+        sizes.extend(len(ids.issue(merged(backends))) for backends in range(1, 1_000))
+    assert MAX_ID_CHARACTERS - 100 < max(sizes) <= MAX_ID_CHARACTERS
+    assert (caught.value.reason, caught.value.status) == ("too_large", 413)
+    assert "header" in caught.value.text
+
+
+def test_a_session_at_its_bound_is_issued_and_one_past_it_refused():
+    some = state()
+    assert SessionIds(SEAL, most_bytes=some.size_bytes).issue(some)
+    with pytest.raises(Refused) as caught:
+        SessionIds(SEAL, most_bytes=some.size_bytes - 1).issue(some)
+    assert (caught.value.reason, "max_session_bytes" in caught.value.text) == ("too_large", True)
+
+
+def test_the_length_of_an_id_tells_nothing_of_what_its_client_may_have_guessed():
+    """A compressed whole would be shorter where the client has said what its server's address holds."""
+    secret = "http://10.0.0.1/mcp?key=3f9a61c5e7d24b80"
+    upstream = UpstreamSession("files", secret, "abc", "2025-06-18")
+    guesses = [f'{{"name":"{guess}"}}'.encode() for guess in (secret, secret[::-1])]
+    lengths = {len(SessionIds(SEAL).issue(SessionState("k", "", "", "", guess, (upstream,)))) for guess in guesses}
+    assert len(lengths) == 1
+
+
+def test_subscriptions_that_have_no_room_are_the_oldest_and_those_that_are_too_long():
+    facts = SessionFacts("error")
+    for uri in ["a:1", "a:" + "x" * 4_000_000, *(f"a:{number}" for number in range(2, 500))]:
+        facts = facts.after("files", "resources/subscribe", msgspec.json.encode({"uri": uri}))
+    full = msgspec.structs.replace(state(), facts=facts)
+    assert full.within(full.size_bytes) is full
+    kept = full.within(2_000)
+    assert 1_950 < kept.size_bytes <= 2_000
+    uris = kept.facts.of_backend("files")
+    assert uris == tuple(f"a:{number}" for number in range(500 - len(uris), 500))
+    assert kept.facts.log_level == "error"
+    small = msgspec.structs.replace(state(), facts=SessionFacts(None, (("files", "a:1"), ("files", "x" * 9_000))))
+    assert small.within(8_192).facts.subscriptions == (("files", "a:1"),)
+
+
+def test_a_log_level_that_is_none_is_not_kept():
+    facts = SessionFacts("error").after("files", "logging/setLevel", b'{"level":"%b"}' % (b"x" * 1_000_000))
+    assert facts == SessionFacts("error")
