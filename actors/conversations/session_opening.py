@@ -7,6 +7,7 @@ import msgspec
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import holder_of
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -108,6 +109,7 @@ class OpenSession(Conversation):
             kept_user(self.exchange.hash_keys.get("user", "")),
             self._kept,
             upstreams,
+            holder=holder_of(self.exchange.hash_keys),
         )
         try:
             headers = {"Mcp-Session-Id": self.desk.issue_session(state)}

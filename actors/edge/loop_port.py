@@ -59,6 +59,7 @@ class LoopPort:
             streamable.max_sessions,
             streamable.session_idle_timeout or float("inf"),
             is_alone=settings.gateway.cell_count == 1,
+            largest_share=settings.gateway.max_share_per_address,
         )
         self.last_known_lists = LastKnownLists()
         self.exchanges = OpenExchanges()

@@ -15,16 +15,19 @@ _LONGEST_NOTE_S = 10.0
 class SessionKeeper:
     """Answers from memory where it can; asks the journal about sessions that this cell has not seen, or has forgotten.
 
-    A session that nobody has used for the idle timeout is over, in whichever cell; so is the one longest unused when
-    max_sessions is reached. The journal learns of use with a delay, `note_s`, which is added to the timeout.
+    A session that nobody has used for the idle timeout is over, in whichever cell. So is the one longest unused of a holder that
+    opens more than its share, and of who holds most when max_sessions is reached; the journal counts those of the whole node.
+    It learns of use with a delay, `note_s`, which is added to the timeout.
     """
 
-    def __init__(self, journal: SessionJournal, max_sessions: int, idle_timeout_s: float, *, is_alone: bool) -> None:
+    def __init__(
+        self, journal: SessionJournal, max_sessions: int, idle_timeout_s: float, *, is_alone: bool, largest_share: float = 1.0
+    ) -> None:
         self._journal = journal
         self._max_sessions = max_sessions
         self._idle_timeout_s = idle_timeout_s
         self._is_alone = is_alone  # the only cell: what it has forgotten nobody else uses
-        self._table = SessionTable(max_sessions, idle_timeout_s)
+        self._table = SessionTable(max_sessions, idle_timeout_s, largest_share)
         self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
         self._noted_s = float("-inf")
         self._used: dict[str, int] = {}  # {key: when, in ms since the epoch}: what the journal is still to be told
@@ -50,8 +53,10 @@ class SessionKeeper:
 
     def open(self, state: SessionState, now_s: float) -> list[SessionState]:
         """Keep a new session; gives those that had to make room for it."""
-        evicted = self._journal.insert(state, _now_ms(), self._max_sessions)
+        evicted = self._journal.insert(state, _now_ms(), self._max_sessions, self._table.most_of_holder)
         forgotten = self._table.use(state, now_s)
+        for each in forgotten:
+            self._journal.forget(each.key)
         if not self._journal.is_durable and self._is_alone:
             evicted = forgotten
         for each in evicted:

@@ -6,21 +6,23 @@ from collections import OrderedDict
 
 import msgspec
 
+from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
 
 _ENDED_REMEMBERED = 100_000
 
 
 class SessionTable:
-    """{session key: newest state}, the least recently used first; at most max_sessions are kept.
+    """{session key: newest state}, the least recently used first; at most max_sessions are kept, and of one holder's its share.
 
     A session that is forgotten here lives on in its sealed id. One that was ended is refused, here and in cells that are told.
     """
 
-    def __init__(self, max_sessions: int, idle_timeout_s: float) -> None:
-        self._max_sessions = max_sessions
+    def __init__(self, max_sessions: int, idle_timeout_s: float, largest_share: float = 1.0) -> None:
+        self._budget = SharedBudget(max_sessions, largest_share)
         self._idle_timeout_s = idle_timeout_s
         self._states: OrderedDict[str, tuple[SessionState, float]] = OrderedDict()
+        self._of_holder: dict[str, OrderedDict[str, None]] = {}  # keys in the same order
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -36,12 +38,44 @@ class SessionTable:
         if state.key in self._ended:
             return []
         known = self._states.get(state.key)
+        forgotten = [] if known is not None else self._make_room(state.holder)
+        if known is None:
+            self._budget.take(state.holder)
+        of_holder = self._of_holder.setdefault(state.holder, OrderedDict())
         self._states[state.key] = (known[0] if known is not None else state, now_s)
+        of_holder[state.key] = None
         self._states.move_to_end(state.key)
-        forgotten = []
-        while len(self._states) > self._max_sessions:
-            forgotten.append(self._states.popitem(last=False)[1][0])
+        of_holder.move_to_end(state.key)
         return forgotten
+
+    @property
+    def most_of_holder(self) -> int:
+        """How many sessions one holder may have."""
+        return self._budget.largest_share
+
+    def _make_room(self, newcomer: str) -> list[SessionState]:
+        """For one session more of a holder: it makes room itself at its share, else who holds most does.
+
+        Where nobody holds two, the one that was not used for the longest time goes.
+        """
+        forgotten = []
+        while not self._budget.has_room(newcomer):
+            holder = newcomer
+            if self._budget.held_by(newcomer) < self._budget.largest_share:
+                holder = max(self._of_holder, key=self._budget.held_by)
+            is_shared_evenly = holder != newcomer and self._budget.held_by(holder) == 1
+            keys = self._states if is_shared_evenly else self._of_holder[holder]
+            forgotten.append(self._drop(next(iter(keys))))
+        return forgotten
+
+    def _drop(self, key: str) -> SessionState:
+        state, _ = self._states.pop(key)
+        self._budget.give_back(state.holder)
+        of_holder = self._of_holder[state.holder]
+        del of_holder[key]
+        if not of_holder:
+            del self._of_holder[state.holder]
+        return state
 
     def known(self, key: str) -> SessionState | None:
         """The session's state here, however long it was not used."""
@@ -77,7 +111,8 @@ class SessionTable:
 
     def end(self, key: str) -> None:
         """Refuse this session from now on."""
-        self._states.pop(key, None)
+        if key in self._states:
+            self._drop(key)
         self._ended[key] = None
         if len(self._ended) > _ENDED_REMEMBERED:
             self._ended.popitem(last=False)
@@ -89,12 +124,20 @@ class SessionTable:
         """Drop sessions that were not used for the idle timeout, and give them."""
         dropped = []
         while self._states:
-            key, (state, used_s) = next(iter(self._states.items()))
+            key, (_, used_s) = next(iter(self._states.items()))
             if now_s - used_s < self._idle_timeout_s:
                 break
-            del self._states[key]
-            dropped.append(state)
+            dropped.append(self._drop(key))
         return dropped
+
+    def assert_consistent(self) -> None:
+        """Check what must hold after every call; for tests."""
+        counts = {holder: len(keys) for holder, keys in self._of_holder.items()}
+        assert all(self._budget.held_by(holder) == count for holder, count in counts.items())
+        assert sum(counts.values()) == len(self._states) == self._budget.held <= self._budget.limit
+        assert all(0 < count <= self._budget.largest_share for count in counts.values())
+        order = list(self._states)
+        assert all(list(keys) == sorted(keys, key=order.index) for keys in self._of_holder.values())
 
     def count_by_revision(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -20,15 +20,32 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState
 from .sqlite_file import SqliteFile
 
 FILE_NAME: Final = "sessions.sqlite3"
-_VERSION: Final = 1
+_VERSION: Final = 2
+# Counted by triggers: a new session costs the same however many there are.
 _TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, state BLOB NOT NULL, used_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS sessions"
+    " (key TEXT PRIMARY KEY, holder TEXT NOT NULL, state BLOB NOT NULL, used_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS by_use ON sessions (used_ms)",
-    "CREATE TABLE IF NOT EXISTS journal (began_ms INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS by_holder ON sessions (holder, used_ms)",
+    "CREATE TABLE IF NOT EXISTS holders (holder TEXT PRIMARY KEY, held INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS by_count ON holders (held)",
+    "CREATE TABLE IF NOT EXISTS journal (began_ms INTEGER NOT NULL, held INTEGER NOT NULL)",
+    "CREATE TRIGGER IF NOT EXISTS session_opened AFTER INSERT ON sessions BEGIN"
+    " UPDATE journal SET held = held + 1;"
+    " INSERT INTO holders VALUES (NEW.holder, 1) ON CONFLICT (holder) DO UPDATE SET held = held + 1; END",
+    "CREATE TRIGGER IF NOT EXISTS session_ended AFTER DELETE ON sessions BEGIN"
+    " UPDATE journal SET held = held - 1;"
+    " UPDATE holders SET held = held - 1 WHERE holder = OLD.holder;"
+    " DELETE FROM holders WHERE holder = OLD.holder AND held = 0; END",
 )
 
-_INSERT: Final = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)"
+_INSERT: Final = (
+    "INSERT INTO sessions VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, used_ms = excluded.used_ms"
+)
 _DELETE: Final = "DELETE FROM sessions WHERE key = ?"
+_EVICT: Final = "DELETE FROM sessions WHERE key = (SELECT key FROM sessions {} ORDER BY used_ms LIMIT 1) RETURNING state"
+_EVICT_OF_HOLDER: Final = _EVICT.format("WHERE holder = ? AND key != ?")
+_EVICT_OLDEST: Final = _EVICT.format("WHERE key != ?")
 _MOST_MISSED: Final = 100_000
 
 _logger = logging.getLogger(__name__)
@@ -61,26 +78,43 @@ class SessionJournal:
         if self._file.wants_mending:
             self._file.mend(lambda connection: self._begin(connection, now_ms))
         if self._missed and self._file.is_durable:
-            opened = [(key, _encode(state), now_ms) for key, state in self._missed.items() if state is not None]
+            opened = [(key, each.holder, _encode(each), now_ms) for key, each in self._missed.items() if each is not None]
             ended = [(key,) for key, state in self._missed.items() if state is None]
             if self._run((_INSERT, opened), (_DELETE, ended)) is None:
                 return False
             self._missed.clear()
         return self._file.is_durable or not self._file.is_wanted
 
-    def insert(self, state: SessionState, now_ms: int, most_sessions: int) -> list[SessionState]:
-        """Keep a new session; gives those that had to make room, which were not used for the longest time."""
-        rows = self._run(
-            (_INSERT, (state.key, _encode(state), now_ms)),
-            (
-                "DELETE FROM sessions WHERE key IN"
-                " (SELECT key FROM sessions ORDER BY used_ms DESC, key = ? DESC LIMIT -1 OFFSET ?) RETURNING state",
-                (state.key, most_sessions),
-            ),
-        )
-        if rows is None:
+    def insert(
+        self, state: SessionState, now_ms: int, most_sessions: int, most_of_holder: int | None = None
+    ) -> list[SessionState]:
+        """Keep a new session; gives those that had to make room, which were not used for the longest time.
+
+        A holder past what one may have makes room itself; where there are too many in all, who holds most of them does.
+        """
+        if not self._file.is_durable:
             self._miss(state.key, state)
-        return _states(rows)
+            return []
+        evicted: list[tuple[Any, ...]] = []
+        try:
+            with self._file.transaction() as connection:
+                connection.execute(_INSERT, (state.key, state.holder, _encode(state), now_ms))
+                excess = _one(connection, "SELECT held FROM holders WHERE holder = ?", state.holder) - (
+                    most_of_holder or most_sessions
+                )
+                for _ in range(excess):
+                    evicted += connection.execute(_EVICT_OF_HOLDER, (state.holder, state.key))
+                for _ in range(_one(connection, "SELECT held FROM journal") - most_sessions):
+                    evicted += _evict_of_most(connection, state.key)
+        except sqlite3.Error:
+            self._miss(state.key, state)
+            return []
+        return _states(evicted)
+
+    def forget(self, key: str) -> None:
+        """The cell has no room for a session any more that the file has missed: it will not be written later."""
+        if self._missed.get(key) is not None:
+            del self._missed[key]
 
     def replace(self, state: SessionState) -> bool:
         """Keep a new state of a session that lives. False where the file has missed it: it holds the old one."""
@@ -114,7 +148,7 @@ class SessionJournal:
         return _states(self._run(("DELETE FROM sessions WHERE used_ms < ? RETURNING state", (used_before_ms,))))
 
     def count(self) -> int:
-        rows = self._select("SELECT count(*) FROM sessions")
+        rows = self._select("SELECT held FROM journal")
         return int(rows[0][0]) if rows else 0
 
     def close(self) -> None:
@@ -129,7 +163,7 @@ class SessionJournal:
                 del self._missed[next(iter(self._missed))]
 
     def _begin(self, connection: sqlite3.Connection, now_ms: int) -> None:
-        connection.execute("INSERT INTO journal SELECT ? WHERE NOT EXISTS (SELECT 1 FROM journal)", (now_ms,))
+        connection.execute("INSERT INTO journal SELECT ?, 0 WHERE NOT EXISTS (SELECT 1 FROM journal)", (now_ms,))
         self.began_ms = connection.execute("SELECT min(began_ms) FROM journal").fetchone()[0]
 
     def _select(self, statement: str, *values: object) -> list[tuple[Any, ...]] | None:
@@ -153,6 +187,18 @@ class SessionJournal:
         except sqlite3.Error:
             return None
         return rows
+
+
+def _evict_of_most(connection: sqlite3.Connection, newcomer: str) -> sqlite3.Cursor:
+    """End the session longest unused of who holds most, or of all where nobody holds two. newcomer: the key of one that stays."""
+    holder, held = connection.execute("SELECT holder, held FROM holders ORDER BY held DESC LIMIT 1").fetchone()
+    if held > 1:
+        return connection.execute(_EVICT_OF_HOLDER, (holder, newcomer))
+    return connection.execute(_EVICT_OLDEST, (newcomer,))
+
+
+def _one(connection: sqlite3.Connection, statement: str, *values: object) -> int:
+    return int(connection.execute(statement, values).fetchone()[0])
 
 
 def _states(rows: Sequence[tuple[Any, ...]] | None) -> list[SessionState]:

@@ -239,7 +239,7 @@ class Scene:
             kind=kind or RequestKind.of(message),
             message=message,
             session=session,
-            hash_keys={"session": "key", "user": user},
+            hash_keys={"session": "key", "user": user, "ip": "::1"},
             deadline_s=deadline_s,
             takes_events=takes_events,
             last_event_id=last_event_id,

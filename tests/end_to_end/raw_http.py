@@ -112,12 +112,12 @@ def ask_modern(url: str, message: dict[str, Any], **options: Any) -> Answer:
     return ask(url, body, headers, **options)
 
 
-def open_session(url: str) -> dict[str, str]:
-    """Do the handshake of the legacy era; the headers that belong to the session from then on."""
+def open_session(url: str, more_headers: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Do the handshake of the legacy era; the headers that belong to the session from then on, `more_headers` included."""
     params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
-    opened = ask(url, request("initialize", params))
+    opened = ask(url, request("initialize", params), more_headers)
     assert opened.status == 200, opened
-    headers = {"Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": LEGACY}
+    headers = {**(more_headers or {}), "Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": LEGACY}
     told = ask(url, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
     assert told.status == 202, told
     return headers

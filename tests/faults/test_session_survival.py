@@ -95,12 +95,28 @@ def test_more_sessions_than_allowed_drive_out_the_longest_unused(
     form: Form, start_gateway: StartGateway, server: SdkServer
 ) -> None:
     limits = {"streamable_http": {"max_sessions": 5}}
-    with start_gateway(form, backend_of(server), transports=limits) as gateway:
+    table = {"max_share_per_address": 1.0}
+    with start_gateway(form, backend_of(server), transports=limits, gateway=table) as gateway:
         sessions = [open_session(gateway.endpoint()) for _ in range(6)]
         assert [echo(gateway, session).text for session in sessions[1:]] == ["hi"] * 5
         # The other cell learns of it by an event.
         wait_until(lambda: all(echo(gateway, sessions[0]).status == 404 for _ in range(8)), 5, "every cell refuses it")
         assert gateway.errors() == []
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+def test_who_opens_more_sessions_than_its_share_drives_out_its_own(
+    form: Form, start_gateway: StartGateway, server: SdkServer
+) -> None:
+    """The other client's session is the oldest of all, and idle."""
+    limits = {"streamable_http": {"max_sessions": 16}}
+    table = {"trusted_proxies": ["127.0.0.1"]}
+    with start_gateway(form, backend_of(server), transports=limits, gateway=table) as gateway:
+        victim = open_session(gateway.endpoint(), {"X-Forwarded-For": "10.0.0.1"})
+        greedy = [open_session(gateway.endpoint(), {"X-Forwarded-For": "10.0.0.2"}) for _ in range(20)]
+        assert echo(gateway, victim).text == "hi"
+        assert [echo(gateway, session).text for session in greedy[-4:]] == ["hi"] * 4
+        wait_until(lambda: all(echo(gateway, greedy[0]).status == 404 for _ in range(8)), 5, "every cell refuses it")
 
 
 @pytest.mark.parametrize("count", [pytest.param(10_000, marks=pytest.mark.slow), 400])

@@ -1,8 +1,12 @@
-"""What a client's requests are hashed on: the values behind the sources that routes name. Pure."""
+"""What a client's requests are hashed on, the values behind the sources that routes name, and who the client is. Pure.
+
+What a client says of itself ("user", "header:NAME") chooses a replica and nothing else: it can say something else each time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -13,6 +17,21 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 _LONGEST_USER = 1_000  # it becomes a part of session ids
+
+
+PRINCIPAL: Final = "principal"
+"""The key of who a client has proved to be. Without authentication no request has it."""
+
+
+def principal_of(keys: Mapping[str, str]) -> str:
+    """Whose tasks, parked calls and private results a request may touch; "" where nobody knows."""
+    return keys.get(PRINCIPAL, "")
+
+
+def holder_of(keys: Mapping[str, str]) -> str:
+    """Whose share of what all clients share a request takes: that of its principal, or else of its address."""
+    principal = principal_of(keys)
+    return f"principal:{principal}" if principal else keys.get("ip", "")
 
 
 class HashKeys:

@@ -52,6 +52,7 @@ def test_all_answer_and_are_sealed_into_one_session():
         "ada",
         INITIALIZE,
     )
+    assert state.holder == scene.exchange.hash_keys["ip"], "not of the user that it says it is"
     assert state.upstreams == (
         UpstreamSession("files", "files#0", "f1", LEGACY),
         UpstreamSession("mail", "mail#1", None, "2025-03-26"),

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mcp_gateway.actors.edge import session_keeper
@@ -131,6 +132,24 @@ def test_the_longest_unused_is_known_among_those_that_were_noted_together(keys: 
     node.now_s += 2 * keeper.note_s
     assert keeper.sweep(node.now_s) == []
     assert [state.key for state in keeper.open(sessions[keys[2]], node.now_s)] == [keys[0]]
+
+
+@pytest.mark.parametrize("has_disk", [True, False])
+def test_who_opens_many_drives_out_its_own_sessions_in_whichever_cell(
+    has_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory there is one cell, or else what has made room lives on in its id."""
+    node = Node(tmp_path if has_disk else None, monkeypatch)
+    cells = [node.cell(max_sessions=40, largest_share=0.1, is_alone=not has_disk) for _ in range(1 + has_disk)]
+    mine = msgspec.structs.replace(node.session("mine"), holder="10.0.0.1")
+    cells[0].open(mine, node.now_s)
+    evicted = []
+    for number in range(100):
+        node.now_s += 0.01
+        theirs = msgspec.structs.replace(node.session(f"theirs {number}"), holder="10.0.0.2")
+        evicted += cells[number % len(cells)].open(theirs, node.now_s)
+    assert [state.key for state in evicted] == [f"theirs {number}" for number in range(96)]
+    assert all(cell.find(mine, node.now_s) for cell in cells)
 
 
 def test_an_id_from_before_a_new_journal_is_judged_by_its_age(node: Node) -> None:

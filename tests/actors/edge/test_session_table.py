@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mcp_gateway.actors.edge.session_table import SessionTable
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 
 
-def session(key: str, revision: str = "2025-06-18", *backends: str) -> SessionState:
+def session(key: str, revision: str = "2025-06-18", *backends: str, holder: str = "") -> SessionState:
     upstreams = tuple(UpstreamSession(backend, f"{backend}#0", "old", revision) for backend in backends)
-    return SessionState(key, "", revision, "", b"{}", upstreams)
+    return SessionState(key, "", revision, "", b"{}", upstreams, holder=holder)
 
 
 def test_a_repaired_session_is_the_newest_whatever_its_id_says():
@@ -111,3 +114,50 @@ def test_sessions_are_counted_by_revision():
     for key, revision in (("a", "2025-06-18"), ("b", "2025-06-18"), ("c", "2025-03-26")):
         table.use(session(key, revision), 0.0)
     assert table.count_by_revision() == {"2025-06-18": 2, "2025-03-26": 1}
+
+
+# ---- holders
+
+
+def test_a_holder_at_its_share_drives_out_nobody_and_past_it_its_own_longest_unused():
+    table = SessionTable(20, 60.0, 0.25)
+    assert table.most_of_holder == 5
+    table.use(session("other", holder="b"), 0.0)
+    for number in range(5):
+        assert table.use(session(f"a{number}", holder="a"), 1.0) == []
+    assert table.use(session("a0", holder="a"), 2.0) == []
+    assert table.use(session("a5", holder="a"), 3.0) == [session("a1", holder="a")]
+    assert table.find("other", 3.0) is not None
+    table.assert_consistent()
+
+
+def test_where_there_is_no_room_who_holds_most_makes_some():
+    table = SessionTable(8, 60.0, 0.5)
+    for holder, count in (("b", 1), ("a", 4), ("c", 3)):
+        for number in range(count):
+            table.use(session(f"{holder}{number}", holder=holder), 0.0)
+    assert table.use(session("d0", holder="d"), 1.0) == [session("a0", holder="a")]
+    table.assert_consistent()
+
+
+def test_where_nobody_holds_two_the_longest_unused_makes_room():
+    table = SessionTable(4, 60.0, 0.25)
+    for holder in "abcd":
+        table.use(session(holder, holder=holder), 0.0)
+    table.use(session("a", holder="a"), 0.0)
+    assert table.use(session("e", holder="e"), 1.0) == [session("b", holder="b")]
+
+
+@given(st.integers(1, 12), st.sampled_from([0.1, 0.5, 1.0]), st.lists(st.tuples(st.integers(0, 30), st.sampled_from("ueif"))))
+def test_whatever_happens_the_counts_are_true(limit, share, steps):
+    table = SessionTable(limit, 10.0, share)
+    for now_s, (key, step) in enumerate(steps):
+        state = session(str(key), holder="abc"[key % 3])
+        if step == "u":
+            for forgotten in table.use(state, now_s):
+                assert table.known(forgotten.key) is None
+        elif step == "e":
+            table.end(str(key))
+        elif step == "f":
+            table.forget_idle(now_s)
+        table.assert_consistent()

@@ -61,6 +61,56 @@ def test_a_session_at_the_limit_makes_nobody_leave_and_one_past_it_the_longest_u
     assert journal.read("d", 0) == session("d")  # the newcomer itself stays, however new the others are
 
 
+def test_a_holder_at_its_share_drives_out_nobody_and_past_it_its_own_longest_unused(journal: SessionJournal) -> None:
+    journal.insert(session("other", holder="b"), 1_000, MANY, 2)
+    for number in range(2):
+        assert journal.insert(session(f"a{number}", holder="a"), 2_000 + number, MANY, 2) == []
+    journal.touch({"a0": 3_000})
+    assert journal.insert(session("a2", holder="a"), 2_500, MANY, 2) == [session("a1", holder="a")]
+    assert journal.insert(session("a0", holder="a"), 4_000, MANY, 2) == []  # known already: it takes no more than before
+    assert (journal.read("other", 0), journal.count()) == (session("other", holder="b"), 3)
+
+
+def test_where_there_is_no_room_who_holds_most_makes_some(journal: SessionJournal) -> None:
+    for key, holder in (("b", "b"), ("a1", "a"), ("a2", "a")):
+        journal.insert(session(key, holder=holder), 1_000 + journal.count(), MANY)
+    assert journal.insert(session("c", holder="c"), 2_000, 3, 3) == [session("a1", holder="a")]
+    assert journal.insert(session("d", holder="d"), 2_000, 3, 3) == [session("b", holder="b")], "the oldest: nobody holds two"
+
+
+def test_the_counts_follow_all_that_ends_sessions_and_outlive_the_process(tmp_path: Path) -> None:
+    journal = SessionJournal(tmp_path, 1_000)
+    for number in range(6):
+        journal.insert(session(str(number), holder="ab"[number % 2]), 1_000 + number, MANY)
+    journal.delete("0")
+    journal.delete("unknown")
+    assert len(journal.expire(1_003)) == 2
+    journal.close()
+    again = SessionJournal(tmp_path, 2_000)
+    assert again.count() == 3
+    with again._file.transaction(writes=False) as connection:
+        held = dict(connection.execute("SELECT holder, held FROM holders").fetchall())
+        counted = dict(connection.execute("SELECT holder, count(*) FROM sessions GROUP BY holder").fetchall())
+    assert held == counted == {"a": 1, "b": 2}
+    assert [each.key for each in again.insert(session("new"), 3_000, 1)] == ["3", "4", "5"]
+    assert again.count() == 1
+    again.close()
+
+
+def test_what_a_cell_has_no_room_for_is_not_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "_BUSY_S", 0.01)
+    journal, other = SessionJournal(tmp_path, 1_000), SessionJournal(tmp_path, 1_000)
+    with other._file.transaction():
+        for key in "ab":
+            journal.insert(session(key), 1_000, MANY)
+        journal.forget("a")
+        journal.forget("unknown")
+    assert journal.catch_up(2_000)
+    assert (other.read("a", 0), other.read("b", 0)) == (None, session("b"))
+    for each in (journal, other):
+        each.close()
+
+
 def test_idle_sessions_expire_once_and_used_ones_stay(journal: SessionJournal) -> None:
     journal.insert(session("idle"), 1_000, MANY)
     journal.insert(session("used"), 1_000, MANY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, HashKeys, holder_of, principal_of, query_value
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_a_value_is_found_in_any_query(query: str, value: str | None) -> None:
 def test_a_user_in_the_query_is_cut_to_what_a_session_id_can_carry() -> None:
     assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_000, "::1") == {"ip": "::1", "user": "u" * 1_000}
     assert HashKeys(Settings()).of_connection({}, "user_id=" + "u" * 1_001, "::1") == {"ip": "::1", "user": "u" * 1_000}
+
+
+def test_a_client_holds_its_share_by_its_address_whatever_it_says_of_itself() -> None:
+    assert holder_of({"ip": "::1", "user": "ada", "session": "s"}) == "::1"
+    assert holder_of({"ip": "::1", PRINCIPAL: "::2"}) == "principal:::2"
+    assert [principal_of({"user": "ada", "ip": "::1"}), principal_of({PRINCIPAL: "ada"})] == ["", "ada"]
+
+
+def test_no_client_gives_itself_a_principal() -> None:
+    keys = HashKeys(Settings()).of_connection({"Principal": "ada"}, "principal=ada&user_id=ada", "::1")
+    assert PRINCIPAL not in keys

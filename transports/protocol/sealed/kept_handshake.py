@@ -23,18 +23,20 @@ _LONGEST_VERSION_BYTES: Final = 50
 _ACTED_ON: Final = frozenset({"roots", "sampling", "elicitation", "tasks", "extensions"})
 """Source: MCP 2025-11-25, basic/lifecycle, "Capability Negotiation". All else is `experimental`, whatever it is called."""
 
+_NOTHING_SAID: Final = {"protocolVersion": Raw(b'""'), "capabilities": Raw(b"{}"), "clientInfo": Raw(b"{}")}
+
 
 def kept_handshake(params: bytes, most_bytes: int = MOST_HANDSHAKE_BYTES) -> bytes:
     """The params of an `initialize` with which the session is opened again.
 
-    params: as `handshake.initialize_revision` takes them.
+    params: as `handshake.initialize_revision` takes them; what is missing counts as empty.
 
     Who the client is stays, cut; icons, descriptions and `_meta` go. Of its capabilities those that nobody acts on go where there
     is no room for them, the largest first.
 
     Raises: Refused with too_large where even the rest has no room.
     """
-    values = members(params)
+    values = {**_NOTHING_SAID, **members(params)}
     version = bytes(values["protocolVersion"])
     if len(version) > _LONGEST_VERSION_BYTES:
         version = msgspec.json.encode(negotiated_legacy(msgspec.json.decode(version, type=str)))

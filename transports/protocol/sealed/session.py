@@ -75,6 +75,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     upstreams:  one entry per backend that answered `initialize`.
     facts:      none when the id is sealed; the cells keep them.
     issued_ms:  when the session was opened, since the epoch.
+    holder:     whose share of all sessions it takes.
     """
 
     key: str
@@ -85,6 +86,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     upstreams: tuple[UpstreamSession, ...]
     facts: SessionFacts = SessionFacts()
     issued_ms: int = 0
+    holder: str = ""
 
     def upstream(self, backend: str) -> UpstreamSession | None:
         return next((each for each in self.upstreams if each.backend == backend), None)
