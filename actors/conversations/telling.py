@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
@@ -13,6 +14,8 @@ from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 
 from .conversation import Conversation
 from .desk import CallWish, Desk
+
+_TOLD: Final = "told"
 
 
 class TellServers(Conversation):
@@ -30,14 +33,20 @@ class TellServers(Conversation):
         self._session = exchange.session
         self._calls: dict[int, tuple[str, Message | None, UpstreamSession | None]] = {}
         self._has_refreshed: set[str] = set()
+        self._is_told = True
 
     def _start(self) -> None:
         if self._kind is RequestKind.TERMINATE and self._session is not None:
             self._session = self.desk.refresh_session(self._session)  # what another cell has opened since ends as well
             self._messages = [(upstream.backend, None) for upstream in self._session.upstreams]
-            self.desk.end_session(self._session)
+            self._is_told = self.desk.end_session(self.exchange, self._session, _TOLD)
         for backend, message in self._messages:
             self._tell(backend, message)
+        self._acknowledge_when_done()
+
+    def retry(self, backend: str) -> None:
+        """Every cell refuses the session now."""
+        self._is_told = True
         self._acknowledge_when_done()
 
     def _tell(self, backend: str, message: Message | None) -> None:
@@ -74,7 +83,7 @@ class TellServers(Conversation):
         return self._upstream(backend) not in (used, None)
 
     def _acknowledge_when_done(self) -> None:
-        if self._open_calls:
+        if self._open_calls or not self._is_told:
             return
         if self._kind is RequestKind.TERMINATE:
             self._answer(200, b"", {}, "", self._upstream_s)

@@ -12,6 +12,7 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.desk import CallWish
+from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.calls import Call, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
@@ -189,10 +190,11 @@ class EdgeDesk:
         self._port.say_farewell(self._sessions.open(state, now_s), now_s)
         return session_id
 
-    def end_session(self, state: SessionState) -> None:
-        """Refuse it here at once, and in the other cells as soon as the event reaches them."""
+    def end_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
+        """The event is for a cell that hangs now: it gets its mail when it goes on."""
         self._sessions.end(state.key)
         self._send(self._addresses["event-bus"], PublishEvent(topic=SESSION_ENDED, payload={"session": state.key}))
+        return self._port.tell_cells(EndSession(state.key), lambda: self.retry_later(exchange, 0.0, told))
 
     # ---- tasks and lists
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.exchanges import (
     ChildAsked,
     ClientEventsWaiting,
@@ -24,6 +26,7 @@ from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
@@ -40,6 +43,9 @@ from .late_backends import FAN_OUT_S
 from .open_exchanges import OpenExchanges
 from .session_keeper import SessionKeeper
 from .topic_feed import CellTopicFeed
+
+_TELL_CELLS_S: Final = 1.0
+"""A cell that hangs is killed by its node; a client that ends its session need not wait for that."""
 
 
 class LoopPort:
@@ -72,6 +78,8 @@ class LoopPort:
         self._ids = itertools.count(1)
         self._questions: dict[str, asyncio.Future[Any]] = {}
         self._addresses: Mapping[str, ActorAddress] = {}
+        self._telling = HeldTasks()
+        cells.answer_cells(EndSession, lambda ended: self.sessions.end(ended.key))
 
     @property
     def waiting(self) -> Mapping[int, tuple[Exchange, AnswerSink]]:
@@ -150,6 +158,26 @@ class LoopPort:
             tasks = (self.read_task(shown) for shown in named_tasks(message.method, message.params))
             return next((task.replica for task in tasks if task is not None), "")
         return resumed_replica(self.seal, message.params) if b'"requestState"' in message.params else ""
+
+    def tell_cells(self, message: object, on_told: Callable[[], None]) -> bool:
+        """Ask all other cells, and call back when each has answered, has ended, or has taken too long.
+
+        True where there are none; then nobody is called back.
+        """
+        names = self.cells.other_cells
+        if not names:
+            return True
+
+        async def tell(cell_name: str) -> None:
+            with contextlib.suppress(LookupError, TimeoutError):
+                await self.cells.ask_cell(cell_name, message, _TELL_CELLS_S)
+
+        async def tell_all() -> None:
+            await asyncio.gather(*(tell(name) for name in names))
+            on_told()
+
+        self._telling.start(tell_all())
+        return False
 
     def ask(self, child: str, question: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -48,6 +48,13 @@ class CellAnswered:
     error_text: str = ""
 
 
+@attrs.frozen
+class EndSession:
+    """A client has ended this session: refuse it before the client is told that it is over. The answer is None."""
+
+    key: str
+
+
 @attrs.frozen(kw_only=True)
 class ExchangeForwarded:
     """Speak to this replica for me: you hold its connection, or the call that this request goes on with."""

@@ -70,6 +70,7 @@ class RecordingDesk:
         self.issued: list[SessionState] = []
         self.issue_refusal: Refused | None = None
         self.ended: list[str] = []
+        self.has_other_cells = False
         self.dismissed: list[str | None] = []
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
@@ -143,8 +144,11 @@ class RecordingDesk:
         self._newest[state.key] = msgspec.structs.replace(newest, facts=newest.facts.after(backend, method, params))
         return self._newest[state.key]
 
-    def end_session(self, state: SessionState) -> None:
+    def end_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
         self.ended.append(state.key)
+        if self.has_other_cells:
+            self.retries.append((0.0, told))
+        return not self.has_other_cells
 
     def issue_session(self, state: SessionState) -> str:
         if self.issue_refusal is not None:
@@ -228,8 +232,10 @@ class Scene:
         last_event_id: str | None = None,
         user: str = "ada",
         arguments: tuple[Any, ...] = (),
+        has_other_cells: bool = False,
     ) -> None:
         self.desk = RecordingDesk(*namings)
+        self.desk.has_other_cells = has_other_cells
         self.sink = RecordingSink()
         self.exchange = Exchange(
             exchange_id=1,

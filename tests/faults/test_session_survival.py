@@ -104,6 +104,17 @@ def test_more_sessions_than_allowed_drive_out_the_longest_unused(
         assert gateway.errors() == []
 
 
+def test_a_session_that_its_client_has_ended_is_over_in_every_cell_at_once(start_gateway: StartGateway) -> None:
+    """Each request is a connection of its own, so that both cells know the session, and both are asked for it afterwards."""
+    with start_gateway("two cells", [{"name": "demo", "prefix": "", "builtin": "demo"}]) as gateway:
+        for _ in range(20):
+            session = open_session(gateway.endpoint())
+            pings = [ask(gateway.endpoint(), request("ping"), session).status for _ in range(6)]
+            assert ask(gateway.endpoint(), headers=session, verb="DELETE").status == 200
+            pings += [ask(gateway.endpoint(), request("ping"), session).status for _ in range(4)]
+            assert pings == [200] * 6 + [404] * 4
+
+
 @pytest.mark.parametrize("form", ["embedded", "two cells"])
 def test_who_opens_more_sessions_than_its_share_drives_out_its_own(
     form: Form, start_gateway: StartGateway, server: SdkServer

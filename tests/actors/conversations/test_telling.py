@@ -145,3 +145,23 @@ def test_an_end_cancels_what_is_open(kind, way):
     getattr(scene.conversation, way)()
     assert scene.desk.cancelled == [1, 2]
     scene.assert_over(client_is_there=way != "client_gone")
+
+
+@pytest.mark.parametrize("cells_know_first", [True, False])
+def test_the_end_of_a_session_is_acknowledged_when_every_cell_knows_it(cells_know_first):
+    """Else the client could go on with it in another one, which would be a session that nobody ends."""
+    scene = Scene(
+        TellServers,
+        FILES,
+        session=session_at("files"),
+        kind=RequestKind.TERMINATE,
+        arguments=([], RequestKind.TERMINATE),
+        has_other_cells=True,
+    )
+    ((_, told),) = scene.desk.retries
+    steps = [lambda: scene.conversation.delay_passed(told), lambda: scene.answer(scene.last, has_response=False)]
+    for step in steps if cells_know_first else reversed(steps):
+        assert not scene.sink.is_over
+        step()
+    assert scene.sink.status == 200
+    scene.assert_over()

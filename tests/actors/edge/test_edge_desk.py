@@ -5,6 +5,7 @@ That the actor and its desk serve conversations together is tested in `test_edge
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,12 @@ import msgspec
 import pytest
 
 from mcp_gateway.actors.conversations.desk import CallWish
+from mcp_gateway.actors.edge import loop_port
 from mcp_gateway.actors.edge.edge_desk import EdgeDesk, RetryDue
 from mcp_gateway.actors.edge.late_backends import FAN_OUT_S, LATE_FAN_OUT_S
 from mcp_gateway.actors.edge.loop_port import LoopPort
+from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.calls import Call, CancelCall, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.transports.ports.edge_port import Exchange
@@ -27,6 +31,7 @@ from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
+from tests.doubles.joined_cells import JoinedCells
 from tests.doubles.recording_desk import request, session_at
 from tests.doubles.running_cell import alone, cell_settings
 
@@ -50,8 +55,8 @@ EXCHANGE = Exchange(
 class Bench:
     """A desk of an edge whose mail is kept. sent: (short name or address, message)."""
 
-    def __init__(self, incarnation: int = 1, **tables: Any) -> None:
-        self.port = LoopPort(cell_settings([FILES, MAIL], **tables), SessionIds(SEAL), alone(), SEAL)
+    def __init__(self, incarnation: int = 1, cells: Forwarding | None = None, **tables: Any) -> None:
+        self.port = LoopPort(cell_settings([FILES, MAIL], **tables), SessionIds(SEAL), cells or alone(), SEAL)
         self.sent: list[tuple[str, Any]] = []
         self.later: list[tuple[float, str, object]] = []
         self.now_s = NOW_S
@@ -204,7 +209,7 @@ def test_a_session_that_ends_is_refused_here_at_once_and_told_to_the_other_cells
     state = session_at("files")
     bench.desk.use_session(state)
     assert not bench.desk.is_session_ended(state)
-    bench.desk.end_session(state)
+    assert bench.desk.end_session(EXCHANGE, state, "told")
     assert bench.desk.is_session_ended(state)
     assert bench.sent == [("event-bus", PublishEvent(topic="mcp.session.ended", payload={"session": "key"}))]
 
@@ -238,3 +243,26 @@ def test_a_session_that_is_too_large_is_refused_and_nobody_makes_room_for_it() -
         bench.desk.issue_session(msgspec.structs.replace(session_at("files"), key="second", initialize=b"x" * 8_192))
     assert caught.value.reason == "too_large"
     assert bench.port.read_session(first) is not None
+
+
+def test_who_ends_a_session_is_told_when_every_cell_that_runs_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hangs, one ends meanwhile: neither is waited for longer than the bound."""
+    monkeypatch.setattr(loop_port, "_TELL_CELLS_S", 0.05)
+
+    async def body() -> None:
+        node = JoinedCells("cell/0", "cell/1", "cell/2", "cell/3")
+        benches = [Bench(cells=cells) for cells in node.cells.values()]
+        state = session_at("files")
+        for bench in benches:
+            bench.desk.use_session(state)
+        node.cells["cell/2"].answer_cells(EndSession, lambda _: asyncio.Event().wait())
+        assert not benches[0].desk.end_session(EXCHANGE, state, "told")
+        node.kill("cell/3")
+        assert benches[0].later == []
+        async with asyncio.timeout(5):
+            while not benches[0].later:
+                await asyncio.sleep(0.005)
+        assert benches[0].later == [(0.0, "edge", RetryDue(1, "told"))]
+        assert [bench.desk.is_session_ended(state) for bench in benches[:2]] == [True, True]
+
+    asyncio.run(body())
