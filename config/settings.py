@@ -179,6 +179,7 @@ class GatewaySettings:
     allowed_hosts:   names that a request may be addressed to, besides IP addresses, names of this machine's loopback and that in
                      `public_url`; each with a port or for all.
     allowed_origins: browser origins that may connect, besides localhost and the gateway's own.
+    localhost_origins: whether pages of this machine may connect to a gateway that they reach at localhost; else by name only.
     trusted_proxies: addresses and networks of proxies that are believed about whose request they pass on.
     """
 
@@ -205,6 +206,7 @@ class GatewaySettings:
     public_url: str = attrs.field(default="", validator=_WEB_URL)
     allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=_as_lower_case, validator=Each(_ALLOWED_HOST, most=1_000))
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
+    localhost_origins: bool = attrs.field(default=True, validator=Flag())
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(Network(), most=1_000))
 
     @property

@@ -30,7 +30,7 @@ from mcp_gateway.transports.downstream.http.streamable_http import (
     StreamableHttpTransport,
 )
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
-from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATHS, DashboardEndpoint
+from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATH, DASHBOARD_PATHS, DashboardEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
@@ -130,8 +130,8 @@ class Cell:
             server.add_endpoint(path, operations)
         dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
         for path in DASHBOARD_PATHS:
-            server.add_endpoint(path, dashboard)
-        server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends))
+            server.add_endpoint(path, dashboard, is_page=path == DASHBOARD_PATH)
+        server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends), is_page=True)
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""

@@ -45,6 +45,7 @@ CONTRACT = {
         "public_url": "",
         "allowed_hosts": (),
         "allowed_origins": (),
+        "localhost_origins": True,
         "trusted_proxies": (),
     },
     ActorSystemSettings: {"base": "multiprocTCPBase", "admin_port": 1900, "bind": "127.0.0.1"},

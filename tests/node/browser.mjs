@@ -11,6 +11,7 @@ let page;
 let protocol;
 let problems = [];
 let requested = [];
+let answered = [];
 
 const commands = {
     async open({ url, width = 1280, height = 900, scheme = 'light' }) {
@@ -19,10 +20,17 @@ const commands = {
         page = await context.newPage();
         problems = [];
         requested = [];
+        answered = [];
         page.on('console', message => ['error', 'warning'].includes(message.type()) && problems.push(message.text()));
         page.on('pageerror', error => problems.push(String(error)));
         page.on('request', request => requested.push(request.url()));
+        page.on('response', response => answered.push([response.url(), response.status()]));  // of frames, too
         protocol = await context.newCDPSession(page);
+        const urls = new Map();
+        // Also what the browser keeps from the page, such as an image that is none.
+        protocol.on('Network.requestWillBeSent', ({ requestId, request }) => urls.set(requestId, request.url));
+        protocol.on('Network.responseReceivedExtraInfo', ({ requestId, statusCode }) => answered.push([urls.get(requestId), statusCode]));
+        await protocol.send('Network.enable');
         await page.goto(url, { waitUntil: 'domcontentloaded' });
     },
     // Waits until these elements show these texts, all at the same moment.
@@ -57,6 +65,7 @@ const commands = {
     },
     problems: async () => problems,
     requested: async () => requested,
+    answered: async () => answered,
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -84,6 +84,10 @@ class Browser:
         found: list[str] = self._do("requested")
         return found
 
+    def answered(self) -> dict[str, int]:
+        """{URL: status of the last answer} of everything that the page has asked for, frames and images as well."""
+        return dict(self._do("answered"))
+
 
 @contextmanager
 def start_browser() -> Iterator[Browser]:

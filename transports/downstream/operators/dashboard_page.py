@@ -13,10 +13,10 @@ import msgspec
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, SharedTasks
 
-_PAGE: Final = "/metrics/dashboard"
+DASHBOARD_PATH: Final = "/metrics/dashboard"
 _STATE: Final = "/metrics/dashboard/state"
 _FILES: Final = {
-    _PAGE: ("index.html", "text/html; charset=utf-8"),
+    DASHBOARD_PATH: ("index.html", "text/html; charset=utf-8"),
     "/metrics/dashboard/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
     "/metrics/dashboard/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
     "/metrics/dashboard/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),

@@ -1,4 +1,4 @@
-"""Which pages of browsers may reach the gateway, by Origin and Host, and what they are told of it. Pure."""
+"""Whom a request may be addressed to, and which pages of browsers may send it, by Host, Origin and Sec-Fetch. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
+
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOCALHOST: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{0,5}))?")
+_ORIGIN: Final = re.compile(r"(https?)://([A-Za-z0-9._:\[\]-]+)", re.IGNORECASE)
+_OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
 _CORS_HEADERS: Final = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
     "traceparent, tracestate, baggage"
@@ -18,43 +24,101 @@ _CORS_HEADERS: Final = (
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
+@attrs.frozen
+class Authority:
+    """Whom a URL or a request names. name: in lower case, without brackets and the dot of the root. port: "" for the default."""
+
+    name: str
+    port: str = ""
+    is_address: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Authority | None:
+        """None for what is no host with or without a port. What is nearly an address, such as 127.1, is a name."""
+        if (found := _AUTHORITY.fullmatch(text)) is None:
+            return None
+        bracketed, name, port = found.groups()
+        try:
+            address = ipaddress.IPv6Address(bracketed) if bracketed else ipaddress.IPv4Address(name)
+        except ValueError:
+            return None if bracketed else cls(name.lower().removesuffix("."), port or "")
+        return cls(str(address), port or "", is_address=True)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it can be nobody's but this machine's. Source: RFC 6761, section 6.3: names below localhost are, too."""
+        if self.is_address:
+            return ipaddress.ip_address(self.name).is_loopback
+        return self.name == "localhost" or self.name.endswith(".localhost")
+
+    def is_same(self, other: Authority, scheme: str) -> bool:
+        default = _DEFAULT_PORTS[scheme]
+        return self.name == other.name and (self.port or default) == (other.port or default)
+
+
 class OriginRules:
-    """Judges the headers Origin (None where there is none) and Host ("" likewise) of requests.
+    """Judges the headers Host ("" where there is none), Origin (None likewise) and Sec-Fetch-* of requests."""
 
-    own_host:        the address that the gateway listens on.
-    allowed_origins: pages beside those of this machine and of the gateway's own name, as "https://app.example".
-    """
-
-    def __init__(self, own_host: str, allowed_origins: Iterable[str]) -> None:
-        self._is_loopback = _is_loopback(own_host)
+    def __init__(
+        self,
+        own_host: str,
+        allowed_origins: Iterable[str],
+        *,
+        allowed_hosts: Iterable[str] = (),
+        public_url: str = "",
+        localhost_origins: bool = True,
+    ) -> None:
+        """Take the settings of `[gateway]`; own_host is its `host`."""
         self._allowed = frozenset(allowed_origins)
-        self._hosts = _LOOPBACK_NAMES | {own_host} | {urlsplit(origin).hostname or "" for origin in self._allowed}
+        self._takes_localhost = localhost_origins
+        public = urlsplit(public_url)
+        self._public = public.scheme, Authority.read(public.netloc)
+        hosts = [own_host, public.hostname or "", *(urlsplit(origin).hostname or "" for origin in self._allowed)]
+        known = [Authority.read(text) for text in (*hosts, *allowed_hosts)]
+        self._known = {(each.name, each.port) for each in known if each is not None}
 
     def check(self, origin: str | None, host: str, public_host: str = "") -> None:
-        """A page of another site must not reach a gateway on this machine.
+        """Refuse what a page of another site sends, or has sent to a name of its own that it has bound to the gateway's address.
 
-        public_host: that which a trusted proxy was asked for. Host itself is checked all the same: behind DNS rebinding stands a
-        browser of this machine, which may be as trusted and says what its page wants.
+        public_host: that which a trusted proxy was asked for. Host is checked beside it: behind DNS rebinding stands a browser of
+        a machine that may be as trusted, and it says what its page wants.
 
         Raises: Refused with origin_forbidden.
-        Source: MCP 2026-07-28, basic/transports/streamable-http "Security & Endpoint"; the Host check is ours, for DNS rebinding.
+        Source: MCP 2026-07-28, basic/transports/streamable-http "Security & Endpoint"; the check of Host is ours. An address
+        cannot be bound anew, and only the owner of a name that is configured can.
         """
+        for asked in (host, public_host):
+            if asked and not self._is_own(Authority.read(asked)):
+                text = (
+                    f"host {asked[:200]!r} is no name of this gateway that it knows of; if clients reach it by this name, "
+                    "put it into allowed_hosts or public_url of [gateway]"
+                )
+                raise Refused("origin_forbidden", text)
         if origin is not None and not self._is_allowed(origin, host, public_host):
-            raise Refused("origin_forbidden", f"origin {origin[:200]!r} may not connect")
-        if self._is_loopback and host and _host_name(host) not in self._hosts:
-            raise Refused("origin_forbidden", f"host {host[:200]!r} is not this gateway")
+            text = f"origin {origin[:200]!r} may not connect; a page that may has its origin in allowed_origins of [gateway]"
+            raise Refused("origin_forbidden", text)
+
+    def _is_own(self, asked: Authority | None) -> bool:
+        if asked is None:
+            return False
+        ports = ("", asked.port) if asked.port else ("", *_DEFAULT_PORTS.values())
+        return asked.is_address or asked.is_loopback or any((asked.name, port) in self._known for port in ports)
 
     def _is_allowed(self, origin: str, host: str, public_host: str) -> bool:
         if origin in self._allowed:
             return True
-        try:
-            parts = urlsplit(origin)
-            name = parts.hostname
-        except ValueError:
+        found = _ORIGIN.fullmatch(origin)
+        page = Authority.read(found[2]) if found is not None else None
+        if found is None or page is None:
             return False
-        return parts.scheme in ("http", "https") and (
-            name in _LOOPBACK_NAMES or (bool(parts.netloc) and parts.netloc in (host, public_host))
-        )
+        scheme, (public_scheme, public) = found[1].lower(), self._public
+        asked = [each for each in map(Authority.read, (host, public_host)) if each is not None]
+        if any(page.is_same(each, scheme) for each in asked):
+            return True
+        if public is not None and scheme == public_scheme and page.is_same(public, scheme):
+            return True
+        # Of whom a request reaches under another name than localhost, localhost may be a page on quite another machine.
+        return self._takes_localhost and page.name in _LOCALHOST and bool(asked) and all(each.is_loopback for each in asked)
 
     def answer_headers(self, origin: str, host: str, public_host: str = "") -> Mapping[str, str]:
         """Headers that let a page of an allowed origin read the answer. Source: WHATWG Fetch, "CORS protocol"."""
@@ -65,6 +129,21 @@ class OriginRules:
             "Vary": "Origin",
             "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After",
         }
+
+
+def check_site(headers: Mapping[str, str], *, is_page: bool) -> None:
+    """Refuse what a page of another site embeds: an image or a frame cannot be read, but opens streams and costs answers.
+
+    Such requests carry no Origin; one that does has been judged by it. is_page: whether people come here by links.
+
+    Raises: Refused with origin_forbidden.
+    Source: W3C Fetch Metadata Request Headers; the "resource isolation policy" of web.dev.
+    """
+    if headers.get("Sec-Fetch-Site") not in _OTHER_SITES or "Origin" in headers:
+        return
+    if is_page and headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document":
+        return
+    raise Refused("origin_forbidden", "a page of another site may not ask for this; Sec-Fetch-Site tells that one has")
 
 
 def preflight_headers(asked: str) -> Mapping[str, str]:
@@ -79,17 +158,3 @@ def preflight_headers(asked: str) -> Mapping[str, str]:
         "Access-Control-Allow-Headers": ", ".join([_CORS_HEADERS, *names]),
         "Access-Control-Max-Age": "600",
     }
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header, without the port and the brackets of an IPv6 address."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -20,7 +20,7 @@ from .accepting import BoundedHttpServer
 from .buffered_bytes import BufferedBytes
 from .forwarded import TrustedProxies
 from .incoming import Incoming
-from .origins import OriginRules, preflight_headers
+from .origins import OriginRules, check_site, preflight_headers
 from .request_limiter import Publish, RequestLimiter
 from .unsent_bytes import UnsentBytes
 
@@ -54,16 +54,23 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self.unsent = UnsentBytes(self.buffered, settings.gateway.write_timeout)
         self._endpoints: dict[str, Endpoint] = {}
         self._patterns: list[tuple[str, Endpoint]] = []
+        self._pages: set[str] = set()
         self._connections: dict[str, int] = {}
         limits = {
             "streamable_http": settings.transports.streamable_http.max_connections,
             "http_sse": settings.transports.http_sse.max_connections,
             "websocket": settings.transports.websocket.max_connections,
         }
-        cell_count = settings.gateway.cell_count
-        self._shares = {transport: -(-limit // cell_count) for transport, limit in limits.items()}
-        self.origins = OriginRules(settings.gateway.host, settings.gateway.allowed_origins)
-        self.proxies = TrustedProxies(settings.gateway.trusted_proxies)
+        gateway = settings.gateway
+        self._shares = {transport: -(-limit // gateway.cell_count) for transport, limit in limits.items()}
+        self.origins = OriginRules(
+            gateway.host,
+            gateway.allowed_origins,
+            allowed_hosts=gateway.allowed_hosts,
+            public_url=gateway.public_url,
+            localhost_origins=gateway.localhost_origins,
+        )
+        self.proxies = TrustedProxies(gateway.trusted_proxies)
         self.limiter = RequestLimiter(settings, publish)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
@@ -81,8 +88,13 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     # ---- life
 
-    def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        """Serve a path, or all paths of a kind: "…" in it stands for anything, and what was added first is matched first."""
+    def add_endpoint(self, path: str, endpoint: Endpoint, *, is_page: bool = False) -> None:
+        """Serve a path, or all paths of a kind: "…" in it stands for anything, and what was added first is matched first.
+
+        is_page: whether links of other sites may lead people here.
+        """
+        if is_page:
+            self._pages.add(path)
         if "…" in path:
             self._patterns.append((path, endpoint))
         else:
@@ -163,6 +175,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         if endpoint is None:
             endpoint = next((each for pattern, each in self._patterns if _matches(incoming.path, pattern)), None)
         try:
+            check_site(incoming.headers, is_page=incoming.path in self._pages)
             if endpoint is None:
                 incoming.respond(404, msgspec.json.encode({"error": "no such endpoint", "endpoints": self._paths()}), {})
             elif incoming.method == "OPTIONS":

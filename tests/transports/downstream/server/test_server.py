@@ -37,6 +37,48 @@ def test_preflights_tell_what_pages_may_send() -> None:
     on_cell(body)
 
 
+# ---- other sites
+
+EMBEDDED = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}
+LINK = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "A" * 22 + "=="}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/mcp", "/mcp/servers/demo", "/mcp/sse/connect", "/sse", "/mcp/servers/demo/sse", "/mcp/sse/events/all", "/mcp/ws"),
+        *("/mcp/websocket", "/metrics", "/health", "/health/live", "/metrics/dashboard/state", "/metrics/dashboard", "/"),
+    ],
+)
+def test_nothing_is_embedded_in_another_site_and_links_lead_to_pages_only(path: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        for headers in (EMBEDDED, LINK, {**EMBEDDED, **UPGRADE}, {**EMBEDDED, "Accept": "text/event-stream"}):
+            async with RawClient(cell) as client:
+                answer = await client.ask("GET", path, **headers)
+                if headers is LINK and path in ("/", "/metrics/dashboard"):
+                    assert answer.status == 200
+                else:
+                    assert (answer.status, answer.reason) == (403, "origin_forbidden")
+        assert not any(cell.cell._server.connection_counts().values())
+
+    on_cell(body)
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/sse/messages", "/mcp/ws", "/mcp/sse/events/all", "/metrics", "/health", "/"])
+def test_a_name_that_nobody_configured_is_refused_wherever_the_gateway_listens(path: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for method in ("GET", "POST"):
+                rebound = await client.ask(method, path, Host="evil.example:4000", Origin="http://evil.example:4000")
+                assert (rebound.status, rebound.reason) == (403, "origin_forbidden")
+            assert "allowed_hosts" in json.loads(rebound.body)["error"]["message"]
+            assert (await client.ask("GET", "/health/live", Host="10.1.2.3")).status == 200  # as a load balancer asks
+            assert (await client.ask("GET", "/health/live", Host="gateway.example")).status == 200
+
+    on_cell(body, gateway={"host": "0.0.0.0", "allowed_hosts": ["gateway.example"]})
+
+
 # ---- streams and limits
 
 
