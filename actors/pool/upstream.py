@@ -38,13 +38,14 @@ from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.tool_catalogue import listed_names
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
-from mcp_gateway.transports.telemetry import tracing
+from mcp_gateway.transports.telemetry import metrics, tracing
 
 from .task_naming import TaskNaming
 
@@ -92,6 +93,7 @@ class Upstream(GatewayActor):
         self._failing_routes: set[str] = set()
         self._probes = HeldTasks()
         self._is_left_alone = False  # the wire has said when it tries its server again
+        self._listed = b""  # the last page of tools
 
     def on_wired(self) -> None:
         arguments: UpstreamArguments = self.arguments
@@ -255,6 +257,9 @@ class Upstream(GatewayActor):
             if call.kind is RequestKind.STREAM and result:
                 result = _with_subscription_id(result, call.message.id)
             response = Response(call.message.id, result, response.error)
+            if call.message.method == "tools/list" and result != self._listed:
+                self._listed = result
+                self._learn_tools(result)
             if (tasks := self._task_naming(call)) is not None:
                 response = tasks.outer_answer(call.message, response, call.hash_keys.get("user", ""))
         return CallAnswered(
@@ -267,6 +272,13 @@ class Upstream(GatewayActor):
             upstream_revision=answer.revision,
             upstream_s=upstream_s,
         )
+
+    def _learn_tools(self, result: bytes) -> None:
+        """The names of its tools, alone and in the merged server, are known to metrics from now on."""
+        names = listed_names(result)
+        metrics.tool_label.learn(self._backend, names)
+        if self._naming.prefix:
+            metrics.tool_label.learn(self._backend, (f"{self._naming.prefix}{name}" for name in names))
 
     def _failed(self, call: Call, failure: Failure, upstream_s: float) -> CallFailed:
         return CallFailed(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
-from mcp_gateway.transports.telemetry.metrics import BoundedLabel
+from mcp_gateway.transports.telemetry.metrics import BoundedLabel, ConfiguredLabel, ToolLabel
 from tests.config.test_operator_files import CONTRACT
 from tests.conftest import StartGateway
 from tests.doubles.gateway_process import wait_until as wait_through
@@ -177,3 +177,18 @@ def test_what_a_cell_has_counted_outlives_its_death_and_its_gauges_do_not(start_
 def test_names_beyond_the_bound_share_one_label() -> None:
     bounded = BoundedLabel(2)
     assert [bounded(name) for name in ("a", "b", "c", "a", "d", "b")] == ["a", "b", "other", "a", "other", "b"]
+
+
+def test_what_nobody_configured_shares_one_label() -> None:
+    known = ConfiguredLabel()
+    known.learn(["files"])
+    assert [known(name) for name in ("", "files", "made-up", "files/..")] == ["", "files", "other", "other"]
+
+
+def test_listed_tools_have_their_names_and_only_a_few_others() -> None:
+    labels = ToolLabel(most_listed=2, most_unlisted=1, longest=5)
+    labels.learn("a", ["one", "two", "toolong"])
+    assert [labels("a", name) for name in ("x", "y", "x", "one", "two", "toolong")] == ["x", "other", "x", "one", "two", "other"]
+    assert labels("b", "y") == "y"  # the storm at one backend hides nothing of another
+    labels.learn("a", ["three"])  # a server that lists others again and again
+    assert [labels("a", name) for name in ("three", "one")] == ["other", "one"]

@@ -35,6 +35,63 @@ class BoundedLabel:
         return value
 
 
+class ConfiguredLabel:
+    """Shows the values that the configuration has, or has had; all others, which clients make up, share `other`."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known = {""}
+
+    def learn(self, values: Iterable[str]) -> None:
+        self._known.update(values)
+
+    def __call__(self, value: str) -> str:
+        return value if value in self._known else OTHER
+
+
+class ToolLabel:
+    """Shows the tools of each backend that its lists have named, and the first few others; the rest, made up or not, is `other`.
+
+    A call may come before the first list, and some clients never ask for one: hence the few others.
+
+    most_listed:   of a backend, the latest; a name that a series has been made for keeps it.
+    most_unlisted: of a backend. longest: characters of a name.
+    """
+
+    def __init__(self, most_listed: int = 500, most_unlisted: int = 20, longest: int = 128) -> None:
+        self._most_listed, self._most_unlisted, self._longest = most_listed, most_unlisted, longest
+        self._listed: dict[str, dict[str, None]] = {}
+        self._shown: dict[str, set[str]] = {}
+        self._guessed: dict[str, int] = {}
+
+    def learn(self, backend: str, names: Iterable[str]) -> None:
+        """The backend has listed these; names as clients write them."""
+        listed = self._listed.setdefault(backend, {})
+        for name in names:
+            if len(name) <= self._longest:
+                listed.pop(name, None)
+                listed[name] = None
+        while len(listed) > self._most_listed:
+            del listed[next(iter(listed))]
+
+    def __call__(self, backend: str, name: str) -> str:
+        """backend: as `known_backend` shows it, so that there are few."""
+        shown = self._shown.setdefault(backend, set())
+        if name in shown:
+            return name
+        guessed = self._guessed.get(backend, 0)
+        if name in self._listed.get(backend, ()):
+            if len(shown) - guessed >= self._most_listed:
+                return OTHER
+        elif guessed >= self._most_unlisted or len(name) > self._longest:
+            return OTHER
+        else:
+            self._guessed[backend] = guessed + 1
+        shown.add(name)
+        return name
+
+
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 downstream_connections = Gauge(
@@ -137,9 +194,10 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 
 bounded_source = BoundedLabel(300)
-bounded_tool = BoundedLabel(500)
 _BOUNDS = ("waiting", "headers", "idle", "descriptors")
 CUT_REASONS = ("write_timeout", "address_share", "budget")
+known_backend = ConfiguredLabel()
+tool_label = ToolLabel()
 _TRANSPORTS = ("streamable_http", "http_sse", "websocket")
 
 
@@ -170,6 +228,7 @@ def show_backends(backends: Iterable[str], replicas: Iterable[tuple[str, str]]) 
     replicas: (route, replica).
     """
     for backend in backends:
+        known_backend.learn((backend,))
         pool_exhausted_total.labels(backend)
         upstream_messages_dropped_total.labels(backend, "response")
         for source in ("errors", "latency", "saturation", "connections"):

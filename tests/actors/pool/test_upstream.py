@@ -37,6 +37,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
+from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
@@ -112,6 +113,24 @@ def on_loop(body: Callable[[], Awaitable[None]]) -> None:
 
 def session(revision: str = "2025-11-25") -> SessionState:
     return SessionState("key", "", revision, "", b"{}", (UpstreamSession(*REPLICA, "their-session", "2025-06-18"),))
+
+
+# ---- what metrics learn
+
+
+def test_the_tools_that_a_server_lists_are_known_to_metrics_under_both_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = metrics.ToolLabel(most_unlisted=0)
+    monkeypatch.setattr(metrics, "tool_label", labels)
+
+    async def body() -> None:
+        bench = Bench()
+        for call_id, result in ((41, b'{"tools":[{"name":"read","inputSchema":{}}]}'), (42, b'{"tools":3}')):
+            await bench.run(call_id, message=Request(b"1", "tools/list", b""))
+            await bench.answer(result=result)
+        shown = [labels("files", name) for name in ("read", "files__read", "files__write")]
+        assert shown == ["read", "files__read", "other"]
+
+    on_loop(body)
 
 
 # ---- what the server sees

@@ -17,14 +17,20 @@ _gateway_time = metrics.gateway_latency_seconds.labels("gateway")
 _upstream_time = metrics.gateway_latency_seconds.labels("upstream")
 
 
+def method_label(method: str) -> str:
+    """The method, if it is one that clients have; they may write any."""
+    is_known = is_known_method(method, NEWEST) or is_known_method(method, NEWEST_LEGACY) or method in _MORE_METHODS
+    return method if is_known else metrics.OTHER
+
+
 def count_request(transport: str, method: str, backend: str, outcome: str, duration_s: float, upstream_s: float) -> None:
     """Count one request that has ended. Label objects are kept: looking one up costs more than counting.
 
+    backend:    may be what the client has made up, as may the method.
     outcome:    "ok", "error" (the server's own), "client_gone", or the reason of a refusal.
     upstream_s: the part of duration_s that the server took.
     """
-    if not (is_known_method(method, NEWEST) or is_known_method(method, NEWEST_LEGACY) or method in _MORE_METHODS):
-        method = "other"
+    method, backend = method_label(method), metrics.known_backend(backend)
     counter = _counters.get((transport, method, backend, outcome))
     if counter is None:
         counter = metrics.requests_total.labels(transport, method, backend, outcome)

@@ -21,6 +21,8 @@ from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params,
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
 
+from .request_metrics import method_label
+
 _access = logging.getLogger("mcp_gateway.access")
 _TOOL: Final = "tools/call/"
 _MOST_LOOKED_THROUGH_BYTES: Final = 65_536
@@ -62,7 +64,7 @@ class RequestWatch:
         traceparent = exchange.headers.get("traceparent", "")
         trace_id = trace_id_of(traceparent) if traceparent else None
         if trace_id is not None:
-            EXEMPLARS.note(method, ended.backend, ended.duration_s, trace_id)
+            EXEMPLARS.note(method_label(method), metrics.known_backend(ended.backend), ended.duration_s, trace_id)
         if span is not None:
             span.end(ended.outcome, backend=ended.backend)
         if self._logs and (ended.outcome != "ok" or self._sample >= 1.0 or random.random() < self._sample):
@@ -153,8 +155,9 @@ class WatchedSink:
 def _count_tool(backend: str, tool: str, outcome: str) -> None:
     counter = _tool_counters.get((backend, tool, outcome))
     if counter is None:
-        shown = metrics.bounded_tool(tool)
-        counter = metrics.tool_calls_total.labels(backend, shown, outcome)
-        if shown == tool:  # names beyond the bound are not remembered one by one either
+        shown_backend = metrics.known_backend(backend)
+        shown = metrics.tool_label(shown_backend, tool)
+        counter = metrics.tool_calls_total.labels(shown_backend, shown, outcome)
+        if (shown_backend, shown) == (backend, tool):  # what clients make up is not remembered one by one either
             _tool_counters[backend, tool, outcome] = counter
     counter.inc()

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Final
 
 EVENTS = "text/event-stream"
 JSON = "application/json"
 
 
-@lru_cache(maxsize=256)  # clients send the same few with every request
+_LONGEST_KEPT: Final = 500
+
+
 def quality(accept: str, media_type: str) -> float | None:
     """How much the client likes this media type, from 0 (not at all) to 1; None where its header does not speak of it.
 
     The most specific range that matches decides.
     """
+    return (_kept_quality if len(accept) <= _LONGEST_KEPT else _quality)(accept, media_type)
+
+
+def _quality(accept: str, media_type: str) -> float | None:
     kind = media_type.partition("/")[0]
     found = dict(_ranges(accept))
     return next((found[each] for each in (media_type, f"{kind}/*", "*/*") if each in found), None)
+
+
+_kept_quality = lru_cache(maxsize=256)(_quality)  # clients send the same few with every request
 
 
 def refuses(accept: str, media_type: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from typing import Final
 
 MOST_KEYS = 10_000
+_LONGEST_KEY: Final = 200
 
 
 class TokenBuckets:
@@ -29,6 +32,8 @@ class TokenBuckets:
 
     def take(self, key: str, now_s: float) -> float:
         """Take one token; 0 where there was one, else the seconds until there will be."""
+        if len(key) > _LONGEST_KEY:  # a header that is a source of keys may have any length
+            key = hashlib.blake2b(key.encode(errors="surrogatepass")).hexdigest()
         tokens, counted_s = self._buckets.get(key, (self._burst, now_s))
         tokens = min(self._burst, tokens + max(0.0, now_s - counted_s) * self._rate)
         wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._rate

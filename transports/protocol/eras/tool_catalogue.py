@@ -27,6 +27,17 @@ _DEPTH: Final = 50
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Page(msgspec.Struct):
+    tools: list[_Named]
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+
+
 @attrs.frozen
 class HeaderParameter:
     """An argument that is repeated in a header. path: the `properties` keys that lead to it. name: of `Mcp-Param-{name}`."""
@@ -59,6 +70,14 @@ def known_tools(result: bytes) -> dict[str, KnownTool]:
         if isinstance(tool, dict) and isinstance(tool.get("name"), str):
             tools[tool["name"]] = known_tool(tool)
     return tools
+
+
+def listed_names(result: bytes) -> list[str]:
+    """The names on one page of `tools/list`, without a look at the rest; none where it is no such page."""
+    try:
+        return [tool.name for tool in _decode_page(result).tools]
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 def known_tool(tool: Mapping[str, Any]) -> KnownTool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.config.settings import LoggingSettings
+from mcp_gateway.transports.downstream.exchanges import request_watch
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -21,6 +22,13 @@ from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS, Exemplars
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 _ids = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backends of these tests, and no tool that another one has used."""
+    metrics.known_backend.learn(("files", "exemplary"))
+    monkeypatch.setattr(metrics, "tool_label", metrics.ToolLabel())
 
 
 class Sink:
@@ -118,6 +126,30 @@ def test_a_call_is_counted_before_its_client_has_the_answer(ending: str) -> None
     else:
         watched.end("files", 0.1)
     assert counts == [1]
+
+
+def test_names_that_clients_make_up_leave_no_series_and_no_memory() -> None:
+    metrics.tool_label.learn("files", ["real"])
+    watch = RequestWatch(LoggingSettings(), "cell/0")
+
+    def call(target: str, backend: str) -> None:
+        _, watched = watch.watch(exchange(target, headers={"traceparent": PARENT}), Sink())
+        watched.answer(200, b"{}", {}, backend, 0.1)
+
+    def size() -> tuple[int, int, int]:
+        samples = [sample for metric in metrics.tool_calls_total.collect() for sample in metric.samples]
+        return len(samples), len(request_watch._tool_counters), len(EXEMPLARS._newest)
+
+    before = size()
+    for number in range(2_000):
+        call(f"tools/call/invented-{number}", "files")
+        call("tools/call/real", f"invented-{number}")
+        call(f"invented/{number}", "files")
+    grown = [now - then for now, then in zip(size(), before, strict=True)]
+    assert all(each <= 60 for each in grown), grown
+    call("tools/call/real", "files")
+    assert tool_count("files", "real", "ok") == 1
+    assert tool_count("files", "other", "ok") >= 1_900
 
 
 def test_a_context_in_meta_joins_the_headers_and_leaves_an_exemplar() -> None:

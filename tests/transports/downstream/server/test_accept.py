@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.downstream.server import accept as accept_module
 from mcp_gateway.transports.downstream.server.accept import EVENTS, JSON, names, quality, refuses
 
 CASES = [
@@ -29,6 +30,13 @@ CASES = [
 def test_the_most_specific_range_decides(accept: str, of_json: float | None, of_events: float | None) -> None:
     assert (quality(accept, JSON), quality(accept, EVENTS)) == (of_json, of_events)
     assert (refuses(accept, JSON), refuses(accept, EVENTS)) == (of_json == 0, of_events == 0)
+
+
+def test_a_long_header_is_read_and_not_kept() -> None:
+    before = accept_module._kept_quality.cache_info().currsize
+    for number in range(10):
+        assert quality(f"{'x/y,' * 1_000}application/json;q=0.{number}", JSON) == number / 10
+    assert accept_module._kept_quality.cache_info().currsize == before
 
 
 def test_anything_is_not_this_very_type() -> None:

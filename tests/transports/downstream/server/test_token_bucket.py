@@ -69,3 +69,10 @@ def test_no_more_pass_than_the_burst_and_the_rate_allow(rate: float, burst: floa
         passed += not wait_s
         assert wait_s <= 1 / rate + 1e-9
         assert passed <= burst + now_s * rate + 1e-6
+
+
+def test_a_long_key_is_told_from_others_and_not_kept_as_it_is() -> None:
+    buckets = TokenBuckets(rate=1.0, burst=1)
+    first, second = "x" * 100_000 + "1", "x" * 100_000 + "\ud800"
+    assert [buckets.take(key, 0.0) > 0 for key in (first, second, first, second)] == [False, False, True, True]
+    assert all(len(key) <= 200 for key in buckets._buckets)

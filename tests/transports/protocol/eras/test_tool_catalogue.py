@@ -14,6 +14,7 @@ from mcp_gateway.transports.protocol.eras.tool_catalogue import (
     HeaderParameter,
     known_tool,
     known_tools,
+    listed_names,
     parameter_headers,
     without_forbidden_tools,
 )
@@ -181,3 +182,18 @@ def test_so_many_announcing_tools_are_known_and_no_more() -> None:
     assert known.problem("t0", b'{"region":"eu"}', {}) == ""
     assert known.problem("t1", b'{"region":"eu"}', {}) != ""
     assert known.problem(f"t{MOST_ANNOUNCING}", b'{"region":"eu"}', {}) != ""
+
+
+@pytest.mark.parametrize(
+    ("result", "names"),
+    [
+        (b'{"tools":[{"name":"a","inputSchema":{"type":"object"}},{"name":"b"}],"nextCursor":"x"}', ["a", "b"]),
+        (b'{"tools":[]}', []),
+        (b'{"tools":[{"name":1}]}', []),
+        (b'{"resources":[]}', []),
+        (b"", []),
+        (b"[" * 100_000, []),
+    ],
+)
+def test_the_names_of_a_page_are_read_and_what_is_no_page_has_none(result: bytes, names: list[str]) -> None:
+    assert listed_names(result) == names
