@@ -16,6 +16,7 @@ from .loader import ConfigError, ConfigProblem, backend_from_mapping, beside_fil
 from .names import served_names
 from .setting_rules import SettingProblem, quote
 from .settings import BackendSettings, GatewaySettings, LeftOutServer
+from .shown_text import shown
 
 _LONGEST_TITLE = 300
 _ENDINGS = (".json", ".jsonc", ".json5", ".code-workspace")
@@ -66,7 +67,7 @@ def load_desktop_files(
     left_out: list[LeftOutServer] = []
     problems: list[ConfigProblem] = []
     for each, name in zip(found, names, strict=True):
-        warnings += (f"{_shown(each.file)}: {warning}" for warning in each.server.warnings)
+        warnings += (f"{shown(each.file)}: {warning}" for warning in each.server.warnings)
         title = _title(each.server.name)
         try:
             backends.append(_backend(each, name, title, gateway or GatewaySettings()))
@@ -104,7 +105,7 @@ def _read_file(
         read_lines=_lines,
     )
     servers = written_servers(document.value, surroundings)
-    warnings = [f"{_shown(file)}: the key {quote(key)} stands twice in one table; the last one counts" for key in document.twice]
+    warnings = [f"{shown(file)}: the key {quote(key)} stands twice in one table; the last one counts" for key in document.twice]
     if servers is None:
         if must_have_servers:
             raise unreadable(file, "no servers", f"servers under one of {SERVER_KEYS}, or a table of servers itself")
@@ -149,7 +150,3 @@ def _lines(path: str) -> list[str] | None:
 def _title(name: str) -> str:
     text = "".join(character if character.isprintable() else " " for character in name).strip()
     return text if len(text) <= _LONGEST_TITLE else f"{text[: _LONGEST_TITLE - 1]}…"
-
-
-def _shown(file: str) -> str:
-    return file if file.isprintable() else repr(file)

@@ -30,6 +30,7 @@ from .settings import (
     route_list_problems,
     websocket_problems,
 )
+from .shown_text import shown
 
 _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
@@ -60,7 +61,7 @@ class ConfigProblem:
     column: int | None = None
 
     def __str__(self) -> str:
-        where = self.file if self.file.isprintable() else repr(self.file)
+        where = shown(self.file)
         if self.line is not None:
             where += f":{self.line}:{self.column}"
         if self.key:

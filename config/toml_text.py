@@ -63,8 +63,13 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A basic string: TOML escapes as JSON does, and DEL as well. Source: TOML 1.0, "String"."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A basic string: TOML escapes as JSON does, and has eight digits where four do not suffice. Source: TOML 1.0, "String"."""
+    return "".join(each if each.isprintable() else _escape(each) for each in json.dumps(text, ensure_ascii=False))
+
+
+def _escape(character: str) -> str:
+    """What a person who looks at the file would not see."""
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def _on_one_line(text: str) -> str:

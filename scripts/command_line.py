@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 from mcp_gateway.scripts.commands.attaching import (
     EXIT_NOTHING_THERE,
     EXIT_REFUSED,
@@ -147,17 +148,17 @@ def _check_config(options: argparse.Namespace) -> int:
     try:
         if is_desktop_file(options.file):
             servers = load_desktop_files([options.file])
-            print("".join(f"warning: {warning}\n" for warning in servers.warnings), end="", file=sys.stderr)
+            print("".join(f"warning: {shown(warning)}\n" for warning in servers.warnings), end="", file=sys.stderr)
             if servers.problems:
                 raise ConfigError(servers.problems)
-            print(f"{options.file}: valid ({_count(servers.backends, 'backend')})")
+            print(f"{shown(options.file)}: valid ({_count(servers.backends, 'backend')})")
             return 0
         settings = load_settings(options.file)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
-    print(f"{options.file}: valid ({counts})")
+    print(f"{shown(options.file)}: valid ({counts})")
     return 0
 
 
@@ -235,9 +236,7 @@ def _log_level(options: argparse.Namespace) -> int:
 
 
 def _print(value: Any, lines_of: Callable[[Any], list[str]], as_json: bool) -> int:
-    import json
-
-    print(json.dumps(value, indent=2) if as_json else "\n".join(lines_of(value)), flush=True)
+    print(shown_json(value, indent=2) if as_json else "\n".join(map(shown, lines_of(value))), flush=True)
     return 0
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mcp_gateway.config.shown_text import shown
+
 if TYPE_CHECKING:
     from mcp_gateway.config.settings import Settings
     from mcp_gateway.scripts.serving.settings_source import SettingsSource
@@ -68,11 +70,12 @@ def report(answer: dict[str, Any], done_text: str) -> int:
     """Tell what became of a command."""
     if "error" in answer:
         return say(str(answer["error"]), EXIT_NOTHING_THERE)
-    print(done_text)
+    print(shown(done_text))
     return 0
 
 
 def say(text: str, exit_code: int) -> int:
-    for line in text.splitlines():
-        print(f"mcp-gateway: {line}", file=sys.stderr)
+    """Texts of a running gateway, and what they quote, are written by others."""
+    for line in text.split("\n"):
+        print(f"mcp-gateway: {shown(line)}", file=sys.stderr)
     return exit_code

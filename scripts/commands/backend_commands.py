@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.config.shown_text import shown, shown_lines
+
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
 
 _TABLE_KEYS = ("builtin", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
@@ -102,7 +104,7 @@ def _reload(options: argparse.Namespace) -> int:
         try:
             load_settings(options.config)
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            print(shown_lines(str(error)), file=sys.stderr)
             return EXIT_REFUSED
     return ask(options, lambda client: _reload_from(client, options.config))
 
@@ -121,7 +123,7 @@ def _reload_from(client: Any, config: str | None) -> int:
     try:
         settings = source.load()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED
     except InvalidSetting as error:
         return say(str(error), EXIT_REFUSED)
@@ -135,10 +137,10 @@ def _report(answer: Mapping[str, Any]) -> int:
     if "error" in answer:
         return say(str(answer["error"]), EXIT_NOTHING_THERE)
     if "refused" in answer:
-        print("\n".join(answer["refused"]), file=sys.stderr)
+        print("\n".join(map(shown, answer["refused"])), file=sys.stderr)
         return EXIT_REFUSED
     for kind, backend in answer["changes"]:
-        print(f"{backend} {kind}")
+        print(shown(f"{backend} {kind}"))
     for key in answer["left"]:
         print(f"{key} differs from what runs and was left: it changes when the gateway starts again")
     if not answer["changes"] and not answer["left"]:

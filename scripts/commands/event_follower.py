@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from mcp_gateway.config.shown_text import shown, shown_json
 from mcp_gateway.scripts.serving.start_checks import live_runs
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
 
@@ -103,21 +104,21 @@ def _reason(body: bytes) -> str:
 def json_line(event: ServerSentEvent) -> str:
     """One event for programs: what the stream carries, and its id."""
     data: dict[str, Any] = json.loads(event.data)
-    return json.dumps({"gap": data} if event.event == "gap" else {"id": int(event.event_id or 0), **data}, ensure_ascii=False)
+    return shown_json({"gap": data} if event.event == "gap" else {"id": int(event.event_id or 0), **data})
 
 
 def human_line(event: ServerSentEvent) -> str:
     """One event for people: time of day, id, topic, payload."""
     data: dict[str, Any] = json.loads(event.data)
     if event.event == "gap":
-        return f"events {data['first_id']} to {data['last_id']} are no longer kept"
+        return shown(f"events {data['first_id']} to {data['last_id']} are no longer kept")
     moment = datetime.datetime.fromtimestamp(data["timestamp"] / 1000).astimezone()
-    payload = " ".join(f"{name}={_shown(value)}" for name, value in data["payload"].items())
+    payload = " ".join(f"{_word(name)}={_word(value)}" for name, value in data["payload"].items())
     time_of_day = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
-    return f"{time_of_day}  {event.event_id:>6}  {data['event_type']}  {payload}".rstrip()
+    return shown(f"{time_of_day}  {event.event_id:>6}  {data['event_type']}  {payload}".rstrip())
 
 
-def _shown(value: Any) -> str:
-    """A word as it is, anything else as JSON, so that no payload can break the line or fake another field."""
+def _word(value: Any) -> str:
+    """A word as it is, anything else as JSON, so that neither a key nor a value can fake another field."""
     is_word = isinstance(value, str) and value.isprintable() and value and not set(value) & set(' ="')
     return value if is_word else json.dumps(value)

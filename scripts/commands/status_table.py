@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mcp_gateway.config.shown_text import shown
 from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
 
 _TREE_COLUMNS = ("NAME", "PID", "INCARNATION", "RESTARTS", "UP")
@@ -78,6 +79,7 @@ def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Align the columns; no line ends in spaces."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
 

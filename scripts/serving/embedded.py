@@ -18,6 +18,7 @@ from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
 from mcp_gateway.actors.node.node_status import tree_row
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.shown_text import shown
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
@@ -100,7 +101,7 @@ class EmbeddedGateway:
             raise StartRefused(f"cannot listen on {gateway.host}:{gateway.port}: {error}") from error
         except Exception as error:
             _logger.exception("the cell could not be started")
-            print(f"mcp-gateway: could not start: {error}; the lines above say why", file=sys.stderr, flush=True)
+            print(f"mcp-gateway: could not start: {shown(str(error))}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
         announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
         say_where(self._settings)
@@ -114,7 +115,7 @@ class EmbeddedGateway:
                 content = None
             if not self._may_restart():
                 text = f"the cell failed more than {MAX_RESTARTS} times in {RESTART_PERIOD_S:g} s, last: {reason}"
-                print(f"mcp-gateway: {text}", file=sys.stderr, flush=True)
+                print(f"mcp-gateway: {shown(text)}", file=sys.stderr, flush=True)
                 return EXIT_FAILED
             _logger.error("the cell is started again: %s", reason)
             try:

@@ -26,6 +26,7 @@ from setproctitle import setproctitle
 from mcp_gateway.actors.node.kept_backends import with_kept_backends
 from mcp_gateway.actors.runtime import thespian_hardening
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.shown_text import shown
 
 from .log_lines import configure_logging
 from .settings_source import SettingsSource
@@ -306,7 +307,7 @@ class Launcher:
     def _after_death(self, reason: str) -> int | None:
         """Say what happened; the exit code if it was once too often."""
         if not self._has_served:
-            print(f"mcp-gateway: could not start: {reason}; the lines above say why", file=sys.stderr, flush=True)
+            print(f"mcp-gateway: could not start: {shown(reason)}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
         now_s = time.monotonic()
         self._restarts_s.append(now_s)
@@ -314,7 +315,7 @@ class Launcher:
             self._restarts_s.popleft()
         if len(self._restarts_s) > MAX_RESTARTS:
             text = f"the actor system died more than {MAX_RESTARTS} times in {RESTART_PERIOD_S:g} s, last: {reason}"
-            print(f"mcp-gateway: {text}", file=sys.stderr, flush=True)
+            print(f"mcp-gateway: {shown(text)}", file=sys.stderr, flush=True)
             return EXIT_FAILED
         _logger.error("%s: starting the whole system again", reason, extra={"actor": "launcher"})
         return None

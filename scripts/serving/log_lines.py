@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 
 from mcp_gateway.config.settings import LoggingSettings
+from mcp_gateway.config.shown_text import shown, shown_lines
 
 from .log_writer import standard_error_handler
 
@@ -65,9 +66,8 @@ class HumanFormatter(logging.Formatter):
         fields = " ".join(f"{name}={value}" for name, value in shown_fields(record).items())
         text = redacted(record.getMessage())
         line = f"{time} {record.levelname.lower():<7} {actor}: {text}" + (f"  {fields}" if fields else "")
-        # What another program has said must not move the cursor or change colours.
-        line = "".join(letter if letter.isprintable() else " " for letter in line)
-        return f"{line}\n{redacted(self.formatException(record.exc_info))}" if record.exc_info else line
+        line = shown(line)
+        return f"{line}\n{shown_lines(redacted(self.formatException(record.exc_info)))}" if record.exc_info else line
 
 
 _SECRET_NAMES = re.compile(r"authorization|cookie|password|passwd|secret|token|api[_-]?key|credential", re.IGNORECASE)

@@ -21,6 +21,7 @@ import attrs
 
 from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.shown_text import shown
 from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
 
 from .settings_source import SettingsSource
@@ -135,7 +136,7 @@ def say_where(settings: Settings) -> None:
         names = ((backend.name, backend.title) for backend in settings.backends)
         lines += address_lines(addresses_to_copy(settings.gateway.url, names))
     try:
-        print("\n".join(lines), flush=True)
+        print("\n".join(map(shown, lines)), flush=True)
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # what is buffered would fail again when this process ends

@@ -59,6 +59,14 @@ def test_no_payload_breaks_a_line() -> None:
     assert line.endswith(r'a="x\" b=2" b="\u001b[2J\n\u2028"')
 
 
+def test_neither_a_key_nor_a_topic_reaches_the_terminal_of_who_follows() -> None:
+    payload = {"\x1b[2J": 1, "a b=": {"\u202e\x9b": "\x7f"}, "c": "\u200bx"}
+    moving = event({"event_type": "client.\x1b]0;x\x07", "payload": payload, "timestamp": 0})
+    assert human_line(moving).endswith(r'client.\x1b]0;x\x07  "\u001b[2J"=1 "a b="={"\u202e\u009b": "\u007f"} c="\u200bx"')
+    assert json_line(moving).isprintable()
+    assert json.loads(json_line(moving))["payload"] == payload
+
+
 # ---- gateways that go and come
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp_gateway.scripts.commands.status_table import status_lines
+from mcp_gateway.scripts.commands.status_table import status_lines, table_lines
 
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
@@ -55,3 +55,8 @@ def test_a_server_that_is_left_out_has_a_line_with_the_reason() -> None:
     left_out = [{"name": "bad", "title": "Bad one", "reason": "m.json: found 3; allowed: a table"}]
     lines = status_lines({**STATUS, "left_out": left_out})
     assert lines[-4:-2] == ["", "left out: Bad one: m.json: found 3; allowed: a table"]
+
+
+def test_what_a_gateway_tells_moves_no_terminal_and_keeps_its_columns() -> None:
+    lines = table_lines(("NAME", "STATE"), [("a\x1b[2J", "ok"), ("b", "\u202eko")])
+    assert lines == [r"NAME      STATE", r"a\x1b[2J  ok", r"b         \u202eko"]

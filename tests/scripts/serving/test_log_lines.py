@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -79,7 +80,20 @@ def test_a_person_reads_one_short_line() -> None:
     record = logging.LogRecord("name", logging.WARNING, "path", 1, "slow \x1b[31m", (), None)
     record.__dict__.update(actor="cell/0/router", fields={"route": "r", "token": "x"})
     line = HumanFormatter().format(record)
-    assert line[8:] == " warning cell/0/router: slow  [31m  route=r token=…"
+    assert line[8:] == " warning cell/0/router: slow \\x1b[31m  route=r token=…"
+
+
+def test_neither_a_field_nor_an_error_moves_the_terminal_of_who_reads_it() -> None:
+    try:
+        raise ValueError("it said \x1b[2J\u202e")
+    except ValueError:
+        record = logging.LogRecord("name", logging.ERROR, "path", 1, "failed", (), sys.exc_info())
+    record.__dict__.update(actor="a\x07", fields={"na\x1bme": "va\u2066lue\nand a line of its own"})
+    text = HumanFormatter().format(record)
+    assert all(line.isprintable() for line in text.split("\n"))
+    first, *rest = text.split("\n")
+    assert first.endswith(r"a\x07: failed  na\x1bme=va\u2066lue\nand a line of its own")
+    assert rest[-1] == r"ValueError: it said \x1b[2J\u202e"
 
 
 @pytest.mark.parametrize(
