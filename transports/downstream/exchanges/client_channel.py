@@ -101,7 +101,7 @@ class ClientChannel:
 
         Raises: Refused, with the request's id where the message shows one. It is not sent: over HTTP it has a status as well.
         """
-        self.receive_message(jsonrpc.decode(body))
+        self.receive_message(jsonrpc.decode_from_client(body))
 
     def receive_message(self, message: Message) -> None:
         """The same for a message that has been read already."""

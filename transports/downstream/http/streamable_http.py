@@ -86,7 +86,7 @@ class StreamableHttpEndpoint:
         if is_batch(incoming.body):
             self._post_batch(incoming, endpoint, version)
             return
-        message = jsonrpc.decode(incoming.body)
+        message = jsonrpc.decode_from_client(incoming.body)
         if isinstance(message, Request):
             accept = headers.get("Accept", "")
             if refuses(accept, JSON) and not quality(accept, EVENTS):
@@ -124,7 +124,7 @@ class StreamableHttpEndpoint:
         batch = Batch(incoming, len(messages))
         for part, body in zip(batch.parts, messages, strict=True):
             try:
-                message = jsonrpc.decode(body)
+                message = jsonrpc.decode_from_client(body)
                 if isinstance(message, Request) and message.method == "initialize":
                     raise Refused("invalid_request", "initialize must not be part of a batch", request_id=message.id)
                 self._post_in_session(part, endpoint, message, version)

@@ -98,6 +98,7 @@ def read_request(payload: bytes) -> ChannelRequest:
         raise Refused("invalid_request", text, request_id=jsonrpc.request_id_in(payload)) from None
     if not params.startswith(b"{"):
         raise Refused("invalid_request", '"params" must be an object', request_id=request_id)
+    jsonrpc.check_names(payload, request_id)
     return ChannelRequest(request_id, method, params)
 
 
@@ -111,7 +112,7 @@ def read_response(payload: bytes) -> Response:
         body = _encode({"jsonrpc": "2.0", **{name: given[name] for name in ("id", "result", "error") if name in given}})
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refused("invalid_request", f"a response is {{id, result}} or {{id, error}}: {error}") from None
-    message = jsonrpc.decode(body)
+    message = jsonrpc.decode_from_client(body)
     if not isinstance(message, Response):
         raise Refused("invalid_request", "a response is {id, result} or {id, error}")
     return message

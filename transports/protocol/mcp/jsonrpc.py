@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from mcp_gateway.transports.protocol.framing.surrogates import without_halves
 
+from .duplicate_names import has_duplicate_names
 from .refusals import Refused
 
 NULL: Final = b"null"
@@ -92,6 +93,28 @@ def decode(body: bytes) -> Message:
         return Response(_checked_id(body, envelope.id), result, b"")
     request_id = NULL if bytes(envelope.id) == NULL else _checked_id(body, envelope.id)
     return Response(request_id, b"", _object_or_empty(body, envelope.error, "error"))
+
+
+def decode_from_client(body: bytes) -> Message:
+    """Read one message of a client, whose parameters travel on as they are: everybody must read the same in them.
+
+    What a server writes needs no such check: of its messages the envelope is written anew, and nothing is decided by the rest.
+
+    Raises: Refused, as `decode` does; with invalid_request where an object has two members of one name.
+    """
+    message = decode(body)
+    check_names(body, getattr(message, "id", None))
+    return message
+
+
+def check_names(body: bytes, request_id: bytes | None) -> None:
+    """Raises: Refused with invalid_request where an object has two members of one name. body: valid JSON."""
+    try:
+        if not has_duplicate_names(body):
+            return
+    except RecursionError as error:
+        raise Refused("parse_error", f"Parse error: {error}") from None
+    raise Refused("invalid_request", "Invalid request: an object has two members of one name", request_id=request_id)
 
 
 def parts_of(body: bytes) -> list[bytes]:

@@ -270,3 +270,21 @@ def test_any_bytes_have_parts_of_which_each_is_a_message_or_is_refused(body: byt
 )
 def test_ids_are_the_same_however_they_are_written(one: bytes, other: bytes, is_same: bool) -> None:
     assert jsonrpc.is_same_id(one, other) == is_same
+
+
+def test_a_client_may_name_no_member_twice_and_a_server_is_read_as_its_envelope_stands() -> None:
+    """An envelope is written anew: what was read of it is what everybody reads."""
+    twice = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"a","name":"b"}}'
+    with pytest.raises(Refused) as caught:
+        jsonrpc.decode_from_client(twice)
+    assert (caught.value.reason, caught.value.request_id) == ("invalid_request", b"7")
+    assert isinstance(jsonrpc.decode_from_server(twice), Request)
+    for body, message in MESSAGES.items():
+        assert jsonrpc.decode_from_client(body) == message
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_what_is_no_message_is_refused_to_a_client_as_ever(body: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        jsonrpc.decode_from_client(body)
+    assert (caught.value.reason, caught.value.request_id) == REFUSED[body]
