@@ -53,6 +53,7 @@ def _gateway(cells: int, *, embedded: bool = False, profile: Path | None = None)
 [gateway]
 port = {port}
 cells = {cells}
+max_share_per_address = 1.0
 state_dir = "{folder / "state"}"
 
 [actor_system]

@@ -24,6 +24,10 @@ class Answer:
     def reason(self) -> str:
         return str(json.loads(self.body)["error"]["data"]["reason"])
 
+    @property
+    def text(self) -> str:
+        return str(json.loads(self.body)["error"]["message"])
+
 
 class RawClient:
     """One TCP connection, and bytes on it. address: of the client."""

@@ -31,7 +31,8 @@ def test_a_thousand_idle_sockets_cost_little_and_one_more_is_refused(path: str, 
                 assert (one_more.status, one_more.headers["retry-after"]) == (503, "1")
                 assert json.loads(one_more.body)["error"]["data"]["reason"] == "too_many_connections"
 
-    with start_gateway("embedded", [{"name": "demo", "prefix": "", "builtin": "demo"}]) as gateway:
+    everything = {"max_share_per_address": 1.0}  # for one address: it has all of them here
+    with start_gateway("embedded", [{"name": "demo", "prefix": "", "builtin": "demo"}], gateway=everything) as gateway:
         run(converse(gateway), timeout_s=90)
 
 

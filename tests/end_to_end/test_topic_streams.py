@@ -37,7 +37,8 @@ def publish(gateway: GatewayProcess, first: int, count: int, size: int = 0) -> N
 def test_a_thousand_streams_and_as_many_sockets_get_each_event_and_one_more_is_refused(form: str, tmp_path: Path) -> None:
     arguments = ["--embedded"] if form == "embedded" else []
     allow_many_files()
-    with GatewayProcess(tmp_path / "state", *arguments, cell_factory=None) as gateway, ExitStack() as stack:
+    settings = '[gateway]\nmax_share_per_address = 1.0\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n'
+    with GatewayProcess(tmp_path / "state", *arguments, cell_factory=None, settings=settings) as gateway, ExitStack() as stack:
         port = port_of(gateway)
         publisher = stack.enter_context(closing(Publisher(port)))  # one of the thousand
         sockets = [stack.enter_context(follow_over_phoenix(port)) for _ in range(999)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 
 from mcp_gateway.scripts.serving.start_checks import live_runs
 from tests.doubles.gateway_process import GatewayProcess, is_gone, run_command, wait_until
+from tests.end_to_end.raw_http import modern, tool_call
 
 TWO_CELLS = "[gateway]\ncells = 2\n"
 PROCESSES = {"launcher", "admin", "logger", "node-supervisor", "event-log", "cell/0"}
@@ -181,28 +183,31 @@ def test_the_gateway_itself_is_healthy_again_within_3_s_after_the_death_of(name:
 
 @pytest.mark.parametrize("mode", ["node", "embedded"])
 def test_more_connections_than_file_descriptors_are_refused_and_the_others_served(mode: str, tmp_path: Path) -> None:
-    """Idle ones, which no transport counts. Before there was a bound, the cell ended for want of a descriptor."""
+    """Streams here, for idle ones make room. Before there was a bound, the cell ended for want of a descriptor."""
     arguments = ["--embedded"] if mode == "embedded" else []
+    settings = '[gateway]\nmax_share_per_address = 1.0\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n'
     with (
-        GatewayProcess(tmp_path / "state", *arguments, cell_factory=None, file_limit=256) as gateway,
+        GatewayProcess(tmp_path / "state", *arguments, cell_factory=None, settings=settings, file_limit=256) as gateway,
         contextlib.ExitStack() as stack,
     ):
-        health = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         host, _, port = gateway.url.removeprefix("http://").partition(":")
 
         def connected() -> socket.socket:
             return stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
 
+        message, headers = modern(tool_call("demo__slow", {"seconds": 2}))
+        call = json.dumps(message).encode()
+        lines = [f"{name}: {value}" for name, value in {**headers, "Host": host, "Content-Length": str(len(call))}.items()]
         served = connected()
+        served.sendall("\r\n".join(["POST /mcp HTTP/1.1", *lines, "", ""]).encode() + call)
         for _ in range(300):
-            connected()
+            connected().sendall(b"GET /mcp/sse/events/all HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
         def is_refused() -> bool:
             with socket.create_connection((host, int(port)), timeout=5) as late:
                 return late.recv(100).startswith(b"HTTP/1.1 503 ")
 
         wait_until(is_refused, 5, "the next one is refused")
-        served.sendall(health)
         assert served.recv(1000).startswith(b"HTTP/1.1 200 ")
         stack.close()
         wait_until(lambda: gateway.get("/health/live"), 5, "there is room again")

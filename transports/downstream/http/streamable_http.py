@@ -203,7 +203,7 @@ class StreamableHttpEndpoint:
         if request_id is not None:
             self._admit(connection, session, request_id)
         try:
-            self._server.take_connection(StreamableHttpTransport.name)
+            self._server.take_connection(StreamableHttpTransport.name, incoming.remote_ip)
         except Refused as refused:
             refused.request_id = request_id
             raise
@@ -323,7 +323,7 @@ class _Answer:
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
 
     def _release(self) -> None:
-        self._server.release_connection(StreamableHttpTransport.name)
+        self._server.release_connection(StreamableHttpTransport.name, self._incoming.remote_ip)
 
 
 def _respond(incoming: Incoming | BatchPart, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
-from .client_connection import CROWDED, ClientConnection, Peer, last_answer
+from .client_connection import ClientConnection, Peer, last_answer
 from .forwarded import TrustedProxies
 from .waiting_connections import WaitingConnections
 
@@ -34,6 +34,8 @@ _IDLE_CONNECTION_S: Final = 300.0
 """Until a client that has had an answer begins its next request."""
 _MOST_WAITING: Final = 2_048
 """Connections without a request in flight. Each may hold a head of 64 KiB that is not whole. Half of the descriptors at most."""
+_ON_ITS_WAY_S: Final = 1.0
+"""A connection that is not older may have its request on its way. It does not make room where descriptors are short."""
 _LINGER_S: Final = 2.0
 _KEPT: Final = 256
 """Descriptors that clients do not get: for servers, actors and files. Where few are allowed, half of them."""
@@ -61,6 +63,7 @@ class BoundedHttpServer(HTTPServer):
             idle_timeout_s=_IDLE_CONNECTION_S,
         )
         self._overdue = Refused("invalid_request", f"the headers did not arrive within {gateway.header_timeout:g} s", status=408)
+        self._is_crowded = False
         self._budget = LogBudget(lines=1)
         self._lingering = HeldTasks()
 
@@ -72,19 +75,31 @@ class BoundedHttpServer(HTTPServer):
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         # The kernel gives the lowest number that is free.
         if self._most is not None and stream.socket.fileno() >= self._most:
-            given_up = self._waiting.give_up_longest()
+            given_up = self._waiting.give_up_longest(time.monotonic() - _ON_ITS_WAY_S)
             if given_up is None:
                 self._refuse(stream)
                 return
-            given_up.end_waiting(CROWDED, "descriptors")
+            given_up.end_waiting(_CROWDED, "descriptors")
         stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
         holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else peer
-        connection = ClientConnection(stream, self.conn_params, Peer(peer), holder, self._waiting)
+        connection = ClientConnection(stream, self.conn_params, Peer(peer), holder, self._waiting, self._make_room_soon)
         self._connections.add(connection)
         connection.start_serving(self)
+
+    def _make_room_soon(self) -> None:
+        """Two turns later: in the next one what clients have sent is read, and who has a request then is no crowd."""
+        if not self._is_crowded:
+            self._is_crowded = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._make_room)
+
+    def _make_room(self) -> None:
+        self._is_crowded = False
+        for connection in self._waiting.make_room():
+            connection.end_waiting(_CROWDED, "waiting")
 
     def end_overdue(self, now_s: float) -> None:
         """Close connections that have waited for a request for too long."""
@@ -134,5 +149,6 @@ def most_for_clients() -> int | None:
     return None if allowed == resource.RLIM_INFINITY else max(allowed - _KEPT, allowed // 2)
 
 
+_CROWDED: Final = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")
 _REFUSAL: Final = last_answer(Refused("too_many_connections", "this process can take no more connections"))
 _HEADERS_TOO_LARGE: Final = last_answer(Refused("too_large", "the headers are too large", status=431))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from http.client import responses
 
 import attrs
@@ -31,7 +32,7 @@ class Peer:
 class ClientConnection(HTTP1ServerConnection):
     """Reads requests and has them answered. Between them it waits, as `WaitingConnections` allows.
 
-    holder: see `waiting_connections.Waiter`.
+    holder: see `waiting_connections.Waiter`. on_crowd: called where it waits beyond what there may be.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class ClientConnection(HTTP1ServerConnection):
         peer: Peer,
         holder: str,
         waiting: WaitingConnections[ClientConnection],
+        on_crowd: Callable[[], None],
     ) -> None:
         super().__init__(stream, params, peer)
         self.holder = holder
         self.has_served = False
         self._waiting = waiting
+        self._on_crowd = on_crowd
 
     @property
     def has_begun(self) -> bool:
@@ -66,9 +69,8 @@ class ClientConnection(HTTP1ServerConnection):
         """As Tornado's own, which has no place to tell what is waited for."""
         try:
             while True:
-                given_up = self._waiting.wait(self, time.monotonic())
-                if given_up is not None:
-                    given_up.end_waiting(CROWDED, "waiting")
+                if not self._waiting.wait(self, time.monotonic()):
+                    self._on_crowd()
                 request = _Request(self)
                 if not await request.read_response(delegate.start_request(self, request)):
                     return
@@ -105,6 +107,3 @@ def last_answer(refused: Refused) -> bytes:
         f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-CROWDED = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")

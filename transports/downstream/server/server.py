@@ -13,6 +13,7 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConn
 from tornado.netutil import bind_sockets
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
@@ -55,14 +56,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
         self._endpoints: dict[str, Endpoint] = {}
         self._patterns: list[tuple[str, Endpoint]] = []
         self._pages: set[str] = set()
-        self._connections: dict[str, int] = {}
-        limits = {
-            "streamable_http": settings.transports.streamable_http.max_connections,
-            "http_sse": settings.transports.http_sse.max_connections,
-            "websocket": settings.transports.websocket.max_connections,
-        }
+        self._connections: dict[str, SharedBudget] = {}  # of the transports that have had one
         gateway = settings.gateway
-        self._shares = {transport: -(-limit // gateway.cell_count) for transport, limit in limits.items()}
         self.origins = OriginRules(
             gateway.host,
             gateway.allowed_origins,
@@ -138,7 +133,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
             self._keep_alive_due_s = now_s + _KEEP_ALIVE_EVENT_S
             for stream in list(self.open_streams):
                 stream.keep_alive()
-        for transport, count in self._connections.items():
+        for transport, count in self.connection_counts().items():
             metrics.downstream_connections.labels(transport).set(count)
         metrics.waiting_connections.set(self._server.waiting_count)
         for direction, byte_count in self.buffered.held.items():
@@ -147,23 +142,34 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     # ---- connections
 
-    def take_connection(self, transport: str) -> None:
-        """Count one request or stream of a transport.
+    def take_connection(self, transport: str, address: str) -> None:
+        """Count one request or stream of a transport and of a client's address.
 
-        Raises: Refused with too_many_connections at the transport's share of the limit.
+        Raises: Refused with too_many_connections, at the cell's part of the transport's limit or at the address's share of that.
         """
-        count = self._connections.get(transport, 0)
-        share = self._shares[transport]
-        if count >= share:
-            raise Refused("too_many_connections", f"{transport} serves {share} connections at once here")
-        self._connections[transport] = count + 1
+        connections = self._connections.get(transport)
+        if connections is None:
+            connections = self._connections[transport] = self._limit(transport)
+        if connections.take(address):
+            return
+        metrics.bounds_reached_total.labels("connections").inc()
+        if connections.held < connections.limit:
+            text = f"{transport} serves {connections.largest_share} connections of one address at once here"
+        else:
+            text = f"{transport} serves {connections.limit} connections at once here"
+        raise Refused("too_many_connections", text)
 
-    def release_connection(self, transport: str) -> None:
-        self._connections[transport] -= 1
+    def release_connection(self, transport: str, address: str) -> None:
+        self._connections[transport].give_back(address)
 
     def connection_counts(self) -> dict[str, int]:
         """{transport: open requests and streams}."""
-        return dict(self._connections)
+        return {transport: connections.held for transport, connections in self._connections.items()}
+
+    def _limit(self, transport: str) -> SharedBudget:
+        gateway = self._settings.gateway
+        limit: int = getattr(self._settings.transports, transport).max_connections
+        return SharedBudget(-(-limit // gateway.cell_count), gateway.max_share_per_address)
 
     # ---- requests
 

@@ -38,20 +38,19 @@ class WaitingConnections(Generic[Connection]):
         self._idle_timeout_s = idle_timeout_s
         self._new: dict[Connection, float] = {}  # {connection: since when it waits}
         self._idle: dict[Connection, float] = {}  # those that have served
+        self._pressed: dict[Connection, None] = {}  # those that wait beyond what there may be, until `make_room`
         self._begun: dict[Connection, float] = {}  # {one of `_idle`: when its next request was seen to have begun}
 
     def __len__(self) -> int:
         return len(self._new) + len(self._idle)
 
-    def wait(self, connection: Connection, now_s: float) -> Connection | None:
-        """It waits from now on; gives the one that has made room for it, which is to be closed."""
-        given_up = None
-        if not self._budget.take(connection.holder):
-            is_its_own = self._budget.held_by(connection.holder) >= self._budget.largest_share
-            given_up = self.give_up_longest(connection.holder if is_its_own else None)
-            self._budget.take(connection.holder)
+    def wait(self, connection: Connection, now_s: float) -> bool:
+        """It waits from now on; False where `make_room` must be called for it, once what clients have sent by now is read."""
         (self._idle if connection.has_served else self._new)[connection] = now_s
-        return given_up
+        has_room = self._budget.take(connection.holder)
+        if not has_room:
+            self._pressed[connection] = None
+        return has_room
 
     def leave(self, connection: Connection) -> None:
         """It has a request, or has gone; harmless for one that does not wait."""
@@ -60,16 +59,41 @@ class WaitingConnections(Generic[Connection]):
                 return
             if self._begun:
                 self._begun.pop(connection, None)
-        self._budget.give_back(connection.holder)
+        if self._pressed and connection in self._pressed:
+            del self._pressed[connection]
+        else:
+            self._budget.give_back(connection.holder)
 
-    def give_up_longest(self, holder: str | None = None) -> Connection | None:
-        """Take out the one that has waited longest, of all or of this holder; None where nobody waits."""
+    def make_room(self) -> list[Connection]:
+        """Take out as many as there are too many, those that have waited longest."""
+        given_up = []
+        for connection in list(self._pressed):
+            if not self._budget.take(connection.holder):
+                is_its_own = self._budget.held_by(connection.holder) >= self._budget.largest_share
+                given_up.append(self._longest(connection.holder if is_its_own else None))
+                self.leave(given_up[-1])
+                self._budget.take(connection.holder)
+            del self._pressed[connection]
+        return given_up
+
+    def give_up_longest(self, since_s: float) -> Connection | None:
+        """Take out the one that has waited longest; None where nobody waits since then: their requests may be on their way."""
         for waiting in (self._new, self._idle):
-            longest = next((each for each in waiting if holder is None or each.holder == holder), None)
-            if longest is not None:
+            for longest, began_s in waiting.items():
+                if began_s > since_s:
+                    break
                 self.leave(longest)
                 return longest
         return None
+
+    def _longest(self, holder: str | None) -> Connection:
+        """Of this holder, or of all; no one for whom there was no room."""
+        return next(
+            each
+            for waiting in (self._new, self._idle)
+            for each in waiting
+            if each not in self._pressed and (holder is None or each.holder == holder)
+        )
 
     def overdue(self, now_s: float) -> list[Connection]:
         """Take out those whose time is up."""
@@ -91,7 +115,9 @@ class WaitingConnections(Generic[Connection]):
                 yield connection
 
     def assert_consistent(self) -> None:
-        assert len(self) == self._budget.held <= self._budget.limit
-        holders = [each.holder for each in (*self._new, *self._idle)]
+        everyone = [*self._new, *self._idle]
+        assert self._pressed.keys() <= set(everyone)
+        holders = [each.holder for each in everyone if each not in self._pressed]
+        assert len(holders) == self._budget.held <= self._budget.limit
         assert all(holders.count(each) == self._budget.held_by(each) <= self._budget.largest_share for each in holders)
         assert self._begun.keys() <= self._idle.keys()

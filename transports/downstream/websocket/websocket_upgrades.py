@@ -43,7 +43,7 @@ class WebSockets:
         self._max_message_bytes = settings.gateway.max_message_bytes
         self._server = server
         self._port = port
-        self._open: set[WebSocket] = set()
+        self._open: dict[WebSocket, str] = {}  # {connection: the client's address}
         self._tasks = HeldTasks()
         self._extensions = (_DeflateFactory(),) if self._settings.compression else ()
         self._timer: asyncio.TimerHandle | None = None
@@ -73,13 +73,13 @@ class WebSockets:
         if answer.status_code != 101:
             _refuse_upgrade(incoming, answer.status_code, str(protocol.handshake_exc))
             return
-        self._server.take_connection(TRANSPORT)
+        self._server.take_connection(TRANSPORT, incoming.remote_ip)
         stream = incoming.detach()
         stream.write(answer.serialize()).add_done_callback(retrieve)
         on_written = functools.partial(self._server.unsent.written, stream, incoming.remote_ip)
         connection = WebSocket(stream, protocol, self._ended, on_written)
         connection.user = make_user(connection)
-        self._open.add(connection)
+        self._open[connection] = incoming.remote_ip
         if self._timer is None:
             self._sweep()
         self._tasks.start(connection.run())
@@ -99,8 +99,7 @@ class WebSockets:
         )
 
     def _ended(self, connection: WebSocket) -> None:
-        self._open.discard(connection)
-        self._server.release_connection(TRANSPORT)
+        self._server.release_connection(TRANSPORT, self._open.pop(connection))
 
     # ---- time
 

@@ -302,8 +302,8 @@ class ModernToLegacy:
     def _park(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
-        client = current.principal or current.request.hash_keys.get("ip", "")
-        problem = self._site.parked.park(call.name, client, self._replica.backend)
+        # The address: as whom a client says it comes would be a way around the limit.
+        problem = self._site.parked.park(call.name, current.request.hash_keys.get("ip", ""), self._replica.backend)
         if problem or call.number >= limits.rounds:
             self._drop(call)
             text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"

@@ -1,4 +1,4 @@
-"""How many live calls may wait for their clients' answers: in all, for one principal, for one backend. Pure."""
+"""How many live calls may wait for their clients' answers: in all, for one address of clients, for one backend. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class ParkingLimits:
-    """in_all counts the calls of one cell. park_s: how long a call waits for its client. rounds: questions one call may ask."""
+    """in_all counts the calls of one cell. park_s: how long a call waits for its client. rounds: questions one call may ask.
+
+    per_client is a quarter of them, as `max_share_per_address` is by default.
+    """
 
     in_all: int = 1000
-    per_client: int = 100
+    per_client: int = 250
     per_backend: int = 500
     rounds: int = 50
     park_s: float = 300.0
 
 
 class ParkedCalls:
-    """{call: (client, backend)} of the calls that are parked now."""
+    """{call: (address of its client, backend)} of the calls that are parked now."""
 
     def __init__(self, limits: ParkingLimits) -> None:
         self.limits = limits

@@ -138,7 +138,8 @@ class TaskHost:
         limits = self._site.tasks.limits
         name = secrets.token_urlsafe(12)
         principal = request.hash_keys.get("user", "")
-        problem = self._site.tasks.open(name, principal or request.hash_keys.get("ip", ""), self._replica.backend)
+        # Counted for the address: as whom a client says it comes would be a way around the limit.
+        problem = self._site.tasks.open(name, request.hash_keys.get("ip", ""), self._replica.backend)
         if problem:
             work.cancel()
             raise UpstreamError(Fate.ENDED, f"{problem}; the call was ended", reason="pool_exhausted")

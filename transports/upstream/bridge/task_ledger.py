@@ -1,4 +1,4 @@
-"""How many calls a cell may run as tasks, and how long it keeps them: in all, for one client, for one backend. Pure."""
+"""How many calls a cell may run as tasks, and how long it keeps them: in all, of one address, for one backend. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import attrs
 class TaskLimits:
     """What holds for the tasks of one cell, running ones and those that are over.
 
+    per_client:   a quarter of them, as `max_share_per_address` is by default.
     ttl_s:        the longest that one is kept, from its creation. result_bytes: of all that are over, together.
     poll_s:       how often a client should ask. prompt_s: how long a call may take before it becomes a task by itself.
 
@@ -18,7 +19,7 @@ class TaskLimits:
     """
 
     in_all: int = 1000
-    per_client: int = 100
+    per_client: int = 250
     per_backend: int = 500
     ttl_s: float = 3600.0
     result_bytes: int = 67_108_864
@@ -33,7 +34,7 @@ class _Entry:
 
 
 class TaskLedger:
-    """{task: (client, backend)} of the tasks that are kept now, oldest first."""
+    """{task: (address of its client, backend)} of the tasks that are kept now, oldest first."""
 
     def __init__(self, limits: TaskLimits) -> None:
         self.limits = limits

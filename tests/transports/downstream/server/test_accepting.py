@@ -204,7 +204,9 @@ def leave_descriptors(cell: RunningCell, count: int) -> None:
     cell.cell._server._server._most = lowest + count
 
 
-def test_connections_that_bring_nothing_do_not_use_up_the_descriptors() -> None:
+def test_connections_that_bring_nothing_do_not_use_up_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "_ON_ITS_WAY_S", 0.0)
+
     async def body(cell: RunningCell) -> None:
         leave_descriptors(cell, 80)
         before = reached("descriptors")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from mcp_gateway.transports.downstream.http.http_sse import HttpSseTransport
 from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpTransport
 from mcp_gateway.transports.downstream.server import server as server_module
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WebSocketTransport
+from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.calling_client import CallingClient
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
@@ -132,6 +135,67 @@ def test_no_more_requests_and_streams_at_once_than_the_cells_share(cells: int, s
             await stream.__aexit__()
 
     on_cell(body, gateway={"cells": cells}, transports={"streamable_http": {"max_connections": 3}})
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3])
+def test_one_address_has_its_share_of_a_transport_and_the_others_the_rest(share: float) -> None:
+    """At the share all are served; past it the refusal says which bound it was, and other addresses notice nothing."""
+    most = max(4, math.ceil(10 * share))
+
+    async def body(cell: RunningCell) -> None:
+        before = metrics.bounds_reached_total.labels("connections")._value.get()
+        async with AsyncExitStack() as stack:
+
+            async def follow(address: str) -> Answer:
+                client = await stack.enter_async_context(RawClient(cell, address))
+                client.start("GET", "/mcp/sse/events/all", 0)
+                return await client.answer()
+
+            assert [(await follow("127.0.0.1")).status for _ in range(most)] == [200] * most
+            refused = await follow("127.0.0.1")
+            assert (refused.status, refused.reason, refused.headers["retry-after"]) == (503, "too_many_connections", "1")
+            assert f"http_sse serves {most} connections of one address" in refused.text
+            assert [(await follow("127.0.0.2")).status for _ in range(most)] == [200] * most
+            left = 10 - 2 * most
+            assert [(await follow("127.0.0.3")).status for _ in range(left)] == [200] * left
+            refused = await follow("127.0.0.3")
+            assert "http_sse serves 10 connections at once" in refused.text
+        assert metrics.bounds_reached_total.labels("connections")._value.get() == before + 2
+        async with asyncio.timeout(5):
+            while cell.cell._server.connection_counts() != {"http_sse": 0}:
+                await asyncio.sleep(0.01)
+
+    tables: dict[str, dict[str, Any]] = {"transports": {"http_sse": {"max_connections": 10}}}
+    on_cell(body, gateway={"max_share_per_address": share}, **tables)
+
+
+@pytest.mark.parametrize("transport", ["streamable_http", "websocket"])
+def test_the_address_is_that_of_the_client_behind_a_trusted_proxy(transport: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        server = cell.cell._server
+        taken: list[str] = []
+        take = server.take_connection
+
+        def noted(name: str, address: str) -> None:
+            taken.append(address)
+            take(name, address)
+
+        server.take_connection = noted  # type: ignore[method-assign]
+        async with RawClient(cell) as client:
+            if transport == "websocket":
+                key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Version": "13"}
+                answer = await client.ask(
+                    "GET", "/mcp/ws", Upgrade="websocket", Connection="Upgrade", X_Forwarded_For="10.1.2.3", **key
+                )
+                assert answer.status == 101
+            else:
+                assert (await client.ask("POST", "/mcp", INITIALIZE, X_Forwarded_For="10.1.2.3")).status == 200
+        async with asyncio.timeout(5):
+            while server.connection_counts() != {transport: 0}:
+                await asyncio.sleep(0.01)
+        assert taken == ["10.1.2.3"]
+
+    on_cell(body, gateway={"trusted_proxies": ["127.0.0.1"]})
 
 
 # ---- where there is nothing

@@ -21,14 +21,33 @@ def ledger(limit: int = 100, share: float = 0.1) -> WaitingConnections[Connectio
     return WaitingConnections(limit, share, header_timeout_s=10.0, idle_timeout_s=300.0)
 
 
+def came(waiting: WaitingConnections[Connection], connections: list[Connection], now_s: float = 0) -> list[Connection]:
+    """Who makes room once all of them have come."""
+    has_room = [waiting.wait(each, now_s) for each in connections]
+    given_up = waiting.make_room()
+    assert len(given_up) == has_room.count(False)
+    waiting.assert_consistent()
+    return given_up
+
+
 def test_past_its_share_a_holder_loses_its_own_oldest_and_nobody_else_any() -> None:
     waiting = ledger()
     other = Connection("b")
     waiting.wait(other, 0)
     own = [Connection("a") for _ in range(12)]
-    given_up = [waiting.wait(each, index) for index, each in enumerate(own)]
-    assert given_up == [*[None] * 10, own[0], own[1]]
+    assert came(waiting, own[:10]) == []
+    assert came(waiting, own[10:]) == own[:2]
     waiting.leave(other)  # is still there
+    assert len(waiting) == 10
+
+
+def test_a_burst_whose_requests_come_at_once_is_no_crowd() -> None:
+    waiting = ledger()
+    burst = [Connection("a") for _ in range(30)]
+    assert [waiting.wait(each, 0) for each in burst] == [True] * 10 + [False] * 20
+    for each in burst[5:25]:
+        waiting.leave(each)
+    assert waiting.make_room() == []
     assert len(waiting) == 10
 
 
@@ -36,23 +55,37 @@ def test_those_that_have_served_are_given_up_last() -> None:
     waiting = ledger()
     served = [Connection("a", has_served=True) for _ in range(4)]
     new = [Connection("a") for _ in range(7)]
-    assert [waiting.wait(each, 0) for each in (*served, *new)][-1] is new[0]
+    assert came(waiting, [*served, *new]) == [new[0]]
     for each in new[1:]:
         waiting.leave(each)
-    more = [Connection("a", has_served=True) for _ in range(7)]
-    assert [waiting.wait(each, 1) for each in more][-1] is served[0]
+    assert came(waiting, [Connection("a", has_served=True) for _ in range(7)]) == [served[0]]
+
+
+def test_who_comes_new_to_a_crowd_that_has_served_is_not_given_up() -> None:
+    waiting = ledger(limit=4)
+    served = [Connection("a", has_served=True) for _ in range(4)]
+    assert came(waiting, served) == []
+    assert came(waiting, [Connection("a")]) == [served[0]]
 
 
 def test_where_all_is_full_the_longest_of_all_makes_room() -> None:
     waiting = ledger(limit=8, share=0.5)
     crowd = [Connection(str(index)) for index in range(8)]
-    assert [waiting.wait(each, 0) for each in crowd] == [None] * 8
-    assert waiting.wait(Connection("late"), 1) is crowd[0]
-    assert waiting.give_up_longest() is crowd[1]
+    assert came(waiting, crowd) == []
+    assert came(waiting, [Connection("late")], 1) == [crowd[0]]
+    assert waiting.give_up_longest(0) is crowd[1]
 
 
-def test_nobody_is_given_up_where_nobody_waits() -> None:
-    assert ledger().give_up_longest() is None
+def test_nobody_is_given_up_at_once_whose_request_may_be_on_its_way() -> None:
+    waiting = ledger()
+    assert waiting.give_up_longest(5) is None
+    served, new = Connection("a", has_served=True), Connection("b")
+    waiting.wait(served, 4)
+    waiting.wait(new, 6)
+    assert waiting.give_up_longest(3) is None
+    assert waiting.give_up_longest(5) is served
+    assert waiting.give_up_longest(5) is None
+    assert waiting.give_up_longest(6) is new
 
 
 @pytest.mark.parametrize(("is_served", "has_begun", "stays_s"), [(False, False, 10), (False, True, 10), (True, False, 300)])
@@ -87,9 +120,10 @@ def test_the_time_of_each_request_is_its_own() -> None:
         waiting.assert_consistent()
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 19), st.sampled_from(["wait", "leave", "begin", "overdue", "give up"]), st.integers(0, 40)))
-)
+STEPS = ["wait", "wait", "leave", "begin", "overdue", "make room", "give up"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.sampled_from(STEPS), st.integers(0, 40))))
 def test_the_ledger_stays_consistent(steps: list[tuple[int, str, int]]) -> None:
     waiting = ledger(limit=10, share=0.5)
     connections = [Connection(f"holder {index % 4}", has_served=index % 3 == 0) for index in range(20)]
@@ -99,9 +133,8 @@ def test_the_ledger_stays_consistent(steps: list[tuple[int, str, int]]) -> None:
         connection = connections[index]
         now_s += elapsed_s
         if step == "wait" and connection not in held:
+            waiting.wait(connection, now_s)
             held.add(connection)
-            held.discard(waiting.wait(connection, now_s))  # type: ignore[arg-type]
-            assert connection in held
         elif step == "leave":
             waiting.leave(connection)
             held.discard(connection)
@@ -109,7 +142,10 @@ def test_the_ledger_stays_consistent(steps: list[tuple[int, str, int]]) -> None:
             connection.has_begun = not connection.has_begun
         elif step == "overdue":
             held -= set(waiting.overdue(now_s))
+        elif step == "make room":
+            held -= set(waiting.make_room())
+            assert len(held) <= 10
         elif step == "give up":
-            held.discard(waiting.give_up_longest())  # type: ignore[arg-type]
+            held.discard(waiting.give_up_longest(now_s - 10))  # type: ignore[arg-type]
         assert len(waiting) == len(held)
         waiting.assert_consistent()
