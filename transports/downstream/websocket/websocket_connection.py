@@ -213,6 +213,7 @@ class WebSocket:
 
     def _take_frame(self, frame: Frame) -> None:
         data = bytes(frame.data)
+        frame.data = b""  # the protocol keeps its last frame, until the next or until its own circle of references is collected
         if frame.opcode is CONT:
             assert self._parts is not None  # the protocol refuses a continuation of nothing
             self._parts += data
