@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -82,7 +83,7 @@ def _backend_of_task(exchange: Exchange, message: Request, namings: tuple[Naming
     task = desk.read_task(shown)
     if task is None and stands_alone:
         return namings[0].backend
-    if task is not None and task.principal == exchange.hash_keys.get("user", ""):
+    if task is not None and task.principal == owner_of(exchange.hash_keys):
         for naming in namings:
             if naming.backend == task.backend:
                 return task.backend

@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED, LIST_CHANGES
@@ -87,7 +88,7 @@ class Listen(Conversation):
     def _own_task(self, shown: str) -> TaskId | None:
         """The task of this very client behind an id; of any other one it hears nothing."""
         task = self.desk.read_task(shown)
-        return task if task is not None and task.principal == self.exchange.hash_keys.get("user", "") else None
+        return task if task is not None and task.principal == owner_of(self.exchange.hash_keys) else None
 
     def backends_changed(self) -> None:
         """Ask those that are new, and have the client ask again for the lists that it follows."""

@@ -34,6 +34,7 @@ from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -245,7 +246,7 @@ class Upstream(GatewayActor):
     def _outer_event(self, call: Call, event: Message | None) -> Message | None:
         """Undo the id that the server saw, where a notification repeats it; and name tasks as the client knows them."""
         if event is not None and (tasks := self._task_naming(call)) is not None:
-            event = tasks.outer(event, call.hash_keys.get("user", ""))
+            event = tasks.outer(event, owner_of(call.hash_keys))
         if not isinstance(event, Notification) or call.kind is not RequestKind.STREAM or not isinstance(call.message, Request):
             return event
         return Notification(event.method, _with_subscription_id(event.params, call.message.id))
@@ -261,7 +262,7 @@ class Upstream(GatewayActor):
                 self._listed = result
                 self._learn_tools(result)
             if (tasks := self._task_naming(call)) is not None:
-                response = tasks.outer_answer(call.message, response, call.hash_keys.get("user", ""))
+                response = tasks.outer_answer(call.message, response, owner_of(call.hash_keys))
         return CallAnswered(
             call_id=call.call_id,
             backend=self._backend,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urljoin
 
-import aiohttp
 import psutil
 import pytest
-from websockets.asyncio.client import connect
 
 from mcp_gateway.transports.protocol.sealed.session import MAX_ID_CHARACTERS
 from tests.conftest import StartGateway
-from tests.doubles.phoenix_client import phoenix_client
+from tests.end_to_end.every_transport import WAYS
 from tests.end_to_end.python_client import run
 from tests.end_to_end.raw_http import LEGACY, Answer, ask, request
 from tests.end_to_end.running_gateway import RunningGateway
@@ -35,51 +30,6 @@ def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iter
 
 def initialize(**capabilities: Any) -> dict[str, Any]:
     return request("initialize", {"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": INFO}, request_id=1)
-
-
-async def over_streamable_http(url: str, message: dict[str, Any]) -> Any:
-    return (await asyncio.to_thread(ask, f"{url}/mcp", message)).message
-
-
-async def over_sse(url: str, message: dict[str, Any]) -> Any:
-    """The answer: of the POST where that is refused, else the message that follows on the stream."""
-    async with aiohttp.ClientSession() as http, http.get(f"{url}/mcp/sse/connect") as stream:
-        async with http.post(urljoin(f"{url}/mcp/sse/connect", await sse_data(stream, "endpoint")), json=message) as posted:
-            if posted.status != 202:
-                return await posted.json()
-        return json.loads(await sse_data(stream, "message"))
-
-
-async def sse_data(stream: aiohttp.ClientResponse, name: str) -> str:
-    event = ""
-    async for line in stream.content:
-        field, _, value = line.decode().strip().partition(": ")
-        if field == "event":
-            event = value
-        elif field == "data" and event == name:
-            return value
-    raise AssertionError(f"the stream ended without {name}")
-
-
-async def over_websocket(url: str, message: dict[str, Any]) -> Any:
-    async with connect(f"ws{url[4:]}/mcp/ws", max_size=None) as connection:
-        await connection.send(json.dumps(message))
-        return json.loads(await connection.recv())
-
-
-async def over_phoenix(url: str, message: dict[str, Any]) -> Any:
-    async with phoenix_client(url, "vsn=2.0.0") as client:
-        await client.ask("j", "mcp:events", "phx_join", {})
-        await client.push("j", "mcp:events", "request", {key: message[key] for key in ("id", "method", "params")})
-        return (await client.find(event="response")).payload
-
-
-WAYS: dict[str, Callable[[str, dict[str, Any]], Awaitable[Any]]] = {
-    "streamable HTTP": over_streamable_http,
-    "HTTP+SSE": over_sse,
-    "WebSocket": over_websocket,
-    "Phoenix": over_phoenix,
-}
 
 
 @pytest.mark.parametrize("way", WAYS)

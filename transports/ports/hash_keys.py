@@ -16,22 +16,36 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
-_LONGEST_USER = 1_000  # it becomes a part of session ids
+_LONGEST_USER: Final = 1_000
 
 
 PRINCIPAL: Final = "principal"
 """The key of who a client has proved to be. Without authentication no request has it."""
 
+_OF_PRINCIPAL: Final = "principal:"
+
 
 def principal_of(keys: Mapping[str, str]) -> str:
-    """Whose tasks, parked calls and private results a request may touch; "" where nobody knows."""
+    """Whose private results a request may have; "" where nobody knows."""
     return keys.get(PRINCIPAL, "")
+
+
+def owner_of(keys: Mapping[str, str]) -> str:
+    """To whom the ids of a request's tasks and parked calls are given.
+
+    Whoever brings such an id has it from us already. That it must say as well who it said it was can only keep somebody out.
+    """
+    principal = principal_of(keys)
+    if principal:
+        return f"{_OF_PRINCIPAL}{principal}"
+    user = keys.get("user", "")
+    return f"user:{user}" if user.startswith(_OF_PRINCIPAL) else user
 
 
 def holder_of(keys: Mapping[str, str]) -> str:
     """Whose share of what all clients share a request takes: that of its principal, or else of its address."""
     principal = principal_of(keys)
-    return f"principal:{principal}" if principal else keys.get("ip", "")
+    return f"{_OF_PRINCIPAL}{principal}" if principal else keys.get("ip", "")
 
 
 class HashKeys:

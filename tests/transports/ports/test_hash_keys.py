@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, HashKeys, holder_of, principal_of, query_value
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, HashKeys, holder_of, owner_of, principal_of, query_value
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_a_client_holds_its_share_by_its_address_whatever_it_says_of_itself() ->
 def test_no_client_gives_itself_a_principal() -> None:
     keys = HashKeys(Settings()).of_connection({"Principal": "ada"}, "principal=ada&user_id=ada", "::1")
     assert PRINCIPAL not in keys
+
+
+def test_a_claim_owns_nothing_of_a_principal() -> None:
+    assert owner_of({PRINCIPAL: "ada", "user": "bob"}) == owner_of({PRINCIPAL: "ada"})
+    owners = [{PRINCIPAL: "ada"}, {"user": "ada"}, {"user": "principal:ada"}, {"user": "user:principal:ada"}, {}]
+    assert len({owner_of(keys) for keys in owners[:3] + owners[4:]}) == 4
+    assert owner_of(owners[0]) not in [owner_of(keys) for keys in owners[1:]]

@@ -1,20 +1,28 @@
-"""Holds clients to `[limits]`, on every transport: who asks too often is told when to come back."""
+"""Holds clients to `[limits]`, on every transport: who asks too often is told when to come back.
+
+A session is free to open and a header free to choose: a client that is told apart by them has its own limit, and with all others
+of its address one of CLIENTS_OF_ADDRESS times that. `user` is who a client has proved to be, not who it says it is.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
 from .token_bucket import TokenBuckets
 
 _TELL_S = 1.0
+CLIENTS_OF_ADDRESS: Final = 4
+"""So many clients' worth may come from one address where each is told apart by what it can change at will."""
 
 Publish = Callable[[str, Mapping[str, Any]], None]
+_KNOWN_SOURCES: Final = frozenset({"user", "ip"})
 
 
 class RequestLimiter:
@@ -29,8 +37,10 @@ class RequestLimiter:
         self._publish = publish
         self._buckets: TokenBuckets | None = None
         if limits.requests_per_second > 0:
-            burst = limits.burst or limits.requests_per_second
-            self._buckets = TokenBuckets(limits.requests_per_second / cell_count, max(1.0, burst / cell_count))
+            rate = limits.requests_per_second / cell_count
+            burst = max(1.0, (limits.burst or limits.requests_per_second) / cell_count)
+            self._buckets = TokenBuckets(rate, burst)
+            self._of_addresses = TokenBuckets(rate * CLIENTS_OF_ADDRESS, burst * CLIENTS_OF_ADDRESS)
         self._refused: dict[str, int] = {}
         self._told_s = float("-inf")
 
@@ -46,9 +56,11 @@ class RequestLimiter:
         """
         if self._buckets is None:
             return
-        source = next((source for source in self._sources if keys.get(source)), "ip")
+        source, client = self._client(keys)
         now_s = time.monotonic()
-        wait_s = self._buckets.take(f"{source}:{keys.get(source, '')}", now_s)
+        wait_s = self._buckets.take(f"{source}:{client}", now_s)
+        if not wait_s and source not in _KNOWN_SOURCES:
+            wait_s, source = self._of_addresses.take(keys.get("ip", ""), now_s), "ip"
         if not wait_s:
             return
         metrics.rate_limited_total.labels(source).inc()
@@ -58,3 +70,11 @@ class RequestLimiter:
             refused, self._refused = self._refused, {}
             self._publish("vsm.variety.attenuated", {"refused": refused})
         raise Refused("rate_limited", "too many requests; see retry_after", request_id=request_id, retry_after_s=round(wait_s, 3))
+
+    def _client(self, keys: Mapping[str, str]) -> tuple[str, str]:
+        """(source, value) of the first source by which this client can be told from others."""
+        for source in self._sources:
+            value = principal_of(keys) if source == "user" else keys.get(source)
+            if value:
+                return source, value
+        return "ip", keys.get("ip", "")

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import holder_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import (
@@ -197,7 +198,7 @@ class ModernToLegacy:
         # Calls of a session without streams share one channel, and a question or a log message could be meant for any of them.
         is_exclusive = not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
         return SessionKey(
-            principal=current.principal,
+            principal=current.owner,
             client_info=modern.client_info,
             capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
             log_level=None if is_exclusive else modern.log_level,
@@ -302,8 +303,7 @@ class ModernToLegacy:
     def _park(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
-        # The address: as whom a client says it comes would be a way around the limit.
-        problem = self._site.parked.park(call.name, current.request.hash_keys.get("ip", ""), self._replica.backend)
+        problem = self._site.parked.park(call.name, holder_of(current.request.hash_keys), self._replica.backend)
         if problem or call.number >= limits.rounds:
             self._drop(call)
             text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"
@@ -333,7 +333,7 @@ class ModernToLegacy:
             state,
             backend=self._replica.backend,
             replica=self._replica.address,
-            principal=current.principal,
+            principal=current.owner,
             digest=request_digest(current.message.method, modern.params),
             now_s=time.time(),
         )
@@ -366,7 +366,7 @@ class ModernToLegacy:
             incarnation=self._incarnation,
             backend=self._replica.backend,
             replica=self._replica.address,
-            principal=current.principal,
+            principal=current.owner,
             call=call,
             number=number,
             expires_s=time.time() + self._site.parked.limits.park_s,

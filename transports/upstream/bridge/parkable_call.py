@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -62,8 +63,8 @@ class Round:
     on_event: EventHandler
 
     @property
-    def principal(self) -> str:
-        return self.request.hash_keys.get("user", "")
+    def owner(self) -> str:
+        return owner_of(self.request.hash_keys)
 
     @property
     def knows_tasks(self) -> bool:

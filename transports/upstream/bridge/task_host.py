@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import holder_of, owner_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
@@ -137,9 +138,7 @@ class TaskHost:
         """
         limits = self._site.tasks.limits
         name = secrets.token_urlsafe(12)
-        principal = request.hash_keys.get("user", "")
-        # Counted for the address: as whom a client says it comes would be a way around the limit.
-        problem = self._site.tasks.open(name, request.hash_keys.get("ip", ""), self._replica.backend)
+        problem = self._site.tasks.open(name, holder_of(request.hash_keys), self._replica.backend)
         if problem:
             work.cancel()
             raise UpstreamError(Fate.ENDED, f"{problem}; the call was ended", reason="pool_exhausted")
@@ -147,7 +146,8 @@ class TaskHost:
         if wanted_ttl_ms is not None:
             ttl_ms = max(0, min(wanted_ttl_ms, ttl_ms))
         created_ms = int(time.time() * 1000)
-        sealed = TaskId(*self._replica, principal, name, self._site.cell_name, self._incarnation, created_ms)
+        owner = owner_of(request.hash_keys)
+        sealed = TaskId(*self._replica, owner, name, self._site.cell_name, self._incarnation, created_ms)
         task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend)
         self._site.hosted[name] = drop = functools.partial(self._drop, name)
         task.expiry = asyncio.get_running_loop().call_later(ttl_ms / 1000, drop)
@@ -172,7 +172,7 @@ class TaskHost:
         is_modern_client = request.session is None
         if is_modern_client and not declares_extension(message.params):
             return UpstreamAnswer(400, Response(message.id, b"", missing_extension()))
-        asks = (*self._replica, request.hash_keys.get("user", ""))
+        asks = (*self._replica, owner_of(request.hash_keys))
         task = None
         if asks == (sealed.backend, sealed.replica, sealed.principal):
             if sealed.cell != self._site.cell_name and self._site.elsewhere is not None and sealed.cell in self._site.others():

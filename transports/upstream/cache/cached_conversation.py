@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -24,7 +25,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import EVERY_LIST
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import CACHEABLE_METHODS, NEWEST, is_modern
 
-from .result_cache import CacheKey, ResultCache, cache_key, made_stale
+from .result_cache import CacheKey, ResultCache, cache_key, is_public, made_stale
 
 _LISTEN_AGAIN_S: Final = 5.0
 
@@ -64,7 +65,7 @@ class CachedConversation:
             key = None  # the server shall say what is wrong with it
         if key is None:
             return await self._wire.exchange(request, on_event)
-        principal = request.hash_keys.get("user", "")
+        principal = principal_of(request.hash_keys)
         flight = self._flights.get(key)
         if flight is not None and flight.principal != principal:
             # What comes back may be for the other one's eyes only: wait and see whether it is for everybody.
@@ -104,8 +105,9 @@ class CachedConversation:
         message, response = request.message, answer.response
         if response is None or not isinstance(message, Request):
             return answer
-        if not is_own and response.result and _asks(response.result):
-            return await self._wire.exchange(request, on_event)  # it asks whoever made that request, and carries its state
+        if not is_own and response.result and (_asks(response.result) or not (principal or is_public(response.result))):
+            # It asks whoever made that request, and carries its state; or it is for that one's eyes only.
+            return await self._wire.exchange(request, on_event)
         return attrs.evolve(answer, response=Response(message.id, response.result, response.error))
 
     async def _fly(self, key: CacheKey, principal: str, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:

@@ -1,6 +1,7 @@
 """Results that a server lets others keep: which, for whom, for how long. Pure.
 
-Source: MCP 2026-07-28, server/utilities/caching.
+Source: MCP 2026-07-28, server/utilities/caching; "Cache Scope Field": what is private is used again within the same authorization
+context only. Where nobody knows whose a request is, no two are known to be of the same one.
 """
 
 from __future__ import annotations
@@ -136,6 +137,11 @@ class ResultCache:
         cached = self._results.pop(place, None)
         if cached is not None:
             self._size_bytes -= cached.size_bytes
+
+
+def is_public(result: bytes) -> bool:
+    """Whether the server gives this result to everybody alike."""
+    return _hints(result)[1]
 
 
 def _hints(result: bytes) -> tuple[int, bool]:

@@ -60,8 +60,8 @@ def test_without_a_burst_one_second_of_requests_may_come_at_once(monkeypatch: py
 def test_the_first_source_that_the_client_has_is_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     limits = limiter([], requests_per_second=1, burst=1, key="user|session|ip")
-    assert passes(limits, user="ada", session="s1", ip="1")
-    assert not passes(limits, user="ada", session="s2", ip="2")
+    assert passes(limits, principal="ada", session="s1", ip="1")
+    assert not passes(limits, principal="ada", session="s2", ip="2")
     assert passes(limits, session="s1", ip="1")
     assert passes(limits, user="", ip="1")
     assert not passes(limits, ip="1")
@@ -70,7 +70,7 @@ def test_the_first_source_that_the_client_has_is_its_key(monkeypatch: pytest.Mon
 def test_a_value_of_one_source_is_no_key_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     limits = limiter([], requests_per_second=1, burst=1)
-    assert passes(limits, user="10.0.0.1")
+    assert passes(limits, principal="10.0.0.1")
     assert passes(limits, ip="10.0.0.1")
 
 
@@ -94,3 +94,25 @@ def test_attenuation_is_told_once_a_second_and_every_refusal_counted(monkeypatch
     assert not passes(limits, ip="1")
     assert published[1:] == [("vsm.variety.attenuated", {"refused": {"ip": 4}})]
     assert metrics.rate_limited_total.labels("ip")._value.get() - before == refused + 1
+
+
+def test_what_a_client_says_of_itself_neither_passes_the_limit_nor_uses_up_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    limits = limiter([], requests_per_second=1, burst=3)
+    assert [passes(limits, user=f"u{number}", ip="1") for number in range(5)] == [True] * 3 + [False] * 2
+    assert passes(limits, user="u0", ip="2")
+
+
+@pytest.mark.parametrize("source", ["session", "header:X-Tenant"])
+def test_clients_of_one_address_that_tell_themselves_apart_have_four_times_the_limit_together(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=2, burst=2, key=f"user|{source}|ip")
+    assert [passes(limits, **{source: "a", "ip": "1"}) for _ in range(3)] == [True, True, False], "its own limit"
+    assert [passes(limits, **{source: f"b{number}", "ip": "1"}) for number in range(7)] == [True] * 6 + [False]
+    assert passes(limits, **{source: "c", "ip": "2"})
+    assert passes(limits, ip="1"), "who opens its session has a limit of its own"
+    clock.now_s += 0.125
+    assert [passes(limits, **{source: f"d{number}", "ip": "1"}) for number in range(2)] == [True, False]
+    assert [passes(limits, principal="ada", **{source: f"e{number}", "ip": "1"}) for number in range(2)] == [True, True]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -131,15 +132,15 @@ def test_a_failure_is_told_to_all_and_kept_by_nobody() -> None:
 
 def test_a_private_result_is_never_given_to_another_user() -> None:
     async def body(bench: Bench) -> None:
-        ada = bench.ask(hash_keys={"user": "ada"})
-        bob = bench.ask(hash_keys={"user": "bob"})
+        ada = bench.ask(hash_keys={PRINCIPAL: "ada"})
+        bob = bench.ask(hash_keys={PRINCIPAL: "bob"})
         await settle()
         assert len(bench.asked) == 1  # bob waits to see whether what comes is for everybody
         bench.asked[0].answer(PRIVATE.replace(b"[]", b'["ada"]'))
         await ada
         await settle()
         bench.asked[1].answer(PRIVATE.replace(b"[]", b'["bob"]'))
-        for user, task in (("ada", bench.ask(hash_keys={"user": "ada"})), ("bob", bob)):
+        for user, task in (("ada", bench.ask(hash_keys={PRINCIPAL: "ada"})), ("bob", bob)):
             answer = await task
             assert answer.response is not None
             assert json.loads(answer.response.result)["tools"] == [user]
@@ -148,9 +149,29 @@ def test_a_private_result_is_never_given_to_another_user() -> None:
     on_loop(body)
 
 
+@pytest.mark.parametrize("says", [{}, {"user": "ada"}])
+def test_a_private_result_is_shared_by_nobody_whose_name_is_not_known(says: dict[str, str]) -> None:
+    """Neither later nor at the same time; who says the same of itself is not known to be the same."""
+
+    async def body(bench: Bench) -> None:
+        tasks = [bench.ask(hash_keys={"ip": ip, **says}) for ip in ("1", "2", "2")]
+        await settle()
+        assert len(bench.asked) == 1  # what comes may be for everybody
+        bench.asked[0].answer(PRIVATE.replace(b"[]", b'["0"]'))
+        await settle()
+        for number in (1, 2):
+            bench.asked[number].answer(PRIVATE.replace(b"[]", b'["%d"]' % number))
+        answers = [(await task).response for task in tasks]
+        assert [json.loads(answer.result)["tools"] for answer in answers if answer] == [["0"], ["1"], ["2"]]
+        await fill(bench, PRIVATE, hash_keys={"ip": "1", **says})
+        assert len(bench.asked) == 4
+
+    on_loop(body)
+
+
 def test_a_public_result_that_another_user_has_asked_for_is_waited_for() -> None:
     async def body(bench: Bench) -> None:
-        tasks = [bench.ask(hash_keys={"user": user}) for user in ("ada", "bob", "eve")]
+        tasks = [bench.ask(hash_keys={PRINCIPAL: user}) for user in ("ada", "bob", "eve")]
         await settle()
         bench.asked[0].answer(PUBLIC)
         await asyncio.gather(*tasks)
