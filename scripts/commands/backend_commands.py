@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+from setproctitle import setproctitle
 
 from mcp_gateway.config.shown_text import shown, shown_lines
 
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
 
+_LONGEST_FILE_BYTES = 65_536
 _TABLE_KEYS = ("builtin", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
 
 
@@ -30,11 +32,23 @@ def add_backend_commands(commands: Any) -> None:
     adding.add_argument("--builtin", metavar="demo", help="the demo server inside the gateway")
     adding.add_argument("--prefix", metavar="P", help="before the names of its tools and prompts; NAME__ if not given")
     adding.add_argument("--protocol", metavar="REVISION", help="auto, or the one revision that it speaks")
-    adding.add_argument("--header", metavar="K=V", type=_pair, action="append", help="sent with each request to a replica")
+    adding.add_argument(
+        "--header",
+        metavar="@F",
+        type=_given_headers,
+        action="append",
+        help="sent with each request to a replica: a file of lines NAME: VALUE, or @- for standard input; K=V shows V in ps",
+    )
     adding.add_argument("--pool-size", metavar="N", type=int, help="connections to each replica; that of [gateway] if not given")
     adding.add_argument("--request-timeout", metavar="S", type=float, help="seconds; that of [gateway] if not given")
     adding.add_argument("--cwd", metavar="D", help="folder of a command; the current one if not given")
-    adding.add_argument("--env", metavar="K=V", type=_pair, action="append", help="environment variable of a command")
+    adding.add_argument(
+        "--env",
+        metavar="K=V",
+        type=_given_variables,
+        action="append",
+        help="of a command; @F is a file of such lines, @- standard input",
+    )
     adding.add_argument("--instances", metavar="N", type=int, help="how many of a command to run")
     removing = commands.add_parser("remove-backend", help="remove a backend from a running gateway; calls that it runs fail")
     draining = commands.add_parser("drain", help="no new sessions and no stateless calls for a backend; open sessions go on")
@@ -63,18 +77,61 @@ def split_server_command(arguments: Sequence[str]) -> tuple[list[str], list[str]
     return words[:at], words[at + 1 :]
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError("not of the form NAME=VALUE")  # without the text: it may be a secret
-    return name, value
+@attrs.frozen
+class _Given:
+    """What one option gives. is_in_sight: it stands among the arguments, which every user of the machine can read."""
+
+    pairs: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    is_in_sight: bool
+
+
+def _given_headers(text: str) -> _Given:
+    return _given(text, ":")
+
+
+def _given_variables(text: str) -> _Given:
+    return _given(text, "=")
+
+
+def _given(text: str, separator: str) -> _Given:
+    """Read NAME=VALUE, or with @ the lines of a file as curl does for headers, and docker with its files of variables."""
+    if not text.startswith("@"):
+        return _Given((_pair(text, "="),), is_in_sight=True)
+    lines = (line.strip() for line in _content(text[1:]).splitlines())
+    return _Given(tuple(_pair(line, separator) for line in lines if line), is_in_sight=False)
+
+
+def _content(path: str) -> str:
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            content = file.read(_LONGEST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > _LONGEST_FILE_BYTES:
+        raise argparse.ArgumentTypeError(f"{path}: longer than {_LONGEST_FILE_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{path}: not UTF-8") from None
+
+
+def _pair(text: str, separator: str) -> tuple[str, str]:
+    name, found, value = text.partition(separator)
+    if not found:  # without the text: it may be a secret
+        raise argparse.ArgumentTypeError(f"not of the form NAME{separator if separator == '=' else ': '}VALUE")
+    return (name, value) if separator == "=" else (name.strip(), value.strip())
 
 
 def _add_backend(options: argparse.Namespace) -> int:
+    if any(given.is_in_sight for given in options.header or ()):
+        setproctitle(f"mcp-gateway: add-backend {options.name}")
+        say("--header NAME=VALUE shows the value to every user of this machine; --header @FILE or @- does not", 0)
     table: dict[str, Any] = {"name": options.name}
     table |= {key: value for key in _TABLE_KEYS if (value := getattr(options, key)) is not None}
     table |= {key: value for key, value in (("replicas", options.replica), ("command", options.server_command)) if value}
-    table |= {key: dict(pairs) for key, pairs in (("headers", options.header), ("env", options.env)) if pairs}
+    for key, given in (("headers", options.header), ("env", options.env)):
+        if given:
+            table[key] = dict(pair for each in given for pair in each.pairs)
     if "command" in table or "cwd" in table:
         table["cwd"] = os.path.abspath(os.path.expanduser(table.get("cwd", ".")))
     return _change(options, "add-backend", {"backend": table})

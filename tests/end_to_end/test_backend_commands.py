@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -232,6 +233,42 @@ def test_a_secret_that_is_misspelled_is_not_shown(gateway: RunningGateway) -> No
     assert exit_code == 2
     assert "not of the form NAME=VALUE" in text
     assert "s3cret" not in text
+
+
+def test_secrets_come_from_a_file_or_standard_input_and_never_from_the_arguments(gateway: RunningGateway, tmp_path: Path) -> None:
+    secrets = tmp_path / "headers"
+    secrets.write_text("Authorization: Bearer s3cret:with a colon\n\nX-Tenant:acme\n")
+    (tmp_path / "env").write_text("KEY=s3cret=\n")
+    given = {
+        "two": ["--replica", "http://127.0.0.1:9/mcp", "--header", f"@{secrets}"],
+        "three": ["--replica", "http://127.0.0.1:9/mcp", "--header", "@-"],
+        "four": ["--env", f"@{tmp_path / 'env'}", "--", *STDIO],
+    }
+    for name, arguments in given.items():
+        options = ["--state-dir", str(gateway.state_dir), "--admin-port", str(gateway._admin_port)]
+        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", "add-backend", name, *options, *arguments]
+        done = subprocess.run(command, input=secrets.read_text(), capture_output=True, text=True, timeout=20, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} added\n", "")
+    (kept,) = gateway.state_dir.glob("mcp-gateway-run-*/backends.json")
+    backends = {each["name"]: each for each in json.loads(kept.read_text())["backends"]}
+    headers = {"Authorization": "Bearer s3cret:with a colon", "X-Tenant": "acme"}
+    assert [backends[name]["headers"] for name in ("two", "three")] == [headers, headers]
+    assert backends["four"]["env"] == {"KEY": "s3cret="}
+    for name in given:
+        assert gateway.admin("remove-backend", name)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("s3cret", "not of the form NAME: VALUE"), ("s3cret" * 20_000, "longer than"), (None, "No such")]
+)
+def test_a_file_of_headers_that_cannot_be_used_is_refused_and_not_shown(
+    gateway: RunningGateway, tmp_path: Path, content: str | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / "headers").write_text(content)
+    replica = ["--replica", "http://127.0.0.1:9/mcp"]
+    exit_code, text = gateway.admin("add-backend", "two", *replica, "--header", f"@{tmp_path / 'headers'}")
+    assert (exit_code, says in text, "s3cret" in text) == (2, True, False)
 
 
 def test_an_embedded_gateway_says_that_it_has_no_port_for_commands(start_gateway: StartGateway) -> None:

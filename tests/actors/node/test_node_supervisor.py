@@ -171,7 +171,8 @@ def test_a_change_that_cannot_be_kept_is_not_made(gateway: GatewayProcess) -> No
 
 def test_what_is_kept_of_backends_is_for_this_user_only(gateway: GatewayProcess) -> None:
     options = ["--replica", "http://127.0.0.1:1/mcp", "--header", "Authorization=s3cret"]
-    assert gateway.command("add-backend", "two", *options).returncode == 0
+    added = gateway.command("add-backend", "two", *options)
+    assert (added.returncode, "every user of this machine" in added.stderr, "s3cret" in added.stderr) == (0, True, False)
     (kept,) = gateway.state_dir.glob("mcp-gateway-run-*/backends.json")
     assert kept.stat().st_mode & 0o077 == 0
     assert "s3cret" in kept.read_text()
