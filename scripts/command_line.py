@@ -10,7 +10,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -143,12 +143,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     from mcp_gateway.config.desktop_loader import is_desktop_file, load_desktop_files
+    from mcp_gateway.config.exposure import exposure_warnings
     from mcp_gateway.config.loader import ConfigError, load_settings
 
     try:
         if is_desktop_file(options.file):
             servers = load_desktop_files([options.file])
-            print("".join(f"warning: {shown(warning)}\n" for warning in servers.warnings), end="", file=sys.stderr)
+            _warn(servers.warnings)
             if servers.problems:
                 raise ConfigError(servers.problems)
             print(f"{shown(options.file)}: valid ({_count(servers.backends, 'backend')})")
@@ -157,9 +158,15 @@ def _check_config(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED
+    _warn(exposure_warnings(settings.gateway))
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
     print(f"{shown(options.file)}: valid ({counts})")
     return 0
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {shown(warning)}", file=sys.stderr)
 
 
 def _count(table: Sequence[object], name: str) -> str:

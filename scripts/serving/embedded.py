@@ -29,6 +29,7 @@ from .start_checks import (
     StartRefused,
     allow_many_files,
     announce,
+    log_exposure,
     log_what_was_left_out,
     prepare_state_directory,
     reserve_port,
@@ -59,6 +60,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     gc.disable()  # start-up allocates and keeps: collections would find nothing
     factory = load_cell_factory(cell_factory)
     gc.enable()
+    log_exposure(settings)
     run_directory = RunDirectory.make(settings.gateway.state_path)
     try:
         setproctitle("mcp-gateway: embedded")

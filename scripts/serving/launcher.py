@@ -34,6 +34,7 @@ from .start_checks import (
     RunDirectory,
     allow_many_files,
     announce,
+    log_exposure,
     log_what_was_left_out,
     prepare_state_directory,
     read_or_make_key,
@@ -71,6 +72,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     key = read_or_make_key(state_path)
     reserved, admin_port = reserve_ports(settings)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)
+    log_exposure(settings)
     run_directory = RunDirectory.make(state_path)
     try:
         _prepare_process(run_directory, key, settings.actor_system.bind, cell_factory)

@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
+from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
@@ -123,6 +124,12 @@ def log_what_was_left_out(settings: Settings) -> None:
     for server in settings.left_out:
         _logger.error("server %r is left out: %s", server.title, server.reason, extra={"fields": {"backend": server.name}})
     for warning in settings.warnings:
+        _logger.warning("%s", warning)
+
+
+def log_exposure(settings: Settings) -> None:
+    """Say what a gateway lacks that others can reach."""
+    for warning in exposure_warnings(settings.gateway):
         _logger.warning("%s", warning)
 
 

@@ -150,6 +150,14 @@ def test_a_valid_file_is_told_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: valid (1 backend, 0 routes)\n", "")
 
 
+def test_a_valid_file_of_a_gateway_that_others_reach_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nhost = "0.0.0.0"\n[[backends]]\nname = "demo"\nbuiltin = "demo"\n')
+    done = run_command("check-config", str(file))
+    assert (done.returncode, done.stdout) == (0, f"{file}: valid (1 backend, 0 routes)\n")
+    assert [line.startswith("warning: gateway.host: ") for line in done.stderr.splitlines()] == [True] * 3
+
+
 def test_every_mistake_in_a_file_has_a_line(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text('[gateway]\nprot = 1\npool_size = "many"\n')

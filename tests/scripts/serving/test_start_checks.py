@@ -12,7 +12,14 @@ import pytest
 
 from mcp_gateway.config.settings import ActorSystemSettings, BackendSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
-from mcp_gateway.scripts.serving.start_checks import RunDirectory, allow_many_files, live_runs, reserve_ports, say_where
+from mcp_gateway.scripts.serving.start_checks import (
+    RunDirectory,
+    allow_many_files,
+    live_runs,
+    log_exposure,
+    reserve_ports,
+    say_where,
+)
 from tests.doubles.ports import free_port
 
 
@@ -46,6 +53,13 @@ def test_a_port_that_the_system_chooses_is_not_the_admins(monkeypatch: pytest.Mo
     finally:
         for each in reserved:
             each.close()
+
+
+def test_a_start_that_others_can_reach_logs_what_it_lacks_and_any_other_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    log_exposure(Settings())
+    assert caplog.records == []
+    log_exposure(Settings(gateway=GatewaySettings(host="0.0.0.0")))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
 
 
 def test_a_run_is_described_again_without_a_moment_in_which_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,33 @@
+"""What a gateway that others can reach lacks, in words for whoever has set it up. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from .settings import GatewaySettings
+
+
+def exposure_warnings(gateway: GatewaySettings) -> Iterator[str]:
+    """One line for each thing to think of; none for a gateway that only this machine reaches.
+
+    Known gap: the gateway authenticates nobody itself, and cannot see whether a proxy before it does.
+    """
+    public = urlsplit(gateway.public_url)
+    is_bound_beyond = not _is_loopback(gateway.host)
+    if not is_bound_beyond and _is_loopback(public.hostname or "localhost"):
+        return
+    where = f"gateway.host: {gateway.host} is reached from other machines" if is_bound_beyond else "gateway.public_url: is set"
+    if is_bound_beyond and not gateway.allowed_hosts and not gateway.public_url:
+        yield f"{where}, and no name of it is known: requests by a name are refused until public_url or allowed_hosts has it"
+    yield f"{where}, and nobody is authenticated: whoever reaches it may call every tool; put a proxy that asks before it"
+    if public.scheme == "http" or (not public.scheme and not gateway.trusted_proxies):
+        yield f"{where}, and no TLS stands before it: set public_url to its https address, and trusted_proxies to the proxy's"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")

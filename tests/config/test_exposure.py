@@ -1,0 +1,52 @@
+"""Who can reach it, and what it lacks then: one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_gateway.config.exposure import exposure_warnings
+from mcp_gateway.config.loader import load_settings
+from mcp_gateway.config.settings import GatewaySettings
+
+NAME, WHO, TLS = "no name of it is known", "nobody is authenticated", "no TLS stands before it"
+PROXIED = {"public_url": "https://mcp.example", "trusted_proxies": ["127.0.0.1"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, []),
+        ({"host": "localhost"}, []),
+        ({"host": "::1"}, []),
+        ({"host": "127.8.9.1"}, []),
+        ({"public_url": "http://localhost:8080"}, []),
+        ({"host": "0.0.0.0"}, [NAME, WHO, TLS]),
+        ({"host": "::"}, [NAME, WHO, TLS]),
+        ({"host": "192.0.2.1"}, [NAME, WHO, TLS]),
+        ({"host": "gateway.example"}, [NAME, WHO, TLS]),
+        ({"host": "0.0.0.0", "allowed_hosts": ["mcp.example"]}, [WHO, TLS]),
+        ({"host": "0.0.0.0", "public_url": "http://mcp.example"}, [WHO, TLS]),
+        ({"host": "0.0.0.0", "public_url": "https://mcp.example"}, [WHO]),
+        ({"host": "0.0.0.0", "trusted_proxies": ["10.0.0.0/8"]}, [NAME, WHO]),
+        (PROXIED, [WHO]),
+        ({**PROXIED, "public_url": "http://mcp.example"}, [WHO, TLS]),
+        ({**PROXIED, "host": "0.0.0.0"}, [WHO]),
+    ],
+)
+def test_what_others_can_reach_is_warned_of(settings: dict[str, Any], said: list[str]) -> None:
+    found = list(exposure_warnings(GatewaySettings(**settings)))
+    assert len(found) == len(said)
+    for line, part in zip(found, said, strict=True):
+        assert part in line
+        assert line.startswith(("gateway.host: ", "gateway.public_url: "))
+
+
+def test_the_hardened_set_up_of_readme_is_valid_and_lacks_only_what_the_gateway_cannot_see(tmp_path: Path) -> None:
+    chapter = (Path(__file__).parents[2] / "README.md").read_text().partition("## A hardened set-up\n")[2]
+    file = tmp_path / "gateway.toml"
+    file.write_text(chapter.partition("```toml\n")[2].partition("```\n")[0])
+    (warning,) = exposure_warnings(load_settings(str(file)).gateway)
+    assert f"warning: {warning}\n" in chapter
