@@ -130,7 +130,7 @@ class AskAll(Conversation):
     def _is_missing(self, failure: CallFailed) -> None:
         if failure.why.reason == "upstream_timeout":
             self.desk.note_punctuality(failure.backend, was_late=True)
-        self._missing[failure.backend] = failure.why.reason
+        self._missing[failure.backend] = _why(failure)
         self._failures.append(failure)
         self._conclude_when_done()
 
@@ -211,6 +211,13 @@ class AskAll(Conversation):
         raise NotImplementedError
 
 
+def _why(failure: CallFailed) -> str:
+    """The reason; of a server that is starting since when, so that people wait rather than search."""
+    if failure.why.fate is not Fate.STARTING:
+        return failure.why.reason
+    return f"{failure.why.reason}; {failure.why.text.removeprefix(f'backend {failure.backend!r}: ')}"
+
+
 def _turned_away(question: _Question, failure: CallFailed) -> _Question:
     """The question, with the replica that never saw it passed over from now on."""
     return attrs.evolve(question, excluded=question.excluded | {failure.replica}) if has_turned_away(failure) else question
@@ -239,7 +246,8 @@ class Discover(AskAll):
                     self._missing[naming.backend] = f"malformed answer: {error}"
         if not answers and any(self._results.values()):
             raise Refused("upstream_failed", "no backend sent an answer that can be read", data={"missing": self._missing})
-        return merged_discover(answers, self._missing, self.desk.server_info)
+        more_come = any(failure.why.fate is Fate.STARTING for failure in self._failures)
+        return merged_discover(answers, self._missing, self.desk.server_info, more_come=more_come)
 
 
 class ListAll(AskAll):

@@ -99,8 +99,13 @@ class Listen(Conversation):
             self._parts[backend] = self._part(configured[backend])
             self._silent.discard(backend)
             self.desk.retry_later(self.exchange, self.JOIN_S, backend)
+        if self._has_begun:
+            self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """Have the client ask again for the lists that it follows."""
         params = msgspec.json.encode({"_meta": {META_SUBSCRIPTION_ID: Raw(self._request_id() or jsonrpc.NULL)}})
-        for method, member in LIST_CHANGES.items() if self._has_begun else ():
+        for method, member in LIST_CHANGES.items():
             if self._wanted.get(member):
                 self._tell_change(method, params)
 
@@ -121,6 +126,8 @@ class Listen(Conversation):
         if message.method == ACKNOWLEDGED:
             self.desk.grant(event.upstream, event.call_id, 1)
             self._acknowledged[event.backend] = _honoured(naming, message.params)
+            if self._has_begun:  # it is late, as one that starts slowly is: its lists are not among those that the client has
+                self._tell_changes()
             self._acknowledge_when_all_have()
             return
         data = outer_message(naming, message)
@@ -164,6 +171,8 @@ class Listen(Conversation):
         if self._has_begun or len(self._acknowledged.keys() | self._silent) < len(self._namings):
             return
         united: dict[str, object] = {}
+        if len(self._acknowledged) < len(self._namings):  # of a server that is late the gateway itself tells when it has come
+            united = {member: True for member in LIST_CHANGES.values() if self._wanted.get(member)}
         for honoured in self._acknowledged.values():
             for key, value in honoured.items():
                 known = united.get(key, value)

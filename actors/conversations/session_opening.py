@@ -43,6 +43,7 @@ class OpenSession(Conversation):
         self._answers: dict[str, CallAnswered] = {}
         self._failures: dict[str, CallFailed] = {}
         self._excluded: dict[str, frozenset[str]] = {}
+        self._slow: set[str] = set()  # those that were starting
         self._is_waiting = len(self._namings) == 1  # for those that are starting, as long as the client waits
 
     def _start(self) -> None:
@@ -71,6 +72,8 @@ class OpenSession(Conversation):
             return
         if failure.why.reason == "upstream_timeout":
             self.desk.note_punctuality(backend, was_late=True)
+        if failure.why.fate is Fate.STARTING:
+            self._slow.add(backend)
         self._failures[backend] = failure
         self._conclude()
 
@@ -101,7 +104,9 @@ class OpenSession(Conversation):
             answers = [self._answers[each.backend] for each in upstreams]
             revision = common_revision(self.exchange.revision, (told_revision(answer) for answer in answers))
             results = [(answer.backend, _decoded_result(answer)) for answer in answers]
-            body = jsonrpc.encode_result(request_id, merged_initialize(results, revision, self.desk.server_info))
+            more_come = not self._slow <= {each.backend for each in upstreams}
+            merged = merged_initialize(results, revision, self.desk.server_info, more_come=more_come)
+            body = jsonrpc.encode_result(request_id, merged)
         state = SessionState(
             self._key,
             self.exchange.endpoint,

@@ -33,6 +33,8 @@ def answer(request: dict[str, Any]) -> None:
     elif method == "server/discover":
         say({"id": request["id"], "error": {"code": -32601, "message": "?"}})
         return
+    elif method == "tools/list":
+        result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "pid")]}
     elif method == "tools/call":
         text = {
             "echo": lambda: json.dumps(arguments),

@@ -307,10 +307,11 @@ class Scene:
         backend: str = "",
         replica: str = "",
         fate: Fate = Fate.UNREACHABLE,
+        text: str = "why",
         **rest: Any,
     ) -> None:
         self.desk.open_calls.pop(call.call_id)
-        name, why = backend or call.backend or "files", Failure(fate, "why", reason=reason, **rest)
+        name, why = backend or call.backend or "files", Failure(fate, text, reason=reason, **rest)
         self.conversation.failed(CallFailed(call_id=call.call_id, why=why, backend=name, replica=replica))
 
     def event(self, call: SentCall, message: Message | None, event_id: str | None = None, *, backend: str = "") -> None:

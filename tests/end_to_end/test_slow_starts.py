@@ -11,8 +11,10 @@ from typing import Any
 import attrs
 import pytest
 
+from mcp_gateway.transports.protocol.merging.merged_server import MISSING_BACKENDS
 from tests.conftest import StartGateway
-from tests.end_to_end.raw_http import LEGACY, Answer, ask, ask_modern, open_session, request, tool_call
+from tests.doubles.stream_reader import StreamReader
+from tests.end_to_end.raw_http import LEGACY, Answer, ask, ask_modern, modern, open_session, request, tool_call
 from tests.end_to_end.running_gateway import RunningGateway, wait_until
 
 ODD = Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py"
@@ -113,3 +115,36 @@ def test_a_client_that_can_be_asked_opens_all_where_one_server_starts_slowly_and
         client.join(20)
         assert [answer.status for answer in answers] == [200]
         assert server.start_count() - before == 1, "also where the next try overtook the word of the first's end"
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_the_first_list_goes_without_a_server_that_is_starting_and_its_tools_come_with_list_changed(
+    form: str, era: str, server: SlowServer, start_gateway: StartGateway
+) -> None:
+    backends = [{"name": "slow", "command": server.command}, {"name": "demo", "builtin": "demo"}]
+    with start_gateway(form, backends, gateway={"health_check_interval": 0.5}) as gateway:
+        url = gateway.endpoint()
+        headers: dict[str, str] = {}
+        if era == "legacy":
+            headers = open_session(url)
+            listening = StreamReader(url, headers)
+        else:
+            body, listen_headers = modern(request("subscriptions/listen", {"notifications": {"toolsListChanged": True}}))
+            listening = StreamReader(url, listen_headers, body)
+
+        def listed() -> dict[str, Any]:
+            answer = ask(url, request("tools/list"), headers) if headers else ask_modern(url, request("tools/list"))
+            result: dict[str, Any] = answer.message["result"]
+            return result
+
+        with listening as stream:
+            # 1. The others are served meanwhile, and the client is told what is missing and why.
+            first = listed()
+            assert {tool["name"].partition("__")[0] for tool in first["tools"]} == {"demo"}
+            assert first["_meta"][MISSING_BACKENDS]["slow"].startswith("upstream_timeout; starting")
+            assert "notifications/tools/list_changed" not in stream.methods()
+            # 2. It comes up: whoever listens is told, and finds all tools.
+            server.go_on()
+            wait_until(lambda: "notifications/tools/list_changed" in stream.methods(), 30, "it is told that the list has changed")
+            second = listed()
+            assert {tool["name"].partition("__")[0] for tool in second["tools"]} == {"demo", "slow"}

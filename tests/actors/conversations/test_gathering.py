@@ -411,6 +411,14 @@ def test_discover_unites_and_names_who_is_missing():
     scene.assert_over()
 
 
+def test_of_a_server_that_is_starting_the_client_is_told_so_and_that_its_lists_may_come():
+    scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
+    scene.answer(scene.call_to("files"), {"capabilities": {"tools": {}}})
+    scene.fail(scene.call_to("mail"), "upstream_timeout", fate=Fate.STARTING, text="backend 'mail': starting since 5 s")
+    assert scene.sink.result["capabilities"]["tools"] == {"listChanged": True}
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"mail": "upstream_timeout; starting since 5 s"}
+
+
 def test_discover_survives_an_answer_that_cannot_be_read():
     scene = Scene(Discover, FILES, MAIL, message=request("server/discover"), revision=MODERN)
     scene.answer(scene.call_to("files"), raw=b'{"capabilities":{"tools":{}},"ttlMs":1e999}')

@@ -144,6 +144,16 @@ def test_a_server_that_says_nothing_does_not_keep_the_others_waiting():
     assert len(scene.sink.events) == 2, "its events are welcome all the same, a second acknowledgment is not"
 
 
+def test_of_a_server_that_is_late_the_client_is_told_that_the_lists_have_changed():
+    """As one that starts slowly is: the lists that the client has read go without it."""
+    scene = listening(toolsListChanged=True, resourcesListChanged=False)
+    acknowledge(scene, "files")
+    scene.conversation.delay_passed("")
+    assert [event for event, _ in scene.sink.events] == [acknowledgment(toolsListChanged=True)]
+    acknowledge(scene, "mail")
+    assert [event for event, _ in scene.sink.events[1:]] == [json.loads(jsonrpc.encode(CHANGED))]
+
+
 def test_a_server_that_ends_after_others_have_acknowledged_loses_none_of_their_events():
     scene = listening()
     acknowledge(scene, "files", toolsListChanged=True)

@@ -152,6 +152,7 @@ def test_the_first_of_those_that_are_starting_ends_the_wait_for_the_others():
     starting(scene, "files")
     scene.answer(scene.call_to("mail"), opened())
     assert [each.backend for each in scene.desk.issued[0].upstreams] == ["mail"]
+    assert scene.sink.result["capabilities"]["prompts"] == {"listChanged": True}, "it is told when the other has come"
     scene.assert_over()
 
 
@@ -160,6 +161,7 @@ def test_who_is_starting_is_not_waited_for_where_another_has_opened_a_session():
     starting(scene, "mail")
     scene.answer(scene.call_to("files"), opened())
     assert [each.backend for each in scene.desk.issued[0].upstreams] == ["files"]
+    assert scene.sink.result["capabilities"]["prompts"] == {"listChanged": True}, "it is told when the other has come"
     scene.assert_over()
 
 

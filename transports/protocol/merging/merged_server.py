@@ -10,6 +10,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES, feature_of
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, LIST_MEMBERS, META_SERVER_INFO, REVISIONS, is_modern
@@ -34,13 +35,18 @@ class BackendAnswer:
     results: Sequence[bytes] = attrs.field(repr=False)
 
 
-def merged_capabilities(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The union of what the servers can do; a flag is set where any of them sets it."""
+def merged_capabilities(results: Iterable[Mapping[str, Any]], *, more_come: bool = False) -> dict[str, Any]:
+    """The union of what the servers can do; a flag is set where any of them sets it.
+
+    more_come: a server is starting. Its lists come later, and the client is told of them then.
+    """
     merged: dict[str, Any] = {}
     for result in results:
         capabilities = result.get("capabilities")
         if isinstance(capabilities, dict):
             _unite(merged, capabilities)
+    if more_come:
+        _unite(merged, {feature_of(change): {"listChanged": True} for change in LIST_CHANGES})
     return merged
 
 
@@ -52,12 +58,19 @@ def merged_instructions(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> str
 
 
 def merged_initialize(
-    answers: Sequence[tuple[str, Mapping[str, Any]]], revision: str, server_info: Mapping[str, str]
+    answers: Sequence[tuple[str, Mapping[str, Any]]],
+    revision: str,
+    server_info: Mapping[str, str],
+    *,
+    more_come: bool = False,
 ) -> dict[str, Any]:
-    """The result of `initialize`. answers: (backend, result) of those that answered; revision: see `common_revision`."""
+    """The result of `initialize`.
+
+    answers: (backend, result) of those that answered. revision: see `common_revision`. more_come: others are starting.
+    """
     result: dict[str, Any] = {
         "protocolVersion": revision,
-        "capabilities": merged_capabilities(result for _, result in answers),
+        "capabilities": merged_capabilities((result for _, result in answers), more_come=more_come),
         "serverInfo": dict(server_info),
     }
     instructions = merged_instructions(answers)
@@ -73,14 +86,21 @@ def common_revision(requested: str, offered: Iterable[str]) -> str:
 
 
 def merged_discover(
-    answers: Sequence[tuple[str, Mapping[str, Any]]], missing: Mapping[str, str], server_info: Mapping[str, str]
+    answers: Sequence[tuple[str, Mapping[str, Any]]],
+    missing: Mapping[str, str],
+    server_info: Mapping[str, str],
+    *,
+    more_come: bool = False,
 ) -> dict[str, Any]:
-    """The result of `server/discover`. missing: {backend: why} of those that did not answer; nobody caches what lacks them."""
+    """The result of `server/discover`.
+
+    missing: {backend: why} of those that did not answer; nobody caches what lacks them. more_come: some of them are starting.
+    """
     results = [result for _, result in answers]
     merged: dict[str, Any] = {
         "resultType": "complete",
         "supportedVersions": list(REVISIONS),
-        "capabilities": merged_capabilities(results),
+        "capabilities": merged_capabilities(results, more_come=more_come),
         "_meta": {META_SERVER_INFO: dict(server_info)},
         **_cache_hints(results),
     }

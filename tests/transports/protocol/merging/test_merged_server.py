@@ -235,6 +235,16 @@ def test_the_merged_server_can_do_what_any_of_its_servers_can(capabilities, merg
     assert json.dumps(results) == before
 
 
+def test_while_a_server_is_starting_the_client_is_told_that_lists_may_come():
+    """A client that reads no `listChanged` would not listen, and one that reads no `tools` would not even list."""
+    changing = {"listChanged": True}
+    everything = {"tools": changing, "prompts": changing, "resources": {"subscribe": True, **changing}, "logging": {}}
+    answers = [("files", {"capabilities": {"resources": {"subscribe": True}, "logging": {}, "tools": {"listChanged": False}}})]
+    assert merged_initialize(answers, LEGACY, INFO, more_come=True)["capabilities"] == everything
+    assert merged_discover(answers, {"mail": "upstream_timeout"}, INFO, more_come=True)["capabilities"] == everything
+    assert merged_discover(answers, {}, INFO)["capabilities"] == answers[0][1]["capabilities"]
+
+
 def test_capabilities_nested_without_end_are_no_error():
     deep: dict[str, Any] = {}
     for _ in range(5_000):
