@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.messages.events import EventsLogged
-from mcp_gateway.actors.messages.health import HealthRequested
+from mcp_gateway.actors.messages.health import HealthRequested, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import Wiring
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.topology import Topology
@@ -110,7 +111,13 @@ class Cell:
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port.publish)
+        self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
+
+    def _take_probe(self, probed: ReplicaProbed) -> None:
+        """What the cell that probes has found: `/health` says the same in every cell."""
+        with contextlib.suppress(LookupError):  # it is being started again, and hears of the next one
+            self._port.tell("health-monitor", probed)
 
     def _add_endpoints(self) -> None:
         """What is served under which path."""

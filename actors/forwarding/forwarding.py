@@ -101,7 +101,9 @@ class Forwarding:
         self._running: dict[str, int] = {}  # {name of another cell: incarnation}
         self._has_changed = asyncio.Event()
         self._answerers: dict[type, Callable[[Any], Any]] = {}
+        self._takers: dict[type, Callable[[Any], None]] = {}
         self._wires: dict[ReplicaId, UpstreamConversation] = {}
+        self._left_alone: set[ReplicaId] = set()  # whose wire has told another cell last that it waits with its server
         self._asked: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._sent: dict[str, _Sent] = {}
         self._carried: dict[str, _Carried] = {}
@@ -175,6 +177,25 @@ class Forwarding:
     def withdraw(self, replica: ReplicaId, wire: UpstreamConversation) -> None:
         if self._wires.get(replica) is wire:
             del self._wires[replica]
+            self._left_alone.discard(replica)
+
+    def is_left_alone(self, replica: ReplicaId) -> bool:
+        """Whether other cells, which speak to this replica by the wire of this one, are told when it tries its server again."""
+        return replica in self._left_alone
+
+    def _note(self, replica: ReplicaId, failure: Failure | None) -> None:
+        """How an exchange or a probe of another cell has ended."""
+        is_left_alone = failure is not None and failure.retry_after_s is not None
+        (self._left_alone.add if is_left_alone else self._left_alone.discard)(replica)
+
+    def tell_cells(self, message: object) -> None:
+        """Let every other cell have the message, of a class that it takes (`take_from_cells`); what is lost is not said again."""
+        for cell_name in self.other_cells:
+            self._forward(cell_name, message)
+
+    def take_from_cells(self, kind: type, take: Callable[[Any], None]) -> None:
+        """Take messages of this class that other cells tell."""
+        self._takers[kind] = take
 
     async def exchange_at(
         self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler
@@ -231,6 +252,8 @@ class Forwarding:
                 carried.credit.grant(message.event_count)
         elif isinstance(message, ForwardedEvent | ForwardedAnswer | ForwardedFailure):
             self._take_outcome(message)
+        elif (take := self._takers.get(type(message))) is not None:
+            take(message)
         else:
             _logger.warning("stray mail from %s: %s", from_cell, type(message).__name__)
 
@@ -320,6 +343,7 @@ class Forwarding:
                 raise UpstreamError(Fate.TURNED_AWAY, text)
             answer = await wire.exchange(forwarded.request, on_event)
         except UpstreamError as error:
+            self._note(forwarded.replica, error.failure)
             outcome: object = ForwardedFailure(exchange_id=exchange_id, failure=error.failure)
         except asyncio.CancelledError:
             if carried.is_given_up:
@@ -331,6 +355,7 @@ class Forwarding:
             _logger.exception("an exchange for %s failed", carried.cell)
             outcome = ForwardedFailure(exchange_id=exchange_id, failure=Failure(Fate.ENDED, "internal error"))
         else:
+            self._note(forwarded.replica, None)
             outcome = ForwardedAnswer(exchange_id=exchange_id, answer=answer)
         self._forward(carried.cell, outcome)
 
@@ -342,9 +367,11 @@ class Forwarding:
             async with asyncio.timeout(question.timeout_s):
                 await wire.probe(question.timeout_s)
         except UpstreamError as error:
+            self._note(question.replica, error.failure)
             return error.failure
         except TimeoutError:
             return Failure(Fate.BROKEN, "no answer in time")
+        self._note(question.replica, None)
         return None
 
     # ---- parts

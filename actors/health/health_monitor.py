@@ -56,8 +56,8 @@ class HealthMonitorArguments:
 class HealthMonitor(GatewayActor):
     """Judges components, replicas and the cell's own resources, each by rise and fall of what is found of it.
 
-    Receives  ComponentProbed (components), ReplicaProbed (upstreams), HealthRequested, StatusRequested (edge), Topology (cell),
-              EventPublished (event bus: verdicts of the cell that probes)
+    Receives  ComponentProbed (components), ReplicaProbed (upstreams of the cell that probes), HealthRequested, StatusRequested
+              (edge), Topology (cell), EventPublished (event bus: verdicts of the cell that probes)
     Sends     ProbeComponent (components), ProbeReplicas (connection pool), ReplicaEjected, ReplicaRestored (router),
               PublishEvent (event bus), HealthReported, StatusReported (edge)
     On crash  verdicts and history are forgotten; the router keeps its last view of a replica until that one's next probe
@@ -144,6 +144,9 @@ class HealthMonitor(GatewayActor):
         verdict = self._verdicts.get(replica)
         if verdict is None:
             return
+        if not self.arguments.probes_replicas:  # the events of the cell that does say what it amounts to
+            self._show_replica(replica, verdict, message.problem)
+            return
         if message.is_starting:  # neither a success nor a failure: it keeps its verdict, and whoever calls it waits
             self._judge_replica(replica, is_up=verdict.is_up, is_failing=True, reason=message.problem)
             return
@@ -189,6 +192,13 @@ class HealthMonitor(GatewayActor):
         doubtful = Status.DEGRADED if is_failing else Status.HEALTHY
         self._judge(str(replica), doubtful if is_up else Status.UNHEALTHY, reason)
         self._judge_backends()
+
+    def _show_replica(self, replica: ReplicaId, verdict: RiseFall, problem: str) -> None:
+        """Tell the same as the cell that probes; the change is announced by that one."""
+        doubtful = Status.DEGRADED if problem else Status.HEALTHY
+        status = doubtful if verdict.is_up else Status.UNHEALTHY
+        self._record.set_status(str(replica), status, problem, self.monotonic_s())
+        metrics.health_status.labels(str(replica)).set(status.gauge)
 
     def _judge_backends(self) -> None:
         if self._verdicts and all(not verdict.is_up for verdict in self._verdicts.values()):

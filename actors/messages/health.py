@@ -60,7 +60,7 @@ class ProbeReplicas:
 
 @attrs.frozen(kw_only=True)
 class ReplicaProbed:
-    """Upstream -> health monitor, router: one probe has ended.
+    """Upstream -> health monitor, router; also to the health monitor of each cell that does not probe: one probe has ended.
 
     problem:       "" where all is well.
     is_starting:   that is the problem, and may pass: it says nothing of how the replica will be.

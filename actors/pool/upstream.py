@@ -117,11 +117,9 @@ class Upstream(GatewayActor):
         self._cells.serve(self._replica, self._wire)
 
     def receiveMsg_TryAgain(self, message: TryAgain, sender: ActorAddress) -> None:
-        """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started.
-
-        Known gap: where only other cells have asked the wire, through this one, it is not known here that it waits.
-        """
-        if self._is_left_alone and self._is_owner and not self._running:
+        """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started."""
+        is_left_alone = self._is_left_alone or self._cells.is_left_alone(self._replica)
+        if is_left_alone and self._is_owner and not self._running:
             self._is_left_alone = False
             self._cells.withdraw(self._replica, self._wire)
             _closing.start(self._wire.close())
@@ -337,6 +335,8 @@ class Upstream(GatewayActor):
         )
         assert self.runtime is not None
         self.runtime.post(message.asker, probed)
+        if message.replica is None:  # the monitor's round, not a question of the router's
+            self._cells.tell_cells(probed)
 
     # ---- the end
 

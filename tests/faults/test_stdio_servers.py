@@ -173,12 +173,13 @@ def test_a_crash_loop_is_tried_less_and_less_and_told_of_in_health_log_and_refus
         assert gateway.log.count("started process") <= 2
 
 
-def test_a_reload_tries_a_server_in_a_crash_loop_at_once(start_gateway: StartGateway, tmp_path: Path) -> None:
-    """Its file is as it was: what was wrong has been mended elsewhere."""
+@pytest.mark.parametrize("form", ["node", "two cells"])
+def test_a_reload_tries_a_server_in_a_crash_loop_at_once(form: Form, start_gateway: StartGateway, tmp_path: Path) -> None:
+    """Its file is as it was: what was wrong has been mended elsewhere. Of two cells one probes, and the other has the server."""
     program = tmp_path / "server.py"
     program.write_text("raise SystemExit('not installed')")
     loop = {**backend(), "command": [sys.executable, str(program)]}
-    with start_gateway("node", [loop], gateway={"health_check_interval": 0.5}, expects_errors=True) as gateway:
+    with start_gateway(form, [loop], gateway={"health_check_interval": 0.5}, expects_errors=True) as gateway:
         component = "odd/stdio:odd#0"
 
         def pause_s() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -493,6 +494,46 @@ def remote(node: JoinedCells) -> tuple[RemoteConversation, ScriptedWire]:
     wire = ScriptedWire()
     node.cells[TWO].serve(replica, wire)
     return RemoteConversation(node.cells[ONE], replica), wire
+
+
+def test_the_owner_knows_that_its_server_is_left_alone_as_other_cells_are_told() -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+        conversation, wire = remote(node)
+        owner, replica = node.cells[TWO], conversation._replica
+        loop = UpstreamError(Fate.TURNED_AWAY, "crash loop", retry_after_s=9.0)
+        known: list[bool] = []
+        for outcome in (loop, UpstreamError(Fate.BROKEN, "?"), loop, None):
+            task = asyncio.ensure_future(conversation.exchange(REQUEST, ignore))
+            await settle()
+            if outcome is None:
+                wire.exchanges[-1].answer()
+            else:
+                wire.exchanges[-1].fail(outcome)
+            await asyncio.gather(task, return_exceptions=True)
+            known.append(owner.is_left_alone("files", replica))
+        for wire.probe_error in (loop, None, loop):
+            with contextlib.suppress(UpstreamError):
+                await conversation.probe(1.0)
+            known.append(owner.is_left_alone("files", replica))
+        assert known == [True, False, True, False, True, False, True]
+        owner.withdraw("files", replica, wire)
+        assert not owner.is_left_alone("files", replica)
+
+    on_loop(body)
+
+
+def test_every_other_cell_takes_what_one_tells() -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO, "cell/2")
+        taken: list[tuple[str, Doubled]] = []
+        for name, cell in node.cells.items():
+            cell.take_from_cells(Doubled, lambda message, name=name: taken.append((name, message)))  # type: ignore[misc]
+        node.cells[TWO].tell_cells(Doubled(1))
+        await settle()
+        assert sorted(taken) == [(ONE, Doubled(1)), ("cell/2", Doubled(1))]
+
+    on_loop(body)
 
 
 def test_a_remote_replica_is_spoken_to_and_probed_through_its_owner() -> None:

@@ -367,6 +367,34 @@ def test_a_cell_that_does_not_probe_follows_the_events_of_the_one_that_does(monk
     on_loop(test)
 
 
+def test_a_cell_that_does_not_probe_shows_what_the_one_that_does_has_found_and_announces_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, probes_replicas=False, cells=2)
+        shown = f"files/{ONE}"
+        for seconds in range(3):
+            bench.probed(ONE, f"starting since {seconds} s", is_starting=True)
+            assert bench.components[shown] == {"status": "degraded", "reason": f"starting since {seconds} s"}
+        for _ in range(9):
+            bench.probed(ONE, "refused")
+        bench.probed("stdio:nobody#0", "refused")
+        assert bench.components[shown] == {"status": "degraded", "reason": "refused"}, "the event of an ejection ejects"
+        bench.note()
+        assert bench.events == []
+        payload = {"backend": "files", "replica": ONE, "reason": "refused"}
+        bench.stage.tell(bench.monitor, EventPublished(event_id=1, topic="mcp.replica.ejected", payload=payload, timestamp_ms=0))
+        bench.probed(ONE, "crash loop, next try in 4 s", retry_after_s=4.0)
+        assert bench.components[shown] == {"status": "unhealthy", "reason": "crash loop, next try in 4 s"}
+        bench.probed(ONE, "")
+        assert bench.components[shown]["status"] == "unhealthy"
+        bench.stage.tell(bench.monitor, EventPublished(event_id=2, topic="mcp.replica.restored", payload=payload, timestamp_ms=0))
+        assert bench.components[shown] == {"status": "healthy"}
+        assert bench.peers["router"].of(ReplicaEjected) == []  # the router follows the same events
+
+    on_loop(test)
+
+
 def test_who_starts_anew_in_another_cell_is_told_again_who_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def test() -> None:
         bench = Bench(monkeypatch, cells=2)
