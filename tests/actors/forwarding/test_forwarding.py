@@ -511,14 +511,14 @@ def test_the_owner_knows_that_its_server_is_left_alone_as_other_cells_are_told()
             else:
                 wire.exchanges[-1].fail(outcome)
             await asyncio.gather(task, return_exceptions=True)
-            known.append(owner.is_left_alone("files", replica))
+            known.append(owner.is_left_alone(replica))
         for wire.probe_error in (loop, None, loop):
             with contextlib.suppress(UpstreamError):
                 await conversation.probe(1.0)
-            known.append(owner.is_left_alone("files", replica))
+            known.append(owner.is_left_alone(replica))
         assert known == [True, False, True, False, True, False, True]
-        owner.withdraw("files", replica, wire)
-        assert not owner.is_left_alone("files", replica)
+        owner.withdraw(replica, wire)
+        assert not owner.is_left_alone(replica)
 
     on_loop(body)
 

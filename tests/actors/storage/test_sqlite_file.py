@@ -156,18 +156,18 @@ def open_sessions(directory: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "opens"),
-    [(event_store.FILE_NAME, open_events), (session_journal.FILE_NAME, open_sessions)],
+    ("name", "opens", "current"),
+    [(event_store.FILE_NAME, open_events, 1), (session_journal.FILE_NAME, open_sessions, 2)],
     ids=["events", "sessions"],
 )
 def test_a_file_of_another_version_is_moved_aside_and_a_new_one_begun(
-    tmp_path: Path, name: str, opens: Callable[[Path], bool]
+    tmp_path: Path, name: str, opens: Callable[[Path], bool], current: int
 ) -> None:
     path = tmp_path / name
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 77")
     assert opens(tmp_path)
-    for each, version in ((path, 1), (Path(f"{path}{UNREADABLE_SUFFIX}"), 77)):
+    for each, version in ((path, current), (Path(f"{path}{UNREADABLE_SUFFIX}"), 77)):
         with closing(sqlite3.connect(each)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (version,)
     assert opens(tmp_path)
