@@ -179,6 +179,14 @@ class CallFaulted:
 
 
 @attrs.frozen
+class CallTimedOut:
+    """Upstream -> router: the server did not answer in time, which may be its tool's own time: reason to look, no more."""
+
+    route: str
+    replica: ReplicaId
+
+
+@attrs.frozen
 class TrialEnded:
     """Connection pool -> router: do not wait for the outcome of this trial.
 

@@ -22,6 +22,7 @@ from mcp_gateway.actors.messages.calls import (
     CallFailed,
     CallFaulted,
     CallSucceeded,
+    CallTimedOut,
     CancelCall,
     CreditGranted,
     LeaseCall,
@@ -84,7 +85,7 @@ class Upstream(GatewayActor):
 
     Receives  RunCall, CancelCall, TryAgain (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
     Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned, UpstreamEnding (connection pool),
-              CallFaulted, CallSucceeded (router), ReplicaProbed (health monitor, router)
+              CallFaulted, CallTimedOut, CallSucceeded (router), ReplicaProbed (health monitor, router)
     On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
     """
 
@@ -288,12 +289,15 @@ class Upstream(GatewayActor):
             upstream_s=upstream_s,
         )
 
-    def _verdict(self, leased: LeaseCall, why: Failure) -> CallSucceeded | CallFaulted | None:
+    def _verdict(self, leased: LeaseCall, why: Failure) -> CallSucceeded | CallFaulted | CallTimedOut | None:
         """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known.
 
-        Nor of one that was too slow for this call, wherever on its way that was: it may be busy with another client's calls.
+        Of one that was too slow for this call, wherever on its way that was, neither: it may be busy with another client's calls.
         """
-        if not why.fate.is_verdict or why.reason == "upstream_timeout":
+        if why.fate.is_fault and why.reason == "upstream_timeout":
+            self._failing_routes.add(leased.route)
+            return CallTimedOut(leased.route, self._replica)
+        if not why.fate.is_verdict:
             return None
         return self._fault(leased) if why.fate.is_fault else self._success(leased)
 

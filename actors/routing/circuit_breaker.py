@@ -51,8 +51,9 @@ class CircuitBreaker:
     """Opens after `failure_threshold` failures in a row, and after `reset_timeout_s` lets one trial at a time through.
 
     What one client alone has seen does not open it: that may be that client's own doing, and the others would pay for it. It
-    takes a second client, or the gateway's own probe, which the caller makes when it hears of a failure. Where a probe has
-    failed, a good one closes the circuit at once; a server that answers its probes and nothing else waits for its trial.
+    takes a second client, or the gateway's own probe, which the caller makes when it hears of a failure. How long requests take
+    counts only where probes fail as well: a tool may take its time. Where a probe has failed, a good one closes the circuit at
+    once; a server that answers its probes and nothing else waits for its trial.
     Known gap: a client that fails a trial is believed alone.
 
     Ask `allows` once per request; where it says True for a circuit that is not closed, that request is the trial and its
@@ -72,6 +73,7 @@ class CircuitBreaker:
         "_opened_at_s",
         "_reset_timeout_s",
         "_state",
+        "_timeout_count",
         "_trial_call_id",
         "_trial_started_at_s",
     )
@@ -85,6 +87,7 @@ class CircuitBreaker:
         self._reset_timeout_s = reset_timeout_s
         self._state = CircuitState.CLOSED
         self._failure_count = 0
+        self._timeout_count = 0
         self._clients: set[str] = set()  # who has seen the failures that are counted; no more of them than matter
         self._has_failed_probe = False
         self._opened_at_s = 0.0
@@ -99,8 +102,9 @@ class CircuitBreaker:
     @property
     def has_evidence(self) -> bool:
         """Whether there are failures enough, and more than one witness of them: where it is closed, it has no room to open."""
-        has_witnesses = self._has_failed_probe or len(self._clients) >= _ENOUGH_CLIENTS
-        return has_witnesses and self._failure_count >= self._failure_threshold
+        if self._has_failed_probe:
+            return self._failure_count + self._timeout_count >= self._failure_threshold
+        return len(self._clients) >= _ENOUGH_CLIENTS and self._failure_count >= self._failure_threshold
 
     @property
     def gauge(self) -> int:
@@ -150,10 +154,19 @@ class CircuitBreaker:
             return self._move(CircuitEvent.TRIAL_FAILED)
         return self._open(now_s) if may_open else None
 
+    def record_timeout(self, now_s: float, *, may_open: bool = True) -> Transition | None:
+        """A request had no answer in time: a failure where probes fail as well, and else nothing."""
+        if self._state is not CircuitState.CLOSED:
+            return None
+        self._timeout_count += 1
+        return self._open(now_s) if may_open else None
+
     def record_probe(self, now_s: float, *, is_well: bool, may_open: bool = True) -> Transition | None:
         """The gateway has asked the server itself; returns the change, if any. Probes are no failures that are counted."""
         if self._state is CircuitState.CLOSED:
             self._has_failed_probe = not is_well
+            if is_well:
+                self._timeout_count = 0
             return self._open(now_s) if may_open else None
         if not is_well:
             self._has_failed_probe = True
@@ -186,6 +199,7 @@ class CircuitBreaker:
 
     def _forget_failures(self) -> None:
         self._failure_count = 0
+        self._timeout_count = 0
         self._clients.clear()
         self._has_failed_probe = False
         self._trial_started_at_s = None

@@ -13,6 +13,7 @@ from mcp_gateway.actors.messages.calls import (
     CallFailed,
     CallFaulted,
     CallSucceeded,
+    CallTimedOut,
     LeaseCall,
     RouteCall,
     TrialEnded,
@@ -56,8 +57,9 @@ class Router(GatewayActor):
 
     A call that fails makes it look for itself: what one client alone has seen of a replica keeps nobody else from it.
 
-    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallSucceeded, ReplicaProbed (upstreams), TrialEnded (connection
-              pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus: ejections seen by another cell)
+    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallTimedOut, CallSucceeded, ReplicaProbed (upstreams),
+              TrialEnded (connection pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus:
+              ejections seen by another cell)
     Sends     LeaseCall, ProbeReplicas (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
     On crash  circuits are closed again and ejections forgotten; the next failures and probes find out anew
     """
@@ -179,16 +181,18 @@ class Router(GatewayActor):
     # ---- outcomes
 
     def receiveMsg_CallFaulted(self, message: CallFaulted, sender: ActorAddress) -> None:
-        key = (message.route, message.replica)
-        breaker = self._breakers.get(key)
-        if breaker is None:
-            route = self._route_of(message.route)
-            if route is None:
-                return
-            breaker = self._breakers[key] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
-        transition = breaker.record_failure(self.monotonic_s(), message.client, may_open=self._may_open(key))
-        self._take_note(key, breaker, transition)
-        self._look_at(message.replica)
+        circuit = (message.route, message.replica)
+        if (breaker := self._breaker(circuit)) is not None:
+            transition = breaker.record_failure(self.monotonic_s(), message.client, may_open=self._may_open(circuit))
+            self._take_note(circuit, breaker, transition)
+            self._look_at(message.replica)
+
+    def receiveMsg_CallTimedOut(self, message: CallTimedOut, sender: ActorAddress) -> None:
+        circuit = (message.route, message.replica)
+        if (breaker := self._breaker(circuit)) is not None:
+            transition = breaker.record_timeout(self.monotonic_s(), may_open=self._may_open(circuit))
+            self._take_note(circuit, breaker, transition)
+            self._look_at(message.replica)
 
     def receiveMsg_CallSucceeded(self, message: CallSucceeded, sender: ActorAddress) -> None:
         breaker = self._breakers.get((message.route, message.replica))
@@ -202,6 +206,13 @@ class Router(GatewayActor):
         breaker = self._breakers.get((message.route, message.replica))
         if breaker is not None:
             breaker.abandon_trial(message.call_id)
+
+    def _breaker(self, circuit: CircuitKey) -> CircuitBreaker | None:
+        """Made at the first failure; None where the route is gone."""
+        breaker = self._breakers.get(circuit)
+        if breaker is None and (route := self._route_of(circuit[0])) is not None:
+            breaker = self._breakers[circuit] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
+        return breaker
 
     def _may_open(self, circuit: CircuitKey) -> bool:
         route = self._route_of(circuit[0])

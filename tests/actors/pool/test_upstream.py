@@ -17,6 +17,7 @@ from mcp_gateway.actors.messages.calls import (
     CallFailed,
     CallFaulted,
     CallSucceeded,
+    CallTimedOut,
     CancelCall,
     CreditGranted,
     LeaseCall,
@@ -342,7 +343,7 @@ def test_a_refusal_that_is_no_fault_of_the_server_counts_as_a_success() -> None:
         (Fate.BROKEN, [CallFaulted("r", REPLICA, "")]),
         (Fate.CUT, [CallFaulted("r", REPLICA, "")]),
         (Fate.UNREACHABLE, [CallFaulted("r", REPLICA, "")]),
-        (Fate.TIMED_OUT, []),
+        (Fate.TIMED_OUT, [CallTimedOut("r", REPLICA)]),
         (Fate.REFUSED, [CallSucceeded("r", REPLICA)]),
         (Fate.UNSUPPORTED, [CallSucceeded("r", REPLICA)]),
         (Fate.TURNED_AWAY, []),
@@ -365,14 +366,15 @@ def test_a_trial_that_the_server_was_not_asked_or_not_heard_out_in_has_no_verdic
 
 
 @pytest.mark.parametrize("fate", [Fate.UNREACHABLE, Fate.TIMED_OUT, Fate.BROKEN])
-def test_how_long_a_server_takes_says_nothing_of_it_and_its_failures_name_whose_call_it_was(fate: Fate) -> None:
+def test_how_long_a_server_takes_is_reason_to_look_and_its_failures_name_whose_call_it_was(fate: Fate) -> None:
     """A server may read nothing, or open no session, while it is busy with what another client has asked."""
 
     async def body() -> None:
         bench = Bench()
         await bench.run(1, hash_keys={"ip": "192.0.2.1", "session": "s", "user": "ada"})
         await bench.fail(UpstreamError(fate, "the server does not read what it is sent", reason="upstream_timeout"))
-        assert bench.router.received == []
+        assert bench.router.received == [CallTimedOut("r", REPLICA)]
+        bench.router.received.clear()
         await bench.run(2, hash_keys={"ip": "192.0.2.1", "session": "s", "user": "ada"})
         await bench.fail(UpstreamError(Fate.CUT, "cut"))
         assert bench.router.received == [CallFaulted("r", REPLICA, "192.0.2.1")]

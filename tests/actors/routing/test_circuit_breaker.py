@@ -118,7 +118,7 @@ def test_asking_without_taking_leaves_the_trial_to_the_next():
 @pytest.mark.parametrize(
     ("seen", "state"),
     [
-        # A threshold of 3; each client's failure by name, "ok" for a success, "well" and "ill" for the gateway's probes.
+        # A threshold of 3; each client's failure by name, "ok", "slow" (no answer in time), probes "well" and "ill".
         ((ADA,) * 12, CLOSED),
         ((ADA, ADA, BOB), OPEN),
         ((ADA, BOB), CLOSED),
@@ -135,6 +135,13 @@ def test_asking_without_taking_leaves_the_trial_to_the_next():
         ((ADA,) * 3 + ("ill", "ill", "well"), CLOSED),
         ((ADA,) * 3 + ("ill", "well", ADA, ADA, ADA), CLOSED),
         ((ADA,) * 3 + ("ill", "well", ADA, BOB, BOB), OPEN),
+        (("slow",) * 12, CLOSED),
+        (("slow",) * 12 + (ADA, BOB), CLOSED),
+        (("slow",) * 12 + ("well", "ill"), CLOSED),  # it was only busy
+        (("slow",) * 12 + ("ok", "ill"), CLOSED),
+        (("slow", "slow", "ill"), CLOSED),
+        (("slow", "slow", "ill", "slow"), OPEN),
+        (("slow", "slow", ADA, "ill"), OPEN),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )
@@ -145,6 +152,8 @@ def test_a_circuit_opens_on_what_more_than_one_has_seen(seen, state):
             breaker.record_success(0.0)
         elif each in ("well", "ill"):
             breaker.record_probe(0.0, is_well=each == "well")
+        elif each == "slow":
+            breaker.record_timeout(0.0)
         else:
             breaker.record_failure(0.0, each)
     assert breaker.state is state
@@ -190,7 +199,9 @@ def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
 @given(
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["allows", "success", ADA, BOB, "good probe", "bad probe", "abandon", "abandon an old one"]),
+            st.sampled_from(
+                ["allows", "success", ADA, BOB, "timeout", "good probe", "bad probe", "abandon", "abandon an old one"]
+            ),
             st.sampled_from([0.0, 1.0, 4.0, 10.0]),
         ),
         max_size=60,
@@ -219,6 +230,8 @@ def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_throu
                 transition = breaker.record_success(now_s)
             elif action.endswith("probe"):
                 transition = breaker.record_probe(now_s, is_well=action == "good probe")
+            elif action == "timeout":
+                transition = breaker.record_timeout(now_s)
             else:
                 transition = breaker.record_failure(now_s, action)
             assert (transition == Transition(old, breaker.state)) if breaker.state is not old else (transition is None)

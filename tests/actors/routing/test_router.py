@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.calls import (
     CallFailed,
     CallFaulted,
     CallSucceeded,
+    CallTimedOut,
     LeaseCall,
     RouteCall,
     TrialEnded,
@@ -594,6 +595,32 @@ def test_the_circuits_of_a_replica_that_is_gone_close_within_a_second_of_its_ret
     on_loop(test)
 
 
+def test_calls_without_an_answer_in_time_open_a_circuit_only_where_the_probe_has_none_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+        bench.events()
+        slow = [CallTimedOut(ROUTE, THE_REPLICA)] * 12
+        bench.tell(*slow)
+        assert looks(bench) == [THE_REPLICA]
+        bench.tell(probed(THE_REPLICA))
+        assert bench.events() == [], "a tool takes its time"
+        bench.stage.advance(1)
+        bench.tell(*slow)
+        assert looks(bench) == [THE_REPLICA]
+        bench.tell(probed(THE_REPLICA, "no answer in time"))
+        assert [topic for topic, _ in bench.events()] == ["mcp.circuit.opened"]
+        # A trial that has no answer in time has no verdict: the next call is one.
+        bench.stage.advance(10)
+        trial = bench.call("tools/call/notes__add")
+        assert isinstance(trial, LeaseCall)
+        bench.tell(CallTimedOut(ROUTE, THE_REPLICA), TrialEnded(ROUTE, THE_REPLICA, trial.call.call_id))
+        assert isinstance(bench.call("tools/call/notes__add"), LeaseCall)
+
+    on_loop(test)
+
+
 def test_a_look_whose_answer_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool was restarted, for example."""
 
@@ -636,7 +663,9 @@ def test_outcomes_for_routes_and_replicas_that_are_gone_change_nothing(monkeypat
             CallFaulted("tools/call/gone__*", ReplicaId("gone", FIRST), ADA),
             CallSucceeded("tools/call/gone__*", ReplicaId("gone", FIRST)),
         )
-        bench.tell(CallFaulted("backend/gone", ReplicaId("gone", FIRST), ADA))
+        bench.tell(
+            CallFaulted("backend/gone", ReplicaId("gone", FIRST), ADA), CallTimedOut("backend/gone", ReplicaId("gone", FIRST))
+        )
         assert bench.events() == []
         assert bench.stage.is_alive(bench.router)
 
