@@ -81,3 +81,63 @@ def test_two_members_of_one_name_are_refused(ask: _Ask) -> None:
                 assert '"id":7' in text
 
     on_loop(body)
+
+
+_ODD = [
+    *(
+        "1e400",
+        "-1e400",
+        "1" + "0" * 5000,
+        "1E-400",
+        r'"\ud800"',
+        r'{"\udc00":1}',
+        "[" * 300 + "]" * 300,
+        '{"a":' * 300 + "1" + "}" * 300,
+    ),
+    "[" * 5000 + "]" * 5000,
+]
+_WHERE = {
+    "argument": '"method":"tools/call","params":{"name":"echo","arguments":{"message":@},"_meta":%',
+    "name": '"method":"tools/call","params":{"name":@,"arguments":{},"_meta":%',
+    "meta": '"method":"tools/list","params":{"x":1,"_meta":@',
+    "uri": '"method":"resources/read","params":{"uri":@,"_meta":%',
+    "delay": '"method":"tools/call","params":{"name":"slow","arguments":{"seconds":@,"steps":@},"_meta":%',
+}
+
+
+@pytest.mark.parametrize("ask", [_over_websocket, _over_phoenix])
+@pytest.mark.parametrize("where", _WHERE)
+def test_numbers_beyond_any_range_and_the_like_are_no_internal_error(where: str, ask: _Ask) -> None:
+    """Over HTTP `test_wire_fuzz` puts them everywhere."""
+
+    async def body() -> None:
+        async with running_cell(cell_settings()) as cell:
+            for odd in _ODD if ask is _over_websocket else _ODD[:-1]:  # what nests too deep is no frame of Phoenix's
+                text = await ask(cell, _WHERE[where].replace("@", odd).replace("%", _META) + "}")
+                assert "-32603" not in text, (odd[:20], text)
+                assert "internal error" not in text
+                assert '"result"' in text or '"error"' in text
+            assert {row["restarts"] for row in (await cell.rows()).values()} == {0}
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("odd", _ODD)
+def test_an_event_of_a_client_may_be_refused_and_costs_nobody_anything(odd: str) -> None:
+    async def body() -> None:
+        async with running_cell(cell_settings()) as cell:
+            async with aiohttp.ClientSession() as http, http.ws_connect(f"{cell.url}/mcp/websocket?vsn=2.0.0") as socket:
+                await socket.send_str('["1","1","mcp:events","phx_join",{}]')
+                await socket.send_str('["1","2","mcp:events","event",{"event":"x","data":{"a":' + odd + "}}]")
+                await socket.send_str('["1","3","mcp:events","ping",{}]')
+                answers: dict[str, str] = {}
+                while "3" not in answers:
+                    frame = await socket.receive(timeout=5)
+                    if frame.type is not aiohttp.WSMsgType.TEXT:
+                        assert odd.startswith("[" * 5000), frame  # no frame of Phoenix's
+                        return
+                    _, ref, _, _, payload = json.loads(frame.data)
+                    answers[str(ref)] = json.dumps(payload)
+                assert "internal" not in answers.get("2", "")
+
+    on_loop(body)

@@ -183,6 +183,51 @@ def test_mutated_requests(
         pytest.fail("an answer without the request's id")
 
 
+ODD_JSON = [
+    b"1e400", b"-1e400", b"1" + b"0" * 5000, b"-1" + b"0" * 400 + b".5", b"1E-400", b"-0", b"0.1e1",
+    rb'"\ud800"', rb'"a\udfffb"', rb'{"\ud800":1}', rb'"\u0000\u202e"',
+    b"[" * 300 + b"]" * 300, b'{"a":' * 300 + b"1" + b"}" * 300, b"[" * 5000 + b"]" * 5000,
+]  # fmt: skip
+
+
+@fuzzed
+@given(
+    message=mutated_messages(),
+    odd=st.sampled_from(ODD_JSON),
+    data=st.data(),
+    is_modern=st.booleans(),
+    is_in_session=st.booleans(),
+)
+def test_numbers_beyond_any_range_halves_of_characters_and_deep_nesting(
+    wire: Wire, message: dict[str, Any], odd: bytes, data: st.DataObject, is_modern: bool, is_in_session: bool
+) -> None:
+    """Wherever they stand, whatever reads them: never an internal error, and nothing that looks like a fault of ours."""
+    place, key = data.draw(st.sampled_from(list(_places(message))))
+    place[key] = "@odd@"
+    if message.get("method") in ("subscriptions/listen", "@odd@"):
+        return
+    headers = dict(wire.session) if is_in_session else {}
+    if is_modern and isinstance(message.get("method"), str):
+        name = message["params"].get("name") if isinstance(message.get("params"), dict) else None
+        headers |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": "".join(filter(str.isprintable, message["method"]))}
+        if isinstance(name, str) and name.isascii() and name.isprintable():
+            headers["Mcp-Name"] = name
+        if not headers["Mcp-Method"].isascii():
+            return
+    status, answer = wire.ask(json.dumps(message).encode().replace(b'"@odd@"', odd), headers)
+    assert status < 500, answer
+    if answer is not None and "error" in answer:
+        assert answer["error"]["code"] != -32603, answer
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (object or list, key) of a message."""
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in members:
+        yield value, key
+        yield from _places(inner)
+
+
 @fuzzed
 @given(headers=random_headers, verb=st.sampled_from(["POST", "GET", "DELETE"]))
 def test_random_headers(wire: Wire, headers: dict[str, str], verb: str) -> None:

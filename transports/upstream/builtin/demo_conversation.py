@@ -22,7 +22,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp import jsonrpc
-from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND
+from mcp_gateway.transports.protocol.mcp.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import is_modern
 
@@ -68,7 +68,11 @@ class BuiltinConversation:
             if isinstance(message, jsonrpc.Notification) and message.method == "notifications/cancelled":
                 self._cancel(request.session_id, message.params)
             return UpstreamAnswer(202, None)
-        params = msgspec.json.decode(message.params) if message.params else {}
+        try:
+            params = msgspec.json.decode(message.params) if message.params else {}
+        except (msgspec.DecodeError, RecursionError) as error:  # the grammar was checked; numbers beyond any range were not
+            unreadable = {"code": INVALID_PARAMS, "message": f"Invalid params: {error}"}
+            return self._answer(request, message, DemoAnswer(error=unreadable))
         outcome = self._server.handle(
             DemoRequest(
                 revision=request.revision,
