@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -39,7 +40,14 @@ from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+    ignore_events,
+)
+from mcp_gateway.transports.protocol.eras.questions import MOST_QUESTIONS, one_question_too_many
 from mcp_gateway.transports.protocol.eras.tool_catalogue import listed_names
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -68,14 +76,16 @@ class UpstreamArguments:
     is_one_of_several: bool = False
 
 
+_REFUSAL_S: Final = 5.0  # within which a server has to take that it is not answered
 _OPTIONAL_METHODS: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
 
 
 @attrs.define
 class _Running:
-    """One call on the wire. credit: for events that its client has yet to take."""
+    """One call on the wire. credit: for events that its client has yet to take. asked: questions of the server meanwhile."""
 
     leased: LeaseCall
+    asked: int = 0
     task: asyncio.Task[None] | None = None
     credit: Credit = attrs.field(factory=lambda: Credit(EVENT_WINDOW))
 
@@ -197,6 +207,11 @@ class Upstream(GatewayActor):
         )
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
+            if isinstance(event, Request) and call.kind is RequestKind.REQUEST:
+                running.asked += 1
+                if running.asked > MOST_QUESTIONS:
+                    await self._refuse_question(request, one_question_too_many(event))
+                    return
             await running.credit.take(0 if event is None else jsonrpc.size_bytes(event))
             shown = self._outer_event(call, event)
             assert self.runtime is not None
@@ -214,6 +229,12 @@ class Upstream(GatewayActor):
             raise
         finally:
             span.end(outcome)
+
+    async def _refuse_question(self, request: UpstreamRequest, answer: Response) -> None:
+        """The call that it was asked for goes on, and no faster than its server takes these."""
+        told = attrs.evolve(request, kind=RequestKind.MESSAGE, message=answer, timeout_s=_REFUSAL_S)
+        with contextlib.suppress(UpstreamError):
+            await self._wire.exchange(told, ignore_events)
 
     def _span(self, call: Call) -> tracing.Span | None:
         if tracing.tracer is None:

@@ -32,8 +32,9 @@ from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
+from mcp_gateway.transports.protocol.eras.questions import MOST_QUESTIONS
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -494,6 +495,36 @@ def test_events_go_to_the_edge_until_the_window_is_used_up_and_on_with_each_cred
         bench.stage.tell(bench.upstream, CreditGranted(1, 7), CreditGranted(99, 1))
         await speaking
         assert len(bench.edge.take(CallEvent)) == 10
+
+    on_loop(body)
+
+
+def test_a_call_asks_so_many_questions_and_the_server_is_refused_any_more() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.run(revision=LEGACY)
+        (exchange,) = bench.wire.exchanges
+
+        async def ask() -> None:
+            for number in range(MOST_QUESTIONS + 2):
+                await exchange.on_event(Request(b"%d" % number, "roots/list", b""), None)
+
+        bench.stage.tell(bench.upstream, CreditGranted(1, MOST_QUESTIONS))
+        asking = asyncio.ensure_future(ask())
+        refusals: list[bytes] = []
+        while not asking.done():
+            await turn()
+            for told in bench.wire.open:
+                if isinstance(told.request.message, Response):
+                    assert told.request.kind is RequestKind.MESSAGE
+                    assert b"too many questions" in told.request.message.error
+                    refusals.append(told.request.message.id)
+                    told.result.set_result(UpstreamAnswer(202, None))
+        assert len(bench.edge.take(CallEvent)) == MOST_QUESTIONS
+        assert refusals == [b"%d" % MOST_QUESTIONS, b"%d" % (MOST_QUESTIONS + 1)]
+        exchange.result.set_result(UpstreamAnswer(200, Response(b"1", b"{}", b"")))
+        await turn()
+        assert bench.edge.only(CallAnswered).response is not None
 
     on_loop(body)
 

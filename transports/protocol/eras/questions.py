@@ -12,7 +12,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
-from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, MISSING_CAPABILITY, json_error
+from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND, MISSING_CAPABILITY, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response, members
 from mcp_gateway.transports.protocol.mcp.revisions import META_SERVER_INFO
 
@@ -25,6 +25,12 @@ CAPABILITY_FOR: Final = {
 
 MAY_NEED_INPUT: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Requests that a modern server may answer with `input_required`. Source: basic/patterns/mrtr, "Supported Requests"."""
+
+MOST_OPEN_QUESTIONS: Final = 64
+"""Of one call, without an answer: each is a dialog in front of somebody, or a run of a model."""
+
+MOST_QUESTIONS: Final = 1_000
+"""Of one call in all: an agent that samples in a loop asks some hundreds. What asks without end is broken, or worse."""
 
 _encode = msgspec.json.encode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -141,6 +147,11 @@ def refused_question(request: Request, required: Mapping[str, Any]) -> Response:
     """What a legacy server reads that asks a client more than it can. Source: MCP 2025-11-25, client/roots, "Error Handling"."""
     text = f"the client does not support {request.method}" if required else f"{request.method} cannot be asked here"
     return Response(request.id, b"", json_error(METHOD_NOT_FOUND, text))
+
+
+def one_question_too_many(request: Request) -> Response:
+    """What a server reads that asks more during one call than anybody shall answer; the call goes on."""
+    return Response(request.id, b"", json_error(INTERNAL_ERROR, "one call has asked too many questions"))
 
 
 def url_elicitations(error: bytes) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,8 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.eras.own_requests import discover, listen
 from mcp_gateway.transports.protocol.eras.questions import (
+    MOST_OPEN_QUESTIONS,
+    MOST_QUESTIONS,
     capability_problem,
     input_response,
     read_input_requests,
@@ -232,6 +234,9 @@ class LegacyToModern:
                 if kind != "input_required":  # of an extension that no legacy client has declared
                     raise UpstreamError(Fate.BROKEN, f"the server's result is of the unknown type {kind[:50]!r}")
                 needed = read_input_required(answer.response.result)
+                if len(needed.requests) > MOST_OPEN_QUESTIONS:
+                    text = f"the server asks for {len(needed.requests)} things at once; it may for {MOST_OPEN_QUESTIONS}"
+                    raise UpstreamError(Fate.BROKEN, text)
             except (msgspec.DecodeError, RecursionError) as error:
                 raise UpstreamError(Fate.BROKEN, f"the server's result cannot be read: {error}") from None
             answers: dict[str, bytes] = {}
@@ -292,7 +297,8 @@ class LegacyToModern:
                 for answered in [each for each in answering.values() if each.done()]:
                     answered.result()  # an answer that the server has refused ends the call
                 for key, (method, question) in read_input_requests(task).items():
-                    if key not in answering:
+                    open_count = sum(not each.done() for each in answering.values())
+                    if key not in answering and open_count < MOST_OPEN_QUESTIONS and len(answering) < MOST_QUESTIONS:
                         answer = self._answer_task(request, session, task_id, key, method, ask(method, question))
                         answering[key] = asyncio.get_running_loop().create_task(answer)
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -25,8 +26,11 @@ from mcp_gateway.transports.ports.upstream_port import (
 from mcp_gateway.transports.protocol.eras.questions import (
     CAPABILITY_FOR,
     MAY_NEED_INPUT,
+    MOST_OPEN_QUESTIONS,
+    MOST_QUESTIONS,
     capability_problem,
     input_request,
+    one_question_too_many,
     refused_question,
 )
 from mcp_gateway.transports.protocol.eras.revision_differences import fitted_answer
@@ -44,8 +48,6 @@ _logger = logging.getLogger(__name__)
 
 _HELD_EVENTS: Final = 64
 """Notifications that are kept for a client that is away; beyond them the server's stream is not read on."""
-_MAX_QUESTIONS: Final = 64
-"""Questions of one call that may be open at once."""
 
 # What does not concern the request during which a legacy server says it: changes belong on the stream of a subscription, and
 # some has no meaning any more. Source: MCP 2026-07-28, basic/transports/streamable-http, "Receiving Messages"; changelog.
@@ -221,7 +223,11 @@ class ParkableCall:
 
     async def _hear(self, message: Message | None, event_id: str | None) -> None:
         if isinstance(message, Request):
-            self._hear_question(message)
+            if len(self.questions) >= MOST_OPEN_QUESTIONS or self._asked >= MOST_QUESTIONS:
+                with suppress(UpstreamError):
+                    await self._sessions.say(self.session, one_question_too_many(message))
+            else:
+                self._hear_question(message)
         elif isinstance(message, Notification):
             if message.method == "notifications/cancelled":
                 self._withdraw(message.params)
@@ -244,7 +250,7 @@ class ParkableCall:
             params = {}
         is_known = question.method in CAPABILITY_FOR and (self.method in MAY_NEED_INPUT or self.method == "tasks/result")
         required = capability_problem(question.method, params, self._capabilities) if is_known else {}
-        if not is_known or required or len(self.questions) >= _MAX_QUESTIONS:
+        if not is_known or required:
             self._sessions.say_later(self.session, refused_question(question, required))
             return
         self._asked += 1

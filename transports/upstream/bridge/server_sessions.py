@@ -31,6 +31,8 @@ from mcp_gateway.transports.protocol.mcp.revisions import negotiated_with_server
 _OPENING_S: Final = 30.0
 _MESSAGE_S: Final = 10.0
 """Longest wait until a server has taken a notification or a response."""
+_SAYING_LATER: Final = 1_000
+"""Messages on their way to a server that does not take them; what comes on top is left unsaid."""
 _LEVEL_S: Final = 2.0
 """Longest wait until a server has taken a log level."""
 _GRACE_S: Final = 1.0
@@ -198,7 +200,8 @@ class ServerSessions:
 
     def say_later(self, session: ServerSession, message: Notification | Response) -> None:
         """The same without waiting; a server that cannot be reached has no use for it."""
-        self._tasks.start(self._quietly(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S)))
+        if len(self._tasks) < _SAYING_LATER:
+            self._tasks.start(self._quietly(self._request(session, RequestKind.MESSAGE, message, _MESSAGE_S)))
 
     async def ask(self, session: ServerSession, method: str, params: bytes, timeout_s: float = _OPENING_S) -> UpstreamAnswer:
         """A request of the gateway's own.

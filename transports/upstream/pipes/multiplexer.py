@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.upstream_port import Stray
-from mcp_gateway.transports.protocol.eras.questions import MAY_NEED_INPUT
+from mcp_gateway.transports.protocol.eras.questions import MAY_NEED_INPUT, MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -27,8 +27,8 @@ from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 MAX_HELD = 100
 """Messages that wait for the stream of a session which has none open."""
 
-MAX_ASKED = 1_000
-"""Questions of the server that may be without an answer."""
+MAX_ASKED = 2 * MOST_OPEN_QUESTIONS
+"""Questions of the server that may be without an answer: a pipe is one session's, whose calls are few."""
 
 _OWN_ID_AS_STRING = re.compile(rb'\A"([1-9][0-9]{0,17})"\Z')
 _META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.questions import MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkingLimits
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSessions
@@ -227,6 +228,26 @@ def test_a_question_that_the_client_cannot_answer_is_refused_at_once(
         assert (told.id, json.loads(told.error)["code"]) == (b'"e1"', -32601)
         bridge.running.answer()
         assert shown(await call)["resultType"] == "complete"
+
+    on_loop(body)
+
+
+def test_one_question_too_many_is_refused_to_the_server_and_the_call_goes_on() -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        asked = await bridge.parked()
+        for number in range(MOST_OPEN_QUESTIONS + 1):  # one is open already
+            await bridge.running.event(Request(b"%d" % number, "roots/list", b""))
+        refused = [told for _, told in bridge.wire.told if isinstance(told, Response)]
+        assert [each.id for each in refused] == [b"%d" % (MOST_OPEN_QUESTIONS - 1), b"%d" % MOST_OPEN_QUESTIONS]
+        assert all(b"too many questions" in each.error for each in refused)
+        both = shown(await bridge.retry(asked))
+        assert len(both["inputRequests"]) == MOST_OPEN_QUESTIONS
+        answers = {key: ACCEPT if key.startswith("elicitation") else {"roots": []} for key in both["inputRequests"]}
+        retry = bridge.retry(both, answers)
+        await settle()
+        bridge.running.answer()
+        assert shown(await retry)["resultType"] == "complete"
 
     on_loop(body)
 

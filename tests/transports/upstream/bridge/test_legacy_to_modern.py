@@ -11,6 +11,7 @@ import pytest
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.eras.questions import MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
     META_CLIENT_CAPABILITIES,
@@ -307,6 +308,27 @@ def test_an_error_has_the_code_of_the_legacy_era() -> None:
         bridge.fail(-32602)
         answer = await call
         assert (answer.status, shown(answer)["code"]) == (200, -32002)
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_server_may_ask_for_so_many_things_at_once_and_no_more(extra: int) -> None:
+    async def body() -> None:
+        bridge = Bridge()
+        call = bridge.send()
+        await settle()
+        question = {"method": "elicitation/create", "params": {"message": "?"}}
+        asked = {str(number): question for number in range(MOST_OPEN_QUESTIONS + extra)}
+        bridge.answer({"resultType": "input_required", "inputRequests": asked})
+        await settle()
+        assert call.done() is bool(extra)
+        if not extra:
+            assert bridge.question.method == "elicitation/create"
+            call.cancel()
+            return
+        with pytest.raises(UpstreamError, match=f"asks for {MOST_OPEN_QUESTIONS + 1} things at once"):
+            await call
 
     on_loop(body)
 
