@@ -53,6 +53,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
+from mcp_gateway.transports.protocol.merging.list_bounds import bounded_list
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.telemetry import metrics, tracing
@@ -104,6 +105,7 @@ class Upstream(GatewayActor):
         self._running: dict[int, _Running] = {}
         self._failing_routes: set[str] = set()
         self._probes = HeldTasks()
+        self._has_told_of_names = False
         self._is_left_alone = False  # the wire has said when it tries its server again
         self._listed = b""  # the last page of tools
 
@@ -274,7 +276,7 @@ class Upstream(GatewayActor):
     def _answered(self, call: Call, answer: UpstreamAnswer, upstream_s: float) -> CallAnswered:
         response = answer.response
         if response is not None and isinstance(call.message, Request):
-            result = response.result
+            result = self._bounded(call.message.method, response.result)
             if call.kind is RequestKind.STREAM and result:
                 result = _with_subscription_id(result, call.message.id)
             response = Response(call.message.id, result, response.error)
@@ -300,6 +302,16 @@ class Upstream(GatewayActor):
         metrics.tool_label.learn(self._backend, names)
         if self._naming.prefix:
             metrics.tool_label.learn(self._backend, (f"{self._naming.prefix}{name}" for name in names))
+
+    def _bounded(self, method: str, result: bytes) -> bytes:
+        result, left_out = bounded_list(method, result)
+        if left_out and not self._has_told_of_names:
+            self._has_told_of_names = True
+            text = (
+                f"backend {self._backend!r} lists what is named at a length that nobody can use: {left_out} left out of {method}"
+            )
+            self.log(logging.WARNING, text)
+        return result
 
     def _failed(self, call: Call, failure: Failure, upstream_s: float) -> CallFailed:
         return CallFailed(

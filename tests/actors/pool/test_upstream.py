@@ -499,6 +499,22 @@ def test_events_go_to_the_edge_until_the_window_is_used_up_and_on_with_each_cred
     on_loop(body)
 
 
+def test_what_is_named_beyond_any_use_is_not_listed_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        bench = Bench()
+        for number in (1, 2):
+            await bench.run(number, message=Request(b"1", "tools/list", b"{}"))
+            await bench.answer(result=json.dumps({"tools": [{"name": "x" * 100_000}, {"name": "fine"}]}).encode())
+            answer = bench.edge.only(CallAnswered)
+            bench.edge.received.clear()
+            assert answer.response is not None
+            assert json.loads(answer.response.result) == {"tools": [{"name": "fine"}]}
+        (warning,) = [line for line in caplog.messages if "left out of tools/list" in line]
+        assert "'files'" in warning
+
+    on_loop(body)
+
+
 def test_a_call_asks_so_many_questions_and_the_server_is_refused_any_more() -> None:
     async def body() -> None:
         bench = Bench()
