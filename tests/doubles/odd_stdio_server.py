@@ -66,6 +66,16 @@ if HABIT == "stubborn":  # has a child of its own, and neither leaves when asked
 if HABIT == "chatty" and os.fork() == 0:  # fills its standard error faster than anybody reads it, for as long as it lives
     while True:
         os.write(2, b"x" * 997 + os.environ.get("TOKEN", "-").encode() + b"\n")
+if HABIT == "daemon" and os.fork() == 0:  # starts one in a session of its own, which writes its number to the file
+    os.setsid()
+    if os.fork() > 0:
+        os._exit(0)
+    for descriptor in range(3):
+        os.close(descriptor)
+    with open(f"{ARGUMENTS[0]}.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(file.name, ARGUMENTS[0])
+    time.sleep(600)
 if HABIT == "noisy":  # libraries that print; bytes that are nothing
     os.write(
         1, b"Loading...\n\n\xff\xfe\x00\n{\n{}\n[1,2\n" + b"noise\n" * 10_000 + os.urandom(50_000).replace(b"{", b"") + b"\n"

@@ -280,6 +280,29 @@ def test_nothing_is_left_after_kill_9_of_the_launcher(everyone: tuple[RunningGat
     wait_until(lambda: all(is_gone(process) for process in found), 15, f"left: {found}")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_that_a_server_has_started_ends_with_the_gateway(
+    form: Form, number: signal.Signals, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    """It is in a session of its own, and nobody's child any more."""
+    file = tmp_path / "daemon"
+    daemon: psutil.Process | None = None
+    try:
+        with start_gateway(form, [backend("daemon", str(file))], expects_errors=True) as gateway:
+            Session(gateway).pid()
+            wait_until(file.exists, 10, "the daemon runs")
+            daemon = psutil.Process(int(file.read_text()))
+            assert os.getsid(daemon.pid) != os.getsid(gateway.pid)
+            if number is signal.SIGKILL:
+                os.kill(gateway.pid, number)
+                wait_until(lambda: is_gone(daemon), 15, "the daemon is ended")
+    except AssertionError as error:
+        if number is signal.SIGTERM or "exit code -9" not in str(error):
+            raise
+    assert daemon is not None
+    wait_until(lambda: is_gone(daemon), 15, "the daemon is ended")
+
+
 def test_nothing_is_left_after_kill_9_of_the_cell_that_owns_them(start_gateway: StartGateway) -> None:
     with start_gateway("node", [backend("stubborn")], expects_errors=True) as gateway:
         session = Session(gateway)

@@ -3,6 +3,9 @@
 `kill -9` of a cell leaves its child processes, and theirs, to others. The guard reads the process groups that the cell has
 started from a pipe; when the pipe ends, the cell has, and the guard kills what is left of them. In a node the launcher adopts
 and ends orphans as well; the guard does it where there is no launcher (embedded), or where it was killed too.
+
+What has left its group, as a daemon does, is found by a variable that all of them inherit. Who takes it out of the environment
+of what it starts, or overwrites its own, is not found: a known gap, that a control group would close.
 """
 
 from __future__ import annotations
@@ -10,14 +13,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from typing import BinaryIO, Final
 
 _logger = logging.getLogger(__name__)
 
-_LEAVE_S: Final = 0.5
+_LEAVE_S: Final = 2.0  # it looks at every process of the machine, which may be busy
+_MOST_LOOKS: Final = 20
+_LOOK_AGAIN_S: Final = 0.02
+_MARK: Final = "MCP_GATEWAY_GUARD"
+"""Names the environment variable. Source: Jenkins, `ProcessTreeKiller`, ends by a cookie what builds have left behind."""
 GUARD_NAME: Final = "mcp-gateway: stdio-guard"
 
 
@@ -27,6 +36,13 @@ class ProcessGuard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: set[int] = set()
+        self._mark = ""  # made by the process that uses it: those that are forked from one have each their own
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server needs in its environment so that all that it starts ends with this process."""
+        self._mark = self._mark or secrets.token_hex(16)
+        return {_MARK: self._mark}
 
     def watch(self, group: int) -> None:
         self._groups.add(group)
@@ -43,7 +59,7 @@ class ProcessGuard:
         for _ in range(2):
             try:
                 if self._process is None:
-                    self._process = _start_guard()
+                    self._process = _start_guard(self.environment[_MARK])
                     line = b"".join(b"+%d\n" % each for each in self._groups)
                 assert self._process.stdin is not None
                 self._process.stdin.write(line)
@@ -53,7 +69,7 @@ class ProcessGuard:
                 self.stop()
 
     def stop(self) -> None:
-        """Let the guard end, which it does at once; it kills the groups that were not forgotten."""
+        """Let the guard end, which it does at once; it kills the groups that were not forgotten, and what has left one."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -68,9 +84,10 @@ class ProcessGuard:
                 process.wait(_LEAVE_S)
 
 
-def _start_guard() -> subprocess.Popen[bytes]:
+def _start_guard(mark: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-m", __name__, mark],
+        env={name: value for name, value in os.environ.items() if name != _MARK},  # of a gateway that is a server of another one
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -85,14 +102,44 @@ def end_group(group: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(group, number)
 
 
-def run_guard(lines: BinaryIO) -> None:
-    """Follow the groups until the pipe ends, then kill those that are left."""
+def end_marked(mark: str) -> None:
+    """Kill whatever has this mark in its environment, until nothing is found: some may just be starting others."""
+    entry = f"{_MARK}={mark}".encode()
+    for _ in range(_MOST_LOOKS):
+        found = [_end_if_marked(int(name), entry) for name in os.listdir("/proc") if name.isdigit()]
+        if not any(found):
+            return
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def _end_if_marked(pid: int, entry: bytes) -> bool:
+    """Whether it was; the number means the same process from the look to the signal."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            is_marked = entry in environment.read().split(b"\0")
+        if is_marked:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:  # somebody else's, or gone
+        return False
+    finally:
+        os.close(pidfd)
+    return is_marked
+
+
+def run_guard(lines: BinaryIO, mark: str = "") -> None:
+    """Follow the groups until the pipe ends, then kill those that are left, and what is marked."""
     groups: set[int] = set()
     for line in lines:
         if line.endswith(b"\n") and line[1:].strip().isdigit():
             (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
     for group in groups:
         end_group(group)
+    if mark:
+        end_marked(mark)
 
 
 PROCESS_GUARD: Final = ProcessGuard()
@@ -103,4 +150,4 @@ if __name__ == "__main__":
     from setproctitle import setproctitle
 
     setproctitle(GUARD_NAME)
-    run_guard(sys.stdin.buffer)
+    run_guard(sys.stdin.buffer, *sys.argv[1:2])

@@ -128,7 +128,7 @@ class ChildProcess:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd=folder,
-                env={**inherited_environment(os.environ), **backend.env},
+                env={**inherited_environment(os.environ), **backend.env, **PROCESS_GUARD.environment},
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
-from mcp_gateway.transports.upstream.pipes.process_guard import run_guard
+from mcp_gateway.transports.upstream.pipes.process_guard import ProcessGuard, end_marked, run_guard
 from tests.doubles.gateway_process import is_gone, wait_until
 
 ODD = Path(__file__).parents[3] / "doubles" / "odd_stdio_server.py"
@@ -79,3 +80,43 @@ def test_only_groups_that_were_not_forgotten_are_ended_and_nonsense_is_passed_ov
         for server in servers:
             server.kill()
             server.wait(5)
+
+
+def test_what_has_left_every_group_is_ended_by_its_mark_and_nothing_else() -> None:
+    def sleeper(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", "60"], start_new_session=True, env=environment)
+
+    mine, others = ProcessGuard(), ProcessGuard()
+    (name, mark), (_, other) = *mine.environment.items(), *others.environment.items()
+    assert mark != other
+    assert mine.environment == {name: mark}
+    marked = sleeper(mine.environment)
+    unmarked = [
+        sleeper(each) for each in ({}, others.environment, {name: mark[:-1]}, {name: mark + "0"}, {"OTHER": f"{name}={mark}"})
+    ]
+    try:
+        run_guard(io.BytesIO(b""), mark)
+        assert marked.wait(5) == -signal.SIGKILL
+        run_guard(io.BytesIO(b""))
+        assert [server.poll() for server in unmarked] == [None] * 5
+    finally:
+        for server in (marked, *unmarked):
+            server.kill()
+            server.wait(5)
+
+
+def test_a_guard_can_be_found_by_no_guard_of_a_gateway_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the outer one might end it before it has ended its own servers."""
+    (name, mark), *_ = ProcessGuard().environment.items()
+    monkeypatch.setenv(name, mark)
+    guard = ProcessGuard()
+    server = subprocess.Popen(["sleep", "60"], start_new_session=True, env=guard.environment)
+    try:
+        guard.watch(server.pid)
+        end_marked(mark)
+        assert server.poll() is None
+        guard.stop()
+        assert server.wait(5) == -signal.SIGKILL
+    finally:
+        server.kill()
+        server.wait(5)
