@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ _POLL_S: Final = 0.005
 _ERRORS_OF_THE_DISK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM})
 _ERRORS_OF_OTHERS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
+_PRIVATE: Final = 0o600
+_BESIDE: Final = ("-wal", "-shm", "-journal")
 # A killed process loses nothing that was committed; a machine that loses power may lose the last moments (synchronous = NORMAL),
 # and is promised no more.
 _SETTINGS: Final = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
@@ -135,6 +139,7 @@ class SqliteFile:
         """Whether there is no use in trying once more at once."""
         self._inode = _inode(path)  # before it is opened: where it is replaced meanwhile, the first transaction notices
         try:
+            _make_private(path)
             self._connection = connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             for setting in (*(["PRAGMA locking_mode = EXCLUSIVE"] if self._exclusive else []), *_SETTINGS):
                 connection.execute(setting)
@@ -186,7 +191,7 @@ class SqliteFile:
         try:
             if _inode(path) == self._inode:  # else another cell was first, and this is its new file
                 os.replace(path, aside)
-                for suffix in ("-wal", "-shm", "-journal"):  # they belong to the old file, and would spoil the new one
+                for suffix in _BESIDE:  # they belong to the old file, and would spoil the new one
                     with suppress(OSError):
                         os.unlink(f"{path}{suffix}")
                 self._tell(f"{path} was moved to {aside}; a new file takes its place")
@@ -234,6 +239,24 @@ def _take(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _make_private(path: Path) -> None:
+    """See that nobody else may read the file, nor what SQLite keeps beside it, which gets the same mode.
+
+    One that is there is not opened for that: closing it again would end the locks that this process has on it (POSIX, fcntl).
+
+    Raises: OSError, also for what is no plain file of this user.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+    for each in (path, *(Path(f"{path}{suffix}") for suffix in _BESIDE)):
+        with suppress(FileNotFoundError):
+            status = os.lstat(each)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, "it is no plain file of this user")
+            if status.st_mode & 0o077:
+                os.chmod(each, _PRIVATE)
 
 
 def _inode(path: Path) -> int | None:

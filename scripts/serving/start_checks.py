@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -158,18 +159,36 @@ def allow_many_files() -> None:
 
 
 def prepare_state_directory(state_path: Path | None) -> None:
-    """Make the state directory, for this user only, and see that it can be written.
+    """Make the state directory, for this user only, and see that it can be written. One that others may read is closed to them.
 
-    Raises: StartRefused
+    Raises: StartRefused, also where others could have put something into it.
     """
     if state_path is None:
         return
     try:
         state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close_to_others(state_path)
         with tempfile.TemporaryFile(dir=state_path):
             pass
     except OSError as error:
         raise StartRefused(f"state_dir {state_path} cannot be written: {error.strerror}") from error
+
+
+def _close_to_others(state_path: Path) -> None:
+    """Raises: StartRefused, OSError"""
+    for status in (state_path.lstat(), state_path.stat()):  # of a link, and of what it leads to
+        if status.st_uid != os.geteuid():
+            text = f"belongs to user id {status.st_uid}, this process runs as {os.geteuid()}"
+            raise StartRefused(f"state_dir {state_path} {text}: choose another")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
+        text = "others may write to it, so what is in it cannot be trusted: choose another, or empty it and make it 0700"
+        raise StartRefused(f"state_dir {state_path} has mode {mode:04o}; {text}")
+    if mode & 0o077:
+        state_path.chmod(mode & ~0o077)
+        _logger.warning(
+            "state_dir %s had mode %04o, so that others could read it; it has %04o now", state_path, mode, mode & ~0o077
+        )
 
 
 def read_or_make_key(state_path: Path | None) -> bytes:
@@ -202,12 +221,13 @@ class RunDirectory:
         """Make a fresh one in the state directory (or the temporary one), after removing those of ended runs."""
         parent = state_path or Path(tempfile.gettempdir())
         for ended in parent.glob(f"{RUN_PREFIX}*"):
-            if _ended_description(ended):
+            # In the temporary directory anybody may have made one, and put a pipe into it that nobody writes to.
+            if ended.lstat().st_uid == os.geteuid() and _ended_description(ended):
                 shutil.rmtree(ended, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=parent))
         lock_fd = os.open(path / RUN_FILE_NAME, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        (path / "metrics").mkdir()
+        (path / "metrics").mkdir(mode=0o700)
         return cls(path, lock_fd)
 
     @property

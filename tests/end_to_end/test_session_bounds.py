@@ -75,3 +75,10 @@ def memory_mb(gateway: RunningGateway) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             found += process.memory_full_info().pss
     return found / 1e6
+
+
+def test_nobody_else_may_read_what_is_kept(gateway: RunningGateway) -> None:
+    opened(gateway)
+    kept = [gateway.state_dir, *gateway.state_dir.rglob("*")]
+    assert len(kept) > 5
+    assert {path: oct(path.stat().st_mode) for path in kept if path.stat().st_mode & 0o077} == {}

@@ -190,6 +190,18 @@ def test_what_cannot_be_served_is_refused_with_one_line(arguments: list[str], te
     assert done.stderr.startswith(f"mcp-gateway: {text}")
 
 
+@pytest.mark.parametrize("mode", ["node", "embedded"])
+def test_a_state_directory_that_others_may_write_to_is_refused_with_one_line(mode: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    arguments = ["--admin-port", "0", "--port", "0", "--state-dir", str(state), *(["--embedded"] if mode == "embedded" else [])]
+    done = run_command("serve", *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"mcp-gateway: state_dir {state} has mode 0777; others may write to it")
+    assert list(state.iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", ["short", "readable by others"])
 def test_a_key_that_is_not_safe_is_refused(damage: str, tmp_path: Path) -> None:
     key = tmp_path / "actor-system.key"

@@ -59,7 +59,7 @@ def _add(archive: Path, dead: Path) -> None:
         dead.unlink()
         return
     # A write to a mapped page for which the disk has no room would be a SIGBUS.
-    with fresh.open("wb") as file:
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(_SMALLEST_BYTES, used_bytes))
     written = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
     for key, value in totals.items():

@@ -64,7 +64,7 @@ def _is_reserved(filename: str, size_bytes: int) -> bool:
     """Give a file its place. A file system that cannot tell is trusted, as prometheus-client does."""
     try:
         # Not for appending: where a file system has no call for it, glibc writes to the file instead.
-        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size_bytes)
         finally:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -156,20 +157,20 @@ def open_sessions(directory: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "opens", "current"),
+    ("name", "opens", "version"),
     [(event_store.FILE_NAME, open_events, 1), (session_journal.FILE_NAME, open_sessions, 2)],
     ids=["events", "sessions"],
 )
 def test_a_file_of_another_version_is_moved_aside_and_a_new_one_begun(
-    tmp_path: Path, name: str, opens: Callable[[Path], bool], current: int
+    tmp_path: Path, name: str, opens: Callable[[Path], bool], version: int
 ) -> None:
     path = tmp_path / name
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 77")
     assert opens(tmp_path)
-    for each, version in ((path, current), (Path(f"{path}{UNREADABLE_SUFFIX}"), 77)):
+    for each, written in ((path, version), (Path(f"{path}{UNREADABLE_SUFFIX}"), 77)):
         with closing(sqlite3.connect(each)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (written,)
     assert opens(tmp_path)
 
 
@@ -239,4 +240,52 @@ def test_cells_that_find_the_same_broken_file_share_the_new_one(tmp_path: Path) 
                 write(file, str(index))
         assert [read(file) for file in files] == [["0", "1", "2", "3"]] * 4
         assert bench.aside.read_bytes().startswith(b"this is no database")
+        bench.close()
+
+
+# ---- who may read it
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_nobody_else_may_read_the_file_or_what_lies_beside_it(exclusive: bool, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, exclusive=exclusive)
+    before = os.umask(0)
+    try:
+        write(bench.open(), "a")
+        assert set(modes(tmp_path).values()) == {0o600}
+        assert "words.sqlite3-wal" in modes(tmp_path)
+    finally:
+        os.umask(before)
+        bench.close()
+
+
+def test_a_file_that_others_could_read_is_closed_to_them_and_loses_nothing(tmp_path: Path) -> None:
+    """With another cell that has it open, and what that one has not yet merged."""
+    bench = Bench(tmp_path, exclusive=False)
+    try:
+        write(bench.open(), "a")
+        for path in tmp_path.iterdir():
+            path.chmod(0o644)
+        assert read(bench.open()) == ["a"]
+        assert set(modes(tmp_path).values()) == {0o600}
+    finally:
+        bench.close()
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    directory = tmp_path / "state"
+    directory.mkdir()
+    bench = Bench(directory, exclusive=False)
+    bench.path.symlink_to(elsewhere)
+    try:
+        write(bench.open(), "a")
+        assert not bench.path.is_symlink()
+        assert (elsewhere.read_text(), bench.aside.is_symlink()) == ("kept", True)
+    finally:
         bench.close()

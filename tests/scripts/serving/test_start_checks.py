@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from mcp_gateway.config.settings import ActorSystemSettings, BackendSettings, Ga
 from mcp_gateway.scripts.serving import start_checks
 from mcp_gateway.scripts.serving.start_checks import (
     RunDirectory,
+    StartRefused,
     allow_many_files,
     live_runs,
     log_exposure,
+    prepare_state_directory,
     reserve_ports,
     say_where,
 )
@@ -94,3 +97,75 @@ def test_programs_read_one_line_and_people_the_addresses_after_it(
     assert first == "mcp-gateway listening on http://127.0.0.1:4000"
     assert bool(others) is is_terminal
     assert not others or "http://127.0.0.1:4000/mcp/servers/files" in others[3]
+
+
+# ---- the state directory
+
+
+def made(path: Path, mode: int) -> Path:
+    path.mkdir()
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("mode", [0o700, None])
+def test_a_state_directory_of_ones_own_is_taken_without_a_word(
+    mode: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state" if mode is None else made(tmp_path / "state", mode)
+    prepare_state_directory(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o744])
+def test_one_that_others_may_read_is_closed_to_them(mode: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = made(tmp_path / "state", mode)
+    prepare_state_directory(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{mode:04o}" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o720, 0o702])
+def test_one_that_others_may_write_to_is_refused_and_left_as_it_is(mode: int, tmp_path: Path) -> None:
+    path = made(tmp_path / "state", mode)
+    with pytest.raises(StartRefused, match=f"state_dir {path} has mode {mode:04o}; others may write"):
+        prepare_state_directory(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_one_of_another_user_is_refused(is_link: bool, tmp_path: Path) -> None:
+    """A link too: who has made it chooses what is written to."""
+    target = made(tmp_path / "state", 0o700)
+    path = tmp_path / "link" if is_link else target
+    if is_link:
+        path.symlink_to(target)
+    os.chown(path, 12_345, -1, follow_symlinks=False)
+    with pytest.raises(StartRefused, match="belongs to user id 12345"):
+        prepare_state_directory(path)
+
+
+def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
+    target = made(tmp_path / "state", 0o755)
+    (tmp_path / "link").symlink_to(target)
+    prepare_state_directory(tmp_path / "link")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_what_another_user_has_put_where_runs_are_is_not_looked_into(tmp_path: Path) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    trap = made(tmp_path / f"{start_checks.RUN_PREFIX}trap", 0o755)
+    os.mkfifo(trap / start_checks.RUN_FILE_NAME)
+    os.chown(trap, 12_345, -1)
+    run = RunDirectory.make(tmp_path)
+    try:
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (run.path, run.metrics_path)} == {0o700}
+        assert stat.S_IMODE((run.path / start_checks.RUN_FILE_NAME).stat().st_mode) == 0o600
+    finally:
+        run.remove()
+    assert trap.exists()
