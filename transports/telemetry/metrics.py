@@ -194,7 +194,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 
 bounded_source = BoundedLabel(300)
-_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections")
+_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages")
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()
 tool_label = ToolLabel()

@@ -6,6 +6,7 @@ from typing import Final
 
 from mcp_gateway.config.settings import GatewaySettings
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 IN: Final = "in"
 """Of messages that clients are sending."""
@@ -51,6 +52,14 @@ class HeldBytes:
         self._all.held[self._direction] += more
         self.byte_count = byte_count
         return True
+
+    def refusal(self) -> Refused:
+        """What the client reads that has come to the bound: whose it is."""
+        budget = self._all.budget
+        whose, most = "all clients", budget.limit
+        if budget.held_by(self._address) * budget.limit >= budget.held * budget.largest_share:
+            whose, most = "the clients of one address", budget.largest_share
+        return Refused("too_many_connections", f"messages of {whose} may take {most} bytes here while they are on their way")
 
     def release(self) -> None:
         """Hold none any more."""

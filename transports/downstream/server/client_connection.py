@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 from http.client import responses
+from typing import cast
 
 import attrs
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import HTTPHeaders, HTTPServerConnectionDelegate
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -27,6 +28,14 @@ class Peer:
     """Who is at the other end of a connection: what Tornado calls its context."""
 
     remote_ip: str
+
+
+class RequestDelegate(HTTPMessageDelegate):
+    """Takes one request as it is read."""
+
+    def over(self) -> None:
+        """Nothing is left of it: it is answered, was cut off, or its connection serves another protocol now. Called once."""
+        raise NotImplementedError
 
 
 class ClientConnection(HTTP1ServerConnection):
@@ -72,7 +81,12 @@ class ClientConnection(HTTP1ServerConnection):
                 if not self._waiting.wait(self, time.monotonic()):
                     self._on_crowd()
                 request = _Request(self)
-                if not await request.read_response(delegate.start_request(self, request)):
+                incoming = cast(RequestDelegate, delegate.start_request(self, request))
+                try:
+                    is_open = await request.read_response(incoming)
+                finally:
+                    incoming.over()
+                if not is_open:
                     return
                 self.has_served = True
                 await asyncio.sleep(0)

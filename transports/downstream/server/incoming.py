@@ -6,21 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from http.client import responses
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
 
 from .accept import EVENTS, refuses
+from .buffered_bytes import IN, BufferedBytes, HeldBytes
+from .client_connection import RequestDelegate
 from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .forwarded import TrustedProxies
+from .message_deadline import OVERDUE, due_s
 from .origins import OriginRules
 from .unsent_bytes import UnsentBytes
-
-_BODY_TIMEOUT_S: Final = 30.0
-_SLOWEST_BYTES_PER_S: Final = 16_000
 
 
 class RequestServer(Protocol):
@@ -30,13 +31,14 @@ class RequestServer(Protocol):
     proxies: TrustedProxies
     unsent: UnsentBytes
     max_message_bytes: int
+    buffered: BufferedBytes
     reading: set[Incoming]
 
     def dispatch(self, incoming: Incoming) -> None:
         """Have a whole request answered, whatever it asks for."""
 
 
-class Incoming(HTTPMessageDelegate):
+class Incoming(RequestDelegate):
     """One HTTP request of a client, whole once `body` is there, and the way to answer it.
 
     path:      as sent, without the slash at its end: people write addresses with and without one, and a redirect would lose
@@ -50,9 +52,10 @@ class Incoming(HTTPMessageDelegate):
     """
 
     __slots__ = (
-        "_chunks",
         "_client_gone",
         "_has_answered",
+        "_held",
+        "_pieces",
         "_refusal",
         "_server",
         "_size",
@@ -71,11 +74,12 @@ class Incoming(HTTPMessageDelegate):
     def __init__(self, server: RequestServer, connection: HTTPConnection) -> None:
         self._server = server
         self.connection = connection
-        self._chunks: list[bytes] = []
+        self._held: HeldBytes | None = None  # from the first byte of the body on, until the request is over
         self._size = 0
         self._has_answered = False
         self._client_gone: Callable[[], None] | None = None
         self._refusal: Refused | None = None
+        self._pieces: bytearray | None = None  # of a body that does not come at once
         self.body = b""
 
     # ---- reading, as Tornado calls it
@@ -112,23 +116,49 @@ class Incoming(HTTPMessageDelegate):
         if self._refusal is not None:
             self._refuse_early(self._refusal, self._size)
         elif self._size > self._server.max_message_bytes:
-            self._chunks.clear()
             self._refuse_early(self._too_large(), self._size)
+        elif not self._hold(self._size):
+            self._refuse_early(self._crowded(), self._size)
+        elif not self.body:
+            self.body = chunk
+        elif self._pieces is None:
+            self._pieces = bytearray(self.body + chunk)  # a list of pieces of a byte each would take forty times as much
         else:
-            self._chunks.append(chunk)
+            self._pieces += chunk
+
+    def _hold(self, byte_count: int) -> bool:
+        if self._held is None:
+            self._held = self._server.buffered.of(self.remote_ip, IN)
+        return self._held.hold(byte_count)
 
     @property
     def due_s(self) -> float:
-        """When its body must be here: later for one that is large and comes steadily."""
-        return self.started_s + _BODY_TIMEOUT_S + self._size / _SLOWEST_BYTES_PER_S
+        """When its body must be here."""
+        return due_s(self.started_s, self._size)
+
+    def give_up(self) -> None:
+        """Its body has not come in time."""
+        metrics.bounds_reached_total.labels("messages").inc()
+        self.refuse(self._refusal or Refused("invalid_request", OVERDUE, status=408), {"Connection": "close"})
 
     def _refuse_early(self, refused: Refused, body_bytes: int) -> None:
         """Refuse a request whose body has not been read: a little more is read and dropped, so that the connection stays usable
         and the client, which may still be sending, reads the answer rather than a reset. A body far too large ends both.
         """
         self._refusal = refused
+        self._drop()
         if body_bytes > 2 * self._server.max_message_bytes:
             self.refuse(refused, {"Connection": "close"})
+
+    def _drop(self) -> None:
+        self.body, self._pieces = b"", None
+        if self._held is not None:
+            self._held.release()
+
+    def _crowded(self) -> Refused:
+        assert self._held is not None
+        metrics.bounds_reached_total.labels("buffered").inc()
+        return self._held.refusal()
 
     def _too_large(self) -> Refused:
         return Refused("too_large", f"the message is larger than {self._server.max_message_bytes} bytes")
@@ -140,11 +170,13 @@ class Incoming(HTTPMessageDelegate):
         if self._refusal is not None:
             self.refuse(self._refusal)
             return
-        self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+        if self._pieces is not None:
+            self.body, self._pieces = bytes(self._pieces), None
         if self.body and (encoding := self.headers.get("Content-Encoding")) is not None:
             try:
                 self.body = decoded(self.body, encoding, self._server.max_message_bytes)
+                if not self._hold(len(self.body)):
+                    raise self._crowded()
             except Refused as refused:
                 is_other = isinstance(refused, UnsupportedEncoding)
                 self.refuse(refused, {"Accept-Encoding": ACCEPT_ENCODING} if is_other else None)
@@ -160,6 +192,10 @@ class Incoming(HTTPMessageDelegate):
         """The client left before its request was whole: nothing has begun."""
         self._server.reading.discard(self)
         self._has_answered = True
+
+    def over(self) -> None:
+        """What it was is held until its answer is written: whoever serves it may still need it."""
+        self._drop()
 
     # ---- answering
 

@@ -126,8 +126,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         now_s = time.monotonic()
         self.unsent.sweep(now_s)
         for incoming in [each for each in self.reading if now_s > each.due_s]:
-            self.reading.discard(incoming)
-            incoming.connection.close()  # type: ignore[attr-defined]
+            incoming.give_up()
         self._server.end_overdue(now_s)
         if now_s >= self._keep_alive_due_s:
             self._keep_alive_due_s = now_s + _KEEP_ALIVE_EVENT_S

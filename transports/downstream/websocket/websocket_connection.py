@@ -14,7 +14,10 @@ from websockets.frames import CONT, CTRL_OPCODES, TEXT, CloseCode, Frame
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from mcp_gateway.transports.downstream.server.buffered_bytes import HeldBytes
+from mcp_gateway.transports.downstream.server.message_deadline import OVERDUE, due_s
 from mcp_gateway.transports.ports.loop_tasks import retrieve
+from mcp_gateway.transports.telemetry import metrics
 
 _READ_BYTES: Final = 65_536
 _PIECE_BYTES: Final = 262_144
@@ -42,6 +45,7 @@ class SocketUser(Protocol):
 class WebSocket:
     """One connection after its upgrade: messages out of frames, frames out of messages. Frames and codes are `websockets`' work.
 
+    held:       of a message that is not whole.
     on_written: called after each write.
 
     Source: RFC 6455, sections 5 to 7.
@@ -49,7 +53,9 @@ class WebSocket:
 
     __slots__ = (
         "_backlog",
+        "_began_s",
         "_heard_s",
+        "_held",
         "_is_over",
         "_on_end",
         "_on_written",
@@ -63,12 +69,19 @@ class WebSocket:
     )
 
     def __init__(
-        self, stream: IOStream, protocol: ServerProtocol, on_end: Callable[[WebSocket], None], on_written: Callable[[], None]
+        self,
+        stream: IOStream,
+        protocol: ServerProtocol,
+        held: HeldBytes,
+        on_end: Callable[[WebSocket], None],
+        on_written: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._protocol = protocol
+        self._held = held
         self._on_end = on_end
         self._on_written = on_written
+        self._began_s: float | None = None  # when the message began that is not whole
         self._parts: bytearray | None = None  # of a message in fragments
         self._text = False
         self._unsent_bytes = 0
@@ -130,6 +143,12 @@ class WebSocket:
             self._protocol.send_ping(b"")
             self._flush()
 
+    def give_up_slow(self, now_s: float) -> None:
+        """End it where a message does not become whole in its time."""
+        if self._began_s is not None and now_s > due_s(self._began_s, self._held.byte_count) and self.is_open:
+            metrics.bounds_reached_total.labels("messages").inc()
+            self.fail(CloseCode.POLICY_VIOLATION, OVERDUE)
+
     def _flush(self) -> asyncio.Future[None] | None:
         written: asyncio.Future[None] | None = None
         for data in self._protocol.data_to_send():
@@ -187,6 +206,7 @@ class WebSocket:
             self._stream.close()
         finally:
             self._lose()
+            self._held.release()
             self._on_end(self)
 
     async def _until_sent(self) -> None:
@@ -195,6 +215,8 @@ class WebSocket:
         await self._backlog
         self._stream.set_close_callback(None)
         self._backlog = None
+        if self._began_s is not None:
+            self._began_s = time.monotonic()  # it was not heard meanwhile
 
     def _stop_waiting(self) -> None:
         if self._backlog is not None and not self._backlog.done():
@@ -207,9 +229,31 @@ class WebSocket:
             assert isinstance(frame, Frame)
             if frame.opcode not in CTRL_OPCODES and not self._is_over:
                 self._take_frame(frame)
+            if self._parts is None:
+                self._began_s = None
+        self._count_unfinished()
         self._flush()
         if self._protocol.state is not OPEN:
             self._lose()
+
+    def _count_unfinished(self) -> None:
+        """Hold what is here of a message that is not whole: the beginning of a frame, and the frames before it, inflated."""
+        byte_count = len(self._protocol.reader.buffer)
+        if self._parts is not None:
+            byte_count += len(self._parts)
+        elif not byte_count:
+            self._began_s = None
+            self._held.release()
+            return
+        if self._began_s is None:
+            self._began_s = self._heard_s
+        if not self._held.hold(byte_count):
+            metrics.bounds_reached_total.labels("buffered").inc()
+            if self.is_open:
+                self.fail(CloseCode.TRY_AGAIN_LATER, self._held.refusal().text)
+            else:
+                self.abort()  # a frame that comes after the close frame
+            self._held.release()
 
     def _take_frame(self, frame: Frame) -> None:
         data = bytes(frame.data)

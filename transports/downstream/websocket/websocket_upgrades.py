@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.server.buffered_bytes import IN
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
@@ -76,8 +77,9 @@ class WebSockets:
         self._server.take_connection(TRANSPORT, incoming.remote_ip)
         stream = incoming.detach()
         stream.write(answer.serialize()).add_done_callback(retrieve)
+        held = self._server.buffered.of(incoming.remote_ip, IN)
         on_written = functools.partial(self._server.unsent.written, stream, incoming.remote_ip)
-        connection = WebSocket(stream, protocol, self._ended, on_written)
+        connection = WebSocket(stream, protocol, held, self._ended, on_written)
         connection.user = make_user(connection)
         self._open[connection] = incoming.remote_ip
         if self._timer is None:
@@ -104,17 +106,19 @@ class WebSockets:
     # ---- time
 
     def _sweep(self) -> None:
-        """Ping them all from one timer: a task for each would cost more than the connection it watches."""
+        """Watch them all from one timer: a task for each would cost more than the connection that it watches."""
         settings = self._settings
         shortest_s = min(settings.ping_interval or settings.pong_timeout, settings.pong_timeout)
         delay_s = min(1.0, shortest_s / 4)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._sweep)
         last_s, self._swept_s = self._swept_s, time.monotonic()
         # After a pause of this process itself the pongs are here and have not been read: nobody is judged in this turn.
-        if settings.ping_interval and self._swept_s - last_s < 3 * delay_s:
+        if self._swept_s - last_s < 3 * delay_s:
             now_s = self._swept_s
             for connection in list(self._open):
-                connection.keep_alive(now_s, settings.ping_interval, settings.pong_timeout)
+                connection.give_up_slow(now_s)
+                if settings.ping_interval:
+                    connection.keep_alive(now_s, settings.ping_interval, settings.pong_timeout)
 
     # ---- the end
 

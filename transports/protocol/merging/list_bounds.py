@@ -1,7 +1,7 @@
 """Lists of servers without what is named beyond any use: a name of 100 kB would be in every client's prompt, log and table. Pure.
 
-Source: MCP 2025-11-25, server/tools, "Tool Names": 1 to 128 characters, as a SHOULD; the bounds are ours, and leave room for those
-who do otherwise.
+Source: MCP 2025-11-25, server/tools, "Tool Names": 1 to 128 characters, as a SHOULD; the bounds are ours, and leave room for
+those who do otherwise.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ import zlib
 
 import pytest
 
-from mcp_gateway.transports.downstream.server import incoming as incoming_module
+from mcp_gateway.transports.downstream.server import message_deadline
 from mcp_gateway.transports.downstream.server import server as server_module
+from mcp_gateway.transports.downstream.server.buffered_bytes import IN
 from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.raw_http_client import INITIALIZE, MAX_BYTES, PING, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
@@ -107,7 +109,7 @@ def test_a_length_above_the_limit_is_refused_before_its_body_comes() -> None:
 
 
 def test_a_body_that_comes_too_slowly_ends_its_connection_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming_module, "_BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(message_deadline, "MESSAGE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
 
     async def body(cell: RunningCell) -> None:
@@ -116,6 +118,8 @@ def test_a_body_that_comes_too_slowly_ends_its_connection_and_no_other(monkeypat
             started_s = time.monotonic()
             slow.start("POST", "/mcp", 100)
             slow.writer.write(b"{")
+            answer = await slow.answer()
+            assert (answer.status, answer.reason, answer.headers["connection"]) == (408, "invalid_request", "close")
             assert await slow.is_closed()
             assert 0.25 < time.monotonic() - started_s < 3
             assert cell.cell._server.reading == set()
@@ -125,8 +129,8 @@ def test_a_body_that_comes_too_slowly_ends_its_connection_and_no_other(monkeypat
 
 
 def test_a_large_body_that_comes_steadily_has_the_time_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming_module, "_BODY_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(incoming_module, "_SLOWEST_BYTES_PER_S", 10)
+    monkeypatch.setattr(message_deadline, "MESSAGE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(message_deadline, "_SLOWEST_BYTES_PER_S", 10)
     monkeypatch.setattr(server_module, "_SWEEP_S", 0.05)
 
     async def body(cell: RunningCell) -> None:
@@ -254,3 +258,109 @@ def test_writes_that_overlap_are_each_reported_when_the_socket_has_taken_them() 
         assert taken == list(range(40))
 
     on_cell(body)
+
+
+# ---- what is held of bodies
+# A cell of 256 holds 4096 bytes here, of one address a whole message.
+
+MANY_CELLS = {"cells": 256, "max_buffered_bytes": 1_048_576}
+
+
+def held(cell: RunningCell) -> int:
+    return cell.cell._server.buffered.held[IN]
+
+
+async def until_held(cell: RunningCell, byte_count: int) -> None:
+    async with asyncio.timeout(5):
+        while held(cell) != byte_count:
+            await asyncio.sleep(0.005)
+
+
+async def send_part(cell: RunningCell, client: RawClient, byte_count: int, length: int | None = MAX_BYTES) -> None:
+    before = held(cell)
+    client.start("POST", "/mcp", length)
+    client.writer.write((b"" if length else b"%x\r\n" % byte_count) + b" " * byte_count)
+    await until_held(cell, before + byte_count)
+
+
+@pytest.mark.parametrize("length", [MAX_BYTES, None])
+def test_bytes_of_bodies_are_counted_as_they_come_and_not_as_they_are_announced(length: int | None) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as announced, RawClient(cell) as sending:
+            announced.start("POST", "/mcp", MAX_BYTES)
+            await send_part(cell, sending, 10, length)
+            sending.writer.write(b" " if length else b"\r\n1\r\n ")
+            await until_held(cell, 11)
+        await until_held(cell, 0)
+
+    on_cell(body, gateway=MANY_CELLS)
+
+
+def test_at_its_share_of_bytes_an_address_is_served_past_it_refused_and_others_notice_nothing() -> None:
+    async def body(cell: RunningCell) -> None:
+        before = metrics.bounds_reached_total.labels("buffered")._value.get()
+        async with RawClient(cell) as first, RawClient(cell) as second, RawClient(cell, "127.0.0.2") as other:
+            await send_part(cell, first, MAX_BYTES - 100)
+            second.start("POST", "/mcp", 101)
+            second.writer.write(b" " * 100)
+            await until_held(cell, MAX_BYTES)
+            second.writer.write(b" ")
+            refused = await second.answer()
+            assert (refused.status, refused.reason, refused.headers["retry-after"]) == (503, "too_many_connections", "1")
+            assert f"the clients of one address may take {MAX_BYTES} bytes" in refused.text
+            await until_held(cell, MAX_BYTES - 100)
+            assert (await other.ask("POST", "/mcp", INITIALIZE)).status == 200
+            first.writer.write(b" " * 100)
+            assert (await first.answer()).reason == "parse_error"  # it was whole: nobody has taken its room
+            assert (await second.ask("POST", "/mcp", INITIALIZE)).status == 200
+        assert metrics.bounds_reached_total.labels("buffered")._value.get() == before + 1
+        await until_held(cell, 0)
+
+    on_cell(body, gateway=MANY_CELLS)
+
+
+def test_what_all_addresses_hold_is_bounded_too() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as first, RawClient(cell, "127.0.0.2") as second, RawClient(cell, "127.0.0.3") as third:
+            await send_part(cell, first, MAX_BYTES, MAX_BYTES + 1)
+            await send_part(cell, second, MAX_BYTES, MAX_BYTES + 1)
+            await send_part(cell, third, 4_096 - 2 * MAX_BYTES, 4_097 - 2 * MAX_BYTES)
+            third.writer.write(b" ")
+            refused = await third.answer()
+            assert (refused.status, "all clients may take 4096 bytes" in refused.text) == (503, True)
+
+    on_cell(body, gateway={**MANY_CELLS, "max_message_bytes": MAX_BYTES + 1})
+
+
+def test_a_body_is_held_decoded_until_its_answer_is_there() -> None:
+    """A small one becomes a large one, and a slow call holds it."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client, RawClient(cell) as late:
+            opened = await client.ask("POST", "/mcp", INITIALIZE)
+            session = opened.headers["mcp-session-id"]
+            call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "slow", "arguments": {"seconds": 0.5}}}
+            content = json.dumps(call).encode().ljust(MAX_BYTES)
+            client.start("POST", "/mcp", len(small := gzip.compress(content)), Content_Encoding="gzip", Mcp_Session_Id=session)
+            client.writer.write(small)
+            await until_held(cell, MAX_BYTES)
+            late.start("POST", "/mcp", len(small), Content_Encoding="gzip", Mcp_Session_Id=session)
+            late.writer.write(small)
+            assert (await late.answer()).reason == "too_many_connections"
+            assert (await client.answer()).status == 200
+            await until_held(cell, 0)
+
+    on_cell(body, gateway=MANY_CELLS)
+
+
+def test_a_client_that_leaves_while_its_call_runs_holds_nothing() -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            session = (await client.ask("POST", "/mcp", INITIALIZE)).headers["mcp-session-id"]
+            call = b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"slow","arguments":{"seconds":30}}}'
+            client.start("POST", "/mcp", len(call), Mcp_Session_Id=session)
+            client.writer.write(call)
+            await until_held(cell, len(call))
+        await until_held(cell, 0)
+
+    on_cell(body, gateway=MANY_CELLS)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies
 from websockets.asyncio.client import connect
 
+from mcp_gateway.transports.downstream.server import message_deadline
+from mcp_gateway.transports.downstream.server.buffered_bytes import IN
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES
 from tests.doubles.echo_sockets import MAX_BYTES, EchoServer, with_echo
 from tests.doubles.raw_websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawFrame, RawWebSocket, frame
@@ -215,5 +217,111 @@ def test_whatever_bytes_come_end_at_most_their_own_connection(chunks: list[bytes
             assert len(codes) <= 1
             other.send(TEXT, b"alive")
             assert await other.receive() == RawFrame(TEXT, b"alive")
+
+    with_echo(body)
+
+
+# ---- messages that are not whole
+# A cell of 256 holds one message of MAX_BYTES here.
+
+MANY_CELLS = {"cells": 256, "max_buffered_bytes": 1_048_576}
+
+
+async def until_held(echo: EchoServer, byte_count: int) -> None:
+    async with asyncio.timeout(5):
+        while echo.server.buffered.held[IN] != byte_count:
+            await asyncio.sleep(0.005)
+
+
+def fragment(data: bytes, **how: Any) -> bytes:
+    return frame(TEXT, data, is_final=False, **how)
+
+
+PARTS: list[tuple[str, bytes, bytes, int]] = [
+    ("fragments", fragment(b"x" * 1_000) + frame(CONTINUATION, b"x" * 2_000, is_final=False), frame(CONTINUATION), 3_000),
+    ("half a frame", frame(TEXT, b"x" * 3_000)[:2_008], frame(TEXT, b"x" * 3_000)[2_008:], 2_000),
+    ("a fragment that inflates", fragment(compressed(b"x" * 3_000), reserved=4), frame(CONTINUATION), 3_000),
+]
+
+
+@pytest.mark.parametrize(("part", "rest", "size"), [each[1:] for each in PARTS], ids=[each[0] for each in PARTS])
+def test_bytes_of_a_message_are_held_from_the_first_one_until_it_is_whole(part: bytes, rest: bytes, size: int) -> None:
+    async def body(echo: EchoServer) -> None:
+        async with echo.client({"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+            client.writer.write(part)
+            await until_held(echo, size)
+            client.writer.write(rest)
+            received = await client.receive()
+            assert zlib.decompressobj(-15).decompress(received.payload + b"\x00\x00\xff\xff") == b"x" * 3_000
+            await until_held(echo, 0)
+            client.writer.write(part)
+            await until_held(echo, size)
+        await echo.until_closed()
+        await until_held(echo, 0)
+
+    with_echo(body, gateway=MANY_CELLS)
+
+
+def test_at_the_bound_all_of_it_may_be_held() -> None:
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as first, echo.client() as second:
+            first.writer.write(fragment(b"x" * (MAX_BYTES - 96)))
+            second.writer.write(fragment(b"y" * 96))
+            await until_held(echo, MAX_BYTES)
+            for client, data in ((first, b"x" * (MAX_BYTES - 96)), (second, b"y" * 96)):
+                client.send(CONTINUATION)
+                assert (await client.receive()).payload == data
+
+    with_echo(body, gateway=MANY_CELLS)
+
+
+@pytest.mark.parametrize("more", [fragment(b"y" * 97), frame(TEXT, b"y" * 200)[:105]])
+def test_past_the_bound_the_one_that_sends_is_told_to_come_later_and_the_others_go_on(more: bytes) -> None:
+    """Source: the registry of close codes, 1013 "Try Again Later"."""
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as first, echo.client() as second:
+            first.writer.write(fragment(b"x" * (MAX_BYTES - 96)))
+            await until_held(echo, MAX_BYTES - 96)
+            second.writer.write(more)
+            received = await second.receive()
+            assert (received.code, b"may take 4096 bytes" in received.payload) == (1013, True)
+            await until_held(echo, MAX_BYTES - 96)
+            first.send(CONTINUATION, b"x" * 96)
+            assert (await first.receive()).payload == b"x" * MAX_BYTES
+            await until_held(echo, 0)
+
+    with_echo(body, gateway=MANY_CELLS)
+
+
+def test_a_message_that_does_not_become_whole_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings in between are no part of it."""
+    monkeypatch.setattr(message_deadline, "MESSAGE_TIMEOUT_S", 0.3)
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as slow, echo.client() as other:
+            slow.send(TEXT, b"x", is_final=False)
+            slow.send(PING, b"p")
+            assert (await slow.receive()).opcode == PONG
+            received = await slow.receive()
+            assert (received.code, b"did not arrive" in received.payload) == (1008, True)
+            other.send(TEXT, b"here")
+            assert (await other.receive()).payload == b"here"
+
+    with_echo(body, ping_interval=0)
+
+
+def test_a_client_that_never_stops_sending_whole_messages_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its bytes are cut on their way: each message has its own time."""
+    monkeypatch.setattr(message_deadline, "MESSAGE_TIMEOUT_S", 0.5)
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            message = frame(TEXT, b"x" * 20)
+            client.writer.write(message[:10])
+            for _ in range(30):
+                await asyncio.sleep(0.05)
+                client.writer.write(message[10:] + message[:10])
+                assert (await client.receive()).payload == b"x" * 20
 
     with_echo(body)
