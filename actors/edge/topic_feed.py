@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,7 +16,12 @@ from mcp_gateway.transports.protocol.topics.topic_log import Event, Page, TopicL
 _logger = logging.getLogger(__name__)
 
 _FOLLOWERS_PER_TURN = 50
-"""Followers told in one turn of the loop: a thousand of them must not hold up everybody else's requests."""
+_TURN_S = 0.003
+"""Followers told in one turn of the loop, and the processor's time for them: thousands, each with large events to encode, must
+not hold up everybody else's requests."""
+
+_MOST_PAGES = 1_000
+"""Reads that are remembered until there is news: followers of one pattern wait at one place, and ask the same."""
 
 
 class CellTopicFeed:
@@ -29,6 +35,7 @@ class CellTopicFeed:
         self.is_caught_up = False
         self.outgoing: deque[PublishEvent] = deque()
         self._log = TopicLog(retention)
+        self._pages: dict[tuple[int, TopicPattern, int], Page] = {}
         self._wake_edge = wake_edge
         self._followers: dict[int, Callable[[], None]] = {}
         self._to_tell: dict[int, Callable[[], None]] = {}
@@ -42,7 +49,13 @@ class CellTopicFeed:
         return self._log.last_id
 
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
-        return self._log.read(after_id, pattern, limit)
+        """As `TopicLog.read`; a pattern is matched once for all who follow it from one place."""
+        page = self._pages.get((after_id, pattern, limit))
+        if page is None:
+            page = self._log.read(after_id, pattern, limit)
+            if len(self._pages) < _MOST_PAGES:
+                self._pages[after_id, pattern, limit] = page
+        return page
 
     def follow(self, on_news: Callable[[], None]) -> Callable[[], None]:
         key = next(self._keys)
@@ -69,6 +82,8 @@ class CellTopicFeed:
             if event.id > self._log.last_id:
                 self._log.add(event)
                 has_news = True
+        if has_news:
+            self._pages.clear()
         if has_news and self._followers:
             self._to_tell.update(self._followers)
             self._tell_soon()
@@ -80,6 +95,7 @@ class CellTopicFeed:
 
     def _tell(self) -> None:
         self._is_telling = False
+        end_s = time.thread_time() + _TURN_S
         for key in list(itertools.islice(self._to_tell, _FOLLOWERS_PER_TURN)):
             on_news = self._to_tell.pop(key, None)
             if on_news is None:
@@ -88,5 +104,7 @@ class CellTopicFeed:
                 on_news()
             except Exception:
                 _logger.exception("a follower of topics failed")
+            if time.thread_time() >= end_s:
+                break
         if self._to_tell:
             self._tell_soon()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
 from collections.abc import Awaitable, Callable
 
 from mcp_gateway.actors.edge.topic_feed import CellTopicFeed
@@ -93,6 +95,44 @@ def test_many_followers_are_told_in_several_turns_so_that_others_have_theirs() -
         assert counts == [50, 100, 120]
 
     on_loop(test)
+
+
+def test_followers_that_take_long_are_told_in_more_turns() -> None:
+    async def test() -> None:
+        feed = feed_of()
+        told: list[int] = []
+
+        def work(number: int) -> None:
+            told.append(number)
+            end_s = time.thread_time() + 0.004
+            while time.thread_time() < end_s:
+                pass
+
+        for number in range(5):
+            feed.follow(functools.partial(work, number))
+        feed.take(events(1), is_caught_up=True)
+        for turn in range(1, 6):
+            await asyncio.sleep(0)
+            assert told == list(range(turn))
+
+    on_loop(test)
+
+
+def test_a_pattern_is_matched_once_for_all_who_follow_it_from_one_place_until_there_is_news() -> None:
+    feed = feed_of(*range(1, 51))
+    matched: list[str] = []
+
+    class Counting(TopicPattern):
+        def matches(self, topic: str) -> bool:
+            matched.append(topic)
+            return super().matches(topic)
+
+    first = feed.read(40, Counting("a.*"), 100)
+    assert feed.read(40, Counting("a.*"), 100) is first
+    assert len(matched) == 10
+    feed.take(events(51), is_caught_up=True)
+    assert [event.id for event in feed.read(50, Counting("a.*"), 100).events] == [51]
+    assert [event.id for event in feed.read(40, Counting("a.*"), 100).events] == list(range(41, 52))
 
 
 def test_news_in_the_middle_of_telling_reaches_those_who_have_been_told_already() -> None:
