@@ -78,6 +78,12 @@ class ChannelSocket(Protocol):
         Raises: Refused with rate_limited.
         """
 
+    def admit_event(self) -> None:
+        """Count one event that the client publishes.
+
+        Raises: Refused with rate_limited.
+        """
+
 
 @attrs.frozen
 class _Running:
@@ -120,6 +126,7 @@ class PhoenixChannel:
     def _event(self, message: PhoenixMessage) -> None:
         topic, payload = check_client_event(*read_event(message.payload))
         self._socket.admit(self._client)
+        self._socket.admit_event()
         self._port.topics.publish(topic, payload)
         self._socket.reply(message, "ok", _EMPTY)
 

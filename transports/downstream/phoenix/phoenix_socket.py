@@ -68,6 +68,9 @@ class PhoenixEndpoint:
         if limiter.is_on:
             limiter.admit(self._port.terms.hash_keys.of_message(client.keys, session, "", None))
 
+    def admit_event(self, client: ConnectedClient) -> None:
+        self._server.limiter.admit_event(client.keys["ip"])
+
 
 class PhoenixSocket:
     """One client's socket: carries out what `JoinedChannels` decides. Implements `SocketUser` and `ChannelSocket`."""
@@ -190,6 +193,9 @@ class PhoenixSocket:
 
     def admit(self, client: ClientChannel | None) -> None:
         self._endpoint.admit(self._client, None if client is None else client.session)
+
+    def admit_event(self) -> None:
+        self._endpoint.admit_event(self._client)
 
     def _send(self, data: bytes) -> asyncio.Future[None] | None:
         written = self._connection.send(data)

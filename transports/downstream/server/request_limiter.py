@@ -1,4 +1,4 @@
-"""Holds clients to `[limits]`, on every transport: who asks too often is told when to come back.
+"""Holds clients to `[limits]`, on every transport, and in what they publish: who asks too often is told when to come back.
 
 A session is free to open and a header free to choose: a client that is told apart by them has its own limit, and with all others
 of its address one of CLIENTS_OF_ADDRESS times that. `user` is who a client has proved to be, not who it says it is.
@@ -21,6 +21,11 @@ _TELL_S = 1.0
 CLIENTS_OF_ADDRESS: Final = 4
 """So many clients' worth may come from one address where each is told apart by what it can change at will."""
 
+EVENTS_PER_S: Final = 1_000.0
+EVENT_BURST: Final = 5_000.0
+"""What the clients of one address may publish in a node, far above what people and programs have to say: each event goes to all
+who follow its topic, and to the disk."""
+
 Publish = Callable[[str, Mapping[str, Any]], None]
 _KNOWN_SOURCES: Final = frozenset({"user", "ip"})
 
@@ -41,6 +46,7 @@ class RequestLimiter:
             burst = max(1.0, (limits.burst or limits.requests_per_second) / cell_count)
             self._buckets = TokenBuckets(rate, burst)
             self._of_addresses = TokenBuckets(rate * CLIENTS_OF_ADDRESS, burst * CLIENTS_OF_ADDRESS)
+        self._events = TokenBuckets(EVENTS_PER_S / cell_count, max(1.0, EVENT_BURST / cell_count))
         self._refused: dict[str, int] = {}
         self._told_s = float("-inf")
 
@@ -61,15 +67,27 @@ class RequestLimiter:
         wait_s = self._buckets.take(f"{source}:{client}", now_s)
         if not wait_s and source not in _KNOWN_SOURCES:
             wait_s, source = self._of_addresses.take(keys.get("ip", ""), now_s), "ip"
-        if not wait_s:
-            return
+        if wait_s:
+            raise self._refusal(source, wait_s, now_s, request_id)
+
+    def admit_event(self, address: str) -> None:
+        """Count one event that a client publishes.
+
+        Raises: Refused with rate_limited.
+        """
+        now_s = time.monotonic()
+        if wait_s := self._events.take(address, now_s):
+            raise self._refusal("ip", wait_s, now_s, None)
+
+    def _refusal(self, source: str, wait_s: float, now_s: float, request_id: bytes | None) -> Refused:
         metrics.rate_limited_total.labels(source).inc()
         self._refused[source] = self._refused.get(source, 0) + 1
         if now_s - self._told_s >= _TELL_S:
             self._told_s = now_s
             refused, self._refused = self._refused, {}
             self._publish("vsm.variety.attenuated", {"refused": refused})
-        raise Refused("rate_limited", "too many requests; see retry_after", request_id=request_id, retry_after_s=round(wait_s, 3))
+        text = "too many requests; see retry_after"
+        return Refused("rate_limited", text, request_id=request_id, retry_after_s=round(wait_s, 3))
 
     def _client(self, keys: Mapping[str, str]) -> tuple[str, str]:
         """(source, value) of the first source by which this client can be told from others."""

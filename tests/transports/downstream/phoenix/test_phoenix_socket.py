@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN_REQUESTS
 from mcp_gateway.transports.downstream.phoenix.phoenix_channel import PhoenixChannel
+from mcp_gateway.transports.downstream.server import request_limiter
 from tests.doubles.phoenix_client import PhoenixClient, phoenix_client
 from tests.doubles.raw_websocket import BINARY, TEXT, RawWebSocket
 from tests.doubles.running_cell import MOODS, RunningCell, cell_settings, running_cell
@@ -298,6 +299,24 @@ def test_a_binary_push_carries_the_same_json() -> None:
         assert (await client.find(event="phx_reply", ref="b2")).status == "error"
         await client.connection.send(binary("b3", "event", b"\x00\xff"))
         assert (await client.find(event="phx_reply", ref="b3")).response["reason"] == "invalid_params"
+
+    with_client(body)
+
+
+def test_a_flood_of_events_of_one_client_ends_at_the_rate_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 50
+    monkeypatch.setattr(request_limiter, "EVENT_BURST", float(most))
+    monkeypatch.setattr(request_limiter, "EVENTS_PER_S", 1.0)
+
+    async def body(client: PhoenixClient, cell: RunningCell) -> None:
+        await client.join()
+        refs = [await client.push("j1", TOPIC, "event", {"event": "flood", "data": {}}) for _ in range(2 * most)]
+        refused = [each for ref in refs if (each := await client.find(event="phx_reply", ref=ref)).status == "error"]
+        assert {each.response["reason"] for each in refused} == {"rate_limited"}
+        published = cell.link.topics().count("client.flood")
+        assert most <= published < 2 * most
+        assert len(refused) == 2 * most - published
+        assert "result" in await client.request("echo")
 
     with_client(body)
 

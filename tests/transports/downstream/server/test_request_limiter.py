@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.downstream.server import request_limiter
-from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
+from mcp_gateway.transports.downstream.server.request_limiter import EVENT_BURST, EVENTS_PER_S, RequestLimiter
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.running_cell import cell_settings
@@ -116,3 +116,21 @@ def test_clients_of_one_address_that_tell_themselves_apart_have_four_times_the_l
     clock.now_s += 0.125
     assert [passes(limits, **{source: f"d{number}", "ip": "1"}) for number in range(2)] == [True, False]
     assert [passes(limits, principal="ada", **{source: f"e{number}", "ip": "1"}) for number in range(2)] == [True, True]
+
+
+@pytest.mark.parametrize("cells", [1, 4])
+def test_an_address_publishes_so_many_events_and_no_more_and_others_go_on(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], cells)
+    for _ in range(round(EVENT_BURST / cells)):
+        limits.admit_event("1")
+    with pytest.raises(Refused) as caught:
+        limits.admit_event("1")
+    assert (caught.value.reason, caught.value.status) == ("rate_limited", 429)
+    assert caught.value.retry_after_s == pytest.approx(cells / EVENTS_PER_S, abs=0.001)
+    limits.admit_event("2")
+    clock.now_s += 1.0
+    for _ in range(round(EVENTS_PER_S / cells)):
+        limits.admit_event("1")
+    with pytest.raises(Refused):
+        limits.admit_event("1")
