@@ -1,0 +1,61 @@
+"""Gateways to attack: with what is behind each of them, and with an ordinary client beside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream
+from tests.attacks.place import Place, place
+from tests.doubles.scripted_upstreams import SilentUpstream
+from tests.doubles.sdk_server import start_sdk_server
+from tests.end_to_end.running_gateway import Form, start_gateway
+
+_DEMO: Final = {"name": "demo", "builtin": "demo"}
+_ODD: Final = str(Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py")
+_TIMES: Final = {"header_timeout": 5.0, "request_timeout": 10.0}
+
+
+@contextmanager
+def among_hostile_clients(directory: Path, form: Form) -> Iterator[Place]:
+    """The demo server, and one that asks its clients."""
+    with start_sdk_server(name="asks", era="legacy") as asks:
+        with _place(directory, form, [_DEMO, {"name": "asks", "replicas": [asks.url]}], {}) as found:
+            yield found
+
+
+@contextmanager
+def among_hostile_servers(directory: Path, form: Form) -> Iterator[Place]:
+    """The demo server among those that mean harm; none of them is ejected, so that every call meets its server."""
+    with ExitStack() as stack:
+        inside = stack.enter_context(SilentUpstream())
+        evil = stack.enter_context(HostileUpstream(elsewhere=inside.url))
+        lists = stack.enter_context(EndlessLists())
+        backends: list[dict[str, Any]] = [
+            _DEMO,
+            {"name": "evil", "replicas": [f"{evil.url}?key={SECRET}"], "headers": {"Authorization": SECRET}},
+            {"name": "lists", "replicas": [lists.url]},
+        ]
+        for habit in ("dies", "noisy", "chatty"):
+            command = [sys.executable, _ODD, habit]
+            backends.append({"name": habit, "command": command, "env": {"TOKEN": SECRET}})
+        for each in backends[1:]:
+            each["request_timeout"] = 3.0
+        names = [str(each["name"]) for each in backends]
+        routes = [{"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 1000} for name in names]
+        servers = {"evil": evil, "inside": inside, "lists": lists}
+        with _place(directory, form, backends, servers, routes=routes) as found:
+            yield found
+
+
+@contextmanager
+def _place(
+    directory: Path, form: Form, backends: list[dict[str, Any]], servers: dict[str, Any], **tables: Any
+) -> Iterator[Place]:
+    (directory / "gateway").mkdir()
+    with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, **tables) as gateway:
+        with place(gateway, directory, servers) as found:
+            yield found
