@@ -38,6 +38,7 @@ from starlette.websockets import WebSocket
 
 if __name__ == "__main__":  # started by its path, behind stdio
     sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.doubles.sdk_apps import add_apps
 from tests.doubles.sdk_tasks import add_tasks
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -96,6 +97,8 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
         add_midway_tool(server, counters)
     if options.tasks:
         add_tasks(server)
+    if options.apps:
+        add_apps(server)
     add_resources_and_prompts(server)
     add_session_methods(server, counters, options)
     if options.counters_dir:
@@ -402,6 +405,7 @@ def main() -> None:
     parser.add_argument("--page-size", type=int, default=0, help="tools in one page; 0: all in one")
     parser.add_argument("--extra-tools", type=int, default=0)
     parser.add_argument("--tasks", action="store_true", help="with tasks, and tools that can be called as one")
+    parser.add_argument("--apps", action="store_true", help="with a tool that has an interface")
     parser.add_argument("--midway", action="store_true", help="with a tool that asks in the middle of its run")
     parser.add_argument("--counters-dir", default="", help="where each process writes what happened inside, as PID.json")
     transports = ("streamable-http", "sse", "websocket", "stdio")

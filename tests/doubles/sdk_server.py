@@ -133,6 +133,7 @@ def start_sdk_server(
     extra_tools: int = 0,
     midway: bool = False,
     tasks: bool = False,
+    apps: bool = False,
     transport: Literal["streamable-http", "sse", "websocket"] = "streamable-http",
 ) -> Iterator[SdkServer]:
     """Run a server with the official Python SDK for the length of the `with` block.
@@ -142,11 +143,12 @@ def start_sdk_server(
     page_size:   tools in one page of `tools/list`; 0: all in one. extra_tools: how many more tools than the usual ones.
     midway:      with a tool that counts its run and then asks its client.
     tasks:       with tasks, in the form of each era.
+    apps:        with a tool that has an interface.
     """
     arguments = ["--name", name, "--era", era, "--transport", transport]
     arguments += ["--page-size", str(page_size), "--extra-tools", str(extra_tools)]
     arguments += ["--stateless"] * stateless + ["--json-response"] * json_response + ["--midway"] * midway
-    arguments += ["--tasks"] * tasks
+    arguments += ["--tasks"] * tasks + ["--apps"] * apps
     server = SdkServer(name, arguments, {"streamable-http": "/mcp", "sse": "/sse", "websocket": "/ws"}[transport])
     server.start()
     try:

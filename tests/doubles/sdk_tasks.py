@@ -128,7 +128,8 @@ class Tasks:
             tasks = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
             return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
         if ctx.method == "server/discover":
-            return {**result, "capabilities": {**result["capabilities"], "extensions": {EXTENSION: {}}}}
+            announced = {**(result["capabilities"].get("extensions") or {}), EXTENSION: {}}
+            return {**result, "capabilities": {**result["capabilities"], "extensions": announced}}
         if ctx.method == "tools/list" and not result.get("nextCursor"):
             has_execution = not _is_modern(ctx)
             listed = [

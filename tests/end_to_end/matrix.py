@@ -21,6 +21,7 @@ import attrs
 from mcp.shared.exceptions import MCPError
 from mcp_types import PromptReference
 
+from tests.doubles import sdk_apps
 from tests.doubles.sdk_server import start_sdk_server
 from tests.end_to_end.python_client import Record, all_pages, connected, eventually, text_of
 from tests.end_to_end.running_gateway import Form, RunningGateway, start_gateway
@@ -259,6 +260,20 @@ async def tasks(cell: Cell) -> None:
     assert result["content"][0]["text"] == f"accept: {cell.tag}"
 
 
+async def apps(cell: Cell) -> None:
+    """An interface is announced, named by its tool and read; and the tool knows that its client can show it."""
+    if cell.is_modern:  # the SDK asks no server of a revision that it is told to speak
+        announced = (await _raw(cell, "server/discover", {}))["capabilities"].get("extensions")
+    else:
+        announced = cell.client.server_capabilities.extensions
+    assert sdk_apps.EXTENSION in (announced or {}), announced
+    named = [meta for page in await all_pages(cell.client.list_tools, "tools", "meta") for meta in page]
+    assert str({"ui": {"resourceUri": sdk_apps.VIEW}}) in named, named
+    (view,) = (await cell.client.read_resource(sdk_apps.VIEW)).contents
+    assert (str(view.uri), view.mime_type, view.text) == (sdk_apps.VIEW, sdk_apps.MIME_TYPE, sdk_apps.PAGE)
+    assert text_of(await cell.client.call_tool("board", {})) == "shown"
+
+
 async def _raw(cell: Cell, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """A request of a client that knows tasks, over the connection of one that does not: the SDK's own."""
     session = cell.client.session
@@ -268,7 +283,8 @@ async def _raw(cell: Cell, method: str, params: Mapping[str, Any]) -> dict[str, 
     if cell.is_modern:
         meta, declared = data["params"]["_meta"], "io.modelcontextprotocol/clientCapabilities"
         data["params"]["_meta"] = {**meta, declared: {**meta[declared], "extensions": {"io.modelcontextprotocol/tasks": {}}}}
-        options.setdefault("headers", {}).setdefault("mcp-name", params.get("taskId", params.get("name")))
+        if (item := params.get("taskId", params.get("name"))) is not None:
+            options.setdefault("headers", {}).setdefault("mcp-name", item)
     answer: dict[str, Any] = await session._dispatcher.send_raw_request(method, data["params"], options)
     return answer
 
@@ -287,6 +303,7 @@ FEATURES: dict[str, Feature] = {
     "completion": completion,
     "paging": paging,
     "tasks": tasks,
+    "apps": apps,
 }
 # On a pipe a log message names no request. Where two clients' calls are open at once, nobody reads it: each tries it alone.
 FEATURES_ALONE: dict[str, Feature] = {"logging": logging}
@@ -362,7 +379,8 @@ async def _try_cell(site: Site, turns: _Turns, client_kind: ClientKind, server_k
         mode = "legacy" if client_kind.era == "legacy" else REVISION["modern"]
         async with AsyncExitStack() as connection:
             async with turns.beside_others(server_kind):
-                entering = connected(client_kind.url(site.gateway, server_kind.backend), mode)
+                url = client_kind.url(site.gateway, server_kind.backend)
+                entering = connected(url, mode, extensions=[sdk_apps.ShowsInterfaces()])
                 client, heard = await connection.enter_async_context(entering)
                 cell = Cell(site, client_kind, server_kind, client, heard)
                 await use(FEATURES, cell)
@@ -386,12 +404,12 @@ def _site(directory: Path, form: Form) -> Iterator[Site]:
                 place = directory / kind.backend
                 place.mkdir()
                 command = [sys.executable, str(_EVERYTHING), "--transport", "stdio", "--era", kind.era, "--name", kind.backend]
-                command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place), "--tasks"]
+                command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place), "--tasks", "--apps"]
                 backends.append({"name": kind.backend, "command": command})
                 counters[kind] = place
             else:
                 server = start_sdk_server(
-                    name=kind.backend, era=kind.era, page_size=_PAGE_SIZE, transport=kind.transport, tasks=True
+                    name=kind.backend, era=kind.era, page_size=_PAGE_SIZE, transport=kind.transport, tasks=True, apps=True
                 )
                 running = stack.enter_context(server)
                 backends.append({"name": kind.backend, "replicas": [running.url]})
