@@ -13,6 +13,7 @@ import logging
 import resource
 import socket
 import time
+from http.client import responses
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
@@ -24,7 +25,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
-from .client_connection import ClientConnection, Peer, last_answer
+from .client_connection import ClientConnection, Peer
 from .forwarded import TrustedProxies
 from .waiting_connections import WaitingConnections
 
@@ -37,6 +38,8 @@ _MOST_WAITING: Final = 2_048
 _ON_ITS_WAY_S: Final = 1.0
 """A connection that is not older may have its request on its way. It does not make room where descriptors are short."""
 _LINGER_S: Final = 2.0
+_MOST_LINGERING: Final = 64
+"""Connections that are closed in this way, at once: more are closed at once."""
 _KEPT: Final = 256
 """Descriptors that clients do not get: for servers, actors and files. Where few are allowed, half of them."""
 _UNSENT_BYTES: Final = 65_536
@@ -107,17 +110,23 @@ class BoundedHttpServer(HTTPServer):
             connection.end_waiting(self._overdue, "idle" if connection.has_served and not connection.has_begun else "headers")
 
     def _close(self, stream: IOStream, exc_info: Any = False) -> None:
-        """Close it, with a word to a client whose headers are too large: Tornado would say none."""
+        """Close it, with a word to a client that is refused; also where its head is too large: Tornado would say none."""
         del stream.close  # of this object: the method of its class is there again
         is_reading_head = isinstance(exc_info, UnsatisfiableReadError) and stream._read_regex is not None
-        if is_reading_head and stream.socket is not None:
-            with contextlib.suppress(OSError):  # no descriptor left: it goes without
-                kept = stream.socket.dup()
-                if self._most is None or kept.fileno() < self._most:
-                    self._lingering.start(_refuse_and_linger(kept))
-                else:
-                    kept.close()
+        refused = _HEADERS_TOO_LARGE if is_reading_head else exc_info
+        if isinstance(refused, Refused) and stream.socket is not None and not stream.writing():
+            with contextlib.suppress(OSError):  # no descriptor left, or the client has gone: it goes without
+                self._say(stream.socket, last_answer(refused))
         stream.close(exc_info)
+
+    def _say(self, connection: socket.socket, answer: bytes) -> None:
+        connection.send(answer)
+        if len(self._lingering) < _MOST_LINGERING:
+            kept = connection.dup()
+            if self._most is None or kept.fileno() < self._most:
+                self._lingering.start(_linger(kept))
+            else:
+                kept.close()
 
     def _refuse(self, stream: IOStream) -> None:
         metrics.bounds_reached_total.labels("descriptors").inc()
@@ -128,19 +137,29 @@ class BoundedHttpServer(HTTPServer):
         stream.close()
 
 
-async def _refuse_and_linger(connection: socket.socket) -> None:
-    """Answer 431, then read what still comes, for a while: a close before that would take the answer away from the client.
+async def _linger(connection: socket.socket) -> None:
+    """Read what still comes, for a while: a close before that would take the answer away from the client.
 
     Source: RFC 9112, section 9.6.
     """
     loop = asyncio.get_running_loop()
     with connection, contextlib.suppress(OSError, TimeoutError):
         connection.setblocking(False)
-        connection.send(_HEADERS_TOO_LARGE)
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(_LINGER_S):
             while await loop.sock_recv(connection, 65_536):
                 pass
+
+
+def last_answer(refused: Refused) -> bytes:
+    """The whole of the last answer on a connection that closes."""
+    body = refused.body()
+    retry = "" if refused.retry_after_s is None else "Retry-After: 1\r\n"
+    head = (
+        f"HTTP/1.1 {refused.status} {responses[refused.status]}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def most_for_clients() -> int | None:
@@ -151,4 +170,4 @@ def most_for_clients() -> int | None:
 
 _CROWDED: Final = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")
 _REFUSAL: Final = last_answer(Refused("too_many_connections", "this process can take no more connections"))
-_HEADERS_TOO_LARGE: Final = last_answer(Refused("too_large", "the headers are too large", status=431))
+_HEADERS_TOO_LARGE: Final = Refused("too_large", "the headers are too large", status=431)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
-from http.client import responses
 from typing import cast
 
 import attrs
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
+from .request_head import check_fields, check_lines, malformed
 from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
@@ -66,10 +65,7 @@ class ClientConnection(HTTP1ServerConnection):
     def end_waiting(self, refused: Refused, bound: str) -> None:
         """Close it where it waits: a client that has begun a request reads why, to one that has not there is nothing to say."""
         metrics.bounds_reached_total.labels(bound).inc()
-        if self.has_begun and not self.stream.writing():
-            with contextlib.suppress(OSError):  # the client has gone
-                self.stream.socket.send(last_answer(refused))
-        self.stream.close()
+        self.stream.close(refused if self.has_begun else False)
 
     def head_is_whole(self) -> None:
         self._waiting.leave(self)
@@ -92,6 +88,8 @@ class ClientConnection(HTTP1ServerConnection):
                 await asyncio.sleep(0)
         except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
             pass
+        except Refused as refused:
+            self.stream.close(False if request.has_answered else refused)
         except Exception:
             _logger.exception("a connection of a client failed")
             self.stream.close()
@@ -107,17 +105,24 @@ class _Request(HTTP1Connection):
         super().__init__(connection.stream, False, connection.params, connection.context)
         self._client = connection
 
+    @property
+    def has_answered(self) -> bool:
+        return self._write_finished
+
     def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
+        """Raises: Refused, for which the connection is closed."""
         self._client.head_is_whole()
-        return super()._parse_headers(data)
+        check_lines(data)
+        try:
+            request_line, headers = super()._parse_headers(data)
+        except HTTPInputError as error:
+            raise malformed(f"the head is malformed: {error}") from None
+        listed = headers.get_list
+        check_fields(request_line, listed("Host"), listed("Content-Length"), listed("Transfer-Encoding"))
+        return request_line, headers
 
-
-def last_answer(refused: Refused) -> bytes:
-    """The whole of a last answer on a connection of which no request has been read."""
-    body = refused.body()
-    retry = "" if refused.retry_after_s is None else "Retry-After: 1\r\n"
-    head = (
-        f"HTTP/1.1 {refused.status} {responses[refused.status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    async def _read_chunked_body(self, delegate: HTTPMessageDelegate) -> None:
+        try:
+            await super()._read_chunked_body(delegate)
+        except HTTPInputError as error:
+            raise malformed(f"the body is not chunked as it should be: {error}") from None
