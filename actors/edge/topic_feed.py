@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mcp_gateway.actors.messages.events import PublishEvent
-from mcp_gateway.transports.protocol.topics.topic_log import Event, Page, TopicLog, TopicPattern
+from mcp_gateway.transports.protocol.topics.retained_events import RetainedEvents
+from mcp_gateway.transports.protocol.topics.topic_log import Event, Page, TopicPattern
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class CellTopicFeed:
     def __init__(self, retention: int, wake_edge: Callable[[], None]) -> None:
         self.is_caught_up = False
         self.outgoing: deque[PublishEvent] = deque()
-        self._log = TopicLog(retention)
+        self._log = RetainedEvents(retention)
         self._pages: dict[tuple[int, TopicPattern, int], Page] = {}
         self._wake_edge = wake_edge
         self._followers: dict[int, Callable[[], None]] = {}
@@ -49,7 +50,7 @@ class CellTopicFeed:
         return self._log.last_id
 
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
-        """As `TopicLog.read`; a pattern is matched once for all who follow it from one place."""
+        """As `RetainedEvents.read`; a pattern is matched once for all who follow it from one place."""
         page = self._pages.get((after_id, pattern, limit))
         if page is None:
             page = self._log.read(after_id, pattern, limit)

@@ -13,7 +13,7 @@ _TOPIC = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 # The words for every topic. "all" is what clients write in a URL or a channel name, so no topic may have that name.
 _EVERYTHING = ("all", "*")
 # A reader of a rare topic must not hold up the log's owner for the whole retention.
-_MOST_EVENTS_LOOKED_AT = 10_000
+MOST_EVENTS_LOOKED_AT = 10_000
 
 
 class InvalidTopic(ValueError):
@@ -52,6 +52,14 @@ class TopicPattern:
 
     def matches(self, topic: str) -> bool:
         return topic == self._exact if self._exact is not None else topic.startswith(self._start)
+
+    def is_within(self, start: str) -> bool:
+        """Whether it matches only topics that begin so."""
+        return (self._exact or self._start).startswith(start)
+
+    def is_without(self, start: str) -> bool:
+        """Whether it matches no topic that begins so. start: whole segments, as "client."."""
+        return not self.is_within(start) and (self._exact is not None or not start.startswith(self._start))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TopicPattern) and (self._exact, self._start) == (other._exact, other._start)
@@ -98,6 +106,12 @@ class Page:
     next_id: int
     gap: tuple[int, int] | None
     has_more: bool
+
+
+def check_place(after_id: int, limit: int) -> None:
+    """Raises: ValueError where nothing can be read so."""
+    if after_id < 0 or limit < 1:
+        raise ValueError(f"after_id is {after_id}, must be at least 0; limit is {limit}, must be at least 1")
 
 
 class TopicLog:
@@ -148,12 +162,11 @@ class TopicLog:
 
         An id that this log never gave, from a client of another time, reads on from the end: what it saw cannot be known.
         """
-        if after_id < 0 or limit < 1:
-            raise ValueError(f"after_id is {after_id}, must be at least 0; limit is {limit}, must be at least 1")
+        check_place(after_id, limit)
         first_id = self.first_id
         gap = (after_id + 1, first_id - 1) if after_id + 1 < first_id else None
         next_id = start = min(max(after_id, first_id - 1), self.last_id)
-        stop = min(self.last_id, start + _MOST_EVENTS_LOOKED_AT)
+        stop = min(self.last_id, start + MOST_EVENTS_LOOKED_AT)
         found: list[Event] = []
         while next_id < stop and len(found) < limit:
             next_id += 1
