@@ -18,6 +18,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import negotiated_legacy
 
 MOST_HANDSHAKE_BYTES: Final = 1_536
 """About half of what an id has room for; clients that tell all that they can do need some four hundred."""
+MOST_CLIENT_BYTES: Final = 8_192
 _LONGEST_NAME_BYTES: Final = 100
 _LONGEST_VERSION_BYTES: Final = 50
 _ACTED_ON: Final = frozenset({"roots", "sampling", "elicitation", "tasks", "extensions"})
@@ -46,9 +47,23 @@ def kept_handshake(params: bytes, most_bytes: int = MOST_HANDSHAKE_BYTES) -> byt
     room = most_bytes - len(msgspec.json.encode({**kept, "capabilities": {}}))
     capabilities = _fitting(members(bytes(values["capabilities"])), room)
     if capabilities is None:
-        text = f"capabilities and clientInfo of initialize take more than the {most_bytes} bytes that a session keeps of them"
+        text = f"the client's capabilities and clientInfo take more than the {most_bytes} bytes that are kept of them"
         raise Refused("too_large", text)
     return msgspec.json.encode({"protocolVersion": Raw(version), "capabilities": capabilities, "clientInfo": kept["clientInfo"]})
+
+
+def kept_client(client_info: bytes, capabilities: bytes) -> tuple[bytes, bytes]:
+    """What a server is told of a client that has no session, and says both with each request.
+
+    As it is up to MOST_CLIENT_BYTES, which has room for an icon's address; beyond that as `kept_handshake` has it.
+
+    Raises: Refused with too_large.
+    """
+    if len(client_info) + len(capabilities) <= MOST_CLIENT_BYTES:
+        return client_info, capabilities
+    said = {**_NOTHING_SAID, "clientInfo": Raw(client_info), "capabilities": Raw(capabilities)}
+    kept = members(kept_handshake(msgspec.json.encode(said), MOST_CLIENT_BYTES))
+    return bytes(kept["clientInfo"]), bytes(kept["capabilities"])
 
 
 def kept_user(user: str) -> str:

@@ -49,6 +49,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
 from mcp_gateway.transports.protocol.mcp.tasks import missing_extension, task_id_of
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
+from mcp_gateway.transports.protocol.sealed.kept_handshake import kept_client
 
 from .bridge_site import BridgeSite
 from .parkable_call import ParkableCall, Round
@@ -197,10 +198,14 @@ class ModernToLegacy:
         modern = current.modern
         # Calls of a session without streams share one channel, and a question or a log message could be meant for any of them.
         is_exclusive = not self._has_streams and (can_be_asked(modern.capabilities) or modern.log_level is not None)
+        try:
+            info, capabilities = kept_client(modern.client_info, msgspec.json.encode(modern.capabilities, order="deterministic"))
+        except Refused as refused:
+            raise _refusal(refused.reason, refused.text) from None
         return SessionKey(
             principal=current.owner,
-            client_info=modern.client_info,
-            capabilities=msgspec.json.encode(modern.capabilities, order="deterministic"),
+            client_info=info,
+            capabilities=capabilities,
             log_level=None if is_exclusive else modern.log_level,
             is_exclusive=is_exclusive,
         )

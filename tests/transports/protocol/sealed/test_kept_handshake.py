@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.sealed.kept_handshake import MOST_HANDSHAKE_BYTES, kept_handshake, kept_user
+from mcp_gateway.transports.protocol.sealed.kept_handshake import (
+    MOST_CLIENT_BYTES,
+    MOST_HANDSHAKE_BYTES,
+    kept_client,
+    kept_handshake,
+    kept_user,
+)
 
 LEGACY = "2025-06-18"
 INFO = {"name": "c", "title": "C", "version": "1"}
@@ -104,3 +110,14 @@ def test_a_user_has_a_short_name_to_hash_that_tells_it_from_others():
     long = [kept_user("u" * 101), kept_user("u" * 102), kept_user("\ud800" * 101)]
     assert len(set(long)) == 3
     assert {len(each) for each in long} == {32}
+
+
+def test_a_client_without_a_session_is_known_as_it_says_up_to_the_bound():
+    info = b'{"name":"c","version":"1","icons":[{"src":"%b"}]}'
+    fits = info % (b"A" * (MOST_CLIENT_BYTES - len(info) + 2 - len(b'{"roots":{}}')))
+    assert kept_client(fits, b'{"roots":{}}') == (fits, b'{"roots":{}}')
+    assert kept_client(fits.replace(b"A", b"AA", 1), b'{"roots":{}}') == (b'{"name":"c","version":"1"}', b'{"roots":{}}')
+    assert kept_client(b'{"name":"c"}', b'{"roots":{},"x":"%b"}' % (b"A" * 4_000_000)) == (b'{"name":"c"}', b'{"roots":{}}')
+    with pytest.raises(Refused) as caught:
+        kept_client(b'{"name":"c"}', b'{"roots":"%b"}' % (b"A" * MOST_CLIENT_BYTES))
+    assert caught.value.reason == "too_large"

@@ -55,6 +55,21 @@ def test_clients_that_a_server_can_tell_apart_never_share_a_session() -> None:
     on_loop(body)
 
 
+def test_what_nobody_acts_on_of_a_client_opens_no_session_of_its_own_where_it_is_long() -> None:
+    """Sessions are kept for the next call, and what a client says of itself with them: for each that says something else."""
+
+    async def body() -> None:
+        bridge = Bridge()
+        for number in range(3):
+            bridge.send(capabilities={"sampling": {}, "experimental": {"x": str(number) + "A" * 100_000}})
+            await settle()
+        assert [exchange.request.session_id for exchange in bridge.wire.exchanges] == ["s1"] * 3
+        refused = await refusal(bridge.send(capabilities={"sampling": {"x": "A" * 100_000}}))
+        assert refused.failure.reason == "too_large"
+
+    on_loop(body)
+
+
 def test_where_calls_share_a_channel_a_call_that_can_be_asked_has_it_for_itself() -> None:
     async def body() -> None:
         bridge = Bridge(has_streams=False)
