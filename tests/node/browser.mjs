@@ -12,6 +12,8 @@ let protocol;
 let problems = [];
 let requested = [];
 let answered = [];
+let urls = new Map();
+let statuses = new Map();
 
 const commands = {
     async open({ url, width = 1280, height = 900, scheme = 'light' }) {
@@ -26,10 +28,11 @@ const commands = {
         page.on('request', request => requested.push(request.url()));
         page.on('response', response => answered.push([response.url(), response.status()]));  // of frames, too
         protocol = await context.newCDPSession(page);
-        const urls = new Map();
-        // Also what the browser keeps from the page, such as an image that is none.
+        urls = new Map();
+        statuses = new Map();
+        // Also what the browser keeps from the page, such as an image that is none. Either of the two may be told of first.
         protocol.on('Network.requestWillBeSent', ({ requestId, request }) => urls.set(requestId, request.url));
-        protocol.on('Network.responseReceivedExtraInfo', ({ requestId, statusCode }) => answered.push([urls.get(requestId), statusCode]));
+        protocol.on('Network.responseReceivedExtraInfo', ({ requestId, statusCode }) => statuses.set(requestId, statusCode));
         await protocol.send('Network.enable');
         await page.goto(url, { waitUntil: 'domcontentloaded' });
     },
@@ -65,7 +68,7 @@ const commands = {
     },
     problems: async () => problems,
     requested: async () => requested,
-    answered: async () => answered,
+    answered: async () => [...answered, ...[...statuses].map(([id, status]) => [urls.get(id), status])],
 };
 
 for await (const line of createInterface({ input: process.stdin })) {
