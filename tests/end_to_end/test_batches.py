@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.downstream.exchanges.batch import MAX_MESSAGES
+from tests.end_to_end.running_gateway import wait_until
 
 
 class BatchClient:
@@ -28,6 +29,9 @@ class BatchClient:
         answer = self._connection.getresponse()
         read = answer.read()
         return answer.status, json.loads(read) if read else None, answer.headers
+
+    def send(self, body: Any) -> None:
+        self._connection.request("POST", "/mcp", json.dumps(body), self._headers)
 
     def close(self) -> None:
         self._connection.close()
@@ -103,3 +107,21 @@ def test_other_revisions_have_no_batches(demo_gateway: Any) -> None:
     status, answer, _ = later.post([request(1, "ping")])
     later.close()
     assert (status, answer["error"]["data"]["reason"]) == (400, "invalid_request")
+
+
+def test_the_slots_of_a_batch_are_free_when_its_answer_has_left_or_its_client_has(demo_gateway: Any) -> None:
+    def open_count() -> float:
+        return float(demo_gateway.metric_sum("mcp_gateway_downstream_connections", transport="streamable_http"))
+
+    calls = {"echo": {"message": "x"}, "slow": {"seconds": 3}}
+    for names in (["echo"] * 20, ["echo", "slow"] * 10):
+        client = BatchClient(demo_gateway.host, demo_gateway.port, "2025-03-26")
+        params = [{"name": name, "arguments": calls[name]} for name in names]
+        batch = [{"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": each} for number, each in enumerate(params)]
+        if "slow" not in names:
+            assert len(client.post(batch)[1]) == 20
+        else:
+            client.send(batch)
+            wait_until(lambda: open_count() == 20, 5, "all count, also those that are answered")
+        client.close()
+        wait_until(lambda: open_count() == 0, 5, "none is open")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 import time
 import zlib
@@ -60,6 +61,19 @@ def test_the_subprotocol_is_selected_where_offered_and_required_of_nobody(offere
             assert (client.status, client.headers.get("sec-websocket-protocol")) == (101, selected)
             client.send(TEXT, b"hello")
             assert await client.receive() == RawFrame(TEXT, b"hello")
+
+    with_echo(body)
+
+
+def test_small_messages_do_not_wait_for_the_clients_word_about_the_one_before() -> None:
+    """Source: RFC 1122, section 4.2.3.4: with Nagle's algorithm and a delayed acknowledgement a call took 44 ms."""
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            client.send(TEXT, b"x")
+            await client.receive()
+            connection = echo.users[0].connection._stream.socket
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     with_echo(body)
 
