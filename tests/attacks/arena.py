@@ -70,6 +70,10 @@ class Arena:
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.held.aclose()
 
+    def another(self) -> Arena:
+        """One of somebody else, at an address that nobody attacks from."""
+        return Arena(self.gateway, "127.0.255.1", self.servers)
+
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.gateway.port}"

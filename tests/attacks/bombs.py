@@ -190,3 +190,14 @@ async def a_body_byte_by_byte(arena: Arena) -> str:
         lines = [f"{name}: {value}" for name, value in client.headers.items()]
         answer = await arena.post(chunks, "Transfer-Encoding: chunked", *lines)
     return "answered" if answer.status == 200 else answer.reads
+
+
+@attack("invalid_request", "parse_error", "invalid_params", over=_BODIES, tries=3)
+async def a_member_named_twice(arena: Arena, transport: str) -> str:
+    """A tool, a method or an argument named twice, once with an escape: a server could read the other one."""
+    calls = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"demo__echo","n\\u0061me":"demo__fail","arguments":{}}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{},"params":{"name":"x"}}',
+        echo_of(b'"hi","message":"other"'),
+    )
+    return await said(arena, transport, calls[next(arena.numbers) % len(calls)])

@@ -170,3 +170,36 @@ _META = {
     "io.modelcontextprotocol/clientInfo": {"name": "flood", "version": "1"},
     "io.modelcontextprotocol/clientCapabilities": {},
 }
+
+
+@on_both_bases(HARMLESS, over=(SESSION, STATELESS, WEBSOCKET, PHOENIX), tries=2, at_once=1)
+async def tools_that_were_made_up(arena: Arena, transport: str) -> str:
+    """Fifty tools that nobody has: they do not become series of metrics."""
+    async with speaker(arena, transport) as client:
+        for _ in range(50):
+            answer = await client.ask("tools/call", {"name": f"demo__{uuid.uuid4().hex}", "arguments": {}})
+            assert read(answer) in ("invalid_params", "error -32602"), answer
+    return HARMLESS
+
+
+@on_both_bases(HARMLESS, tries=2, at_once=1)
+async def backends_that_were_made_up(arena: Arena) -> str:
+    """Fifty backends that nobody has: they do not become series of metrics."""
+    for _ in range(50):
+        client = HttpSpeaker(arena, {}, f"/mcp/servers/{uuid.uuid4().hex}")
+        assert read(await client.ask("tools/list")) in ("no_backend", "invalid_request")
+    return HARMLESS
+
+
+@on_both_bases(HARMLESS, "too_large", over=(SESSION, SSE, WEBSOCKET), tries=3, at_once=1)
+async def an_introduction_of_four_megabytes(arena: Arena, transport: str) -> str:
+    """An `initialize` of almost 4 MB: the session keeps little of it, and its id fits a header."""
+    large = {"capabilities": {"experimental": {"x": {"y": "x" * 3_900_000}}}}
+    try:
+        async with speaker(arena, transport, **large) as client:
+            if transport == SESSION:
+                assert len(client.headers["Mcp-Session-Id"]) <= 4_096
+            assert read(await client.ask("tools/call", ECHO)) == "answered"
+    except KeyError:  # no session was opened
+        return "too_large"
+    return HARMLESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.attacks.arena import Arena
@@ -126,6 +127,39 @@ async def fields_of_a_stream_that_are_none(arena: Arena, transport: str) -> str:
 async def a_question_that_nobody_will_answer(arena: Arena, transport: str) -> str:
     """A question for which the client has declared nothing, under the id of the client's own call."""
     return read(await called(arena, transport, "asks_what_it_may_not"))
+
+
+@on_both_bases("answered", over=CALLERS, tries=3, long_tries=100)
+async def answers_to_what_others_asked(arena: Arena, transport: str) -> str:
+    """Answers and progress under ids and tokens of other clients' calls, to other servers as well."""
+    async with speaker(arena, transport) as client:
+        answer = await client.ask("tools/call", {"name": "evil__answers_others", "arguments": {}})
+        assert "forged" not in str([answer, client.heard]), client.heard
+        return read(answer)
+
+
+@attack("upstream_timeout", "upstream_failed", over=CALLERS, tries=2, at_once=8, long_tries=40)
+async def questions_without_end(arena: Arena, transport: str) -> str:
+    """Questions to the client without end, and never an answer."""
+    async with speaker(arena, transport, capabilities={"elicitation": {"form": {}}}) as client:
+        return read(await client.ask("tools/call", {"name": "evil__asks_without_end", "arguments": {}}))
+
+
+@on_both_bases("upstream_failed", "no_backend", "circuit_open", over=CALLERS, tries=3)
+async def a_secret_in_the_address_of_a_server(arena: Arena, transport: str) -> str:
+    """A server that cannot be reached, whose address and headers hold a secret: no client reads it."""
+    return read(await called(arena, transport, "echo", "away"))
+
+
+@on_both_bases("answered", "upstream_failed", over=(SESSION,), tries=1, at_once=1, long_tries=10)
+async def calls_that_hang(arena: Arena, transport: str) -> str:
+    """Twelve calls of one client that are never answered in time: others still reach that server."""
+    async with speaker(arena, transport) as client:
+        hang = {"name": "hangs__slow", "arguments": {"seconds": 30}}
+        calls = [client.ask("tools/call", hang, request_id=f"hangs {number}") for number in range(12)]
+        assert {read(answer) for answer in await asyncio.gather(*calls)} <= {"upstream_timeout", "upstream_failed"}
+    async with arena.another() as others, speaker(others, transport) as client:
+        return read(await client.ask("tools/call", {"name": "hangs__echo", "arguments": {"message": "hi"}}))
 
 
 @on_both_bases("upstream_failed", "no_backend", "circuit_open", "upstream_timeout", over=_ONE, tries=2, long_tries=20)

@@ -198,6 +198,31 @@ async def asks_what_it_may_not(server: HostileUpstream, request: Any, writer: as
     raise ConnectionAbortedError
 
 
+async def answers_others(server: HostileUpstream, request: Any, writer: asyncio.StreamWriter) -> None:
+    """Answers, and progress, under ids and tokens that others may have; then its own answer."""
+    await begin_stream(writer)
+    for number in range(40):
+        for guess in (number, str(number), f"mcp-gateway-{number}"):
+            if str(guess) != str(request["id"]):
+                await event(writer, said({"id": guess}, "forged"))
+                forged = {"progressToken": guess, "progress": 1, "message": "forged"}
+                await event(writer, {"jsonrpc": "2.0", "method": "notifications/progress", "params": forged})
+    await event(writer, said(request))
+    raise ConnectionAbortedError
+
+
+async def asks_without_end(server: HostileUpstream, request: Any, writer: asyncio.StreamWriter) -> None:
+    """Questions without end, and never an answer."""
+    await begin_stream(writer)
+    number = 0
+    while True:
+        number += 1
+        question = {"jsonrpc": "2.0", "id": f"q{number}", "method": "elicitation/create"}
+        schema = {"type": "object", "properties": {}}
+        await event(writer, question | {"params": {"message": "x" * 1_000, "requestedSchema": schema}})
+        await asyncio.sleep(0.002)
+
+
 async def sound(server: HostileUpstream, request: Any, writer: asyncio.StreamWriter) -> None:
     await say(writer, said(request))
 
@@ -206,7 +231,8 @@ HABITS: Final[dict[str, Habit]] = {
     habit.__name__: habit
     for habit in (
         huge, line_without_end, comments_without_end, progress_without_end, byte_by_byte, bomb, deep, no_characters, elsewhere,
-        circle, injected_header, many_headers, answers_twice, changes_without_end, odd_events, asks_what_it_may_not, sound,
+        circle, injected_header, many_headers, answers_twice, changes_without_end, odd_events, asks_what_it_may_not,
+        answers_others, asks_without_end, sound,
     )
 }  # fmt: skip
 

@@ -93,6 +93,16 @@ async def a_folded_header(arena: Arena) -> str:
     return await only_once(arena, "Transfer-Encoding:\r\n chunked", f"Content-Length: {len(PING)}")
 
 
+@attack("status 400", "invalid_request")
+async def line_ends_that_are_none(arena: Arena) -> str:
+    """Lines that end with LF alone."""
+    body = PING + hidden_request(arena)
+    head = f"POST /mcp HTTP/1.1\nHost: {arena.host}\nContent-Type: application/json\nContent-Length: {len(PING)}\n\n"
+    answer = await arena.say(head.encode() + body, then_s=2.0)
+    assert b"HTTP/1." not in answer.body, answer
+    return answer.reads
+
+
 @attack("status 431", "status 400", "too_large")
 async def headers_of_a_megabyte(arena: Arena) -> str:
     """Headers of a megabyte."""

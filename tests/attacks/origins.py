@@ -29,7 +29,7 @@ async def knock(arena: Arena, transport: str, *lines: str, host: str | None = No
     """What a page reads whose browser sends these headers."""
     verb, path, usual = _ENDPOINTS[transport]
     answer = await arena.post(PING if verb == "POST" else b"", *usual, *lines, verb=verb, path=path, host=host)
-    assert "evil" not in answer.head.lower(), f"it may read the answer: {answer.head}"
+    assert answer.status == 403 or "evil" not in answer.head.lower(), f"it may read the answer: {answer.head}"
     return answer.reads
 
 
@@ -83,3 +83,55 @@ async def the_dashboard_in_a_frame(arena: Arena) -> str:
     assert "frame-ancestors 'none'" in policy or "x-frame-options: deny" in policy, policy
     assert "default-src 'none'" in policy or "default-src 'self'" in policy, policy
     return HARMLESS
+
+
+@attack("origin_forbidden", "status 400", "invalid_request", over=EVERYWHERE, tries=8)
+async def an_origin_that_looks_like_ours(arena: Arena, transport: str) -> str:
+    """Origins that begin, end or are written like one that may."""
+    port = arena.gateway.port
+    origins = (
+        f"http://127.0.0.1:{port}.evil.example",
+        "http://localhost.evil.example",
+        "http://evil.example#localhost",
+        f"http://evil.example:{port}",
+        "http://localhost@evil.example",
+        "http://evil.example/http://localhost",
+        "evil://localhost.",
+        "http://127.0.0.1.evil.example",
+    )
+    return await knock(arena, transport, f"Origin: {origins[next(arena.numbers) % len(origins)]}")
+
+
+@attack("origin_forbidden", "status 400", "invalid_request", over=EVERYWHERE, tries=2)
+async def two_origins(arena: Arena, transport: str) -> str:
+    """An Origin that may beside one that may not."""
+    return await knock(arena, transport, f"Origin: http://{arena.host}", "Origin: https://evil.example")
+
+
+@attack("origin_forbidden", over=EVERYWHERE, tries=4)
+async def a_name_that_points_here(arena: Arena, transport: str) -> str:
+    """DNS rebinding: the Host of a site whose name was made to mean this machine, alone or with an Origin that is equal."""
+    if next(arena.numbers) % 2:
+        return await knock(arena, transport, host="evil.example")
+    return await knock(
+        arena, transport, f"Origin: http://evil.example:{arena.gateway.port}", host=f"evil.example:{arena.gateway.port}"
+    )
+
+
+@attack("origin_forbidden", "status 400", "invalid_request", over=EVERYWHERE, tries=2)
+async def two_hosts(arena: Arena, transport: str) -> str:
+    """A Host that may beside one that may not."""
+    return await knock(arena, transport, "Host: evil.example")
+
+
+@attack("origin_forbidden", over=EVERYWHERE, tries=2)
+async def embedded_in_another_site(arena: Arena, transport: str) -> str:
+    """What a page of another site embeds without an Origin: Sec-Fetch-Site says so."""
+    return await knock(arena, transport, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image")
+
+
+@attack("origin_forbidden", "status 400", "invalid_request", over=EVERYWHERE, tries=6)
+async def a_host_that_is_none(arena: Arena, transport: str) -> str:
+    """Hosts with a user before them, without a name, or with characters that none has."""
+    hosts = ("localhost:1@evil.example", ":80", "localhost:x", "a b", "127.0.0.1:80/evil.example")
+    return await knock(arena, transport, host=hosts[next(arena.numbers) % len(hosts)])

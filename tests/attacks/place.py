@@ -26,7 +26,7 @@ MOST_DESCRIPTORS: Final = 16
 """More than before: connections to servers that are kept for the next call."""
 MOST_SERIES: Final = 120
 """More than before: a reason, a method and a backend that are counted for the first time, in buckets."""
-_TRY_TIMEOUT_S = 40.0
+_TRY_TIMEOUT_S = 80.0
 _SETTLING_S = 20.0
 
 

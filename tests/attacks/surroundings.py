@@ -12,7 +12,8 @@ from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream
 from tests.attacks.place import Place, place
 from tests.doubles.scripted_upstreams import SilentUpstream
 from tests.doubles.sdk_server import start_sdk_server
-from tests.end_to_end.running_gateway import Form, start_gateway
+from tests.end_to_end.running_gateway import Form, closed_port, start_gateway
+from tests.node.browser import Browser, start_browser
 
 _DEMO: Final = {"name": "demo", "builtin": "demo"}
 _ODD: Final = str(Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py")
@@ -29,23 +30,27 @@ def among_hostile_clients(directory: Path, form: Form) -> Iterator[Place]:
 
 @contextmanager
 def among_hostile_servers(directory: Path, form: Form) -> Iterator[Place]:
-    """The demo server among those that mean harm; none of them is ejected, so that every call meets its server."""
+    """The demo server among those that mean harm; but for one their circuits stay closed: every call meets its server."""
     with ExitStack() as stack:
         inside = stack.enter_context(SilentUpstream())
         evil = stack.enter_context(HostileUpstream(elsewhere=inside.url))
         lists = stack.enter_context(EndlessLists())
+        closed = stack.enter_context(closed_port())
         backends: list[dict[str, Any]] = [
             _DEMO,
             {"name": "evil", "replicas": [f"{evil.url}?key={SECRET}"], "headers": {"Authorization": SECRET}},
             {"name": "lists", "replicas": [lists.url]},
+            {"name": "away", "replicas": [f"http://127.0.0.1:{closed}/mcp?key={SECRET}"], "headers": {"Authorization": SECRET}},
+            {"name": "hangs", "builtin": "demo"},
         ]
         for habit in ("dies", "noisy", "chatty"):
             command = [sys.executable, _ODD, habit]
             backends.append({"name": habit, "command": command, "env": {"TOKEN": SECRET}})
         for each in backends[1:]:
             each["request_timeout"] = 3.0
-        names = [str(each["name"]) for each in backends]
+        names = [str(each["name"]) for each in backends if each["name"] != "hangs"]
         routes = [{"pattern": f"tools/call/{name}__*", "backend": name, "failure_threshold": 1000} for name in names]
+        routes.append({"pattern": "tools/call/hangs__*", "backend": "hangs"})
         servers = {"evil": evil, "inside": inside, "lists": lists}
         with _place(directory, form, backends, servers, routes=routes) as found:
             yield found
@@ -59,3 +64,11 @@ def _place(
     with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, **tables) as gateway:
         with place(gateway, directory, servers) as found:
             yield found
+
+
+@contextmanager
+def before_spectators(directory: Path, form: Form, browser: Browser | None = None) -> Iterator[Place]:
+    """The demo server, and a browser that may look at the dashboard. browser: one that runs already."""
+    with ExitStack() as stack:
+        shown = browser or stack.enter_context(start_browser())
+        yield stack.enter_context(_place(directory, form, [_DEMO], {"browser": shown}))
