@@ -94,6 +94,8 @@ class ClientConnection(HTTP1ServerConnection):
             _logger.exception("a connection of a client failed")
             self.stream.close()
         finally:
+            if self.stream.error is not None:  # its traceback holds the stream and the answer that was being written, in a circle
+                self.stream.error.__traceback__ = None
             self._waiting.leave(self)
             delegate.on_close(self)
 
