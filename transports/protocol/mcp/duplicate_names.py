@@ -38,7 +38,7 @@ def has_duplicate_names(body: bytes) -> bool:
         body = _NUMBER.sub(rb"\1\2", without_halves(body))
         once = _encode(_decode(body))
     # What has been read has no name twice. Most clients write it as we do, with or without spaces; else the names are counted.
-    return once not in (body, _compact(body)) and _member_count(once) != _member_count(body)
+    return once != body and once != _compact(body) and _member_count(once) != _member_count(body)
 
 
 def _has_on_levels(body: bytes) -> bool:
