@@ -125,3 +125,17 @@ def test_the_slots_of_a_batch_are_free_when_its_answer_has_left_or_its_client_ha
             wait_until(lambda: open_count() == 20, 5, "all count, also those that are answered")
         client.close()
         wait_until(lambda: open_count() == 0, 5, "none is open")
+
+
+def test_the_answers_of_a_batch_are_together_no_larger_than_a_message(start_gateway: Any) -> None:
+    most_bytes = 65_536
+    demo = [{"name": "demo", "builtin": "demo", "prefix": ""}]
+    with start_gateway("embedded", demo, gateway={"max_message_bytes": most_bytes}) as gateway:
+        client = BatchClient(gateway.host, gateway.port, "2025-03-26")
+        status, answers, _ = client.post([request(number, "tools/list") for number in range(MAX_MESSAGES)])
+        assert status == 200
+        assert sorted(answer["id"] for answer in answers) == list(range(MAX_MESSAGES))
+        results = [json.dumps(answer) for answer in answers if "result" in answer]
+        refused = {answer["error"]["data"]["reason"] for answer in answers if "error" in answer}
+        assert (0 < sum(map(len, results)) <= 1.2 * most_bytes, refused) == (True, {"too_large"})
+        client.close()

@@ -17,6 +17,14 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 BATCH_REVISION: Final = "2025-03-26"
 MAX_MESSAGES: Final = 100
 
+
+class _Answer(msgspec.Struct):
+    """What is read of an answer that is not sent."""
+
+    id: msgspec.Raw
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -39,10 +47,15 @@ def batch_messages(body: bytes) -> list[bytes]:
 
 
 class Batch:
-    """Collects the answers of a batch; `parts` stand in for the HTTP requests that the messages did not come in."""
+    """Collects the answers of a batch; `parts` stand in for the HTTP requests that the messages did not come in.
 
-    def __init__(self, incoming: Incoming, count: int) -> None:
+    most_bytes: of all answers together, which are one message to the client; one that has no room any more is refused.
+    """
+
+    def __init__(self, incoming: Incoming, count: int, most_bytes: int) -> None:
         self._incoming = incoming
+        self._most_bytes = most_bytes
+        self._room_bytes = most_bytes
         self._answers: list[bytes] = []
         self._open = count
         self._sent: list[Callable[[], None]] = []  # to be called when the array has left
@@ -51,7 +64,11 @@ class Batch:
 
     def take(self, body: bytes) -> None:
         """One message is served; an empty body is the acknowledgement of one that has no answer."""
+        if len(body) > self._room_bytes:
+            text = f"the answers of the batch are larger than {self._most_bytes} bytes together"
+            body = Refused("too_large", text, request_id=bytes(_decode_answer(body).id)).body()
         if body:
+            self._room_bytes -= len(body)
             self._answers.append(body)
         self._open -= 1
         if not self._open:

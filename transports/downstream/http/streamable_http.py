@@ -121,7 +121,7 @@ class StreamableHttpEndpoint:
         messages = batch_messages(incoming.body)
         if version not in (None, BATCH_REVISION) or self._session(incoming, endpoint, None).revision != BATCH_REVISION:
             raise Refused("invalid_request", f"only revision {BATCH_REVISION} has batches")
-        batch = Batch(incoming, len(messages))
+        batch = Batch(incoming, len(messages), self._server.max_message_bytes)
         for part, body in zip(batch.parts, messages, strict=True):
             try:
                 message = jsonrpc.decode_from_client(body)

@@ -43,6 +43,7 @@ from mcp_gateway.transports.protocol.eras.translation import (
     modern_request,
     modern_result,
 )
+from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import URL_ELICITATION_REQUIRED, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -308,7 +309,8 @@ class ModernToLegacy:
     def _park(self, call: ParkableCall, current: Round) -> UpstreamAnswer:
         """Let the call wait for its client, and tell the client what is asked."""
         limits = self._site.parked.limits
-        problem = self._site.parked.park(call.name, holder_of(current.request.hash_keys), self._replica.backend)
+        holder, byte_count = holder_of(current.request.hash_keys), jsonrpc.size_bytes(current.message)
+        problem = self._site.parked.park(call.name, holder, self._replica.backend, byte_count)
         if problem or call.number >= limits.rounds:
             self._drop(call)
             text = f"the server needs input, but {problem or f'it has asked {limits.rounds} times'}; the call was ended"

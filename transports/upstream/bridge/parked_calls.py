@@ -6,35 +6,43 @@ from collections import Counter
 
 import attrs
 
+from mcp_gateway.transports.ports.shared_budget import SharedBudget
+
 
 @attrs.frozen(kw_only=True)
 class ParkingLimits:
     """in_all counts the calls of one cell. park_s: how long a call waits for its client. rounds: questions one call may ask.
 
-    per_client is a quarter of them, as `max_share_per_address` is by default.
+    per_client is a quarter of them, as `max_share_per_address` is by default. in_all_bytes: of their requests, which wait with
+    them; a client may have a quarter of these, too.
     """
 
     in_all: int = 1000
     per_client: int = 250
     per_backend: int = 500
+    in_all_bytes: int = 67_108_864
     rounds: int = 50
     park_s: float = 300.0
 
 
 class ParkedCalls:
-    """{call: (address of its client, backend)} of the calls that are parked now."""
+    """Which calls are parked now, and what they hold."""
 
     def __init__(self, limits: ParkingLimits) -> None:
         self.limits = limits
-        self._calls: dict[str, tuple[str, str]] = {}
+        self._calls: dict[str, tuple[str, str, int]] = {}  # {call: (address of its client, backend, bytes of its request)}
+        self._bytes = SharedBudget(limits.in_all_bytes, 0.25)
         self._of_client: Counter[str] = Counter()
         self._of_backend: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def park(self, call: str, client: str, backend: str) -> str:
-        """Take the call in; gives the limit that forbids it in words, or "". One that is parked already stays as it is."""
+    def park(self, call: str, client: str, backend: str, byte_count: int = 0) -> str:
+        """Take the call in, whose request has so many bytes; gives the limit that forbids it in words, or "".
+
+        One that is parked already stays as it is.
+        """
         if call in self._calls:
             return ""
         if len(self._calls) >= self.limits.in_all:
@@ -43,7 +51,9 @@ class ParkedCalls:
             return f"{self.limits.per_client} calls of this client wait for its answers already"
         if self._of_backend[backend] >= self.limits.per_backend:
             return f"{self.limits.per_backend} calls to backend {backend!r} wait for their clients already"
-        self._calls[call] = (client, backend)
+        if not self._bytes.take(client, byte_count):
+            return "the calls that wait for their clients hold too many bytes already"
+        self._calls[call] = (client, backend, byte_count)
         self._of_client[client] += 1
         self._of_backend[backend] += 1
         return ""
@@ -52,12 +62,15 @@ class ParkedCalls:
         """The call is resumed, or has ended."""
         found = self._calls.pop(call, None)
         if found is not None:
-            for counter, key in zip((self._of_client, self._of_backend), found, strict=True):
+            client, backend, byte_count = found
+            self._bytes.give_back(client, byte_count)
+            for counter, key in ((self._of_client, client), (self._of_backend, backend)):
                 counter[key] -= 1
                 if counter[key] <= 0:
                     del counter[key]
 
     def assert_consistent(self) -> None:
         assert sum(self._of_client.values()) == sum(self._of_backend.values()) == len(self._calls) <= self.limits.in_all
+        assert self._bytes.held == sum(byte_count for _, _, byte_count in self._calls.values())
         assert all(0 < count <= self.limits.per_client for count in self._of_client.values())
         assert all(0 < count <= self.limits.per_backend for count in self._of_backend.values())

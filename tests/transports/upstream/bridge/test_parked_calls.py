@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 
-LIMITS = ParkingLimits(in_all=5, per_client=2, per_backend=3)
+LIMITS = ParkingLimits(in_all=5, per_client=2, per_backend=3, in_all_bytes=100)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,22 @@ def test_a_call_that_leaves_makes_room_and_one_that_is_parked_already_takes_none
     assert len(calls) == 2
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.sampled_from("xy"))))
-def test_the_counts_are_those_of_the_parked_calls(steps: list[tuple[bool, int, str, str]]) -> None:
+def test_the_requests_of_one_client_that_wait_hold_a_share_of_the_bytes_and_no_more() -> None:
     calls = ParkedCalls(LIMITS)
-    for is_arrival, name, client, backend in steps:
+    assert calls.park("1", "a", "x", 20) == ""
+    assert calls.park("2", "a", "x", 6).startswith("the calls that wait for their clients hold too many bytes")
+    assert calls.park("3", "b", "x", 25) == ""
+    calls.leave("1")
+    assert calls.park("2", "a", "x", 25) == ""
+    calls.assert_consistent()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 40))))
+def test_the_counts_are_those_of_the_parked_calls(steps: list[tuple[bool, int, str, str, int]]) -> None:
+    calls = ParkedCalls(LIMITS)
+    for is_arrival, name, client, backend, byte_count in steps:
         if is_arrival:
-            calls.park(str(name), client, backend)
+            calls.park(str(name), client, backend, byte_count)
         else:
             calls.leave(str(name))
         calls.assert_consistent()
