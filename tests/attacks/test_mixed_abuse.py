@@ -1,0 +1,90 @@
+"""Everything at once, beside an ordinary client: nobody else notices, and nothing piles up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.attack import Attack
+from tests.attacks.catalogue import CLIENT_ATTACKS
+from tests.attacks.place import MEGABYTE, Place, descriptor_count, memory_bytes
+from tests.attacks.surroundings import among_hostile_clients
+from tests.end_to_end.running_gateway import Form, wait_until
+
+SEED = 11
+AT_ONCE = 4
+MOST_MEMORY_BYTES = 60 * MEGABYTE
+"""Above what there was before: of all attacks together, while they go on and with what sessions and events are kept by then."""
+MOST_FILES = 16
+"""More than before: databases grow in place."""
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+@pytest.mark.parametrize("minutes", [pytest.param(30.0, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]), 0.3])
+def test_mixed_abuse_leaves_memory_descriptors_series_and_files_as_they_were(
+    form: Form, minutes: float, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The short form is what CI runs; the long one, with -m slow, is the promise."""
+    if minutes > 1 and "slow" not in request.config.getoption("markexpr"):
+        pytest.skip("takes half an hour; -m slow runs it")
+    with among_hostile_clients(tmp_path, form) as place:
+        gateway = place.gateway
+        abuse(place, 5.0)  # what is made once is made
+        memory, descriptors = memory_bytes(gateway), descriptor_count(gateway)
+        series, files = len(gateway.metrics()), file_count(gateway.state_dir)
+        began_s = time.monotonic()
+        ends, problems = abuse(place, minutes * 60)
+        place.assert_unharmed(began_s)
+        assert problems == [], problems
+        assert sum(ends.values()) > 20, ends
+
+        def is_as_before() -> bool:
+            return (
+                memory_bytes(gateway) < memory + MOST_MEMORY_BYTES
+                and descriptor_count(gateway) < descriptors + 30
+                and len(gateway.metrics()) < series + 300
+            )
+
+        wait_until(is_as_before, 60, f"{memory_bytes(gateway) - memory=} {descriptor_count(gateway) - descriptors=} {series=}")
+        assert file_count(gateway.state_dir) <= files + MOST_FILES
+
+
+def abuse(place: Place, for_s: float) -> tuple[Counter[str], list[str]]:
+    """Attacks at random, some at once, each from an address of its own: (what they read, what was none of what they may read)."""
+    dice = random.Random(SEED)
+    attacks = [each for each in CLIENT_ATTACKS if place.gateway.form in each.forms]
+    ends: Counter[str] = Counter()
+    problems: list[str] = []
+    until_s = time.monotonic() + for_s
+
+    async def keep_attacking() -> None:
+        while time.monotonic() < until_s:
+            attack = dice.choice(attacks)
+            await once(attack, dice.choice(attack.over))
+
+    async def once(attack: Attack, transport: str) -> None:
+        async with place.arena() as arena:
+            try:
+                async with asyncio.timeout(40):
+                    read = await attack.attempt(arena, transport)
+            except Exception as problem:
+                problems.append(f"{attack.name} over {transport}: {type(problem).__name__} {str(problem)[:200]}")
+                return
+        ends[read] += 1
+        if read not in attack.reads:
+            problems.append(f"{attack.name} over {transport} reads {read}")
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(keep_attacking() for _ in range(AT_ONCE)))
+
+    asyncio.run(all_of_them())
+    return ends, problems
+
+
+def file_count(directory: Path) -> int:
+    return sum(1 for path in directory.rglob("*") if path.is_file())
