@@ -201,3 +201,9 @@ async def a_member_named_twice(arena: Arena, transport: str) -> str:
         echo_of(b'"hi","message":"other"'),
     )
     return await said(arena, transport, calls[next(arena.numbers) % len(calls)])
+
+
+@attack("answered", "parse_error", "invalid_params", "error -32602", over=_BODIES)
+async def a_number_of_a_million_digits(arena: Arena, transport: str) -> str:
+    """A number of a million digits."""
+    return await said(arena, transport, echo_of(b"1" * 1_000_000))

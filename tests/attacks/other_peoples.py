@@ -9,7 +9,7 @@ import asyncio
 import json
 
 from tests.attacks.arena import Arena
-from tests.attacks.attack import HARMLESS, PHOENIX, SESSION, SSE, TALKING, WEBSOCKET, on_both_bases
+from tests.attacks.attack import HARMLESS, PHOENIX, SESSION, SSE, TALKING, WEBSOCKET, attack, on_both_bases
 from tests.attacks.speakers import ECHO, ChannelSpeaker, Speaker, read, speaker
 
 _BOTH_WAYS = (SESSION, SSE, WEBSOCKET)
@@ -98,7 +98,7 @@ async def two_clients_with_equal_tokens(arena: Arena, transport: str) -> str:
     return HARMLESS
 
 
-@on_both_bases(HARMLESS, over=(SESSION, SSE, WEBSOCKET))
+@attack(HARMLESS, over=_BOTH_WAYS)
 async def a_level_for_everybody(arena: Arena, transport: str) -> str:
     """A log level of one session: others do not hear more for it."""
     async with speaker(arena, transport) as victim, speaker(arena, transport) as client:

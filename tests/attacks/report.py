@@ -78,8 +78,11 @@ def main() -> int:
     if options.list:
         print(listed(ALL))
         return 0
-    findings = list(findings_of(options.only, options.tries, [options.form] if options.form else EVERY_FORM))
-    print(measured(findings))
+    findings: list[Finding] = []
+    try:
+        findings.extend(findings_of(options.only, options.tries, [options.form] if options.form else EVERY_FORM))
+    finally:  # what was found is shown, also where a gateway has logged an error in the end
+        print(measured(findings))
     return 1 if any(finding.problems for finding in findings) else 0
 
 

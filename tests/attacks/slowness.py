@@ -6,12 +6,16 @@ Each try opens connections that stay as they are until the last try has ended, o
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 
 from tests.attacks.arena import Arena
 from tests.attacks.attack import CLOSED, HARMLESS, PHOENIX, WEBSOCKET, attack
 from tests.attacks.bombs import socket_path
+from tests.attacks.speakers import JSON_HEADERS
 from tests.doubles.raw_websocket import CONTINUATION, TEXT, frame
 from tests.doubles.raw_websocket import PING as PING_FRAME
+from tests.end_to_end.raw_http import modern, tool_call
 
 _SOCKETS = (WEBSOCKET, PHOENIX)
 _PATIENCE_S = 12.0
@@ -121,4 +125,26 @@ async def streams_that_nobody_reads(arena: Arena) -> str:
     async with asyncio.timeout(10):
         first = await reader.readline()
     assert b" 200 " in first or b" 503 " in first, first
+    return HARMLESS
+
+
+@attack(HARMLESS, tries=8, at_once=50, long_tries=200)
+async def answers_that_nobody_reads(arena: Arena) -> str:
+    """An answer of 4 MB to a client that does not read it, and leaves in the end."""
+    body, headers = modern(tool_call("demo__echo", {"message": "x" * 1_900_000}))
+    content = json.dumps(body).encode()
+    shown = {"Host": arena.host, **JSON_HEADERS, **headers, "Content-Length": str(len(content))}
+    head = "\r\n".join(["POST /mcp HTTP/1.1", *(f"{name}: {value}" for name, value in shown.items()), "", ""])
+    deaf = socket.socket()
+    arena.held.callback(deaf.close)
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    deaf.setblocking(False)
+    deaf.bind((arena.address, 0))
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(deaf, ("127.0.0.1", arena.gateway.port))
+    try:
+        async with asyncio.timeout(3):
+            await loop.sock_sendall(deaf, head.encode() + content)
+    except (TimeoutError, ConnectionError):
+        pass
     return HARMLESS
