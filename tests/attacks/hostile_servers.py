@@ -129,12 +129,12 @@ async def a_question_that_nobody_will_answer(arena: Arena, transport: str) -> st
     return read(await called(arena, transport, "asks_what_it_may_not"))
 
 
-@on_both_bases("answered", over=CALLERS, tries=3, long_tries=100)
+@on_both_bases("upstream_failed", over=CALLERS, tries=3, long_tries=100)
 async def answers_to_what_others_asked(arena: Arena, transport: str) -> str:
     """Answers and progress under ids and tokens of other clients' calls, to other servers as well."""
     async with speaker(arena, transport) as client:
         answer = await client.ask("tools/call", {"name": "evil__answers_others", "arguments": {}})
-        assert "forged" not in str([answer, client.heard]), client.heard
+        assert "forged" not in str(client.heard), client.heard
         return read(answer)
 
 

@@ -199,7 +199,7 @@ async def asks_what_it_may_not(server: HostileUpstream, request: Any, writer: as
 
 
 async def answers_others(server: HostileUpstream, request: Any, writer: asyncio.StreamWriter) -> None:
-    """Answers, and progress, under ids and tokens that others may have; then its own answer."""
+    """Answers, and progress, under ids and tokens that others may have, and last its own answer."""
     await begin_stream(writer)
     for number in range(40):
         for guess in (number, str(number), f"mcp-gateway-{number}"):
