@@ -39,9 +39,15 @@ ALL: Final = [each for _, attacks in PLACES for each in attacks]
 
 
 def params_of(attacks: Iterable[Attack]) -> list[Any]:
-    """(form, attack, transport) for each test, those of one gateway together."""
-    found = [(form, attack, transport) for attack in attacks for form in attack.forms for transport in attack.over]
-    return [
-        pytest.param(form, attack, transport, id=f"{attack.name}-{transport}-{form}")
-        for form, attack, transport in sorted(found, key=lambda each: each[0])
-    ]
+    """(form, attack, transport) for each test, those of one gateway together.
+
+    The short form tries each attack once, over one transport at one form of gateway, which go round among the attacks; the others
+    are slow.
+    """
+    found = []
+    for number, attack in enumerate(attacks):
+        several = [(form, transport) for form in attack.forms for transport in attack.over]
+        for place, (form, transport) in enumerate(several):
+            marks = () if place == number % len(several) else pytest.mark.slow
+            found.append((form, pytest.param(form, attack, transport, id=f"{attack.name}-{transport}-{form}", marks=marks)))
+    return [param for _, param in sorted(found, key=lambda each: each[0])]

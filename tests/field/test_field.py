@@ -57,9 +57,7 @@ def test_clients_list_and_call_with_nothing_but_the_address(findings: Findings) 
 @pytest.mark.node_js
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_all_of_the_field_works_but_for_what_is_listed(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("takes ten minutes and a gigabyte; -m slow runs it")
+def test_all_of_the_field_works_but_for_what_is_listed(tmp_path: Path) -> None:
     found = run_field(tmp_path, "embedded", known_clients()).failures()
     assert {what: why for what, why in found.items() if what not in known_failures()} == {}, "new failures"
     assert known_failures().keys() - found.keys() == set(), "failures that have gone: take them off the list"
