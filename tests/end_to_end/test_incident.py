@@ -131,8 +131,8 @@ def test_an_incident_is_told_in_order_wherever_one_looks(start_gateway: StartGat
                     time.sleep(float(os.environ.get("MCP_GATEWAY_SCREENSHOT_AFTER_S", "0")))
                     browser.screenshot(picture, full=False)
                 assert picture.stat().st_size > 20_000
-                # The timeline still says it, in its order.
-                assert in_order(story, signals(gateway)), signals(gateway)
+                # The timeline still says it, in its order, also that of a cell that has just come back.
+                wait_until(lambda: in_order(story, signals(gateway)), PHASE_S, "the whole timeline")
                 # What the events say.
                 topics = [event["event_type"] for event in events(gateway)]
                 assert in_order(
