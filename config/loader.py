@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, TlsSettings, auth_problems
 from .setting_rules import Rule, SettingProblem, kind_of, name_part
 from .settings import (
     ActorSystemSettings,
@@ -34,7 +35,10 @@ from .shown_text import shown
 
 _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
-_SECTIONS = ("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry", "backends", "routes")
+_SECTIONS = (
+    *("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry"),
+    *("auth", "tls", "policies", "backends", "routes"),
+)
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
     "streamable_http": StreamableHttpSettings,
@@ -115,6 +119,9 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     logging = report.read_table("logging", mapping.get("logging", {}), LoggingSettings)
     alerts = report.read_table("alerts", mapping.get("alerts", {}), AlertsSettings)
     telemetry = report.read_table("telemetry", mapping.get("telemetry", {}), TelemetrySettings)
+    auth = report.read_auth(mapping["auth"], gateway) if "auth" in mapping else None
+    tls = report.read_table("tls", mapping["tls"], TlsSettings) if "tls" in mapping else None
+    policies = report.read_tables("policies", mapping.get("policies", []), PolicySettings)
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
     backends = [report.read_backend(f"backends[{index}]", table, gateway) for index, table in enumerate(backend_tables)]
     report.add("", backend_list_problems(backends))
@@ -132,6 +139,9 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         logging=LoggingSettings(**logging),
         alerts=AlertsSettings(**alerts),
         telemetry=TelemetrySettings(**telemetry),
+        auth=None if auth is None else _auth_settings(auth),
+        tls=None if tls is None else TlsSettings(**tls),
+        policies=tuple(PolicySettings(**policy) for policy in policies),
         backends=tuple(BackendSettings(**backend) for backend in backends),
         routes=tuple(RouteSettings(**route) for route in routes),
     )
@@ -231,6 +241,25 @@ class _Report:
             values["prefix"] = default_prefix(values["name"])
         self.add(where, backend_problems(values))
         return values
+
+    def read_tables(self, where: str, value: Any, settings_class: type[Any]) -> list[dict[str, Any]]:
+        tables = self.as_tables(where, value)
+        return [self.read_table(f"{where}[{index}]", table, settings_class) for index, table in enumerate(tables)]
+
+    def read_auth(self, value: Any, gateway: Mapping[str, Any]) -> dict[str, Any]:
+        table = dict(self.as_table("auth", value))
+        tables = {
+            name: self.read_tables(f"auth.{name}", table.pop(name, []), settings_class)
+            for name, settings_class in (("issuers", IssuerSettings), ("api_keys", ApiKeySettings))
+        }
+        values = {**self.read_table("auth", table, AuthSettings), **tables}
+        self.add("auth", auth_problems(values, gateway.get("public_url")))
+        return values
+
+
+def _auth_settings(values: Mapping[str, Any]) -> AuthSettings:
+    issuers = tuple(IssuerSettings(**issuer) for issuer in values["issuers"])
+    return AuthSettings(**{**values, "issuers": issuers, "api_keys": tuple(ApiKeySettings(**key) for key in values["api_keys"])})
 
 
 def _rule_of(field: attrs.Attribute[Any]) -> Rule:

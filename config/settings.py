@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import deep_iterable, instance_of
+from attrs.validators import deep_iterable, instance_of, optional
 
+from .identity_settings import AuthSettings, PolicySettings, TlsSettings
 from .setting_rules import (
     Each,
     Flag,
@@ -458,6 +459,7 @@ class LeftOutServer:
 class Settings:
     """The whole configuration. Without backends the gateway serves nothing until one is added while it runs.
 
+    auth, tls: None where their tables are absent.
     left_out, warnings: what of other programs' files is not served, and what of them was passed over, one line each.
     """
 
@@ -474,6 +476,11 @@ class Settings:
     routes: tuple[RouteSettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(RouteSettings), instance_of(tuple))
     )
+    auth: AuthSettings | None = attrs.field(default=None, validator=optional(instance_of(AuthSettings)))
+    policies: tuple[PolicySettings, ...] = attrs.field(
+        default=(), validator=deep_iterable(instance_of(PolicySettings), instance_of(tuple))
+    )
+    tls: TlsSettings | None = attrs.field(default=None, validator=optional(instance_of(TlsSettings)))
     left_out: tuple[LeftOutServer, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(LeftOutServer), instance_of(tuple))
     )

@@ -166,6 +166,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.downstream.operators.operations": "end_to_end/test_metrics.py",
     "transports.downstream.phoenix.phoenix_channel": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
     "transports.downstream.phoenix.topic_pushes": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
+    "transports.ports.authenticator": "a Protocol and a value",
     "transports.ports.edge_port": "Protocols and values; edge/test_edge.py implements, the handlers' tests use them",
     "transports.ports.strategies": "actors/pool/test_transport_registry.py",
     "transports.protocol.mcp.change_notifications": "a table",

@@ -13,6 +13,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Page, TopicPattern
 
+from .principal import Principal
 from .request_kind import RequestKind
 from .request_terms import RequestTerms
 
@@ -31,6 +32,7 @@ class Exchange:
     hash_keys:     {source: value} for the hash ring ("user", "session", "ip", "header:NAME", "argument:NAME").
     headers:       headers that travel on to the server (lower-case names).
     deadline_s:    on the monotonic clock; infinite for streams.
+    principal:     who its client has proved to be; None where nobody knows.
     last_event_id: where a broken stream shall resume.
     takes_events:  whether the client reads an event stream; else it waits for one JSON answer.
     """
@@ -46,6 +48,7 @@ class Exchange:
     hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     deadline_s: float
+    principal: Principal | None = attrs.field(default=None, repr=False)
     last_event_id: str | None = None
     takes_events: bool = True
 

@@ -16,6 +16,8 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
+from .principal import Principal
+
 _LONGEST_USER: Final = 1_000
 
 
@@ -56,14 +58,20 @@ class HashKeys:
         self._headers = [source.partition(":")[2] for source in sources if source.startswith("header:")]
         self._arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
 
-    def of_connection(self, headers: Mapping[str, str], query: str, remote_ip: str) -> dict[str, str]:
+    def of_connection(
+        self, headers: Mapping[str, str], query: str, remote_ip: str, principal: Principal | None = None
+    ) -> dict[str, str]:
         """{source: value} of what does not change while the client stays connected. headers: as in `server.Incoming`.
+
+        A user that has proved who it is is that one, whatever its query says.
 
         A known gap: a connection that was there before a route with another `header:NAME` keeps no value for it; keeping all
         headers of every connection would close it.
         """
         keys = {"ip": remote_ip}
-        if query and (user := query_value(query, "user_id")):
+        if principal is not None:
+            keys[PRINCIPAL] = keys["user"] = principal.key
+        elif query and (user := query_value(query, "user_id")):
             keys["user"] = user[:_LONGEST_USER]
         for name in self._headers:
             value = headers.get("-".join(word.capitalize() for word in name.split("-")))

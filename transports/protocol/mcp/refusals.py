@@ -39,6 +39,8 @@ REFUSALS: dict[str, RefusalKind] = {
     "unauthorized": RefusalKind(4010, 401),
     "origin_forbidden": RefusalKind(4030, 403),
     "forbidden": RefusalKind(4031, 403),
+    "insufficient_scope": RefusalKind(4032, 403),
+    "consent_required": RefusalKind(4033, 403),
     "session_not_found": RefusalKind(4040, 404),
     "too_large": RefusalKind(4130, 413),
     "rate_limited": RefusalKind(4290, 429, retry=True),

@@ -20,6 +20,8 @@ CONTRACT = {
     "origin_forbidden": (4030, 403, False),
     "unauthorized": (4010, 401, False),
     "forbidden": (4031, 403, False),
+    "insufficient_scope": (4032, 403, False),
+    "consent_required": (4033, 403, False),
     "session_not_found": (4040, 404, False),
     "too_large": (4130, 413, False),
     "rate_limited": (4290, 429, True),

@@ -1,0 +1,194 @@
+"""Settings of who clients are and what they may: `[auth]`, `[[policies]]`, `[tls]`. Rules as in `settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs.validators import deep_iterable, instance_of
+
+from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, quote, quote_url
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Asymmetric ones only: who can check a token must not be able to make one. Source: RFC 8725, section 3.2."""
+
+_ANY_LINE = r"[^\x00-\x1f\x7f\ud800-\udfff]"
+_ISSUER = Text(
+    r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[^\s?#\x00-\x1f\x7f\ud800-\udfff]*)?",
+    "the https URL of an authorization server, without query and fragment",  # RFC 8414, section 2
+    longest=500,
+)
+_URL_OR_NONE = Text(
+    r"|https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
+    "an http or https URL without user and fragment, or an empty string",
+    longest=2_000,
+    show=quote_url,
+)
+_AUDIENCE = Text(rf"{_ANY_LINE}+", "an audience, such as the URL of this gateway", longest=2_000)
+_CLAIM = Text(rf"{_ANY_LINE}+", "the name of a claim; a dot leads into an object", longest=200)
+_LINE = Text(rf"{_ANY_LINE}*", "a string on one line", longest=1_000)
+_PATH = Text(r"[^\x00\ud800-\udfff]*", "a path", longest=4_096)
+_NAMES = Each(Text(rf"{_ANY_LINE}+", "a name or a pattern such as team-*", longest=500), most=1_000)
+# Source: RFC 6749, section 3.3, scope-token.
+_SCOPE = Text(r"[\x21\x23-\x5b\x5d-\x7e]+", "a scope: printable ASCII without space, quotation mark and backslash", longest=200)
+_SCOPE_OR_NONE = Text(r"[\x21\x23-\x5b\x5d-\x7e]*", "a scope, or an empty string", longest=200)
+_SCOPES = Each(_SCOPE, most=1_000)
+_KEY_HASH = Text(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits", longest=71, show=lambda _: "something else")
+_HEADER = Text(r"|[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header name, or an empty string", longest=200)
+_LEEWAY = Number(0.0, 600.0)
+
+
+def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else value  # type: ignore[return-value]
+
+
+def _as_seconds(value: float) -> float:
+    """Take 5 for 5.0; leave anything else for the rule to judge."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53 else value
+
+
+def _names() -> Any:
+    return attrs.field(default=(), converter=_as_tuple, validator=_NAMES)
+
+
+def _scopes() -> Any:
+    return attrs.field(default=(), converter=_as_tuple, validator=_SCOPES)
+
+
+@attrs.frozen(kw_only=True)
+class IssuerSettings:
+    """`[[auth.issuers]]`: an authorization server whose access tokens are taken.
+
+    issuer:            as tokens name it (`iss`); its metadata and keys are found from there.
+    audience:          what `aud` must hold one of; () takes the gateway's own address, `public_url`, and that of each server.
+    jwks_file:         its keys, where they are not to be fetched.
+    introspection_url: where opaque tokens are asked about, with `client_id` and the content of `client_secret_file`.
+    leeway:            seconds by which its clock may differ.
+    allow_private:     whether it may have a private address, or speak plain HTTP: for one on the own network.
+    *_claim:           where a token says who its subject is, in which groups, and with which scopes; a dot leads into an object.
+    """
+
+    issuer: str = attrs.field(validator=_ISSUER)
+    audience: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(_AUDIENCE, most=100))
+    jwks_file: str = attrs.field(default="", validator=_PATH)
+    introspection_url: str = attrs.field(default="", validator=_URL_OR_NONE, repr=quote_url)
+    client_id: str = attrs.field(default="", validator=_LINE)
+    client_secret_file: str = attrs.field(default="", validator=_PATH)
+    algorithms: tuple[str, ...] = attrs.field(
+        default=("RS256", "ES256", "EdDSA"),
+        converter=_as_tuple,
+        validator=Each(OneOf(*ALGORITHMS), fewest=1, most=len(ALGORITHMS)),
+    )
+    subject_claim: str = attrs.field(default="sub", validator=_CLAIM)
+    groups_claim: str = attrs.field(default="groups", validator=_CLAIM)
+    scope_claim: str = attrs.field(default="scope", validator=_CLAIM)
+    leeway: float = attrs.field(default=30.0, converter=_as_seconds, validator=_LEEWAY)
+    allow_private: bool = attrs.field(default=False, validator=Flag())
+
+
+@attrs.frozen(kw_only=True)
+class ApiKeySettings:
+    """`[[auth.api_keys]]`: a secret of a program that cannot log in.
+
+    hash: "sha256:" and the digest of the key, in hexadecimal; the key itself is long and random, so that nobody can try.
+    """
+
+    name: str = attrs.field(validator=Text(r"[A-Za-z0-9][A-Za-z0-9._@-]*", "letters, digits, . _ @ and -", longest=200))
+    hash: str = attrs.field(validator=_KEY_HASH, repr=False)
+    groups: tuple[str, ...] = _names()
+    scopes: tuple[str, ...] = _scopes()
+
+
+@attrs.frozen(kw_only=True)
+class AuthSettings:
+    """`[auth]`: who clients are. Without this table everyone is anonymous.
+
+    mode:                "required" serves nobody who has not said who it is; "optional" serves them as nobody in particular.
+    scopes:              named in the metadata as what clients may ask for.
+    operator_scope:      what opens `/metrics`, the details of `/health`, the dashboard and the gateway's own topics; "" opens
+                         them to all who are authenticated.
+    user_header:         set by one of `trusted_proxies` to who the user is; "" believes no header.
+    groups_header:       the same for the user's groups, with commas in between.
+    client_certificates: whether the subject of a client certificate (`[tls] client_ca`) is a user.
+    denied_subjects:     who is refused, whatever it brings.
+    """
+
+    mode: str = attrs.field(default="required", validator=OneOf("required", "optional"))
+    scopes: tuple[str, ...] = _scopes()
+    operator_scope: str = attrs.field(default="mcp-gateway:operate", validator=_SCOPE_OR_NONE)
+    user_header: str = attrs.field(default="", validator=_HEADER)
+    groups_header: str = attrs.field(default="", validator=_HEADER)
+    client_certificates: bool = attrs.field(default=False, validator=Flag())
+    denied_subjects: tuple[str, ...] = _names()
+    issuers: tuple[IssuerSettings, ...] = attrs.field(
+        default=(), validator=deep_iterable(instance_of(IssuerSettings), instance_of(tuple)), kw_only=True
+    )
+    api_keys: tuple[ApiKeySettings, ...] = attrs.field(
+        default=(), validator=deep_iterable(instance_of(ApiKeySettings), instance_of(tuple)), kw_only=True
+    )
+
+
+@attrs.frozen(kw_only=True)
+class PolicySettings:
+    """`[[policies]]`: who may do what. With one of them, what none allows is denied; one that denies wins.
+
+    subjects, groups, scopes, clients: whom it is about; each that is given must hold, by name or pattern; () is everybody.
+    backends, methods, tools, prompts, resources, topics: what it is about, in the same way; () is everything.
+    when: a condition in CEL over `subject`, `tool` and `arguments`; one that fails or is no truth value does not hold for "allow"
+          and holds for "deny".
+    """
+
+    effect: str = attrs.field(validator=OneOf("allow", "deny"))
+    subjects: tuple[str, ...] = _names()
+    groups: tuple[str, ...] = _names()
+    scopes: tuple[str, ...] = _scopes()
+    clients: tuple[str, ...] = _names()
+    backends: tuple[str, ...] = _names()
+    methods: tuple[str, ...] = _names()
+    tools: tuple[str, ...] = _names()
+    prompts: tuple[str, ...] = _names()
+    resources: tuple[str, ...] = _names()
+    topics: tuple[str, ...] = _names()
+    when: str = attrs.field(default="", validator=Text(r"[^\x00]*", "an expression in CEL", longest=4_000))
+
+
+@attrs.frozen(kw_only=True)
+class TlsSettings:
+    """`[tls]`: PEM files, read again when they change. Without this table the gateway speaks plain HTTP.
+
+    client_ca: of whom clients' certificates must be; "" asks for none. client_required: whether each client must have one.
+    hsts:      seconds for which browsers are told to come over TLS only; 0 tells nothing.
+    """
+
+    certificate: str = attrs.field(validator=_PATH)
+    key: str = attrs.field(validator=_PATH)
+    client_ca: str = attrs.field(default="", validator=_PATH)
+    client_required: bool = attrs.field(default=False, validator=Flag())
+    hsts: float = attrs.field(default=0.0, converter=_as_seconds, validator=Number(0.0, 63_072_000.0))
+
+
+def auth_problems(fields: Mapping[str, Any], public_url: str | None) -> Iterator[SettingProblem]:
+    """Check `[auth]` as a whole: somebody can be known, names and issuers are unique, an audience is known.
+
+    public_url: None where it was wrong itself.
+    """
+    issuers, keys = fields.get("issuers", ()), fields.get("api_keys", ())
+    others = fields.get("user_header") or fields.get("client_certificates")
+    if not issuers and not keys and not others and fields.get("mode", "required") == "required":
+        allowed = "at least one of [[auth.issuers]], [[auth.api_keys]], user_header, client_certificates"
+        yield SettingProblem(key="", found="nobody whom the gateway could know", allowed=allowed)
+    for where, tables, name in (("issuers", issuers, "issuer"), ("api_keys", keys, "name")):
+        seen: dict[str, int] = {}
+        for index, table in enumerate(tables):
+            value = table.get(name)
+            if value is not None and seen.setdefault(value, index) != index:
+                allowed = f"each once ({where}[{seen[value]}] has it)"
+                yield SettingProblem(key=f"{where}[{index}].{name}", found=f"{quote(value)} again", allowed=allowed)
+    for index, table in enumerate(issuers):
+        if table.get("audience") == () and public_url == "":
+            allowed = "what tokens for this gateway are made out to, or gateway.public_url, which is taken otherwise"
+            yield SettingProblem(key=f"issuers[{index}].audience", found="nothing", allowed=allowed)
+        if not table.get("allow_private", True) and str(table.get("issuer", "https:")).startswith("http:"):
+            allowed = "an https URL, or allow_private = true beside it"
+            yield SettingProblem(key=f"issuers[{index}].issuer", found=quote(table["issuer"]), allowed=allowed)

@@ -1,0 +1,34 @@
+"""Who a client has proved to be. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+FOREVER_MS = 2**62
+"""When a credential ends that has no end of its own."""
+
+
+@attrs.frozen(kw_only=True)
+class Principal:
+    """A user or a program, as whoever vouches for it names it.
+
+    issuer:      who vouches: the URL of an authorization server, "api-key", "proxy" or "certificate".
+    subject:     unique at the issuer; the two are the identity, and everything else may change with each login.
+    client:      the program that acts for the subject (`client_id`, `azp`), or "".
+    groups, scopes: what policies ask for.
+    expires_ms:  when what it has shown ends, since the epoch.
+    fingerprint: names what it has shown in logs and revocations; not what that was.
+    """
+
+    issuer: str
+    subject: str
+    client: str = ""
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    expires_ms: int = FOREVER_MS
+    fingerprint: str = attrs.field(default="", eq=False)
+
+    @property
+    def key(self) -> str:
+        """One string for both halves of the identity: in ids, keys and limits. No issuer has a space in it."""
+        return f"{self.issuer} {self.subject}"
