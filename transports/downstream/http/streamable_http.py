@@ -6,10 +6,11 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
+from mcp_gateway.transports.downstream.exchanges.event_writes import EventWrites
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
 from mcp_gateway.transports.downstream.server.accept import EVENTS, JSON, names, quality, refuses
 from mcp_gateway.transports.downstream.server.incoming import Incoming, check_stream_is_taken, method_not_allowed
@@ -232,6 +233,7 @@ class _Answer:
     """The answer of one exchange on its way to the client: JSON at once, or an event stream. Implements `AnswerSink`."""
 
     __slots__ = (
+        "_events",
         "_exchange_id",
         "_has_begun",
         "_incoming",
@@ -252,6 +254,7 @@ class _Answer:
         self._request_id = exchange.request_id
         self._has_begun = False
         self._is_over = False
+        self._events = EventWrites(incoming.write, self._taken)
         self._started_s = time.monotonic()
         incoming.on_client_gone(self._client_gone)
 
@@ -271,8 +274,8 @@ class _Answer:
         if self._has_begun:
             if self._request_id is not None:
                 refused.request_id = self._request_id
-                self._incoming.write(encode_event(refused.body()))
-            self._incoming.end()
+                self._events.add(encode_event(refused.body()))
+            self._end_stream()
         else:
             self._incoming.refuse(refused)
         self._incoming.when_sent(self._release)
@@ -290,14 +293,13 @@ class _Answer:
         # An event without data only says where to go on, so its client will come back: it is told when.
         # Source: MCP 2025-11-25, basic/transports, "Sending Messages to the Server", item 6.
         retry_ms = None if data else _COME_BACK_MS
-        written = self._incoming.write(encode_event(data, event_id=event_id, retry_ms=retry_ms))
-        written.add_done_callback(self._flushed)
+        self._events.add(encode_event(data, event_id=event_id, retry_ms=retry_ms))
 
     def end(self, backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
         self._close(backend, "ok", upstream_s)
-        self._incoming.end()
+        self._end_stream()
         self._incoming.when_sent(self._release)
 
     # ---- the connection
@@ -305,9 +307,13 @@ class _Answer:
     def keep_alive(self) -> None:
         self._incoming.write(KEEP_ALIVE).add_done_callback(retrieve)
 
-    def _flushed(self, written: Any) -> None:
-        if not written.cancelled() and written.exception() is None and not self._is_over:
-            self._port.flushed(self._exchange_id, 1)
+    def _taken(self, event_count: int) -> None:
+        if not self._is_over:
+            self._port.flushed(self._exchange_id, event_count)
+
+    def _end_stream(self) -> None:
+        self._events.finish()
+        self._incoming.end()
 
     def _client_gone(self) -> None:
         if not self._is_over:
