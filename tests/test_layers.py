@@ -72,6 +72,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         for package in ("merging", "sealed", "eras", "topics")
     },
     "transports.ports": ("transports.protocol", "config"),
+    "transports.outbound": _SHARED,
     "transports.telemetry": ("config",),
     "transports.downstream": (),
     "transports.downstream.server": _CLIENT,
@@ -100,7 +101,10 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
 
 ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "tornado": ("transports.downstream.server", "transports.downstream.websocket", "scripts.benchmark"),
-    "aiohttp": ("transports.upstream.http", "transports.upstream.pipes", "actors.health.alert_sinks", "scripts.benchmark"),
+    "aiohttp": (
+        *("transports.outbound", "transports.upstream.http", "transports.upstream.pipes"),
+        *("actors.health.alert_sinks", "scripts.benchmark"),
+    ),
     "httptools": ("transports.upstream.http",),
     "aiohappyeyeballs": ("transports.upstream.http",),
     "yarl": ("transports.upstream.http",),
