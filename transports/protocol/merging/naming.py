@@ -34,6 +34,28 @@ _NAMES_A_RESOURCE: Final = "resourceUri"
 _META_LEVELS: Final = 20
 """Levels of `_meta` in which URIs are looked for. Apps has two."""
 
+_LARGE_BYTES: Final = 4_096
+_PLAIN: Final = frozenset({b'"text"', b'"image"', b'"audio"'})
+"""Content blocks that name no resource, unless in their `_meta`."""
+
+
+class _Form(msgspec.Struct):
+    """Where a result may name resources."""
+
+    content: Raw = Raw(b"")
+    contents: Raw = Raw(b"")
+    messages: Raw = Raw(b"")
+    meta: Raw = msgspec.field(name="_meta", default=Raw(b""))
+
+
+class _Block(msgspec.Struct):
+    type: Raw = Raw(b"")
+    meta: Raw = msgspec.field(name="_meta", default=Raw(b""))
+
+
+_decode_form = msgspec.json.Decoder(_Form).decode
+_decode_blocks = msgspec.json.Decoder(list[_Block]).decode
+
 
 @attrs.frozen
 class Naming:
@@ -141,7 +163,7 @@ def outer_items(naming: Naming, method: str, result: bytes) -> list[dict[str, Ra
 
 def outer_result(naming: Naming, result: bytes) -> bytes:
     """A result whose resource links, embedded resources and interfaces can be read back through the merged server."""
-    if not naming.prefix or not (b'"resource' in result or b'"contents"' in result or _may_name_resource(result)):
+    if not naming.prefix or not _may_need_renaming(result):
         return result
     values = members(result)
     _rename_meta(naming, values)
@@ -210,6 +232,19 @@ def _outer_contents(naming: Naming, contents: Raw) -> Raw:
     renamed = _with_member(bytes(contents), "uri", naming.outer_uri)
     values = members(renamed)
     return Raw(_encode(values)) if _rename_meta(naming, values) else Raw(renamed)
+
+
+def _may_need_renaming(result: bytes) -> bool:
+    """Whether it is worth to look closer. Of a small result a look at all of its text is cheaper, of a large one at its form."""
+    if len(result) <= _LARGE_BYTES:
+        return b'"resource' in result or b'"contents"' in result or _may_name_resource(result)
+    try:
+        form = _decode_form(result)
+        if form.contents or form.messages or form.meta:
+            return True
+        return any(block.meta or bytes(block.type) not in _PLAIN for block in _decode_blocks(form.content or b"[]"))
+    except msgspec.DecodeError:
+        return True
 
 
 def _may_name_resource(json_bytes: bytes) -> bool:

@@ -202,6 +202,7 @@ def test_what_is_no_list_of_that_method_is_an_error_of_decoding(result):
 LINK = {"type": "resource_link", "uri": "file:///a", "name": "a"}
 OUTER_LINK = {**LINK, "uri": "files+file:///a"}
 EMBEDDED = {"type": "resource", "resource": {"uri": "file:///a", "text": "x"}}
+FILLING = {"filling": "x" * 10_000}
 OUTER_EMBEDDED = {"type": "resource", "resource": {"uri": "files+file:///a", "text": "x"}}
 
 
@@ -221,6 +222,7 @@ OUTER_EMBEDDED = {"type": "resource", "resource": {"uri": "files+file:///a", "te
 def test_resources_in_results_can_be_read_back(result, outer):
     assert renamed(result) == outer
     assert renamed(result, ALONE) == result
+    assert renamed(result | FILLING) == outer | FILLING
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,7 @@ def test_resources_in_results_can_be_read_back(result, outer):
 )
 def test_data_that_only_looks_like_a_resource_is_left_alone(result):
     assert renamed(result) == result
+    assert renamed(result | FILLING) == result | FILLING
 
 
 @pytest.mark.parametrize(
@@ -251,11 +254,18 @@ def test_data_that_only_looks_like_a_resource_is_left_alone(result):
 )
 def test_a_malformed_result_passes_through_as_it_is(result):
     assert renamed(result) == result
+    assert renamed(result | FILLING) == result | FILLING
 
 
-def test_a_result_without_resources_keeps_its_bytes():
-    result = b'{"content": [{"type":"text" , "text":"a"}], "n": 1.0}'
+@pytest.mark.parametrize("text", ["a", "a" * 10_000, '\\"resource\\" ui: resourceUri' * 1_000])
+def test_a_result_without_resources_keeps_its_bytes(text):
+    result = b'{"content": [{"type":"text" , "text":"%b"}], "n": 1.0}' % text.encode()
     assert outer_result(FILES, result) == result
+
+
+def test_what_the_metadata_of_a_block_names_is_found_in_a_large_result_too():
+    block = {"type": "text", "text": "a" * 10_000, "_meta": {"ui": {"resourceUri": "ui://main/a.html"}}}
+    assert renamed({"content": [block]})["content"][0]["_meta"] == {"ui": {"resourceUri": "ui://files/main/a.html"}}
 
 
 def test_numbers_beyond_any_range_survive_beside_a_resource():
@@ -276,8 +286,8 @@ json_values = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["content", "contents", "messages", "x"]), json_values), namings)
-def test_any_result_passes(result, naming):
-    renamed(result, naming)
+def test_any_result_passes_and_a_large_one_as_a_small_one(result, naming):
+    assert renamed(result | FILLING, naming) == renamed(result, naming) | FILLING
 
 
 # ---- notifications
