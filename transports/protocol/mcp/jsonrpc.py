@@ -5,6 +5,7 @@ Source: MCP 2026-07-28, basic/index, "Messages"; the same rules hold in every ea
 
 from __future__ import annotations
 
+import codecs
 from contextlib import suppress
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ class _Envelope(msgspec.Struct):
     error: Raw | UnsetType = UNSET
 
 
+_TEXT_AT_ONCE_BYTES: Final = 65_536
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_parts = msgspec.json.Decoder(list[Raw]).decode
 _decode_id = msgspec.json.Decoder(str | int).decode
@@ -67,7 +70,7 @@ def decode(body: bytes) -> Message:
     Raises: Refused with parse_error (not JSON, not UTF-8, nested too deep) or invalid_request (JSON, but no message).
     """
     try:
-        body.decode()
+        _check_text(body)
         envelope = _decode_envelope(body)
     except msgspec.ValidationError as error:
         raise _not_a_message(body, str(error)) from None
@@ -148,7 +151,7 @@ def decode_from_server(body: bytes) -> Message:
 def _response_in(body: bytes) -> Message | None:
     """The message in what `decode` refuses, where there is but one way to understand it."""
     try:
-        body.decode()
+        _check_text(body)
         shown = {name: value for name, value in _decode_members(without_halves(body)).items() if bytes(value) != NULL}
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
@@ -244,6 +247,22 @@ def request_id_in(body: bytes) -> bytes | None:
         return bytes(shown)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return None
+
+
+def _check_text(body: bytes) -> None:
+    """Raises: UnicodeDecodeError where it is not UTF-8, which msgspec looks at only where it reads a string.
+
+    A large message is not kept as text as well: that would take up to four times its size.
+    """
+    if body.isascii():
+        return
+    if len(body) <= _TEXT_AT_ONCE_BYTES:
+        body.decode()
+        return
+    decoder = _utf8_decoder()
+    for start in range(0, len(body), _TEXT_AT_ONCE_BYTES):
+        decoder.decode(body[start : start + _TEXT_AT_ONCE_BYTES])
+    decoder.decode(b"", final=True)
 
 
 def _checked_id(body: bytes, shown: Raw) -> bytes:

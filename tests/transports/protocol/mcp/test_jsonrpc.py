@@ -288,3 +288,16 @@ def test_what_is_no_message_is_refused_to_a_client_as_ever(body: bytes) -> None:
     with pytest.raises(Refused) as caught:
         jsonrpc.decode_from_client(body)
     assert (caught.value.reason, caught.value.request_id) == REFUSED[body]
+
+
+@given(st.integers(0, 140_000), st.sampled_from(["é", "€", "😀"]), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_a_large_message_is_text_wherever_its_characters_lie(position: int, character: str, is_cut: bool) -> None:
+    whole = character.encode()
+    text = b"x" * position + (whole[:-1] if is_cut else whole) + b"x" * (140_000 - position)
+    body = b'{"jsonrpc":"2.0","id":1,"result":{"text":"%b"}}' % text
+    if is_cut:
+        with pytest.raises(Refused, match="Parse error"):
+            jsonrpc.decode(body)
+    else:
+        assert jsonrpc.decode(body) == Response(b"1", b'{"text":"%b"}' % text, b"")
