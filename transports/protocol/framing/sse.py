@@ -47,15 +47,20 @@ class EventStreamParser:
         if self._ended_with_cr and chunk:
             self._ended_with_cr = False
             chunk = chunk.removeprefix(b"\n")
-        if b"\n" not in chunk and b"\r" not in chunk:  # part of a long line: nothing to split yet
+        if b"\r" in chunk:
+            self._ended_with_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *lines = chunk.split(b"\n")
+        if not lines:  # part of a long line
             self._hold(chunk)
             return []
-        self._ended_with_cr = chunk.endswith(b"\r")
-        lines = bytes(self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if self._rest:
+            self._rest += first
+            first = bytes(self._rest)
+            self._rest.clear()
         last = lines.pop()
-        self._rest.clear()
         events = []
-        for line in lines:
+        for line in (first, *lines):
             if self._is_first_line:
                 self._is_first_line = False
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -78,6 +83,10 @@ class EventStreamParser:
 
     def _take(self, line: bytes) -> None:
         self._check_size(len(line))
+        if line.startswith(b"data: "):  # as most lines do, and those that are long: copied once
+            self._size += len(line)
+            self._data.append(line[6:])
+            return
         if line.startswith(b":"):
             return  # a comment: nothing of it is held
         self._size += len(line)
@@ -108,20 +117,20 @@ def encode_event(data: bytes, *, event: str | None = None, event_id: str | None 
 
     Raises: ValueError where the name or the id holds a line break, or the id a NUL: they would say something else.
     """
-    lines = []
+    parts: list[bytes] = []
     if event is not None:
-        lines.append(b"event: " + _one_line(event))
+        parts += (b"event: ", _one_line(event), b"\n")
     if event_id is not None:
         if "\0" in event_id:
             raise ValueError(f"not an id of an event: {event_id[:100]!r}")
-        lines.append(b"id: " + _one_line(event_id))
+        parts += (b"id: ", _one_line(event_id), b"\n")
     if retry_ms is not None:
-        lines.append(b"retry: %d" % retry_ms)
-    if b"\n" in data or b"\r" in data:
-        lines.extend(b"data: " + part for part in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-    else:
-        lines.append(b"data: " + data)
-    return b"\n".join(lines) + b"\n\n"
+        parts.append(b"retry: %d\n" % retry_ms)
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n") if b"\n" in data or b"\r" in data else (data,)
+    for line in lines:
+        parts += (b"data: ", line, b"\n")
+    parts.append(b"\n")
+    return b"".join(parts)
 
 
 def _one_line(text: str) -> bytes:
