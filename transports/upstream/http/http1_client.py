@@ -120,29 +120,40 @@ class Http1Client:
         if origin.user is not None:
             credentials = f"{origin.user}:{origin.password or ''}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
-        self._idle: list[_Connection] = []  # the one that was used last is at the end, and used next
+        # {whether they carry what may be repeated: the one that was used last is at the end, and used next}
+        self._idle: dict[bool, list[_Connection]] = {True: [], False: []}
         self._open: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def request(
-        self, verb: str, url: str, headers: Mapping[str, str], body: bytes = b"", timeout_s: float | None = None
+        self,
+        verb: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        timeout_s: float | None = None,
+        *,
+        may_repeat: bool = False,
     ) -> AsyncIterator[Answer]:
         """Ask; the block begins when the head of the answer is there.
 
-        url:       of this origin.
-        timeout_s: until the end of the block; None for no limit. Connecting has a limit of its own.
+        url:        of this origin.
+        timeout_s:  until the end of the block; None for no limit. Connecting has a limit of its own.
+        may_repeat: whether the caller asks again where the connection was cut before the answer. What may not be repeated has
+                    connections apart: a server that fails at a notification after it has said 202 closes the connection a
+                    little later, and would take along the next call, whoever's it is.
 
         Raises: CannotConnect, ExchangeCut, TimeoutError, ValueError for a header that cannot be sent.
         """
         head = _head(verb, _target(url), {**self._headers, **headers}, body)
         async with asyncio.timeout(timeout_s):
-            connection = self._idle_connection() or await self._connect()
+            connection = self._idle_connection(may_repeat) or await self._connect()
             try:
                 connection.send(head, body)
                 yield await connection.answer()
             finally:
-                self._give_back(connection)
+                self._give_back(connection, may_repeat)
 
     async def close(self) -> None:
         """End all connections, exchanges included."""
@@ -154,30 +165,36 @@ class Http1Client:
 
     # ---- connections
 
-    def _idle_connection(self) -> _Connection | None:
+    def _idle_connection(self, may_repeat: bool) -> _Connection | None:
         too_old_s = time.monotonic() - _KEEP_ALIVE_S
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle[may_repeat]
+        while idle:
+            connection = idle.pop()
             if connection.idle_since_s >= too_old_s and not connection.transport.is_closing():
                 return connection
             connection.transport.abort()
         return None
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: _Connection, may_repeat: bool) -> None:
+        if connection.is_cut_unheard:
+            for other in self._idle[may_repeat]:  # a server that restarts, or fails at many messages: who asks again meets none
+                other.transport.abort()
         if not connection.is_reusable:
             connection.transport.abort()
             return
         connection.prepare()
         connection.idle_since_s = time.monotonic()
-        self._idle.append(connection)
+        self._idle[may_repeat].append(connection)
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         too_old_s = time.monotonic() - _KEEP_ALIVE_S
-        while self._idle and self._idle[0].idle_since_s < too_old_s:
-            self._idle.pop(0).transport.abort()
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if self._idle else None
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since_s < too_old_s:
+                idle.pop(0).transport.abort()
+        is_any_left = any(self._idle.values())
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if is_any_left else None
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -205,8 +222,9 @@ class Http1Client:
     def _forget(self, connection: _Connection) -> None:
         """It has ended."""
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        for idle in self._idle.values():
+            if connection in idle:
+                idle.remove(connection)
 
 
 class _Connection(asyncio.Protocol):
@@ -239,6 +257,11 @@ class _Connection(asyncio.Protocol):
         """Whether the exchange is over, both ways, and the server keeps the connection for another."""
         is_over = self.is_complete and not self._is_spoiled and self._failure is None
         return is_over and self._keeps_alive and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
+
+    @property
+    def is_cut_unheard(self) -> bool:
+        """Whether it ended before a byte of the answer was here."""
+        return self._is_asked and self._failure is not None and not self._has_begun
 
     def send(self, head: bytes, body: bytes) -> None:
         self._is_asked = True

@@ -227,7 +227,8 @@ class StreamableHttpConversation:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 left_s = request.timeout_s and max(0.001, request.timeout_s - (time.monotonic() - started_s))
-                async with self._http.request(verb, url, headers, body, left_s) as response:
+                may_repeat = request.message is not None and _may_repeat(request.message)
+                async with self._http.request(verb, url, headers, body, left_s, may_repeat=may_repeat) as response:
                     if not is_redirect(verb, response.status):
                         return await self._read(response, request, on_event)
                     url = address_within_origin(url, response.headers.get("location", ""))

@@ -70,8 +70,11 @@ async def asking(origin: Origin, **headers: str) -> AsyncIterator[Http1Client]:
         server.close()
 
 
-async def get(client: Http1Client, origin: Origin, timeout_s: float = 5.0) -> tuple[int, dict[str, str], bytes]:
-    async with client.request("GET", f"http://127.0.0.1:{origin.port}/mcp", {}, timeout_s=timeout_s) as answer:
+async def get(
+    client: Http1Client, origin: Origin, timeout_s: float = 5.0, *, may_repeat: bool = False
+) -> tuple[int, dict[str, str], bytes]:
+    url = f"http://127.0.0.1:{origin.port}/mcp"
+    async with client.request("GET", url, {}, timeout_s=timeout_s, may_repeat=may_repeat) as answer:
         return answer.status, answer.headers, await answer.read()
 
 
@@ -142,6 +145,33 @@ def test_exchanges_in_a_row_use_one_connection_and_at_once_one_each() -> None:
             assert origin.connections == 1
             await asyncio.gather(*(get(client, origin) for _ in range(3)))
             assert origin.connections == 3
+
+    on_loop(body)
+
+
+def test_what_may_not_be_repeated_goes_over_connections_of_its_own() -> None:
+    """A server that fails after its 202 to a notification closes the connection when the next exchange may be on it."""
+
+    async def body() -> None:
+        origin = Origin(*[OK] * 6)
+        async with asking(origin) as client:
+            for number in range(6):
+                await get(client, origin, may_repeat=number % 2 == 0)
+            assert origin.connections == 2
+
+    on_loop(body)
+
+
+def test_who_asks_again_after_a_cut_meets_no_other_connection_of_before() -> None:
+    async def body() -> None:
+        origin = Origin(*[OK] * 3, None, OK)
+        async with asking(origin) as client:
+            await asyncio.gather(*(get(client, origin, may_repeat=True) for _ in range(3)))
+            with pytest.raises(ExchangeCut) as caught:
+                await get(client, origin, may_repeat=True)
+            assert caught.value.before_answer
+            assert (await get(client, origin, may_repeat=True))[0] == 200
+            assert origin.connections == 4
 
     on_loop(body)
 

@@ -319,6 +319,27 @@ def test_a_request_that_changes_nothing_is_asked_again_where_the_server_closed_t
     on_loop(body)
 
 
+def test_a_call_does_not_suffer_from_a_server_that_fails_after_its_202_to_a_notification() -> None:
+    """As servers of the Python SDK do where the session has ended meanwhile: they close the connection a little later."""
+
+    async def script(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        if seen.method == "tools/call":
+            await asyncio.sleep(0.1)
+            await reply(OK)(seen, writer)
+        else:
+            await reply(b"", "202 Accepted", "")(seen, writer)
+            asyncio.get_running_loop().call_later(0.03, writer.close)
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            await ask(wire, call(kind=RequestKind.MESSAGE, message=Notification("notifications/progress", b"{}")))
+            ended, _ = await ask(wire, call())
+            assert isinstance(ended, UpstreamAnswer), ended
+            assert server.connections == 2
+
+    on_loop(body)
+
+
 def test_a_server_that_is_not_there_was_sent_nothing() -> None:
     async def body() -> None:
         wire = conversation(f"http://127.0.0.1:{free_port()}/mcp")
