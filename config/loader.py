@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from .credential_settings import filled_in, user_credential_problems
 from .identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, TlsSettings, auth_problems
 from .setting_rules import Rule, SettingProblem, kind_of, name_part
 from .settings import (
@@ -125,6 +126,7 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
     backends = [report.read_backend(f"backends[{index}]", table, gateway) for index, table in enumerate(backend_tables)]
     report.add("", backend_list_problems(backends))
+    report.add("", user_credential_problems(backends, gateway, has_auth="auth" in mapping))
     route_tables = report.as_tables("routes", mapping.get("routes", []))
     routes = [report.read_table(f"routes[{index}]", table, RouteSettings) for index, table in enumerate(route_tables)]
     # A name that is wrong in [[backends]] was told there; the route that repeats it need not be told again.
@@ -240,6 +242,9 @@ class _Report:
         if "name" in values and "prefix" not in table:
             values["prefix"] = default_prefix(values["name"])
         self.add(where, backend_problems(values))
+        if values.get("auth") == "headers" and "headers" in values:
+            values["headers"], problems = filled_in(values["headers"], os.environ)
+            self.add(where, problems)
         return values
 
     def read_tables(self, where: str, value: Any, settings_class: type[Any]) -> list[dict[str, Any]]:

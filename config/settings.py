@@ -14,6 +14,7 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import deep_iterable, instance_of, optional
 
+from .credential_settings import AUTH_MODES, OAUTH_MODES, PER_USER_MODES, credential_problems, user_credential_problems
 from .identity_settings import AuthSettings, PolicySettings, TlsSettings
 from .setting_rules import (
     Each,
@@ -110,6 +111,9 @@ _WEB_URL = Text(
     longest=2_000,
     show=quote_url,
 )
+_LINE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a string on one line", longest=1_000)
+# Source: RFC 6749, section 3.3, scope-token.
+_SCOPE = Text(r"[\x21\x23-\x5b\x5d-\x7e]+", "a scope: printable ASCII without space, quotation mark and backslash", longest=200)
 _SECRET = Text(r"[^\x00-\x1f\x7f]*", "a string without control characters", longest=1_000, show=kind_of)
 _ENV = SecretTable(
     name=r"[^=\x00\ud800-\udfff]+",
@@ -374,6 +378,14 @@ class BackendSettings:
     tools:    {"allow", "deny"}: patterns of the tools that are served, all where there is no "allow"; "deny" wins.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
+    auth:     what the server is shown. "none" and "headers": `headers`, the latter with `${NAME}` and `${file:PATH}` filled in
+              by the loader; "client_credentials": a token of the gateway's own; "token_exchange": one that the client's is
+              exchanged for; "user": one that the user has consented to.
+    token_url, issuer: the authorization server; found out from the server itself where neither is given.
+    client_id, client_secret_file: what the authorization server knows the gateway by.
+    scopes:   asked for; () asks for those that the server names.
+    resource: what tokens are made out to; "" is the server's URL.
+    allow_private: whether server and authorization server may have private addresses, or speak plain HTTP.
     """
 
     name: str = attrs.field(validator=_NAME)
@@ -399,9 +411,28 @@ class BackendSettings:
         factory=dict, converter=_as_lists, validator=Table(allow=_TOOL_PATTERNS, deny=_TOOL_PATTERNS), hash=False
     )
 
+    auth: str = attrs.field(default="none", validator=OneOf(*AUTH_MODES))
+    token_url: str = attrs.field(default="", validator=_WEB_URL, repr=quote_url)
+    issuer: str = attrs.field(default="", validator=_WEB_URL)
+    client_id: str = attrs.field(default="", validator=_LINE)
+    client_secret_file: str = attrs.field(default="", validator=_PATH)
+    scopes: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(_SCOPE, most=1_000))
+    resource: str = attrs.field(default="", validator=_WEB_URL)
+    allow_private: bool = attrs.field(default=False, validator=Flag())
+
     @prefix.default
     def _name_and_two_underscores(self) -> str:
         return default_prefix(self.name)
+
+    @property
+    def gets_tokens(self) -> bool:
+        """Whether an authorization server gives out what this server is shown."""
+        return self.auth in OAUTH_MODES
+
+    @property
+    def is_per_user(self) -> bool:
+        """Whether the server is shown each user as that user, so that nothing of one may be used for another."""
+        return self.auth in PER_USER_MODES
 
     @property
     def replica_ids(self) -> tuple[str, ...]:
@@ -492,6 +523,7 @@ class Settings:
         routes = [_fields_of(route) for route in self.routes]
         _raise_first(route_list_problems(routes, {backend.name for backend in self.backends}))
         _raise_first(port_problems(_fields_of(self.gateway), _fields_of(self.actor_system)))
+        _raise_first(user_credential_problems(backends, _fields_of(self.gateway), has_auth=self.auth is not None))
 
     @classmethod
     def demo(cls) -> Settings:
@@ -531,6 +563,7 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
             yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")
     if kinds[0] != "replicas" and fields.get("headers"):
         yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas")
+    yield from credential_problems(fields)
 
 
 def backend_list_problems(backends: Sequence[Mapping[str, Any]], where: Sequence[str] = ()) -> Iterator[SettingProblem]:

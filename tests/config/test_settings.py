@@ -89,6 +89,14 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "draining": False,
         "title": "",
         "tools": {},
+        "auth": "none",
+        "token_url": "",
+        "issuer": "",
+        "client_id": "",
+        "client_secret_file": "",
+        "scopes": (),
+        "resource": "",
+        "allow_private": False,
     }
     assert attrs.asdict(RouteSettings(pattern="tools/call/files__*", backend="files")) == {
         "pattern": "tools/call/files__*",

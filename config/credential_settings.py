@@ -1,0 +1,121 @@
+"""Settings of what the gateway shows to a server: `auth` of `[[backends]]` and what belongs to it. Rules as in `settings`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from .setting_rules import SettingProblem, quote, quote_url
+
+AUTH_MODES: Final = ("none", "headers", "client_credentials", "token_exchange", "user")
+OAUTH_MODES: Final = frozenset({"client_credentials", "token_exchange", "user"})
+"""Those in which an authorization server gives out what the server is shown."""
+
+PER_USER_MODES: Final = frozenset({"token_exchange", "user"})
+"""Those in which each client's user is shown as that user."""
+
+_OAUTH_KEYS: Final = ("token_url", "issuer", "client_id", "client_secret_file", "scopes", "resource", "allow_private")
+_LARGEST_SECRET_BYTES: Final = 65_536
+_REFERENCE: Final = re.compile(r"\$\{(?:(?P<variable>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^{}\x00]+))\}")
+_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+
+
+def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Check how one backend is shown who asks: only keys that mean something beside `auth`, and all that it needs."""
+    auth = fields.get("auth")
+    if auth is None or "replicas" not in fields or "headers" not in fields:
+        return
+    if auth == "headers" and not fields["headers"]:
+        yield SettingProblem(key="headers", found="none", allowed='at least one beside auth = "headers"')
+    if auth not in OAUTH_MODES:
+        for key in _OAUTH_KEYS:
+            if fields.get(key):
+                allowed = f"only beside auth = {', '.join(quote(mode) for mode in AUTH_MODES if mode in OAUTH_MODES)}"
+                yield SettingProblem(key=key, found=f"set beside auth = {quote(auth)}", allowed=allowed)
+        return
+    # A known gap: the connection of a WebSocket, of HTTP+SSE and of a process is shared by all who use it, and is opened once.
+    # What closes it: connections of these kinds for each user, and their handshakes repeated with a new token.
+    for index, url in enumerate(fields["replicas"]):
+        if not url.startswith(("http://", "https://")):
+            allowed = f"http and https URLs beside auth = {quote(auth)}"
+            yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
+        elif url.startswith("http://") and not fields.get("allow_private", True):
+            allowed = "an https URL, so that nobody on the way reads tokens, or allow_private = true beside it"
+            yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
+    if not fields["replicas"]:
+        yield SettingProblem(key="auth", found=quote(auth), allowed="only beside replicas")
+    if any(name.lower() == "authorization" for name in fields["headers"]):
+        allowed = f'another name beside auth = {quote(auth)}, or auth = "headers"'
+        yield SettingProblem(key="headers.Authorization", found="set", allowed=allowed)
+    if auth != "user" and not fields.get("client_id", "set"):
+        allowed = f"what the authorization server knows the gateway by, beside auth = {quote(auth)}"
+        yield SettingProblem(key="client_id", found="nothing", allowed=allowed)
+    if auth == "token_exchange" and not fields.get("token_url", "set"):
+        allowed = f"where tokens are exchanged, beside auth = {quote(auth)}"
+        yield SettingProblem(key="token_url", found="nothing", allowed=allowed)
+    for key in ("token_url", "issuer"):
+        if str(fields.get(key, "")).startswith("http://") and not fields.get("allow_private", True):
+            yield SettingProblem(key=key, found=quote_url(fields[key]), allowed="an https URL, or allow_private = true beside it")
+
+
+def user_credential_problems(
+    backends: Sequence[Mapping[str, Any]], gateway: Mapping[str, Any], *, has_auth: bool
+) -> Iterator[SettingProblem]:
+    """Check that each user's credentials can be told apart and kept: who asks is known, and all cells read one vault."""
+    for index, backend in enumerate(backends):
+        auth = backend.get("auth")
+        if auth not in PER_USER_MODES:
+            continue
+        if not has_auth and (auth == "token_exchange" or _is_reached_by_others(gateway)):
+            allowed = "[auth] beside it, so that each user is shown as that user and nobody as somebody else"
+            yield SettingProblem(key=f"backends[{index}].auth", found=quote(auth), allowed=allowed)
+        if auth == "user" and gateway.get("state_dir") == "" and gateway.get("cells") != 1:
+            allowed = "a gateway.state_dir beside it, where all cells find what users have consented to, or cells = 1"
+            yield SettingProblem(key=f"backends[{index}].auth", found=quote(auth), allowed=allowed)
+
+
+def filled_in(headers: Mapping[str, str], environment: Mapping[str, str]) -> tuple[dict[str, str], list[SettingProblem]]:
+    """Header values with what `${NAME}` has in the environment and what `${file:PATH}` has on its first and only line.
+
+    What was filled in is not looked at again. Gives the problems as well: no value is in them.
+    """
+    problems: list[SettingProblem] = []
+
+    def value_of(name: str, reference: re.Match[str]) -> str:
+        variable, path = reference["variable"], reference["file"]
+        value = _line_of(path) if path is not None else environment.get(variable)
+        if value is None or _VALUE.fullmatch(value) is None:
+            allowed = (
+                f"a value for {variable} in the gateway's environment" if path is None else f"one line of text in {quote(path)}"
+            )
+            problems.append(
+                SettingProblem(key=f"headers.{name}", found="nothing" if value is None else "other text", allowed=allowed)
+            )
+            return ""
+        return value
+
+    filled = {
+        name: _REFERENCE.sub(lambda reference, name=name: value_of(name, reference), value)  # type: ignore[misc]
+        for name, value in headers.items()
+    }
+    return filled, problems
+
+
+def _line_of(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = file.read(_LARGEST_SECRET_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    return content.removesuffix("\n").removesuffix("\r") if len(content) <= _LARGEST_SECRET_BYTES else None
+
+
+def _is_reached_by_others(gateway: Mapping[str, Any]) -> bool:
+    host, public = gateway.get("host", "localhost"), gateway.get("public_url", "")
+    return not _is_this_machine(host) or not _is_this_machine(urlsplit(public).hostname or "localhost")
+
+
+def _is_this_machine(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
