@@ -185,6 +185,7 @@ class GatewaySettings:
                      `public_url`; each with a port or for all.
     allowed_origins: browser origins that may connect, besides localhost and the gateway's own.
     localhost_origins: whether pages of this machine may connect to a gateway that they reach at localhost; else by name only.
+    watch_config:    whether a configuration file that has changed is taken in as by `reload`.
     trusted_proxies: addresses and networks of proxies that are believed about whose request they pass on.
     """
 
@@ -212,6 +213,7 @@ class GatewaySettings:
     allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=_as_lower_case, validator=Each(_ALLOWED_HOST, most=1_000))
     allowed_origins: tuple[str, ...] = attrs.field(default=(), converter=_as_origins, validator=Each(_ORIGIN, most=1_000))
     localhost_origins: bool = attrs.field(default=True, validator=Flag())
+    watch_config: bool = attrs.field(default=False, validator=Flag())
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(Network(), most=1_000))
 
     @property

@@ -65,15 +65,25 @@ set_up_node() {
   fi
 }
 
-# set_up_browser: install Debian's Chromium where this may be done and none is there; tests that need it are skipped otherwise.
+# set_up_browser: have a Chromium; tests that need it are skipped otherwise.
 set_up_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do
     if command -v -- "$name" >/dev/null; then return; fi
   done
+  install_debian chromium "tests in a browser are skipped"
+}
+
+# set_up_systemd: have systemd's checker of units; the test that needs it is skipped otherwise.
+set_up_systemd() {
+  if ! command -v systemd-analyze >/dev/null; then install_debian systemd "the unit is not checked"; fi
+}
+
+# install_debian PACKAGE WITHOUT: install it where this may be done, or say what is WITHOUT it.
+install_debian() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "${0##*/}: installing Chromium ..." >&2
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } >&2 && return
+    echo "${0##*/}: installing $1 ..." >&2
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$1"; } >&2 && return
   fi
-  echo "${0##*/}: there is no Chromium, and it cannot be installed here: tests in a browser are skipped" >&2
+  echo "${0##*/}: there is no $1, and it cannot be installed here: $2" >&2
 }

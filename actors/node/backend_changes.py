@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -14,6 +14,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 
 BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
 _CHANGEABLE = ("backends", "routes", "left_out", "warnings")
+_ABSENT: Final = object()
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +89,7 @@ def _differences(settings: Settings, wanted: Settings) -> Iterable[str]:
     """Keys outside of backends and routes. A port of 0 asks for any, and one is in use."""
     running, asked = (_flat(attrs.asdict(each)) for each in (settings, wanted))
     for key, value in asked.items():
-        if value != running[key] and not (key in ("gateway.port", "actor_system.admin_port") and value == 0):
+        if value != running.get(key, _ABSENT) and not (key in ("gateway.port", "actor_system.admin_port") and value == 0):
             yield key
 
 

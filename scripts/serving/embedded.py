@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
+from mcp_gateway.actors.node.backend_changes import backend_change
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
 from mcp_gateway.actors.node.node_status import tree_row
 from mcp_gateway.config.settings import Settings
@@ -23,8 +25,12 @@ from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 from .log_lines import configure_logging
+from .service_manager import ServiceManager
 from .settings_source import SettingsSource
+from .settings_watch import LOOK_S, SettingsWatch, log_answer
 from .start_checks import (
+    STOP_SIGNALS,
+    Hangup,
     RunDirectory,
     StartRefused,
     allow_many_files,
@@ -34,7 +40,6 @@ from .start_checks import (
     prepare_state_directory,
     reserve_port,
     say_where,
-    stop_signals,
     with_real_ports,
 )
 
@@ -85,6 +90,10 @@ class EmbeddedGateway:
         retention = settings.transports.http_sse.retention_events
         self._log = EmbeddedEventLog(settings.gateway.state_path, retention, self._deliver)
         self._started_at_s = time.time()
+        self._manager = ServiceManager.taken_from(os.environ)
+        self._settings_watch = SettingsWatch(source, watches_files=settings.gateway.watch_config)
+        self._hangup = Hangup()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         try:
@@ -94,8 +103,10 @@ class EmbeddedGateway:
 
     async def _serve(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in stop_signals():
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        if not self._hangup.is_ignored:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             content: CellContent | None = await self._start()
         except OSError as error:
@@ -105,8 +116,10 @@ class EmbeddedGateway:
             _logger.exception("the cell could not be started")
             print(f"mcp-gateway: could not start: {shown(str(error))}; the lines above say why", file=sys.stderr, flush=True)
             return EXIT_FAILED
-        announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
+        url = announce(self._settings, self._run_directory, pid=os.getpid(), source=self._source)
         say_where(self._settings)
+        self._manager.ready(f"listening on {url}")
+        self._turn()
         while not self._stop_requested.is_set():
             reason = await self._first_of(self._stop_requested.wait(), self._escalations.get())
             if not isinstance(reason, str):
@@ -125,11 +138,43 @@ class EmbeddedGateway:
             except Exception as error:
                 _logger.exception("the cell could not be started again")
                 self._escalations.put_nowait(repr(error))
+        self._manager.stopping()
         if content is not None:
             await self._first_of(content.drain(self._settings.gateway.drain_timeout), self._skip_drain.wait())
             self._content = None
             await content.stop()
         return 0
+
+    def _on_hangup(self) -> None:
+        if self._hangup.is_stop():
+            self._on_signal()
+        else:
+            self._settings_watch.ask()
+            self._turn()
+
+    def _turn(self) -> None:
+        """Look at the files now and then, and show a service manager that the loop turns."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now_s = time.monotonic()
+        self._manager.alive(now_s)
+        if self._settings_watch.is_due(now_s):
+            self._reload()
+        self._timer = asyncio.get_running_loop().call_later(min(LOOK_S, self._manager.watchdog_s or LOOK_S), self._turn)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        wanted = self._settings_watch.read()
+        status = "the last reload was refused: see the log"
+        if wanted is not None:
+            change = backend_change(self._settings, "reload", {"settings": wanted})
+            self._settings = change.settings
+            if self._content is not None:
+                self._content.apply_settings(change.settings)
+            for kind, backend in change.events:
+                self._log.publish(f"mcp.backend.{kind}", {"backend": backend}, int(time.time() * 1000))
+            status = log_answer({"changes": change.events, "left": change.left})
+        self._manager.ready(status)
 
     def _on_signal(self) -> None:
         if self._stop_requested.is_set():

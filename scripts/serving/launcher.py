@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from types import FrameType
@@ -29,8 +30,12 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 
 from .log_lines import configure_logging
+from .service_manager import ServiceManager
 from .settings_source import SettingsSource
+from .settings_watch import SettingsWatch, log_answer
 from .start_checks import (
+    STOP_SIGNALS,
+    Hangup,
     RunDirectory,
     allow_many_files,
     announce,
@@ -40,7 +45,6 @@ from .start_checks import (
     read_or_make_key,
     reserve_ports,
     say_where,
-    stop_signals,
     with_real_ports,
 )
 from .time_limit import at_most
@@ -74,9 +78,10 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)
     log_exposure(settings)
     run_directory = RunDirectory.make(state_path)
+    manager = ServiceManager.taken_from(os.environ)
     try:
         _prepare_process(run_directory, key, settings.actor_system.bind, cell_factory)
-        return Launcher(settings, cell_factory, run_directory, source).run()
+        return Launcher(settings, cell_factory, run_directory, source, manager).run()
     finally:
         kill_descendants()
         run_directory.remove()
@@ -110,9 +115,19 @@ class StopNow(Exception):
 class Launcher:
     """Runs one actor system after the other until it is told to stop, or until they fail too often."""
 
-    def __init__(self, settings: Settings, cell_factory: str, run_directory: RunDirectory, source: SettingsSource) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        cell_factory: str,
+        run_directory: RunDirectory,
+        source: SettingsSource,
+        manager: ServiceManager,
+    ) -> None:
         self._settings = settings
         self._source = source
+        self._manager = manager
+        self._settings_watch = SettingsWatch(source, watches_files=settings.gateway.watch_config)
+        self._hangup = Hangup()
         self._cell_factory = cell_factory
         self._run_directory = run_directory
         self._pid = os.getpid()
@@ -130,8 +145,10 @@ class Launcher:
     def run(self) -> int:
         """Serve until told to stop; 0 after a drain, 1 when the system cannot be kept up."""
         setproctitle("mcp-gateway: launcher")
-        for number in stop_signals():
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
+        if not self._hangup.is_ignored:
+            signal.signal(signal.SIGHUP, self._on_signal)
         try:
             while True:
                 try:
@@ -156,6 +173,9 @@ class Launcher:
         if os.getpid() != self._pid:  # Thespian's Admin is forked from here and inherits the handler
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+            return
+        if number == signal.SIGHUP and not self._hangup.is_stop():
+            self._settings_watch.ask()
             return
         self._signal_count += 1
         if self._signal_count > 1 and self._is_interruptible:
@@ -183,6 +203,7 @@ class Launcher:
             say_where(self._settings)
         else:
             _logger.warning("the node serves again", extra={"actor": "launcher", "fields": {"url": url}})
+        self._manager.ready(f"listening on {url}")
 
     def _start_node(self) -> None:
         from thespian.actors import ActorSystem
@@ -230,25 +251,45 @@ class Launcher:
 
         Raises: SystemDied
         """
-        from mcp_gateway.actors.messages.node import Pong
+        from mcp_gateway.actors.messages.node import CommandAnswered, Pong
 
         # Its heartbeats come unasked: a message to a node supervisor that hangs would hold up this process.
         heard_s = turned_s = time.monotonic()
         while not self._signal_count:
-            is_alive = isinstance(self._listen(POLL_S), Pong)
+            message = self._listen(POLL_S)
+            is_alive = isinstance(message, Pong)
             now_s = time.monotonic()
             # After a pause of this process itself (Ctrl-Z, a machine without time for it) nobody else has been silent.
             heard_s = now_s if is_alive else heard_s + max(0.0, now_s - turned_s - 2 * POLL_S)
             turned_s = now_s
             if now_s - heard_s > MAX_SILENCE_S:
                 raise SystemDied(f"the node supervisor has been silent for {MAX_SILENCE_S:g} s")
+            if is_alive:
+                self._manager.alive(now_s)
+            if isinstance(message, CommandAnswered):
+                self._manager.ready(log_answer(message.answer))
+            elif self._settings_watch.is_due(now_s):
+                self._reload()
             self._end_orphans()
+
+    def _reload(self) -> None:
+        """Have the node take in what the files say now; its answer comes by itself."""
+        from mcp_gateway.actors.messages.node import CommandRequested
+
+        self._manager.reloading()
+        settings = self._settings_watch.read()
+        if settings is None:
+            self._manager.ready("the last reload was refused: see the log")
+            return
+        request = CommandRequested(request_id=uuid.uuid4().hex, command="reload", arguments={"settings": settings})
+        self._system.tell(self._node, request)
 
     def _drain(self) -> None:
         """Let exchanges end, then stop the node in order; both within bounds."""
         from mcp_gateway.actors.messages.lifecycle import StopRequested
         from mcp_gateway.actors.messages.node import DrainRequested, NodeDrained
 
+        self._manager.stopping()
         self._is_interruptible = True
         if self._signal_count > 1:
             return
@@ -320,6 +361,7 @@ class Launcher:
             print(f"mcp-gateway: {shown(text)}", file=sys.stderr, flush=True)
             return EXIT_FAILED
         _logger.error("%s: starting the whole system again", reason, extra={"actor": "launcher"})
+        self._manager.says(f"starting again: {reason}")
         return None
 
 

@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -114,10 +114,32 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror}"
 
 
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks for an orderly stop: Ctrl-C, SIGTERM, and a terminal that is closed, unless that was to be survived (nohup)."""
-    is_survived = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return (signal.SIGTERM, signal.SIGINT) if is_survived else (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""What asks for an orderly stop; so does SIGHUP when it tells that the terminal has closed."""
+
+
+class Hangup:
+    """What SIGHUP means here: the terminal of the gateway has closed, or somebody asks for the settings to be read again.
+
+    is_ignored: whoever started the gateway wants it to survive its terminal, as nohup does; then it is not looked at at all.
+    """
+
+    def __init__(self) -> None:
+        self.is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._had_terminal = _has_terminal()
+
+    def is_stop(self) -> bool:
+        """Whether the terminal that was there when the gateway started is not there any more."""
+        return self._had_terminal and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal. Source: tty(4): opening it fails where there is none, or none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def log_what_was_left_out(settings: Settings) -> None:

@@ -46,6 +46,7 @@ CONTRACT = {
         "allowed_hosts": (),
         "allowed_origins": (),
         "localhost_origins": True,
+        "watch_config": False,
         "trusted_proxies": (),
     },
     ActorSystemSettings: {"base": "multiprocTCPBase", "admin_port": 1900, "bind": "127.0.0.1"},

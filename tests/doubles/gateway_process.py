@@ -19,6 +19,13 @@ import psutil
 from tests.doubles.ports import free_port
 
 DOUBLES = Path(__file__).parent
+_ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
+os.close(int(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 STAND_IN = "stand_in_cell:make_cell"
 
 
@@ -74,6 +81,7 @@ class GatewayProcess:
     settings: what the configuration file says, "" for the demo server; None for none.
     file_limit: file descriptors that each of its processes may have; None leaves the limit as it is.
     stdout: a descriptor that its output goes to; otherwise the address is read from it.
+    terminal: a descriptor of what shall be its controlling terminal.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class GatewayProcess:
         settings: str | None = "",
         file_limit: int | None = None,
         stdout: int = subprocess.PIPE,
+        terminal: int | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.admin_port = free_port()
@@ -97,15 +106,27 @@ class GatewayProcess:
         file = [] if settings is None else ["--config", str(config)]
         options = [*file, "--state-dir", str(state_dir), "--admin-port", str(self.admin_port), "--port", "0"]
         limit = [] if file_limit is None else ["prlimit", f"--nofile={file_limit}:{file_limit}"]
+        on_terminal = [] if terminal is None else [sys.executable, "-c", _ON_A_TERMINAL, str(terminal)]
         self.started_s = time.monotonic()
         self.error_path = state_dir.with_suffix(".err")
         with self.error_path.open("a") as errors:  # beside that of another gateway with the same state directory
             self.process = subprocess.Popen(
-                [*limit, sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", *options, *factory, *arguments],
+                [
+                    *limit,
+                    *on_terminal,
+                    sys.executable,
+                    "-m",
+                    "mcp_gateway.scripts.command_line",
+                    "serve",
+                    *options,
+                    *factory,
+                    *arguments,
+                ],
                 env=_environment(env),
                 stdout=stdout,
                 stderr=errors,
                 text=True,
+                pass_fds=() if terminal is None else (terminal,),
             )
 
     def __enter__(self) -> GatewayProcess:

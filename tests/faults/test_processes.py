@@ -284,7 +284,7 @@ def test_an_embedded_cell_that_escalates_is_started_again_and_given_up_when_it_d
 # ---- orderly ends
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("mode", ["node", "embedded"])
 def test_a_signal_drains_and_ends_with_0_and_leaves_nothing(number: signal.Signals, mode: str, tmp_path: Path) -> None:
     with GatewayProcess(tmp_path / "state", *(["--embedded"] if mode == "embedded" else [])) as gateway:

@@ -210,3 +210,9 @@ def test_events_tell_every_change_and_nothing_else(steps: list[tuple[str, dict[s
         assert known == {backend.name: backend.draining for backend in settings.backends}
         # What runs is always something that could stand in a file.
         assert attrs.evolve(settings) == settings
+
+
+def test_a_table_that_comes_or_goes_is_told_as_what_was_left() -> None:
+    with_auth = settings_of(FILES, DEMO, auth={"mode": "optional"})
+    assert "auth.mode" in backend_change(RUNNING, "reload", {"settings": with_auth}).left
+    assert "auth" in backend_change(with_auth, "reload", {"settings": RUNNING}).left

@@ -58,7 +58,10 @@ _DEATH = """
 import sys
 import psutil
 from thespian.actors import ActorSystemException
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.serving import launcher
+from mcp_gateway.scripts.serving.service_manager import ServiceManager
+from mcp_gateway.scripts.serving.settings_source import SettingsSource
 
 tries = []
 
@@ -70,7 +73,7 @@ def fails(self):
     raise {"psutil": psutil.NoSuchProcess(7), "thespian": ActorSystemException("the admin is gone")}[sys.argv[1]]
 
 launcher.Launcher._start = fails
-code = launcher.Launcher(None, "", Directory(), None).run()
+code = launcher.Launcher(Settings(), "", Directory(), SettingsSource(), ServiceManager("", None)).run()
 print(code, tries)
 """
 
@@ -89,6 +92,8 @@ from types import SimpleNamespace
 import thespian.actors
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.serving import launcher
+from mcp_gateway.scripts.serving.service_manager import ServiceManager
+from mcp_gateway.scripts.serving.settings_source import SettingsSource
 
 class System:
     def __init__(self, *arguments, **options):
@@ -105,7 +110,7 @@ thespian.actors.ActorSystem = System
 launcher._wait_for_admin = lambda: SimpleNamespace(pid=os.getpid(), children=lambda: [logger])
 directory = SimpleNamespace(path=Path(tempfile.gettempdir()) / "nothing-is-kept-here")
 try:
-    launcher.Launcher(Settings(), "", directory, None)._start_node()
+    launcher.Launcher(Settings(), "", directory, SettingsSource(), ServiceManager("", None))._start_node()
 except launcher.SystemDied as error:
     print(error)
 """
