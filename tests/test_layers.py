@@ -105,7 +105,7 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
         *("transports.outbound", "transports.upstream.http", "transports.upstream.pipes"),
         *("actors.health.alert_sinks", "scripts.benchmark"),
     ),
-    "httptools": ("transports.upstream.http",),
+    "httptools": ("transports.upstream.http", "transports.downstream.server.http1_parser"),
     "aiohappyeyeballs": ("transports.upstream.http",),
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),

@@ -27,6 +27,7 @@ from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .client_connection import ClientConnection, Peer
 from .forwarded import TrustedProxies
+from .request_head import HEADERS_TOO_LARGE
 from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class BoundedHttpServer(HTTPServer):
         """Close it, with a word to a client that is refused; also where its head is too large: Tornado would say none."""
         del stream.close  # of this object: the method of its class is there again
         is_reading_head = isinstance(exc_info, UnsatisfiableReadError) and stream._read_regex is not None
-        refused = _HEADERS_TOO_LARGE if is_reading_head else exc_info
+        refused = HEADERS_TOO_LARGE if is_reading_head else exc_info
         if isinstance(refused, Refused) and stream.socket is not None and not stream.writing():
             with contextlib.suppress(OSError):  # no descriptor left, or the client has gone: it goes without
                 self._say(stream.socket, last_answer(refused))
@@ -170,4 +171,3 @@ def most_for_clients() -> int | None:
 
 _CROWDED: Final = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")
 _REFUSAL: Final = last_answer(Refused("too_many_connections", "this process can take no more connections"))
-_HEADERS_TOO_LARGE: Final = Refused("too_large", "the headers are too large", status=431)

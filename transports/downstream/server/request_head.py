@@ -16,18 +16,22 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 _REQUEST_LINE: Final = re.compile(rb"(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/1\.[01]\r\n")
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{0,5})?")
 _LENGTH: Final = re.compile(r"[0-9]{1,19}")
+HEADERS_TOO_LARGE: Final = Refused("too_large", "the headers are too large", status=431)
+"""Source: RFC 6585, section 5."""
 
 
-def check_lines(head: bytes) -> None:
-    """Judge the bytes, all up to the empty line.
+def check_lines(head: bytes) -> re.Match[bytes]:
+    """Judge the bytes, all up to the empty line; what matches is the request line.
 
     Raises: Refused.
     """
     ends = head.count(b"\r\n")
     if head.count(b"\n") != ends or head.count(b"\r") != ends:
         raise malformed("lines of the head end in CR LF, and neither stands alone")
-    if _REQUEST_LINE.match(head) is None:
+    request_line = _REQUEST_LINE.match(head)
+    if request_line is None:
         raise malformed("the request line is a method, a target and HTTP/1.1 or HTTP/1.0")
+    return request_line
 
 
 def check_fields(request_line: str, hosts: Sequence[str], lengths: Sequence[str], codings: Sequence[str]) -> None:
