@@ -24,6 +24,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     META_VERSION,
     NEWEST,
 )
+from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, offers_extension
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 CANCELLED: Final = b'{"code":-32800,"message":"cancelled by the client","data":{"reason":"cancelled"}}'
@@ -133,15 +134,20 @@ def read_event(payload: bytes) -> tuple[str, Any]:
 def stateless(request: ChannelRequest, request_id: bytes, joined: JoinParams) -> Request:
     """The request in the stateless revision: with the `_meta` that it asks for, where the client has not sent it itself.
 
+    A call that may become a task gets no progress token: who listens to progress waits for the result instead.
+
     Raises: Refused with invalid_params.
     """
-    meta = {
+    meta: dict[str, Any] = {
         META_VERSION: NEWEST,
         META_CLIENT_INFO: joined.client_info,
         META_CLIENT_CAPABILITIES: joined.capabilities,
         **({META_LOG_LEVEL: joined.log_level} if joined.log_level is not None else {}),
     }
-    return Request(request_id, request.method, _with_meta(request, {**meta, "progressToken": Raw(request_id)}))
+    knows_tasks = offers_extension(joined.capabilities) or declares_extension(request.params)
+    if not knows_tasks or request.method != "tools/call":
+        meta["progressToken"] = Raw(request_id)
+    return Request(request_id, request.method, _with_meta(request, meta))
 
 
 def in_session(request: ChannelRequest, request_id: bytes) -> Request:

@@ -131,6 +131,20 @@ def test_a_client_that_says_nothing_has_no_capabilities_and_reads_what_servers_l
     assert "logLevel" not in str(stateless(ChannelRequest(b"1", "m", b"{}"), b"41", silent).params)
 
 
+def test_a_call_of_a_client_that_knows_tasks_waits_for_no_progress_but_where_it_asks() -> None:
+    knows = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    says_so = json.dumps({"_meta": {"io.modelcontextprotocol/clientCapabilities": knows}}).encode()
+    joined = JoinParams.read(json.dumps({"capabilities": knows}).encode())
+    for method, params, join in (("tools/call", b"{}", joined), ("tools/call", says_so, NOBODY)):
+        assert "progressToken" not in json.loads(stateless(ChannelRequest(b"1", method, params), b"41", join).params)["_meta"]
+    for method, params, join in (("tools/call", b"{}", NOBODY), ("prompts/get", b"{}", joined)):
+        assert json.loads(stateless(ChannelRequest(b"1", method, params), b"41", join).params)["_meta"]["progressToken"] == 41
+    asks = b'{"_meta":{"progressToken":"mine"}}'
+    assert (
+        json.loads(stateless(ChannelRequest(b"1", "tools/call", asks), b"41", joined).params)["_meta"]["progressToken"] == "mine"
+    )
+
+
 def test_what_the_client_has_put_into_meta_itself_stays() -> None:
     own = b'{"_meta":{"progressToken":"mine","io.modelcontextprotocol/clientCapabilities":{"roots":{}},"x":1}}'
     meta = json.loads(stateless(ChannelRequest(b"1", "m", own), b"41", NOBODY).params)["_meta"]
