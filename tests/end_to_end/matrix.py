@@ -239,25 +239,33 @@ async def paging(cell: Cell) -> None:
 
 
 async def tasks(cell: Cell) -> None:
-    """A call that goes on by itself, asks, and is over.
-
-    The questions of a legacy server come on the stream of a `tasks/result`, those of a modern one with a `tasks/get`.
-    """
-    arguments = {"name": "confirm_delete", "arguments": {"filename": cell.tag}}
-    if cell.is_modern:
-        task = await _raw(cell, "tools/call", arguments)
-        about = {"taskId": task["taskId"]}
-        async with asyncio.timeout(10):
-            while (task := await _raw(cell, "tasks/get", about))["status"] != "completed":
-                accepted = {key: {"action": "accept", "content": {"name": "Ada"}} for key in task.get("inputRequests", ())}
-                if accepted:
-                    await _raw(cell, "tasks/update", {**about, "inputResponses": accepted})
-                await asyncio.sleep(0.05)
-        result = task["result"]
-    else:
-        task = (await _raw(cell, "tools/call", {**arguments, "task": {"ttl": 60_000}}))["task"]
-        result = await _raw(cell, "tasks/result", {"taskId": task["taskId"]})
+    """A tool that its server can make a task of: it goes on by itself, asks, and is over."""
+    result = await _run_as_task(cell, "confirm_delete", {"filename": cell.tag})
     assert result["content"][0]["text"] == f"accept: {cell.tag}"
+
+
+async def gateway_tasks(cell: Cell) -> None:
+    """A tool that its server only answers when it is done: the gateway makes the task."""
+    result = await _run_as_task(cell, "slow", {"seconds": 1.5})
+    assert result["content"][0]["text"] == "slept 1.5 s"
+
+
+async def _run_as_task(cell: Cell, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The questions of a legacy server come on the stream of a `tasks/result`, those of a modern one with a `tasks/get`."""
+    call = {"name": tool, "arguments": arguments}
+    if not cell.is_modern:
+        task = (await _raw(cell, "tools/call", {**call, "task": {"ttl": 60_000}}))["task"]
+        return await _raw(cell, "tasks/result", {"taskId": task["taskId"]})
+    task = await _raw(cell, "tools/call", call)
+    about = {"taskId": task["taskId"]}
+    async with asyncio.timeout(10):
+        while (task := await _raw(cell, "tasks/get", about))["status"] != "completed":
+            accepted = {key: {"action": "accept", "content": {"name": "Ada"}} for key in task.get("inputRequests", ())}
+            if accepted:
+                await _raw(cell, "tasks/update", {**about, "inputResponses": accepted})
+            await asyncio.sleep(0.05)
+    result: dict[str, Any] = task["result"]
+    return result
 
 
 async def apps(cell: Cell) -> None:
@@ -303,6 +311,7 @@ FEATURES: dict[str, Feature] = {
     "completion": completion,
     "paging": paging,
     "tasks": tasks,
+    "tasks of the gateway": gateway_tasks,
     "apps": apps,
 }
 # On a pipe a log message names no request. Where two clients' calls are open at once, nobody reads it: each tries it alone.

@@ -191,7 +191,7 @@ def with_legacy_tasks(capabilities: Mapping[str, Any], revision: str) -> dict[st
 
 
 def with_optional_tasks(result: bytes) -> bytes:
-    """A page of `tools/list` whose tools may all run as tasks, because the gateway runs them.
+    """A page of `tools/list` whose tools may all run as tasks, because the gateway runs those that their server does not.
 
     Source: MCP 2025-11-25, "Tool-Level Negotiation". Raises: msgspec.DecodeError where it is no such page.
     """
@@ -199,7 +199,8 @@ def with_optional_tasks(result: bytes) -> bytes:
     tools = msgspec.json.decode(values.get("tools", Raw(b"[]")), type=list[dict[str, Raw]])
     for tool in tools:
         execution = members(bytes(tool.get("execution", Raw(b"{}"))))
-        tool["execution"] = Raw(_encode({**execution, "taskSupport": "optional"}))
+        if bytes(execution.get("taskSupport", b"")) != b'"required"':
+            tool["execution"] = Raw(_encode({**execution, "taskSupport": "optional"}))
     return _encode({**values, "tools": tools})
 
 

@@ -215,14 +215,17 @@ def discover_result(initialized: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def with_own_versions(discovered: bytes) -> bytes:
-    """A modern server's `server/discover` with the versions that its clients can speak here, whatever it speaks itself.
+def with_own_offers(discovered: bytes) -> bytes:
+    """A modern server's `server/discover` with what its clients have here, whatever it can itself: all versions, and tasks.
 
     Source: MCP 2026-07-28, basic/versioning, "Protocol Version Negotiation": between the two who talk to each other.
 
     Raises: msgspec.DecodeError where it is no object.
     """
-    return _encode({**members(discovered), "supportedVersions": Raw(_encode(REVISIONS))})
+    values = members(discovered)
+    if bytes(values.get("capabilities", b"")).startswith(b"{"):
+        values["capabilities"] = Raw(_encode(with_extension(_decode_object(values["capabilities"]))))
+    return _encode({**values, "supportedVersions": Raw(_encode(REVISIONS))})
 
 
 def initialize_result(discovered: Mapping[str, Any], revision: str, backend: str) -> dict[str, Any]:

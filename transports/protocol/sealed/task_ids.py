@@ -51,6 +51,20 @@ def read_task_id(seal: Seal, shown: str) -> TaskId | None:
         return None
 
 
+def question_id(task_id: str, key: str) -> str:
+    """The id under which a client is asked what one of our tasks needs, so that its answer finds that task. task_id: sealed."""
+    return f"{task_id}/{key}"
+
+
+def answered_question(seal: Seal, request_id: object) -> tuple[TaskId, str] | None:
+    """(task, key) that a response with this id answers, where it is one of ours. request_id: as a value."""
+    if not isinstance(request_id, str) or "/" not in request_id:
+        return None
+    shown, _, key = request_id.partition("/")
+    task = read_task_id(seal, shown)
+    return None if task is None else (task, key)
+
+
 def addressed_task(seal: Seal, params: bytes) -> TaskId | None:
     """The task that a request is about, where its id is one of ours."""
     shown = task_id_of(params)

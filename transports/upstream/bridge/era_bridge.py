@@ -1,6 +1,6 @@
 """Any client to any server: speaks to one replica in its own era, whatever era its client speaks.
 
-Where both speak the same revision nothing is done here: the wire gets the very request and gives the very answer.
+Where both speak the same revision the wire gets the very request and gives the very answer, but for calls that are to be tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.eras.own_requests import ERA_ID, discover, initialize
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
-from mcp_gateway.transports.protocol.eras.translation import with_own_versions
+from mcp_gateway.transports.protocol.eras.translation import with_own_offers
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import (
     LEGACY_REVISIONS,
@@ -47,6 +47,7 @@ from .curated_conversation import CuratedConversation
 from .legacy_to_legacy import exchange_fitted, opened_as_asked
 from .legacy_to_modern import LegacyToModern
 from .modern_to_legacy import ModernToLegacy
+from .same_era_tasks import SameEraTasks
 from .task_host import TaskHost
 
 _PROBE_S: Final = 10.0
@@ -119,6 +120,7 @@ class EraBridge:
         self._tasks = TaskHost(site, replica)
         self._to_legacy = ModernToLegacy(wire, site, self._tasks, replica=replica, revision=legacy, has_streams=self._is_http)
         self._to_modern = LegacyToModern(wire, site, self._tasks, replica=replica, is_http=self._is_http)
+        self._same_era = SameEraTasks(site, self._tasks, send_modern=self._send_modern, send_legacy=self._send_legacy)
         self._probing: SharedTasks[None, None] = SharedTasks()
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
@@ -131,14 +133,20 @@ class EraBridge:
             if self._era.speaks_modern and not _is_discovery(request):
                 return self._pass_modern(request, on_event)
             return self._exchange_modern(request, on_event)
-        session = request.session
         if isinstance(request.message, Request) and request.message.method == "initialize":
             return self._open(request, request.message, on_event)
+        return self._same_era.serve_legacy(request, on_event) or self._send_legacy(request, on_event)
+
+    def _send_legacy(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        session = request.session
         if session is None or session.revision == request.revision:
             return self._wire.exchange(request, on_event)
         return self._counted(request, "legacy", "legacy", exchange_fitted(self._wire, request, session.revision, on_event))
 
     def _pass_modern(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
+        return self._same_era.serve_modern(request, on_event) or self._send_modern(request, on_event)
+
+    def _send_modern(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
         """A modern client's request to a modern server, as it is; only headers are added that the client's transport lacks."""
         message = request.message
         if self._is_http and not request.has_headers and isinstance(message, Request) and message.method == "tools/call":
@@ -173,7 +181,7 @@ class EraBridge:
                     raise
                 refusal = error
             if answer is not None and answer.response is not None and answer.response.result:
-                return opened_as_asked(message, answer)
+                return self._same_era.opened(opened_as_asked(message, answer))
             self._era.refuse_handshake()
             if self._era.speaks_modern is None:
                 await self._probe_era(request.timeout_s)
@@ -274,12 +282,14 @@ def _only_speaks(era: ServerEra) -> str:
 
 
 def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
-    """What a modern server tells of itself, with the versions that can be spoken here: the same that every refusal lists."""
+    """What a modern server tells of itself, with the versions that can be spoken here, the same that every refusal lists, and
+    with tasks, which the gateway makes of calls that take long.
+    """
     response = answer.response
     if response is None or not response.result:
         return answer
     try:
-        result = with_own_versions(response.result)
+        result = with_own_offers(response.result)
     except (msgspec.DecodeError, RecursionError):
         return answer
     return attrs.evolve(answer, response=Response(response.id, result, b""))

@@ -7,12 +7,11 @@ MCP 2025-11-25, basic/lifecycle and server/utilities/logging.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -33,10 +32,8 @@ from mcp_gateway.transports.ports.upstream_port import (
 from mcp_gateway.transports.protocol.eras.own_requests import discover, listen
 from mcp_gateway.transports.protocol.eras.questions import (
     MOST_OPEN_QUESTIONS,
-    MOST_QUESTIONS,
     capability_problem,
     input_response,
-    read_input_requests,
     read_input_required,
     retried_params,
 )
@@ -63,17 +60,16 @@ from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
 from .bridge_site import BridgeSite
 from .client_sessions import ClientSession, ClientSessions
 from .parameter_headers import ParameterHeaders
-from .task_host import TaskHost
+from .server_task import followed
+from .task_host import TaskHost, task_wish
 from .task_work import Ask, RoundsWork
 
 _logger = logging.getLogger(__name__)
 
 MAX_ROUNDS: Final = 50
 """Times that one request may be answered with `input_required`."""
-_WAIT_S: Final = 0.5
+WAIT_S: Final = 0.5
 """Pause before a retry that brings nothing but the server's own state back."""
-_FAREWELL_S: Final = 5.0
-"""Longest wait until a server has taken that its task was cancelled."""
 _CLIENT_GONE: Final = "the client has cancelled the request"
 
 
@@ -241,7 +237,7 @@ class LegacyToModern:
                 raise UpstreamError(Fate.BROKEN, f"the server's result cannot be read: {error}") from None
             answers: dict[str, bytes] = {}
             if not needed.requests:
-                await asyncio.sleep(_WAIT_S)
+                await asyncio.sleep(WAIT_S)
             # One after the other where the client is here; somebody who comes for a task reads all that is asked.
             asking = ((key, method, ask(method, question)) for key, (method, question) in needed.requests.items())
             for key, method, asked_client in list(asking) if is_task else asking:
@@ -260,74 +256,28 @@ class LegacyToModern:
 
         Raises: UpstreamError.
         """
-        params = jsonrpc.members(message.params)
-        wanted = jsonrpc.members(bytes(params.pop("task"))).get("ttl", Raw(b"null"))
-        try:
-            ttl_ms = msgspec.json.decode(wanted, type=int | float | None)
-        except msgspec.DecodeError as error:
-            raise UpstreamError(Fate.ENDED, f"the task cannot be read: {error}", reason="invalid_params") from None
+        ttl_ms, params = task_wish(message.params)
         detached = attrs.evolve(request, timeout_s=self._site.tasks.limits.ttl_s)
-        call = Request(message.id, message.method, msgspec.json.encode(params))
+        call = Request(message.id, message.method, params)
 
         async def run(ask: Ask) -> Response:
             return await self._in_rounds(detached, call, session, ask, ignore_events, is_task=True)
 
         work = RoundsWork(run)
         attend = functools.partial(_put_questions, session, work)
-        task = self._tasks.host(request, work, wanted_ttl_ms=None if ttl_ms is None else int(ttl_ms), attend=attend)
+        task = self._tasks.host(request, work, wanted_ttl_ms=ttl_ms, attend=attend)
         return UpstreamAnswer(200, Response(message.id, task.view().legacy_created(), b""))
 
     async def _followed(
         self, request: UpstreamRequest, message: Request, session: ClientSession, created: bytes, ask: Ask
     ) -> Response:
-        """The server has made a task of its own: poll it, answer what it asks, until it is over.
-
-        Source: SEP-2663, "Task Polling" and "Task Update Requests".
-        """
-        task = msgspec.json.decode(created, type=dict[str, Any])
-        task_id = {"taskId": task.get("taskId")}
-        answering: dict[str, asyncio.Task[None]] = {}
-        try:
-            while True:
-                poll_ms = task.get("pollIntervalMs")
-                await asyncio.sleep(min(max(poll_ms if isinstance(poll_ms, int) else 1000, 50), 10_000) / 1000)
-                task = await self._ask_about(request, session, "tasks/get", task_id)
-                if task.get("status") in ("completed", "failed", "cancelled"):
-                    break
-                for answered in [each for each in answering.values() if each.done()]:
-                    answered.result()  # an answer that the server has refused ends the call
-                for key, (method, question) in read_input_requests(task).items():
-                    open_count = sum(not each.done() for each in answering.values())
-                    if key not in answering and open_count < MOST_OPEN_QUESTIONS and len(answering) < MOST_QUESTIONS:
-                        answer = self._answer_task(request, session, task_id, key, method, ask(method, question))
-                        answering[key] = asyncio.get_running_loop().create_task(answer)
-        except asyncio.CancelledError:
-            with contextlib.suppress(UpstreamError, TimeoutError):
-                async with asyncio.timeout(_FAREWELL_S):
-                    await self._ask_about(request, session, "tasks/cancel", task_id)
-            raise
-        finally:
-            for each in answering.values():
-                each.cancel()
+        """The server has made a task of its own."""
+        ask_about = functools.partial(self._ask_about, request, session)
+        task = await followed(msgspec.json.decode(created, type=dict[str, Any]), ask, ask_about)
         outcome = legacy_outcome(task, message.id)
         if not outcome.result:
             return Response(message.id, b"", legacy_error(message.method, outcome.error))
         return Response(message.id, self._complete(message, outcome.result, session), b"")
-
-    async def _answer_task(
-        self,
-        request: UpstreamRequest,
-        session: ClientSession,
-        task_id: Mapping[str, Any],
-        key: str,
-        method: str,
-        asked: Awaitable[Response],
-    ) -> None:
-        told = input_response(method, await asked)
-        if told is not None:
-            await self._ask_about(request, session, "tasks/update", {**task_id, "inputResponses": {key: Raw(told)}})
-        else:  # there is no form in which the server could be told
-            await self._ask_about(request, session, "tasks/cancel", task_id)
 
     async def _ask_about(
         self, request: UpstreamRequest, session: ClientSession, method: str, params: Mapping[str, Any]

@@ -48,7 +48,7 @@ from mcp_gateway.transports.protocol.mcp.error_codes import URL_ELICITATION_REQU
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
-from mcp_gateway.transports.protocol.mcp.tasks import missing_extension, task_id_of
+from mcp_gateway.transports.protocol.mcp.tasks import missing_extension, offers_task_calls, task_id_of
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, read_state, request_digest, sealed_state, state_problem
 from mcp_gateway.transports.protocol.sealed.kept_handshake import kept_client
 
@@ -58,7 +58,7 @@ from .server_sessions import ServerSession, ServerSessions, SessionKey
 from .subscription_hub import Listener, Relayed, SubscriptionHub
 from .task_host import TaskHost
 from .task_work import ServerTask
-from .tool_support import FORBIDDEN, ToolSupport
+from .tool_support import FORBIDDEN, READING_S, ToolSupport, tool_name
 
 _RELAY_AGAIN_S = 1.0
 _LOST = "the call was lost with the process that held it; it may have run and was NOT run again"
@@ -91,7 +91,7 @@ class ModernToLegacy:
         self._parked: dict[str, ParkableCall] = {}
         self._hubs: dict[SessionKey, SubscriptionHub] = {}
         self._announced = AnnouncedHeaders()
-        self._support = ToolSupport(self.sessions)
+        self._support = ToolSupport()
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
@@ -185,7 +185,9 @@ class ModernToLegacy:
         if current.message.method != "tools/call":
             return current
         params = {name: value for name, value in current.modern.params.items() if name != "task"}
-        support = await self._support.of(session, _tool_name(current))
+        list_tools = functools.partial(self.sessions.ask, session, "tools/list", timeout_s=READING_S)
+        has_tasks = offers_task_calls(session.initialized.get("capabilities"))
+        support = await self._support.of(tool_name(current.modern.params), list_tools, has_tasks=has_tasks)
         if support == "required" and not current.knows_tasks:
             return None
         if support != FORBIDDEN and current.knows_tasks:
@@ -434,13 +436,6 @@ def _read(message: Request) -> ModernRequest:
         return modern_request(message.params, message.id)
     except Refused as refused:
         raise _refusal(refused.reason, refused.text) from None
-
-
-def _tool_name(current: Round) -> str:
-    try:
-        return msgspec.json.decode(current.modern.params.get("name", msgspec.Raw(b'""')), type=str)
-    except msgspec.DecodeError:
-        return ""  # the server shall say what is wrong with it
 
 
 def _refusal(reason: str, text: str) -> UpstreamError:

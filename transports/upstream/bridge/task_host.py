@@ -16,7 +16,14 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import holder_of, owner_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
-from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    Elsewhere,
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamRequest,
+    ignore_events,
+)
 from mcp_gateway.transports.protocol.eras.tasks import TaskStatus, TaskView, unknown_task
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, INVALID_PARAMS, json_error
@@ -32,6 +39,8 @@ _NOTHING: Final = b'{"resultType":"complete"}'
 
 Attend = Callable[[EventHandler, str], Awaitable[None]]
 """Puts what the work asks to a legacy client, on the stream of its `tasks/result`, until the work is over. Takes its id."""
+Respond = Callable[[str, Response], Awaitable[None]]
+"""Takes what a legacy client answers to a question that has an id of `question_id`: (key, response). Raises: UpstreamError."""
 
 
 class TaskWork(Protocol):
@@ -60,15 +69,24 @@ class TaskWork(Protocol):
 class HostedTask:
     """One call that runs here as a task.
 
-    task_id: sealed. name: its own, here. attend: how a legacy client is asked; a modern one answers by `tasks/update`.
+    task_id: sealed. attend, respond: how a legacy client is asked, and answers; a modern one does that by `tasks/update`.
     """
 
     def __init__(
-        self, task_id: str, work: TaskWork, *, created_s: float, ttl_ms: int, poll_ms: int, attend: Attend | None
+        self,
+        task_id: str,
+        work: TaskWork,
+        *,
+        created_s: float,
+        ttl_ms: int,
+        poll_ms: int,
+        attend: Attend | None = None,
+        respond: Respond | None = None,
     ) -> None:
         self.task_id = task_id
         self.work = work
         self.attend = attend
+        self.respond = respond
         self.expiry: asyncio.TimerHandle | None = None
         self._is_cancelled = False
         self._ttl_ms, self._poll_ms = ttl_ms, poll_ms
@@ -130,7 +148,13 @@ class TaskHost:
         self._watching = HeldTasks()
 
     def host(
-        self, request: UpstreamRequest, work: TaskWork, *, wanted_ttl_ms: int | None = None, attend: Attend | None = None
+        self,
+        request: UpstreamRequest,
+        work: TaskWork,
+        *,
+        wanted_ttl_ms: int | None = None,
+        attend: Attend | None = None,
+        respond: Respond | None = None,
     ) -> HostedTask:
         """Keep the work as a task from now on.
 
@@ -148,7 +172,7 @@ class TaskHost:
         created_ms = int(time.time() * 1000)
         owner = owner_of(request.hash_keys)
         sealed = TaskId(*self._replica, owner, name, self._site.cell_name, self._incarnation, created_ms)
-        task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend)
+        task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend, respond)
         self._site.hosted[name] = drop = functools.partial(self._drop, name)
         task.expiry = asyncio.get_running_loop().call_later(ttl_ms / 1000, drop)
         self._watching.start(self._watch(name, work))
@@ -172,13 +196,10 @@ class TaskHost:
         is_modern_client = request.session is None
         if is_modern_client and not declares_extension(message.params):
             return UpstreamAnswer(400, Response(message.id, b"", missing_extension()))
-        asks = (*self._replica, owner_of(request.hash_keys))
         task = None
-        if asks == (sealed.backend, sealed.replica, sealed.principal):
-            if sealed.cell != self._site.cell_name and self._site.elsewhere is not None and sealed.cell in self._site.others():
-                return await self._site.elsewhere.exchange_at(
-                    sealed.cell, replica=self._replica, request=request, on_event=on_event
-                )
+        if self._is_of_client(request, sealed):
+            if (elsewhere := self._elsewhere(sealed)) is not None:
+                return await elsewhere.exchange_at(sealed.cell, replica=self._replica, request=request, on_event=on_event)
             task = self._tasks.get(sealed.task) or self._lost(sealed)
         if task is None:
             status = 400 if is_modern_client else 200
@@ -187,12 +208,36 @@ class TaskHost:
             return await _serve_modern(message, task)
         return await _serve_legacy(message, task, on_event, request.timeout_s)
 
+    async def take_answer(self, request: UpstreamRequest, sealed: TaskId, key: str) -> UpstreamAnswer:
+        """A legacy client's response to what one of its tasks asks, here or in the cell that runs it.
+
+        Raises: UpstreamError.
+        """
+        assert isinstance(request.message, Response)
+        if self._is_of_client(request, sealed):
+            if (elsewhere := self._elsewhere(sealed)) is not None:
+                return await elsewhere.exchange_at(sealed.cell, replica=self._replica, request=request, on_event=ignore_events)
+            task = self._tasks.get(sealed.task)
+            if task is not None and task.respond is not None:
+                await task.respond(key, request.message)
+        return UpstreamAnswer(202, None)
+
+    def _is_of_client(self, request: UpstreamRequest, sealed: TaskId) -> bool:
+        return (*self._replica, owner_of(request.hash_keys)) == (sealed.backend, sealed.replica, sealed.principal)
+
+    def _elsewhere(self, sealed: TaskId) -> Elsewhere | None:
+        """How to reach the cell that runs it; None where that is this one, or is no more."""
+        is_there = sealed.cell != self._site.cell_name and sealed.cell in self._site.others()
+        return self._site.elsewhere if is_there else None
+
     def close(self) -> None:
         for name in list(self._tasks):
             self._drop(name)
         self._watching.cancel()
 
-    def _hosted(self, sealed: TaskId, work: TaskWork, ttl_ms: int, attend: Attend | None) -> HostedTask:
+    def _hosted(
+        self, sealed: TaskId, work: TaskWork, ttl_ms: int, attend: Attend | None = None, respond: Respond | None = None
+    ) -> HostedTask:
         return HostedTask(
             sealed_task_id(self._site.seal, sealed),
             work,
@@ -200,13 +245,14 @@ class TaskHost:
             ttl_ms=ttl_ms,
             poll_ms=int(self._site.tasks.limits.poll_s * 1000),
             attend=attend,
+            respond=respond,
         )
 
     def _lost(self, sealed: TaskId) -> HostedTask | None:
         """What a task looks like whose process is no more; None where it is only too old."""
         if (sealed.cell, sealed.incarnation) == (self._site.cell_name, self._incarnation):
             return None
-        return self._hosted(sealed, _Lost(), int(self._site.tasks.limits.ttl_s * 1000), None)
+        return self._hosted(sealed, _Lost(), int(self._site.tasks.limits.ttl_s * 1000))
 
     async def _watch(self, name: str, work: TaskWork) -> None:
         """When the work is over, let go of what has to leave for its result."""
@@ -278,6 +324,20 @@ async def _serve_legacy(message: Request, task: HostedTask, on_event: EventHandl
             return UpstreamAnswer(200, Response(message.id, b"", error))
         task.cancel()
     return UpstreamAnswer(200, Response(message.id, msgspec.json.encode(task.view().legacy()), b""))
+
+
+def task_wish(params: bytes) -> tuple[int | None, bytes]:
+    """(the time to live that a legacy client wants for its task in ms, if any; the params of the call itself).
+
+    Raises: UpstreamError with invalid_params.
+    """
+    values = jsonrpc.members(params)
+    try:
+        wanted = jsonrpc.members(bytes(values.pop("task"))).get("ttl", Raw(b"null"))
+        ttl_ms = msgspec.json.decode(wanted, type=int | float | None)
+    except msgspec.DecodeError as error:
+        raise UpstreamError(Fate.ENDED, f"the task cannot be read: {error}", reason="invalid_params") from None
+    return None if ttl_ms is None else int(ttl_ms), msgspec.json.encode(values)
 
 
 def _inputs(params: bytes) -> dict[str, bytes] | None:

@@ -166,6 +166,12 @@ def test_tools_say_that_they_may_be_tasks_and_keep_what_they_said_else() -> None
         with_optional_tasks(b'{"tools":1}')
 
 
+def test_a_tool_that_must_be_a_task_stays_one() -> None:
+    page = {"tools": [{"name": each, "execution": {"taskSupport": each}} for each in ("required", "optional", "forbidden")]}
+    shown = json.loads(with_optional_tasks(json.dumps(page).encode()))["tools"]
+    assert [tool["execution"]["taskSupport"] for tool in shown] == ["required", "optional", "optional"]
+
+
 def test_what_a_tool_says_of_tasks_is_known_by_its_name() -> None:
     """Source: MCP 2025-11-25, "Tool-Level Negotiation": what says nothing forbids them."""
     supports = [None, "required", "optional", "forbidden", "later"]

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
-from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, addressed_task, read_task_id, sealed_task_id
+from mcp_gateway.transports.protocol.sealed.task_ids import (
+    TaskId,
+    addressed_task,
+    answered_question,
+    question_id,
+    read_task_id,
+    sealed_task_id,
+)
 
 SEAL = Seal(b"0123456789abcdef")
 TASK = TaskId("files", "http://a", "ada", "T1")
@@ -61,3 +68,14 @@ def test_a_token_of_another_kind_is_no_task(kind: str) -> None:
 )
 def test_a_request_is_about_the_task_that_it_names(params: str, found: TaskId | None) -> None:
     assert addressed_task(SEAL, params.encode()) == found
+
+
+@given(_texts)
+def test_the_answer_to_a_question_finds_the_task_that_has_asked(key: str) -> None:
+    asked = question_id(sealed_task_id(SEAL, TASK), key)
+    assert answered_question(SEAL, asked) == (TASK, key)
+
+
+@pytest.mark.parametrize("request_id", [1, None, "", "/", "T1/elicitation-1", sealed_task_id(SEAL, TASK), "/" * 70_000])
+def test_an_answer_to_anything_else_finds_no_task(request_id: object) -> None:
+    assert answered_question(SEAL, request_id) is None

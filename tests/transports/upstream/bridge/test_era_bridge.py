@@ -169,7 +169,8 @@ def test_discovery_of_a_modern_server_lists_the_versions_that_can_be_spoken_here
         bridge.running.answer(json.dumps(told).encode())
         answer = await asked
         assert answer.response is not None
-        assert json.loads(answer.response.result) == {**told, "supportedVersions": list(REVISIONS)}
+        capabilities = {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}
+        assert json.loads(answer.response.result) == {**told, "supportedVersions": list(REVISIONS), "capabilities": capabilities}
 
     on_loop(body)
 
