@@ -72,6 +72,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         for package in ("merging", "sealed", "eras", "topics")
     },
     "transports.ports": ("transports.protocol", "config"),
+    "transports.identity": _SHARED,
     "transports.outbound": _SHARED,
     "transports.telemetry": ("config",),
     "transports.downstream": (),
@@ -106,6 +107,7 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
         *("actors.health.alert_sinks", "scripts.benchmark"),
     ),
     "httptools": ("transports.upstream.http", "transports.downstream.server.http1_parser"),
+    "jwt": ("transports.identity",),
     "aiohappyeyeballs": ("transports.upstream.http",),
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),

@@ -1,0 +1,112 @@
+"""What an issuer says of a subject, as a token or an introspection response holds it: checked, and made a principal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from mcp_gateway.config.identity_settings import IssuerSettings
+from mcp_gateway.transports.ports.principal import FOREVER_MS, Principal
+
+from .rejection import CredentialRejected
+
+_LONGEST_NAME: Final = 1_000
+_MOST_NAMES: Final = 1_000
+
+
+@attrs.frozen
+class Audience:
+    """For whom a token must be made out.
+
+    named:  one of these, to the letter.
+    family: or an address of ours: this one, or one below its `/mcp`; "" for none. The gateway is one resource server under
+            several addresses: what a subject may do at each is for policies to say.
+    """
+
+    named: tuple[str, ...]
+    family: str
+
+    def has(self, audience: str) -> bool:
+        if audience in self.named:
+            return True
+        base = self.family.rstrip("/")
+        return bool(base) and (audience in (base, f"{base}/", f"{base}/mcp") or audience.startswith(f"{base}/mcp/"))
+
+
+def audience_of(issuer: IssuerSettings, public_url: str) -> Audience:
+    """What is configured, or else the gateway's own address."""
+    return Audience(issuer.audience, "" if issuer.audience else public_url)
+
+
+def principal_of_claims(
+    claims: Mapping[str, Any], issuer: IssuerSettings, audience: Audience, now_s: float, fingerprint: str
+) -> Principal:
+    """Who the claims are about. now_s: since the epoch.
+
+    Raises: CredentialRejected. Source: RFC 7519, section 4.1; RFC 9068, section 4; RFC 8725, sections 3.8 to 3.10.
+    """
+    if claims.get("iss") != issuer.issuer:
+        raise CredentialRejected("the token is of another issuer")
+    if "cnf" in claims:  # a known gap: RFC 9449 and 8705 bind a token to a key, and who does not check that must not take it
+        raise CredentialRejected("the token is bound to a key, which cannot be checked here")
+    if not any(audience.has(each) for each in _names(claims.get("aud"), "aud")):
+        raise CredentialRejected("the token is not made out to this gateway")
+    end_s = _moment(claims.get("exp"), "exp") + issuer.leeway
+    if now_s >= end_s:
+        raise CredentialRejected("the token has expired")
+    if "nbf" in claims and now_s < _moment(claims["nbf"], "nbf") - issuer.leeway:
+        raise CredentialRejected("the token is not valid yet")
+    subject = _claim(claims, issuer.subject_claim)
+    if not isinstance(subject, str) or not _is_name(subject):
+        raise CredentialRejected("the token has no subject")
+    client = claims.get("client_id", claims.get("azp", ""))
+    if not isinstance(client, str) or (client and not _is_name(client)):
+        raise CredentialRejected("the token's client is no name")
+    return Principal(
+        issuer=issuer.issuer,
+        subject=subject,
+        client=client,
+        groups=frozenset(_names(_claim(claims, issuer.groups_claim), issuer.groups_claim)),
+        scopes=frozenset(_scopes(_claim(claims, issuer.scope_claim), issuer.scope_claim)),
+        expires_ms=int(min(end_s * 1000, FOREVER_MS)),
+        fingerprint=fingerprint,
+    )
+
+
+def _claim(claims: Mapping[str, Any], name: str) -> object:
+    """A claim by its name, or by a path into objects. Names with dots exist: Auth0 wants URLs for those it does not know."""
+    if name in claims:
+        return claims[name]
+    found: object = claims
+    for part in name.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return found
+
+
+def _names(value: object, claim: str) -> tuple[str, ...]:
+    """One name, or a list of them. A value that is neither might have said that something is forbidden: it is not passed over."""
+    if value is None:
+        return ()
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or len(names) > _MOST_NAMES or not all(isinstance(name, str) for name in names):
+        raise CredentialRejected(f"{claim} in the token is no list of names")
+    return tuple(names)
+
+
+def _scopes(value: object, claim: str) -> tuple[str, ...]:
+    """Separated by spaces (RFC 9068, section 2.2.3), or a list, as Okta and others have it."""
+    return tuple(value.split()) if isinstance(value, str) else _names(value, claim)
+
+
+def _moment(value: object, claim: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -FOREVER_MS < value < FOREVER_MS:  # NaN is not
+        raise CredentialRejected(f"{claim} in the token is no moment")
+    return float(value)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable()

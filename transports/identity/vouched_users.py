@@ -1,0 +1,35 @@
+"""Users whom somebody else has authenticated: a trusted proxy that names them in a header, or TLS by their certificate. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcp_gateway.config.identity_settings import AuthSettings
+from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
+from mcp_gateway.transports.ports.principal import Principal
+
+from .jwt_verification import fingerprint_of
+from .rejection import CredentialRejected
+
+PROXY_ISSUER: Final = "proxy"
+CERTIFICATE_ISSUER: Final = "certificate"
+_LONGEST_NAME: Final = 1_000
+
+
+def vouched_principal(credential: Credential, settings: AuthSettings) -> Principal:
+    """The user by that name, where the settings believe whoever vouches.
+
+    Raises: CredentialRejected.
+    """
+    is_proxy = credential.kind is CredentialKind.PROXY
+    if not (settings.user_header if is_proxy else settings.client_certificates):
+        raise CredentialRejected("users are not known in this way")
+    name = credential.value
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise CredentialRejected("the user's name is no name")
+    return Principal(
+        issuer=PROXY_ISSUER if is_proxy else CERTIFICATE_ISSUER,
+        subject=name,
+        groups=frozenset(credential.groups) if is_proxy and settings.groups_header else frozenset(),
+        fingerprint=fingerprint_of(name.encode("utf-8", "surrogatepass")),
+    )
