@@ -16,8 +16,10 @@ from msgspec import Raw
 from mcp_gateway.transports.protocol.framing.surrogates import without_halves
 
 WHOLE_BYTES: Final = 65_536
-"""Larger messages are looked at where routes, policies and limits look: the envelope, `params`, its `arguments` and `_meta`.
+"""Larger messages are looked at where routes, policies and limits look: the envelope, `params`, and in it `_LEVELS`.
 To look at the whole would take a message of 4 MiB a fifth of a second, in which nobody else is served."""
+
+_LEVELS: Final = ("arguments", "_meta", "ref", "notifications")
 
 _decode = msgspec.json.Decoder().decode
 _decode_level = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -44,8 +46,8 @@ def has_duplicate_names(body: bytes) -> bool:
 def _has_on_levels(body: bytes) -> bool:
     envelope = _decode_level(body)
     params = _level(envelope.get("params"))
-    levels = [body, *(value for value in (params, _level_of(params, "arguments"), _level_of(params, "_meta")) if value)]
-    return any(_has_at_top(level) for level in levels)
+    levels = [body, params, *(_level_of(params, name) for name in _LEVELS)]
+    return any(_has_at_top(level) for level in levels if level)
 
 
 def _has_at_top(level: bytes) -> bool:

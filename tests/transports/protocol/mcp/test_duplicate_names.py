@@ -91,6 +91,8 @@ def test_any_json_is_judged_by_its_names_alone(value: Any, data: st.DataObject) 
         ('{"params":{"arguments":{"x":"%s","deep":{"a":1,"a":2}}}}', False),
         ('{"params":{"arguments":{"x":"%s","a":1}, "_meta":[]}}', False),
         ('{"params":[{"x":"%s","a":1,"a":2}]}', False),
+        ('{"params":{"ref":{"name":"a","name":"b"},"p":"%s"}}', True),
+        ('{"params":{"notifications":{"resourceSubscriptions":[],"resourceSubscriptions":["a"]},"p":"%s"}}', True),
     ],
 )
 def test_a_large_message_is_looked_at_where_it_is_read(body: str, is_found: bool) -> None:
