@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from attrs.validators import deep_iterable, instance_of
 
+from .conditions import ConditionRule
 from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, quote, quote_url
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -133,10 +134,14 @@ class AuthSettings:
 class PolicySettings:
     """`[[policies]]`: who may do what. With one of them, what none allows is denied; one that denies wins.
 
-    subjects, groups, scopes, clients: whom it is about; each that is given must hold, by name or pattern; () is everybody.
-    backends, methods, tools, prompts, resources, topics: what it is about, in the same way; () is everything.
-    when: a condition in CEL over `subject`, `tool` and `arguments`; one that fails or is no truth value does not hold for "allow"
-          and holds for "deny".
+    subjects, groups, clients: whom it is about: of each that is given, one must be the client's, by name or by a pattern in which
+              "*" stands for any text; () is everybody. A subject may be written with who vouches for it: "ISSUER SUBJECT".
+    scopes:   all of which the client must have.
+    backends, methods: what it is about, in the same way; () is everything.
+    tools, prompts, resources, topics: the same, by the names of the merged server; beside `backends`, and where it denies, by
+              those of the servers as well. Where some are given it is about those, and about nothing else.
+    when:     a condition in CEL, see `conditions.VARIABLES`; one that fails or is no truth value does not hold for "allow" and
+              holds for "deny".
     """
 
     effect: str = attrs.field(validator=OneOf("allow", "deny"))
@@ -150,7 +155,7 @@ class PolicySettings:
     prompts: tuple[str, ...] = _names()
     resources: tuple[str, ...] = _names()
     topics: tuple[str, ...] = _names()
-    when: str = attrs.field(default="", validator=Text(r"[^\x00]*", "an expression in CEL", longest=4_000))
+    when: str = attrs.field(default="", validator=ConditionRule())
 
 
 @attrs.frozen(kw_only=True)

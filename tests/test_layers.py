@@ -112,6 +112,7 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
+    "cel": ("config.conditions",),
 }
 """{library: the only packages or modules that may import it}."""
 
