@@ -90,6 +90,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.upstream.http": _SERVER,
     "transports.upstream.pipes": (*_SERVER, "transports.upstream.http"),
     "transports.upstream.cache": _SERVER,
+    "transports.upstream.credentials": (*_SERVER, "transports.outbound"),
     "transports.upstream.bridge": (*_SERVER, "transports.upstream.cache"),
     "transports.upstream.builtin": _SERVER,
     "config": (),
