@@ -28,6 +28,7 @@ from mcp_gateway.scripts.commands.attaching import (
 )
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
 from mcp_gateway.scripts.commands.import_command import add_import_command
+from mcp_gateway.scripts.commands.restart_command import add_restart_command
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
 
@@ -104,8 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("topic", metavar="TOPIC", nargs="?", default="all", help="a topic, vsm.* or all (default)")
     events.add_argument("--since", metavar="ID", type=_event_id, help="start after this event instead of now; 0: with the oldest")
     events.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
-    restart = commands.add_parser("restart", help="restart a part of a running gateway in good order")
-    restart.add_argument("child", metavar="CHILD", help="cell/0, event-log, cell/0/router")
     kill = commands.add_parser("kill", help="fault injection: a signal to a process, or the crash of an in-process actor")
     kill.add_argument("child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router")
     kill.add_argument("--signal", metavar="N", type=int, help="for a process; default 9")
@@ -115,13 +114,13 @@ def _parser() -> argparse.ArgumentParser:
         (status, _status),
         (backends, _backends),
         (events, _events),
-        (restart, _restart),
         (kill, _kill),
         (log_level, _log_level),
     )
     for parser_of_command, run in attached:
         add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
+    add_restart_command(commands)
     add_backend_commands(commands)
     return parser
 
@@ -225,11 +224,6 @@ def _events(options: argparse.Namespace) -> int:
     except (NothingToFollow, TopicRefused) as end:
         return say(str(end), EXIT_NOTHING_THERE)
     return 0
-
-
-def _restart(options: argparse.Namespace) -> int:
-    arguments = {"child": options.child}
-    return ask(options, lambda client: report(client.command("restart", arguments), f"{options.child} restarted"))
 
 
 def _kill(options: argparse.Namespace) -> int:

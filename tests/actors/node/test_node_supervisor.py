@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,37 @@ def test_an_orderly_restart_replaces_one_process(gateway: GatewayProcess) -> Non
     assert after["cell/1"]["incarnation"] == before["cell/1"]["incarnation"] + 1
     assert after["cell/0"]["pid"] == before["cell/0"]["pid"]
     assert gateway.command("restart", "event-log").returncode == 0
+
+
+def test_all_cells_are_restarted_one_after_the_other_while_the_gateway_serves(gateway: GatewayProcess) -> None:
+    before = gateway.rows()
+    answers: list[bool] = []
+    has_ended = threading.Event()
+
+    def keep_asking() -> None:
+        while not has_ended.is_set():
+            answers.append(gateway.serves())
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        done = gateway.command("restart", "--rolling")
+    finally:
+        has_ended.set()
+        asking.join()
+    assert (done.returncode, done.stdout) == (0, "cell/0 restarted\ncell/1 restarted\n"), done.stderr
+    after = gateway.rows()
+    for cell in ("cell/0", "cell/1"):
+        assert after[cell]["incarnation"] == before[cell]["incarnation"] + 1
+    assert after["event-log"]["pid"] == before["event-log"]["pid"]
+    assert any(answers)
+    # What waits in the queue of a socket that closes is lost; whoever tries again is served at once.
+    assert all(first or second for first, second in itertools.pairwise(answers))
+
+
+@pytest.mark.parametrize("arguments", [(), ("cell/0", "--rolling")])
+def test_what_to_restart_is_named_once(gateway: GatewayProcess, arguments: tuple[str, ...]) -> None:
+    assert gateway.command("restart", *arguments).returncode == 2
 
 
 def test_a_signal_other_than_kill_reaches_the_process(gateway: GatewayProcess) -> None:
