@@ -16,33 +16,55 @@ BYTE_WINDOW: Final = 1_048_576
 class Credit:
     """What is left of a window: an event takes one, its reader grants it back. Whoever waits first passes first."""
 
-    __slots__ = ("_byte_count", "_granted", "_left", "_sizes", "_turn")
+    __slots__ = ("_byte_count", "_left", "_sizes", "_waiting")
 
     def __init__(self, window: int) -> None:
-        self._left = asyncio.Semaphore(window)
+        self._left = window
         self._sizes: deque[int] = deque()  # of the events on their way, in bytes, the oldest first
         self._byte_count = 0
-        self._turn = asyncio.Lock()
-        self._granted = asyncio.Event()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()  # (done once its event may pass, its size)
 
     async def take(self, byte_count: int) -> None:
         """Wait until one more event, of this size, may be sent. A taker that is cancelled has taken nothing."""
-        await self._left.acquire()
+        if not self._waiting and self._has_room(byte_count):
+            self._pass(byte_count)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, byte_count))
         try:
-            async with self._turn:
-                while self._sizes and self._byte_count + byte_count > BYTE_WINDOW:
-                    self._granted.clear()
-                    await self._granted.wait()
+            await turn
         except asyncio.CancelledError:
-            self._left.release()
+            if not turn.cancelled():  # its turn had just come
+                self._left += 1
+                self._byte_count -= byte_count
+                self._sizes.remove(byte_count)
+            self._let_pass()
             raise
-        self._sizes.append(byte_count)
-        self._byte_count += byte_count
 
     def grant(self, event_count: int) -> None:
         """So many events have been read, the oldest first."""
         for _ in range(event_count):
-            self._left.release()
+            self._left += 1
             if self._sizes:
                 self._byte_count -= self._sizes.popleft()
-        self._granted.set()
+        self._let_pass()
+
+    def _has_room(self, byte_count: int) -> bool:
+        return self._left > 0 and (not self._sizes or self._byte_count + byte_count <= BYTE_WINDOW)
+
+    def _pass(self, byte_count: int) -> None:
+        self._left -= 1
+        self._sizes.append(byte_count)
+        self._byte_count += byte_count
+
+    def _let_pass(self) -> None:
+        while self._waiting:
+            turn, byte_count = self._waiting[0]
+            if turn.done():  # its taker was cancelled
+                self._waiting.popleft()
+            elif self._has_room(byte_count):
+                self._waiting.popleft()
+                self._pass(byte_count)
+                turn.set_result(None)
+            else:
+                return

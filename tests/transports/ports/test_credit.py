@@ -141,3 +141,39 @@ def test_never_more_bytes_are_on_their_way_than_the_window_or_one_event(steps):
             task.cancel()
 
     asyncio.run(body())
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(["take", "grant", "cancel"]), st.integers(0, 9), st.booleans()), max_size=40))
+def test_whoever_is_cancelled_when_has_taken_nothing_and_the_window_is_whole_in_the_end(steps):
+    """A step: what happens, to whom, and whether the loop turns before the next."""
+
+    async def body():
+        credit, under_way, tasks = Credit(2), [], []
+
+        async def speak():
+            await credit.take(10)
+            under_way.append(None)
+
+        for what, which, turns in steps:
+            if what == "take":
+                tasks.append(asyncio.create_task(speak()))
+            elif what == "cancel" and tasks:
+                tasks[which % len(tasks)].cancel()
+            elif what == "grant" and under_way:
+                under_way.pop()
+                credit.grant(1)
+            if turns:
+                await settle()
+            assert len(under_way) <= 2
+        await settle()
+        while under_way:
+            under_way.pop()
+            credit.grant(1)
+            await settle()
+        assert all(task.done() for task in tasks)
+        last = [asyncio.create_task(speak()) for _ in range(3)]
+        await settle()
+        assert [task.done() for task in last] == [True, True, False]
+        last[2].cancel()
+
+    asyncio.run(body())
