@@ -46,6 +46,9 @@ class Desk(Protocol):
     def namings(self, endpoint: str) -> tuple[Naming, ...]:
         """The backends behind an endpoint, in the order of the configuration."""
 
+    def merged_naming(self, backend: str) -> Naming | None:
+        """How the merged server names what this backend offers; None where there is none of that name."""
+
     def call(self, exchange: Exchange, wish: CallWish) -> int:
         """Send one call on its way; gives its id."""
 

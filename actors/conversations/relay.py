@@ -194,4 +194,5 @@ class RelayRequest(Conversation):
         """How to rename what this backend says, or None where it stands alone."""
         if self.exchange.endpoint:
             return None
-        return next((each for each in self.desk.namings("") if each.backend == backend and each.prefix), None)
+        naming = self.desk.merged_naming(backend)
+        return naming if naming is not None and naming.prefix else None

@@ -68,7 +68,7 @@ class SessionStream(Conversation):
     def _naming(self, backend: str) -> Naming | None:
         if not self._is_merged():
             return None
-        return next((each for each in self.desk.namings("") if each.backend == backend), None)
+        return self.desk.merged_naming(backend)
 
     def _listen(self, backend: str) -> None:
         assert self.exchange.session is not None

@@ -79,6 +79,7 @@ class EdgeDesk:
         self._late_backends.keep_only({backend.name for backend in backends})
         self._servers = {each.name: (each.prefix, each.replicas, each.command, each.builtin) for each in backends}
         self._merged = tuple(Naming(backend.name, backend.prefix) for backend in backends)
+        self._merged_by_name = {naming.backend: naming for naming in self._merged}
         self._alone = {backend.name: (Naming(backend.name, ""),) for backend in backends}
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
 
@@ -86,6 +87,9 @@ class EdgeDesk:
 
     def namings(self, endpoint: str) -> tuple[Naming, ...]:
         return self._alone.get(endpoint, ()) if endpoint else self._merged
+
+    def merged_naming(self, backend: str) -> Naming | None:
+        return self._merged_by_name.get(backend)
 
     def fan_out_deadline_s(self, exchange: Exchange, backend: str) -> float:
         now_s = self._now_s()

@@ -87,6 +87,9 @@ class RecordingDesk:
             return tuple(Naming(each.backend, "") for each in self._namings if each.backend == endpoint)
         return self._namings
 
+    def merged_naming(self, backend: str) -> Naming | None:
+        return next((each for each in self._namings if each.backend == backend), None)
+
     def call(self, exchange: Exchange, wish: CallWish) -> int:
         assert not self.finished, "a call after the exchange was over"
         call_id = len(self.sent) + 1

@@ -182,6 +182,7 @@ def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
     assert bench.desk.configure(backends[1:])
     assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
     assert bench.desk.namings("") == (Naming("mail", "mail__"),)
+    assert (bench.desk.merged_naming("mail"), bench.desk.merged_naming("files")) == (Naming("mail", "mail__"), None)
     assert (bench.desk.namings("mail"), bench.desk.namings("files")) == ((Naming("mail", ""),), ())
 
 
