@@ -42,8 +42,17 @@ class InProcessSystem:
 
         The target is named as the sender as well: an answer to nobody must not pile up in Thespian's external requester.
         """
-        self._base.actor_send(target, target, message)
-        if not self._is_pumping:
+        is_next = not self._is_pumping and not self._pending
+        actor = self._gateway_actor(target, message) if is_next else None
+        if actor is None:
+            self._base.actor_send(target, target, message)
+        else:  # nothing is ahead of it: it need not be queued
+            self._is_pumping = True
+            try:
+                actor.receiveMessage(message, target)
+            finally:
+                self._is_pumping = False
+        if self._pending:
             self.pump()
 
     def post_all(self, mail: Iterable[tuple[ActorAddress, object]]) -> None:
@@ -61,19 +70,26 @@ class InProcessSystem:
         if self._is_pumping:
             return
         self._is_pumping = True
-        pending, registry, deliver = self._pending, self._base.actorRegistry, self._base._runSingleSend
+        pending, deliver = self._pending, self._base._runSingleSend
         try:
             while pending:
                 mail = pending.pop(0)
-                reference = registry.get(mail.toActor.actorAddressString)
-                actor = reference.instance if reference is not None else None
-                if isinstance(actor, GatewayActor) and not isinstance(mail.msg, _THESPIAN_MAIL):
-                    # As _runSingleSend does for ordinary mail, less its log call and its retries: a GatewayActor never raises.
+                actor = self._gateway_actor(mail.toActor, mail.msg)
+                if actor is not None:
                     actor.receiveMessage(mail.msg, mail.sender)
                 else:
                     deliver(mail)
         finally:
             self._is_pumping = False
+
+    def _gateway_actor(self, target: ActorAddress, message: object) -> GatewayActor | None:
+        """Who takes the message without more ado; None where Thespian has to deliver it.
+
+        That does as much for ordinary mail, but for its log call and its retries: a GatewayActor never raises.
+        """
+        reference = self._base.actorRegistry.get(target.actorAddressString)
+        actor = reference.instance if reference is not None else None
+        return actor if isinstance(actor, GatewayActor) and not isinstance(message, _THESPIAN_MAIL) else None
 
     def forget_dead(self) -> None:
         """Drop the registry entries that simpleSystemBase keeps for ever for actors that have ended."""
