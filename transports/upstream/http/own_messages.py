@@ -24,6 +24,13 @@ from .dropped_messages import DroppedMessages
 _PROGRESS = "notifications/progress"
 
 
+class _Progress(msgspec.Struct):
+    progressToken: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_progress = msgspec.json.Decoder(_Progress).decode
+
+
 class OwnMessages:
     """The exchanges that run at one replica, by their progress tokens.
 
@@ -81,8 +88,10 @@ class OwnHearing:
 
     def _is_own(self, params: bytes) -> bool:
         try:
-            shown = jsonrpc.members(params).get("progressToken")
-            token = None if shown is None else msgspec.json.encode(jsonrpc.id_value(bytes(shown)))
+            shown = bytes(_decode_progress(params or b"{}").progressToken)
+            if shown == self._token:  # as most servers repeat it
+                return True
+            token = msgspec.json.encode(jsonrpc.id_value(shown)) if shown else None
         except (msgspec.DecodeError, RecursionError, ValueError):
             return False
         request = self._request

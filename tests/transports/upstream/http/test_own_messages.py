@@ -77,10 +77,15 @@ def test_a_token_is_one_value_however_it_is_spelled() -> None:
     params = rb'{"_meta":{"progress\u0054oken":"\u0061"}}'
     request = UpstreamRequest(kind=RequestKind.REQUEST, message=Request(b"1", "tools/call", params), revision=LEGACY)
     assert Listener().tell(request, progress("a"))
+    for shown in (rb'{"progress\u0054oken":"\u0061"}', rb'{"progressToken":"b","progressToken":"a"}'):
+        assert Listener().tell(request, Notification("notifications/progress", shown))
+    for shown in (rb'{"progress\u0054oken":"b"}', rb'{"progressToken":"a","progressToken":"b"}', rb'{"progressToken":null}'):
+        assert not Listener().tell(request, Notification("notifications/progress", shown))
 
 
 def test_progress_without_a_token_names_nobodys_call() -> None:
     assert Listener().tell(called(5), Notification("notifications/progress", b'{"progress":1}'))
+    assert Listener().tell(called(5), Notification("notifications/progress", b""))
 
 
 def test_what_is_dropped_leaves_the_id_at_which_the_stream_resumes() -> None:
