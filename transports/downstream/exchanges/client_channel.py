@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import attrs
 import msgspec
 
+from mcp_gateway.transports.downstream.server.buffered_bytes import IN, BufferedBytes, HeldBytes
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
@@ -22,13 +23,14 @@ from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.modern_rules import check_modern_body, is_modern_post
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, is_modern
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_headers
 from mcp_gateway.transports.protocol.merging.naming import route_target
 from mcp_gateway.transports.protocol.sealed.session import SessionState
+from mcp_gateway.transports.telemetry import metrics
 
 from .request_metrics import count_request
 
@@ -37,6 +39,9 @@ MOST_OPEN_REQUESTS: Final = 256
 
 MOST_UNREAD_BYTES: Final = 1_048_576
 """Answers that may wait for a client which does not read them; beyond, it is not listened to until it has."""
+
+_MESSAGE_BYTES: Final = 2_048
+"""What the smallest message takes while it is served; a client may send any number of notifications. Ours."""
 
 _FOREVER: Final = float("inf")
 _FAREWELL_S: Final = 5.0
@@ -79,11 +84,17 @@ def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, ba
 
 
 class ClientChannel:
-    """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client."""
+    """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client.
 
-    def __init__(self, port: EdgePort, limiter: RequestLimiter, outlet: Outlet, client: ConnectedClient) -> None:
+    buffered: where the bytes of a message count until its exchange is over.
+    """
+
+    def __init__(
+        self, port: EdgePort, limiter: RequestLimiter, buffered: BufferedBytes, outlet: Outlet, client: ConnectedClient
+    ) -> None:
         self._port = port
         self._limiter = limiter
+        self._buffered = buffered
         self._outlet = outlet
         self._client = client
         self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
@@ -91,6 +102,7 @@ class ClientChannel:
         self._unread_bytes = 0
         self._on_idle: Callable[[], None] | None = None
         self._is_initializing = False
+        self._telling = 0  # what the client said without a question and its servers have not taken yet
         self.session: SessionState | None = None
         self.is_closed = False
 
@@ -145,8 +157,13 @@ class ClientChannel:
             answer.abandon("client_gone")
         if self._stream is not None:
             self._stream.abandon("client_gone")
-        if self.session is not None:
-            self._say_farewell([answer.request_id for answer in answers if answer.request_id and not answer.is_modern])
+        if self.session is None:
+            return
+        for answer in answers:
+            if answer.request_id is not None and not answer.is_modern:
+                self._tell_of_the_end(answer.request_id)
+        if not self._telling:
+            self._end_session()
 
     # ---- parts
 
@@ -213,40 +230,42 @@ class ClientChannel:
         self._port.open(exchange, self._stream)
 
     def _ask(self, request: Request, exchange: Exchange) -> None:
-        answer = self._open[request.id] = _ChannelAnswer(self, exchange)
+        answer = self._open[request.id] = _ChannelAnswer(self, exchange, self._hold(request, request.id))
         self._port.open(exchange, answer)
 
-    def _tell(self, message: Message, on_over: Callable[[], None] | None = None) -> None:
-        """Pass on what the client said without a question; hardly anybody waits for the end of that."""
+    def _tell(self, message: Notification | Response) -> None:
+        """Pass on what the client said without a question."""
+        self._pass_on(message, self._hold(message, None))
+
+    def _tell_of_the_end(self, request_id: bytes) -> None:
+        """Tell the session's servers that nobody waits for a request any more."""
+        params = msgspec.json.encode({"requestId": msgspec.Raw(request_id), "reason": "the client has gone"})
+        self._pass_on(Notification("notifications/cancelled", params), None)
+
+    def _pass_on(self, message: Notification | Response, held: HeldBytes | None) -> None:
         assert self.session is not None
         target = message.method if isinstance(message, Notification) else "response"
         exchange = self._exchange(message, self.session.revision, target, session=self.session)
-        self._port.open(exchange, _ChannelAnswer(self, exchange, on_over))
+        self._telling += 1
+        self._port.open(exchange, _ChannelAnswer(self, exchange, held))
 
-    def _say_farewell(self, request_ids: list[bytes]) -> None:
-        """Tell the session's servers that nobody waits for these requests any more, then end the session."""
-        session = self.session
-        assert session is not None
-        left = len(request_ids)
+    def _hold(self, message: Message, request_id: bytes | None) -> HeldBytes:
+        """Count a message until its exchange is over. Raises: Refused, where there are too many bytes."""
+        held = self._buffered.of(self._client.keys["ip"], IN)
+        if not held.hold(max(_MESSAGE_BYTES, jsonrpc.size_bytes(message))):
+            metrics.bounds_reached_total.labels("buffered").inc()
+            refused = held.refusal()
+            refused.request_id = request_id
+            raise refused
+        return held
 
-        def end_session() -> None:
-            deadline_s = time.monotonic() + _FAREWELL_S
-            exchange = self._exchange(
-                None, session.revision, "", session=session, kind=RequestKind.TERMINATE, deadline_s=deadline_s
-            )
-            self._port.open(exchange, _ChannelAnswer(self, exchange))
-
-        def told() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                end_session()
-
-        for request_id in request_ids:
-            params = msgspec.json.encode({"requestId": msgspec.Raw(request_id), "reason": "the client has gone"})
-            self._tell(Notification("notifications/cancelled", params), told)
-        if not request_ids:
-            end_session()
+    def _end_session(self) -> None:
+        """After what was said before: a server that is told of something in a session that has ended may fail at it."""
+        assert self.session is not None
+        deadline_s = time.monotonic() + _FAREWELL_S
+        kind = RequestKind.TERMINATE
+        exchange = self._exchange(None, self.session.revision, "", session=self.session, kind=kind, deadline_s=deadline_s)
+        self._port.open(exchange, _ChannelAnswer(self, exchange))
 
     def _exchange(
         self,
@@ -291,6 +310,10 @@ class ClientChannel:
             del self._open[answer.request_id]
         if answer is self._stream:
             self._stream = None
+        if answer.is_told:
+            self._telling -= 1
+            if self.is_closed and not self._telling:
+                self._end_session()
         if self._on_idle is not None and not self._open:
             on_idle, self._on_idle = self._on_idle, None
             on_idle()
@@ -320,12 +343,13 @@ class ClientChannel:
 class _ChannelAnswer:
     """The answer of one exchange on its way into the channel. Implements `edge_port.AnswerSink`."""
 
-    __slots__ = ("_channel", "_is_over", "_on_over", "exchange_id", "is_modern", "method", "request_id", "started_s")
+    __slots__ = ("_channel", "_held", "_is_over", "exchange_id", "is_modern", "is_told", "method", "request_id", "started_s")
 
-    def __init__(self, channel: ClientChannel, exchange: Exchange, on_over: Callable[[], None] | None = None) -> None:
+    def __init__(self, channel: ClientChannel, exchange: Exchange, held: HeldBytes | None = None) -> None:
         self._channel = channel
-        self._on_over = on_over
+        self._held = held
         self._is_over = False
+        self.is_told = exchange.kind is RequestKind.MESSAGE
         self.exchange_id = exchange.exchange_id
         self.method = exchange.method
         self.request_id = exchange.request_id
@@ -378,6 +402,6 @@ class _ChannelAnswer:
 
     def _end(self) -> None:
         self._is_over = True
+        if self._held is not None:
+            self._held.release()
         self._channel.over(self)
-        if self._on_over is not None:
-            self._on_over()

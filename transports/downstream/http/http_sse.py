@@ -127,7 +127,7 @@ class HttpSseEndpoint:
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
         backend = unquote(incoming.path[len(_SERVERS) : -len("/sse")]) if incoming.path.startswith(_SERVERS) else ""
         client = connected_client(incoming, _NAME, self._port.terms.hash_keys, backend)
-        connection.channel = ClientChannel(self._port, self._server.limiter, connection, client)
+        connection.channel = ClientChannel(self._port, self._server.limiter, self._server.buffered, connection, client)
         self._connections[connection.connection_id] = connection
         incoming.on_client_gone(lambda: self._client_gone(connection))
         incoming.begin({})
@@ -170,7 +170,7 @@ class HttpSseEndpoint:
             raise Refused("invalid_request", f"Content-Type must be application/json, not {content_type[:100]!r}")
         owner = connection_id.partition(".")[0].replace("-", "/")
         if connection_id in self._connections:
-            _respond(incoming, self._take(PostedMessage(connection_id=connection_id, body=incoming.body)))
+            _respond(incoming, self._take(PostedMessage(connection_id=connection_id, body=incoming.take_body())))
         elif owner in self._port.cells.other_cells:
             self._tasks.start(self._forward(incoming, owner, connection_id))
         else:

@@ -61,7 +61,7 @@ class PhoenixEndpoint:
         return self._port
 
     def open_channel(self, outlet: Outlet, client: ConnectedClient) -> ClientChannel:
-        return ClientChannel(self._port, self._server.limiter, outlet, client)
+        return ClientChannel(self._port, self._server.limiter, self._server.buffered, outlet, client)
 
     def admit(self, client: ConnectedClient, session: SessionState | None) -> None:
         limiter = self._server.limiter

@@ -197,6 +197,12 @@ class Incoming(RequestDelegate):
         """What it was is held until its answer is written: whoever serves it may still need it."""
         self._drop()
 
+    def take_body(self) -> bytes:
+        """Its body, for one who counts it from now on."""
+        body = self.body
+        self._drop()
+        return body
+
     # ---- answering
 
     @property

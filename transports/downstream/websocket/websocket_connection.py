@@ -272,6 +272,7 @@ class WebSocket:
         if self._text and not _is_utf8(data):
             self.fail(CloseCode.INVALID_DATA, "a text message must be UTF-8")
             return
+        self._held.release()  # it is whole: whoever serves it counts it from now on
         try:
             self.user.take(data, self._text)
         except Exception:

@@ -44,7 +44,7 @@ class WebSocketEndpoint:
 
         def make_user(connection: WebSocket) -> _Client:
             user = _Client(connection)
-            user.channel = ClientChannel(self._port, self._server.limiter, user, client)
+            user.channel = ClientChannel(self._port, self._server.limiter, self._server.buffered, user, client)
             return user
 
         self._sockets.upgrade(incoming, _SUBPROTOCOL, make_user)

@@ -15,6 +15,7 @@ from mcp_gateway.transports.downstream.exchanges.client_channel import (
     ClientChannel,
     ConnectedClient,
 )
+from mcp_gateway.transports.downstream.server.buffered_bytes import IN, BufferedBytes
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
@@ -32,15 +33,16 @@ LACKING = {f"{PREFIX}protocolVersion": "2026-07-28"}
 class Client:
     """A channel, the edge behind it, and what the client has been sent: (message, id of the request it is about)."""
 
-    def __init__(self, **limits: Any) -> None:
-        settings = cell_settings(limits=limits)
+    def __init__(self, gateway: dict[str, Any], **limits: Any) -> None:
+        settings = cell_settings(limits=limits, gateway=gateway)
         self.port = ScriptedPort(settings)
         self.read: list[tuple[Any, bytes | None]] = []
         self.unread: list[asyncio.Future[None]] = []
         self.is_stalled = False
         limiter = RequestLimiter(settings, self.port.publish)
         client = ConnectedClient(transport="websocket", keys={"ip": "1", "user": "ada"})
-        self.channel = ClientChannel(self.port, limiter, self, client)
+        self.buffered = BufferedBytes(settings.gateway)
+        self.channel = ClientChannel(self.port, limiter, self.buffered, self, client)
 
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
         self.read.append((json.loads(data), about))
@@ -67,14 +69,15 @@ class Client:
         opening = self.says(id=0, method="initialize", params=params)
         opening.sink.answer(200, b'{"jsonrpc":"2.0","id":0,"result":{}}', {"Mcp-Session-Id": "sealed"}, "files", 0.0)
         self.says(method="notifications/initialized")
+        self.port.opened[1].sink.answer(202, b"", {}, "files", 0.0)
         (stream,) = self.port.of_kind(RequestKind.STREAM)
         return stream
 
 
-def on_loop(body: Callable[[Client], Awaitable[None]], **limits: Any) -> None:
+def on_loop(body: Callable[[Client], Awaitable[None]], gateway: dict[str, Any] | None = None, **limits: Any) -> None:
     async def run() -> None:
         async with asyncio.timeout(10):
-            await body(Client(**limits))
+            await body(Client(gateway or {}, **limits))
 
     asyncio.run(run())
 
@@ -310,6 +313,20 @@ def test_the_end_of_the_connection_cancels_what_runs_and_ends_the_session() -> N
     on_loop(body)
 
 
+def test_a_session_ends_after_its_servers_have_taken_what_was_told_before() -> None:
+    """A server that reads of progress in a session that it has just ended may fail at it."""
+
+    async def body(client: Client) -> None:
+        client.opens_session()
+        told = client.says(method="notifications/progress", params={"progressToken": 1, "progress": 1})
+        client.channel.close()
+        assert client.port.of_kind(RequestKind.TERMINATE) == []
+        told.sink.answer(202, b"", {}, "files", 0.0)
+        (_,) = client.port.of_kind(RequestKind.TERMINATE)
+
+    on_loop(body)
+
+
 def test_a_channel_is_idle_when_its_last_request_has_been_answered() -> None:
     async def body(client: Client) -> None:
         idle: list[str] = []
@@ -346,6 +363,42 @@ def test_requests_at_the_limit_run_and_the_one_past_it_is_refused() -> None:
         client.says(**past)
 
     on_loop(body)
+
+
+CALL = {"method": "tools/call", "params": {"name": "x", "arguments": {"text": "x" * 600_000}, "_meta": META}}
+
+
+def test_the_bytes_of_a_request_are_held_until_it_is_over_and_the_one_past_the_bound_is_refused() -> None:
+    async def body(client: Client) -> None:
+        share = client.buffered.budget.largest_share
+        fitting = share // 603_000
+        calls = [client.says(id=number, **CALL) for number in range(fitting)]
+        assert fitting * 600_000 < client.buffered.held[IN] <= share
+        assert client.refused(id="past", **CALL) == ("too_many_connections", "past")
+        # 1. An answer, a cancellation and the end of the connection each give them back.
+        calls[0].sink.answer(200, b"{}", {}, "files", 0.0)
+        client.says(id="next", **CALL)
+        client.says(method="notifications/cancelled", params={"requestId": 1})
+        client.says(id="again", **CALL)
+        client.channel.close()
+        assert client.buffered.held[IN] == 0
+
+    on_loop(body)
+
+
+def test_notifications_that_no_server_takes_are_bounded_too() -> None:
+    async def body(client: Client) -> None:
+        client.opens_session()
+        with pytest.raises(Refused) as caught:
+            for _ in range(client.buffered.budget.largest_share // 2_048 + 1):
+                client.says(method="notifications/progress", params={"progressToken": 1, "progress": 1})
+        assert caught.value.reason == "too_many_connections"
+        assert caught.value.request_id is None
+        told = client.port.opened[-1]
+        told.sink.answer(202, b"", {}, "files", 0.0)
+        client.says(method="notifications/progress", params={"progressToken": 1, "progress": 1})
+
+    on_loop(body, gateway={"max_buffered_bytes": 4_194_304})
 
 
 def test_a_client_past_its_rate_is_refused_and_told_when_to_come_back() -> None:

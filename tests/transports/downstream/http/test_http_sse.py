@@ -307,6 +307,24 @@ def test_a_client_past_its_rate_reads_so_in_the_status_and_on_its_stream() -> No
     on_cell(body, limits={"requests_per_second": 0.01, "burst": 1})
 
 
+def test_a_message_as_large_as_all_may_be_together_is_served_and_those_beside_it_are_refused() -> None:
+    """Bytes count from the POST to the answer on the stream, and once."""
+
+    async def body(client: Client) -> None:
+        stream = await client.connect()
+        await stream.event()
+        await stream.opens_session()
+        slow = {"name": "slow", "arguments": {"seconds": 0.5}, "_meta": {"x": "x" * (2**20 - 9_000)}}
+        assert (await stream.post({"id": 1, "method": "tools/call", "params": slow}))[0] == 202
+        echo = {"name": "echo", "arguments": {"message": "x" * 100_000}}
+        status, refused = await stream.post({"id": 2, "method": "tools/call", "params": echo})
+        assert (status, refused["error"]["data"]["reason"]) == (503, "too_many_connections")
+        assert (await stream.message())["id"] == 1
+        assert (await stream.ask("tools/call", echo, 3))["id"] == 3
+
+    on_cell(body, gateway={"max_message_bytes": 2**20, "max_buffered_bytes": 2**20})
+
+
 # ---- the end of the gateway
 
 

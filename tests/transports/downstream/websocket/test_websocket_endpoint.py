@@ -199,6 +199,22 @@ def test_requests_are_counted_under_the_transports_name_and_limited() -> None:
     with_client(body, limits={"requests_per_second": 0.01, "burst": 2})
 
 
+def test_a_message_as_large_as_all_may_be_together_is_served_and_those_beside_it_are_refused() -> None:
+    """Bytes count from the first frame to the answer, and once."""
+
+    async def body(client: Client, cell: RunningCell) -> None:
+        await client.initialize()
+        slow = {"name": "slow", "arguments": {"seconds": 0.5}, "_meta": {"x": "x" * (2**20 - 9_000)}}
+        await client.say({"jsonrpc": "2.0", "id": "slow", "method": "tools/call", "params": slow})
+        echo = {"name": "echo", "arguments": {"message": "x" * 9_000}}
+        assert (await client.ask("tools/call", echo))["error"]["data"]["reason"] == "too_many_connections"
+        while (await client.hear()).get("id") != "slow":
+            pass
+        assert "result" in await client.ask("tools/call", echo)
+
+    with_client(body, gateway={"max_message_bytes": 2**20, "max_buffered_bytes": 2**20})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
