@@ -74,6 +74,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.ports": ("transports.protocol", "config"),
     "transports.identity": _SHARED,
     "transports.outbound": _SHARED,
+    "transports.policy": ("transports.ports", "transports.protocol", "config"),
     "transports.telemetry": ("config",),
     "transports.downstream": (),
     "transports.downstream.server": _CLIENT,

@@ -1,0 +1,81 @@
+"""Patterns of policies: over names, and over what stands for many names at once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.transports.policy.name_patterns import NamePatterns, plain_uri, template_ends, topics_from
+from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
+
+
+@pytest.mark.parametrize(
+    ("uri", "plain"),
+    [
+        ("file:///docs/a", "file:///docs/a"),
+        ("FILE:///docs/a", "file:///docs/a"),
+        ("file:///docs/../etc/passwd", "file:///etc/passwd"),
+        ("file:///docs/%2e%2E/etc/passwd", "file:///etc/passwd"),
+        ("file:///docs/..%2fetc", "file:///etc"),
+        ("file:///docs\\..\\etc", "file:///etc"),
+        ("file:////docs//a/./b", "file:///docs/a/b"),
+        ("file:///docs/%61", "file:///docs/a"),
+        ("file:///../../etc", "file:///etc"),
+        ("file:///docs/", "file:///docs/"),
+        ("file:///docs/a/..", "file:///docs/"),
+        ("http://HOST/A", "http://host/A"),
+        ("demo:a/../b", "demo:b"),
+        ("demo://welcome", "demo://welcome"),
+        ("*", "*"),
+        ("file:///docs/*", "file:///docs/*"),
+        ("", ""),
+    ],
+)
+def test_a_uri_is_read_as_the_most_lenient_server_reads_it(uri: str, plain: str) -> None:
+    assert plain_uri(uri) == plain
+
+
+@given(st.text("aA/.:%2eE\\*", max_size=20))
+def test_what_is_plain_stays_as_it_is_but_for_more_escapes(uri: str) -> None:
+    once = plain_uri(uri)
+    assert "/../" not in once
+    if "%" not in once and "\\" not in once and ":" not in once.partition(":")[2]:
+        assert plain_uri(once) == once
+
+
+_patterns = st.lists(st.text("ab*", max_size=5), max_size=4)
+
+
+@given(patterns=_patterns, text=st.text("ab", max_size=8))
+def test_one_of_several_patterns_must_match(patterns: list[str], text: str) -> None:
+    references = [re.compile(".*".join(map(re.escape, each.split("*")))) for each in patterns]
+    assert NamePatterns(patterns).match(text) is any(each.fullmatch(text) for each in references)
+
+
+@given(patterns=_patterns, start=st.text("ab", max_size=4), end=st.text("ab", max_size=4), middle=st.text("ab", max_size=4))
+def test_many_texts_at_once_are_judged_as_each_of_them(patterns: list[str], start: str, end: str, middle: str) -> None:
+    """What is said of all holds for each; what is excluded of all holds for none."""
+    names = NamePatterns(patterns)
+    if names.match_all_from(start):
+        assert names.match(start + middle)
+    if not names.may_match_between(start, end):
+        assert not names.match(start + middle + end)
+
+
+@given(pattern=st.sampled_from(["all", "*", "a", "a.b", "a.*", "a.b.*"]), topic=st.text("ab.", min_size=1, max_size=6))
+def test_a_pattern_of_topics_begins_as_all_that_it_stands_for(pattern: str, topic: str) -> None:
+    start = topics_from(pattern)
+    try:
+        followed = TopicPattern(pattern)
+        assert followed.matches(topic) is (topic == pattern if start is None else topic.startswith(start))
+    except InvalidTopic:
+        assert start is None
+
+
+def test_a_template_says_how_its_uris_begin_and_end() -> None:
+    assert template_ends("file:///{path}") == ("file:///", "")
+    assert template_ends("db://{table}/rows/{id}/raw") == ("db://", "/raw")
+    assert template_ends("db://all") == ("db://all", "db://all")
