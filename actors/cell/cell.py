@@ -62,6 +62,8 @@ from .lookup_threads import LookupThreads
 _logger = logging.getLogger(__name__)
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
+_LEAST_CLOSE_WIRES_S = 0.4
+_KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
 class Cell:
@@ -74,6 +76,7 @@ class Cell:
         self._link = link
         self._alerts: AlertDispatcher | None = None
         self._shown_circuits: set[tuple[str, str]] = set()
+        self._ends_by_s = float("inf")  # on the monotonic clock, once it drains
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
 
     async def start(self) -> None:
@@ -180,7 +183,8 @@ class Cell:
         self._port.is_draining = True
         self._server.drain()
         self._port.end_streams()
-        give_up_s = time.monotonic() + deadline_s
+        self._ends_by_s = time.monotonic() + deadline_s
+        give_up_s = time.monotonic() + requests_s(deadline_s)
         while self._port.waiting and time.monotonic() < give_up_s:
             await asyncio.sleep(0.02)
         if self._port.waiting:
@@ -192,7 +196,7 @@ class Cell:
             await self._alerts.close()
         await self._sockets.close()
         self._system.stop(self._root)
-        await asyncio.gather(self._server.close(), wires_closed(_CLOSE_WIRES_S))
+        await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._port.sessions.close()
         PROCESS_GUARD.stop()
         if tracing.tracer is not None:
@@ -217,6 +221,16 @@ class Cell:
 
     async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return await self._status.command(name, arguments)
+
+
+def requests_s(drain_s: float) -> float:
+    """How long requests may take to end, of the time for a whole drain."""
+    return drain_s - min(_LEAST_CLOSE_WIRES_S, drain_s * _KEPT_FOR_WIRES)
+
+
+def wires_s(left_s: float) -> float:
+    """How long servers may take to end, where so much of the drain's time is left."""
+    return min(_CLOSE_WIRES_S, max(_LEAST_CLOSE_WIRES_S, left_s))
 
 
 def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> Cell:
