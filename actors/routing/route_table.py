@@ -47,6 +47,7 @@ class RouteTable:
         # sorted() is stable: equals stay in the order of declaration.
         self._by_precedence = sorted(wildcards, key=lambda entry: -entry[0].literal_count)
         self._cached_find = lru_cache(maxsize=_CACHED_TARGETS)(self._find)
+        self._cached_is_routed = lru_cache(maxsize=_CACHED_TARGETS)(self._is_routed)
 
     def match(self, target: str, transport: str) -> Route | None:
         """The route for a target that came in over a transport; None when nothing serves it."""
@@ -56,6 +57,11 @@ class RouteTable:
 
     def is_routed(self, target: str) -> bool:
         """Whether a route serves the target over any transport at all."""
+        if len(target) > _LONGEST_CACHED_TARGET:
+            return self._is_routed(target)
+        return self._cached_is_routed(target)
+
+    def _is_routed(self, target: str) -> bool:
         return any(wildcard.matches(target) for wildcard, _ in self._by_precedence)
 
     def _find(self, target: str, transport: str) -> Route | None:

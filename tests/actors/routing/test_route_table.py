@@ -94,9 +94,12 @@ def test_hostile_targets_fill_no_memory():
     table = table_of("*")
     for number in range(6_000):
         table.match(f"tools/call/{number}", "websocket")
+        table.is_routed(f"tools/call/{number}")
     table.match("x" * 1_000_000, "websocket")
-    info = table._cached_find.cache_info()
-    assert info.currsize == info.maxsize == 4_096
+    table.is_routed("x" * 1_000_000)
+    for cached in (table._cached_find, table._cached_is_routed):
+        info = cached.cache_info()
+        assert info.currsize == info.maxsize == 4_096
 
 
 def test_hostile_targets_take_no_time():
