@@ -89,7 +89,10 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     holder: str = ""
 
     def upstream(self, backend: str) -> UpstreamSession | None:
-        return next((each for each in self.upstreams if each.backend == backend), None)
+        for each in self.upstreams:  # a loop, because a call asks four times, and there may be hundreds
+            if each.backend == backend:
+                return each
+        return None
 
     @property
     def size_bytes(self) -> int:
