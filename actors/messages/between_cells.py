@@ -38,6 +38,10 @@ class CellAsked:
     question_id: str
     question: Any = attrs.field(repr=False)
 
+    @property
+    def weight_bytes(self) -> int:
+        return weight_bytes(self.question)
+
 
 @attrs.frozen(kw_only=True)
 class CellAnswered:

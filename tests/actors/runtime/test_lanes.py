@@ -8,11 +8,18 @@ from collections.abc import Callable
 
 import attrs
 
-from mcp_gateway.actors.messages.between_cells import ExchangeForwarded, Forwarded, ForwardedAnswer, ForwardedEvent
+from mcp_gateway.actors.messages.between_cells import (
+    CellAsked,
+    ExchangeForwarded,
+    Forwarded,
+    ForwardedAnswer,
+    ForwardedEvent,
+)
 from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents, StoredEvent, UnstoredEvent
 from mcp_gateway.actors.messages.weight import weight_bytes
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES
+from mcp_gateway.transports.downstream.http.http_sse import PostedMessage
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
@@ -114,6 +121,7 @@ def test_messages_say_what_they_weigh() -> None:
         (ExchangeForwarded(exchange_id="e", replica=ReplicaId("b", "r"), request=request), 1),
         (ForwardedEvent(exchange_id="e", message=Notification("n", text), event_id=None), 1),
         (ForwardedAnswer(exchange_id="e", answer=answer), 1),
+        (CellAsked(question_id="q", question=PostedMessage(connection_id="c", body=text)), 1),
     ):
         for each in (message, Forwarded(from_cell="cell/0", message=message)):
             size_bytes = len(pickle.dumps(each, pickle.HIGHEST_PROTOCOL))

@@ -51,6 +51,10 @@ class PostedMessage:
     connection_id: str
     body: bytes = attrs.field(repr=False)
 
+    @property
+    def weight_bytes(self) -> int:
+        return len(self.body)
+
 
 @attrs.frozen(kw_only=True)
 class PostTaken:
