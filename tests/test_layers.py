@@ -20,7 +20,7 @@ import attrs
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROLES = ("edge", "events", "pool", "routing", "health", "viability")
+ROLES = ("edge", "events", "pool", "routing", "health", "viability", "identity")
 
 _SHARED = ("transports.ports", "transports.telemetry", "transports.protocol", "config")
 _ACTOR = ("actors.messages", "actors.runtime", *_SHARED)
@@ -38,6 +38,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "actors.routing": _ACTOR,
     "actors.health": _ACTOR,
     "actors.viability": _ACTOR,
+    "actors.identity": (*_ACTOR, "transports.identity", "transports.outbound"),
     "actors.events": (*_ACTOR, "actors.storage"),
     "actors.forwarding": ("actors.messages", "actors.routing.hash_ring", "transports.ports", "transports.protocol"),
     "actors.pool": (*_ACTOR, "actors.supervision", "actors.forwarding"),
@@ -47,6 +48,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "actors.conversations",
         "actors.forwarding",
         "transports.downstream.exchanges.request_watch",
+        "transports.identity",
     ),
     "actors.node": (
         "actors.messages",
@@ -133,6 +135,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
             "events",
             "exchanges",
             "health",
+            "identity",
             "lifecycle",
             "node",
             "node_link",

@@ -198,6 +198,8 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._port.sessions.close()
+        if self._port.authenticator is not None:
+            self._port.authenticator.close()
         PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)

@@ -12,6 +12,7 @@ from mcp_gateway.actors.edge.edge import Edge
 from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.events.event_bus import EventBus
 from mcp_gateway.actors.health.health_monitor import HealthMonitor, HealthMonitorArguments
+from mcp_gateway.actors.identity.identity import Identity
 from mcp_gateway.actors.messages.events import EventsLogged, PublishEvent
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.supervision import ChildRestarted, ChildRestartRefused
@@ -25,7 +26,7 @@ from mcp_gateway.actors.viability.viability_monitor import ViabilityArguments, V
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.telemetry import metrics
 
-GATEWAY_CHILDREN = ("event-bus", "transport-registry", "connection-pool", "router", "health-monitor")
+GATEWAY_CHILDREN = ("event-bus", "transport-registry", "connection-pool", "router", "health-monitor", "identity")
 """The chain, in start order."""
 
 BESIDE_THE_CHAIN = ("edge", "viability-monitor")
@@ -63,7 +64,7 @@ class _CellChildren(Supervisor):
 
 
 class GatewaySupervisor(_CellChildren):
-    """Keeps the chain from the event bus to the health monitor: when one crashes, it and those after it start again in order.
+    """Keeps the chain from the event bus to the identity actor: when one crashes, it and those after it start again in order.
 
     Receives  Topology, EventsLogged (cell supervisor)
     Sends     GatewayWired (cell supervisor), EventsLogged (event bus), Topology (connection pool, router, health monitor)
@@ -88,6 +89,7 @@ class GatewaySupervisor(_CellChildren):
             ChildSpec(name="connection-pool", actor_class=ConnectionPool, arguments=pool),
             ChildSpec(name="router", actor_class=Router, arguments=settings),
             ChildSpec(name="health-monitor", actor_class=HealthMonitor, arguments=monitor),
+            ChildSpec(name="identity", actor_class=Identity),
         )
 
     def on_children_changed(self) -> None:

@@ -38,6 +38,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id
 
+from .known_clients import KnownClients
 from .last_known_lists import LastKnownLists
 from .late_backends import FAN_OUT_S
 from .open_exchanges import OpenExchanges
@@ -67,6 +68,7 @@ class LoopPort:
             is_alone=settings.gateway.cell_count == 1,
             largest_share=settings.gateway.max_share_per_address,
         )
+        self.authenticator = None if settings.auth is None else KnownClients(settings, self.ask)
         self.last_known_lists = LastKnownLists()
         self.exchanges = OpenExchanges()
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
@@ -90,6 +92,8 @@ class LoopPort:
         """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
         self.settings = settings
         self.terms.take(settings)
+        if self.authenticator is not None and settings.auth is not None:
+            self.authenticator.take_settings(settings.auth)
 
     def attach(self, runtime: Runtime, address: ActorAddress) -> None:
         """The edge actor is up: its address from now on."""

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
@@ -33,6 +34,7 @@ class ScriptedPort:
     def __init__(self, settings: Settings) -> None:
         self.terms = RequestTerms(settings)
         self.is_draining = False
+        self.authenticator: Authenticator | None = None
         self.enabled_transports = frozenset({"streamable_http", "http_sse", "websocket"})
         self.opened: list[Opened] = []
         self.sessions: dict[str, SessionState] = {"sealed": SESSION}

@@ -92,9 +92,9 @@ def restarted_by(child: str) -> set[str]:
 def outcomes_allowed(child: str) -> set[str]:
     """What clients may read while this child restarts.
 
-    Router and monitor hold no call, so nobody notices; the pool takes its connections along, the edge its calls.
+    Router, monitor and identity hold no call, so nobody notices; the pool takes its connections along, the edge its calls.
     """
-    return {"ok"} if child in ("router", "health-monitor") else {"ok", "upstream_failed"}
+    return {"ok"} if child in ("router", "health-monitor", "identity") else {"ok", "upstream_failed"}
 
 
 def check_restarts(child: str, before: Rows, after: Rows) -> float:
@@ -251,7 +251,7 @@ def test_twenty_crashes_leave_nothing_behind(server: SdkServer) -> None:
             assert set[str]().union(*(client.outcomes_since(0) for client in clients)) <= {"ok", "upstream_failed"}
             rows = await gateway.rows()
             assert rows["cell/0/edge"]["restarts"] == 10
-            assert rows["cell/0/health-monitor"]["restarts"] == 10
+            assert rows["cell/0/identity"]["restarts"] == 10
             assert cell.link.stops == []
             for client in clients:
                 await client.close()

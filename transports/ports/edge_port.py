@@ -13,6 +13,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Page, TopicPattern
 
+from .authenticator import Authenticator
 from .principal import Principal
 from .request_kind import RequestKind
 from .request_terms import RequestTerms
@@ -140,6 +141,10 @@ class EdgePort(Protocol):
 
     @property
     def cells(self) -> CellsPort: ...
+
+    @property
+    def authenticator(self) -> Authenticator | None:
+        """Who knows the clients; None where everyone is anonymous."""
 
     @property
     def topics(self) -> TopicFeed: ...

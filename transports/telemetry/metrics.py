@@ -182,6 +182,11 @@ upstream_messages_dropped_total = Counter(
     "Messages of servers that belong to none of their own exchanges, by what they are",
     ["backend", "kind"],
 )
+authentications_total = Counter(
+    "mcp_gateway_authentications_total",
+    "Credentials that were checked because they were not known yet (bearer, proxy, certificate), by outcome",
+    ["kind", "outcome"],
+)
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
 
 

@@ -1,0 +1,93 @@
+"""The actor that has the issuers' keys and asks them about opaque tokens."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.identity import IssuerUnreachable, TokenRejected, TokenVerified, VerificationLost, VerifyToken
+from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.config.identity_settings import IssuerSettings
+from mcp_gateway.transports.identity.claims import audience_of
+from mcp_gateway.transports.identity.jwt_verification import looks_like_jwt, read_token, verify
+from mcp_gateway.transports.identity.rejection import CredentialRejected, KeyUnknown
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.principal import Principal
+
+from .issuer_keys import IssuerAwayError, IssuerKeys
+
+
+class Identity(GatewayActor):
+    """Verifies access tokens of the configured issuers.
+
+    Receives  VerifyToken (known clients, by way of the edge)
+    Sends     TokenVerified, TokenRejected, IssuerUnreachable, VerificationLost (edge)
+    On crash  keys are forgotten and asked for again; whoever waits is told to ask again
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: dict[IssuerSettings, IssuerKeys] = {}
+        self._waiting: dict[str, ActorAddress] = {}
+        self._tasks = HeldTasks()
+
+    def receiveMsg_VerifyToken(self, message: VerifyToken, sender: ActorAddress) -> None:
+        self._waiting[message.request_id] = sender
+        self._let_go_of(message)
+        self._tasks.start(self._answer(message))
+
+    def on_crash(self, message: object, sender: ActorAddress) -> None:
+        if isinstance(message, VerifyToken) and message.request_id not in self._waiting:
+            self.send(sender, VerificationLost(request_id=message.request_id))
+
+    def on_exit(self) -> None:
+        self._tasks.cancel()
+        for keys in self._keys.values():
+            keys.close()
+        for request_id, asker in self._waiting.items():
+            self.send(asker, VerificationLost(request_id=request_id))
+        self._waiting.clear()
+
+    # ---- verification
+
+    async def _answer(self, message: VerifyToken) -> None:
+        request_id = message.request_id
+        try:
+            principal = await self._verify(message)
+            outcome: object = TokenVerified(request_id=request_id, principal=principal, check_again_ms=principal.expires_ms)
+        except CredentialRejected as error:
+            outcome = TokenRejected(request_id=request_id, text=str(error))
+        except IssuerAwayError as error:
+            outcome = IssuerUnreachable(request_id=request_id, text=str(error))
+        except Exception as error:  # a defect of ours must not leave a client waiting
+            self.log(logging.ERROR, f"verification failed: {error!r}", error=error)
+            outcome = IssuerUnreachable(request_id=request_id, text="internal error")
+        asker = self._waiting.pop(request_id, None)
+        if asker is not None and self.runtime is not None:
+            self.runtime.post(asker, outcome)
+
+    async def _verify(self, message: VerifyToken) -> Principal:
+        if not looks_like_jwt(message.token):
+            raise CredentialRejected("the token is of nobody who is known here")
+        token = read_token(message.token)
+        issuer = next((each for each in message.auth.issuers if each.issuer == token.issuer), None)
+        if issuer is None:
+            raise CredentialRejected("the token is of another issuer")
+        keys = self._keys_of(issuer)
+        audience = audience_of(issuer, message.public_url)
+        try:
+            return verify(token, await keys.current(), issuer, audience, time.time())
+        except KeyUnknown:
+            return verify(token, await keys.newer(), issuer, audience, time.time())
+
+    def _keys_of(self, issuer: IssuerSettings) -> IssuerKeys:
+        if issuer not in self._keys:
+            self._keys[issuer] = IssuerKeys(issuer)
+        return self._keys[issuer]
+
+    def _let_go_of(self, message: VerifyToken) -> None:
+        """Keys of issuers that are no longer configured."""
+        for issuer in self._keys.keys() - set(message.auth.issuers):
+            self._keys.pop(issuer).close()
