@@ -35,9 +35,12 @@ from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
+from mcp_gateway.transports.downstream.server.gate import Access
+from mcp_gateway.transports.downstream.server.metadata_endpoint import METADATA_PATHS, MetadataEndpoint
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
@@ -67,9 +70,15 @@ _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave se
 
 
 class Cell:
-    """Implements `node_link.CellContent`. Everything runs on the loop that calls `start`."""
+    """Implements `node_link.CellContent`. Everything runs on the loop that calls `start`.
 
-    def __init__(self, settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> None:
+    authenticator: who knows the clients, where a test says so.
+    """
+
+    def __init__(
+        self, settings: Settings, cell_index: int, cell_name: str, link: NodeLink, authenticator: Authenticator | None = None
+    ) -> None:
+        self._authenticator = authenticator
         self._settings = settings
         self._index = cell_index
         self._name = cell_name
@@ -112,8 +121,9 @@ class Cell:
         settings = self._settings
         session_ids = SessionIds(seal, settings.transports.streamable_http.max_sessions, settings.gateway.max_session_bytes)
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
+        self._port.authenticator = self._authenticator
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
-        self._server = GatewayServer(self._settings, self._port.publish)
+        self._server = GatewayServer(self._settings, self._port.publish, self._port.authenticator)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 
@@ -135,12 +145,16 @@ class Cell:
         server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets))
         server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port))
         server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets))
-        operations = OperationsEndpoint(port, HealthRequested)
+        operations = OperationsEndpoint(port, HealthRequested, server.is_operator)
         for path in OPERATIONS_PATHS:
-            server.add_endpoint(path, operations)
+            server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
         dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
         for path in DASHBOARD_PATHS:
-            server.add_endpoint(path, dashboard, is_page=path == DASHBOARD_PATH)
+            server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=path == DASHBOARD_PATH)
+        if settings.auth is not None:
+            metadata = MetadataEndpoint(server, settings.auth)
+            for path in METADATA_PATHS:
+                server.add_endpoint(path, metadata, access=Access.EVERYBODY)
         server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends), is_page=True)
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.hash_keys import holder_of
+from mcp_gateway.transports.ports.hash_keys import holder_of, principal_of
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -115,6 +115,7 @@ class OpenSession(Conversation):
             self._kept,
             upstreams,
             holder=holder_of(self.exchange.hash_keys),
+            principal=principal_of(self.exchange.hash_keys),
         )
         try:
             headers = {"Mcp-Session-Id": self.desk.issue_session(state)}

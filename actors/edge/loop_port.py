@@ -25,8 +25,10 @@ from mcp_gateway.actors.messages.lifecycle import Runtime
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
+from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
@@ -74,6 +76,7 @@ class LoopPort:
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
         self.downstream_transports: list[Any] = []
         self.enabled_transports: frozenset[str] = frozenset()
+        self.authenticator: Authenticator | None = None
         self.is_draining = False
         self._runtime: Runtime | None = None
         self._address: ActorAddress | None = None
@@ -143,9 +146,11 @@ class LoopPort:
             )
             self.open(exchange, _NobodyWaits())
 
-    def read_session(self, session_id: str) -> SessionState | None:
+    def read_session(self, session_id: str, principal: Principal | None) -> SessionState | None:
         sealed = self.session_ids.read(session_id)
-        return None if sealed is None else self.sessions.find(sealed, time.monotonic())
+        if sealed is None or sealed.principal != ("" if principal is None else principal.key):
+            return None
+        return self.sessions.find(sealed, time.monotonic())
 
     def read_task(self, shown: str) -> TaskId | None:
         """The task behind an id of ours."""

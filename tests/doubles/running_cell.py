@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mcp_gateway.actors.cell.cell import Cell, make_cell
+from mcp_gateway.actors.cell.cell import Cell
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
 from tests.doubles.ports import free_port
 
@@ -112,10 +113,12 @@ def alone() -> Forwarding:
 
 
 @asynccontextmanager
-async def running_cell(settings: Settings, unlogged: tuple[str, ...] = ()) -> AsyncIterator[RunningCell]:
+async def running_cell(
+    settings: Settings, unlogged: tuple[str, ...] = (), authenticator: Authenticator | None = None
+) -> AsyncIterator[RunningCell]:
     """Serve for the length of the `async with` block; afterwards nothing of the cell is left on the loop."""
     link = RecordingLink(unlogged)
-    cell = make_cell(settings, 0, "cell/0", link)
+    cell = Cell(settings, 0, "cell/0", link, authenticator)
     thresholds = gc.get_threshold()
     await cell.start()
     link.cell = cell

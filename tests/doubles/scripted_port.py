@@ -11,6 +11,7 @@ import attrs
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -58,7 +59,7 @@ class ScriptedPort:
     def flushed(self, exchange_id: int, event_count: int) -> None:
         self._find(exchange_id).flushed += event_count
 
-    def read_session(self, session_id: str) -> SessionState | None:
+    def read_session(self, session_id: str, principal: Principal | None) -> SessionState | None:
         return self.sessions.get(session_id)
 
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:

@@ -160,8 +160,11 @@ class EdgePort(Protocol):
     def flushed(self, exchange_id: int, event_count: int) -> None:
         """The client's socket has taken so many events: the server may send more."""
 
-    def read_session(self, session_id: str) -> SessionState | None:
-        """The session behind an id of ours, unless it has been ended."""
+    def read_session(self, session_id: str, principal: Principal | None) -> SessionState | None:
+        """The session behind an id of ours, unless it has been ended, or is another principal's: an id is no password.
+
+        Source: MCP 2025-11-25, basic/security_best_practices, "Session Hijacking".
+        """
 
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
         """Put an event on the bus; while the bus starts again it is dropped."""

@@ -50,6 +50,11 @@ def holder_of(keys: Mapping[str, str]) -> str:
     return f"{_OF_PRINCIPAL}{principal}" if principal else keys.get("ip", "")
 
 
+def holder(principal: Principal | None, address: str) -> str:
+    """The same before there are keys."""
+    return holder_of({"ip": address} if principal is None else {PRINCIPAL: principal.key})
+
+
 class HashKeys:
     """Finds the values of "user", "session", "ip", "header:NAME" and "argument:NAME" for one message of a client."""
 

@@ -199,7 +199,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 
 bounded_source = BoundedLabel(300)
-_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages")
+_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages", "logins")
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()
 tool_label = ToolLabel()

@@ -534,11 +534,11 @@ def test_a_session_that_another_cell_has_ended_is_refused_here(monkeypatch: pyte
     def body() -> None:
         bench = Bench(monkeypatch)
         session_id = bench.port.session_ids.issue(bench.session())
-        assert bench.port.read_session(session_id) == bench.session()
+        assert bench.port.read_session(session_id, None) == bench.session()
         payload = {"session": "key"}
         bench.tell(EventPublished(event_id=1, topic="mcp.session.ended", payload=payload, timestamp_ms=0))
-        assert bench.port.read_session(session_id) is None
-        assert bench.port.read_session("forged") is None
+        assert bench.port.read_session(session_id, None) is None
+        assert bench.port.read_session("forged", None) is None
 
     on_loop(body)
 

@@ -219,9 +219,9 @@ def test_a_session_that_makes_room_for_a_new_one_is_ended_at_its_servers() -> No
     bench = Bench(transports={"streamable_http": {"max_sessions": 1}})
     first, second = (msgspec.structs.replace(session_at("files"), key=key) for key in ("first", "second"))
     sealed = bench.desk.issue_session(first)
-    assert bench.port.read_session(sealed) is not None
+    assert bench.port.read_session(sealed, None) is not None
     bench.desk.issue_session(second)
-    assert bench.port.read_session(sealed) is None
+    assert bench.port.read_session(sealed, None) is None
     ((farewell, _),) = [waits for waits in bench.port.waiting.values() if waits[0] is not EXCHANGE]
     assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (RequestKind.TERMINATE, "first", NOW_S + FAN_OUT_S)
 
@@ -243,7 +243,7 @@ def test_a_session_that_is_too_large_is_refused_and_nobody_makes_room_for_it() -
     with pytest.raises(Refused) as caught:
         bench.desk.issue_session(msgspec.structs.replace(session_at("files"), key="second", initialize=b"x" * 8_192))
     assert caught.value.reason == "too_large"
-    assert bench.port.read_session(first) is not None
+    assert bench.port.read_session(first, None) is not None
 
 
 def test_who_ends_a_session_is_told_when_every_cell_that_runs_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:

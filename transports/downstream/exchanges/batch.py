@@ -105,6 +105,8 @@ class BatchPart:
         self.headers = {**incoming.headers, "Accept": "application/json"}
         self.query = incoming.query
         self.remote_ip = incoming.remote_ip
+        self.principal = incoming.principal
+        self.holder = incoming.holder
 
     def respond(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         if not self._has_answered:

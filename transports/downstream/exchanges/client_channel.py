@@ -20,6 +20,7 @@ from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
@@ -65,12 +66,14 @@ class ConnectedClient:
     endpoint:  a backend's name, or "" for the merged server.
     keys:      what the client is hashed and limited by; see `HashKeys.of_connection`.
     headers:   what travels on to servers (lower-case names).
+    principal: who the client has proved to be; None where nobody knows.
     """
 
     transport: str
     endpoint: str = ""
     keys: Mapping[str, str]
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    principal: Principal | None = attrs.field(default=None, repr=False)
 
 
 def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, backend: str = "") -> ConnectedClient:
@@ -78,8 +81,9 @@ def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, ba
     return ConnectedClient(
         transport=transport,
         endpoint=backend or query_value(incoming.query, "backend") or "",
-        keys=hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip),
+        keys=hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip, incoming.principal),
         headers=context_in_headers(incoming.headers),
+        principal=incoming.principal,
     )
 
 
@@ -206,7 +210,7 @@ class ClientChannel:
     def initialized(self, session_id: str | None) -> None:
         """An `initialize` has been answered; session_id is None where it failed."""
         self._is_initializing = False
-        self.session = None if session_id is None else self._port.read_session(session_id)
+        self.session = None if session_id is None else self._port.read_session(session_id, self._client.principal)
 
     def _cancel(self, notification: Notification) -> None:
         """Source: MCP 2026-07-28, basic/patterns/cancellation; ids that are unknown, or malformed, are ignored."""
@@ -291,6 +295,7 @@ class ClientChannel:
             session=session,
             hash_keys=self._port.terms.hash_keys.of_message(client.keys, session, new_session, message),
             headers=client.headers,
+            principal=client.principal,
             deadline_s=time.monotonic() + self._port.terms.timeout_s if deadline_s is None else deadline_s,
         )
 

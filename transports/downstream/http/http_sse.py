@@ -76,10 +76,6 @@ class _Connection:
         self.channel: ClientChannel
         self.heartbeat_due_s = 0.0
 
-    @property
-    def address(self) -> str:
-        return self.incoming.remote_ip
-
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None]:
         return self.write(encode_event(data, event="message"))
 
@@ -126,7 +122,7 @@ class HttpSseEndpoint:
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining")
         check_stream_is_taken(incoming)
-        self._server.take_connection(_NAME, incoming.remote_ip)
+        self._server.take_connection(_NAME, incoming.holder)
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
         connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
         backend = unquote(incoming.path[len(_SERVERS) : -len("/sse")]) if incoming.path.startswith(_SERVERS) else ""
@@ -144,7 +140,7 @@ class HttpSseEndpoint:
 
     def _client_gone(self, connection: _Connection) -> None:
         if self._connections.pop(connection.connection_id, None) is not None:
-            connection.incoming.when_sent(lambda: self._server.release_connection(_NAME, connection.address))
+            connection.incoming.when_sent(lambda: self._server.release_connection(_NAME, connection.incoming.holder))
             connection.channel.close()
 
     def _tick(self) -> None:

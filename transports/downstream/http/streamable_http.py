@@ -149,7 +149,7 @@ class StreamableHttpEndpoint:
         self._open(incoming, endpoint, message, session.revision, target, session=session)
 
     def _keys_of(self, incoming: Incoming | BatchPart) -> dict[str, str]:
-        return self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip)
+        return self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip, incoming.principal)
 
     def _admit(self, connection: Mapping[str, str], session: SessionState | None, request_id: bytes) -> None:
         """Raises: Refused with rate_limited."""
@@ -180,7 +180,7 @@ class StreamableHttpEndpoint:
         session_id = incoming.headers.get("Mcp-Session-Id")
         if session_id is None:
             raise Refused("invalid_request", "Mcp-Session-Id is required; open a session with initialize", request_id=request_id)
-        session = self._port.read_session(session_id)
+        session = self._port.read_session(session_id, incoming.principal)
         if session is None or session.endpoint != endpoint:
             raise Refused("session_not_found", "no such session; open a new one with initialize", request_id=request_id)
         return session
@@ -204,7 +204,7 @@ class StreamableHttpEndpoint:
         if request_id is not None:
             self._admit(connection, session, request_id)
         try:
-            self._server.take_connection(StreamableHttpTransport.name, incoming.remote_ip)
+            self._server.take_connection(StreamableHttpTransport.name, incoming.holder)
         except Refused as refused:
             refused.request_id = request_id
             raise
@@ -223,6 +223,7 @@ class StreamableHttpEndpoint:
             hash_keys=self._port.terms.hash_keys.of_message(connection, session, new_session, message),
             headers={**travels_on, **forwarded} if forwarded else travels_on,
             deadline_s=_FOREVER if is_stream else time.monotonic() + self._port.terms.timeout_s,
+            principal=incoming.principal,
             last_event_id=shown.get("Last-Event-Id") if kind is RequestKind.STREAM else None,
             takes_events=not accept or bool(quality(accept, EVENTS)),
         )
@@ -329,7 +330,7 @@ class _Answer:
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
 
     def _release(self) -> None:
-        self._server.release_connection(StreamableHttpTransport.name, self._incoming.remote_ip)
+        self._server.release_connection(StreamableHttpTransport.name, self._incoming.holder)
 
 
 def _respond(incoming: Incoming | BatchPart, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -63,7 +63,7 @@ class TopicStreamEndpoint:
         if self._port.is_draining:
             self._send_away(incoming)
             return
-        self._server.take_connection(_TRANSPORT, incoming.remote_ip)
+        self._server.take_connection(_TRANSPORT, incoming.holder)
         topics = self._port.topics
         starts_at = topics.last_id if after_id is None and topics.is_caught_up else None
         cursor = TopicCursor(pattern, after_id=after_id if starts_at is None else starts_at, max_in_flight=self._max_in_flight)
@@ -117,7 +117,7 @@ class TopicStreamEndpoint:
 
     def closed(self, stream: _TopicStream, incoming: Incoming) -> None:
         del self._streams[stream]
-        incoming.when_sent(lambda: self._server.release_connection(_TRANSPORT, stream.address))
+        incoming.when_sent(lambda: self._server.release_connection(_TRANSPORT, incoming.holder))
 
     # ---- all streams
 
@@ -163,10 +163,6 @@ class _TopicStream:
         self._is_over = False
         self._again: asyncio.TimerHandle | None = None
         self._stop_following = follow(self.pump)
-
-    @property
-    def address(self) -> str:
-        return self._incoming.remote_ip
 
     def pump(self) -> None:
         """Write what the client may have now."""

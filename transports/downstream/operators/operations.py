@@ -6,19 +6,29 @@ import asyncio
 import itertools
 import logging
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.downstream.server.gate import Access
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
 
 _logger = logging.getLogger(__name__)
 
-OPERATIONS_PATHS = ("/health", "/health/live", "/health/ready", "/health/history", "/metrics")
+OPERATIONS_PATHS: Final = {
+    "/health": Access.ANYBODY,
+    "/health/live": Access.EVERYBODY,
+    "/health/ready": Access.ANYBODY,
+    "/health/history": Access.OPERATORS,
+    "/metrics": Access.OPERATORS,
+}
+"""{path: whom it serves}. Load balancers show nobody's credential."""
 _ANSWER_S = 2.0
 
 
@@ -29,10 +39,14 @@ class QuestionFactory(Protocol):
 
 
 class OperationsEndpoint:
-    """Answers what a load balancer, a scraper and a person on call ask."""
+    """Answers what a load balancer, a scraper and a person on call ask.
 
-    def __init__(self, port: EdgePort, health_question: QuestionFactory) -> None:
+    is_operator: who reads not only that something is wrong, but what.
+    """
+
+    def __init__(self, port: EdgePort, health_question: QuestionFactory, is_operator: Callable[[Principal | None], bool]) -> None:
         self._port = port
+        self._is_operator = is_operator
         self._health_question = health_question
         self._started_s = time.monotonic()
         self._ids = itertools.count(1)
@@ -57,12 +71,10 @@ class OperationsEndpoint:
         status, components, _ = await self._ask()
         if self._port.is_draining:
             status, components = "unhealthy", {**components, "gateway": {"status": "unhealthy", "reason": "draining"}}
-        body = {
-            "status": status,
-            "components": components,
-            "version": VERSION,
-            "uptime_seconds": round(time.monotonic() - self._started_s, 3),
-        }
+        body: dict[str, Any] = {"status": status}
+        if self._is_operator(incoming.principal):
+            uptime_s = round(time.monotonic() - self._started_s, 3)
+            body |= {"components": components, "version": VERSION, "uptime_seconds": uptime_s}
         _respond(incoming, 503 if status == "unhealthy" else 200, body)
 
     async def _ready(self, incoming: Incoming) -> None:
@@ -70,6 +82,8 @@ class OperationsEndpoint:
         status, components, _ = await self._ask()
         if self._port.is_draining:
             _respond(incoming, 503, {"status": "not ready", "reason": "draining"})
+        elif status == "unhealthy" and not self._is_operator(incoming.principal):
+            _respond(incoming, 503, {"status": "not ready"})
         elif status == "unhealthy":
             waiting_for = [{"component": name, **each} for name, each in components.items() if each["status"] == "unhealthy"]
             reason = "; ".join(f"{each['component']}: {each.get('reason', '')}" for each in waiting_for)

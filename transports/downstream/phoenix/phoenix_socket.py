@@ -20,7 +20,7 @@ from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES, WebSocket
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import TRANSPORT, WebSockets
 from mcp_gateway.transports.ports.edge_port import EdgePort
-from mcp_gateway.transports.ports.hash_keys import query_value
+from mcp_gateway.transports.ports.hash_keys import holder_of, query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
@@ -69,7 +69,7 @@ class PhoenixEndpoint:
             limiter.admit(self._port.terms.hash_keys.of_message(client.keys, session, "", None))
 
     def admit_event(self, client: ConnectedClient) -> None:
-        self._server.limiter.admit_event(client.keys["ip"])
+        self._server.limiter.admit_event(holder_of(client.keys))
 
 
 class PhoenixSocket:

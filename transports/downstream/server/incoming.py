@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
 
+from mcp_gateway.transports.ports.hash_keys import holder
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
@@ -37,6 +39,9 @@ class RequestServer(Protocol):
     def dispatch(self, incoming: Incoming) -> None:
         """Have a whole request answered, whatever it asks for."""
 
+    def challenge(self, incoming: Incoming, refused: Refused) -> str | None:
+        """`WWW-Authenticate` of the refusal, where another credential might help."""
+
 
 class Incoming(RequestDelegate):
     """One HTTP request of a client, whole once `body` is there, and the way to answer it.
@@ -46,6 +51,8 @@ class Incoming(RequestDelegate):
     headers:   {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
     version:   "HTTP/1.1" or "HTTP/1.0".
     origin:    whose request it is, and the address that the client wrote, where trusted proxies tell.
+    peer:      the address at the other end of its connection.
+    principal: who its client has proved to be, once that is found out; None where nobody knows.
 
     Answers: `respond` once; or `begin`, any number of `write`, then `end`; or `detach`. They are harmless after the client has
     gone.
@@ -66,6 +73,8 @@ class Incoming(RequestDelegate):
         "method",
         "origin",
         "path",
+        "peer",
+        "principal",
         "query",
         "started_s",
         "version",
@@ -81,6 +90,7 @@ class Incoming(RequestDelegate):
         self._refusal: Refused | None = None
         self._pieces: bytearray | None = None  # of a body that does not come at once
         self.body = b""
+        self.principal: Principal | None = None
 
     # ---- reading, as Tornado calls it
 
@@ -96,8 +106,8 @@ class Incoming(RequestDelegate):
         self.ends_in_slash = path.endswith("/") and path != "/"
         self.path = path[:-1] if self.ends_in_slash else path
         self.version = start_line.version
-        peer = getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
-        self.origin = self._server.proxies.origin(peer, self.headers)
+        self.peer: str = getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
+        self.origin = self._server.proxies.origin(self.peer, self.headers)
         self.started_s = time.monotonic()
         self._server.reading.add(self)
         length = self.headers.get("Content-Length", "0")
@@ -210,6 +220,11 @@ class Incoming(RequestDelegate):
         """The client's address, as far as it is known here."""
         return self.origin.address
 
+    @property
+    def holder(self) -> str:
+        """Whose share it takes of what all clients share, see `hash_keys.holder_of`."""
+        return holder(self.principal, self.remote_ip)
+
     def respond(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json") -> None:
         if self._has_answered:
             return
@@ -231,6 +246,8 @@ class Incoming(RequestDelegate):
         headers = dict(more_headers or {})
         if refused.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, round(refused.retry_after_s)))
+        if (challenge := self._server.challenge(self, refused)) is not None:
+            headers["WWW-Authenticate"] = challenge
         self.respond(refused.status, refused.body(), headers)
 
     def _let_page_read(self, lines: HTTPHeaders) -> None:

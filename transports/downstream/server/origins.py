@@ -127,7 +127,7 @@ class OriginRules:
         return {
             "Access-Control-Allow-Origin": origin,
             "Vary": "Origin",
-            "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After",
+            "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After, WWW-Authenticate",
         }
 
 

@@ -70,13 +70,13 @@ class RequestLimiter:
         if wait_s:
             raise self._refusal(source, wait_s, now_s, request_id)
 
-    def admit_event(self, address: str) -> None:
-        """Count one event that a client publishes.
+    def admit_event(self, holder: str) -> None:
+        """Count one event that a client publishes. holder: see `hash_keys.holder_of`.
 
         Raises: Refused with rate_limited.
         """
         now_s = time.monotonic()
-        if wait_s := self._events.take(address, now_s):
+        if wait_s := self._events.take(holder, now_s):
             raise self._refusal("ip", wait_s, now_s, None)
 
     def _refusal(self, source: str, wait_s: float, now_s: float, request_id: bytes | None) -> Refused:

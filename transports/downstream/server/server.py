@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import attrs
 import msgspec
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.authenticator import Authenticator
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
@@ -20,8 +23,10 @@ from mcp_gateway.transports.telemetry import metrics
 from .accepting import BoundedHttpServer
 from .buffered_bytes import BufferedBytes
 from .forwarded import TrustedProxies
+from .gate import Access, Gate
 from .incoming import Incoming
 from .origins import OriginRules, check_site, preflight_headers
+from .protected_resource import challenge
 from .request_limiter import Publish, RequestLimiter
 from .unsent_bytes import UnsentBytes
 
@@ -38,6 +43,16 @@ class Endpoint(Protocol):
     def handle(self, incoming: Incoming) -> None: ...
 
 
+@attrs.frozen
+class _Served:
+    """What is at one path, and for whom; see `GatewayServer.add_endpoint`."""
+
+    endpoint: Endpoint
+    access: Access
+    is_page: bool
+    takes_ticket: bool
+
+
 class GatewayServer(HTTPServerConnectionDelegate):
     """Accepts connections and hands each request to the endpoint of its path.
 
@@ -45,17 +60,17 @@ class GatewayServer(HTTPServerConnectionDelegate):
     everything the gateway does with a request.
 
     publish: tells the bus, see `RequestLimiter`.
+    authenticator: who knows the clients, where the settings have `[auth]`.
     buffered: what all connections of this cell hold together of messages that are on their way in or out.
     """
 
-    def __init__(self, settings: Settings, publish: Publish) -> None:
+    def __init__(self, settings: Settings, publish: Publish, authenticator: Authenticator | None = None) -> None:
         self._settings = settings
         self.max_message_bytes = settings.gateway.max_message_bytes
         self.buffered = BufferedBytes(settings.gateway)
         self.unsent = UnsentBytes(self.buffered, settings.gateway.write_timeout)
-        self._endpoints: dict[str, Endpoint] = {}
-        self._patterns: list[tuple[str, Endpoint]] = []
-        self._pages: set[str] = set()
+        self._served: dict[str, _Served] = {}
+        self._patterns: list[tuple[str, _Served]] = []
         self._connections: dict[str, SharedBudget] = {}  # of the transports that have had one
         gateway = settings.gateway
         self.origins = OriginRules(
@@ -67,6 +82,11 @@ class GatewayServer(HTTPServerConnectionDelegate):
         )
         self.proxies = TrustedProxies(gateway.trusted_proxies)
         self.limiter = RequestLimiter(settings, publish)
+        self.gate: Gate | None = None
+        if settings.auth is not None:
+            if authenticator is None:
+                raise ValueError("[auth] is there, and nobody who knows the clients")
+            self.gate = Gate(settings, authenticator, self.proxies.are_at, self._carry_out)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
         self._drained: list[Callable[[], None]] = []
@@ -83,17 +103,26 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     # ---- life
 
-    def add_endpoint(self, path: str, endpoint: Endpoint, *, is_page: bool = False) -> None:
+    def add_endpoint(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        *,
+        access: Access = Access.CLIENTS,
+        is_page: bool = False,
+        takes_ticket: bool = False,
+    ) -> None:
         """Serve a path, or all paths of a kind: "…" in it stands for anything, and what was added first is matched first.
 
-        is_page: whether links of other sites may lead people here.
+        access:       whom it serves, where the gateway knows its clients.
+        is_page:      whether links of other sites may lead people here.
+        takes_ticket: whether browsers come here that can send no header of their own.
         """
-        if is_page:
-            self._pages.add(path)
+        served = _Served(endpoint, access, is_page, takes_ticket)
         if "…" in path:
-            self._patterns.append((path, endpoint))
+            self._patterns.append((path, served))
         else:
-            self._endpoints[path] = endpoint
+            self._served[path] = served
 
     def listen(self) -> None:
         """Bind the port, shared with the other cells of the node.
@@ -141,15 +170,15 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     # ---- connections
 
-    def take_connection(self, transport: str, address: str) -> None:
-        """Count one request or stream of a transport and of a client's address.
+    def take_connection(self, transport: str, holder: str) -> None:
+        """Count one request or stream of a transport and of a client, see `Incoming.holder`.
 
-        Raises: Refused with too_many_connections, at the cell's part of the transport's limit or at the address's share of that.
+        Raises: Refused with too_many_connections, at the cell's part of the transport's limit or at the holder's share of that.
         """
         connections = self._connections.get(transport)
         if connections is None:
             connections = self._connections[transport] = self._limit(transport)
-        if connections.take(address):
+        if connections.take(holder):
             return
         metrics.bounds_reached_total.labels("connections").inc()
         if connections.held < connections.limit:
@@ -158,8 +187,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
             text = f"{transport} serves {connections.limit} connections at once here"
         raise Refused("too_many_connections", text)
 
-    def release_connection(self, transport: str, address: str) -> None:
-        self._connections[transport].give_back(address)
+    def release_connection(self, transport: str, holder: str) -> None:
+        self._connections[transport].give_back(holder)
 
     def connection_counts(self) -> dict[str, int]:
         """{transport: open requests and streams}."""
@@ -170,28 +199,65 @@ class GatewayServer(HTTPServerConnectionDelegate):
         limit: int = getattr(self._settings.transports, transport).max_connections
         return SharedBudget(-(-limit // gateway.cell_count), gateway.max_share_per_address)
 
+    # ---- who clients are
+
+    def is_operator(self, principal: Principal | None) -> bool:
+        """Whether it may see what operators do; where nobody is known, everybody may."""
+        return self.gate is None or self.gate.is_operator(principal)
+
+    def on_log_out(self, principal: Principal | None, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once what the client has shown ends; the function returned calls it off. Nobody in particular never does."""
+        if self.gate is None or principal is None:
+            return _nothing
+        return self.gate.on_log_out(principal, callback)
+
     # ---- requests
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return Incoming(self, request_conn)
 
     def dispatch(self, incoming: Incoming) -> None:
-        endpoint = self._endpoints.get(incoming.path)
-        if endpoint is None:
-            endpoint = next((each for pattern, each in self._patterns if _matches(incoming.path, pattern)), None)
+        self._carry_out(incoming, lambda: self._dispatch(incoming))
+
+    def _dispatch(self, incoming: Incoming) -> None:
+        served = self._served.get(incoming.path)
+        if served is None:
+            served = next((each for pattern, each in self._patterns if _matches(incoming.path, pattern)), None)
+        check_site(incoming.headers, is_page=served is not None and served.is_page)
+        if served is None:
+            incoming.respond(404, msgspec.json.encode({"error": "no such endpoint", "endpoints": self._paths()}), {})
+        elif incoming.method == "OPTIONS":
+            self._preflight(incoming)
+        elif self.gate is None or served.access is Access.EVERYBODY:
+            served.endpoint.handle(incoming)
+        else:
+            self.gate.admit(incoming, served.access, served.takes_ticket, served.endpoint.handle)
+
+    def _carry_out(self, incoming: Incoming, work: Callable[[], None]) -> None:
+        """Do it, and answer the request where that fails."""
         try:
-            check_site(incoming.headers, is_page=incoming.path in self._pages)
-            if endpoint is None:
-                incoming.respond(404, msgspec.json.encode({"error": "no such endpoint", "endpoints": self._paths()}), {})
-            elif incoming.method == "OPTIONS":
-                self._preflight(incoming)
-            else:
-                endpoint.handle(incoming)
+            work()
         except Refused as refused:
             incoming.refuse(refused)
         except Exception:
             _logger.exception("a handler failed on %s %s", incoming.method, incoming.path[:200])
             incoming.refuse(Refused("upstream_failed", "internal error", status=500))
+
+    def challenge(self, incoming: Incoming, refused: Refused) -> str | None:
+        auth = self._settings.auth
+        if auth is None:
+            return None
+        granted = incoming.principal.scopes if incoming.principal is not None else ()
+        return challenge(refused, self.base_url(incoming), incoming.path, auth, granted)
+
+    def base_url(self, incoming: Incoming) -> str:
+        """What its address begins with as clients write it: as configured, or else as this one has."""
+        gateway, asked = self._settings.gateway, incoming.origin
+        host = asked.host or incoming.headers.get("Host")
+        if gateway.public_url or not host:
+            return (gateway.public_url or gateway.url).rstrip("/")
+        own_scheme = "http" if self._settings.tls is None else "https"
+        return f"{asked.scheme or own_scheme}://{host}{asked.prefix}"
 
     def _preflight(self, incoming: Incoming) -> None:
         if "Origin" in incoming.headers:
@@ -201,7 +267,11 @@ class GatewayServer(HTTPServerConnectionDelegate):
         incoming.respond(204, b"", headers)
 
     def _paths(self) -> list[str]:
-        return [*self._endpoints, *(pattern for pattern, _ in self._patterns)]
+        return [*self._served, *(pattern for pattern, _ in self._patterns)]
+
+
+def _nothing() -> None:
+    """There is nothing to call off."""
 
 
 def _matches(path: str, pattern: str) -> bool:

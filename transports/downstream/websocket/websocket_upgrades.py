@@ -44,7 +44,7 @@ class WebSockets:
         self._max_message_bytes = settings.gateway.max_message_bytes
         self._server = server
         self._port = port
-        self._open: dict[WebSocket, str] = {}  # {connection: the client's address}
+        self._open: dict[WebSocket, str] = {}  # {connection: whose share it takes}
         self._tasks = HeldTasks()
         self._extensions = (_DeflateFactory(),) if self._settings.compression else ()
         self._timer: asyncio.TimerHandle | None = None
@@ -74,14 +74,14 @@ class WebSockets:
         if answer.status_code != 101:
             _refuse_upgrade(incoming, answer.status_code, str(protocol.handshake_exc))
             return
-        self._server.take_connection(TRANSPORT, incoming.remote_ip)
+        self._server.take_connection(TRANSPORT, incoming.holder)
         stream = incoming.detach()
         stream.write(answer.serialize()).add_done_callback(retrieve)
         held = self._server.buffered.of(incoming.remote_ip, IN)
         on_written = functools.partial(self._server.unsent.written, stream, incoming.remote_ip)
         connection = WebSocket(stream, protocol, held, self._ended, on_written)
         connection.user = make_user(connection)
-        self._open[connection] = incoming.remote_ip
+        self._open[connection] = incoming.holder
         if self._timer is None:
             self._sweep()
         self._tasks.start(connection.run())

@@ -76,6 +76,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     facts:      none when the id is sealed; the cells keep them.
     issued_ms:  when the session was opened, since the epoch.
     holder:     whose share of all sessions it takes.
+    principal:  whose it is, see `Principal.key`; "" where nobody knows.
     """
 
     key: str
@@ -87,6 +88,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     facts: SessionFacts = SessionFacts()
     issued_ms: int = 0
     holder: str = ""
+    principal: str = ""
 
     def upstream(self, backend: str) -> UpstreamSession | None:
         for each in self.upstreams:  # a loop, because a call asks four times, and there may be hundreds

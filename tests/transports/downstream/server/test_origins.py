@@ -208,7 +208,7 @@ def test_a_page_that_is_allowed_may_read_the_answer(origin: str, host: str, may_
     readable = {
         "Access-Control-Allow-Origin": origin,
         "Vary": "Origin",
-        "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After",
+        "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After, WWW-Authenticate",
     }
     assert OriginRules("127.0.0.1", ("https://app.example",)).answer_headers(origin, host) == (readable if may_read else {})
 

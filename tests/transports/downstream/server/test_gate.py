@@ -1,0 +1,245 @@
+"""Who is let in: found out before any endpoint sees a request, over every transport alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from mcp_gateway.transports.downstream.server import gate as gate_module
+from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
+from mcp_gateway.transports.ports.principal import Principal
+from tests.doubles.known_clients import ADA, ISSUER, KnownClients, bearer, on_guarded_cell
+from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient
+from tests.doubles.running_cell import RunningCell
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "A" * 22 + "=="}
+CLIENTS = ["/mcp", "/mcp/servers/demo", "/mcp/sse/connect", "/sse", "/mcp/sse/events/client.a", "/mcp/ws", "/mcp/websocket", "/"]
+OPERATORS = ["/metrics", "/health/history", "/metrics/dashboard", "/metrics/dashboard/state", "/metrics/dashboard/charts.js"]
+
+
+@pytest.mark.parametrize("path", [*CLIENTS, *OPERATORS])
+def test_who_says_nothing_of_itself_is_told_where_to_log_in(path: str) -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            for headers in ({}, UPGRADE, {"Authorization": "Basic YTpi"}, {"X_Forwarded_User": "ada"}):
+                answer = await client.ask("GET", path, **headers)
+                assert (answer.status, answer.reason) == (401, "unauthorized")
+                said = answer.headers["www-authenticate"]
+                assert said.startswith(f'Bearer resource_metadata="http://127.0.0.1:{client.port}/.well-known/oauth-protected')
+                assert "error" not in said
+                assert f'scope="{"mcp-gateway:operate" if path in OPERATORS else "files:read files:write"}"' in said
+        assert not any(cell.cell._server.connection_counts().values())
+
+    on_guarded_cell(body, auth={"user_header": "X-Forwarded-User"})
+
+
+@pytest.mark.parametrize("path", [*CLIENTS, *OPERATORS])
+def test_a_token_that_nobody_knows_is_told_so(path: str) -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            for headers in (bearer("forged"), {**bearer("forged"), **UPGRADE}):
+                answer = await client.ask("GET", path, **headers)
+                assert (answer.status, answer.reason) == (401, "unauthorized")
+                assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+    on_guarded_cell(body)
+
+
+def test_a_refusal_has_the_id_of_its_request() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            for headers in ({}, bearer("forged")):
+                answer = await client.ask("POST", "/mcp", INITIALIZE, **headers)
+                assert (answer.status, json.loads(answer.body)["id"]) == (401, 1)
+
+    on_guarded_cell(body)
+
+
+def test_a_token_in_the_address_is_refused_with_a_challenge() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            answer = await client.ask("POST", "/mcp?access_token=ada", INITIALIZE, **bearer("ada"))
+            assert (answer.status, answer.reason) == (400, "invalid_request")
+            assert 'error="invalid_request"' in answer.headers["www-authenticate"]
+
+    on_guarded_cell(body)
+
+
+def test_what_a_load_balancer_asks_is_answered_to_everybody_and_what_is_wrong_to_operators() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            assert (await client.ask("GET", "/health/live", **bearer("forged"))).status == 200
+            assert (await client.ask("GET", "/health/ready")).status == 200
+            for headers in ({}, bearer("ada")):
+                assert json.loads((await client.ask("GET", "/health", **headers)).body).keys() == {"status"}
+            assert "components" in json.loads((await client.ask("GET", "/health", **bearer("ops"))).body)
+
+    on_guarded_cell(body)
+
+
+@pytest.mark.parametrize("path", OPERATORS)
+def test_what_operators_look_at_wants_their_scope(path: str) -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            answer = await client.ask("GET", path, **bearer("bob"))
+            assert (answer.status, answer.reason) == (403, "insufficient_scope")
+            assert json.loads(answer.body)["error"]["data"]["scopes"] == ["mcp-gateway:operate"]
+            said = answer.headers["www-authenticate"]
+            assert 'error="insufficient_scope"' in said
+            assert 'scope="mcp-gateway:operate files:read"' in said, "with what Bob has, which he would lose otherwise"
+            assert (await client.ask("GET", path, **bearer("ops"))).status == 200
+
+    on_guarded_cell(body)
+
+
+def test_everybody_who_is_known_is_an_operator_where_no_scope_makes_one() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            assert (await client.ask("GET", "/metrics", **bearer("ada"))).status == 200
+            assert (await client.ask("GET", "/metrics")).status == 401
+
+    on_guarded_cell(body, auth={"operator_scope": ""})
+
+
+def test_where_it_is_optional_nobody_in_particular_is_served_and_a_wrong_token_is_not() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            assert (await client.ask("POST", "/mcp", INITIALIZE)).status == 200
+            assert (await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))).status == 200
+            assert (await client.ask("POST", "/mcp", INITIALIZE, **bearer("forged"))).status == 401
+            assert (await client.ask("GET", "/metrics")).status == 401
+
+    on_guarded_cell(body, auth={"mode": "optional"})
+
+
+def test_a_preflight_is_answered_and_a_page_may_read_the_challenge() -> None:
+    """A browser sends no credential with it. Source: WHATWG Fetch, "CORS-preflight fetch"."""
+
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        page = {"Origin": "http://localhost:3000"}
+        async with RawClient(cell) as client:
+            answer = await client.ask("OPTIONS", "/mcp", Access_Control_Request_Headers="authorization", **page)
+            assert answer.status == 204
+            assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+            answer = await client.ask("POST", "/mcp", INITIALIZE, **page)
+            assert answer.status == 401
+            assert "WWW-Authenticate" in answer.headers["access-control-expose-headers"]
+
+    on_guarded_cell(body)
+
+
+def test_a_client_is_asked_about_once_and_remembered() -> None:
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            for _ in range(3):
+                assert (await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))).status == 200
+        assert clients.asked == [Credential(kind=CredentialKind.BEARER, value="ada")]
+
+    on_guarded_cell(body)
+
+
+def test_a_user_is_who_the_trusted_proxy_says() -> None:
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.tokens["carol"] = Principal(issuer="proxy", subject="carol")
+        async with RawClient(cell) as client:
+            answer = await client.ask("POST", "/mcp", INITIALIZE, X_User="carol", X_Groups="a,b")
+            assert answer.status == 200
+        assert clients.asked == [Credential(kind=CredentialKind.PROXY, value="carol", groups=("a", "b"))]
+
+    proxied = {"user_header": "X-User", "groups_header": "x-groups"}
+    on_guarded_cell(body, auth=proxied, gateway={"trusted_proxies": ["127.0.0.1"]})
+
+
+# ---- waiting for whoever knows
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_a_client_that_leaves_while_it_is_found_out_about_is_forgotten() -> None:
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.is_answering.clear()
+        async with RawClient(cell) as client:
+            client.start("POST", "/mcp", len(INITIALIZE), **bearer("ada"))
+            client.writer.write(INITIALIZE)
+            await until(lambda: clients.asked)
+        gate = cell.cell._server.gate
+        assert gate is not None
+        await until(lambda: gate._waiting.held == 0 and not gate._tasks)
+        clients.is_answering.set()
+        await asyncio.sleep(0)
+        assert not cell.cell._port.waiting
+        assert len(cell.cell._port.sessions) == 0
+
+    on_guarded_cell(body)
+
+
+def test_no_more_of_an_address_wait_at_once_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_MOST_WAITING", 16)
+
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.is_answering.clear()
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(asked(cell)) for _ in range(4)]
+            await until(lambda: len(clients.asked) == 4)
+            assert (await asked(cell)).reason == "too_many_connections"
+            clients.is_answering.set()
+        assert [each.result().status for each in waiting] == [200] * 4
+        assert (await asked(cell)).status == 200
+
+    async def asked(cell: RunningCell) -> Answer:
+        async with RawClient(cell) as client:
+            return await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))
+
+    on_guarded_cell(body)
+
+
+def test_a_client_does_not_wait_for_ever_for_whoever_should_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_PATIENCE_S", 0.05)
+
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.is_answering.clear()
+        async with RawClient(cell) as client:
+            answer = await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))
+            assert (answer.status, answer.reason, json.loads(answer.body)["id"]) == (504, "upstream_timeout", 1)
+
+    on_guarded_cell(body)
+
+
+def test_an_upgrade_is_answered_once_its_client_is_known() -> None:
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        for path in ("/mcp/ws", "/mcp/websocket"):
+            clients.is_answering.clear()
+            async with RawClient(cell) as client:
+                client.start("GET", path, 0, **UPGRADE, **bearer("ada" if path == "/mcp/ws" else "ada-later"))
+                await until(lambda: clients.asked)
+                clients.is_answering.set()
+                assert (await client.answer()).status == 101
+            clients.asked.clear()
+
+    on_guarded_cell(body)
+
+
+def test_the_exchange_knows_who_asks() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        opened = []
+        port = cell.cell._port
+        open_exchange = port.open
+
+        def recorded(exchange, sink):  # type: ignore[no-untyped-def]
+            opened.append(exchange)
+            open_exchange(exchange, sink)
+
+        port.open = recorded  # type: ignore[method-assign]
+        async with RawClient(cell) as client:
+            await client.ask("POST", "/mcp?user_id=bob", INITIALIZE, **bearer("ada"))
+        assert opened[0].principal == ADA
+        assert opened[0].hash_keys["user"] == opened[0].hash_keys["principal"] == f"{ISSUER} ada"
+
+    on_guarded_cell(body)

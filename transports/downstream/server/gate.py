@@ -1,0 +1,158 @@
+"""Lets requests in: finds out who sends each one, before an endpoint sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.authenticator import Authenticator, Credential
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
+from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.ports.shared_budget import SharedBudget
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
+
+from .credentials import CredentialReader, ShownTicket
+from .incoming import Incoming
+
+_MOST_WAITING: Final = 512
+"""Requests of a cell whose clients are being found out about; an address has its share of them."""
+_PATIENCE_S: Final = 15.0
+"""For whoever knows a client. A fetch of keys takes ten at most."""
+
+
+class Access(Enum):
+    """Whom an address serves.
+
+    EVERYBODY: nobody is asked who it is. ANYBODY: who says who it is may be told more. CLIENTS: who is known, or whoever where
+    authentication is optional. OPERATORS: who has the operator scope.
+    """
+
+    EVERYBODY = "everybody"
+    ANYBODY = "anybody"
+    CLIENTS = "clients"
+    OPERATORS = "operators"
+
+
+class Gate:
+    """Knows who sends a request, or finds out, or refuses it. There is none where everybody is anonymous.
+
+    carry_out: has work of a request done, and answers it where the work raises.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        is_proxy: Callable[[str], bool],
+        carry_out: Callable[[Incoming, Callable[[], None]], None],
+    ) -> None:
+        assert settings.auth is not None
+        self._auth = settings.auth
+        self._authenticator = authenticator
+        self._is_proxy = is_proxy
+        self._carry_out = carry_out
+        self._reader = CredentialReader(settings.auth)
+        self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
+        self._tasks = HeldTasks()
+
+    def admit(self, incoming: Incoming, access: Access, takes_ticket: bool, handle: Callable[[Incoming], None]) -> None:
+        """Have `handle` serve the request, now or once its client is known.
+
+        Raises: Refused.
+        """
+        try:
+            is_from_proxy = self._is_proxy(incoming.peer)
+            shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
+            if isinstance(shown, ShownTicket):
+                raise _nobody("tickets are not taken here")
+            principal = None if shown is None else self._authenticator.known(shown)
+            if shown is not None and principal is None:
+                self._find_out(incoming, shown, access, handle)
+                return
+            self._check(incoming, principal, access)
+        except Refused as refused:
+            raise _with_id(refused, incoming) from None
+        handle(incoming)
+
+    def is_operator(self, principal: Principal | None) -> bool:
+        return principal is not None and (not self._auth.operator_scope or self._auth.operator_scope in principal.scopes)
+
+    def check_operator(self, principal: Principal | None) -> None:
+        """Raises: Refused, with the scope that is needed."""
+        if self.is_operator(principal):
+            return
+        scopes = [self._auth.operator_scope] if self._auth.operator_scope else []
+        if principal is None:
+            raise Refused("unauthorized", "this is for operators; log in", data={"scopes": scopes})
+        raise Refused("insufficient_scope", "this is for operators", data={"scopes": scopes})
+
+    def on_log_out(self, principal: Principal, callback: Callable[[], None]) -> Callable[[], None]:
+        """As `Authenticator.on_end`."""
+        return self._authenticator.on_end(principal, callback)
+
+    # ---- parts
+
+    def _check(self, incoming: Incoming, principal: Principal | None, access: Access) -> None:
+        incoming.principal = principal
+        if access is Access.OPERATORS:
+            self.check_operator(principal)
+        elif principal is None and access is Access.CLIENTS and self._auth.mode == "required":
+            raise Refused("unauthorized", "log in, and send an access token in the header Authorization")
+
+    def _find_out(self, incoming: Incoming, credential: Credential, access: Access, handle: Callable[[Incoming], None]) -> None:
+        address = incoming.remote_ip
+        if not self._waiting.take(address):
+            metrics.bounds_reached_total.labels("logins").inc()
+            raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
+        task = self._tasks.start(self._ask(credential))
+        incoming.on_client_gone(lambda: _cancel(task))
+        task.add_done_callback(functools.partial(self._found_out, incoming, access, handle))
+
+    async def _ask(self, credential: Credential) -> Principal:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await self._authenticator.authenticate(credential)
+        except TimeoutError:
+            raise Refused("upstream_timeout", "whoever knows this client does not answer") from None
+        except Refused as refused:
+            if refused.reason == "unauthorized":
+                refused.data.setdefault("error", "invalid_token")
+            raise
+
+    def _found_out(
+        self, incoming: Incoming, access: Access, handle: Callable[[Incoming], None], task: asyncio.Task[Principal]
+    ) -> None:
+        self._waiting.give_back(incoming.remote_ip)
+        if task.cancelled():
+            retrieve(task)
+            return
+        incoming.on_client_gone(None)
+
+        def let_in() -> None:
+            try:
+                self._check(incoming, task.result(), access)
+            except Refused as refused:
+                raise _with_id(refused, incoming) from None
+            handle(incoming)
+
+        self._carry_out(incoming, let_in)
+
+
+def _with_id(refused: Refused, incoming: Incoming) -> Refused:
+    """Refused before an endpoint has read the request, which has an id all the same."""
+    refused.request_id = jsonrpc.request_id_in(incoming.body)
+    return refused
+
+
+def _cancel(task: asyncio.Task[Principal]) -> None:
+    task.cancel()
+
+
+def _nobody(text: str) -> Refused:
+    return Refused("unauthorized", text, data={"error": "invalid_token"})
