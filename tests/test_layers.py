@@ -49,6 +49,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "actors.forwarding",
         "transports.downstream.exchanges.request_watch",
         "transports.identity",
+        "transports.policy",
     ),
     "actors.node": (
         "actors.messages",

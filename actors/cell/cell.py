@@ -57,6 +57,7 @@ from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
 
+from .cell_permissions import permissions_of
 from .cell_status import CellStatus
 from .dashboard_state import DashboardState
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
@@ -121,7 +122,9 @@ class Cell:
         settings = self._settings
         session_ids = SessionIds(seal, settings.transports.streamable_http.max_sessions, settings.gateway.max_session_bytes)
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
-        self._port.authenticator = self._authenticator
+        if self._authenticator is not None:
+            self._port.authenticator = self._authenticator
+        self._port.permissions = permissions_of(settings, self._port)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port.publish, self._port.authenticator)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
@@ -188,6 +191,7 @@ class Cell:
 
     def apply_settings(self, settings: Settings) -> None:
         self._port.take_settings(settings)
+        self._port.permissions = permissions_of(settings, self._port)
         self._show_backends()
         # When this returns, every actor has taken it in.
         self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))
@@ -212,8 +216,8 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._port.sessions.close()
-        if self._port.authenticator is not None:
-            self._port.authenticator.close()
+        if self._port.known_clients is not None:
+            self._port.known_clients.close()
         PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)

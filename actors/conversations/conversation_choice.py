@@ -15,7 +15,7 @@ from .conversation import Conversation, inner_response
 from .desk import Desk
 from .gathering import Discover, ListAll, ListTasks, SetLevel
 from .listening import Listen, ListenAlone
-from .relay import RelayRequest
+from .relay import RelayList, RelayRequest
 from .session_opening import OpenSession
 from .session_stream import SessionStream
 from .telling import TellServers
@@ -62,7 +62,8 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
     if method in TASK_METHODS:
         return RelayRequest(exchange, sink, desk, _backend_of_task(exchange, message, namings, desk, stands_alone=stands_alone))
     if stands_alone:
-        return RelayRequest(exchange, sink, desk, namings[0].backend)
+        relay = RelayList if method in LIST_MEMBERS else RelayRequest
+        return relay(exchange, sink, desk, namings[0].backend)
     if method == "tasks/list":
         return ListTasks(exchange, sink, desk)
     if method in LIST_MEMBERS:

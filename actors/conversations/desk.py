@@ -98,6 +98,12 @@ class Desk(Protocol):
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         """Keep a backend's list, in case that it does not answer the next time."""
 
+    def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
+        """One page of a backend's list, without what the client of the exchange may not use.
+
+        Raises: msgspec.DecodeError where policies are asked and it is no such page.
+        """
+
     def read_task(self, shown: str) -> TaskId | None:
         """What an id of a task says, or None for one that the gateway never sealed."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import attrs
 import msgspec
 
@@ -308,7 +310,7 @@ class ListAll(AskAll):
 
     def _merged(self) -> object:
         message = self._first_message()
-        answers = [BackendAnswer(naming, self._results.get(naming.backend, [])) for naming in self._namings]
+        answers = [BackendAnswer(naming, self._shown_pages(naming.backend, message.method)) for naming in self._namings]
         merged = merged_list(
             message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
         )
@@ -317,6 +319,15 @@ class ListAll(AskAll):
             if backend not in away:
                 self.desk.note_flaw(backend, message.method, why)
         return merged
+
+    def _shown_pages(self, backend: str, method: str) -> list[bytes]:
+        """What this client may see, of answers and of what stands in for them: kept lists are everybody's."""
+        pages = []
+        for page in self._results.get(backend, []):
+            with contextlib.suppress(msgspec.DecodeError):  # `merged_list` says so, and takes nothing of it
+                page = self.desk.shown_list(self.exchange, backend, method, page)
+            pages.append(page)
+        return pages
 
     def _fill_in(self) -> None:
         method = self._first_message().method

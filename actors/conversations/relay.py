@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from msgspec import Raw
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
@@ -196,3 +197,14 @@ class RelayRequest(Conversation):
             return None
         naming = self.desk.merged_naming(backend)
         return naming if naming is not None and naming.prefix else None
+
+
+class RelayList(RelayRequest):
+    """A list of one backend, without what the client may not use."""
+
+    def _deliver(self, answer: CallAnswered) -> None:
+        message, response = self.exchange.message, answer.response
+        if isinstance(message, Request) and response is not None and response.result:
+            result = self.desk.shown_list(self.exchange, answer.backend, message.method, response.result)
+            answer = attrs.evolve(answer, response=Response(response.id, result, b""))
+        super()._deliver(answer)

@@ -205,6 +205,10 @@ class EdgeDesk:
     def read_task(self, shown: str) -> TaskId | None:
         return self._port.read_task(shown)
 
+    def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
+        permissions = self._port.permissions
+        return result if permissions is None else permissions.shown_list(exchange.principal, backend, method, result)
+
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
 

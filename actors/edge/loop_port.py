@@ -25,6 +25,7 @@ from mcp_gateway.actors.messages.lifecycle import Runtime
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
+from mcp_gateway.transports.policy.permissions import Permissions
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
@@ -52,7 +53,10 @@ _TELL_CELLS_S: Final = 1.0
 
 
 class LoopPort:
-    """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait."""
+    """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait.
+
+    permissions: what every exchange is held against when it is opened; None where everybody may do everything.
+    """
 
     def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal) -> None:
         self.settings = settings
@@ -70,13 +74,14 @@ class LoopPort:
             is_alone=settings.gateway.cell_count == 1,
             largest_share=settings.gateway.max_share_per_address,
         )
-        self.authenticator = None if settings.auth is None else KnownClients(settings, self.ask)
+        self.known_clients = None if settings.auth is None else KnownClients(settings, self.ask)
+        self.authenticator: Authenticator | None = self.known_clients
         self.last_known_lists = LastKnownLists()
+        self.permissions: Permissions | None = None
         self.exchanges = OpenExchanges()
         self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
         self.downstream_transports: list[Any] = []
         self.enabled_transports: frozenset[str] = frozenset()
-        self.authenticator: Authenticator | None = None
         self.is_draining = False
         self._runtime: Runtime | None = None
         self._address: ActorAddress | None = None
@@ -95,8 +100,8 @@ class LoopPort:
         """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
         self.settings = settings
         self.terms.take(settings)
-        if self.authenticator is not None and settings.auth is not None:
-            self.authenticator.take_settings(settings.auth)
+        if self.known_clients is not None and settings.auth is not None:
+            self.known_clients.take_settings(settings.auth)
 
     def attach(self, runtime: Runtime, address: ActorAddress) -> None:
         """The edge actor is up: its address from now on."""
@@ -118,8 +123,19 @@ class LoopPort:
             sink.refuse(Refused("draining", "the gateway is starting"), "")
             return
         exchange, sink = self._watch.watch(exchange, sink)
+        if self.permissions is not None and (refused := self._refusal(self.permissions, exchange)) is not None:
+            sink.refuse(refused, "")
+            return
         self.exchanges.open(exchange, sink)
         self._runtime.post(self._address, ExchangeOpened(exchange))
+
+    @staticmethod
+    def _refusal(permissions: Permissions, exchange: Exchange) -> Refused | None:
+        try:
+            permissions.check(exchange)
+        except Refused as refused:
+            return refused
+        return None
 
     def close(self, exchange_id: int) -> None:
         if (waiting := self.waiting.get(exchange_id)) is not None:

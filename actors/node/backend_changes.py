@@ -13,7 +13,7 @@ from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
 BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
-_CHANGEABLE = ("backends", "routes", "left_out", "warnings")
+_CHANGEABLE = ("backends", "routes", "policies", "left_out", "warnings")
 _ABSENT: Final = object()
 
 
@@ -80,7 +80,7 @@ def _with_drain(backends: Iterable[BackendSettings], names: set[str], is_drainin
 def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
     """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that."""
     draining = {backend.name for backend in settings.backends if backend.draining}
-    settings = attrs.evolve(settings, left_out=wanted.left_out, warnings=wanted.warnings)
+    settings = attrs.evolve(settings, policies=wanted.policies, left_out=wanted.left_out, warnings=wanted.warnings)
     change = _change(settings, _with_drain(wanted.backends, draining, True), wanted.routes)
     return attrs.evolve(change, left=tuple(_differences(settings, wanted)))
 

@@ -1,4 +1,4 @@
-"""Backends and routes of a run, as they are now, in a file: for the actor system that follows one that died."""
+"""What an operator may change of a run, as it is now, in a file: for the actor system that follows one that died."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings, Settings
 
 
@@ -19,6 +20,7 @@ def keep_backends(path: Path, settings: Settings) -> None:
     tables = {
         "backends": [attrs.asdict(backend) for backend in settings.backends],
         "routes": [attrs.asdict(route) for route in settings.routes],
+        "policies": [attrs.asdict(policy) for policy in settings.policies],
         "left_out": [attrs.asdict(server) for server in settings.left_out],
     }
     fresh = path.with_suffix(".new")
@@ -35,5 +37,6 @@ def with_kept_backends(path: Path, settings: Settings) -> Settings:
         return settings
     backends = tuple(BackendSettings(**table) for table in tables["backends"])
     routes = tuple(RouteSettings(**table) for table in tables["routes"])
+    policies = tuple(PolicySettings(**table) for table in tables["policies"])
     left_out = tuple(LeftOutServer(**table) for table in tables["left_out"])
-    return attrs.evolve(settings, backends=backends, routes=routes, left_out=left_out)
+    return attrs.evolve(settings, backends=backends, routes=routes, policies=policies, left_out=left_out)

@@ -76,6 +76,7 @@ class RecordingDesk:
         self.punctuality: list[tuple[str, str]] = []
         self.flaws: list[tuple[str, str, str]] = []
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
+        self.hidden: list[str] = []  # names of items that no client may use
         self._newest: dict[str, SessionState] = {}
 
     def configure(self, *namings: Naming) -> None:
@@ -89,6 +90,15 @@ class RecordingDesk:
 
     def merged_naming(self, backend: str) -> Naming | None:
         return next((each for each in self._namings if each.backend == backend), None)
+
+    def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
+        for hidden in self.hidden:
+            values = json.loads(result)
+            for member in ("tools", "prompts", "resources"):
+                if member in values:
+                    values[member] = [each for each in values[member] if each.get("name") != hidden]
+            result = json.dumps(values).encode()
+        return result
 
     def call(self, exchange: Exchange, wish: CallWish) -> int:
         assert not self.finished, "a call after the exchange was over"

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import attrs
 import msgspec
+from msgspec import Raw
 
 from mcp_gateway.config.conditions import MOST_ARGUMENT_BYTES, Condition, are_bounded
 from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.duplicate_names import has_duplicate_names
+from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 
 from .name_patterns import NamePatterns, plain_uri, template_ends, topics_from
 
@@ -35,7 +37,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     kind:      of what is named: "tool", "prompt", "resource", "template" (of URIs), "topic" (or a pattern of them), or "".
     name:      as lists of the merged server show it, by whatever name and endpoint the client calls it.
     own_name:  as its server knows it.
-    arguments: the JSON of an object, as it is forwarded, or empty.
+    params:    the JSON of an object, as it is forwarded, or empty; conditions look at its `arguments`.
     """
 
     method: str
@@ -43,7 +45,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     name: str = ""
     own_name: str = ""
-    arguments: bytes = b""
+    params: bytes = b""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -214,7 +216,7 @@ class _Facts:
         for name in names:
             if name == "arguments":
                 if self._arguments is msgspec.UNSET:
-                    self._arguments = _read_arguments(self._action.arguments)
+                    self._arguments = _read_arguments(self._action.params)
                 if self._arguments is None:
                     return None
                 values[name] = self._arguments
@@ -233,13 +235,12 @@ class _Facts:
         return action.name if name == action.kind else ""
 
 
-def _read_arguments(given: bytes) -> dict[str, Any] | None:
+def _read_arguments(params: bytes) -> dict[str, Any] | None:
     """None where they are too large to be looked at, or could be read in two ways."""
-    if len(given) > MOST_ARGUMENT_BYTES:
-        return None
-    if not given:
-        return {}
     try:
+        given = bytes(members(params).get("arguments", Raw(b"{}")))
+        if len(given) > MOST_ARGUMENT_BYTES:
+            return None
         arguments = _decode(given)
         is_clear = isinstance(arguments, dict) and are_bounded(arguments) and not has_duplicate_names(given)
     except (msgspec.DecodeError, RecursionError):

@@ -7,7 +7,7 @@ import pytest
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
 from mcp_gateway.actors.conversations.gathering import Discover, ListAll, ListTasks, SetLevel
 from mcp_gateway.actors.conversations.listening import Listen, ListenAlone
-from mcp_gateway.actors.conversations.relay import RelayRequest
+from mcp_gateway.actors.conversations.relay import RelayList, RelayRequest
 from mcp_gateway.actors.conversations.session_opening import OpenSession
 from mcp_gateway.actors.conversations.session_stream import SessionStream
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -24,12 +24,12 @@ def chosen(method: str, *namings, revision: str = MODERN, endpoint: str = "") ->
 @pytest.mark.parametrize(
     ("method", "merged", "alone"),
     [
-        ("tools/list", ListAll, RelayRequest),
-        ("prompts/list", ListAll, RelayRequest),
-        ("resources/list", ListAll, RelayRequest),
-        ("resources/templates/list", ListAll, RelayRequest),
+        ("tools/list", ListAll, RelayList),
+        ("prompts/list", ListAll, RelayList),
+        ("resources/list", ListAll, RelayList),
+        ("resources/templates/list", ListAll, RelayList),
         ("server/discover", Discover, RelayRequest),
-        ("tasks/list", ListTasks, RelayRequest),
+        ("tasks/list", ListTasks, RelayList),
         ("logging/setLevel", SetLevel, RelayRequest),
         ("subscriptions/listen", Listen, ListenAlone),
         ("tools/call", RelayRequest, RelayRequest),

@@ -73,6 +73,20 @@ def test_who_is_late_is_noted_and_who_answers_or_is_merely_down_is_not():
     assert scene.desk.punctuality == [("mail", "late"), ("files", "prompt")]
 
 
+def test_what_a_client_may_not_use_is_left_out_of_answers_and_of_what_stands_in_for_them():
+    """The list that is kept is everybody's: it has all items, and each client reads its own of them."""
+    first = listing(revision=MODERN)
+    first.desk.hidden = ["a"]
+    first.answer(first.call_to("files"), tools("a", "b"))
+    first.answer(first.call_to("mail"), tools("a"))
+    assert names_of(first) == ["files__b"]
+    second = listing(revision=MODERN)
+    second.desk.hidden, second.desk.last_known = ["b"], first.desk.last_known
+    second.fail(second.call_to("files"), "circuit_open")
+    second.answer(second.call_to("mail"), tools("b"))
+    assert names_of(second) == ["files__a"]
+
+
 def test_the_last_known_list_stands_in_for_a_backend_that_does_not_answer():
     first = listing(revision=MODERN)
     first.answer(first.call_to("files"), tools("a"))

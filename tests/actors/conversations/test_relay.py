@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
-from mcp_gateway.actors.conversations.relay import RelayRequest
+from mcp_gateway.actors.conversations.relay import RelayList, RelayRequest
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -49,6 +49,13 @@ def test_resources_are_renamed_for_clients_of_the_merged_server_only():
     single = relay(namings=(FILES, MAIL), endpoint="files")
     single.answer(single.last, link)
     assert single.sink.result == link
+
+
+def test_a_list_of_one_backend_has_only_what_the_client_may_use():
+    scene = Scene(RelayList, FILES, MAIL, message=request("tools/list"), endpoint="files", arguments=("files",))
+    scene.desk.hidden = ["a"]
+    scene.answer(scene.last, {"tools": [{"name": "a"}, {"name": "b"}], "nextCursor": "2"})
+    assert scene.sink.result == {"tools": [{"name": "b"}], "nextCursor": "2"}
 
 
 def test_a_stream_that_ends_without_a_response_is_a_failure():

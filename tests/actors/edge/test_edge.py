@@ -27,12 +27,17 @@ from mcp_gateway.actors.messages.health import HealthReported, HealthRequested
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.messages.transports import RegisterTransport, TransportsChanged
+from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.transports.downstream.http.streamable_http import StreamableHttpTransport
+from mcp_gateway.transports.policy.actions import Names
+from mcp_gateway.transports.policy.permissions import Permissions
+from mcp_gateway.transports.policy.policies import Policies
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicPattern
@@ -187,6 +192,26 @@ def test_a_request_before_the_chain_is_up_waits_for_it(monkeypatch: pytest.Monke
         bench.wire()
         bench.answer(bench.call())
         assert sink.steps == [("answer", 200, {"jsonrpc": "2.0", "id": "mine", "result": {"ok": 1}})]
+
+    on_loop(body)
+
+
+def test_what_is_not_permitted_reaches_no_actor_and_what_is_listed_is_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        policies = Policies([PolicySettings(effect="allow", tools=("x",))])
+        names = Names([Naming("one", "")], lambda _: "")
+        bench.port.permissions = Permissions(policies, names, knows_clients=False)
+        _, sink = bench.open(Request(b"1", "tools/call", b'{"name":"y"}'), target="tools/call/y")
+        assert sink.refused is not None
+        assert (sink.refused.reason, sink.refused.request_id, bench.port.waiting) == ("forbidden", b"1", {})
+        assert bench.calls() == []
+        _, sink = bench.open(Request(b"2", "tools/list", b""), target="tools/list")
+        bench.answer(bench.call(), b'{"tools":[{"name":"y"},{"name":"x"}]}')
+        assert sink.steps[0][2]["result"] == {"tools": [{"name": "x"}]}
+        _, sink = bench.open()
+        bench.answer(bench.call())
+        assert sink.steps[0][:2] == ("answer", 200)
 
     on_loop(body)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
+from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
 from mcp_gateway.config.settings import LeftOutServer, Settings
 
@@ -115,6 +116,14 @@ def test_a_name_that_nobody_has_is_refused(command: str, name: object) -> None:
 
 def reload(running: Settings, file: Settings) -> BackendChange:
     return backend_change(running, "reload", {"settings": file})
+
+
+def test_a_reload_takes_in_other_policies() -> None:
+    """A right that is taken away in the file is gone, and nothing is said to be left as it was."""
+    policies = (PolicySettings(effect="allow", tools=("a",)),)
+    change = reload(RUNNING, attrs.evolve(RUNNING, policies=policies))
+    assert (change.settings.policies, change.left) == (policies, ())
+    assert reload(change.settings, RUNNING).settings == RUNNING
 
 
 def test_a_reload_names_what_came_went_and_changed() -> None:

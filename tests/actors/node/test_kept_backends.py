@@ -20,6 +20,7 @@ FULL = settings_from_mapping(
             {"name": "demo", "builtin": "demo", "request_timeout": 0.5, "draining": True},
         ],
         "routes": [{"pattern": "tools/*", "backend": "web", "hash_on": "header:X", "transports": ["websocket"]}],
+        "policies": [{"effect": "allow", "tools": ["web__*"], "when": "arguments.a == 1"}],
     },
     "test",
 )
@@ -33,7 +34,7 @@ def test_what_was_kept_comes_back_as_it_was_over_the_settings_of_the_start(kept:
     started = attrs.evolve(Settings.demo(), gateway=FULL.gateway)
     path = tmp_path / "backends.json"
     keep_backends(path, kept)
-    expected = attrs.evolve(started, backends=kept.backends, routes=kept.routes, left_out=kept.left_out)
+    expected = attrs.evolve(started, backends=kept.backends, routes=kept.routes, policies=kept.policies, left_out=kept.left_out)
     assert with_kept_backends(path, started) == expected
     keep_backends(path, FULL)  # again: the last one counts
     assert with_kept_backends(path, started).backends == FULL.backends

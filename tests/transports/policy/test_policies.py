@@ -15,7 +15,9 @@ from mcp_gateway.transports.ports.principal import Principal
 
 ANN = Principal(issuer="https://id.example", subject="ann", client="cli", groups=frozenset({"dev"}), scopes=frozenset({"read"}))
 CI = Principal(issuer="api-key", subject="ci")
-READ = Action(method="tools/call", backend="files", kind="tool", name="files__read", own_name="read", arguments=b'{"path":"/a"}')
+READ = Action(
+    method="tools/call", backend="files", kind="tool", name="files__read", own_name="read", params=b'{"arguments":{"path":"/a"}}'
+)
 
 
 def policies(*tables: dict[str, Any]) -> Policies:
@@ -215,14 +217,15 @@ def test_a_pattern_that_stands_for_a_denied_topic_is_denied(followed: str, expec
 )
 def test_arguments_that_cannot_be_judged_are_judged_against_the_client(arguments: bytes) -> None:
     """Attack: two members of one name, too much, too many, too deep, no number."""
-    action = Action(method="tools/call", kind="tool", name="a", arguments=arguments)
+    action = Action(method="tools/call", kind="tool", name="a", params=b'{"arguments":%b}' % arguments)
     assert not is_allowed({"when": "arguments.path == '/public'"}, action)
     assert not policies({}, {"effect": "deny", "when": "arguments.path == '/secret'"}).decide(ANN, action).is_allowed
 
 
 def test_arguments_up_to_their_bounds_are_judged() -> None:
     room = MOST_ARGUMENT_BYTES - len(b'{"path":"/public","more":""}')
-    action = Action(method="tools/call", kind="tool", name="a", arguments=b'{"path":"/public","more":"' + b"x" * room + b'"}')
+    params = b'{"arguments":{"path":"/public","more":"' + b"x" * room + b'"}}'
+    action = Action(method="tools/call", kind="tool", name="a", params=params)
     assert is_allowed({"when": "arguments.path == '/public'"}, action)
     assert is_allowed({"when": "arguments == {}"}, Action(method="tools/call", kind="tool", name="a"))
 

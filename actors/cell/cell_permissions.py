@@ -1,0 +1,33 @@
+"""What the clients of a cell may do, by the settings that it runs with."""
+
+from __future__ import annotations
+
+from mcp_gateway.actors.edge.loop_port import LoopPort
+from mcp_gateway.actors.routing.route_table import RouteTable, configured_routes
+from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.policy.actions import Names
+from mcp_gateway.transports.policy.permissions import Permissions
+from mcp_gateway.transports.policy.policies import Policies
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
+from mcp_gateway.transports.protocol.mcp.tasks import task_id_of
+from mcp_gateway.transports.protocol.merging.naming import Naming
+
+
+def permissions_of(settings: Settings, port: LoopPort) -> Permissions | None:
+    """None where everybody may do everything. port: who reads the ids of tasks."""
+    if not settings.policies:
+        return None
+    routes = RouteTable(configured_routes(settings.backends, settings.routes))
+
+    def find_backend(exchange: Exchange) -> str:
+        message = exchange.message
+        if isinstance(message, Request) and message.method in TASK_METHODS:
+            task = port.read_task(task_id_of(message.params) or "")
+            return "" if task is None else task.backend
+        route = routes.match(exchange.target, exchange.transport)
+        return "" if route is None else route.backend
+
+    names = Names([Naming(backend.name, backend.prefix) for backend in settings.backends], find_backend)
+    return Permissions(Policies(settings.policies), names, knows_clients=settings.auth is not None)

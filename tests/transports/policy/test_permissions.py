@@ -1,0 +1,161 @@
+"""What the edge asks of policies: refusals with their reason, lists without what may not be used, topics."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.config.identity_settings import PolicySettings
+from mcp_gateway.transports.policy.actions import LISTED_BY, Names
+from mcp_gateway.transports.policy.permissions import Permissions
+from mcp_gateway.transports.policy.policies import Policies
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
+from mcp_gateway.transports.protocol.merging.naming import Naming, route_target
+
+ANN = Principal(issuer="https://id.example", subject="ann", scopes=frozenset({"read"}))
+
+
+def permissions(*tables: dict[str, Any], knows_clients: bool = True) -> Permissions:
+    policies = Policies([PolicySettings(**{"effect": "allow", **table}) for table in tables])
+    names = Names(
+        (Naming("files", "files__"), Naming("mail", "mail__")), lambda asked: "files" if "files" in asked.target else ""
+    )
+    return Permissions(policies, names, knows_clients=knows_clients)
+
+
+def exchange(method: str, params: Any, principal: Principal | None = ANN) -> Exchange:
+    body = params if isinstance(params, bytes) else json.dumps(params).encode()
+    target = f"{method}/x" if isinstance(params, bytes) else route_target(method, body, b"7")
+    return Exchange(
+        exchange_id=1,
+        transport="websocket",
+        revision="2025-11-25",
+        endpoint="",
+        kind=RequestKind.REQUEST,
+        message=Request(b"7", method, body),
+        target=target,
+        principal=principal,
+        deadline_s=1.0,
+    )
+
+
+def refusal(of: Permissions, method: str, params: Any, principal: Principal | None = ANN, endpoint: str = "") -> Refused | None:
+    try:
+        of.check(attrs.evolve(exchange(method, params, principal), endpoint=endpoint))
+    except Refused as refused:
+        return refused
+    return None
+
+
+def reason(of: Permissions, method: str, params: Any, principal: Principal | None = ANN) -> str:
+    refused = refusal(of, method, params, principal)
+    return "" if refused is None else refused.reason
+
+
+def test_a_refusal_says_why_with_the_requests_own_id_and_no_name_that_has_no_end() -> None:
+    rules = permissions({"tools": ["files__read"]}, {"scopes": ["read", "write"], "tools": ["files__write"]})
+    assert refusal(rules, "tools/call", {"name": "files__read"}) is None
+    refused = refusal(rules, "tools/call", {"name": "x" * 5_000})
+    assert refused is not None
+    assert (refused.reason, refused.status, refused.request_id, len(refused.text) < 200) == ("forbidden", 403, b"7", True)
+    refused = refusal(rules, "tools/call", {"name": "files__write"})
+    assert refused is not None
+    assert (refused.reason, refused.status, refused.data["scopes"]) == ("insufficient_scope", 403, ["read", "write"])
+
+
+def test_who_is_not_known_is_asked_to_log_in_where_that_can_help() -> None:
+    rule = {"subjects": ["ann"]}
+    assert reason(permissions(rule), "tools/call", {"name": "files__a"}, None) == "unauthorized"
+    assert reason(permissions(rule, knows_clients=False), "tools/call", {"name": "files__a"}, None) == "forbidden"
+    assert reason(permissions({}), "tools/call", {"name": "files__a"}, None) == ""
+
+
+def test_lists_and_the_like_are_open_unless_they_are_denied() -> None:
+    rules = permissions({"tools": ["files__a"]}, {"effect": "deny", "methods": ["prompts/list"]})
+    assert reason(rules, "tools/list", {}) == ""
+    assert reason(rules, "logging/setLevel", {"level": "info"}) == ""
+    assert reason(rules, "prompts/list", {}) == "forbidden"
+    assert reason(rules, "x/y", {}) == "forbidden"
+
+
+def test_what_cannot_be_read_is_invalid() -> None:
+    rules = permissions({})
+    deep = b'{"notifications":{"resourceSubscriptions":[5]}}'
+    assert reason(rules, "subscriptions/listen", deep) == "invalid_params"
+
+
+def test_a_subscription_is_refused_where_one_of_its_resources_is() -> None:
+    rules = permissions({"resources": ["files+file:///docs/*"]})
+    wanted = ["files+file:///docs/a", "files+file:///etc/passwd"]
+    listen = "subscriptions/listen"
+    assert reason(rules, listen, {"notifications": {"resourceSubscriptions": wanted[:1]}}) == ""
+    assert reason(rules, listen, {"notifications": {"resourceSubscriptions": wanted}}) == "forbidden"
+
+
+def test_topics_are_followed_and_published_by_the_same_rules() -> None:
+    rules = permissions({"topics": ["client.a.*"], "methods": ["topics/follow"]}, {"scopes": ["admin"], "topics": ["*"]})
+    rules.check_topic(ANN, "topics/follow", "client.a.*")
+    for method, topic, expected in (
+        ("topics/publish", "client.a.b", "insufficient_scope"),
+        ("topics/follow", "all", "insufficient_scope"),
+    ):
+        with pytest.raises(Refused) as refused:
+            rules.check_topic(ANN, method, topic)
+        assert (refused.value.reason, refused.value.data) == (expected, {"scopes": ["admin"]})
+    with pytest.raises(Refused) as refused:
+        rules.check_topic(None, "topics/follow", "client.b")
+    assert refused.value.reason == "unauthorized"
+
+
+def test_a_list_has_only_what_may_be_used_and_is_for_nobody_else() -> None:
+    rules = permissions({"tools": ["files__a", "files__c"]})
+    result = b'{"tools":[{"name":"a","x":1e400},{"name":"b"},{"title":"none"},{"name":5}],"cacheScope":"public","nextCursor":"2"}'
+    shown = rules.shown_list(ANN, "files", "tools/list", result)
+    assert shown == b'{"tools":[{"name":"a","x":1e400}],"cacheScope":"private","nextCursor":"2"}'
+    assert rules.shown_list(ANN, "mail", "tools/list", b'{"tools":[{"name":"a"}]}') == b'{"tools":[]}'
+    assert rules.shown_list(ANN, "files", "tasks/list", b'{"tasks":[{"taskId":"a"}]}') == b'{"tasks":[{"taskId":"a"}]}'
+    with pytest.raises(msgspec.DecodeError):
+        rules.shown_list(ANN, "files", "tools/list", b'{"tools":5}')
+
+
+_words = st.lists(st.sampled_from(["a", "files__a", "files+a:b", "a:b", "*", "f*", "mail*"]), max_size=2, unique=True)
+_tables = st.fixed_dictionaries(
+    {"effect": st.sampled_from(["allow", "deny"])},
+    optional={
+        **{name: _words for name in ("tools", "prompts", "resources")},
+        "backends": st.lists(st.sampled_from(["files", "mail"]), max_size=1),
+        "methods": st.lists(st.sampled_from(["tools/*", "prompts/get", "resources/read"]), max_size=1),
+        "subjects": st.lists(st.sampled_from(["ann", "bob"]), max_size=1),
+        "scopes": st.lists(st.sampled_from(["read", "write"]), max_size=1),
+    },
+)
+
+
+@given(
+    tables=st.lists(_tables, max_size=4),
+    backend=st.sampled_from(["files", "mail"]),
+    method=st.sampled_from([each for each in LISTED_BY if "templates" not in each]),
+    names=st.lists(st.sampled_from(["a", "b", "a:b", "files__a"]), max_size=4, unique=True),
+    principal=st.sampled_from([None, ANN]),
+)
+def test_what_is_listed_is_what_can_be_called(
+    tables: Any, backend: str, method: str, names: list[str], principal: Principal | None
+) -> None:
+    """At the endpoint of one backend, whose list this is."""
+    rules = permissions(*tables)
+    list_member, item_member = LIST_MEMBERS[method]
+    listed = json.dumps({list_member: [{item_member: name} for name in names]}).encode()
+    shown = [item[item_member] for item in json.loads(rules.shown_list(principal, backend, method, listed))[list_member]]
+    use, _ = LISTED_BY[method]
+    assert shown == [name for name in names if refusal(rules, use, {item_member: name}, principal, backend) is None]

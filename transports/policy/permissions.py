@@ -1,0 +1,91 @@
+"""What the clients of a cell may do, as its edge asks: one answer for calls, lists and topics. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.protocol.mcp.jsonrpc import members
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
+
+from .actions import LISTED_BY, Names, actions_of
+from .policies import Action, Decision, Policies
+
+_LONGEST_SHOWN: Final = 100
+_decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+
+class Permissions:
+    """policies: see there. names: how things are called here.
+
+    knows_clients: whether a client that nobody knows could say who it is.
+    """
+
+    def __init__(self, policies: Policies, names: Names, *, knows_clients: bool) -> None:
+        self._policies = policies
+        self._names = names
+        self._knows_clients = knows_clients
+
+    def check(self, exchange: Exchange) -> None:
+        """Raises: Refused with forbidden, insufficient_scope or unauthorized; with invalid_params where it cannot be read."""
+        request_id = exchange.request_id
+        try:
+            asked = actions_of(exchange, self._names)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Refused("invalid_params", f"the parameters cannot be read: {error}", request_id=request_id) from None
+        for each in asked:
+            decide = self._policies.decide_unless_denied if each.is_own else self._policies.decide
+            decision = decide(exchange.principal, each.action)
+            if not decision.is_allowed:
+                raise self._refusal(exchange.principal, each.action, decision, request_id)
+
+    def check_topic(self, principal: Principal | None, method: str, topic: str) -> None:
+        """method: "topics/follow", with a topic or a pattern of them, or "topics/publish".
+
+        Raises: Refused, as `check` does.
+        """
+        action = Action(method=method, kind="topic", name=topic)
+        decision = self._policies.decide(principal, action)
+        if not decision.is_allowed:
+            raise self._refusal(principal, action, decision, None)
+
+    def shown_list(self, principal: Principal | None, backend: str, method: str, result: bytes) -> bytes:
+        """A server's list result without what this client may not use: as it is where the method lists nothing of that kind.
+
+        Raises: msgspec.DecodeError where it is no list result of that method.
+        """
+        if method not in LISTED_BY:
+            return result
+        list_member, item_member = LIST_MEMBERS[method]
+        values = members(result)
+        items = _decode_items(values.get(list_member, Raw(b"[]")))
+        shown = [item for item in items if self._is_shown(principal, backend, method, item.get(item_member))]
+        if len(shown) < len(items):
+            values[list_member] = Raw(msgspec.json.encode(shown))
+        if "cacheScope" in values:  # whoever asks next may see something else
+            values["cacheScope"] = Raw(b'"private"')
+        return msgspec.json.encode(values)
+
+    def _is_shown(self, principal: Principal | None, backend: str, method: str, name: Raw | None) -> bool:
+        """What has no name cannot be used either."""
+        if name is None or not bytes(name).startswith(b'"'):
+            return False
+        use, kind = LISTED_BY[method]
+        own = _decode_string(name)
+        outer = self._names.outer(backend, kind, own)
+        return self._policies.may_ever(principal, Action(method=use, backend=backend, kind=kind, name=outer, own_name=own))
+
+    def _refusal(self, principal: Principal | None, action: Action, decision: Decision, request_id: bytes | None) -> Refused:
+        what = f"{action.method} of {action.name[:_LONGEST_SHOWN]!r}" if action.name else action.method
+        if principal is None and self._knows_clients:
+            return Refused("unauthorized", f"{what} is not for clients that nobody knows: log in", request_id=request_id)
+        if decision.scopes:
+            text = f"{what} needs the scopes {' '.join(decision.scopes)}"
+            return Refused("insufficient_scope", text, request_id=request_id, data={"scopes": list(decision.scopes)})
+        return Refused("forbidden", f"{what} is not allowed", request_id=request_id)
