@@ -7,6 +7,7 @@ outcomes; they speak through a `Desk` (calls out) and a sink (answers).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -19,11 +20,12 @@ from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.modern_rules import unsupported_version
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, is_modern
 from mcp_gateway.transports.protocol.merging.naming import Naming, outer_notification
+from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .desk import CallWish, Desk
@@ -243,6 +245,16 @@ class Conversation:
         else:
             self.desk.grant(event.upstream, event.call_id, 1)
 
+    def _outer(self, naming: Naming | None, event: CallEvent) -> bytes:
+        """The event as the client reads it."""
+        session = self.exchange.session
+        key = "" if session is None else session.key
+
+        def outer_id(request_id: bytes) -> bytes:
+            return self.desk.name_question(QuestionId(key, event.backend, request_id))
+
+        return outer_message(naming, event.message, outer_id)
+
     def _tell_change(self, method: str, params: bytes) -> None:
         """Say in the gateway's own name that a list has changed, on a stream that has begun."""
         data = jsonrpc.encode_notification(method, params)
@@ -275,40 +287,28 @@ def _leaves_no_replica(failure: CallFailed) -> bool:
     return not failure.replica and why.fate is not Fate.SESSION_LOST and why.reason in ("upstream_failed", "no_backend")
 
 
-def outer_message(naming: Naming | None, message: Message | None) -> bytes:
-    """The bytes of a server's message for the client. Requests of several servers get ids that name their backend."""
+def outer_message(naming: Naming | None, message: Message | None, outer_id: Callable[[bytes], bytes]) -> bytes:
+    """The bytes of a server's message for the client. outer_id: of the server's id of a question, both as JSON."""
     if message is None:
         return b""
-    if naming is not None and isinstance(message, Notification):
-        params = outer_notification(naming, message.method, message.params)
-        message = Notification(message.method, _outer_cancellation(naming, params) if message.method == _CANCELLED else params)
-    elif naming is not None and isinstance(message, Request):
-        message = Request(_outer_id(naming, message.id), message.method, message.params)
+    if isinstance(message, Notification):
+        params = message.params if naming is None else outer_notification(naming, message.method, message.params)
+        if message.method == _CANCELLED:
+            params = _outer_cancellation(params, outer_id)
+        message = Notification(message.method, params)
+    elif isinstance(message, Request):
+        message = Request(outer_id(message.id), message.method, message.params)
     return jsonrpc.encode(message)
 
 
-def _outer_id(naming: Naming, request_id: bytes) -> bytes:
-    return msgspec.json.encode(f"{naming.backend}:{request_id.decode()}")
-
-
-def _outer_cancellation(naming: Naming, params: bytes) -> bytes:
+def _outer_cancellation(params: bytes, outer_id: Callable[[bytes], bytes]) -> bytes:
     """A server takes a question back: the client knows that by its outer id."""
     try:
         values = jsonrpc.members(params)
-        values["requestId"] = Raw(_outer_id(naming, bytes(values["requestId"])))
+        values["requestId"] = Raw(outer_id(bytes(values["requestId"])))
     except (KeyError, msgspec.DecodeError):
         return params
     return msgspec.json.encode(values)
-
-
-def inner_response(response: Response) -> tuple[str, Response] | None:
-    """Undo `outer_message` for the client's response: (backend, response with the server's own id)."""
-    try:
-        backend, _, request_id = str(jsonrpc.id_value(response.id)).partition(":")
-        jsonrpc.id_value(request_id.encode())
-    except msgspec.DecodeError:
-        return None
-    return backend, Response(request_id.encode(), response.result, response.error)
 
 
 def outer_event_id(naming: Naming | None, event_id: str | None) -> str | None:

@@ -11,7 +11,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, TASK_MET
 from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, task_id_of, undeclared_tasks
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
-from .conversation import Conversation, inner_response
+from .conversation import Conversation
 from .desk import Desk
 from .gathering import Discover, ListAll, ListTasks, SetLevel
 from .listening import Listen, ListenAlone
@@ -42,7 +42,7 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     if isinstance(message, Notification):
         told = [(backend, message) for backend in backends]
     elif isinstance(message, Response):
-        told = _response_target(message, backends, is_merged=not exchange.endpoint and any(each.prefix for each in namings))
+        told = [_answered(exchange, message, desk)]
     return TellServers(exchange, sink, desk, told, RequestKind.MESSAGE)
 
 
@@ -93,11 +93,13 @@ def _backend_of_task(exchange: Exchange, message: Request, namings: tuple[Naming
     raise Refused("invalid_params", f"there is no task {shown[:200]!r} here", request_id=message.id)
 
 
-def _response_target(response: Response, backends: list[str], *, is_merged: bool) -> list[tuple[str, Message | None]]:
-    """Which server the client's response answers; of several, the id that we gave its request tells."""
-    if not is_merged:
-        return [(backend, response) for backend in backends[:1]]
-    answered = inner_response(response)
-    if answered is None or answered[0] not in backends:
+def _answered(exchange: Exchange, response: Response, desk: Desk) -> tuple[str, Message]:
+    """(the backend whose question the client's response answers, the response with the server's own id)
+
+    Raises: Refused.
+    """
+    session, question = exchange.session, desk.read_question(response.id)
+    is_asked = session is not None and question is not None and question.session == session.key
+    if not is_asked or session is None or question is None or session.upstream(question.backend) is None:
         raise Refused("invalid_request", "the response answers no request of this session")
-    return [answered]
+    return question.backend, Response(question.id, response.result, response.error)

@@ -12,6 +12,7 @@ from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
@@ -106,6 +107,12 @@ class Desk(Protocol):
 
     def read_task(self, shown: str) -> TaskId | None:
         """What an id of a task says, or None for one that the gateway never sealed."""
+
+    def name_question(self, question: QuestionId) -> bytes:
+        """The id of a server's question towards the client, as JSON."""
+
+    def read_question(self, shown: bytes) -> QuestionId | None:
+        """The question that an id names, or None for one that the gateway never gave. shown: as JSON."""
 
     def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
         """(pages, seconds since they were given)."""

@@ -17,7 +17,7 @@ from mcp_gateway.transports.protocol.mcp.tasks import TASK_SUBSCRIPTIONS, declar
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
-from .conversation import Conversation, may_go_elsewhere, outer_message
+from .conversation import Conversation, may_go_elsewhere
 from .desk import CallWish, Desk
 from .relay import RelayRequest
 
@@ -130,7 +130,7 @@ class Listen(Conversation):
                 self._tell_changes()
             self._acknowledge_when_all_have()
             return
-        data = outer_message(naming, message)
+        data = self._outer(naming, event)
         if self._has_begun:
             self._forward_merged(event, data, None)
         else:

@@ -15,7 +15,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params, outer_result
 from mcp_gateway.transports.protocol.sealed.session import FACT_METHODS
 
-from .conversation import Conversation, has_turned_away, may_go_elsewhere, outer_event_id, outer_message
+from .conversation import Conversation, has_turned_away, may_go_elsewhere, outer_event_id
 from .desk import CallWish, Desk
 from .repeat_rules import MAX_PAGES, may_repeat, needs_annotations, next_cursor, only_reads, tool_name, tools_request
 from .session_repair import Repair, SessionRepair
@@ -78,7 +78,7 @@ class RelayRequest(Conversation):
 
     def _on_event(self, event: CallEvent) -> None:
         naming = self._naming(event.backend)
-        self._forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
+        self._forward(event, self._outer(naming, event), outer_event_id(naming, event.event_id))
 
     def _on_failure(self, failure: CallFailed) -> None:
         has_session = self._session is not None and self._session.upstream(failure.backend) is not None

@@ -13,7 +13,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGE
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
-from .conversation import Conversation, outer_event_id, outer_message
+from .conversation import Conversation, outer_event_id
 from .desk import CallWish, Desk
 from .session_repair import Repair, SessionRepair
 
@@ -98,7 +98,7 @@ class SessionStream(Conversation):
             self._last_event_ids[event.backend] = event.event_id
         naming = self._naming(event.backend)
         forward = self._forward if naming is None else self._forward_merged
-        forward(event, outer_message(naming, event.message), outer_event_id(naming, event.event_id))
+        forward(event, self._outer(naming, event), outer_event_id(naming, event.event_id))
 
     def _on_answer(self, answer: CallAnswered) -> None:
         repair = self._repair_with(answer.call_id)

@@ -21,6 +21,7 @@ from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read_question_id, sealed_question_id
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
@@ -201,6 +202,12 @@ class EdgeDesk:
         return self._port.tell_cells(EndSession(state.key), lambda: self.retry_later(exchange, 0.0, told))
 
     # ---- tasks and lists
+
+    def name_question(self, question: QuestionId) -> bytes:
+        return sealed_question_id(self._port.seal, question)
+
+    def read_question(self, shown: bytes) -> QuestionId | None:
+        return read_question_id(self._port.seal, shown)
 
     def read_task(self, shown: str) -> TaskId | None:
         return self._port.read_task(shown)

@@ -17,6 +17,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
@@ -173,6 +174,15 @@ class RecordingDesk:
         """Ids of the form `backend/task`, of a client without a name."""
         backend, _, task = shown.partition("/")
         return TaskId(backend, f"{backend}#0", "", task) if task else None
+
+    def name_question(self, question: QuestionId) -> bytes:
+        """Of the form `session/backend/id`."""
+        return encoded(f"{question.session}/{question.backend}/{question.id.decode()}")
+
+    def read_question(self, shown: bytes) -> QuestionId | None:
+        session, _, rest = str(json.loads(shown)).partition("/")
+        backend, slash, request_id = rest.partition("/")
+        return QuestionId(session, backend, request_id.encode()) if slash else None
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self.last_known[backend, method, revision] = tuple(pages)

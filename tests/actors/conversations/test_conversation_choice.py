@@ -13,7 +13,7 @@ from mcp_gateway.actors.conversations.session_stream import SessionStream
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
+from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, encoded, request, session_at
 
 
 def chosen(method: str, *namings, revision: str = MODERN, endpoint: str = "") -> Scene:
@@ -129,16 +129,16 @@ def test_a_stream_and_the_end_of_a_session_are_for_all_of_its_servers():
     assert terminated == [(name, None, RequestKind.TERMINATE) for name in ("files", "mail")]
 
 
-def test_a_response_is_for_the_server_that_its_id_names():
-    assert told(said(Response(b'"mail:5"', b"{}", b""), FILES, MAIL)) == [
-        ("mail", Response(b"5", b"{}", b""), RequestKind.MESSAGE)
+@pytest.mark.parametrize(
+    ("endpoint", "namings", "backends"),
+    [("", (FILES, MAIL), ("files", "mail")), ("", (ALONE,), ("files",)), ("files", (ALONE,), ("files",))],
+)
+def test_a_response_is_for_the_server_that_asked_this_session_and_for_nobody_else(endpoint, namings, backends):
+    """A session may not answer what another one was asked, a server that it has not, or what nobody has asked."""
+    answered = Response(encoded(f"key/{backends[-1]}/5"), b"{}", b"")
+    assert told(said(answered, *namings, endpoint=endpoint, backends=backends)) == [
+        (backends[-1], Response(b"5", b"{}", b""), RequestKind.MESSAGE)
     ]
-    for unknown in (b"5", b'"other:5"'):
+    for unknown in ("5", "other/files/5", "key/other/5", "files:5"):
         with pytest.raises(Refused, match="answers no request of this session"):
-            said(Response(unknown, b"{}", b""), FILES, MAIL)
-
-
-@pytest.mark.parametrize("endpoint", ["", "files"])
-def test_a_response_to_a_server_that_stands_alone_keeps_its_id(endpoint):
-    response = Response(b"5", b"{}", b"")
-    assert told(said(response, ALONE, endpoint=endpoint, backends=("files",))) == [("files", response, RequestKind.MESSAGE)]
+            said(Response(encoded(unknown), b"{}", b""), *namings, endpoint=endpoint, backends=backends)

@@ -133,7 +133,7 @@ def test_events_of_the_merged_server_carry_outer_names_and_ids():
     scene.event(scene.last, Request(b'"q"', "sampling/createMessage", b"{}"), None, backend="mail")
     (updated, event_id), (asked, _) = scene.sink.events
     assert (updated["params"], event_id) == ({"uri": "mail+file:///a"}, "mail:e1")
-    assert asked["id"] == 'mail:"q"'
+    assert asked["id"] == '/mail/"q"'
 
 
 # ---- failover

@@ -47,13 +47,13 @@ def test_what_servers_say_arrives_with_ids_that_name_them():
     (changed, changed_id), (primed, primed_id), (asked, asked_id) = scene.sink.events
     assert (changed["method"], changed_id) == (CHANGED.method, "mail:m1")
     assert (primed, primed_id) == (None, "files:f1")
-    assert (asked["id"], asked_id) == ("files:5", None)
+    assert (asked["id"], asked_id) == ("key/files/5", None)
 
 
-def test_a_single_backend_keeps_its_own_ids():
+def test_a_single_backend_keeps_the_ids_of_its_events_and_asks_under_ids_of_ours():
     scene = streaming(ALONE)
     scene.event(scene.last, Request(b"5", "roots/list", b""), "f1")
-    assert scene.sink.events == [({"jsonrpc": "2.0", "id": 5, "method": "roots/list"}, "f1")]
+    assert scene.sink.events == [({"jsonrpc": "2.0", "id": "key/files/5", "method": "roots/list"}, "f1")]
 
 
 @pytest.mark.parametrize(

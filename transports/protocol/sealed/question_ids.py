@@ -1,0 +1,39 @@
+"""Ids of what servers ask, as clients read them: sealed, so that only what was asked is answered. Pure.
+
+A server's own id would do where a client has one server; two servers use the same ids, though, and a client could answer what
+nobody has asked it. Source: MCP 2025-11-25, basic/index, "Responses": the id of the request that it corresponds to.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcp_gateway.transports.protocol.mcp import jsonrpc
+
+from .sealing import Seal, SealBroken
+
+_KIND = "question"
+
+
+class QuestionId(msgspec.Struct, frozen=True, array_like=True):
+    """What a sealed id holds. session: key of the client's session; id: the server's own, as JSON."""
+
+    session: str
+    backend: str
+    id: bytes
+
+
+_decode = msgspec.msgpack.Decoder(QuestionId).decode
+
+
+def sealed_question_id(seal: Seal, question: QuestionId) -> bytes:
+    """As JSON; the same for the same question each time, for a server that takes it back."""
+    return msgspec.json.encode(seal.seal_alike(_KIND, msgspec.msgpack.encode(question)))
+
+
+def read_question_id(seal: Seal, shown: bytes) -> QuestionId | None:
+    """The question that a response answers, or None for an id that this gateway never gave. shown: as JSON."""
+    try:
+        return _decode(seal.open(_KIND, str(jsonrpc.id_value(shown))))
+    except (SealBroken, msgspec.DecodeError, ValueError):
+        return None
