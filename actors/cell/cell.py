@@ -23,6 +23,7 @@ from mcp_gateway.actors.routing.route_table import configured_routes
 from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 from mcp_gateway.actors.runtime.system_key import load_or_create_key
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
+from mcp_gateway.actors.storage.task_journal import TaskJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.http.streamable_http import (
@@ -94,6 +95,7 @@ class Cell:
         self._make_edge(seal)
         self._add_endpoints()
         asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
+        self._tasks = TaskJournal(self._settings.gateway.state_path)
         self._start_actors(self._wires(seal))
         try:
             self._server.listen()
@@ -111,7 +113,13 @@ class Cell:
 
     def _wires(self, seal: Seal) -> tuple[UpstreamTransport, ...]:
         """The ways to servers, each of which any client may take."""
-        site = BridgeSite(cell_name=self._name, seal=seal, elsewhere=self._cells, others=lambda: self._cells.other_cells)
+        site = BridgeSite(
+            cell_name=self._name,
+            seal=seal,
+            elsewhere=self._cells,
+            others=lambda: self._cells.other_cells,
+            records=self._tasks,
+        )
         http, sse = BridgeTransport(StreamableHttpUpstream(), site), BridgeTransport(SseUpstream(), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
         others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), BuiltinUpstream()))
@@ -215,6 +223,7 @@ class Cell:
         await self._sockets.close()
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
+        self._tasks.close()
         self._port.sessions.close()
         if self._port.known_clients is not None:
             self._port.known_clients.close()

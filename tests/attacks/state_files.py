@@ -38,7 +38,7 @@ def _start_again(chosen: int) -> None:
         with start_gateway(Path(directory), "embedded", _DEMO) as gateway:
             session = open_session(gateway.endpoint())
         databases = sorted((Path(directory) / "state").glob("*.sqlite3"))
-        assert len(databases) == 2, databases
+        assert len(databases) == 3, databases
         for number, path in enumerate(databases):
             _CHANGES[(chosen + number) % len(_CHANGES)](path)
         with start_gateway(Path(directory), "embedded", _DEMO, expects_errors=True) as gateway:
@@ -51,6 +51,6 @@ def _start_again(chosen: int) -> None:
 
 @attack(HARMLESS, tries=1, at_once=1, long_tries=12)
 async def databases_that_were_changed(arena: Arena) -> str:
-    """Bits flipped in the databases of sessions and events, half of them missing, or noise: a gateway starts and serves."""
+    """Bits flipped in the databases of the state, half of them missing, or noise: a gateway starts and serves."""
     await asyncio.to_thread(_start_again, next(arena.numbers))
     return HARMLESS

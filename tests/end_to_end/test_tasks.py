@@ -204,6 +204,35 @@ def test_a_task_that_died_with_the_gateway_says_so(tmp_path: Path, servers: dict
     assert "was lost with the process" in lost["statusMessage"]
 
 
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+def test_a_result_that_was_there_before_the_gateway_ended_is_there_after(
+    tmp_path: Path, servers: dict[str, SdkServer], form: str, era: str
+) -> None:
+    """Of a call that the gateway ran itself, at a server of either era; one that still ran says that it died."""
+    other = {"legacy": "modern", "modern": "legacy"}[era]
+    backends = [{"name": name, "replicas": [servers[name].url]} for name in (f"{era}1", f"{other}1")]
+    found: dict[str, str] = {}
+    with start_gateway(tmp_path, form, backends) as gateway:  # type: ignore[arg-type]
+        client: TaskClient = CLIENTS[era](gateway.endpoint())
+        for name in (f"{era}1", f"{other}1"):
+            over, running = (
+                client.call(f"{name}__slow", seconds=1.3)["taskId"],
+                client.call(f"{name}__slow", seconds=60)["taskId"],
+            )
+            assert client.outcome(over)["content"][0]["text"] == "slept 1.3 s"
+            found |= {over: "completed", running: "failed"}
+        port = gateway.port
+    with start_gateway(tmp_path, form, backends) as again:  # type: ignore[arg-type]
+        client._url = client._url.replace(f":{port}", f":{again.port}")
+        for task_id, status in found.items():
+            task = client.get(task_id)
+            assert task["status"] == status
+            if status == "completed":
+                assert client.outcome(task_id)["content"][0]["text"] == "slept 1.3 s"
+            else:
+                assert "was lost with the process" in task["statusMessage"]
+
+
 # ---- replicas, restarts
 
 

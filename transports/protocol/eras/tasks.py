@@ -107,6 +107,21 @@ class TaskView:
         return legacy_outcome(self.modern_detailed(), request_id)
 
 
+@attrs.frozen(kw_only=True)
+class KeptTask:
+    """What is kept of a task for when its process is no more.
+
+    created_ms, ended_ms: since the epoch; ended_ms is 0 while it has not ended. result, error: as in `TaskView`.
+    """
+
+    created_ms: int
+    ttl_ms: int
+    ended_ms: int = 0
+    status: TaskStatus = TaskStatus.WORKING
+    result: bytes = attrs.field(default=b"", repr=False)
+    error: bytes = attrs.field(default=b"", repr=False)
+
+
 def _unrelated(result: bytes) -> bytes:
     """The result of a task inside that task, which names it already. Source: SEP-2663, "Task Polling"."""
     if RELATED_TASK.encode() not in result:

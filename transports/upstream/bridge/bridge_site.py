@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
 from mcp_gateway.transports.ports.upstream_port import Elsewhere
+from mcp_gateway.transports.protocol.eras.tasks import KeptTask
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 
 from .parked_calls import ParkedCalls, ParkingLimits
 from .task_ledger import TaskLedger, TaskLimits
+
+
+class TaskRecords(Protocol):
+    """What outlives the processes that run tasks. name: of a task, which no other has. holder: whose share of the room it takes.
+
+    Methods raise nothing: what cannot be kept is not found later.
+    """
+
+    def begin(self, name: str, holder: str, task: KeptTask) -> None: ...
+
+    def finish(self, name: str, holder: str, task: KeptTask) -> None: ...
+
+    def find(self, name: str) -> KeptTask | None: ...
+
+    def forget(self, name: str) -> None: ...
 
 
 @attrs.define(kw_only=True)
@@ -21,6 +38,7 @@ class BridgeSite:
     elsewhere: how to reach the other cells; None where there are none.
     others:    the names of the other cells that run now.
     hosted:    {task: lets go of it} of the tasks that run here.
+    records:   of them on disk; None where nothing outlives the process.
     """
 
     cell_name: str
@@ -30,3 +48,4 @@ class BridgeSite:
     parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))
     tasks: TaskLedger = attrs.field(factory=lambda: TaskLedger(TaskLimits()))
     hosted: dict[str, Callable[[], None]] = attrs.field(factory=dict)
+    records: TaskRecords | None = None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
+import attrs
 import msgspec
 from msgspec import Raw
 
@@ -24,7 +25,7 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamRequest,
     ignore_events,
 )
-from mcp_gateway.transports.protocol.eras.tasks import TaskStatus, TaskView, unknown_task
+from mcp_gateway.transports.protocol.eras.tasks import KeptTask, TaskStatus, TaskView, unknown_task
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import INTERNAL_ERROR, INVALID_PARAMS, json_error
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
@@ -70,6 +71,7 @@ class HostedTask:
     """One call that runs here as a task.
 
     task_id: sealed. attend, respond: how a legacy client is asked, and answers; a modern one does that by `tasks/update`.
+    updated_s, is_cancelled: when and how it has ended, of one that was over before this process began.
     """
 
     def __init__(
@@ -82,16 +84,19 @@ class HostedTask:
         poll_ms: int,
         attend: Attend | None = None,
         respond: Respond | None = None,
+        updated_s: float | None = None,
+        is_cancelled: bool = False,
     ) -> None:
         self.task_id = task_id
         self.work = work
         self.attend = attend
         self.respond = respond
         self.expiry: asyncio.TimerHandle | None = None
-        self._is_cancelled = False
+        self._is_cancelled = is_cancelled
         self._ttl_ms, self._poll_ms = ttl_ms, poll_ms
-        self._created_s = self._updated_s = created_s
-        self._told = TaskStatus.WORKING
+        self._created_s = created_s
+        self._updated_s = created_s if updated_s is None else updated_s
+        self._told = TaskStatus.WORKING if updated_s is None else self._state()[0]
 
     def view(self) -> TaskView:
         """The task now; its last change is when somebody first looked after it."""
@@ -136,8 +141,11 @@ class HostedTask:
 class TaskHost:
     """The tasks of one replica that run in this cell. Their ids tell every cell whom to ask.
 
-    A known gap: they live as long as their process. Whoever asks for one after that reads that it has failed, and why. A journal
-    of those that a server of the other era runs itself, under an id of its own, could find them again.
+    A result outlives the process, where there is a disk; a call does not. Whoever asks for one that died so reads that it has
+    failed, and why.
+
+    A known gap: a task that a server of the other era runs itself goes on there without us; a record of the server's own id could
+    find it again.
     """
 
     def __init__(self, site: BridgeSite, replica: ReplicaId) -> None:
@@ -170,12 +178,15 @@ class TaskHost:
         if wanted_ttl_ms is not None:
             ttl_ms = max(0, min(wanted_ttl_ms, ttl_ms))
         created_ms = int(time.time() * 1000)
-        owner = owner_of(request.hash_keys)
+        owner, holder = owner_of(request.hash_keys), holder_of(request.hash_keys)
         sealed = TaskId(*self._replica, owner, name, self._site.cell_name, self._incarnation, created_ms)
-        task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend, respond)
+        task = self._tasks[name] = self._hosted(sealed, work, ttl_ms, attend=attend, respond=respond)
         self._site.hosted[name] = drop = functools.partial(self._drop, name)
         task.expiry = asyncio.get_running_loop().call_later(ttl_ms / 1000, drop)
-        self._watching.start(self._watch(name, work))
+        kept = KeptTask(created_ms=created_ms, ttl_ms=ttl_ms)
+        if self._site.records is not None:
+            self._site.records.begin(name, holder, kept)
+        self._watching.start(self._watch(name, holder, task, kept))
         return task
 
     def addressed(self, request: UpstreamRequest) -> TaskId | None:
@@ -200,7 +211,7 @@ class TaskHost:
         if self._is_of_client(request, sealed):
             if (elsewhere := self._elsewhere(sealed)) is not None:
                 return await elsewhere.exchange_at(sealed.cell, replica=self._replica, request=request, on_event=on_event)
-            task = self._tasks.get(sealed.task) or self._lost(sealed)
+            task = self._tasks.get(sealed.task) or self._recalled(sealed)
         if task is None:
             status = 400 if is_modern_client else 200
             return UpstreamAnswer(status, Response(message.id, b"", unknown_task(sealed.task)))
@@ -232,38 +243,51 @@ class TaskHost:
 
     def close(self) -> None:
         for name in list(self._tasks):
-            self._drop(name)
+            self._end(name)
         self._watching.cancel()
 
-    def _hosted(
-        self, sealed: TaskId, work: TaskWork, ttl_ms: int, attend: Attend | None = None, respond: Respond | None = None
-    ) -> HostedTask:
+    def _hosted(self, sealed: TaskId, work: TaskWork, ttl_ms: int, **how: Any) -> HostedTask:
         return HostedTask(
             sealed_task_id(self._site.seal, sealed),
             work,
             created_s=sealed.created_ms / 1000,
             ttl_ms=ttl_ms,
             poll_ms=int(self._site.tasks.limits.poll_s * 1000),
-            attend=attend,
-            respond=respond,
+            **how,
         )
 
-    def _lost(self, sealed: TaskId) -> HostedTask | None:
-        """What a task looks like whose process is no more; None where it is only too old."""
+    def _recalled(self, sealed: TaskId) -> HostedTask | None:
+        """A task whose process is no more: as it had ended, or as one that died with it; None where it is only too old."""
         if (sealed.cell, sealed.incarnation) == (self._site.cell_name, self._incarnation):
             return None
-        return self._hosted(sealed, _Lost(), int(self._site.tasks.limits.ttl_s * 1000))
+        kept = None if self._site.records is None else self._site.records.find(sealed.task)
+        ttl_ms = int(self._site.tasks.limits.ttl_s * 1000) if kept is None else kept.ttl_ms
+        if sealed.created_ms + ttl_ms < time.time() * 1000:
+            return None
+        if kept is None or not kept.status.is_terminal:
+            return self._hosted(sealed, _Over(UpstreamError(Fate.CELL_LOST, _LOST)), ttl_ms)
+        outcome = UpstreamAnswer(200, Response(b"0", kept.result, kept.error))
+        is_cancelled = kept.status is TaskStatus.CANCELLED
+        return self._hosted(sealed, _Over(outcome), ttl_ms, updated_s=kept.ended_ms / 1000, is_cancelled=is_cancelled)
 
-    async def _watch(self, name: str, work: TaskWork) -> None:
-        """When the work is over, let go of what has to leave for its result."""
-        await work.over()
-        response = work.outcome.response if isinstance(work.outcome, UpstreamAnswer) else None
-        size_bytes = 0 if response is None else len(response.result) + len(response.error)
-        for leaving in self._site.tasks.finish(name, size_bytes):
+    async def _watch(self, name: str, holder: str, task: HostedTask, kept: KeptTask) -> None:
+        """When the work is over, record how, and let go of what has to leave for its result."""
+        await task.work.over()
+        view = task.view()
+        if self._site.records is not None:
+            ended_ms = round(view.updated_s * 1_000_000) // 1000  # as it is shown
+            kept = attrs.evolve(kept, ended_ms=ended_ms, status=view.status, result=view.result, error=view.error)
+            self._site.records.finish(name, holder, kept)
+        for leaving in self._site.tasks.finish(name, len(view.result) + len(view.error)):
             self._site.hosted[leaving]()
 
     def _drop(self, name: str) -> None:
-        """The task is not kept any longer."""
+        """The task is not kept any longer, neither here nor on disk."""
+        self._end(name)
+        if self._site.records is not None:
+            self._site.records.forget(name)
+
+    def _end(self, name: str) -> None:
         task = self._tasks.pop(name)
         del self._site.hosted[name]
         self._site.tasks.forget(name)
@@ -272,10 +296,11 @@ class TaskHost:
         task.cancel()
 
 
-class _Lost:
+class _Over:
     """The work of a task whose process is no more."""
 
-    outcome = UpstreamError(Fate.CELL_LOST, _LOST)
+    def __init__(self, outcome: UpstreamAnswer | UpstreamError) -> None:
+        self.outcome = outcome
 
     def asked(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -10,6 +10,7 @@ import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
+from mcp_gateway.transports.protocol.eras.tasks import KeptTask
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLimits
 from tests.doubles.handshake_wire import CAPABILITIES
@@ -205,6 +206,86 @@ def test_a_task_whose_process_has_ended_says_that_it_was_lost() -> None:
         assert (lost["status"], lost["taskId"]) == ("failed", task_id)
         assert "was lost with the process" in lost["statusMessage"]
         assert lost["error"]["code"] == -32603
+
+    on_loop(body)
+
+
+class Records:
+    """What a disk would keep."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, KeptTask] = {}
+
+    def begin(self, name: str, holder: str, task: KeptTask) -> None:
+        self.tasks[name] = task
+
+    def finish(self, name: str, holder: str, task: KeptTask) -> None:
+        if name in self.tasks:
+            self.tasks[name] = task
+
+    def find(self, name: str) -> KeptTask | None:
+        return self.tasks.get(name)
+
+    def forget(self, name: str) -> None:
+        self.tasks.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "member"),
+    [
+        (DONE, "completed", "result"),
+        (Response(b"1", b"", b'{"code":-32603,"message":"broken"}'), "failed", "error"),
+        (None, "cancelled", None),
+    ],
+)
+def test_a_task_that_was_over_before_its_process_ended_is_answered_as_before(outcome: Any, status: str, member: Any) -> None:
+    async def body() -> None:
+        bridge = TaskBridge()
+        bridge.site.records = Records()
+        task_id = await bridge.created()
+        if outcome is None:
+            await bridge.use("tasks/cancel", params={"taskId": task_id})
+        elif isinstance(outcome, bytes):
+            bridge.running.answer(outcome)
+        else:
+            bridge.running.result.set_result(UpstreamAnswer(200, outcome))
+        await settle()
+        before = await bridge.get(task_id)
+        bridge.tasks.close()
+        bridge.bridge = bridge.started()
+        after = await bridge.get(task_id)
+        assert (after, after["status"]) == (before, status)
+        assert member is None or member in after
+        assert (await bridge.get(task_id, user="bob"))["code"] == -32602
+
+    on_loop(body)
+
+
+def test_a_task_whose_call_died_with_its_process_is_not_the_one_that_was_over() -> None:
+    async def body() -> None:
+        bridge = TaskBridge()
+        bridge.site.records = Records()
+        task_id = await bridge.created()
+        bridge.tasks.close()
+        await settle()
+        bridge.bridge = bridge.started()
+        lost = await bridge.get(task_id)
+        assert (lost["status"], lost["error"]["code"]) == ("failed", -32603)
+        assert "was lost with the process" in lost["statusMessage"]
+
+    on_loop(body)
+
+
+def test_a_record_is_gone_with_the_time_to_live_of_its_task() -> None:
+    async def body() -> None:
+        bridge = TaskBridge(task_limits=TaskLimits(prompt_s=0.0, ttl_s=0.05))
+        bridge.site.records = records = Records()
+        made = shown(await bridge.use())
+        assert len(records.tasks) == 1
+        await asyncio.sleep(0.15)
+        assert records.tasks == {}
+        bridge.bridge = bridge.started()
+        assert (await bridge.get(made["taskId"]))["code"] == -32602, "too old to have been lost"
 
     on_loop(body)
 
