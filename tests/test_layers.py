@@ -153,6 +153,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.edge.loop_port": "edge/test_edge.py: the two are one pair",
     "actors.events.event_outbox": "events/test_event_order.py: what the outbox sends, the order takes",
     "actors.forwarding.remote_conversation": "forwarding/test_forwarding.py: both ends at once",
+    "actors.identity.issuer_away": "an exception; identity/test_issuer_keys.py",
     "actors.health.resource_meter": "health/test_resource_rules.py",
     "actors.node.cell_factory": "node/test_cell_process.py",
     "actors.node.node_status": "node/test_node_supervisor.py",

@@ -11,12 +11,15 @@ from mcp_gateway.actors.messages.identity import IssuerUnreachable, TokenRejecte
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.config.identity_settings import IssuerSettings
 from mcp_gateway.transports.identity.claims import audience_of
+from mcp_gateway.transports.identity.introspection import HOLDS_S
 from mcp_gateway.transports.identity.jwt_verification import looks_like_jwt, read_token, verify
 from mcp_gateway.transports.identity.rejection import CredentialRejected, KeyUnknown
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.principal import Principal
 
-from .issuer_keys import IssuerAwayError, IssuerKeys
+from .issuer_away import IssuerAwayError
+from .issuer_introspection import IssuerIntrospection
+from .issuer_keys import IssuerKeys
 
 
 class Identity(GatewayActor):
@@ -30,6 +33,7 @@ class Identity(GatewayActor):
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[IssuerSettings, IssuerKeys] = {}
+        self._introspections: dict[IssuerSettings, IssuerIntrospection] = {}
         self._waiting: dict[str, ActorAddress] = {}
         self._tasks = HeldTasks()
 
@@ -55,8 +59,13 @@ class Identity(GatewayActor):
     async def _answer(self, message: VerifyToken) -> None:
         request_id = message.request_id
         try:
-            principal = await self._verify(message)
-            outcome: object = TokenVerified(request_id=request_id, principal=principal, check_again_ms=principal.expires_ms)
+            if looks_like_jwt(message.token):
+                principal = await self._verify(message)
+                outcome: object = TokenVerified(request_id=request_id, principal=principal, check_again_ms=principal.expires_ms)
+            else:
+                principal = await self._introspect(message)
+                again_ms = int((time.time() + HOLDS_S) * 1000)
+                outcome = TokenVerified(request_id=request_id, principal=principal, check_again_ms=again_ms)
         except CredentialRejected as error:
             outcome = TokenRejected(request_id=request_id, text=str(error))
         except IssuerAwayError as error:
@@ -69,8 +78,6 @@ class Identity(GatewayActor):
             self.runtime.post(asker, outcome)
 
     async def _verify(self, message: VerifyToken) -> Principal:
-        if not looks_like_jwt(message.token):
-            raise CredentialRejected("the token is of nobody who is known here")
         token = read_token(message.token)
         issuer = next((each for each in message.auth.issuers if each.issuer == token.issuer), None)
         if issuer is None:
@@ -82,12 +89,29 @@ class Identity(GatewayActor):
         except KeyUnknown:
             return verify(token, await keys.newer(), issuer, audience, time.time())
 
+    async def _introspect(self, message: VerifyToken) -> Principal:
+        """Of the first issuer that knows the token; one that is away may be the one that does."""
+        away: IssuerAwayError | None = None
+        for issuer in message.auth.issuers:
+            if not issuer.introspection_url:
+                continue
+            introspection = self._introspections.setdefault(issuer, IssuerIntrospection(issuer))
+            try:
+                return await introspection.principal_of(message.token, audience_of(issuer, message.public_url))
+            except IssuerAwayError as error:
+                away = error
+            except CredentialRejected:
+                continue
+        raise away or CredentialRejected("the token is of nobody who is known here")
+
     def _keys_of(self, issuer: IssuerSettings) -> IssuerKeys:
         if issuer not in self._keys:
             self._keys[issuer] = IssuerKeys(issuer)
         return self._keys[issuer]
 
     def _let_go_of(self, message: VerifyToken) -> None:
-        """Keys of issuers that are no longer configured."""
+        """What is kept of issuers that are no longer configured."""
         for issuer in self._keys.keys() - set(message.auth.issuers):
             self._keys.pop(issuer).close()
+        for issuer in self._introspections.keys() - set(message.auth.issuers):
+            del self._introspections[issuer]

@@ -15,12 +15,10 @@ from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRule
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks, retrieve
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
+from .issuer_away import IssuerAwayError
+
 _logger = logging.getLogger(__name__)
 _MOST_BYTES: Final = 262_144
-
-
-class IssuerAwayError(Exception):
-    """The issuer cannot be asked, or its answer cannot be used. The text is for clients and logs: host and cause, no more."""
 
 
 class IssuerKeys:

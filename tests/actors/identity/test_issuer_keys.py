@@ -13,7 +13,8 @@ import attrs
 import pytest
 
 from mcp_gateway.actors.identity import issuer_keys
-from mcp_gateway.actors.identity.issuer_keys import IssuerAwayError, IssuerKeys
+from mcp_gateway.actors.identity.issuer_away import IssuerAwayError
+from mcp_gateway.actors.identity.issuer_keys import IssuerKeys
 from mcp_gateway.config.identity_settings import IssuerSettings
 from mcp_gateway.transports.identity.jwks import FLOOR_S, FRESH_S
 from tests.doubles.tokens import IssuerKey, jwks
