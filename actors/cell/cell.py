@@ -132,7 +132,7 @@ class Cell:
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         if self._authenticator is not None:
             self._port.authenticator = self._authenticator
-        self._port.permissions = permissions_of(settings, self._port)
+        self._port.permissions = permissions_of(settings, self._port.read_task)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         self._server = GatewayServer(self._settings, self._port.publish, self._port.authenticator)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
@@ -199,7 +199,7 @@ class Cell:
 
     def apply_settings(self, settings: Settings) -> None:
         self._port.take_settings(settings)
-        self._port.permissions = permissions_of(settings, self._port)
+        self._port.permissions = permissions_of(settings, self._port.read_task)
         self._show_backends()
         # When this returns, every actor has taken it in.
         self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))

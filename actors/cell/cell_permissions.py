@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_gateway.actors.edge.loop_port import LoopPort
+from collections.abc import Callable
+
 from mcp_gateway.actors.routing.route_table import RouteTable, configured_routes
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.policy.actions import Names
@@ -13,10 +14,11 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
 from mcp_gateway.transports.protocol.mcp.tasks import task_id_of
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 
-def permissions_of(settings: Settings, port: LoopPort) -> Permissions | None:
-    """None where everybody may do everything. port: who reads the ids of tasks."""
+def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None]) -> Permissions | None:
+    """None where everybody may do everything. read_task: the task behind an id of ours."""
     if not settings.policies:
         return None
     routes = RouteTable(configured_routes(settings.backends, settings.routes))
@@ -24,7 +26,7 @@ def permissions_of(settings: Settings, port: LoopPort) -> Permissions | None:
     def find_backend(exchange: Exchange) -> str:
         message = exchange.message
         if isinstance(message, Request) and message.method in TASK_METHODS:
-            task = port.read_task(task_id_of(message.params) or "")
+            task = read_task(task_id_of(message.params) or "")
             return "" if task is None else task.backend
         route = routes.match(exchange.target, exchange.transport)
         return "" if route is None else route.backend

@@ -13,7 +13,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 
-from .actions import LISTED_BY, Names, actions_of
+from .actions import LISTED_BY, Asked, Names, actions_of
 from .policies import Action, Decision, Policies
 
 _LONGEST_SHOWN: Final = 100
@@ -40,10 +40,20 @@ class Permissions:
         except (msgspec.DecodeError, RecursionError) as error:
             raise Refused("invalid_params", f"the parameters cannot be read: {error}", request_id=request_id) from None
         for each in asked:
-            decide = self._policies.decide_unless_denied if each.is_own else self._policies.decide
-            decision = decide(exchange.principal, each.action)
+            decision = self._decide(exchange.principal, each)
             if not decision.is_allowed:
                 raise self._refusal(exchange.principal, each.action, decision, request_id)
+
+    def decisions(self, exchange: Exchange) -> list[tuple[Action, Decision]]:
+        """What `check` decides by, for those who want to know why.
+
+        Raises: msgspec.DecodeError, Refused, as `actions_of` does.
+        """
+        return [(each.action, self._decide(exchange.principal, each)) for each in actions_of(exchange, self._names)]
+
+    def _decide(self, principal: Principal | None, asked: Asked) -> Decision:
+        decide = self._policies.decide_unless_denied if asked.is_own else self._policies.decide
+        return decide(principal, asked.action)
 
     def check_topic(self, principal: Principal | None, method: str, topic: str) -> None:
         """method: "topics/follow", with a topic or a pattern of them, or "topics/publish".

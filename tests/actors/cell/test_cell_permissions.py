@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from mcp_gateway.actors.cell.cell_permissions import permissions_of
-from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.config.settings import RouteSettings
 from mcp_gateway.transports.ports.edge_port import Exchange
@@ -17,9 +16,8 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import route_target
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
-from mcp_gateway.transports.protocol.sealed.session import SessionIds
-from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
-from tests.doubles.running_cell import alone, cell_settings
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id, sealed_task_id
+from tests.doubles.running_cell import cell_settings
 
 SEAL = Seal(b"0123456789abcdef")
 BACKENDS = [{"name": name, "replicas": [f"http://127.0.0.1:{port}/mcp"]} for name, port in (("files", 3001), ("mail", 3002))]
@@ -34,7 +32,7 @@ def is_allowed(policy: dict[str, Any], method: str, transport: str = "streamable
     settings = cell_settings(BACKENDS)
     policies = (PolicySettings(**{"effect": "allow", **policy}),)
     settings = attrs.evolve(settings, routes=ROUTES, policies=policies)
-    permissions = permissions_of(settings, LoopPort(settings, SessionIds(SEAL), alone(), SEAL))
+    permissions = permissions_of(settings, lambda shown: read_task_id(SEAL, shown))
     assert permissions is not None
     body = json.dumps(params).encode()
     exchange = Exchange(
@@ -56,7 +54,7 @@ def is_allowed(policy: dict[str, Any], method: str, transport: str = "streamable
 
 def test_without_policies_nothing_is_asked() -> None:
     settings = cell_settings(BACKENDS)
-    assert permissions_of(settings, LoopPort(settings, SessionIds(SEAL), alone(), SEAL)) is None
+    assert permissions_of(settings, lambda shown: read_task_id(SEAL, shown)) is None
 
 
 def test_a_backend_is_the_one_that_a_route_leads_to() -> None:

@@ -1,0 +1,101 @@
+"""`mcp-gateway explain`: who may do what by a file, and which rule says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.scripts.command_line import main
+
+CONFIG = """
+[[backends]]
+name = "files"
+replicas = ["http://127.0.0.1:3001/mcp"]
+[[backends]]
+name = "mail"
+replicas = ["http://127.0.0.1:3002/mcp"]
+[[policies]]
+effect = "allow"
+groups = ["dev"]
+tools = ["files__*"]
+when = "!has(arguments.path) || arguments.path.startsWith('/public/')"
+[[policies]]
+effect = "deny"
+subjects = ["bob"]
+methods = ["tools/*"]
+[[policies]]
+effect = "allow"
+subjects = ["ann"]
+scopes = ["mail:send", "mail:read"]
+backends = ["mail"]
+[[policies]]
+effect = "allow"
+topics = ["client.*"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["--as", "ann", "--group", "dev", "tools/call/files__read"],
+            0,
+            "'files__read' at backend 'files': allowed by policies[0]",
+        ),
+        (["--as", "ann", "--group", "dev", "tools/call", "files__read"], 0, "allowed by policies[0]"),
+        (
+            ["--as", "ann", "--group", "dev", "tools/call/read", "--server", "files"],
+            0,
+            "'files__read' at backend 'files': allowed",
+        ),
+        (["--as", "ann", "tools/call/files__read"], 1, "denied by default, as no policy allows it"),
+        (["--as", "bob", "--group", "dev", "tools/call/files__read"], 1, "denied by policies[1]"),
+        (["--as", "bob", "tools/list"], 1, "tools/list: denied by policies[1]"),
+        (["--as", "ann", "tools/list"], 0, "tools/list: allowed, as no policy denies it"),
+        (
+            ["--as", "ann", "--group", "dev", "tools/call/files__read", "--arguments", '{"path": "/etc/x"}'],
+            1,
+            "denied by default",
+        ),
+        (
+            ["--as", "ann", "--scope", "mail:read", "tools/call/mail__send"],
+            1,
+            "insufficient_scope by policies[2], needs mail:send mail:read",
+        ),
+        (["--as", "ann", "--scope", "mail:read", "--scope", "mail:send", "resources/read/mail+a:b"], 0, "allowed by policies[2]"),
+        (["topics/follow/client.*"], 0, "topics/follow of 'client.*': allowed by policies[3]"),
+        (["topics/follow/all"], 1, "topics/follow of 'all': denied by default"),
+        (["initialize"], 0, "allowed: no policy is asked for that"),
+    ],
+)
+def test_the_rule_that_decides_is_named(
+    words: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(CONFIG)
+    assert main(["explain", "--config", str(file), *words]) == code
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tools/call/a", "--arguments", "{"], "is no request"),
+        (["tools/call/a", "--arguments", "[]"], "is no request"),
+        (["completion/complete"], "is no request"),
+        (["tools/call/a", "--server", "other"], "no backend 'other' is configured"),
+    ],
+)
+def test_what_is_no_question_is_refused_in_a_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(CONFIG)
+    assert main(["explain", "--config", str(file), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_policies_all_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--as", "ann", "tools/call/echo"]) == 0
+    assert capsys.readouterr().out == "allowed: no policy is asked for that\n"
