@@ -208,6 +208,8 @@ class Conversation:
             refused.data["supported"] = list(LEGACY_REVISIONS)
             return refused
         data: dict[str, object] = {"backend": failure.backend} if failure.backend else {}
+        if failure.why.consent_url:
+            data["url"] = failure.why.consent_url
         if failure.why.error:
             data["upstream_error"] = Raw(failure.why.error)
         if failure.why.retry_after_s is not None:
@@ -278,7 +280,8 @@ def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:
 
 def has_turned_away(failure: CallFailed) -> bool:
     """Whether the replica that never saw the call should be passed over, unless it only lost the session, or is starting."""
-    return bool(failure.replica) and not failure.why.fate.was_sent and failure.why.fate not in (Fate.SESSION_LOST, Fate.STARTING)
+    fate = failure.why.fate
+    return bool(failure.replica) and not fate.was_sent and fate not in (Fate.SESSION_LOST, Fate.STARTING, Fate.UNAUTHORIZED)
 
 
 def _leaves_no_replica(failure: CallFailed) -> bool:

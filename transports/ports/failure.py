@@ -21,6 +21,7 @@ class Fate(Enum):
     BROKEN:       the server was there, and what it gave is no answer.
     REFUSED:      the server was there, is well, and does not do this.
     UNSUPPORTED:  the server does not speak the revision of the exchange.
+    UNAUTHORIZED: the server was not shown what it asks for, and another replica would ask for the same; nothing was run.
     ENDED:        the client or the gateway has ended it, whatever the server would have said.
     """
 
@@ -34,6 +35,7 @@ class Fate(Enum):
     BROKEN = "broken"
     REFUSED = "refused"
     UNSUPPORTED = "unsupported"
+    UNAUTHORIZED = "unauthorized"
     ENDED = "ended"
 
     @property
@@ -60,7 +62,7 @@ class Fate(Enum):
         return self in _VERDICTS
 
 
-_NOT_SENT: Final = frozenset({Fate.UNREACHABLE, Fate.TURNED_AWAY, Fate.SESSION_LOST, Fate.STARTING})
+_NOT_SENT: Final = frozenset({Fate.UNREACHABLE, Fate.TURNED_AWAY, Fate.SESSION_LOST, Fate.STARTING, Fate.UNAUTHORIZED})
 _FAULTS: Final = frozenset({Fate.UNREACHABLE, Fate.CUT, Fate.TIMED_OUT, Fate.BROKEN})
 _CUTS: Final = frozenset({Fate.CUT, Fate.CELL_LOST})
 _VERDICTS: Final = (_FAULTS - {Fate.TIMED_OUT}) | {Fate.REFUSED, Fate.UNSUPPORTED}
@@ -80,6 +82,7 @@ class Failure:
     reason:        a key of `refusals.REFUSALS`: what a client reads. "" makes it what is usual for the fate.
     error:         what the server itself said, as JSON: its JSON-RPC error, or a string of its words; or b"".
     retry_after_s: when another try may be worth it, where that is known.
+    consent_url:   where the user consents to what the server asks for, with the reason consent_required; or "".
     """
 
     fate: Fate
@@ -87,6 +90,7 @@ class Failure:
     reason: str = attrs.field(default="", kw_only=True)
     error: bytes = attrs.field(default=b"", repr=False, kw_only=True)
     retry_after_s: float | None = attrs.field(default=None, kw_only=True)
+    consent_url: str = attrs.field(default="", repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not self.reason:

@@ -44,6 +44,11 @@ def owner_of(keys: Mapping[str, str]) -> str:
     return f"user:{user}" if user.startswith(_OF_PRINCIPAL) else user
 
 
+def keys_of_owner(owner: str) -> dict[str, str]:
+    """The keys of a request that is made for whoever `owner_of` names: a server is shown that one, and nobody else."""
+    return {PRINCIPAL: owner.removeprefix(_OF_PRINCIPAL)} if owner.startswith(_OF_PRINCIPAL) else {}
+
+
 def holder_of(keys: Mapping[str, str]) -> str:
     """Whose share of what all clients share a request takes: that of its principal, or else of its address."""
     principal = principal_of(keys)

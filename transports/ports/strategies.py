@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 
 from .upstream_port import UpstreamConversation
 
@@ -20,6 +21,17 @@ class UpstreamTransport(Protocol):
         self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
     ) -> UpstreamConversation:
         """max_overflow: connections beyond `backend.pool_size` that a busy moment may open."""
+
+
+class WireTransport(Protocol):
+    """As `UpstreamTransport`, with wires that share with the bridge what is known of their server's era."""
+
+    name: str
+    schemes: frozenset[str]
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
+    ) -> UpstreamConversation: ...
 
 
 @runtime_checkable

@@ -112,6 +112,15 @@ class UpstreamError(Exception):
         return self.failure.fate
 
 
+class CredentialRefused(UpstreamError):
+    """What the server was shown does not suffice: nothing has run. headers: of its answer, lower-case names."""
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(Fate.UNAUTHORIZED, f"the server does not accept what it was shown (status {status})")
+        self.status = status
+        self.headers = headers
+
+
 def only_legacy() -> UpstreamError:
     """A modern request has met a server of the other era."""
     return UpstreamError(Fate.UNSUPPORTED, "the server only speaks revisions with the initialize handshake")

@@ -22,6 +22,7 @@ WHAT_FOLLOWS = [
     (Fate.BROKEN, True, True, False, True),
     (Fate.REFUSED, True, False, False, True),
     (Fate.UNSUPPORTED, True, False, False, True),
+    (Fate.UNAUTHORIZED, False, False, False, False),
     (Fate.ENDED, True, False, False, False),
 ]
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, HashKeys, holder_of, owner_of, principal_of, query_value
+from mcp_gateway.transports.ports.hash_keys import (
+    PRINCIPAL,
+    HashKeys,
+    holder_of,
+    keys_of_owner,
+    owner_of,
+    principal_of,
+    query_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +59,9 @@ def test_a_claim_owns_nothing_of_a_principal() -> None:
     owners = [{PRINCIPAL: "ada"}, {"user": "ada"}, {"user": "principal:ada"}, {"user": "user:principal:ada"}, {}]
     assert len({owner_of(keys) for keys in owners[:3] + owners[4:]}) == 4
     assert owner_of(owners[0]) not in [owner_of(keys) for keys in owners[1:]]
+
+
+def test_an_owner_is_a_principal_again_and_nobody_can_name_one() -> None:
+    assert keys_of_owner(owner_of({PRINCIPAL: "iss ada", "ip": "::1"})) == {PRINCIPAL: "iss ada"}
+    for keys in ({}, {"user": "ada"}, {"user": "principal:iss ada"}, {"user": "user:principal:iss ada"}):
+        assert keys_of_owner(owner_of(keys)) == {}

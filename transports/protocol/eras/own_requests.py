@@ -28,6 +28,7 @@ CACHE_ID: Final = b'"mcp-gateway-cache"'
 TRANSPORT_ID: Final = b'"mcp-gateway-transport"'
 TOOLS_ID: Final = b'"mcp-gateway-tools"'
 REOPEN_ID: Final = b'"mcp-gateway-reopen"'
+CONSENT_ID: Final = b'"mcp-gateway-consent"'
 
 _encode = msgspec.json.encode
 

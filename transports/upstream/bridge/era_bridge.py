@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+import functools
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 import attrs
 import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, principal_of
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import WireTransport
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -55,17 +58,6 @@ _HTTP: Final = frozenset({"http", "https"})
 _Exchange = Coroutine[Any, Any, UpstreamAnswer]
 
 
-class WireTransport(Protocol):
-    """An `UpstreamTransport` whose wires share with the bridge what is known of their server's era."""
-
-    name: str
-    schemes: frozenset[str]
-
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
-    ) -> UpstreamConversation: ...
-
-
 class BridgeTransport:
     """A strategy towards servers whose conversations speak to clients of both eras."""
 
@@ -82,7 +74,8 @@ class BridgeTransport:
         era = ServerEra(backend.protocol)
         wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
         replica = ReplicaId(backend.name, backend.replica_ids[replica_index])
-        cached = CachedConversation(wire)
+        # What one user may see is kept for nobody, whatever the server says of it: all here are the same client to it.
+        cached = wire if backend.is_per_user else CachedConversation(wire)
         bridge = EraBridge(
             cached,
             self._site,
@@ -121,7 +114,7 @@ class EraBridge:
         self._to_legacy = ModernToLegacy(wire, site, self._tasks, replica=replica, revision=legacy, has_streams=self._is_http)
         self._to_modern = LegacyToModern(wire, site, self._tasks, replica=replica, is_http=self._is_http)
         self._same_era = SameEraTasks(site, self._tasks, send_modern=self._send_modern, send_legacy=self._send_legacy)
-        self._probing: SharedTasks[None, None] = SharedTasks()
+        self._probing: SharedTasks[str, None] = SharedTasks()
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
         """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
@@ -156,7 +149,7 @@ class EraBridge:
     async def _exchange_modern(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         """A modern client's request to a server that is no modern one, or of which that is not known yet, and its discovery."""
         if self._era.speaks_modern is None:
-            await self._probe_era(request.timeout_s)
+            await self._probe_era(request)
         if self._era.speaks_modern:
             answer = await self._pass_modern(request, on_event)
             return _discovered(answer) if _is_discovery(request) else answer
@@ -184,7 +177,7 @@ class EraBridge:
                 return self._same_era.opened(opened_as_asked(message, answer))
             self._era.refuse_handshake()
             if self._era.speaks_modern is None:
-                await self._probe_era(request.timeout_s)
+                await self._probe_era(request)
             if not self._era.speaks_modern:
                 if text := _only_speaks(self._era):
                     raise UpstreamError(Fate.REFUSED, text)
@@ -200,44 +193,51 @@ class EraBridge:
 
     # ---- the server's era
 
-    async def _probe_era(self, timeout_s: float | None) -> None:
-        """Ask `server/discover`, once for all who wait.
+    async def _probe_era(self, request: UpstreamRequest) -> None:
+        """Ask `server/discover`, once for all who wait and whom the server would be shown alike.
 
         Raises: UpstreamError where the server cannot be reached; its era stays unknown.
         """
+        principal = principal_of(request.hash_keys)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._probing.join(None, self._ask_era)
+            async with asyncio.timeout(request.timeout_s):
+                await self._probing.join(principal, functools.partial(self._ask_era, {PRINCIPAL: principal} if principal else {}))
         except TimeoutError:
             if self._era.is_starting:
                 raise UpstreamError(Fate.STARTING, "starting, and has not said a word yet") from None
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
 
-    async def _ask_era(self) -> None:
+    async def _ask_era(self, keys: Mapping[str, str]) -> None:
         """Source: basic/transports/stdio and streamable-http, "Backward Compatibility"."""
-        request = UpstreamRequest(kind=RequestKind.REQUEST, message=discover(ERA_ID), revision=NEWEST, timeout_s=_PROBE_S)
+        request = UpstreamRequest(
+            kind=RequestKind.REQUEST, message=discover(ERA_ID), revision=NEWEST, timeout_s=_PROBE_S, hash_keys=keys
+        )
         try:
             answer = await self._uncached.exchange(request, ignore_events)
         except UpstreamError as error:
             # On a pipe a server may stay silent to what it does not know; over HTTP every request has an answer.
             is_silent = error.failure.reason == "upstream_timeout" and not self._is_http
             if error.fate is Fate.STARTING:
-                await self._ask_era()  # on the same pipe, which is kept; within the bound that a start has
+                await self._ask_era(keys)  # on the same pipe, which is kept; within the bound that a start has
                 return
             is_legacy = error.fate is Fate.UNSUPPORTED or is_silent
             may_be_legacy = self._is_http and error.fate in (Fate.BROKEN, Fate.REFUSED)
-            if not is_legacy and not (may_be_legacy and await self._takes_handshake()):
+            if not is_legacy and not (may_be_legacy and await self._takes_handshake(keys)):
                 raise
             self._era.decide(speaks_modern=False)
             return
         self._era.observe(answer.response, answer.status if self._is_http else 200)
         if self._era.speaks_modern is None:
-            self._era.decide(speaks_modern=not await self._takes_handshake())
+            self._era.decide(speaks_modern=not await self._takes_handshake(keys))
 
-    async def _takes_handshake(self) -> bool:
+    async def _takes_handshake(self, keys: Mapping[str, str]) -> bool:
         """Whether the server opens a session, which is ended again."""
         request = UpstreamRequest(
-            kind=RequestKind.REQUEST, message=initialize(ERA_ID), revision=NEWEST_LEGACY, timeout_s=_PROBE_S
+            kind=RequestKind.REQUEST,
+            message=initialize(ERA_ID),
+            revision=NEWEST_LEGACY,
+            timeout_s=_PROBE_S,
+            hash_keys=keys,
         )
         try:
             answer = await self._wire.exchange(request, ignore_events)
@@ -245,7 +245,11 @@ class EraBridge:
             return False
         if answer.session_id is not None:
             end = UpstreamRequest(
-                kind=RequestKind.TERMINATE, revision=NEWEST_LEGACY, session_id=answer.session_id, timeout_s=_PROBE_S
+                kind=RequestKind.TERMINATE,
+                revision=NEWEST_LEGACY,
+                session_id=answer.session_id,
+                timeout_s=_PROBE_S,
+                hash_keys=keys,
             )
             with contextlib.suppress(UpstreamError):
                 await self._wire.exchange(end, ignore_events)

@@ -107,7 +107,12 @@ def _question(question: Request, revision: str) -> Request | None:
 
 def _reply(request: UpstreamRequest, response: Response) -> UpstreamRequest:
     return UpstreamRequest(
-        kind=RequestKind.MESSAGE, message=response, revision=request.revision, session_id=request.session_id, timeout_s=10.0
+        kind=RequestKind.MESSAGE,
+        message=response,
+        revision=request.revision,
+        session_id=request.session_id,
+        timeout_s=10.0,
+        hash_keys=request.hash_keys,
     )
 
 

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import keys_of_owner
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, SharedTasks
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import (
@@ -69,6 +70,7 @@ class ServerSession:
 
     def __init__(self, key: SessionKey, session_id: str | None, revision: str, initialized: dict[str, Any]) -> None:
         self.key = key
+        self.hash_keys = keys_of_owner(key.principal)
         self.session_id = session_id
         self.revision = revision
         self.initialized = initialized
@@ -248,7 +250,12 @@ class ServerSessions:
 
     def _request(self, session: ServerSession, kind: RequestKind, message: Message, timeout_s: float) -> UpstreamRequest:
         return UpstreamRequest(
-            kind=kind, message=message, revision=session.revision, session_id=session.session_id, timeout_s=timeout_s
+            kind=kind,
+            message=message,
+            revision=session.revision,
+            session_id=session.session_id,
+            timeout_s=timeout_s,
+            hash_keys=session.hash_keys,
         )
 
     def _used(self, session: ServerSession) -> ServerSession:
@@ -335,6 +342,7 @@ class ServerSessions:
                 message=Request(OPEN_ID, "initialize", params),
                 revision=self._revision,
                 timeout_s=_OPENING_S,
+                hash_keys=keys_of_owner(key.principal),
             )
             session = _opened(key, await self._wire.exchange(opening, ignore_events))
             await self.say(session, INITIALIZED)
@@ -368,7 +376,11 @@ class ServerSessions:
         if (timer := self._abandoned.pop(session, None)) is not None:
             timer.cancel()
         request = UpstreamRequest(
-            kind=RequestKind.TERMINATE, revision=session.revision, session_id=session.session_id, timeout_s=_MESSAGE_S
+            kind=RequestKind.TERMINATE,
+            revision=session.revision,
+            session_id=session.session_id,
+            timeout_s=_MESSAGE_S,
+            hash_keys=session.hash_keys,
         )
         self._tasks.start(self._quietly(request))
 

@@ -225,6 +225,7 @@ class SubscriptionHub:
                     session_id=session.session_id,
                     last_event_id=self._last_event_id,
                     on_open=self._is_open,
+                    hash_keys=session.hash_keys,
                 )
                 await self._wire.exchange(request, self._hear)
             except UpstreamError as error:

@@ -16,6 +16,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import (
+    CredentialRefused,
     EventHandler,
     Stray,
     UpstreamAnswer,
@@ -248,6 +249,8 @@ class StreamableHttpConversation:
         status = response.status
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         session_id = response.headers.get("mcp-session-id")
+        if self._backend.gets_tokens and (status == 401 or (status == 403 and _lacks_scopes(response))):
+            raise CredentialRefused(status, dict(response.headers))
         if not 200 <= status < 300:
             return await self._read_refusal(response, content_type == _EVENT_STREAM, request, on_event)
         if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
@@ -478,6 +481,11 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
         return negotiated_with_server(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"])
     except (KeyError, ValueError, RecursionError):
         return proposed
+
+
+def _lacks_scopes(response: Answer) -> bool:
+    """Source: RFC 6750, section 3.1."""
+    return "insufficient_scope" in response.headers.get("www-authenticate", "")
 
 
 def _may_repeat(message: jsonrpc.Message) -> bool:

@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, owner_of, principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSession, ServerSessions, SessionKey
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
@@ -200,5 +201,25 @@ def test_a_server_that_fails_at_its_log_level_serves_calls_without_and_is_told_o
         assert session.session_id == "s"
         assert await bench.sessions.lend(key) is session
         assert bench.wire.open == []
+
+    on_loop(body)
+
+
+def test_all_that_is_said_in_a_session_is_said_for_the_principal_whose_it_is() -> None:
+    """Its opening, its own requests and its end as well: a server that is shown each user would take them for somebody else's."""
+
+    async def body(bench: Bench) -> None:
+        lending = asyncio.ensure_future(bench.sessions.lend(attrs.evolve(KEY, principal=owner_of({PRINCIPAL: "iss ada"}))))
+        await settle()
+        await bench.opens_one()
+        session = await lending
+        bench.sessions.ask_later(session, "resources/unsubscribe", b"{}")
+        bench.sessions.say_later(session, Notification("notifications/cancelled", b"{}"))
+        bench.sessions.end(session)
+        await settle()
+        kinds = [each.request.kind for each in bench.wire.exchanges]
+        assert kinds.count(RequestKind.REQUEST) == kinds.count(RequestKind.MESSAGE) == 2
+        assert kinds.count(RequestKind.TERMINATE) == 1
+        assert [principal_of(each.request.hash_keys) for each in bench.wire.exchanges] == ["iss ada"] * 5
 
     on_loop(body)

@@ -1,0 +1,81 @@
+"""A wire that shows its server who asks: nothing of a client's own goes there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import attrs
+
+from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.transports.ports.hash_keys import principal_of
+from mcp_gateway.transports.ports.strategies import WireTransport
+from mcp_gateway.transports.ports.upstream_port import (
+    CredentialRefused,
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
+
+from .challenge import Challenge, read_challenge
+from .token_sources import TokenSource
+from .tokens import Tokens
+
+MakeSource = Callable[[BackendSettings], TokenSource]
+"""The one source of a backend in this cell, whichever of its replicas asks."""
+
+
+class AuthorizedConversation:
+    """Shows the tokens of a source. A request that the server refuses for its token has not run, and is repeated once."""
+
+    def __init__(self, wire: UpstreamConversation, source: TokenSource) -> None:
+        self._wire = wire
+        self._source = source
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        principal = principal_of(request.hash_keys)
+        shown = await self._source.token(principal)
+        try:
+            return await self._wire.exchange(_with(request, shown), on_event)
+        except CredentialRefused as refused:
+            shown = await self._source.another(principal, shown, _challenge(refused))
+        try:
+            return await self._wire.exchange(_with(request, shown), on_event)
+        except CredentialRefused as refused:
+            raise self._source.refused_again(principal, shown, _challenge(refused)) from None
+
+    async def probe(self, timeout_s: float) -> None:
+        """Nobody in particular asks: a server that wants to know who it is has answered."""
+        with contextlib.suppress(CredentialRefused):
+            await self._wire.probe(timeout_s)
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+
+class AuthorizingTransport:
+    """A strategy whose wires show tokens to those servers that get some; any other's wire is as it would be without."""
+
+    def __init__(self, transport: WireTransport, source_of: MakeSource) -> None:
+        self._transport = transport
+        self._source_of = source_of
+        self.name = transport.name
+        self.schemes = transport.schemes
+
+    def connect(
+        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
+    ) -> UpstreamConversation:
+        wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
+        return AuthorizedConversation(wire, self._source_of(backend)) if backend.gets_tokens else wire
+
+
+def _with(request: UpstreamRequest, tokens: Tokens | None) -> UpstreamRequest:
+    if tokens is None:
+        return request
+    return attrs.evolve(request, headers={**request.headers, "authorization": tokens.authorization})
+
+
+def _challenge(refused: CredentialRefused) -> Challenge:
+    return read_challenge(refused.status, refused.headers) or Challenge(status=refused.status)
