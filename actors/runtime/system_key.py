@@ -10,6 +10,7 @@ from pathlib import Path
 
 KEY_SIZE_BYTES = 32
 KEY_FILE_NAME = "actor-system.key"
+_LARGEST_SECRET_BYTES = 4_096
 
 
 class KeyFileUnsafe(Exception):
@@ -23,14 +24,35 @@ def load_or_create_key(state_dir: Path) -> bytes:
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / KEY_FILE_NAME
+    key = load_or_create_secret(path)
+    if len(key) != KEY_SIZE_BYTES:
+        raise KeyFileUnsafe(f"{path}: is not a key of {KEY_SIZE_BYTES} bytes; delete it")
+    return key
+
+
+def load_or_create_secret(path: Path) -> bytes:
+    """The secret in a file that nobody else may read or write, a new key where there is none; it may be of any length.
+
+    Raises: as `load_or_create_key`.
+    """
     try:
-        return _read_key(path)
+        return _read_secret(path)
     except FileNotFoundError:
         _create_key(path)
-        return _read_key(path)
+        return _read_secret(path)
 
 
-def _read_key(path: Path) -> bytes:
+def replace_secret(path: Path, secret: bytes) -> None:
+    """Put another secret into the file; a reader sees the one or the other. Raises: OSError."""
+    temporary = _written_beside(path, secret)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _read_secret(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -45,22 +67,29 @@ def _read_key(path: Path) -> bytes:
             raise KeyFileUnsafe(f"{path}: belongs to user id {status.st_uid}, this process runs as {os.geteuid()}")
         if status.st_mode & 0o077:
             raise KeyFileUnsafe(f"{path}: others may read or write it (mode {stat.S_IMODE(status.st_mode):04o}); delete it")
-        key = file.read(KEY_SIZE_BYTES + 1)
-    if len(key) != KEY_SIZE_BYTES:
-        raise KeyFileUnsafe(f"{path}: is not a key of {KEY_SIZE_BYTES} bytes; delete it")
-    return key
+        return file.read(_LARGEST_SECRET_BYTES)
 
 
 def _create_key(path: Path) -> None:
     """Write a fresh key unless somebody else is faster; a reader never sees half of it."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # O_EXCL, mode 0600
+    temporary = _written_beside(path, secrets.token_bytes(KEY_SIZE_BYTES))
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(secrets.token_bytes(KEY_SIZE_BYTES))
-            file.flush()
-            os.fsync(fd)
         os.link(temporary, path)
     except FileExistsError:
         pass  # the other's key counts
     finally:
         os.unlink(temporary)
+
+
+def _written_beside(path: Path, secret: bytes) -> str:
+    """The name of a new private file in the same folder, which is on the disk when this returns."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # O_EXCL, mode 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(fd)
+    except OSError:
+        os.unlink(temporary)
+        raise
+    return temporary
