@@ -1,0 +1,160 @@
+"""A client of the stateless revision over plain HTTP, as small as one command needs it.
+
+Source: MCP 2026-07-28, basic/transports/streamable-http, "Sending Messages"; basic/patterns/mrtr for questions.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
+from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
+
+_CONNECT_S: Final = 5.0
+_LARGEST_ANSWER_BYTES: Final = 1 << 28
+_MOST_PAGES: Final = 10_000
+_MOST_ROUNDS: Final = 100
+_ITEM: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+Notified = Callable[[str, Mapping[str, Any]], None]
+"""Takes the method and the params of what comes before the answer."""
+Asked = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""Takes the method and the params of a question; the answer, as `inputResponses` has it."""
+
+
+class CallFailed(Exception):
+    """There is no result; the text is one clear line for people. reason: that of the gateway's refusal, or ""."""
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class StatelessClient:
+    """Speaks to one endpoint, each request on a connection of its own.
+
+    url:        of the endpoint, such as http://127.0.0.1:4000/mcp/servers/files.
+    token:      what to show as a bearer token, or "".
+    answers:    called for each question of a server; None cannot be asked.
+    """
+
+    def __init__(self, url: str, *, token: str = "", answers: Asked | None = None) -> None:
+        self._url = urlsplit(url)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._answers = answers
+        self._ids = itertools.count(1)
+
+    def items(self, method: str, member: str) -> Iterator[dict[str, Any]]:
+        """Everything that a list has, whatever its pages.
+
+        Raises: CallFailed
+        """
+        cursor = None
+        for _ in range(_MOST_PAGES):
+            result = self.request(method, {} if cursor is None else {"cursor": cursor})
+            yield from result.get(member, ())
+            cursor = result.get("nextCursor")
+            if cursor is None:
+                return
+        raise CallFailed(f"{method} has more than {_MOST_PAGES} pages")
+
+    def request(self, method: str, params: Mapping[str, Any], on_notification: Notified | None = None) -> dict[str, Any]:
+        """The result. Questions in between are answered, each round with the answers to the one before.
+
+        Raises: CallFailed
+        """
+        more: dict[str, Any] = {}
+        for _ in range(_MOST_ROUNDS):
+            result = self._exchange(method, {**params, **more}, on_notification)
+            if result.get("resultType") != "input_required":
+                return result
+            if self._answers is None:
+                raise CallFailed("the server asks something, and nobody can be asked here")
+            asked = result.get("inputRequests") or {}
+            answers = {key: self._answers(entry["method"], entry.get("params", {})) for key, entry in asked.items()}
+            more = {"inputResponses": answers} if answers else {}
+            if "requestState" in result:
+                more["requestState"] = result["requestState"]
+        raise CallFailed(f"the server has asked {_MOST_ROUNDS} times in a row")
+
+    def _exchange(self, method: str, params: dict[str, Any], on_notification: Notified | None) -> dict[str, Any]:
+        request_id = next(self._ids)
+        meta: dict[str, Any] = {
+            "io.modelcontextprotocol/protocolVersion": NEWEST,
+            "io.modelcontextprotocol/clientInfo": {"name": "mcp-gateway-cli", "version": VERSION},
+            "io.modelcontextprotocol/clientCapabilities": {}
+            if self._answers is None
+            else {"elicitation": {"form": {}, "url": {}}},
+        }
+        if on_notification is not None:
+            meta["progressToken"] = request_id
+        body = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": {**params, "_meta": meta}}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": NEWEST,
+            "Mcp-Method": method,
+            **self._headers,
+        }
+        if method in _ITEM:
+            headers["Mcp-Name"] = str(params[_ITEM[method]])
+        for message in self._messages(json.dumps(body).encode(), headers):
+            if "method" in message:
+                if on_notification is not None:
+                    on_notification(message["method"], message.get("params") or {})
+            elif "error" in message:
+                raise _failed(message["error"])
+            elif isinstance(result := message.get("result"), dict):
+                return result
+        raise CallFailed("the gateway has ended the answer before it was whole")
+
+    def _messages(self, body: bytes, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        is_tls = self._url.scheme == "https"
+        kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+        connection = kind(self._url.hostname or "", self._url.port, timeout=_CONNECT_S)
+        try:
+            connection.connect()
+            connection.sock.settimeout(None)  # a call may take as long as the gateway lets it
+            connection.request("POST", self._url.path, body, {name: value.encode() for name, value in headers.items()})
+            answer = connection.getresponse()
+            yield from _read(answer)
+        except (OSError, http.client.HTTPException, EventTooLarge) as error:
+            raise CallFailed(f"the gateway at {self._url.geturl()} cannot be reached: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
+
+def _read(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    if (answer.getheader("Content-Type") or "").startswith("text/event-stream"):
+        parser = EventStreamParser(_LARGEST_ANSWER_BYTES)
+        while chunk := answer.read1(65_536):
+            for event in parser.feed(chunk):
+                if event.data:
+                    yield _message(event.data, answer.status)
+    else:
+        yield _message(answer.read(_LARGEST_ANSWER_BYTES), answer.status)
+
+
+def _message(data: bytes, status: int) -> dict[str, Any]:
+    try:
+        message = json.loads(data)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise CallFailed(f"what answers there is no gateway (HTTP status {status})")
+    return message
+
+
+def _failed(error: Any) -> CallFailed:
+    """A server may put anything where an error belongs."""
+    fields = error if isinstance(error, dict) else {}
+    data = fields.get("data")
+    reason = data.get("reason") if isinstance(data, dict) else None
+    text = str(fields.get("message") or "the server has failed without a word")
+    return CallFailed(text, reason if isinstance(reason, str) else "")
