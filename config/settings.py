@@ -35,6 +35,8 @@ from .setting_rules import (
     quote_url,
 )
 
+LLHTTP = "llhttp"
+TORNADO = "tornado"
 MULTIPROCESS_BASE = "multiprocTCPBase"
 IN_PROCESS_BASE = "simpleSystemBase"
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
@@ -173,6 +175,7 @@ class GatewaySettings:
     cells:           processes that serve clients, or "auto" for one per core.
     pool_size:       connections to one replica, `max_overflow` more under load; `checkout_timeout` bounds the wait for one.
     hash_ring_size:  virtual nodes per replica.
+    http_parser:     what reads requests and writes answers beneath the HTTP server; Tornado's own is kept to fall back on.
     header_timeout:  until the headers of a request, or the handshake of a connection, must be there.
     write_timeout:   how long a client may take nothing at all of what waits for it.
     max_buffered_bytes: what all cells of the node may hold together of messages that are being read or wait to be written.
@@ -200,6 +203,7 @@ class GatewaySettings:
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     drain_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION_OR_AT_ONCE)
     max_message_bytes: int = attrs.field(default=4_194_304, validator=Whole(1_024, 1_073_741_824))
+    http_parser: str = attrs.field(default=TORNADO, validator=OneOf(LLHTTP, TORNADO))
     header_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION)
     write_timeout: float = attrs.field(default=30.0, converter=_as_seconds, validator=_DURATION)
     max_buffered_bytes: int = attrs.field(default=268_435_456, validator=Whole(1_048_576, 1_099_511_627_776))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from unittest import mock
 
 import hypothesis
 import pytest
 
+from mcp_gateway.config.settings import LLHTTP, TORNADO
+from tests.doubles.http_parser import VARIABLE
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
 from tests.end_to_end.running_gateway import RunningGateway, is_continuous_integration, start_gateway
 from tests.node.browser import Browser, start_browser
@@ -37,6 +41,13 @@ def start_gateway_fixture(tmp_path_factory: pytest.TempPathFactory) -> StartGate
         return start_gateway(tmp_path_factory.mktemp("gateway"), *arguments, **options)  # type: ignore[arg-type]
 
     return start
+
+
+@pytest.fixture(scope="module", params=[LLHTTP, TORNADO])
+def each_http_parser(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The tests of the module run twice: with each parser that a gateway may have."""
+    with mock.patch.dict(os.environ, {VARIABLE: request.param}):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

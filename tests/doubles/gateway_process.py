@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tests.doubles.http_parser import with_http_parser
 from tests.doubles.ports import free_port
 
 DOUBLES = Path(__file__).parent
@@ -101,7 +102,7 @@ class GatewayProcess:
         self._everyone: dict[int, psutil.Process] = {}
         config = state_dir.with_suffix(".toml")
         if settings is not None:
-            config.write_text(settings or '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n')
+            config.write_text(with_http_parser(settings or '[[backends]]\nname = "demo"\nprefix = ""\nbuiltin = "demo"\n'))
         factory = [] if cell_factory is None else ["--cell-factory", cell_factory]
         file = [] if settings is None else ["--config", str(config)]
         options = [*file, "--state-dir", str(state_dir), "--admin-port", str(self.admin_port), "--port", "0"]

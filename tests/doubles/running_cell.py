@@ -15,6 +15,7 @@ from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
+from tests.doubles.http_parser import http_parser_setting
 from tests.doubles.ports import free_port
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
@@ -102,7 +103,13 @@ def cell_settings(
     backends: Sequence[Mapping[str, Any]] = (DEMO,), routes: Sequence[Mapping[str, Any]] = (), **tables: Mapping[str, Any]
 ) -> Settings:
     """Settings with a free port and no state directory; tables: of the configuration file, by name."""
-    gateway = {"port": free_port(), "state_dir": "", "health_check_interval": 1.0, **tables.pop("gateway", {})}
+    gateway = {
+        "port": free_port(),
+        "state_dir": "",
+        "health_check_interval": 1.0,
+        **http_parser_setting(),
+        **tables.pop("gateway", {}),
+    }
     lists = {"backends": [dict(each) for each in backends], "routes": [dict(each) for each in routes]}
     return settings_from_mapping({**tables, **lists, "gateway": gateway}, "test.toml")
 

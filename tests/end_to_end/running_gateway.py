@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.doubles.http_parser import http_parser_setting
 from tests.doubles.ports import free_port
 
 Form = Literal["embedded", "node", "two cells"]
@@ -175,7 +176,7 @@ def start_gateway(
     gateway_table = {"port": 0, "cells": 2 if form == "two cells" else 1, "state_dir": str(directory / "state")}
     settings: dict[str, Any] = {
         **tables,
-        "gateway": {"drain_timeout": 1.0, **tables.get("gateway", {}), **gateway_table},
+        "gateway": {"drain_timeout": 1.0, **http_parser_setting(), **tables.get("gateway", {}), **gateway_table},
         "actor_system": {"admin_port": admin_port},
         "backends": list(backends),
         "routes": list(routes),

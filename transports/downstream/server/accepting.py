@@ -19,7 +19,7 @@ from typing import Any, Final
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
-from mcp_gateway.config.settings import GatewaySettings
+from mcp_gateway.config.settings import TORNADO, GatewaySettings
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
@@ -27,7 +27,9 @@ from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .client_connection import ClientConnection, Peer
 from .forwarded import TrustedProxies
-from .request_head import HEADERS_TOO_LARGE
+from .http1_connection import Http1Connection
+from .request_head import HEADERS_TOO_LARGE, malformed
+from .tornado_connection import TornadoConnection
 from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ _UNSENT_BYTES: Final = 65_536
 class BoundedHttpServer(HTTPServer):
     """An HTTP server that holds no more connections than its process has descriptors for, and none too long for nothing.
 
-    gateway: whose `header_timeout` and `max_share_per_address` hold. proxies: those that bring connections of many clients.
+    gateway: whose `http_parser`, `header_timeout` and `max_share_per_address` hold.
+    proxies: those that bring connections of many clients.
     """
 
     def initialize(  # type: ignore[override]
@@ -58,6 +61,7 @@ class BoundedHttpServer(HTTPServer):
     ) -> None:
         super().initialize(*arguments, **keywords)
         self.conn_params.header_timeout = None  # a timer for each request would cost more than the request's head
+        self._is_tornado = gateway.http_parser == TORNADO
         self._proxies = proxies
         self._most = most_for_clients()
         self._waiting = WaitingConnections[ClientConnection](
@@ -89,8 +93,13 @@ class BoundedHttpServer(HTTPServer):
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
         holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else peer
-        connection = ClientConnection(stream, self.conn_params, Peer(peer), holder, self._waiting, self._make_room_soon)
-        self._connections.add(connection)
+        who = Peer(peer, holder)
+        connection: TornadoConnection | Http1Connection
+        if self._is_tornado:
+            connection = TornadoConnection(stream, self.conn_params, who, self._waiting, self._make_room_soon)
+        else:
+            connection = Http1Connection(stream, self.conn_params.max_header_size, who, self._waiting, self._make_room_soon)
+        self._connections.add(connection)  # type: ignore[arg-type]
         connection.start_serving(self)
 
     def _make_room_soon(self) -> None:
@@ -111,10 +120,11 @@ class BoundedHttpServer(HTTPServer):
             connection.end_waiting(self._overdue, "idle" if connection.has_served and not connection.has_begun else "headers")
 
     def _close(self, stream: IOStream, exc_info: Any = False) -> None:
-        """Close it, with a word to a client that is refused; also where its head is too large: Tornado would say none."""
+        """Close it, with a word to a client that is refused; also where what Tornado reads is too large: it would say none."""
         del stream.close  # of this object: the method of its class is there again
-        is_reading_head = isinstance(exc_info, UnsatisfiableReadError) and stream._read_regex is not None
-        refused = HEADERS_TOO_LARGE if is_reading_head else exc_info
+        refused = exc_info
+        if isinstance(exc_info, UnsatisfiableReadError):
+            refused = _SIZE_TOO_LONG if stream._read_regex is None else HEADERS_TOO_LARGE
         if isinstance(refused, Refused) and stream.socket is not None and not stream.writing():
             with contextlib.suppress(OSError):  # no descriptor left, or the client has gone: it goes without
                 self._say(stream.socket, last_answer(refused))
@@ -170,4 +180,5 @@ def most_for_clients() -> int | None:
 
 
 _CROWDED: Final = Refused("too_many_connections", "too many connections wait for a request, and this one has waited longest")
+_SIZE_TOO_LONG: Final = malformed("the body is not chunked as it should be: the size of a chunk is short")
 _REFUSAL: Final = last_answer(Refused("too_many_connections", "this process can take no more connections"))

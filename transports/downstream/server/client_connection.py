@@ -1,65 +1,98 @@
-"""One connection of a client: its requests, one after the other, and how it ends where one never becomes whole."""
+"""What both forms of a client's connection share: who is at its end, how it waits for requests, how it ends without one.
+
+A form reads requests and writes answers: `http1_connection` by llhttp, `tornado_connection` by Tornado's own code.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import attrs
-from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
-from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.iostream import IOStream
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
-from .request_head import check_fields, check_lines, malformed
 from .waiting_connections import WaitingConnections
-
-_logger = logging.getLogger(__name__)
 
 
 @attrs.frozen
 class Peer:
-    """Who is at the other end of a connection: what Tornado calls its context."""
+    """Who is at the other end of a connection.
+
+    holder: whose share of waiting connections it counts in, see `waiting_connections.Waiter`.
+    """
 
     remote_ip: str
+    holder: str
+
+
+class AnswerWriter(Protocol):
+    """One request's way to the client. Its methods are harmless after the client has gone.
+
+    stream: where the answer goes; for who counts what waits to be sent.
+    """
+
+    @property
+    def stream(self) -> IOStream: ...
+
+    @property
+    def peer(self) -> Peer: ...
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Write the whole of it. Its framing is in `headers`."""
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Write the head of an answer whose end is not known."""
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """The future is done when the socket has taken these bytes and all before them. It may fail."""
+
+    def end(self) -> None: ...
+
+    def detach(self) -> IOStream:
+        """Nothing of HTTP is read or written any more. What came behind the request is read from the stream."""
 
 
 class RequestDelegate(HTTPMessageDelegate):
-    """Takes one request as it is read."""
+    """Takes one request as it is read: its head, parts of its body, `finish`. `over` comes last, and may come at any time."""
+
+    def head_received(self, method: str, target: str, version: str, headers: dict[str, str]) -> None:
+        """See `http1_parser.RequestHead`."""
+        raise NotImplementedError
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        """As Tornado has it."""
+        assert isinstance(start_line, RequestStartLine)
+        self.head_received(start_line.method, start_line.path, start_line.version, dict(headers.items()))
 
     def over(self) -> None:
-        """Nothing is left of it: it is answered, was cut off, or its connection serves another protocol now. Called once."""
+        """Nothing is left of it: it is answered, its client has gone, or its connection serves another protocol. Called once."""
         raise NotImplementedError
 
 
-class ClientConnection(HTTP1ServerConnection):
-    """Reads requests and has them answered. Between them it waits, as `WaitingConnections` allows.
+class ClientConnection:
+    """A connection between two requests: it waits, as `WaitingConnections` allows.
 
-    holder: see `waiting_connections.Waiter`. on_crowd: called where it waits beyond what there may be.
+    on_crowd: called where it waits beyond what there may be.
     """
 
-    def __init__(
-        self,
-        stream: IOStream,
-        params: HTTP1ConnectionParameters,
-        peer: Peer,
-        holder: str,
-        waiting: WaitingConnections[ClientConnection],
-        on_crowd: Callable[[], None],
-    ) -> None:
-        super().__init__(stream, params, peer)
-        self.holder = holder
+    stream: IOStream
+
+    def __init__(self, peer: Peer, waiting: WaitingConnections[ClientConnection], on_crowd: Callable[[], None]) -> None:
+        self.peer = peer
+        self.holder = peer.holder
         self.has_served = False
         self._waiting = waiting
         self._on_crowd = on_crowd
 
     @property
     def has_begun(self) -> bool:
+        """Whether a part of the next request is here."""
         return self.stream._read_buffer_size > 0
 
     def end_waiting(self, refused: Refused, bound: str) -> None:
@@ -67,64 +100,14 @@ class ClientConnection(HTTP1ServerConnection):
         metrics.bounds_reached_total.labels(bound).inc()
         self.stream.close(refused if self.has_begun else False)
 
+    def wait(self) -> None:
+        if not self._waiting.wait(self, time.monotonic()):
+            self._on_crowd()
+
     def head_is_whole(self) -> None:
         self._waiting.leave(self)
 
-    async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
-        """As Tornado's own, which has no place to tell what is waited for."""
-        try:
-            while True:
-                if not self._waiting.wait(self, time.monotonic()):
-                    self._on_crowd()
-                request = _Request(self)
-                incoming = cast(RequestDelegate, delegate.start_request(self, request))
-                try:
-                    is_open = await request.read_response(incoming)
-                finally:
-                    incoming.over()
-                if not is_open:
-                    return
-                self.has_served = True
-                await asyncio.sleep(0)
-        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
-            pass
-        except Refused as refused:
-            self.stream.close(False if request.has_answered else refused)
-        except Exception:
-            _logger.exception("a connection of a client failed")
-            self.stream.close()
-        finally:
-            if self.stream.error is not None:  # its traceback holds the stream and the answer that was being written, in a circle
-                self.stream.error.__traceback__ = None
-            self._waiting.leave(self)
-            delegate.on_close(self)
-
-
-class _Request(HTTP1Connection):
-    """One request on a connection, and the way of its answer."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        super().__init__(connection.stream, False, connection.params, connection.context)
-        self._client = connection
-
-    @property
-    def has_answered(self) -> bool:
-        return self._write_finished
-
-    def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
-        """Raises: Refused, for which the connection is closed."""
-        self._client.head_is_whole()
-        check_lines(data)
-        try:
-            request_line, headers = super()._parse_headers(data)
-        except HTTPInputError as error:
-            raise malformed(f"the head is malformed: {error}") from None
-        listed = headers.get_list
-        check_fields(request_line, listed("Host"), listed("Content-Length"), listed("Transfer-Encoding"))
-        return request_line, headers
-
-    async def _read_chunked_body(self, delegate: HTTPMessageDelegate) -> None:
-        try:
-            await super()._read_chunked_body(delegate)
-        except HTTPInputError as error:
-            raise malformed(f"the body is not chunked as it should be: {error}") from None
+    def has_ended(self) -> None:
+        if self.stream.error is not None:  # its traceback holds the stream and the answer that was being written, in a circle
+            self.stream.error.__traceback__ = None
+        self._waiting.leave(self)

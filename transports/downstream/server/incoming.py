@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from http.client import responses
-from typing import Any, Protocol
+from typing import Protocol
 
-from tornado.httputil import HTTPConnection, HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
 
 from mcp_gateway.transports.ports.hash_keys import holder
@@ -18,7 +16,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .accept import EVENTS, refuses
 from .buffered_bytes import IN, BufferedBytes, HeldBytes
-from .client_connection import RequestDelegate
+from .client_connection import AnswerWriter, RequestDelegate
 from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .forwarded import TrustedProxies
 from .message_deadline import OVERDUE, due_s
@@ -60,6 +58,7 @@ class Incoming(RequestDelegate):
 
     __slots__ = (
         "_client_gone",
+        "_connection",
         "_has_answered",
         "_held",
         "_pieces",
@@ -67,7 +66,6 @@ class Incoming(RequestDelegate):
         "_server",
         "_size",
         "body",
-        "connection",
         "ends_in_slash",
         "headers",
         "method",
@@ -80,9 +78,9 @@ class Incoming(RequestDelegate):
         "version",
     )
 
-    def __init__(self, server: RequestServer, connection: HTTPConnection) -> None:
+    def __init__(self, server: RequestServer, connection: AnswerWriter) -> None:
         self._server = server
-        self.connection = connection
+        self._connection = connection
         self._held: HeldBytes | None = None  # from the first byte of the body on, until the request is over
         self._size = 0
         self._has_answered = False
@@ -92,22 +90,20 @@ class Incoming(RequestDelegate):
         self.body = b""
         self.principal: Principal | None = None
 
-    # ---- reading, as Tornado calls it
+    # ---- reading, as its connection calls it
 
-    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
-        assert isinstance(start_line, RequestStartLine)
-        self.method = start_line.method
-        self.headers = _plain(headers)
-        target = start_line.path
+    def head_received(self, method: str, target: str, version: str, headers: dict[str, str]) -> None:
+        self.method = method
+        self.headers = headers
         if target.startswith(("http://", "https://")):  # as to a proxy. Source: RFC 9112, section 3.2.2
             authority, slash, rest = target.partition("://")[2].partition("/")
             self.headers["Host"], target = authority, slash + rest or "/"
         path, _, self.query = target.partition("?")
         self.ends_in_slash = path.endswith("/") and path != "/"
         self.path = path[:-1] if self.ends_in_slash else path
-        self.version = start_line.version
-        self.peer: str = getattr(self.connection.context, "remote_ip", "") or ""  # type: ignore[attr-defined]
-        self.origin = self._server.proxies.origin(self.peer, self.headers)
+        self.version = version
+        self.peer = self._connection.peer.remote_ip
+        self.origin = self._server.proxies.origin(self.peer, headers)
         self.started_s = time.monotonic()
         self._server.reading.add(self)
         length = self.headers.get("Content-Length", "0")
@@ -192,20 +188,15 @@ class Incoming(RequestDelegate):
                 self.refuse(refused, {"Accept-Encoding": ACCEPT_ENCODING} if is_other else None)
                 return
         self._server.dispatch(self)
-        stream = self.connection.stream  # type: ignore[attr-defined]
-        if self._client_gone is not None and stream is not None and stream.closed():
-            # Noticed by a write just now: Tornado tells only of what happens after this method.
-            client_gone, self._client_gone = self._client_gone, None
-            client_gone()
-
-    def on_connection_close(self) -> None:
-        """The client left before its request was whole: nothing has begun."""
-        self._server.reading.discard(self)
-        self._has_answered = True
 
     def over(self) -> None:
-        """What it was is held until its answer is written: whoever serves it may still need it."""
+        """What it was has been held until now: whoever served it may have needed it."""
+        self._server.reading.discard(self)
+        self._has_answered = True
         self._drop()
+        client_gone, self._client_gone = self._client_gone, None
+        if client_gone is not None:
+            client_gone()
 
     def take_body(self) -> bytes:
         """Its body, for one who counts it from now on."""
@@ -231,16 +222,15 @@ class Incoming(RequestDelegate):
         self._has_answered = True
         self._client_gone = None
         self._server.reading.discard(self)
-        lines = HTTPHeaders()
+        lines: dict[str, str] = {}
         if body:
             lines["Content-Type"] = content_type
         if status != 204:
             lines["Content-Length"] = str(len(body))
-        for name, value in headers.items():
-            lines[name] = value
+        lines.update(headers)
         self._let_page_read(lines)
-        self.connection.write_headers(_status_line(status), lines, body if self.method != "HEAD" else b"")
-        self._finish()
+        self._connection.answer(status, lines, body if self.method != "HEAD" else b"")
+        self._written()
 
     def refuse(self, refused: Refused, more_headers: Mapping[str, str] | None = None) -> None:
         headers = dict(more_headers or {})
@@ -250,7 +240,7 @@ class Incoming(RequestDelegate):
             headers["WWW-Authenticate"] = challenge
         self.respond(refused.status, refused.body(), headers)
 
-    def _let_page_read(self, lines: HTTPHeaders) -> None:
+    def _let_page_read(self, lines: dict[str, str]) -> None:
         if (origin := self.headers.get("Origin")) is not None:
             lines.update(self._server.origins.answer_headers(origin, self.headers.get("Host", ""), self.origin.host))
 
@@ -259,65 +249,40 @@ class Incoming(RequestDelegate):
         if self._has_answered:
             return
         self._has_answered = True
-        lines = HTTPHeaders({"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        for name, value in headers.items():
-            lines[name] = value
+        lines = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
         self._let_page_read(lines)
-        if self.version == "HTTP/1.0":
-            self._end_by_closing()
-        # Of two small events in a row the second would wait for the client's word about the first. RFC 1122, section 4.2.3.4.
-        self.connection.stream.set_nodelay(True)  # type: ignore[attr-defined]
-        self.connection.write_headers(_status_line(200), lines)
+        self._connection.begin(200, lines)
         self._written()
-
-    def _end_by_closing(self) -> None:
-        """A body without a length has no other end in HTTP/1.0, also where the client has asked for the connection to stay.
-
-        Source: RFC 9112, section 6.3.
-        """
-        connection: Any = self.connection
-        connection._disconnect_on_finish = True
-        connection._request_headers["Connection"] = "close"  # else Tornado would promise to keep it
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send bytes of a begun stream; the future is done when the socket has taken these and all before them.
 
         It may fail, which asyncio reports unless somebody takes note (`loop_tasks.retrieve`); `on_client_gone` tells as well.
         """
-        written = self.connection.write(data)
+        written = self._connection.write(data)
         self._written()
-        if self.connection.stream.closed():  # type: ignore[attr-defined]
-            return written
-        # Of writes that overlap, Tornado's connection ends only the last one's future, and too early: it keeps a single one.
-        pending: asyncio.Future[None] = self.connection._pending_write  # type: ignore[attr-defined]
-        return pending
+        return written
 
     def end(self) -> None:
         self._client_gone = None
-        self._finish()
-
-    def _finish(self) -> None:
-        self.connection.finish()
+        self._connection.end()
         self._written()
 
     def _written(self) -> None:
-        self._server.unsent.written(self.connection.stream, self.origin.address)  # type: ignore[attr-defined]
+        self._server.unsent.written(self._connection.stream, self.origin.address)
 
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once the client's socket has taken all that was written, or the client has gone: at once, as a rule."""
-        self._server.unsent.when_sent(self.connection.stream, callback)  # type: ignore[attr-defined]
+        self._server.unsent.when_sent(self._connection.stream, callback)
 
     def detach(self) -> IOStream:
         """Take the connection over for another protocol, whose answer this request is; nothing of HTTP follows."""
         self._has_answered = True
-        stream: IOStream = self.connection.detach()  # type: ignore[attr-defined]
-        stream.set_nodelay(True)  # the HTTP server does so at the end of each answer, and there will be none
-        return stream
+        return self._connection.detach()
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:
         """Call back once if the client closes its connection before the answer is complete."""
         self._client_gone = callback
-        self.connection.set_close_callback(callback)  # type: ignore[attr-defined]
 
 
 def method_not_allowed(incoming: Incoming, allowed: str) -> None:
@@ -329,15 +294,3 @@ def check_stream_is_taken(incoming: Incoming) -> None:
     """Raises: Refused where the client says that it takes no event stream, and there is nothing else at its address."""
     if refuses(incoming.headers.get("Accept", ""), EVENTS):
         raise Refused("invalid_request", "Accept refuses text/event-stream, and there is nothing else here", status=406)
-
-
-def _plain(headers: HTTPHeaders) -> dict[str, str]:
-    """A dict, because a request is asked for a dozen headers and each look-up in HTTPHeaders normalizes the name again."""
-    plain: dict[str, str] = {}
-    for name, value in headers.get_all():
-        plain[name] = f"{plain[name]},{value}" if name in plain else value
-    return plain
-
-
-def _status_line(status: int) -> ResponseStartLine:
-    return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))

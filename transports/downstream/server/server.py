@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import attrs
 import msgspec
@@ -22,6 +22,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .accepting import BoundedHttpServer
 from .buffered_bytes import BufferedBytes
+from .client_connection import AnswerWriter
 from .forwarded import TrustedProxies
 from .gate import Access, Gate
 from .incoming import Incoming
@@ -214,7 +215,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
     # ---- requests
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return Incoming(self, request_conn)
+        return Incoming(self, cast(AnswerWriter, request_conn))
 
     def dispatch(self, incoming: Incoming) -> None:
         self._carry_out(incoming, lambda: self._dispatch(incoming))

@@ -16,6 +16,8 @@ from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.raw_http_client import RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
+pytestmark = pytest.mark.usefixtures("each_http_parser")
+
 HALF_A_HEAD = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 OTHER = "127.0.0.2"
 
@@ -169,7 +171,7 @@ def test_past_its_share_an_address_loses_its_oldest_and_who_comes_is_served(monk
                 assert reached("waiting") == before
                 slow[0].writer.write(HALF_A_HEAD)
                 async with asyncio.timeout(5):
-                    while not any(each.stream._read_buffer_size for each in cell.cell._server._server._connections):
+                    while not any(each.has_begun for each in cell.cell._server._server._connections):
                         await asyncio.sleep(0.01)
                 async with RawClient(cell) as user:
                     assert await is_served(user)

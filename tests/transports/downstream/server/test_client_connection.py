@@ -8,10 +8,14 @@ import json
 import socket
 from types import FrameType
 
+import pytest
+
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.raw_http_client import on_cell
 from tests.doubles.running_cell import DEMO, RunningCell
 from tests.end_to_end.raw_http import BOTH_ANSWERS, modern, tool_call
+
+pytestmark = pytest.mark.usefixtures("each_http_parser")
 
 SIZE = 1_900_000
 

@@ -18,6 +18,8 @@ from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.raw_http_client import INITIALIZE, MAX_BYTES, PING, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
+pytestmark = pytest.mark.usefixtures("each_http_parser")
+
 # ---- pages
 
 

@@ -11,6 +11,8 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.raw_http_client import RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
+pytestmark = pytest.mark.usefixtures("each_http_parser")
+
 GET = "GET /health/live HTTP/1.1"
 POST = "POST /mcp HTTP/1.1"
 HOST = "Host: 127.0.0.1"

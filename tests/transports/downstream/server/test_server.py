@@ -19,6 +19,8 @@ from tests.doubles.calling_client import CallingClient
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
+pytestmark = pytest.mark.usefixtures("each_http_parser")
+
 
 def test_preflights_tell_what_pages_may_send() -> None:
     async def body(cell: RunningCell) -> None:
@@ -283,6 +285,8 @@ def test_headers_that_are_too_large_are_answered_before_the_connection_ends(size
         async with RawClient(cell) as client:  # a chunk that never says how long it is
             client.start("POST", "/mcp", None)
             client.writer.write(b"1" * 100)
+            answer = await client.answer()
+            assert (answer.status, answer.reason, answer.headers["connection"]) == (400, "invalid_request", "close")
             assert await client.is_closed()
 
     on_cell(body)

@@ -1,0 +1,306 @@
+"""One connection and what its client sees of it, the same over both forms: order, what is read ahead, framing, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_gateway.transports.downstream.server.http1_connection import Http1Connection
+from mcp_gateway.transports.downstream.server.incoming import Incoming
+from tests.doubles.raw_http_client import INITIALIZE, RawClient, on_cell
+from tests.doubles.raw_websocket import TEXT, frame
+from tests.doubles.running_cell import RunningCell
+from tests.doubles.tls_relay import self_signed
+
+pytestmark = pytest.mark.usefixtures("each_http_parser")
+
+ONE_READ = 65_536
+
+
+class Kept:
+    """An endpoint that answers when the test says so."""
+
+    def __init__(self, cell: RunningCell) -> None:
+        self.incomings: list[Incoming] = []
+        self.gone: list[Incoming] = []
+        cell.cell._server.add_endpoint("/kept", self)
+
+    def handle(self, incoming: Incoming) -> None:
+        incoming.on_client_gone(lambda: self.gone.append(incoming))
+        self.incomings.append(incoming)
+
+    async def until(self, check: Callable[[], Any]) -> None:
+        async with asyncio.timeout(5):
+            while not check():
+                await asyncio.sleep(0.002)
+
+
+def get(path: str, *lines: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: 127.0.0.1", *lines, "", ""]).encode()
+
+
+def connections(cell: RunningCell) -> list[Any]:
+    return list(cell.cell._server._server._connections)
+
+
+def read_ahead(cell: RunningCell) -> int:
+    return sum(each.stream._read_buffer_size for each in connections(cell))
+
+
+# ---- one request after the other
+
+
+def test_requests_that_come_together_are_served_and_answered_one_after_the_other() -> None:
+    """Source: RFC 9112, section 9.3.2."""
+
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(b"".join(get(f"/kept?{number}") for number in range(5)) + get("/health/live"))
+            for number in range(5):
+                await kept.until(lambda: len(kept.incomings) > number)  # noqa: B023
+                await asyncio.sleep(0.02)
+                assert [each.query for each in kept.incomings] == [str(each) for each in range(number + 1)]
+                kept.incomings[-1].respond(200, str(number).encode(), {})
+                assert (await client.answer()).body == str(number).encode()
+            assert (await client.answer()).body == b'{"status":"live"}'
+        assert kept.gone == []
+
+    on_cell(body)
+
+
+def test_while_an_answer_is_open_no_more_is_read_than_one_read_brings_and_nothing_is_lost() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        count, padding = 600, "X-Padding: " + "x" * 1_000
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + get("/health/live", padding) * count)
+            await kept.until(lambda: kept.incomings and read_ahead(cell))
+            await asyncio.sleep(0.2)
+            assert 0 < read_ahead(cell) <= 2 * ONE_READ
+            kept.incomings[0].respond(200, b"", {})
+            assert (await client.answer()).status == 200
+            most = 0
+            for _ in range(count):
+                assert (await client.answer()).status == 200
+                most = max(most, read_ahead(cell))
+            assert most <= 2 * ONE_READ
+            await kept.until(lambda: read_ahead(cell) == 0)
+
+    on_cell(body)
+
+
+def test_the_next_request_is_served_once_the_answer_before_it_has_left() -> None:
+    """What a client that does not read asks for must not pile up here."""
+
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        large = bytes(range(256)) * 40_000
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept?1") + get("/kept?2"))
+            await kept.until(lambda: kept.incomings)
+            kept.incomings[0].respond(200, large, {})
+            await asyncio.sleep(0.1)
+            assert len(kept.incomings) == 1
+            assert (await client.answer()).body == large
+            await kept.until(lambda: len(kept.incomings) == 2)
+
+    on_cell(body)
+
+
+def test_what_is_written_for_a_request_that_is_over_goes_into_no_other_answer() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + get("/kept"))
+            await kept.until(lambda: kept.incomings)
+            first = kept.incomings[0]
+            first.respond(200, b"1", {})
+            await kept.until(lambda: len(kept.incomings) == 2)
+            first.respond(200, b"again", {})
+            if any(isinstance(each, Http1Connection) for each in connections(cell)):
+                late = first.write(b"late")
+                assert late.exception() is not None
+                first.end()
+            kept.incomings[1].respond(200, b"2", {})
+            assert [(await client.answer()).body for _ in range(2)] == [b"1", b"2"]
+
+    on_cell(body)
+
+
+def test_bytes_behind_a_request_are_refused_when_it_has_been_answered() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + b"what is this?\r\n\r\n")
+            await kept.until(lambda: kept.incomings)
+            kept.incomings[0].respond(200, b"1", {})
+            assert (await client.answer()).body == b"1"
+            assert (await client.answer()).status == 400
+            assert await client.is_closed()
+
+    on_cell(body)
+
+
+# ---- framing
+
+
+def test_a_client_that_waits_for_100_continue_is_told_to_go_on() -> None:
+    """Source: RFC 9110, section 10.1.1."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            for _ in range(2):
+                client.start("POST", "/mcp", len(INITIALIZE), Expect="100-continue")
+                assert (await client.answer()).status == 100
+                client.writer.write(INITIALIZE)
+                assert (await client.answer()).status == 200
+            client.start("POST", "/mcp", 10**9, Expect="100-continue")  # far too large: it has its answer
+            assert (await client.answer()).status == 413
+            assert await client.is_closed()
+
+    on_cell(body)
+
+
+def test_a_stream_comes_in_chunks_and_the_connection_goes_on() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + get("/health/live"))
+            await kept.until(lambda: kept.incomings)
+            incoming = kept.incomings[0]
+            incoming.begin({"X-More": "yes"})
+            for part in (b"data: 1\n\n", b"", b"x" * 100_000):
+                await incoming.write(part)
+            incoming.end()
+            answer = await client.answer()
+            assert answer.headers["transfer-encoding"] == "chunked"
+            assert (answer.headers["content-type"], answer.headers["x-more"]) == ("text/event-stream", "yes")
+            expected = b"9\r\ndata: 1\n\n\r\n186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n"
+            assert await client.reader.readexactly(len(expected)) == expected
+            assert (await client.answer()).status == 200
+
+    on_cell(body)
+
+
+def test_who_asks_for_the_end_of_the_connection_is_told_of_it_and_it_ends() -> None:
+    """Source: RFC 9112, section 9.6."""
+
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client:
+            client.writer.write(get("/health/live", "Connection: close") + get("/health/live"))
+            assert (await client.answer()).headers["connection"] == "close"
+            assert await client.is_closed()
+        assert connections(cell) == []
+
+    on_cell(body)
+
+
+def test_no_header_of_an_answer_can_hold_another() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept"))
+            await kept.until(lambda: kept.incomings)
+            with pytest.raises(ValueError, match="header"):
+                kept.incomings[0].respond(200, b"", {"X": "a\r\nSet-Cookie: b"})
+
+    on_cell(body)
+
+
+# ---- the end
+
+
+def test_a_client_that_leaves_is_noticed_while_its_answer_is_open_and_not_after_it() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        for number in (1, 2):
+            async with RawClient(cell) as client:
+                client.writer.write(get("/kept"))
+                await kept.until(lambda: len(kept.incomings) == number)  # noqa: B023
+                if number == 2:
+                    kept.incomings[-1].respond(200, b"", {})
+                    await client.answer()
+            await kept.until(lambda: not connections(cell))
+        assert kept.gone == kept.incomings[:1]
+        for each in kept.incomings:  # nobody is there any more
+            each.respond(200, b"", {})
+            each.end()
+
+    on_cell(body)
+
+
+def test_a_server_that_closes_ends_every_connection_whatever_it_is_about() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as open_one, RawClient(cell) as idle, RawClient(cell) as sending:
+            open_one.writer.write(get("/kept"))
+            sending.start("POST", "/mcp", 100)
+            await kept.until(lambda: kept.incomings and len(connections(cell)) == 3 and cell.cell._server.reading)
+            await cell.cell._server._server.close_all_connections()
+            assert [await each.is_closed() for each in (open_one, idle, sending)] == [True] * 3
+        assert (kept.gone, cell.cell._server.reading, cell.cell._server._server.waiting_count) == (kept.incomings, set(), 0)
+
+    on_cell(body)
+
+
+def test_a_defect_in_what_takes_a_request_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(cell: RunningCell) -> None:
+        async with RawClient(cell) as client, RawClient(cell) as other:
+            with monkeypatch.context() as patch:
+                patch.setattr(Incoming, "finish", lambda _: 1 / 0)
+                client.writer.write(get("/health/live"))
+                assert await client.is_closed()
+            assert (await other.ask("GET", "/health/live")).status == 200
+        assert cell.cell._server.reading == set()
+
+    on_cell(body)
+
+
+# ---- TLS
+
+
+def test_over_tls_requests_and_websockets_are_served_as_without(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(certificate, key)
+    theirs = ssl.create_default_context(cafile=str(certificate))
+
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        cell.cell._server._server.ssl_options = ours
+        large = bytes(range(256)) * 40_000
+
+        class Secure(RawClient):
+            async def __aenter__(self) -> RawClient:
+                self.reader, self.writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, ssl=theirs, server_hostname="localhost"
+                )
+                return self
+
+        async with Secure(cell) as client:
+            for _ in range(2):
+                assert (await client.ask("POST", "/mcp", INITIALIZE)).status == 200
+            client.start("POST", "/kept", 300_000)
+            client.writer.write(b"x" * 300_000 + get("/health/live"))
+            await kept.until(lambda: kept.incomings)
+            assert len(kept.incomings[0].body) == 300_000
+            kept.incomings[0].respond(200, large, {})
+            assert (await client.answer()).body == large
+            assert (await client.answer()).status == 200
+            assert connections(cell)[0].has_served
+        async with Secure(cell) as client:
+            asks = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+            upgrade = get("/mcp/ws", *asks, "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==")
+            client.writer.write(upgrade + frame(TEXT, INITIALIZE))
+            assert (await client.answer()).status == 101
+            async with asyncio.timeout(5):
+                assert b"serverInfo" in await client.reader.read(65_536)
+        await kept.until(lambda: not connections(cell))
+
+    on_cell(body, gateway={"max_message_bytes": 1_000_000})
