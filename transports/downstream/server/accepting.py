@@ -12,6 +12,7 @@ import functools
 import logging
 import resource
 import socket
+import ssl
 import time
 from http.client import responses
 from typing import Any, Final
@@ -132,6 +133,8 @@ class BoundedHttpServer(HTTPServer):
 
     def _say(self, connection: socket.socket, answer: bytes) -> None:
         connection.send(answer)
+        if isinstance(connection, ssl.SSLSocket):
+            return  # it has no second descriptor
         if len(self._lingering) < _MOST_LINGERING:
             kept = connection.dup()
             if self._most is None or kept.fileno() < self._most:

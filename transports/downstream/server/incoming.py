@@ -278,6 +278,7 @@ class Incoming(RequestDelegate):
     def detach(self) -> IOStream:
         """Take the connection over for another protocol, whose answer this request is; nothing of HTTP follows."""
         self._has_answered = True
+        self._client_gone = None
         return self._connection.detach()
 
     def on_client_gone(self, callback: Callable[[], None] | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.iostream import IOStream
 
 from mcp_gateway.transports.downstream.server.http1_connection import Http1Connection
 from mcp_gateway.transports.downstream.server.incoming import Incoming
@@ -262,10 +263,43 @@ def test_a_defect_in_what_takes_a_request_ends_its_connection_only(monkeypatch: 
     on_cell(body)
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_who_takes_the_connection_over_reads_what_came_behind_the_request(is_late: bool) -> None:
+    """Late is after its client was asked about, say: then more may have come."""
+
+    async def body(cell: RunningCell) -> None:
+        taken: list[IOStream] = []
+
+        class Taking(Kept):
+            def handle(self, incoming: Incoming) -> None:
+                super().handle(incoming)
+                if not is_late:
+                    taken.append(incoming.detach())
+
+        kept = Taking(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + b"behind ")
+            await kept.until(lambda: kept.incomings)
+            client.writer.write(b"it")
+            if is_late:
+                await asyncio.sleep(0.05)
+                taken.append(kept.incomings[0].detach())
+            async with asyncio.timeout(5):
+                assert await taken[0].read_bytes(len(b"behind it")) == b"behind it"
+                await taken[0].write(b"back")
+                assert await client.reader.readexactly(4) == b"back"
+            await kept.until(lambda: not connections(cell))
+            assert not taken[0].closed()
+            assert kept.gone == []
+            taken[0].close()
+
+    on_cell(body)
+
+
 # ---- TLS
 
 
-def test_over_tls_requests_and_websockets_are_served_as_without(tmp_path: Path) -> None:
+def test_over_tls_clients_are_served_and_refused_as_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     certificate, key = self_signed(tmp_path)
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(certificate, key)
@@ -301,6 +335,11 @@ def test_over_tls_requests_and_websockets_are_served_as_without(tmp_path: Path) 
             assert (await client.answer()).status == 101
             async with asyncio.timeout(5):
                 assert b"serverInfo" in await client.reader.read(65_536)
+        async with Secure(cell) as malformed, Secure(cell) as slow:
+            malformed.writer.write(b"what is this?\r\n\r\n")
+            slow.writer.write(b"GET /")
+            assert [(await each.answer()).status for each in (malformed, slow)] == [400, 408]
         await kept.until(lambda: not connections(cell))
 
-    on_cell(body, gateway={"max_message_bytes": 1_000_000})
+    on_cell(body, gateway={"max_message_bytes": 1_000_000, "header_timeout": 1.0})
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
