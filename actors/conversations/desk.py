@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -104,6 +104,14 @@ class Desk(Protocol):
 
         Raises: msgspec.DecodeError where policies are asked and it is no such page.
         """
+
+    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
+        """Keep the pages that follow one of a list for a while: {first item: result}. For the exchange's session alone, or where
+        it has none for everybody.
+        """
+
+    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
+        """A result that `hold_pages` was given, for a list of the same method."""
 
     def read_task(self, shown: str) -> TaskId | None:
         """What an id of a task says, or None for one that the gateway never sealed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import ClassVar
 
 import attrs
 import msgspec
@@ -16,7 +17,6 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.merged_server import (
-    MISSING_BACKENDS,
     BackendAnswer,
     is_private,
     list_position,
@@ -255,11 +255,15 @@ class Discover(AskAll):
 class ListAll(AskAll):
     """A list of the merged server: every page of every backend, then our own pages of that.
 
+    The pages that follow the one that is asked for are kept for the same session, or for all where they are public: a client that
+    reads on has no backend asked again, and reads one state of the list. The others ask anew for every page.
+
     A backend that pages for ever is cut at MAX_PAGES, one that pages in circles or by no cursor where that shows, and named as
     incomplete. For one that does not answer, the list that it gave last stands in for a while; it is named as missing as well.
     """
 
     MAX_PAGES = 100
+    HOLDS_PAGES: ClassVar[bool] = True
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
@@ -271,6 +275,10 @@ class ListAll(AskAll):
             self._first_item = list_position(message.params, message.id)
         except Refused as refused:
             self._refuse(refused, "")
+            return
+        held = self.desk.held_page(self.exchange, self._first_item) if self.HOLDS_PAGES and self._first_item else None
+        if held is not None:
+            self._answer(200, jsonrpc.encode_response(Response(message.id, held, b"")), {}, "", 0.0)
             return
         super()._start()
 
@@ -311,14 +319,16 @@ class ListAll(AskAll):
     def _merged(self) -> object:
         message = self._first_message()
         answers = [BackendAnswer(naming, self._shown_pages(naming.backend, message.method)) for naming in self._namings]
-        merged = merged_list(
-            message.method, answers, self._missing, self.exchange.revision, self.desk.server_info, self._first_item
-        )
+        merged = merged_list(message.method, answers, self._missing, self.exchange.revision, self.desk.server_info)
         away = {failure.backend for failure in self._failures}
-        for backend, why in merged.get("_meta", {}).get(MISSING_BACKENDS, {}).items():
+        for backend, why in merged.flaws.items():
             if backend not in away:
                 self.desk.note_flaw(backend, message.method, why)
-        return merged
+        page = merged.page(self._first_item)
+        if self.HOLDS_PAGES and (self._session is not None or merged.is_public):
+            following = merged.pages_after(self._first_item)
+            self.desk.hold_pages(self.exchange, {first_item: msgspec.json.encode(each) for first_item, each in following.items()})
+        return page
 
     def _shown_pages(self, backend: str, method: str) -> list[bytes]:
         """What this client may see, of answers and of what stands in for them: kept lists are everybody's."""
@@ -347,7 +357,12 @@ class ListAll(AskAll):
 
 
 class ListTasks(ListAll):
-    """`tasks/list` of a session: what its servers run for it. Nothing stands in for one that is away: tasks are nobody else's."""
+    """`tasks/list` of a session: what its servers run for it. Nothing stands in for one that is away: tasks are nobody else's.
+
+    Every page tells of what they do now.
+    """
+
+    HOLDS_PAGES = False
 
     def _fill_in(self) -> None:
         """Nothing."""

@@ -219,6 +219,7 @@ class Edge(GatewayActor):
         if self._port.settings.gateway.cell_count > 1:  # another one may have opened sessions again whose streams are here
             for session in self._exchanges.next_sessions(_REFRESHED_AT_ONCE):
                 self._desk.refresh_session(session)
+        self._desk.sweep(now_s)
         self._port.say_farewell(self._port.sessions.sweep(now_s), now_s)
         for revision, count in self._port.sessions.count_by_revision().items():
             metrics.sessions.labels(revision).set(count)

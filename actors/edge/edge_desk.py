@@ -25,6 +25,7 @@ from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
+from .held_pages import HeldPages, PagesKey
 from .late_backends import FAN_OUT_S, LateBackends
 from .loop_port import LoopPort
 
@@ -57,6 +58,7 @@ class EdgeDesk:
         self._sessions = port.sessions
         self._addresses: Mapping[str, ActorAddress] = {}
         self._late_backends = LateBackends()
+        self._held_pages = HeldPages()
         self._log = edge.log
         self._flaws: set[tuple[str, str, str]] = set()  # that were told: they last as long as the server is what it is
         # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
@@ -73,6 +75,7 @@ class EdgeDesk:
         self._take(backends)
         others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
         self._port.last_known_lists.forget(others)
+        self._held_pages.forget_all()
         self._flaws = {flaw for flaw in self._flaws if flaw[0] not in others}
         return bool(others)
 
@@ -218,6 +221,22 @@ class EdgeDesk:
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
+
+    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
+        self._held_pages.hold(self._pages_key(exchange), pages, self._now_s())
+
+    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
+        return self._held_pages.find(self._pages_key(exchange), first_item, self._now_s())
+
+    def _pages_key(self, exchange: Exchange) -> PagesKey:
+        """Who somebody is today, and by which policies, decides as well what is shown in the session."""
+        session_key = exchange.session.key if exchange.session is not None else ""
+        reader = session_key, exchange.principal, self._port.permissions
+        return (*reader, exchange.endpoint, exchange.method, exchange.revision)
+
+    def sweep(self, now_s: float) -> None:
+        """Let go of what nobody came for."""
+        self._held_pages.sweep(now_s)
 
     def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
         return self._port.last_known_lists.recall((backend, method, revision), self._now_s())

@@ -76,6 +76,7 @@ class RecordingDesk:
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
         self.flaws: list[tuple[str, str, str]] = []
+        self.held_pages: dict[tuple[str | None, int], bytes] = {}  # of (key of a session, first item)
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self.hidden: list[str] = []  # names of items that no client may use
         self._newest: dict[str, SessionState] = {}
@@ -187,6 +188,13 @@ class RecordingDesk:
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self.last_known[backend, method, revision] = tuple(pages)
 
+    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
+        key = None if exchange.session is None else exchange.session.key
+        self.held_pages.update({(key, first_item): page for first_item, page in pages.items()})
+
+    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
+        return self.held_pages.get((None if exchange.session is None else exchange.session.key, first_item))
+
     def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
         known = self.last_known.get((backend, method, revision))
         return None if known is None else (known, 7.0)
@@ -256,8 +264,10 @@ class Scene:
         user: str = "ada",
         arguments: tuple[Any, ...] = (),
         has_other_cells: bool = False,
+        held_pages: Mapping[tuple[str | None, int], bytes] | None = None,
     ) -> None:
         self.desk = RecordingDesk(*namings)
+        self.desk.held_pages.update(held_pages or {})
         self.desk.has_other_cells = has_other_cells
         self.sink = RecordingSink()
         self.exchange = Exchange(

@@ -394,6 +394,53 @@ def test_a_client_that_pages_reads_each_item_once():
     assert names == [*(f"files__{number}" for number in range(count)), "mail__x"]
 
 
+PUBLIC = {"ttlMs": 60_000, "cacheScope": "public"}
+
+
+@pytest.mark.parametrize(
+    ("how", "hints", "is_held"),
+    [
+        ({"session": session_at("files", "mail")}, {}, True),
+        ({"revision": MODERN}, PUBLIC, True),
+        ({"revision": MODERN}, {**PUBLIC, "cacheScope": "private"}, False),
+        ({"revision": MODERN}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_nobody_is_asked_again_for_the_pages_that_follow_where_their_reader_may_have_them(how, hints, is_held):
+    count = 2 * LIST_PAGE_ITEMS + 5
+    first = listing(**how)
+    first.answer(first.call_to("files"), tools(*map(str, range(count)), **hints))
+    first.answer(first.call_to("mail"), tools("x", **hints))
+    scene, names = first, names_of(first)
+    assert bool(first.desk.held_pages) is is_held
+    while is_held and "nextCursor" in scene.sink.result:
+        cursor = scene.sink.result["nextCursor"]
+        scene = listing(message=request("tools/list", cursor=cursor), held_pages=first.desk.held_pages, **how)
+        assert not scene.desk.sent
+        assert {**scene.sink.result, "tools": 0, "nextCursor": 0} == {**first.sink.result, "tools": 0, "nextCursor": 0}
+        scene.assert_over()
+        names += names_of(scene)
+    assert not is_held or names == [*(f"files__{number}" for number in range(count)), "mail__x"]
+
+
+def test_a_reader_whose_pages_are_held_no_more_has_the_servers_asked_and_those_that_follow_held_again():
+    session = session_at("files", "mail")
+    scene = listing(message=request("tools/list", cursor=list_cursor(LIST_PAGE_ITEMS)), session=session)
+    scene.answer(scene.call_to("files"), tools(*map(str, range(2 * LIST_PAGE_ITEMS + 5))))
+    scene.answer(scene.call_to("mail"), tools("x"))
+    assert len(names_of(scene)) == LIST_PAGE_ITEMS
+    assert list(scene.desk.held_pages) == [(session.key, 2 * LIST_PAGE_ITEMS)]
+
+
+def test_a_list_of_tasks_is_held_for_nobody():
+    scene = Scene(ListTasks, FILES, MAIL, message=request("tasks/list"), session=session_at("files", "mail"))
+    for call in scene.open:
+        scene.answer(call, {"tasks": [{"taskId": str(number)} for number in range(LIST_PAGE_ITEMS)]})
+    assert "nextCursor" in scene.sink.result
+    assert not scene.desk.held_pages
+
+
 @pytest.mark.parametrize("cursor", ["garbage", 7, list_cursor(10) + "x"])
 def test_a_cursor_that_is_none_of_ours_is_refused_before_anybody_is_asked(cursor):
     scene = listing(message=request("tools/list", cursor=cursor))

@@ -23,6 +23,7 @@ from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.calls import Call, CancelCall, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -184,6 +185,28 @@ def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
     assert bench.desk.namings("") == (Naming("mail", "mail__"),)
     assert (bench.desk.merged_naming("mail"), bench.desk.merged_naming("files")) == (Naming("mail", "mail__"), None)
     assert (bench.desk.namings("mail"), bench.desk.namings("files")) == ((Naming("mail", ""),), ())
+
+
+def test_pages_are_held_for_their_session_until_their_time_has_passed_or_other_servers_are_asked() -> None:
+    bench = Bench()
+    own = attrs.evolve(EXCHANGE, session=session_at("files"))
+    for let_go in (lambda: bench.desk.sweep(NOW_S + 30), lambda: bench.desk.configure(bench.port.settings.backends[1:])):
+        bench.desk.hold_pages(own, {1000: b"{}"})
+        assert (bench.desk.held_page(own, 1000), bench.desk.held_page(EXCHANGE, 1000)) == (b"{}", None)
+        let_go()
+        assert bench.desk.held_page(own, 1000) is None
+
+
+def test_pages_are_held_for_who_their_reader_was_and_the_policies_of_the_day() -> None:
+    bench = Bench()
+    ada = Principal(issuer="api-key", subject="ada")
+    own = attrs.evolve(EXCHANGE, session=session_at("files"), principal=ada)
+    bench.desk.hold_pages(own, {1000: b"{}"})
+    assert bench.desk.held_page(own, 1000) == b"{}"
+    for other in (None, attrs.evolve(ada, subject="eve"), attrs.evolve(ada, groups=frozenset({"staff"}))):
+        assert bench.desk.held_page(attrs.evolve(own, principal=other), 1000) is None
+    bench.port.permissions = object()  # type: ignore[assignment]
+    assert bench.desk.held_page(own, 1000) is None
 
 
 def test_a_flaw_of_a_backends_list_is_said_once_and_again_when_it_is_another_server() -> None:

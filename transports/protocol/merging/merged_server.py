@@ -113,21 +113,56 @@ def merged_discover(
     return merged
 
 
+@attrs.frozen
+class MergedList:
+    """All items of a merged list. member: what they are called. beside: what else each page says."""
+
+    member: str
+    items: Sequence[Mapping[str, Raw]] = attrs.field(repr=False)
+    beside: Mapping[str, Any]
+
+    @property
+    def is_public(self) -> bool:
+        """Whether its servers let everybody have it."""
+        return self.beside.get("cacheScope") == "public"
+
+    @property
+    def flaws(self) -> Mapping[str, str]:
+        """{backend: what is missing of its list, or wrong with it}."""
+        flaws: Mapping[str, str] = self.beside.get("_meta", {}).get(MISSING_BACKENDS, {})
+        return flaws
+
+    def page(self, first_item: int) -> dict[str, Any]:
+        """The result from this item on.
+
+        Raises: Refused with invalid_params past the end of the list.
+        """
+        if first_item and first_item >= len(self.items):
+            raise Refused("invalid_params", "the cursor points past the end of the list")
+        result: dict[str, Any] = {self.member: self.items[first_item : first_item + LIST_PAGE_ITEMS]}
+        if first_item + LIST_PAGE_ITEMS < len(self.items):
+            result["nextCursor"] = list_cursor(first_item + LIST_PAGE_ITEMS)
+        return {**result, **self.beside}
+
+    def pages_after(self, first_item: int) -> dict[int, dict[str, Any]]:
+        """{first item: result} of the pages that follow the one from this item on."""
+        return {start: self.page(start) for start in range(first_item + LIST_PAGE_ITEMS, len(self.items), LIST_PAGE_ITEMS)}
+
+
 def merged_list(
     method: str,
     answers: Sequence[BackendAnswer],
     missing: Mapping[str, str],
     revision: str,
     server_info: Mapping[str, str],
-    first_item: int,
-) -> dict[str, Any]:
-    """One page of a merged list, in the order of the configuration and then of each server.
+) -> MergedList:
+    """A merged list, in the order of the configuration and then of each server.
 
     Of items of one server by the same name or URI, by which nobody could tell them apart, the first is served.
 
-    missing: {backend: why} of those that did not answer in time. first_item: from `list_position`.
+    missing: {backend: why} of those that did not answer in time.
 
-    Raises: Refused with upstream_failed where no answer is a list result, with invalid_params past the end of the list.
+    Raises: Refused with upstream_failed where no answer is a list result.
     """
     list_member, item_member = LIST_MEMBERS[method]
     items: list[dict[str, Raw]] = []
@@ -155,22 +190,18 @@ def merged_list(
             repeats[answer.naming.backend] = f"names more than once, of which the first is served: {', '.join(repeated[:5])}"
     if not has_page and any(answer.results for answer in answers):
         raise Refused("upstream_failed", "no backend sent a list that can be read", data={"missing": missing})
-    if first_item and first_item >= len(items):
-        raise Refused("invalid_params", "the cursor points past the end of the list")
-    result: dict[str, Any] = {list_member: items[first_item : first_item + LIST_PAGE_ITEMS]}
-    if first_item + LIST_PAGE_ITEMS < len(items):
-        result["nextCursor"] = list_cursor(first_item + LIST_PAGE_ITEMS)
+    beside: dict[str, Any] = {}
     meta: dict[str, Any] = {}
     if is_modern(revision):
-        result.update(resultType="complete", **_cache_hints(hints))
+        beside.update(resultType="complete", **_cache_hints(hints))
         meta[META_SERVER_INFO] = dict(server_info)
         if missing:
-            result["ttlMs"] = 0
+            beside["ttlMs"] = 0
     if missing or repeats:
         meta[MISSING_BACKENDS] = missing | repeats
     if meta:
-        result["_meta"] = meta
-    return result
+        beside["_meta"] = meta
+    return MergedList(list_member, items, beside)
 
 
 def is_private(result: bytes) -> bool:

@@ -38,7 +38,7 @@ def page(*names: str, **rest: Any) -> bytes:
 def listed(
     *answers: BackendAnswer, missing: dict[str, str] | None = None, revision: str = LEGACY, first_item: int = 0
 ) -> dict[str, Any]:
-    result = merged_list("tools/list", answers, missing or {}, revision, INFO, first_item)
+    result = merged_list("tools/list", answers, missing or {}, revision, INFO).page(first_item)
     return json.loads(msgspec.json.encode(result))
 
 
