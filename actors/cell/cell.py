@@ -47,6 +47,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics, tracing
+from mcp_gateway.transports.telemetry.tallies import write_tallies
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
@@ -227,6 +228,7 @@ class Cell:
         self._port.sessions.close()
         if self._port.known_clients is not None:
             self._port.known_clients.close()
+        write_tallies()
         PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, NEWEST_LEGACY, is_known_method
 from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.telemetry.tallies import CounterTally, HistogramTally
 
 _MORE_METHODS: Final = frozenset(
     {"notifications/initialized", "notifications/cancelled", "stream", "terminate", "message", "echo", "time"}
 )
 
-_counters: dict[tuple[str, str, str, str], Any] = {}
-_histograms: dict[tuple[str, str], Any] = {}
-_gateway_time = metrics.gateway_latency_seconds.labels("gateway")
-_upstream_time = metrics.gateway_latency_seconds.labels("upstream")
+_counters: dict[tuple[str, str, str, str], CounterTally] = {}
+_histograms: dict[tuple[str, str], HistogramTally] = {}
+_gateway_time = HistogramTally(metrics.gateway_latency_seconds.labels("gateway"))
+_upstream_time = HistogramTally(metrics.gateway_latency_seconds.labels("upstream"))
 
 
 def method_label(method: str) -> str:
@@ -33,12 +34,13 @@ def count_request(transport: str, method: str, backend: str, outcome: str, durat
     method, backend = method_label(method), metrics.known_backend(backend)
     counter = _counters.get((transport, method, backend, outcome))
     if counter is None:
-        counter = metrics.requests_total.labels(transport, method, backend, outcome)
+        counter = CounterTally(metrics.requests_total.labels(transport, method, backend, outcome))
         _counters[transport, method, backend, outcome] = counter
     counter.inc()
     histogram = _histograms.get((method, backend))
     if histogram is None:
-        histogram = _histograms[method, backend] = metrics.request_duration_seconds.labels(method, backend)
+        histogram = HistogramTally(metrics.request_duration_seconds.labels(method, backend))
+        _histograms[method, backend] = histogram
     histogram.observe(duration_s)
     _gateway_time.observe(max(0.0, duration_s - upstream_s))
     _upstream_time.observe(upstream_s)

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -20,13 +20,14 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
+from mcp_gateway.transports.telemetry.tallies import CounterTally
 
 from .request_metrics import method_label
 
 _access = logging.getLogger("mcp_gateway.access")
 _TOOL: Final = "tools/call/"
 _MOST_LOOKED_THROUGH_BYTES: Final = 65_536
-_tool_counters: dict[tuple[str, str, str], Any] = {}
+_tool_counters: dict[tuple[str, str, str], CounterTally] = {}
 
 
 class RequestWatch:
@@ -157,7 +158,7 @@ def _count_tool(backend: str, tool: str, outcome: str) -> None:
     if counter is None:
         shown_backend = metrics.known_backend(backend)
         shown = metrics.tool_label(shown_backend, tool)
-        counter = metrics.tool_calls_total.labels(shown_backend, shown, outcome)
+        counter = CounterTally(metrics.tool_calls_total.labels(shown_backend, shown, outcome))
         if (shown_backend, shown) == (backend, tool):  # what clients make up is not remembered one by one either
             _tool_counters[backend, tool, outcome] = counter
     counter.inc()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import attrs
 import msgspec
 
 from mcp_gateway.config.version import VERSION
@@ -18,6 +20,7 @@ from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, exposition
+from mcp_gateway.transports.telemetry.tallies import write_tallies
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +33,13 @@ OPERATIONS_PATHS: Final = {
 }
 """{path: whom it serves}. Load balancers show nobody's credential."""
 _ANSWER_S = 2.0
+_COUNTS_S = 0.5
+"""For a cell that hangs: what it has counted is a fifth of a second old at most."""
+
+
+@attrs.frozen
+class CountsAsked:
+    """One cell asks the others to show what they have counted: a scrape is about to read it."""
 
 
 class QuestionFactory(Protocol):
@@ -51,6 +61,7 @@ class OperationsEndpoint:
         self._started_s = time.monotonic()
         self._ids = itertools.count(1)
         self._tasks = HeldTasks()
+        port.cells.answer_cells(CountsAsked, lambda _: write_tallies())
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
@@ -105,7 +116,9 @@ class OperationsEndpoint:
         return reported.status, dict(reported.components), list(reported.history)
 
     async def _metrics(self, incoming: Incoming) -> None:
-        """The whole node's numbers, from any of its cells."""
+        """The whole node's numbers, from any of its cells: what has been counted anywhere by now."""
+        write_tallies()
+        await asyncio.gather(*map(self._have_shown, self._port.cells.other_cells))
         accept = incoming.headers.get("Accept", "")
         try:
             body, content_type = await asyncio.get_running_loop().run_in_executor(READERS, exposition, accept)
@@ -114,6 +127,10 @@ class OperationsEndpoint:
             _respond(incoming, 503, {"error": "the metrics of the node cannot be read"})
             return
         incoming.respond(200, body, {}, content_type=content_type)
+
+    async def _have_shown(self, cell_name: str) -> None:
+        with contextlib.suppress(LookupError, TimeoutError):
+            await self._port.cells.ask_cell(cell_name, CountsAsked(), _COUNTS_S)
 
 
 def _respond(incoming: Incoming, status: int, body: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.telemetry.tallies import write_tallies
 from tests.doubles.running_cell import cell_settings
 from tests.doubles.scripted_port import Opened, ScriptedPort
 
@@ -87,6 +88,7 @@ def test_a_request_is_counted_before_its_client_has_the_answer() -> None:
     metrics.known_backend.learn(("counted",))
 
     def count() -> float:
+        write_tallies()
         samples = (each for metric in metrics.requests_total.collect() for each in metric.samples)
         return sum(each.value for each in samples if each.name.endswith("_total") and each.labels["backend"] == "counted")
 

@@ -18,6 +18,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS, Exemplars
+from mcp_gateway.transports.telemetry.tallies import write_tallies
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -69,6 +70,7 @@ def exchange(target: str = "tools/list", *, params: bytes = b"", headers: Mappin
 
 
 def tool_count(backend: str, tool: str, outcome: str) -> float:
+    write_tallies()
     samples = metrics.tool_calls_total.collect()
     wanted = {"backend": backend, "tool": tool, "outcome": outcome}
     return sum(

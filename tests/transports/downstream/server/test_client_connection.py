@@ -11,6 +11,7 @@ from types import FrameType
 import pytest
 
 from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.telemetry.tallies import write_tallies
 from tests.doubles.raw_http_client import on_cell
 from tests.doubles.running_cell import DEMO, RunningCell
 from tests.end_to_end.raw_http import BOTH_ANSWERS, modern, tool_call
@@ -48,6 +49,7 @@ def test_nothing_is_kept_of_an_answer_whose_client_has_left() -> None:
 
 
 def answered_count() -> float:
+    write_tallies()
     samples = [sample for family in metrics.requests_total.collect() for sample in family.samples]
     return sum(sample.value for sample in samples if sample.labels.get("method") == "tools/call" and "created" not in sample.name)
 
