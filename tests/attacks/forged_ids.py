@@ -97,6 +97,8 @@ async def a_state_of_nobody(arena: Arena) -> str:
     """A retry with a requestState that was invented, altered, or sealed for something else."""
     client = HttpSpeaker(arena, {})
     asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": _CAN_BE_ASKED})
+    if "error" in asked:
+        return read(asked)
     own = asked["result"]["requestState"]
     at = os.urandom(1)[0] % len(own)
     wrong = (
@@ -116,6 +118,8 @@ async def a_state_of_another_call(arena: Arena) -> str:
     """A retry of one tool with the requestState of another."""
     client = HttpSpeaker(arena, {})
     asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": _CAN_BE_ASKED})
+    if "error" in asked:
+        return read(asked)
     return await _retried(client, asked, asked["result"]["requestState"], "asks__echo")
 
 

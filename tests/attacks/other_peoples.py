@@ -53,6 +53,8 @@ async def somebody_elses_question_is_answered(arena: Arena, transport: str) -> s
         call = asyncio.create_task(victim.ask("tools/call", {"name": "asks__elicit", "arguments": {}}, request_id="victim"))
         async with asyncio.timeout(10):
             while not (questions := [each for each in victim.heard if each and each.get("method") == "elicitation/create"]):
+                if call.done():
+                    return read(call.result())
                 await asyncio.sleep(0.01)
         async with speaker(arena, transport) as client:
             forged = {"result": {"action": "accept", "content": {"name": "Eve"}}}
@@ -131,10 +133,8 @@ async def a_topic_of_somebody_else(arena: Arena, transport: str) -> str:
         assert isinstance(client, ChannelSpeaker)
         for topic in ("mcp:vsm.algedonic", "phoenix", "mcp:", "room:1", "mcp:events:2", ""):
             for event in ("event", "request", "phx_leave", "phx_close", "phx_error", "phx_reply"):
-                await client.push(event, b'{"event":"forged","data":{},"method":"tools/list","id":1}', topic)
-        async with asyncio.timeout(10):
-            while len(client.replies) < 6 * 4:  # of those that are replied to
-                await asyncio.sleep(0.01)
+                ref = await client.push(event, b'{"event":"forged","data":{},"method":"tools/list","id":1}', topic)
+        await client.reply(ref)  # the last of the refusals: a socket's pushes are served in order
         client.heard.clear()  # refusals
         return await still_serves(client)
 

@@ -253,7 +253,8 @@ async def speaker(arena: Arena, transport: str, backend: str = "", **changes: An
         if isinstance(found, ChannelSpeaker):
             assert (await found.reply(await found.push("phx_join", b"{}")))["status"] == "ok"
         else:
-            assert read(await found.ask("initialize", initialize(**changes))) == "answered"
+            opened = read(await found.ask("initialize", initialize(**changes)))
+            assert opened == "answered", opened
             await found.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
         yield found
     finally:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.attacks.attack import Attack
@@ -37,6 +38,7 @@ def test_mixed_abuse_leaves_memory_descriptors_series_and_files_as_they_were(for
         ends = abuse(place, minutes * 60)
         place.assert_unharmed(began_s)
         assert sum(ends.values()) > 20, ends
+        assert {end for end in ends if not end.is_expected} == set()
 
         def is_as_before() -> bool:
             return (
@@ -49,14 +51,26 @@ def test_mixed_abuse_leaves_memory_descriptors_series_and_files_as_they_were(for
         assert file_count(gateway.state_dir) <= files + MOST_FILES
 
 
-def abuse(place: Place, for_s: float) -> Counter[str]:
-    """Attacks at random, some at once, each from an address of its own: {what they read: how often}.
+USED_UP_BY_OTHERS = ("too_many_connections", "rate_limited", "pool_exhausted", "upstream_timeout")
+"""What an attacker may read here beside what it reads alone: what all share, and the one server that asks, may have enough to do
+with another."""
 
-    What each may read is judged where it is alone: here one may be refused for what another has just used up.
-    """
+
+@attrs.frozen
+class End:
+    """How one try of an attack ended. read: what its attacker read, or what was wrong."""
+
+    attack: str
+    transport: str
+    read: str
+    is_expected: bool
+
+
+def abuse(place: Place, for_s: float) -> Counter[End]:
+    """Attacks at random, some at once, each from an address of its own: {how they ended: how often}."""
     dice = random.Random(SEED)
     attacks = [each for each in CLIENT_ATTACKS if place.gateway.form in each.forms]
-    ends: Counter[str] = Counter()
+    ends: Counter[End] = Counter()
     until_s = time.monotonic() + for_s
 
     async def keep_attacking() -> None:
@@ -70,8 +84,8 @@ def abuse(place: Place, for_s: float) -> Counter[str]:
                 async with asyncio.timeout(40):
                     read = await attack.attempt(arena, transport)
             except Exception as problem:
-                read = type(problem).__name__
-        ends[read] += 1
+                read = f"{type(problem).__name__}: {str(problem)[:300]}"
+        ends[End(attack.name, transport, read, read in (*attack.reads, *USED_UP_BY_OTHERS))] += 1
 
     async def all_of_them() -> None:
         await asyncio.gather(*(keep_attacking() for _ in range(AT_ONCE)))

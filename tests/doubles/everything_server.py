@@ -87,7 +87,7 @@ def build(options: argparse.Namespace) -> MCPServer[Any]:
         title="Everything",
         version="9.8.7",
         instructions=f"I am {options.name}.",
-        log_level="ERROR",
+        log_level="CRITICAL",
         warn_on_duplicate_tools=False,
     )
     counters = Counters()
@@ -392,7 +392,7 @@ def listen_and_serve(app: Any, port: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     print(json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()}), flush=True)
     # With its other parser, which it takes where the gateway's httptools is installed, it refuses less than the suite asks for.
-    config = uvicorn.Config(app, http="h11", log_level="error", access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, http="h11", log_level="critical", access_log=False, timeout_graceful_shutdown=1)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
