@@ -27,7 +27,7 @@ from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 from .client_connection import ClientConnection, Peer
-from .forwarded import TrustedProxies
+from .forwarded import TrustedProxies, network_of
 from .http1_connection import Http1Connection
 from .request_head import HEADERS_TOO_LARGE, malformed
 from .tornado_connection import TornadoConnection
@@ -93,7 +93,7 @@ class BoundedHttpServer(HTTPServer):
         stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
-        holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else peer
+        holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else network_of(peer)
         who = Peer(peer, holder)
         connection: TornadoConnection | Http1Connection
         if self._is_tornado:

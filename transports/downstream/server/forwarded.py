@@ -5,6 +5,7 @@ Source: RFC 7239 for `Forwarded`; the `X-Forwarded-*` headers are custom, read a
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,9 @@ import attrs
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+")
 _PAIR: Final = re.compile(r'\s*([A-Za-z]+)=(?:"([^"\\]*)"|([^\s;,"]*))\s*')
+
+_SUBSCRIBER_BITS: Final = 64
+"""What one subscriber of IPv6 has at least, and may take any address of. Source: RFC 6177, section 2; RFC 4291, section 2.5.1."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -31,6 +35,10 @@ class Origin:
     scheme: str = ""
     host: str = ""
     prefix: str = ""
+
+    @property
+    def network(self) -> str:
+        return network_of(self.address)
 
 
 class TrustedProxies:
@@ -78,6 +86,20 @@ class TrustedProxies:
 
     def _is_trusted(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
+
+
+@functools.lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Whose shares and limits count for an address: its own, but of IPv6 those of its subscriber, who has 2^64 of them.
+
+    Link-local addresses are those of neighbours, all within one such network.
+    """
+    found = _address(address) if ":" in address else None
+    if not isinstance(found, ipaddress.IPv6Address):
+        return address if found is None else str(found)
+    if found.is_link_local or found.is_loopback:
+        return address
+    return str(ipaddress.IPv6Network((int(found), _SUBSCRIBER_BITS), strict=False))
 
 
 def _values(headers: Mapping[str, str], name: str) -> list[str]:

@@ -208,8 +208,8 @@ class Incoming(RequestDelegate):
 
     @property
     def remote_ip(self) -> str:
-        """The client's address, as far as it is known here."""
-        return self.origin.address
+        """Where the client is, for shares, limits and keys: its address, or of IPv6 its network. See `forwarded.network_of`."""
+        return self.origin.network
 
     @property
     def holder(self) -> str:
@@ -269,7 +269,7 @@ class Incoming(RequestDelegate):
         self._written()
 
     def _written(self) -> None:
-        self._server.unsent.written(self._connection.stream, self.origin.address)
+        self._server.unsent.written(self._connection.stream, self.remote_ip)
 
     def when_sent(self, callback: Callable[[], None]) -> None:
         """Call back once the client's socket has taken all that was written, or the client has gone: at once, as a rule."""

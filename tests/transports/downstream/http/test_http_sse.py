@@ -291,6 +291,19 @@ def test_streams_at_the_limit_are_served_and_the_one_past_it_is_told_to_come_bac
     on_cell(body, transports={"http_sse": {"max_connections": 2}})
 
 
+def test_addresses_of_one_ipv6_network_share_what_one_address_may_have() -> None:
+    async def body(client: Client) -> None:
+        async def status(address: str) -> int:
+            response = await client.http.get(client.cell.url + CONNECT, headers={"X-Forwarded-For": address})
+            return response.status
+
+        assert [await status(f"2001:db8:1:2::{number}") for number in range(1, 6)] == [200] * 4 + [503]
+        assert [await status(address) for address in ("2001:db8:1:3::1", "192.0.2.7")] == [200] * 2
+
+    gateway = {"trusted_proxies": ["127.0.0.1"], "max_share_per_address": 0.25}
+    on_cell(body, transports={"http_sse": {"max_connections": 16}}, gateway=gateway)
+
+
 def test_a_client_past_its_rate_reads_so_in_the_status_and_on_its_stream() -> None:
     async def body(client: Client) -> None:
         stream = await client.connect("?user_id=ada")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.downstream.server.forwarded import Origin, TrustedProxies
+from mcp_gateway.transports.downstream.server.forwarded import Origin, TrustedProxies, network_of
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])
 FOR = "X-Forwarded-For"
@@ -59,3 +61,36 @@ def test_a_prefix_that_is_no_path_is_passed_over(value: str) -> None:
 @given(st.text(max_size=60), st.sampled_from([FOR, "Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto"]))
 def test_any_header_is_read(value: str, name: str) -> None:
     assert PROXIES.origin("127.0.0.1", {name: value}).scheme in ("", "http", "https")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::1", "::1"),
+        ("fe80::1", "fe80::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("", ""),
+        ("no:address", "no:address"),
+    ],
+)
+def test_addresses_of_one_subscriber_count_as_one(address: str, network: str) -> None:
+    """Of IPv6 it has 2^64 of them; neighbours on the link, and this machine, have one each."""
+    assert network_of(address) == network
+    assert Origin(address).network == network
+
+
+@given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
+def test_no_address_of_a_network_counts_apart(address: IPv6Address, host: int) -> None:
+    neighbour = IPv6Address(int(address) >> 64 << 64 | host)
+    assume(not any(each.is_loopback or each.is_link_local or each.ipv4_mapped for each in (address, neighbour)))
+    assert network_of(str(address)) == network_of(str(neighbour))
+
+
+@given(st.text())
+def test_whatever_is_no_address_counts_for_something(text: str) -> None:
+    assert isinstance(network_of(text), str)
