@@ -6,6 +6,7 @@ outcomes; they speak through a `Desk` (calls out) and a sink (answers).
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -32,6 +33,7 @@ from .desk import CallWish, Desk
 from .held_changes import CHANGE_WINDOW_S, HeldChanges
 
 _CANCELLED: Final = "notifications/cancelled"
+_KNOWN: Final = "known"
 MAX_ATTEMPTS = 4
 """Replicas that one call may try, the first included; only calls that never reached a server try again."""
 
@@ -53,6 +55,8 @@ class Conversation:
         # Whose event the client reads next; None for one that the gateway wrote itself.
         self._unflushed: deque[tuple[ActorAddress, int] | None] = deque()
         self._changes = HeldChanges()
+        self._changed: SessionState | None = None  # where the client has changed what is kept of its session
+        self._known_then: Callable[[], None] = self._finish
 
     # ---- what the edge feeds: what cannot be read ends this exchange and leaves the edge alone
 
@@ -94,7 +98,9 @@ class Conversation:
 
     def delay_passed(self, cause: str) -> None:
         """What `Desk.retry_later` was asked for is due."""
-        if cause not in LIST_CHANGES:
+        if cause == _KNOWN:
+            self._known_then()
+        elif cause not in LIST_CHANGES:
             self.retry(cause)
         elif not self._is_over and (kept := self._changes.close(cause)):
             self._write(kept)
@@ -187,6 +193,12 @@ class Conversation:
         else:
             self.sink.answer(status, body, headers, backend, upstream_s)
         self._finish()
+
+    def _answer_once_known(self, status: int, body: bytes, backend: str, upstream_s: float) -> None:
+        """Answer, after every cell knows what the client has changed of its session: its next request may come to another one."""
+        self._known_then = functools.partial(self._answer, status, body, {}, backend, upstream_s)
+        if self._changed is None or self.desk.tell_of_session(self.exchange, self._changed, _KNOWN):
+            self._known_then()
 
     def _refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:

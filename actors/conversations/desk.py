@@ -87,6 +87,12 @@ class Desk(Protocol):
     def note_facts(self, state: SessionState, backend: str, method: str, params: bytes) -> SessionState:
         """A backend has accepted a request that changes what its session holds. params: as the backend knows them."""
 
+    def tell_of_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
+        """Let the other cells know a session as it is now: True where there are none.
+
+        Else the conversation's `delay_passed(told)` is called once they do, or have had enough time.
+        """
+
     def end_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
         """Refuse a session here at once, and in the other cells: True where there are none.
 

@@ -200,7 +200,7 @@ class AskAll(Conversation):
             refused.request_id = request_id
             self._refuse(refused, "")
         else:
-            self._answer(200, body, {}, "", self._upstream_s)
+            self._answer_once_known(200, body, "", self._upstream_s)
 
     def _following(self, backend: str, result: bytes) -> Request | None:
         """What to ask this backend next, if there is more."""
@@ -231,7 +231,7 @@ class SetLevel(AskAll):
     def _merged(self) -> object:
         if self._session is not None:
             message = self._first_message()
-            self.desk.note_facts(self._session, "", message.method, message.params)
+            self._changed = self.desk.note_facts(self._session, "", message.method, message.params)
         return {}
 
 

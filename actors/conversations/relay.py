@@ -74,7 +74,8 @@ class RelayRequest(Conversation):
         naming = self._naming(answer.backend)
         if naming is not None and response.result:
             response = Response(response.id, outer_result(naming, response.result), b"")
-        self._answer(answer.status, jsonrpc.encode_response(response), {}, answer.backend, answer.upstream_s)
+        body = jsonrpc.encode_response(response)
+        self._answer_once_known(answer.status, body, answer.backend, answer.upstream_s)
 
     def _on_event(self, event: CallEvent) -> None:
         naming = self._naming(event.backend)
@@ -186,10 +187,11 @@ class RelayRequest(Conversation):
         message = self.exchange.message
         if self._session is None or not isinstance(message, Request) or message.method not in FACT_METHODS:
             return
-        if answer.response is not None and answer.response.result:
-            naming = self._naming(answer.backend)
-            params = message.params if naming is None else inner_params(naming, message.method, message.params)
-            self._session = self.desk.note_facts(self._session, answer.backend, message.method, params)
+        if answer.response is None or not answer.response.result:
+            return
+        naming = self._naming(answer.backend)
+        params = message.params if naming is None else inner_params(naming, message.method, message.params)
+        self._session = self._changed = self.desk.note_facts(self._session, answer.backend, message.method, params)
 
     def _naming(self, backend: str) -> Naming | None:
         """How to rename what this backend says, or None where it stands alone."""

@@ -12,7 +12,7 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.desk import CallWish
-from mcp_gateway.actors.messages.between_cells import EndSession
+from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged
 from mcp_gateway.actors.messages.calls import Call, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
@@ -197,6 +197,9 @@ class EdgeDesk:
         now_s = self._now_s()
         self._port.say_farewell(self._sessions.open(state, now_s), now_s)
         return session_id
+
+    def tell_of_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
+        return self._port.tell_cells(SessionChanged(state), lambda: self.retry_later(exchange, 0.0, told))
 
     def end_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
         """The event is for a cell that hangs now: it gets its mail when it goes on."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
-from mcp_gateway.actors.messages.between_cells import EndSession
+from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged
 from mcp_gateway.actors.messages.exchanges import (
     ChildAsked,
     ClientEventsWaiting,
@@ -90,6 +90,7 @@ class LoopPort:
         self._addresses: Mapping[str, ActorAddress] = {}
         self._telling = HeldTasks()
         cells.answer_cells(EndSession, lambda ended: self.sessions.end(ended.key))
+        cells.answer_cells(SessionChanged, lambda changed: self.sessions.changed_elsewhere(changed.state))
 
     @property
     def waiting(self) -> Mapping[int, tuple[Exchange, AnswerSink]]:

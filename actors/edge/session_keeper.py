@@ -77,6 +77,12 @@ class SessionKeeper:
         self._table.replace(found)
         return found
 
+    def changed_elsewhere(self, state: SessionState) -> None:
+        """Another cell has changed a session. state: as it is there; what others have changed as well the journal may know."""
+        if self._table.known(state.key) is not None:
+            found = None if state.key in self._unwritten else self._journal.read(state.key, 0)
+            self._table.replace(found or state)
+
     def replace_upstream(self, key: str, upstream: UpstreamSession) -> SessionState | None:
         """Set the session's conversation with one backend after a repair; gives the new state, None for an unknown session."""
         return self._journaled(self._table.replace_upstream(key, upstream))

@@ -11,6 +11,7 @@ from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .weight import LIGHT_BYTES, weight_bytes
 
@@ -57,6 +58,17 @@ class EndSession:
     """A client has ended this session: refuse it before the client is told that it is over. The answer is None."""
 
     key: str
+
+
+@attrs.frozen
+class SessionChanged:
+    """What a client has asked of this session has changed: know it before the client is told. The answer is None."""
+
+    state: SessionState = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.state.size_bytes
 
 
 @attrs.frozen(kw_only=True)

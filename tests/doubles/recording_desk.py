@@ -72,6 +72,7 @@ class RecordingDesk:
         self.issue_refusal: Refused | None = None
         self.ended: list[str] = []
         self.has_other_cells = False
+        self.told_of: list[SessionState] = []
         self.dismissed: list[str | None] = []
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
@@ -158,6 +159,12 @@ class RecordingDesk:
         newest = self.use_session(state)
         self._newest[state.key] = msgspec.structs.replace(newest, facts=newest.facts.after(backend, method, params))
         return self._newest[state.key]
+
+    def tell_of_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
+        self.told_of.append(state)
+        if self.has_other_cells:
+            self.retries.append((0.0, told))
+        return not self.has_other_cells
 
     def end_session(self, exchange: Exchange, state: SessionState, told: str) -> bool:
         self.ended.append(state.key)

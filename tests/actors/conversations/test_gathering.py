@@ -513,6 +513,20 @@ def test_the_log_level_is_set_wherever_there_is_logging():
     scene.assert_over()
 
 
+def test_a_log_level_is_acknowledged_when_every_cell_knows_it():
+    """Else the next request, in another cell, could open the session again at the level from before."""
+    message = request("logging/setLevel", level="info")
+    scene = Scene(SetLevel, FILES, MAIL, message=message, session=session_at("files", "mail"), has_other_cells=True)
+    for backend in ("files", "mail"):
+        scene.answer(scene.call_to(backend), {})
+    assert [each.facts.log_level for each in scene.desk.told_of] == ["info"]
+    assert not scene.sink.is_over
+    ((_, told),) = scene.desk.retries
+    scene.conversation.delay_passed(told)
+    assert scene.sink.result == {}
+    scene.assert_over()
+
+
 # ---- ends
 
 

@@ -380,3 +380,29 @@ def test_the_same_bytes_come_back_where_nothing_is_renamed():
     scene.answer(scene.last, raw=body)
     assert body in scene.sink.body
     assert encoded({"a": 1}) == b'{"a":1}'
+
+
+@pytest.mark.parametrize("has_other_cells", [True, False])
+def test_a_subscription_is_acknowledged_when_every_cell_knows_it(has_other_cells):
+    message = request("resources/subscribe", uri="file:///a")
+    scene = Scene(
+        RelayRequest, ALONE, message=message, session=session_at("files"), arguments=("files",), has_other_cells=has_other_cells
+    )
+    scene.answer(scene.last, {})
+    assert [each.facts.of_backend("files") for each in scene.desk.told_of] == [("file:///a",)]
+    if has_other_cells:
+        assert not scene.sink.is_over
+        ((_, told),) = scene.desk.retries
+        scene.conversation.delay_passed(told)
+    assert scene.sink.result == {}
+    scene.assert_over()
+
+
+def test_what_changes_nothing_of_the_session_waits_for_no_other_cell():
+    for message, error in ((CALL, None), (request("resources/subscribe", uri="file:///a"), {"code": -32602, "message": "no"})):
+        scene = Scene(
+            RelayRequest, ALONE, message=message, session=session_at("files"), arguments=("files",), has_other_cells=True
+        )
+        scene.answer(scene.last, None if error else {}, error=error)
+        assert scene.desk.told_of == []
+        assert scene.sink.is_over

@@ -269,6 +269,24 @@ def test_a_session_that_is_too_large_is_refused_and_nobody_makes_room_for_it() -
     assert bench.port.read_session(first, None) is not None
 
 
+def test_what_a_client_asks_of_its_session_is_known_in_every_cell_before_it_is_answered() -> None:
+    async def body() -> None:
+        node = JoinedCells("cell/0", "cell/1")
+        one, two = (Bench(cells=cells) for cells in node.cells.values())
+        state = session_at("files")
+        for bench in (one, two):
+            bench.desk.use_session(state)
+        changed = one.desk.note_facts(state, "files", "logging/setLevel", b'{"level":"error"}')
+        assert not one.desk.tell_of_session(EXCHANGE, changed, "told")
+        async with asyncio.timeout(5):
+            while not one.later:
+                await asyncio.sleep(0.005)
+        assert one.later == [(0.0, "edge", RetryDue(1, "told"))]
+        assert two.desk.use_session(state).facts.log_level == "error"
+
+    asyncio.run(body())
+
+
 def test_who_ends_a_session_is_told_when_every_cell_that_runs_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hangs, one ends meanwhile: neither is waited for longer than the bound."""
     monkeypatch.setattr(loop_port, "_TELL_CELLS_S", 0.05)

@@ -67,6 +67,33 @@ def test_what_another_cell_has_repaired_is_seen_when_it_is_asked_for(node: Node)
     assert two.use(sealed, node.now_s).upstreams[0].session_id == "second"
 
 
+def test_what_another_cell_says_of_a_session_is_known_at_once_and_unknown_sessions_stay_unknown(node: Node) -> None:
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    one.open(sealed, node.now_s)
+    two.use(sealed, node.now_s)
+    one.replace_upstream("a", UpstreamSession("files", "files#1", "second", "2025-11-25"))
+    changed = one.replace_facts("a", SessionFacts("warning"))
+    assert changed is not None
+    two.changed_elsewhere(sealed)  # as old as any that may still be on its way: the journal knows better
+    assert two.use(sealed, node.now_s) == changed
+    three = node.cell()
+    three.changed_elsewhere(changed)
+    assert len(three) == 0
+
+
+def test_in_memory_a_cell_believes_what_another_one_says_of_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(None, monkeypatch)
+    one, two = node.cell(), node.cell()
+    sealed = node.session()
+    for keeper in (one, two):
+        keeper.use(sealed, node.now_s)
+    changed = one.replace_facts("a", SessionFacts("warning"))
+    assert changed is not None
+    two.changed_elsewhere(changed)
+    assert two.use(sealed, node.now_s) == changed
+
+
 def test_what_the_journal_has_missed_is_not_forgotten_and_written_later(node: Node, tmp_path: Path) -> None:
     one, two = node.cell(), node.cell()
     sealed = node.session()

@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.between_cells import (
     Forwarded,
     ForwardedAnswer,
     ForwardedEvent,
+    SessionChanged,
 )
 from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents, StoredEvent, UnstoredEvent
 from mcp_gateway.actors.messages.weight import weight_bytes
@@ -24,6 +25,7 @@ from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 
@@ -114,6 +116,7 @@ def test_messages_say_what_they_weigh() -> None:
     )
     request = UpstreamRequest(kind=RequestKind.REQUEST, message=Request(b"1", "tools/call", text), revision="2025-11-25")
     answer = UpstreamAnswer(200, Response(b"1", text, b""))
+    session = SessionState("key", "", "2025-11-25", "", text, ())
     for message, count in (
         (PublishEvents(events=(event, event)), 2),
         (EventsDistributed(log_incarnation=1, events=(stored,)), 1),
@@ -121,6 +124,7 @@ def test_messages_say_what_they_weigh() -> None:
         (ExchangeForwarded(exchange_id="e", replica=ReplicaId("b", "r"), request=request), 1),
         (ForwardedEvent(exchange_id="e", message=Notification("n", text), event_id=None), 1),
         (ForwardedAnswer(exchange_id="e", answer=answer), 1),
+        (CellAsked(question_id="q", question=SessionChanged(session)), 1),
         (CellAsked(question_id="q", question=PostedMessage(connection_id="c", body=text)), 1),
     ):
         for each in (message, Forwarded(from_cell="cell/0", message=message)):
