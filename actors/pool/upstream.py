@@ -212,6 +212,7 @@ class Upstream(GatewayActor):
             if isinstance(event, Request) and call.kind is RequestKind.REQUEST:
                 running.asked += 1
                 if running.asked > MOST_QUESTIONS:
+                    metrics.bounds_reached_total.labels("questions").inc()
                     await self._refuse_question(request, one_question_too_many(event))
                     return
             await running.credit.take(0 if event is None else jsonrpc.size_bytes(event))
@@ -305,6 +306,8 @@ class Upstream(GatewayActor):
 
     def _bounded(self, method: str, result: bytes) -> bytes:
         result, left_out = bounded_list(method, result)
+        if left_out:
+            metrics.bounds_reached_total.labels("names").inc(left_out)
         if left_out and not self._has_told_of_names:
             self._has_told_of_names = True
             text = (

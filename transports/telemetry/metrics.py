@@ -174,7 +174,9 @@ algedonic_signals_total = Counter(
     "mcp_gateway_algedonic_signals_total", "Signals of pain, pleasure and emergency by what they come from", ["kind", "source"]
 )
 bounds_reached_total = Counter(
-    "mcp_gateway_bounds_reached_total", "Times that clients have come to a bound on what they may hold, by bound", ["bound"]
+    "mcp_gateway_bounds_reached_total",
+    "Times that clients or servers have come to a bound on what they may hold or say, by bound",
+    ["bound"],
 )
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
 upstream_messages_dropped_total = Counter(
@@ -199,7 +201,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 
 bounded_source = BoundedLabel(300)
-_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages", "logins")
+_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages", "logins", "questions", "names")
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()
 tool_label = ToolLabel()

@@ -499,9 +499,14 @@ def test_events_go_to_the_edge_until_the_window_is_used_up_and_on_with_each_cred
     on_loop(body)
 
 
+def bounds_reached(bound: str) -> float:
+    return float(metrics.bounds_reached_total.labels(bound)._value.get())
+
+
 def test_what_is_named_beyond_any_use_is_not_listed_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         bench = Bench()
+        before = bounds_reached("names")
         for number in (1, 2):
             await bench.run(number, message=Request(b"1", "tools/list", b"{}"))
             await bench.answer(result=json.dumps({"tools": [{"name": "x" * 100_000}, {"name": "fine"}]}).encode())
@@ -511,6 +516,7 @@ def test_what_is_named_beyond_any_use_is_not_listed_and_told_of_once(caplog: pyt
             assert json.loads(answer.response.result) == {"tools": [{"name": "fine"}]}
         (warning,) = [line for line in caplog.messages if "left out of tools/list" in line]
         assert "'files'" in warning
+        assert bounds_reached("names") == before + 2
 
     on_loop(body)
 
@@ -518,6 +524,7 @@ def test_what_is_named_beyond_any_use_is_not_listed_and_told_of_once(caplog: pyt
 def test_a_call_asks_so_many_questions_and_the_server_is_refused_any_more() -> None:
     async def body() -> None:
         bench = Bench()
+        before = bounds_reached("questions")
         await bench.run(revision=LEGACY)
         (exchange,) = bench.wire.exchanges
 
@@ -538,6 +545,7 @@ def test_a_call_asks_so_many_questions_and_the_server_is_refused_any_more() -> N
                     told.result.set_result(UpstreamAnswer(202, None))
         assert len(bench.edge.take(CallEvent)) == MOST_QUESTIONS
         assert refusals == [b"%d" % MOST_QUESTIONS, b"%d" % (MOST_QUESTIONS + 1)]
+        assert bounds_reached("questions") == before + 2
         exchange.result.set_result(UpstreamAnswer(200, Response(b"1", b"{}", b"")))
         await turn()
         assert bench.edge.only(CallAnswered).response is not None

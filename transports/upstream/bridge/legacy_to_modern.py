@@ -56,6 +56,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, R
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST, TASK_METHODS, negotiated_legacy
 from mcp_gateway.transports.protocol.mcp.tasks import RELATED_TASK, TASKS_REVISION, task_id_of, wants_task
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
+from mcp_gateway.transports.telemetry import metrics
 
 from .bridge_site import BridgeSite
 from .client_sessions import ClientSession, ClientSessions
@@ -231,6 +232,7 @@ class LegacyToModern:
                     raise UpstreamError(Fate.BROKEN, f"the server's result is of the unknown type {kind[:50]!r}")
                 needed = read_input_required(answer.response.result)
                 if len(needed.requests) > MOST_OPEN_QUESTIONS:
+                    metrics.bounds_reached_total.labels("questions").inc()
                     text = f"the server asks for {len(needed.requests)} things at once; it may for {MOST_OPEN_QUESTIONS}"
                     raise UpstreamError(Fate.BROKEN, text)
             except (msgspec.DecodeError, RecursionError) as error:

@@ -40,6 +40,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import LOG_LEVELS
 from mcp_gateway.transports.protocol.mcp.tasks import offers_extension
+from mcp_gateway.transports.telemetry import metrics
 
 from .server_sessions import ServerSession, ServerSessions
 from .subscription_hub import SubscriptionHub
@@ -225,6 +226,7 @@ class ParkableCall:
     async def _hear(self, message: Message | None, event_id: str | None) -> None:
         if isinstance(message, Request):
             if len(self.questions) >= MOST_OPEN_QUESTIONS or self._asked >= MOST_QUESTIONS:
+                metrics.bounds_reached_total.labels("questions").inc()
                 with suppress(UpstreamError):
                     await self._sessions.say(self.session, one_question_too_many(message))
             else:

@@ -36,6 +36,7 @@ from mcp_gateway.transports.protocol.mcp.tasks import (
     wants_task,
 )
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, answered_question
+from mcp_gateway.transports.telemetry import metrics
 
 from .bridge_site import BridgeSite
 from .legacy_to_modern import MAX_ROUNDS, WAIT_S
@@ -138,6 +139,7 @@ class SameEraTasks:
             except (msgspec.DecodeError, RecursionError) as error:
                 raise UpstreamError(Fate.BROKEN, f"the server's result cannot be read: {error}") from None
             if len(needed.requests) > MOST_OPEN_QUESTIONS:
+                metrics.bounds_reached_total.labels("questions").inc()
                 text = f"the server asks for {len(needed.requests)} things at once; it may for {MOST_OPEN_QUESTIONS}"
                 raise UpstreamError(Fate.BROKEN, text)
             if not needed.requests:

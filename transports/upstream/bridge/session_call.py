@@ -32,6 +32,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.tasks import RELATED_TASK
 from mcp_gateway.transports.protocol.sealed.task_ids import question_id
+from mcp_gateway.transports.telemetry import metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ class SessionCall:
         except (msgspec.DecodeError, RecursionError):
             is_readable = False
         if not is_readable or len(self._questions) >= MOST_OPEN_QUESTIONS or self._asked >= MOST_QUESTIONS:
+            if is_readable:
+                metrics.bounds_reached_total.labels("questions").inc()
             self._say_later(one_question_too_many(question))
             return
         self._asked += 1
