@@ -305,15 +305,13 @@ class Upstream(GatewayActor):
             metrics.tool_label.learn(self._backend, (f"{self._naming.prefix}{name}" for name in names))
 
     def _bounded(self, method: str, result: bytes) -> bytes:
-        result, left_out = bounded_list(method, result)
-        if left_out:
-            metrics.bounds_reached_total.labels("names").inc(left_out)
-        if left_out and not self._has_told_of_names:
+        result, changed = bounded_list(method, result)
+        if changed:
+            metrics.bounds_reached_total.labels("names").inc(changed)
+        if changed and not self._has_told_of_names:
             self._has_told_of_names = True
-            text = (
-                f"backend {self._backend!r} lists what is named at a length that nobody can use: {left_out} left out of {method}"
-            )
-            self.log(logging.WARNING, text)
+            what = f"{changed} left out of {method} or cut, named or described at a length that nobody can use"
+            self.log(logging.WARNING, f"backend {self._backend!r}: {what}")
         return result
 
     def _failed(self, call: Call, failure: Failure, upstream_s: float) -> CallFailed:

@@ -1,4 +1,4 @@
-"""Lists of servers without what is named beyond any use: a name of 100 kB would be in every client's prompt, log and table. Pure.
+"""Lists of servers without what is named, and texts that are, beyond any use: all of it goes into every client's prompt. Pure.
 
 Source: MCP 2025-11-25, server/tools, "Tool Names": 1 to 128 characters, as a SHOULD; the bounds are ours, and leave room for
 those who do otherwise.
@@ -16,12 +16,17 @@ from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 
 LONGEST_NAME: Final = 1_000
 LONGEST_URI: Final = 8_192
+LONGEST_TITLE: Final = 1_000
+LONGEST_DESCRIPTION: Final = 16_384
+_CUT: Final = "…"
 
 
 class _Item(msgspec.Struct):
     name: Raw = Raw(b"")
     uri: Raw = Raw(b"")
     uriTemplate: Raw = Raw(b"")
+    title: Raw = Raw(b"")
+    description: Raw = Raw(b"")
 
 
 _decode_named = msgspec.json.Decoder(list[_Item]).decode
@@ -29,7 +34,8 @@ _decode_items = msgspec.json.Decoder(list[Raw]).decode
 
 
 def bounded_list(method: str, result: bytes) -> tuple[bytes, int]:
-    """(a result of `tools/list` and the like without items whose names are too long, how many those are).
+    """(a result of `tools/list` and the like without items whose names are too long and with other long texts cut, how many
+    items those are).
 
     What is no list of objects is for others to complain about.
     """
@@ -38,18 +44,38 @@ def bounded_list(method: str, result: bytes) -> tuple[bytes, int]:
     try:
         values = members(result)
         listed = values.get(LIST_MEMBERS[method][0], Raw(b"[]"))
-        is_kept = [_is_bounded(item) for item in _decode_named(listed)]
-        if all(is_kept):
+        named = _decode_named(listed)
+        if all(_is_bounded(item) and _is_short_text(item) for item in named):
             return result, 0
-        items = [item for item, keeps in zip(_decode_items(listed), is_kept, strict=True) if keeps]
+        items = list(zip(named, _decode_items(listed), strict=True))
+        kept = [(item, content) for item, content in items if _is_bounded(item)]
+        changed = len(items) - len(kept) + sum(not _is_short_text(item) for item, _ in kept)
+        shown = [content if _is_short_text(item) else _cut(content) for item, content in kept]
     except (msgspec.DecodeError, RecursionError):
         return result, 0
-    values[LIST_MEMBERS[method][0]] = Raw(msgspec.json.encode(items))
-    return msgspec.json.encode(values), is_kept.count(False)
+    values[LIST_MEMBERS[method][0]] = Raw(msgspec.json.encode(shown))
+    return msgspec.json.encode(values), changed
+
+
+def shortened(text: str, longest: int = LONGEST_DESCRIPTION) -> str:
+    """The text, or as much of it as may be."""
+    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+
+
+def _cut(content: Raw) -> Raw:
+    item = members(bytes(content))
+    for name, longest in (("title", LONGEST_TITLE), ("description", LONGEST_DESCRIPTION)):
+        if not _is_short(item.get(name, Raw(b"")), longest):
+            item[name] = Raw(msgspec.json.encode(shortened(msgspec.json.decode(item[name], type=str), longest)))
+    return Raw(msgspec.json.encode(item))
 
 
 def _is_bounded(item: _Item) -> bool:
     return _is_short(item.name, LONGEST_NAME) and _is_short(item.uri, LONGEST_URI) and _is_short(item.uriTemplate, LONGEST_URI)
+
+
+def _is_short_text(item: _Item) -> bool:
+    return _is_short(item.title, LONGEST_TITLE) and _is_short(item.description, LONGEST_DESCRIPTION)
 
 
 def _is_short(shown: Raw, longest: int) -> bool:

@@ -15,6 +15,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, LIST_MEMBERS, META_SERVER_INFO, REVISIONS, is_modern
 
+from .list_bounds import shortened
 from .naming import Naming, outer_items
 
 MISSING_BACKENDS: Final = "io.mcp-gateway/missingBackends"
@@ -51,9 +52,9 @@ def merged_capabilities(results: Iterable[Mapping[str, Any]], *, more_come: bool
 
 
 def merged_instructions(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> str | None:
-    """The servers' instructions, each under its backend's name."""
+    """The servers' instructions, each under its backend's name and as long as a description may be."""
     parts = [(backend, result.get("instructions")) for backend, result in answers]
-    texts = [f"{backend}: {text}" for backend, text in parts if isinstance(text, str) and text]
+    texts = [f"{backend}: {shortened(text)}" for backend, text in parts if isinstance(text, str) and text]
     return "\n\n".join(texts) or None
 
 

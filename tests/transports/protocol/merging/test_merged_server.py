@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.list_bounds import LONGEST_DESCRIPTION
 from mcp_gateway.transports.protocol.merging.merged_server import (
     LIST_PAGE_ITEMS,
     MISSING_BACKENDS,
@@ -266,6 +267,8 @@ def test_initialize_is_answered_with_what_all_agree_on():
         "instructions": "files: Read.\n\ncalendar: Plan.",
     }
     assert "instructions" not in merged_initialize([("files", {})], LEGACY, INFO)
+    long = merged_initialize([("files", {"instructions": "x" * 1_000_000})], LEGACY, INFO)["instructions"]
+    assert long == f"files: {'x' * (LONGEST_DESCRIPTION - 1)}…"
 
 
 @pytest.mark.parametrize(
