@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections import Counter
+from contextlib import AsyncExitStack
 
 from tests.attacks.arena import Arena
 from tests.attacks.attack import HARMLESS, HTTP, PHOENIX, SESSION, SSE, STATELESS, TALKING, WEBSOCKET, attack, on_both_bases
 from tests.attacks.speakers import ECHO, ChannelSpeaker, HttpSpeaker, initialize, read, speaker
 
+_KEPT_EVENTS = 500
+"""See `surroundings`."""
 _REFUSED = ("too_many_connections", "rate_limited")
 _CAN_BE_ASKED = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
 
@@ -104,6 +108,41 @@ async def events_of_clients(arena: Arena, transport: str) -> str:
         replies = [await client.reply(ref) for ref in refs]
     refused = [each for each in replies if each["status"] != "ok"]
     return "rate_limited" if refused else HARMLESS
+
+
+@on_both_bases(HARMLESS, "rate_limited", over=(PHOENIX,), tries=1, at_once=1, long_tries=10)
+async def events_over_the_history(arena: Arena, transport: str) -> str:
+    """More events of a client than are kept: who follows the gateway's own still reads what came before them."""
+    before = await _own_history(arena)
+    async with speaker(arena, transport) as client:
+        assert isinstance(client, ChannelSpeaker)
+        for _ in range(6):
+            refs = [await client.push("event", b'{"event":"flood","data":{}}') for _ in range(_KEPT_EVENTS // 5)]
+            if any([(await client.reply(ref))["status"] != "ok" for ref in refs]):
+                return "rate_limited"
+    assert min(await _own_history(arena)) <= max(before), "it was pushed out"
+    return HARMLESS
+
+
+async def _own_history(arena: Arena) -> list[int]:
+    """The ids of the gateway's own events that are kept, of what nothing but itself tells."""
+    answer = await arena.post(b"", "Last-Event-ID: 0", verb="GET", path="/mcp/sse/events/mcp.*", then_s=1.0)
+    found = [int(line[4:]) for line in answer.body.splitlines() if line.startswith(b"id: ")]
+    assert found, answer
+    return found
+
+
+@on_both_bases("too_many_connections", tries=1, at_once=1, long_tries=5)
+async def streams_under_many_names(arena: Arena) -> str:
+    """Three hundred streams, each under another name of a user: they are those of one address, and have its share."""
+    async with AsyncExitStack() as streams:
+        statuses: Counter[int] = Counter()
+        for number in range(300):
+            url = f"{arena.gateway.url}/mcp/sse/events/all?user_id=user{number}"
+            statuses[(await streams.enter_async_context(arena.http.get(url))).status] += 1
+        assert statuses[200] <= 250, statuses
+        assert statuses[200] + statuses[503] == 300, statuses
+    return "too_many_connections"
 
 
 @attack(HARMLESS, over=TALKING, tries=3, at_once=1)

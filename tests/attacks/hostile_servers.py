@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 from tests.attacks.arena import Arena
 from tests.attacks.attack import HARMLESS, SESSION, STATELESS, WEBSOCKET, attack, on_both_bases
-from tests.attacks.hostile_upstream import SECRET
+from tests.attacks.hostile_upstream import SECRET, TURNED
+from tests.attacks.shown import assert_clean
 from tests.attacks.speakers import read, speaker
 
 CALLERS = (SESSION, STATELESS, WEBSOCKET)
@@ -187,3 +190,35 @@ async def a_list_without_end(arena: Arena, transport: str) -> str:
     """A list of tools with always one more page."""
     async with speaker(arena, transport) as client:
         return read(await client.ask("tools/list"))
+
+
+@attack("answered", over=CALLERS, tries=2, long_tries=40)
+async def names_and_texts_without_end(arena: Arena, transport: str) -> str:
+    """A tool with a name of 100 kB, and titles and descriptions as long: the one is not listed, the others are cut."""
+    async with speaker(arena, transport, "loud" if transport != WEBSOCKET else "") as client:
+        answer = await client.ask("tools/list")
+    if transport == WEBSOCKET:
+        assert len(str(answer)) < 1_000_000
+        return read(answer)
+    tools = answer["result"]["tools"]
+    assert [tool["name"] for tool in tools] == ["fine", f"odd{TURNED}"]
+    assert all(len(tool["title"]) <= 1_000 and len(tool["description"]) <= 16_384 for tool in tools)
+    return read(answer)
+
+
+@on_both_bases(HARMLESS, tries=1, at_once=1, long_tries=10)
+async def escapes_in_what_a_server_lists(arena: Arena) -> str:
+    """Escape sequences, and characters that turn text around, in what a server lists: on the terminal of who asks for it."""
+
+    def listed(*options: str) -> bytes:
+        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", "tools", "--server", "loud", *options]
+        command += ["--state-dir", str(arena.gateway.state_dir)]
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True)
+        return done.stdout + done.stderr
+
+    for options in ((), ("--json",)):
+        shown = await asyncio.to_thread(listed, *options)
+        assert b"fine" in shown
+        assert_clean(shown)
+    assert not {"\x1b", "\u202e", "\x9b"} & set(arena.gateway.log)
+    return HARMLESS

@@ -250,3 +250,22 @@ class EndlessLists(EchoUpstream):
             await say(writer, {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "?"}})
         else:
             await self.answer_correctly(request, writer)
+
+
+TURNED: Final = "\u202e\x1b]0;owned\x07\x1b[2J\x9b31m\r\x00"
+"""Characters that turn text around, and that terminals obey."""
+
+
+class LoudLists(EchoUpstream):
+    """A legacy server of tools with names and texts of 100 kB and more, all of them escapes."""
+
+    async def answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        del self.requests[:-100], self.heads[:-100]
+        if request.get("method") == "tools/list":
+            texts = {"title": TURNED * 1_000, "description": TURNED * 5_000, "inputSchema": {"type": "object"}}
+            names = ("fine", f"odd{TURNED}", TURNED * 5_000)
+            await say(writer, result(request, {"tools": [{"name": name, **texts} for name in names]}))
+        elif request.get("method") == "server/discover":
+            await say(writer, {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "?"}})
+        else:
+            await self.answer_correctly(request, writer)

@@ -238,6 +238,7 @@ async def speaker(arena: Arena, transport: str, backend: str = "", **changes: An
     if transport == SSE:
         found: Speaker = SseSpeaker(arena, query)
         stream = await arena.http.get(found.url, timeout=aiohttp.ClientTimeout(total=None))  # type: ignore[attr-defined]
+        stream.raise_for_status()
         listening = asyncio.create_task(found.listen(stream))  # type: ignore[attr-defined]
         end = stream.close
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,6 +49,38 @@ def _start_again(chosen: int) -> None:
             assert (old.status == 200 and old.text == "hi") or old.reason == "session_not_found", old
             assert ask(gateway.endpoint(), call, open_session(gateway.endpoint())).text == "hi"
             assert gateway.restart_count() == 0
+
+
+def _start_in(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory) / "state"
+        state.mkdir()
+        state.chmod(mode)
+        command = [sys.executable, "-m", "mcp_gateway.scripts.command_line", "serve", "--embedded", "--port", "0"]
+        done = subprocess.run([*command, "--state-dir", str(state)], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 2, done
+        assert "others may write" in done.stderr
+        assert list(state.iterdir()) == []
+
+
+def _start_where_others_read() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory) / "state"
+        state.mkdir(mode=0o755)
+        with start_gateway(Path(directory), "embedded", _DEMO) as gateway:
+            open_session(gateway.endpoint())
+            assert state.stat().st_mode & 0o077 == 0
+            readable = [path for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+            assert readable == []
+
+
+@attack(HARMLESS, tries=1, at_once=1, long_tries=6)
+async def a_directory_of_everybody(arena: Arena) -> str:
+    """A state directory that others may write to, or read: a gateway does not start in the one, and closes the other."""
+    number = next(arena.numbers)
+    await asyncio.to_thread(_start_in, (0o777, 0o770, 0o722)[number % 3])
+    await asyncio.to_thread(_start_where_others_read)
+    return HARMLESS
 
 
 @attack(HARMLESS, tries=1, at_once=1, long_tries=12)

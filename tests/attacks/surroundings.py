@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream
+from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream, LoudLists
 from tests.attacks.place import Place, place
 from tests.doubles.scripted_upstreams import SilentUpstream
 from tests.doubles.sdk_server import start_sdk_server
@@ -17,6 +17,8 @@ from tests.node.browser import Browser, start_browser
 
 _DEMO: Final = {"name": "demo", "builtin": "demo"}
 _ODD: Final = str(Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py")
+KEPT_EVENTS: Final = 500
+"""Of the gateway's own, and of its clients'."""
 _TIMES: Final = {"header_timeout": 5.0, "request_timeout": 10.0}
 
 
@@ -35,11 +37,13 @@ def among_hostile_servers(directory: Path, form: Form) -> Iterator[Place]:
         inside = stack.enter_context(SilentUpstream())
         evil = stack.enter_context(HostileUpstream(elsewhere=inside.url))
         lists = stack.enter_context(EndlessLists())
+        loud = stack.enter_context(LoudLists())
         closed = stack.enter_context(closed_port())
         backends: list[dict[str, Any]] = [
             _DEMO,
             {"name": "evil", "replicas": [f"{evil.url}?key={SECRET}"], "headers": {"Authorization": SECRET}},
             {"name": "lists", "replicas": [lists.url]},
+            {"name": "loud", "replicas": [loud.url]},
             {"name": "away", "replicas": [f"http://127.0.0.1:{closed}/mcp?key={SECRET}"], "headers": {"Authorization": SECRET}},
             {"name": "hangs", "builtin": "demo"},
         ]
@@ -61,7 +65,8 @@ def _place(
     directory: Path, form: Form, backends: list[dict[str, Any]], servers: dict[str, Any], **tables: Any
 ) -> Iterator[Place]:
     (directory / "gateway").mkdir()
-    with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, **tables) as gateway:
+    transports = {"http_sse": {"retention_events": KEPT_EVENTS}}
+    with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, transports=transports, **tables) as gateway:
         with place(gateway, directory, servers) as found:
             yield found
 

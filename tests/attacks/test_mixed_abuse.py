@@ -84,7 +84,8 @@ def abuse(place: Place, for_s: float) -> Counter[End]:
                 async with asyncio.timeout(40):
                     read = await attack.attempt(arena, transport)
             except Exception as problem:
-                read = f"{type(problem).__name__}: {str(problem)[:300]}"
+                is_refused = getattr(problem, "status", 0) == 503  # before there was a connection
+                read = "too_many_connections" if is_refused else f"{type(problem).__name__}: {str(problem)[:300]}"
         ends[End(attack.name, transport, read, read in (*attack.reads, *USED_UP_BY_OTHERS))] += 1
 
     async def all_of_them() -> None:
