@@ -224,8 +224,6 @@ class Conversation:
             data["url"] = failure.why.consent_url
         if failure.why.error:
             data["upstream_error"] = Raw(failure.why.error)
-        if failure.why.retry_after_s is not None:
-            data["retry_after"] = failure.why.retry_after_s
         status = 404 if failure.why.reason == "unknown_method" and is_modern(self.exchange.revision) else None
         return Refused(
             failure.why.reason,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.conftest import StartGateway
-from tests.doubles.scripted_upstreams import EchoUpstream, Garbage, GarbageUpstream, SilentUpstream
+from tests.doubles.scripted_upstreams import EchoUpstream, Garbage, GarbageUpstream, SilentUpstream, send
 from tests.end_to_end.raw_http import Answer, ask, ask_modern, open_session, request, tool_call
 from tests.end_to_end.running_gateway import RunningGateway
 from tests.end_to_end.test_refusals import assert_refused
@@ -115,3 +117,33 @@ def test_a_merged_list_holds_what_the_sound_server_offers_and_names_the_rest(gat
 def test_a_client_may_open_a_session_with_all_of_them_and_use_the_sound_one(gateway: RunningGateway) -> None:
     session = open_session(gateway.endpoint())
     assert ask(gateway.endpoint(), tool_call("sound__echo", {"a": 1}), session).text == '{"a": 1}'
+
+
+class BusyUpstream(EchoUpstream):
+    """Answers calls with a status and the time when to come back."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self._status = status
+
+    async def answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if request["method"] != "tools/call":
+            await self.answer_correctly(request, writer)
+        else:
+            await send(writer, b"too much to do", "text/plain", status=f"{self._status}\r\nRetry-After: 7")
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_when_a_server_says_to_come_back_its_clients_read_in_header_and_error(status: str, start_gateway: StartGateway) -> None:
+    """Source: RFC 9110, 10.2.3: the word is the server's own; that it failed, and not the gateway, stays a 502."""
+    with BusyUpstream(status) as server:
+        backends = [{"name": name, "replicas": [server.url]} for name in ("busy", "other")]
+        with start_gateway("embedded", backends) as gateway:
+            for answer in (
+                ask_modern(gateway.endpoint("busy"), tool_call("echo", {"a": 1})),
+                ask(gateway.endpoint("busy"), tool_call("echo", {"a": 1}), open_session(gateway.endpoint("busy"))),
+                ask_modern(gateway.endpoint(), tool_call("busy__echo", {"a": 1})),
+            ):
+                data = answer.message["error"]["data"]
+                assert (answer.status, data["reason"], answer.headers["retry-after"]) == (502, "upstream_failed", "7")
+                assert (data["retry_after"], data["upstream_error"]) == (7.0, "too much to do")

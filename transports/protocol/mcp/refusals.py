@@ -61,7 +61,8 @@ class Refused(Exception):
     text:          one sentence for a person.
     request_id:    the request's own id as JSON bytes, once it is known; None answers with a null id.
     status:        HTTP status where the revision asks for another one than the table's.
-    retry_after_s: seconds after which trying again may help; 1 where the kind allows a retry and nobody knows better.
+    retry_after_s: seconds after which trying again may help, where somebody has said so: a server that has refused a call, for
+                   example; 1 where the kind allows a retry and nobody knows better.
     upstream_s:    how long a server was waited for before; so that its time is not taken for the gateway's own.
     """
 
@@ -85,7 +86,7 @@ class Refused(Exception):
         self.code = kind.code
         self.status = status or kind.status
         self.data = data or {}
-        self.retry_after_s = (retry_after_s if retry_after_s is not None else 1.0) if kind.retry else None
+        self.retry_after_s = 1.0 if retry_after_s is None and kind.retry else retry_after_s
 
     def body(self) -> bytes:
         """The JSON-RPC error response."""

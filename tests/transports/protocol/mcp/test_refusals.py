@@ -65,9 +65,12 @@ def test_a_status_of_the_revision_and_more_data_win_over_the_table():
     assert json.loads(refused.body())["error"]["data"] == {"reason": "unknown_method", "method": "x/y"}
 
 
-def test_retry_after_is_only_given_where_a_retry_may_help():
-    assert Refused("circuit_open", "why", retry_after_s=7.5).retry_after_s == 7.5
-    assert Refused("upstream_failed", "why", retry_after_s=7.5).retry_after_s is None
+@pytest.mark.parametrize("reason", CONTRACT)
+def test_retry_after_is_given_where_somebody_has_said_it_and_else_where_a_retry_may_help(reason):
+    """Source: RFC 9110, 10.2.3: a server's own word is passed on, whatever its refusal is called here."""
+    said, unsaid = Refused(reason, "why", retry_after_s=7.5), Refused(reason, "why")
+    assert (said.retry_after_s, json.loads(said.body())["error"]["data"]["retry_after"]) == (7.5, 7.5)
+    assert unsaid.retry_after_s == (1.0 if CONTRACT[reason][2] else None)
 
 
 def test_an_unknown_reason_is_a_defect_not_a_refusal():
