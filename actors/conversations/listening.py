@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+
 import msgspec
 from msgspec import Raw
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import owner_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import ACKNOWLEDGED, LIST_CHANGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
+from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 from mcp_gateway.transports.protocol.mcp.tasks import TASK_SUBSCRIPTIONS, declares_extension, undeclared_tasks
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -34,13 +39,18 @@ class Listen(Conversation):
     """`subscriptions/listen` of the merged server: one stream out of those of its backends.
 
     The acknowledgment comes first and names what any server honours; a server that has not said so in ACKNOWLEDGE_S is no longer
-    waited for. Events that come earlier are held. A known gap: a server that ends its part alone is not asked again.
+    waited for. Events that come earlier are held. A server whose part has ended, while others go on, is asked again after growing
+    pauses: while its probes fail the router refuses that without asking it. When it listens, the client is told that its lists
+    have changed.
 
     Source: MCP 2026-07-28, basic/patterns/subscriptions, "Acknowledgment" and "Graceful Closure".
     """
 
     ACKNOWLEDGE_S = 5.0
     JOIN_S = 1.0  # until a backend that was added is asked: every cell knows it by then, and its upstream runs
+    AGAIN_S = 1.0
+    LONGEST_AGAIN_S = 10.0
+    """Until a backend that has failed, or ended its part, is asked again: the wait doubles up to this while it is in vain."""
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
@@ -55,6 +65,8 @@ class Listen(Conversation):
         self._silent: set[str] = set()
         self._backend_of: dict[int, str] = {}
         self._held: list[tuple[CallEvent, bytes]] = []
+        self._vain: Counter[str] = Counter()  # how often in a row each was asked again and has not listened for long
+        self._asked_s: dict[str, float] = {}
 
     def _start(self) -> None:
         message = self.exchange.message
@@ -116,6 +128,7 @@ class Listen(Conversation):
             CallWish(message=part, kind=RequestKind.STREAM, backend=backend, excluded=excluded, deadline_s=float("inf"))
         )
         self._backend_of[call_id] = backend
+        self._asked_s[backend] = time.monotonic()
 
     def _on_event(self, event: CallEvent) -> None:
         message = event.message
@@ -137,7 +150,8 @@ class Listen(Conversation):
             self._held.append((event, data))
 
     def _on_answer(self, answer: CallAnswered) -> None:
-        self._lose(self._backend_of.pop(answer.call_id), None)
+        is_refusal = answer.response is not None and bool(answer.response.error)
+        self._lose(self._backend_of.pop(answer.call_id), None, may_come_back=not is_refusal)
 
     def _on_failure(self, failure: CallFailed) -> None:
         backend = self._backend_of.pop(failure.call_id)
@@ -146,12 +160,14 @@ class Listen(Conversation):
             self._excluded[backend] = tried | {failure.replica}
             self._ask(backend)
         else:
-            self._lose(backend, failure)
+            self._lose(backend, failure, may_come_back=_may_come_back(failure))
 
-    def _lose(self, backend: str, failure: CallFailed | None) -> None:
+    def _lose(self, backend: str, failure: CallFailed | None, *, may_come_back: bool) -> None:
         self._silent.add(backend)
         if self._acknowledged:
             self._acknowledge_when_all_have()
+        if may_come_back and self._open_calls and backend in self._parts:
+            self._ask_again_later(backend)
         if self._open_calls or (self._has_begun and backend not in self._parts):  # removed: others may come
             return
         if self._has_begun or failure is None:
@@ -159,10 +175,21 @@ class Listen(Conversation):
         else:
             self._refuse(self._refusal_for(failure), failure.backend)
 
+    def _ask_again_later(self, backend: str) -> None:
+        if time.monotonic() - self._asked_s[backend] > self.LONGEST_AGAIN_S:
+            del self._vain[backend]  # it was there for a while
+        delay_s = min(self.LONGEST_AGAIN_S, self.AGAIN_S * 2.0 ** min(self._vain[backend], 16))
+        self._vain[backend] += 1
+        self.desk.retry_later(self.exchange, delay_s, backend)
+
     def retry(self, backend: str) -> None:
-        """A backend is new; or ACKNOWLEDGE_S have passed: one server that says nothing does not keep the others waiting."""
+        """A backend is new, or worth another try; or ACKNOWLEDGE_S have passed: one server that says nothing does not keep the
+        others waiting.
+        """
         if backend in self._parts and not self._is_over:
-            self._ask(backend)
+            if backend not in self._backend_of.values():
+                self._excluded.pop(backend, None)
+                self._ask(backend)
         elif not backend and not self._is_over:
             self._silent |= self._namings.keys()
             self._acknowledge_when_all_have()
@@ -191,6 +218,11 @@ class Listen(Conversation):
     def end(self) -> None:
         request_id = self._request_id() or jsonrpc.NULL
         self._answer(200, graceful_end(request_id), {}, "", 0.0)
+
+
+def _may_come_back(failure: CallFailed) -> bool:
+    """Whether its server may do later what it does not do now: it is not there, or fails. One that refuses will do it again."""
+    return failure.why.fate not in (Fate.REFUSED, Fate.UNSUPPORTED) and REFUSALS[failure.why.reason].status >= 500
 
 
 def graceful_end(request_id: bytes) -> bytes:

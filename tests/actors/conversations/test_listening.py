@@ -168,6 +168,68 @@ def test_a_server_that_ends_after_others_have_acknowledged_loses_none_of_their_e
     scene.assert_over()
 
 
+def begun() -> Scene:
+    scene = listening()
+    for backend in ("files", "mail"):
+        acknowledge(scene, backend)
+    return scene
+
+
+def again(scene: Scene, backend: str = "mail") -> list[float]:
+    return [delay_s for delay_s, cause in scene.desk.retries if cause == backend]
+
+
+@pytest.mark.parametrize("ends", ["fails", "ends its part"])
+def test_a_server_that_is_away_is_asked_again_and_when_it_listens_the_client_reads_that_lists_have_changed(ends):
+    scene = begun()
+    if ends == "fails":
+        scene.fail(scene.call_to("mail"), replica="mail#0", fate=Fate.CUT)
+    else:
+        scene.answer(scene.call_to("mail"), {"resultType": "complete"})
+    assert again(scene) == [Listen.AGAIN_S]
+    scene.conversation.delay_passed("mail")
+    assert scene.call_to("mail").excluded == frozenset(), "every replica may be well again"
+    assert len(scene.sink.events) == 1
+    acknowledge(scene, "mail", toolsListChanged=True)
+    assert [event for event, _ in scene.sink.events[1:]] == [json.loads(jsonrpc.encode(CHANGED))]
+    scene.event(scene.call_to("mail"), CHANGED)
+    assert not scene.sink.is_over
+
+
+def test_the_pauses_before_a_server_is_asked_again_grow_up_to_a_bound():
+    scene = begun()
+    for _ in range(6):
+        scene.fail(scene.call_to("mail"), "circuit_open", replica="")
+        scene.conversation.delay_passed("mail")
+    assert again(scene) == [1.0, 2.0, 4.0, 8.0, Listen.LONGEST_AGAIN_S, Listen.LONGEST_AGAIN_S]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"reason": "unknown_method"},
+        {"reason": "invalid_params", "fate": Fate.ENDED},
+        {"reason": "upstream_failed", "fate": Fate.REFUSED},
+        {"reason": "unsupported_version", "fate": Fate.UNSUPPORTED},
+    ],
+)
+def test_a_server_that_does_not_offer_it_is_not_asked_again(failure):
+    scene = begun()
+    scene.fail(scene.call_to("mail"), failure["reason"], **{"replica": "", **{k: v for k, v in failure.items() if k != "reason"}})
+    assert again(scene) == []
+
+
+def test_a_server_that_listens_already_or_was_removed_is_not_asked_twice():
+    scene = begun()
+    scene.conversation.delay_passed("mail")
+    assert len(scene.open) == 2
+    scene.fail(scene.call_to("mail"), fate=Fate.CUT)
+    scene.desk.configure(FILES)
+    scene.conversation.backends_changed()
+    scene.conversation.delay_passed("mail")
+    assert [call.backend for call in scene.open] == ["files"]
+
+
 def test_the_stream_ends_gracefully_when_the_last_server_has_ended_its_part():
     """ "Graceful Closure": a successful response to the listen request, then the end."""
     scene = listening()
