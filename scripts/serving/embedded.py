@@ -19,11 +19,14 @@ from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
 from mcp_gateway.actors.node.backend_changes import backend_change
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
 from mcp_gateway.actors.node.node_status import tree_row
+from mcp_gateway.actors.runtime.thespian_hardening import become_subreaper
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.topics.topic_log import Event
+from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 
+from .descendants import kill_descendants, reap_adopted
 from .log_lines import configure_logging
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
@@ -69,8 +72,10 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     run_directory = RunDirectory.make(settings.gateway.state_path)
     try:
         setproctitle("mcp-gateway: embedded")
+        become_subreaper()
         return asyncio.run(EmbeddedGateway(settings, factory, run_directory, source).run())
     finally:
+        kill_descendants()  # what servers have started and left, whatever it has made of itself
         run_directory.remove()
 
 
@@ -153,7 +158,8 @@ class EmbeddedGateway:
             self._turn()
 
     def _turn(self) -> None:
-        """Look at the files now and then, and show a service manager that the loop turns."""
+        """Look at the files and at adopted children now and then, and show a service manager that the loop turns."""
+        reap_adopted(PROCESS_GUARD.owns)
         if self._timer is not None:
             self._timer.cancel()
         now_s = time.monotonic()

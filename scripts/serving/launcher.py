@@ -29,6 +29,7 @@ from mcp_gateway.actors.runtime import thespian_hardening
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 
+from .descendants import child_pids, kill_descendants
 from .log_lines import configure_logging
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
@@ -326,7 +327,7 @@ class Launcher:
 
     def _end_orphans(self) -> None:
         """End what a killed cell has left behind: this process adopts orphans, and has no child of its own but the Admin."""
-        for pid in _child_pids():
+        for pid in child_pids():
             if pid != self._admin_pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -386,7 +387,7 @@ def _wait_for_admin() -> psutil.Process:
     """
     deadline_s = time.monotonic() + ADOPTION_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        for pid in _child_pids():
+        for pid in child_pids():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 child = psutil.Process(pid)
                 if " ".join(child.cmdline()).startswith(thespian_hardening.ADMIN_TITLE):
@@ -400,26 +401,3 @@ def _poll(fds: Any) -> list[tuple[int, int]]:
     for fd in fds:
         poller.register(fd, select.POLLIN)
     return poller.poll(0)
-
-
-def _child_pids() -> list[int]:
-    """Pids of this process's children, adopted ones included."""
-    pid = os.getpid()
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(each) for each in file.read().split()]
-
-
-def kill_descendants(timeout_s: float = 5.0) -> None:
-    """Kill and reap everything below this process, which as a subreaper keeps all of its descendants."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not _child_pids():
-            return
-        time.sleep(0.005)
-    _logger.error("processes were left that cannot be killed: %s", _child_pids(), extra={"actor": "launcher"})

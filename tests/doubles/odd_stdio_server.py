@@ -66,7 +66,9 @@ if HABIT == "stubborn":  # has a child of its own, and neither leaves when asked
 if HABIT == "chatty" and os.fork() == 0:  # fills its standard error faster than anybody reads it, for as long as it lives
     while True:
         os.write(2, b"x" * 997 + os.environ.get("TOKEN", "-").encode() + b"\n")
-if HABIT == "daemon" and os.fork() == 0:  # starts one in a session of its own, which writes its number to the file
+if (
+    HABIT in ("daemon", "bare daemon") and os.fork() == 0
+):  # starts one in a session of its own, which writes its number to the file
     os.setsid()
     if os.fork() > 0:
         os._exit(0)
@@ -75,6 +77,8 @@ if HABIT == "daemon" and os.fork() == 0:  # starts one in a session of its own, 
     with open(f"{ARGUMENTS[0]}.new", "w") as file:
         file.write(str(os.getpid()))
     os.rename(file.name, ARGUMENTS[0])
+    if HABIT == "bare daemon":  # with nothing in its environment
+        os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], {})
     time.sleep(600)
 if HABIT == "noisy":  # libraries that print; bytes that are nothing
     os.write(

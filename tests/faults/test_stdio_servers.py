@@ -303,6 +303,24 @@ def test_a_daemon_that_a_server_has_started_ends_with_the_gateway(
     wait_until(lambda: is_gone(daemon), 15, "the daemon is ended")
 
 
+def test_a_daemon_without_an_environment_ends_with_the_gateway(form: Form, start_gateway: StartGateway, tmp_path: Path) -> None:
+    """No group, no parent and no mark leads to it: whoever has adopted it ends it. In a node that is so at once."""
+    file = tmp_path / "daemon"
+    with start_gateway(form, [backend("bare daemon", str(file))], expects_errors=True) as gateway:
+        Session(gateway).pid()
+        wait_until(file.exists, 10, "the daemon runs")
+        pid = int(file.read_text())
+        wait_until(lambda: not is_marked(pid), 10, "it has left its environment, or is ended already")
+    wait_until(lambda: not psutil.pid_exists(pid), 15, "the daemon is ended")
+
+
+def is_marked(pid: int) -> bool:
+    try:
+        return "MCP_GATEWAY_GUARD" in psutil.Process(pid).environ()
+    except psutil.Error:
+        return False
+
+
 def test_nothing_is_left_after_kill_9_of_the_cell_that_owns_them(start_gateway: StartGateway) -> None:
     with start_gateway("node", [backend("stubborn")], expects_errors=True) as gateway:
         session = Session(gateway)

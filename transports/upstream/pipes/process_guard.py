@@ -5,7 +5,8 @@ started from a pipe; when the pipe ends, the cell has, and the guard kills what 
 and ends orphans as well; the guard does it where there is no launcher (embedded), or where it was killed too.
 
 What has left its group, as a daemon does, is found by a variable that all of them inherit. Who takes it out of the environment
-of what it starts, or overwrites its own, is not found: a known gap, that a control group would close.
+of what it starts, or overwrites its own, is found by the process that has adopted it, as long as that lives: the launcher, or
+the embedded gateway. A known gap where that is killed: a control group would close it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class ProcessGuard:
         self._groups.discard(group)
         if self._process is not None:
             self._tell(b"-%d\n" % group)
+
+    def owns(self, pid: int) -> bool:
+        """Whether it is a server's, or the guard itself: somebody waits for its end."""
+        return pid in self._groups or (self._process is not None and pid == self._process.pid)
 
     def _tell(self, line: bytes) -> None:
         """A guard that has died is replaced by one that knows all groups; a write below PIPE_BUF bytes is whole or not at all."""

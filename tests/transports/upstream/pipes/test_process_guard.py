@@ -120,3 +120,15 @@ def test_a_guard_can_be_found_by_no_guard_of_a_gateway_around_it(monkeypatch: py
     finally:
         server.kill()
         server.wait(5)
+
+
+def test_the_guard_knows_for_which_processes_somebody_waits() -> None:
+    guard = ProcessGuard()
+    assert guard.environment
+    guard.watch(1_000_000)
+    assert guard.owns(1_000_000)
+    assert guard._process is not None
+    assert guard.owns(guard._process.pid)
+    guard.forget(1_000_000)
+    assert not guard.owns(1_000_000)
+    guard.stop()
