@@ -131,6 +131,20 @@ class AuthSettings:
 
 
 @attrs.frozen(kw_only=True)
+class Revocations:
+    """Who has lost access while the gateway ran, by `mcp-gateway revoke`; no table of the file.
+
+    subjects:     as in `denied_subjects`.
+    fingerprints: of credentials, as logs show them.
+    """
+
+    subjects: tuple[str, ...] = _names()
+    fingerprints: tuple[str, ...] = attrs.field(
+        default=(), converter=_as_tuple, validator=Each(Text(r"[0-9a-f]{32}", "32 hexadecimal digits", longest=32), most=10_000)
+    )
+
+
+@attrs.frozen(kw_only=True)
 class PolicySettings:
     """`[[policies]]`: who may do what. With one of them, what none allows is denied; one that denies wins.
 

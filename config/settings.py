@@ -15,7 +15,7 @@ import attrs
 from attrs.validators import deep_iterable, instance_of, optional
 
 from .credential_settings import AUTH_MODES, OAUTH_MODES, PER_USER_MODES, credential_problems, user_credential_problems
-from .identity_settings import AuthSettings, PolicySettings, TlsSettings
+from .identity_settings import AuthSettings, PolicySettings, Revocations, TlsSettings
 from .setting_rules import (
     Each,
     Flag,
@@ -497,6 +497,7 @@ class Settings:
     """The whole configuration. Without backends the gateway serves nothing until one is added while it runs.
 
     auth, tls: None where their tables are absent.
+    revocations: who has lost access since; no part of a file.
     left_out, warnings: what of other programs' files is not served, and what of them was passed over, one line each.
     """
 
@@ -518,6 +519,7 @@ class Settings:
         default=(), validator=deep_iterable(instance_of(PolicySettings), instance_of(tuple))
     )
     tls: TlsSettings | None = attrs.field(default=None, validator=optional(instance_of(TlsSettings)))
+    revocations: Revocations = attrs.field(factory=Revocations, validator=instance_of(Revocations))
     left_out: tuple[LeftOutServer, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(LeftOutServer), instance_of(tuple))
     )

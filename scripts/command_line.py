@@ -30,6 +30,7 @@ from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, 
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.import_command import add_import_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
+from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
 from mcp_gateway.scripts.commands.use_commands import add_use_commands
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_command.set_defaults(run=run)
     add_use_commands(commands)
     add_restart_command(commands)
+    add_revoke_command(commands)
     add_backend_commands(commands)
     return parser
 

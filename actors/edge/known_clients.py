@@ -46,7 +46,8 @@ class KnownClients:
         assert settings.auth is not None
         self._auth: AuthSettings = settings.auth
         self._public_url = settings.gateway.public_url
-        self._denials = Denials(self._auth.denied_subjects)
+        self._revocations = settings.revocations
+        self._denials = _denials(settings)
         self._ask = ask
         self._known = KnownCredentials(MOST_KNOWN)
         self._checking: SharedTasks[bytes, Principal] = SharedTasks()
@@ -54,11 +55,11 @@ class KnownClients:
         self._timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
 
-    def take_settings(self, auth: AuthSettings) -> None:
+    def take_settings(self, settings: Settings) -> None:
         """Who is known, and with which rights, is judged anew; what no longer holds ends before this returns."""
-        if auth == self._auth:
+        if settings.auth is None or (settings.auth, settings.revocations) == (self._auth, self._revocations):
             return
-        self._auth, self._denials = auth, Denials(auth.denied_subjects)
+        self._auth, self._revocations, self._denials = settings.auth, settings.revocations, _denials(settings)
         self._known.clear()
         self._end(self._endings.of(lambda principal: not self._holds(principal)))
 
@@ -167,6 +168,12 @@ class KnownClients:
                 callback()
             except Exception as error:
                 loop.call_exception_handler({"message": "an end could not be told", "exception": error})
+
+
+def _denials(settings: Settings) -> Denials:
+    assert settings.auth is not None
+    revoked = settings.revocations
+    return Denials((*settings.auth.denied_subjects, *revoked.subjects), revoked.fingerprints)
 
 
 def _nobody(text: str) -> Refused:

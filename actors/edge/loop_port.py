@@ -101,8 +101,8 @@ class LoopPort:
         """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
         self.settings = settings
         self.terms.take(settings)
-        if self.known_clients is not None and settings.auth is not None:
-            self.known_clients.take_settings(settings.auth)
+        if self.known_clients is not None:
+            self.known_clients.take_settings(settings)
 
     def attach(self, runtime: Runtime, address: ActorAddress) -> None:
         """The edge actor is up: its address from now on."""

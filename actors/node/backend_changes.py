@@ -1,4 +1,4 @@
-"""What an operator may change while a gateway runs: its backends and routes. Pure: settings in, settings out."""
+"""What an operator may change while a gateway runs: backends, routes, who has access. Pure: settings in, settings out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any, Final
 
 import attrs
 
+from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
 from mcp_gateway.config.setting_rules import quote
 from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
-BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload")
-_CHANGEABLE = ("backends", "routes", "policies", "left_out", "warnings")
+from .revocation_changes import changed_revocations
+
+BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke")
+_CHANGEABLE = ("backends", "routes", "policies", "revocations", "left_out", "warnings")
 _ABSENT: Final = object()
 
 
@@ -23,11 +26,13 @@ class BackendChange:
 
     settings: what runs after it.
     events:   (last part of the topic, name of the backend): ("added", "files").
+    tables:   other tables of a file that have changed: "policies".
     left:     keys of a file that differ from what runs and cannot follow: "gateway.port".
     """
 
     settings: Settings
     events: tuple[tuple[str, str], ...]
+    tables: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
 
@@ -35,12 +40,15 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
     """What one of the BACKEND_COMMANDS changes. A command that finds everything as it wants it changes nothing.
 
     arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
-               {"settings": those of the file} to reload.
+               {"settings": those of the file} to reload, what `changed_revocations` takes to revoke.
 
     Raises: ConfigError with everything that is wrong.
     """
     if command == "reload":
         return _reloaded(settings, arguments["settings"])
+    if command == "revoke":
+        revoked = changed_revocations(settings.revocations, arguments)
+        return BackendChange(settings=attrs.evolve(settings, revocations=revoked), events=())
     if command == "add-backend":
         backends, routes = _with_backend(settings, arguments["backend"])
     elif command == "remove-backend":
@@ -78,11 +86,28 @@ def _with_drain(backends: Iterable[BackendSettings], names: set[str], is_drainin
 
 
 def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
-    """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that."""
+    """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that.
+
+    Of [auth] it is the keys and who is denied that follow; whom the gateway believes, it was started to believe.
+    """
     draining = {backend.name for backend in settings.backends if backend.draining}
-    settings = attrs.evolve(settings, policies=wanted.policies, left_out=wanted.left_out, warnings=wanted.warnings)
+    before = settings
+    settings = attrs.evolve(
+        settings,
+        policies=wanted.policies,
+        auth=_with_keys_of(settings.auth, wanted.auth),
+        left_out=wanted.left_out,
+        warnings=wanted.warnings,
+    )
     change = _change(settings, _with_drain(wanted.backends, draining, True), wanted.routes)
-    return attrs.evolve(change, left=tuple(_differences(settings, wanted)))
+    tables = tuple(table for table in ("policies", "auth") if getattr(before, table) != getattr(settings, table))
+    return attrs.evolve(change, tables=tables, left=tuple(_differences(settings, wanted)))
+
+
+def _with_keys_of(running: AuthSettings | None, wanted: AuthSettings | None) -> AuthSettings | None:
+    if running is None or wanted is None:
+        return running
+    return attrs.evolve(running, api_keys=wanted.api_keys, denied_subjects=wanted.denied_subjects)
 
 
 def _differences(settings: Settings, wanted: Settings) -> Iterable[str]:

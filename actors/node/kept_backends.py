@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from mcp_gateway.config.identity_settings import PolicySettings
+from mcp_gateway.config.identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, Revocations
 from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings, Settings
 
 
@@ -21,6 +22,8 @@ def keep_backends(path: Path, settings: Settings) -> None:
         "backends": [attrs.asdict(backend) for backend in settings.backends],
         "routes": [attrs.asdict(route) for route in settings.routes],
         "policies": [attrs.asdict(policy) for policy in settings.policies],
+        "auth": None if settings.auth is None else attrs.asdict(settings.auth),
+        "revocations": attrs.asdict(settings.revocations),
         "left_out": [attrs.asdict(server) for server in settings.left_out],
     }
     fresh = path.with_suffix(".new")
@@ -38,5 +41,15 @@ def with_kept_backends(path: Path, settings: Settings) -> Settings:
     backends = tuple(BackendSettings(**table) for table in tables["backends"])
     routes = tuple(RouteSettings(**table) for table in tables["routes"])
     policies = tuple(PolicySettings(**table) for table in tables["policies"])
+    auth = None if tables["auth"] is None else _auth(tables["auth"])
+    revocations = Revocations(**tables["revocations"])
     left_out = tuple(LeftOutServer(**table) for table in tables["left_out"])
-    return attrs.evolve(settings, backends=backends, routes=routes, policies=policies, left_out=left_out)
+    return attrs.evolve(
+        settings, backends=backends, routes=routes, policies=policies, auth=auth, revocations=revocations, left_out=left_out
+    )
+
+
+def _auth(table: dict[str, Any]) -> AuthSettings:
+    issuers = tuple(IssuerSettings(**each) for each in table["issuers"])
+    api_keys = tuple(ApiKeySettings(**each) for each in table["api_keys"])
+    return AuthSettings(**{**table, "issuers": issuers, "api_keys": api_keys})

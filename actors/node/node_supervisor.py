@@ -321,7 +321,7 @@ class NodeSupervisor(Supervisor):
         except OSError as error:
             self._answer_command(asker, message, {"error": f"{self._node.kept_path} cannot be written: {error.strerror}"})
             return
-        outcome = {"ok": True, "changes": change.events, "left": change.left}
+        outcome = {"ok": True, "changes": change.events, "tables": change.tables, "left": change.left}
         if self._settings.revision == before:
             self._answer_command(asker, message, outcome)
             return

@@ -10,6 +10,7 @@ from mcp_gateway.config.settings import Settings
 
 from .backend_changes import BackendChange, backend_change
 from .kept_backends import keep_backends
+from .kept_revocations import keep_revocations
 
 
 class RunningSettings:
@@ -31,6 +32,8 @@ class RunningSettings:
         change = backend_change(self.now, command, arguments)
         if change.settings != self.now:
             keep_backends(self._kept_path, change.settings)
+            if change.settings.revocations != self.now.revocations and (state_path := self.now.gateway.state_path) is not None:
+                keep_revocations(state_path, change.settings.revocations)
             self.now = change.settings
         elif command != "reload":  # told in any case: what it is for may have been mended beside the file
             return change

@@ -198,8 +198,10 @@ def _report(answer: Mapping[str, Any]) -> int:
         return EXIT_REFUSED
     for kind, backend in answer["changes"]:
         print(shown(f"{backend} {kind}"))
+    for table in answer["tables"]:
+        print(f"[{table}] changed")
     for key in answer["left"]:
         print(f"{key} differs from what runs and was left: it changes when the gateway starts again")
-    if not answer["changes"] and not answer["left"]:
+    if not answer["changes"] and not answer["tables"] and not answer["left"]:
         print("nothing has changed")
     return 0

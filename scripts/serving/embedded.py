@@ -44,6 +44,7 @@ from .start_checks import (
     reserve_port,
     say_where,
     with_real_ports,
+    with_revocations,
 )
 
 CELL_NAME = "cell/0"
@@ -63,6 +64,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     log_what_was_left_out(settings)
     allow_many_files()
     prepare_state_directory(settings.gateway.state_path)
+    settings = with_revocations(settings)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])
     gc.disable()  # start-up allocates and keeps: collections would find nothing

@@ -47,6 +47,7 @@ from .start_checks import (
     reserve_ports,
     say_where,
     with_real_ports,
+    with_revocations,
 )
 from .time_limit import at_most
 
@@ -74,6 +75,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     state_path = settings.gateway.state_path
     allow_many_files()
     prepare_state_directory(state_path)
+    settings = with_revocations(settings)
     key = read_or_make_key(state_path)
     reserved, admin_port = reserve_ports(settings)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 
+from mcp_gateway.actors.node.kept_revocations import RevocationsUnreadableError, with_kept_revocations
 from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
 from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.settings import Settings
@@ -194,6 +195,17 @@ def prepare_state_directory(state_path: Path | None) -> None:
             pass
     except OSError as error:
         raise StartRefused(f"state_dir {state_path} cannot be written: {error.strerror}") from error
+
+
+def with_revocations(settings: Settings) -> Settings:
+    """The settings with who had lost access when the gateway ran last.
+
+    Raises: StartRefused where that cannot be read.
+    """
+    try:
+        return with_kept_revocations(settings)
+    except RevocationsUnreadableError as error:
+        raise StartRefused(f"{error}; who is in it would have access again: mend or remove it") from error
 
 
 def _close_to_others(state_path: Path) -> None:

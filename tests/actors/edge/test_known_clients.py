@@ -15,7 +15,8 @@ import pytest
 from mcp_gateway.actors.edge import known_clients
 from mcp_gateway.actors.edge.known_clients import KnownClients
 from mcp_gateway.actors.messages.identity import IssuerUnreachable, TokenRejected, TokenVerified, VerificationLost, VerifyToken
-from mcp_gateway.config.identity_settings import ApiKeySettings, AuthSettings, IssuerSettings
+from mcp_gateway.config.identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, Revocations
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -29,7 +30,7 @@ AUTH = AuthSettings(
     user_header="X-User",
     denied_subjects=["mallory"],  # type: ignore[arg-type]
 )
-ALICE = Principal(issuer=ISSUER, subject="alice", expires_ms=int(time.time() * 1000) + 60_000, fingerprint="f")
+ALICE = Principal(issuer=ISSUER, subject="alice", expires_ms=int(time.time() * 1000) + 3_600_000, fingerprint="f" * 32)
 TOKEN = Credential(kind=CredentialKind.BEARER, value="token of alice")
 API_KEY = Credential(kind=CredentialKind.BEARER, value="secret")
 
@@ -58,8 +59,12 @@ def verified(request_id: str, principal: Principal = ALICE, check_again_ms: int 
 
 
 def clients(actor: Actor, auth: AuthSettings = AUTH) -> KnownClients:
-    settings = attrs.evolve(cell_settings(gateway={"public_url": PUBLIC_URL}), auth=auth)
-    return KnownClients(settings, actor.ask)
+    return KnownClients(settings_with(auth), actor.ask)
+
+
+def settings_with(auth: AuthSettings, **revoked: Any) -> Settings:
+    settings = cell_settings(gateway={"public_url": PUBLIC_URL})
+    return attrs.evolve(settings, auth=auth, revocations=Revocations(**revoked))
 
 
 async def reason(known: KnownClients, credential: Credential) -> str:
@@ -193,7 +198,7 @@ def test_a_stream_is_told_when_its_credential_ends() -> None:
         known.on_end(attrs.evolve(ALICE, expires_ms=now_ms + 120), lambda: told.append("later"))
         known.on_end(attrs.evolve(ALICE, expires_ms=now_ms + 40), lambda: told.append("sooner"))
         call_off = known.on_end(attrs.evolve(ALICE, expires_ms=now_ms + 60), lambda: told.append("called off"))
-        known.on_end(ALICE, lambda: told.append("in a minute"))
+        known.on_end(ALICE, lambda: told.append("in an hour"))
         call_off()
         await until(lambda: len(told) == 2)
         assert told == ["sooner", "later"]
@@ -223,16 +228,30 @@ def test_what_a_change_of_the_settings_takes_back_has_ended_when_it_returns() ->
         alice, program = await known.authenticate(TOKEN), await known.authenticate(API_KEY)
         known.on_end(alice, lambda: told.append("alice"))
         known.on_end(program, lambda: told.append("program"))
-        known.take_settings(AUTH)
+        known.take_settings(settings_with(AUTH))
         assert told == []
         assert known.known(API_KEY) == program
-        known.take_settings(attrs.evolve(AUTH, api_keys=()))
+        known.take_settings(settings_with(attrs.evolve(AUTH, api_keys=())))
         assert told == ["program"]
         assert known.known(API_KEY) is None
-        known.take_settings(attrs.evolve(AUTH, denied_subjects=("ali*",)))
+        known.take_settings(settings_with(attrs.evolve(AUTH, denied_subjects=("ali*",))))
         assert told == ["program", "alice"]
         assert await reason(known, TOKEN) == "unauthorized"
         known.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("revoked", [{"subjects": ("alice",)}, {"fingerprints": (ALICE.fingerprint,)}])
+def test_who_is_revoked_is_nobody_until_that_is_undone(revoked: dict[str, Any]) -> None:
+    async def body() -> None:
+        known, told = clients(Actor(*[verified] * 3)), list[str]()
+        known.on_end(await known.authenticate(TOKEN), lambda: told.append("alice"))
+        known.take_settings(settings_with(AUTH, **revoked))
+        assert told == ["alice"]
+        assert await reason(known, TOKEN) == "unauthorized"
+        known.take_settings(settings_with(AUTH))
+        assert await known.authenticate(TOKEN) is ALICE
 
     asyncio.run(body())
 
@@ -249,7 +268,7 @@ def test_what_is_taken_back_while_it_is_checked_is_not_let_in() -> None:
         known = KnownClients(settings, ask)
         checking = asyncio.ensure_future(known.authenticate(TOKEN))
         await until(lambda: answers)
-        known.take_settings(attrs.evolve(AUTH, denied_subjects=("alice",)))
+        known.take_settings(settings_with(attrs.evolve(AUTH, denied_subjects=("alice",))))
         answers[0].set_result(verified("1"))
         with pytest.raises(Refused, match="has no access"):
             await checking

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from mcp_gateway.actors.node.kept_backends import keep_backends, with_kept_backends
+from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import LeftOutServer, Settings
 
@@ -20,6 +21,12 @@ FULL = settings_from_mapping(
             {"name": "demo", "builtin": "demo", "request_timeout": 0.5, "draining": True},
         ],
         "routes": [{"pattern": "tools/*", "backend": "web", "hash_on": "header:X", "transports": ["websocket"]}],
+        "auth": {
+            "mode": "optional",
+            "denied_subjects": ["mallory"],
+            "issuers": [{"issuer": "https://id.example", "audience": ["x"], "leeway": 5}],
+            "api_keys": [{"name": "ci", "hash": f"sha256:{'0' * 64}", "scopes": ["a"]}],
+        },
         "policies": [{"effect": "allow", "tools": ["web__*"], "when": "arguments.a == 1"}],
     },
     "test",
@@ -29,12 +36,16 @@ FULL = settings_from_mapping(
 LEFT_OUT = Settings(left_out=(LeftOutServer(name="bad", title="Bad one", reason="m.json: found 3; allowed: a table"),))
 
 
-@pytest.mark.parametrize("kept", [FULL, Settings(), Settings.demo(), LEFT_OUT])
+REVOKED = Settings(revocations=Revocations(subjects=("alice",), fingerprints=("0" * 32,)))
+
+
+@pytest.mark.parametrize("kept", [FULL, Settings(), Settings.demo(), LEFT_OUT, REVOKED])
 def test_what_was_kept_comes_back_as_it_was_over_the_settings_of_the_start(kept: Settings, tmp_path: Path) -> None:
     started = attrs.evolve(Settings.demo(), gateway=FULL.gateway)
     path = tmp_path / "backends.json"
     keep_backends(path, kept)
     expected = attrs.evolve(started, backends=kept.backends, routes=kept.routes, policies=kept.policies, left_out=kept.left_out)
+    expected = attrs.evolve(expected, auth=kept.auth, revocations=kept.revocations)
     assert with_kept_backends(path, started) == expected
     keep_backends(path, FULL)  # again: the last one counts
     assert with_kept_backends(path, started).backends == FULL.backends

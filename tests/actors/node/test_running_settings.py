@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.node.kept_backends import with_kept_backends
+from mcp_gateway.actors.node.kept_revocations import with_kept_revocations
 from mcp_gateway.actors.node.running_settings import RunningSettings
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
 
@@ -44,3 +45,16 @@ def test_each_cell_is_told_of_each_change_once_and_again_when_it_has_started_ane
     running.change("remove-backend", {"name": "two"})
     assert running.to_tell([("cell/1", 1)]) == {"cell/1"}
     assert running.to_tell([("cell/0", 2), ("cell/1", 1)]) == {"cell/0"}
+
+
+def test_who_loses_access_is_kept_beyond_the_node_before_any_cell_is_told(tmp_path: Path) -> None:
+    state = {"gateway": {"state_dir": str(tmp_path)}, "backends": [{"name": "demo", "builtin": "demo"}]}
+    started = settings_from_mapping(state, "test")
+    running = RunningSettings(started, tmp_path / "kept.json")
+    running.change("revoke", {"subject": "alice"})
+    assert with_kept_revocations(started).revocations.subjects == ("alice",)
+    assert running.to_tell([("cell/0", 1)]) == {"cell/0"}
+    running.change("revoke", {"subject": "alice"})
+    assert running.to_tell([("cell/0", 1)]) == set()
+    running.change("reload", {"settings": started})
+    assert running.now.revocations.subjects == ("alice",)

@@ -1,0 +1,93 @@
+"""Access is taken while the gateway runs: by command and by reload, in every cell before it is acknowledged, and for good."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
+from tests.end_to_end.raw_http import ask, request
+from tests.end_to_end.running_gateway import RunningGateway, start_gateway
+
+DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
+ISSUER_KEY = IssuerKey.make("k")
+MANY = 8
+"""Connections enough to have met both cells."""
+
+
+def auth_table(directory: Path) -> dict[str, Any]:
+    (directory / "keys.json").write_bytes(jwks(ISSUER_KEY))
+    keys = [{"name": name, "hash": f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"} for name in ("ci", "cron")]
+    return {"issuers": [{"issuer": ISSUER, "jwks_file": str(directory / "keys.json")}], "api_keys": keys}
+
+
+def statuses(gateway: RunningGateway, credential: str) -> set[int]:
+    """What many requests on connections of their own read."""
+    authorization = {"Authorization": f"Bearer {credential}"}
+    return {ask(gateway.endpoint(), request("ping"), authorization).status for _ in range(MANY)}
+
+
+@pytest.fixture(name="gateway", scope="module")
+def gateway_fixture(start_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    auth = auth_table(tmp_path_factory.mktemp("keys"))
+    with start_gateway("two cells", [DEMO], auth=auth, gateway={"public_url": PUBLIC_URL}) as running:
+        yield running
+
+
+def test_nobody_is_served_who_has_not_said_who_it_is(gateway: RunningGateway) -> None:
+    assert ask(gateway.endpoint(), request("ping")).status == 401
+    assert statuses(gateway, "made-up") == {401}
+    assert statuses(gateway, IssuerKey.make("k").token()) == {401}
+    assert 401 not in statuses(gateway, "ci") | statuses(gateway, ISSUER_KEY.token())
+
+
+def test_a_subject_that_is_revoked_is_nobody_in_any_cell_when_the_command_ends(gateway: RunningGateway) -> None:
+    alice, bob = ISSUER_KEY.token({"sub": "alice"}), ISSUER_KEY.token({"sub": "bob"})
+    assert 401 not in statuses(gateway, alice) | statuses(gateway, bob)
+    assert gateway.admin("revoke", "alice") == (0, "alice has no access any more\n")
+    assert statuses(gateway, alice) == {401}
+    assert 401 not in statuses(gateway, bob)
+    assert gateway.admin("revoke", "--undo", "alice") == (0, "alice has access again\n")
+    assert 401 not in statuses(gateway, alice)
+
+
+def test_one_credential_is_revoked_and_another_of_the_same_subject_goes_on(gateway: RunningGateway) -> None:
+    lost, other = (ISSUER_KEY.token({"jti": jti}) for jti in ("lost", "other"))
+    fingerprint = hashlib.sha256(lost.rpartition(".")[0].encode()).hexdigest()[:32]
+    assert gateway.admin("revoke", "--fingerprint", fingerprint)[0] == 0
+    assert statuses(gateway, lost) == {401}
+    assert 401 not in statuses(gateway, other)
+
+
+def test_what_names_nobody_is_refused(gateway: RunningGateway) -> None:
+    code, text = gateway.admin("revoke", "--fingerprint", "abc")
+    assert code == 2
+    assert "32 hexadecimal digits" in text
+
+
+def test_a_key_that_is_no_longer_in_the_file_opens_nothing_after_a_reload(gateway: RunningGateway) -> None:
+    assert 401 not in statuses(gateway, "cron")
+    before = gateway.config_path.read_text()
+    digest = hashlib.sha256(b"cron").hexdigest()
+    gateway.config_path.write_text(before.replace(digest, "0" * 64))
+    assert gateway.admin("reload") == (0, "[auth] changed\n")
+    assert statuses(gateway, "cron") == {401}
+    assert 401 not in statuses(gateway, "ci")
+    gateway.config_path.write_text(before)
+    assert gateway.admin("reload")[0] == 0
+    assert 401 not in statuses(gateway, "cron")
+
+
+def test_who_was_revoked_stays_so_when_the_gateway_starts_again(tmp_path: Path) -> None:
+    auth = auth_table(tmp_path)
+    for is_first in (True, False):
+        with start_gateway(tmp_path, "two cells", [DEMO], auth=auth, gateway={"public_url": PUBLIC_URL}) as gateway:
+            if is_first:
+                assert gateway.admin("revoke", "ci")[0] == 0
+            assert statuses(gateway, "ci") == {401}
+            assert 401 not in statuses(gateway, "cron")
