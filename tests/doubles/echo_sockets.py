@@ -41,6 +41,9 @@ class EchoUser:
         if not self.is_busy:
             on_idle()
 
+    def log_out(self, on_idle: Callable[[], None]) -> None:
+        self.when_idle(on_idle)
+
     def become_idle(self) -> None:
         assert self._on_idle is not None
         self._on_idle()

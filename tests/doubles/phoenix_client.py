@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -95,7 +95,9 @@ class PhoenixClient:
 
 
 @asynccontextmanager
-async def phoenix_client(url: str, query: str = "vsn=2.0.0") -> AsyncIterator[PhoenixClient]:
-    """url: of the gateway, without a path."""
-    async with connect(f"ws{url[4:]}/mcp/websocket?{query}", max_size=None) as connection:
+async def phoenix_client(
+    url: str, query: str = "vsn=2.0.0", headers: Mapping[str, str] | None = None
+) -> AsyncIterator[PhoenixClient]:
+    """url: of the gateway, without a path. headers: of the handshake."""
+    async with connect(f"ws{url[4:]}/mcp/websocket?{query}", max_size=None, additional_headers=headers) as connection:
         yield PhoenixClient(connection)

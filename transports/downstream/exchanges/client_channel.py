@@ -90,7 +90,8 @@ def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, ba
 class ClientChannel:
     """Turns a client's messages into exchanges, and what the exchanges bring into messages for the client.
 
-    buffered: where the bytes of a message count until its exchange is over.
+    buffered:  where the bytes of a message count until its exchange is over.
+    principal: as the client has shown last.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class ClientChannel:
         self._buffered = buffered
         self._outlet = outlet
         self._client = client
+        self.principal = client.principal
+        self._is_logged_out = False
         self._open: dict[bytes, _ChannelAnswer] = {}  # {the client's request id as JSON: its answer to come}
         self._stream: _ChannelAnswer | None = None
         self._unread_bytes = 0
@@ -151,6 +154,22 @@ class ClientChannel:
         else:
             on_idle()
 
+    def is_of(self, principal: Principal | None) -> bool:
+        """Whether the client is this principal."""
+        own = self._client.principal
+        return own is principal or (own is not None and principal is not None and own.key == principal.key)
+
+    def log_out(self, on_idle: Callable[[], None]) -> None:
+        """What the client has shown has ended: its streams end now, what else runs ends well, and nothing more is begun.
+
+        on_idle: see `when_idle`.
+        """
+        self._is_logged_out = True
+        for answer in [each for each in (*self._open.values(), self._stream) if each is not None and each.is_stream]:
+            self._port.close(answer.exchange_id)
+            answer.refuse(logged_out(), "")
+        self.when_idle(on_idle)
+
     def close(self) -> None:
         """The connection has ended: cancel what runs for it, and end its session."""
         if self.is_closed:
@@ -176,6 +195,8 @@ class ClientChannel:
             raise Refused("draining", "this transport is not served now", request_id=request.id)
         if self._port.is_draining:
             raise Refused("draining", "the gateway is draining", request_id=request.id)
+        if self._is_logged_out:
+            raise logged_out(request.id)
         if self._limiter.is_on:
             self._limiter.admit(self._port.terms.hash_keys.of_message(self._client.keys, self.session, "", None), request.id)
         if request.id in self._open:
@@ -210,7 +231,7 @@ class ClientChannel:
     def initialized(self, session_id: str | None) -> None:
         """An `initialize` has been answered; session_id is None where it failed."""
         self._is_initializing = False
-        self.session = None if session_id is None else self._port.read_session(session_id, self._client.principal)
+        self.session = None if session_id is None else self._port.read_session(session_id, self.principal)
 
     def _cancel(self, notification: Notification) -> None:
         """Source: MCP 2026-07-28, basic/patterns/cancellation; ids that are unknown, or malformed, are ignored."""
@@ -295,7 +316,7 @@ class ClientChannel:
             session=session,
             hash_keys=self._port.terms.hash_keys.of_message(client.keys, session, new_session, message),
             headers=client.headers,
-            principal=client.principal,
+            principal=self.principal,
             deadline_s=time.monotonic() + self._port.terms.timeout_s if deadline_s is None else deadline_s,
         )
 
@@ -345,10 +366,27 @@ class ClientChannel:
             self._port.flushed(exchange_id, 1)
 
 
+def logged_out(request_id: bytes | None = None) -> Refused:
+    """For who goes on asking over a connection whose token has expired or was revoked."""
+    text = "what this connection was opened with has expired or was revoked; log in again, and connect anew"
+    return Refused("unauthorized", text, request_id=request_id, data={"error": "invalid_token"})
+
+
 class _ChannelAnswer:
     """The answer of one exchange on its way into the channel. Implements `edge_port.AnswerSink`."""
 
-    __slots__ = ("_channel", "_held", "_is_over", "exchange_id", "is_modern", "is_told", "method", "request_id", "started_s")
+    __slots__ = (
+        "_channel",
+        "_held",
+        "_is_over",
+        "exchange_id",
+        "is_modern",
+        "is_stream",
+        "is_told",
+        "method",
+        "request_id",
+        "started_s",
+    )
 
     def __init__(self, channel: ClientChannel, exchange: Exchange, held: HeldBytes | None = None) -> None:
         self._channel = channel
@@ -359,6 +397,7 @@ class _ChannelAnswer:
         self.method = exchange.method
         self.request_id = exchange.request_id
         self.is_modern = is_modern(exchange.revision)
+        self.is_stream = exchange.deadline_s == _FOREVER
         self.started_s = time.monotonic()
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:

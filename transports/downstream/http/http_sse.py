@@ -9,8 +9,8 @@ import asyncio
 import functools
 import secrets
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 from urllib.parse import unquote
 
 import attrs
@@ -23,6 +23,7 @@ from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort
 from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.framing.sse import HEARTBEAT, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -46,9 +47,10 @@ class HttpSseTransport:
 
 @attrs.frozen(kw_only=True)
 class PostedMessage:
-    """Cell -> the cell that holds the stream: a client of yours has posted this here."""
+    """Cell -> the cell that holds the stream: a client of yours has posted this here, and this is who it has shown to be."""
 
     connection_id: str
+    principal: Principal | None = attrs.field(default=None, repr=False)
     body: bytes = attrs.field(repr=False)
 
     @property
@@ -58,22 +60,46 @@ class PostedMessage:
 
 @attrs.frozen(kw_only=True)
 class PostTaken:
-    """The answer: status 202, or that of a refusal with its body."""
+    """The answer: it is taken, or `Refused` for this reason, with its text, id, data and status."""
 
-    status: int
-    body: bytes = attrs.field(default=b"", repr=False)
+    reason: str | None = None
+    text: str = ""
+    request_id: bytes | None = None
+    data: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    status: int = 202
     retry_after_s: float | None = None
+
+    @classmethod
+    def unless(cls, refused: Refused) -> PostTaken:
+        return cls(
+            reason=refused.reason,
+            text=refused.text,
+            request_id=refused.request_id,
+            data=refused.data,
+            status=refused.status,
+            retry_after_s=refused.retry_after_s,
+        )
+
+    def answer(self, incoming: Incoming) -> None:
+        """Answer the POST."""
+        if self.reason is None:
+            incoming.respond(self.status, b"", {})
+            return
+        refused = Refused(self.reason, self.text, request_id=self.request_id, data=dict(self.data), status=self.status)
+        refused.retry_after_s = self.retry_after_s
+        incoming.refuse(refused)
 
 
 class _Connection:
     """One client's stream. Implements `client_channel.Outlet`."""
 
-    __slots__ = ("channel", "connection_id", "heartbeat_due_s", "incoming")
+    __slots__ = ("call_off", "channel", "connection_id", "heartbeat_due_s", "incoming")
 
     def __init__(self, incoming: Incoming, connection_id: str) -> None:
         self.incoming = incoming
         self.connection_id = connection_id
         self.channel: ClientChannel
+        self.call_off: Callable[[], None]
         self.heartbeat_due_s = 0.0
 
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None]:
@@ -129,6 +155,9 @@ class HttpSseEndpoint:
         client = connected_client(incoming, _NAME, self._port.terms.hash_keys, backend)
         connection.channel = ClientChannel(self._port, self._server.limiter, self._server.buffered, connection, client)
         self._connections[connection.connection_id] = connection
+        connection.call_off = self._server.on_log_out(
+            incoming.principal, lambda: connection.channel.log_out(functools.partial(self._end, connection))
+        )
         incoming.on_client_gone(lambda: self._client_gone(connection))
         incoming.begin({})
         uri = f"{_beside(incoming)}?session_id={connection.connection_id}"
@@ -140,6 +169,7 @@ class HttpSseEndpoint:
 
     def _client_gone(self, connection: _Connection) -> None:
         if self._connections.pop(connection.connection_id, None) is not None:
+            connection.call_off()
             connection.incoming.when_sent(lambda: self._server.release_connection(_NAME, connection.incoming.holder))
             connection.channel.close()
 
@@ -168,19 +198,21 @@ class HttpSseEndpoint:
         content_type = incoming.headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
         if content_type != "application/json":
             raise Refused("invalid_request", f"Content-Type must be application/json, not {content_type[:100]!r}")
+        posted = PostedMessage(connection_id=connection_id, principal=incoming.principal, body=incoming.body)
         owner = connection_id.partition(".")[0].replace("-", "/")
         if connection_id in self._connections:
-            _respond(incoming, self._take(PostedMessage(connection_id=connection_id, body=incoming.take_body())))
+            incoming.take_body()
+            self._take(posted).answer(incoming)
         elif owner in self._port.cells.other_cells:
-            self._tasks.start(self._forward(incoming, owner, connection_id))
+            self._tasks.start(self._forward(incoming, owner, posted))
         else:
             raise _unknown(incoming.body)
 
-    async def _forward(self, incoming: Incoming, owner: str, connection_id: str) -> None:
+    async def _forward(self, incoming: Incoming, owner: str, posted: PostedMessage) -> None:
         """Pass the message on to the cell that holds the stream; if that cell has died, the stream has died with it."""
         try:
-            posted = PostedMessage(connection_id=connection_id, body=incoming.body)
-            _respond(incoming, await self._port.cells.ask_cell(owner, posted, _FORWARD_S))
+            taken: PostTaken = await self._port.cells.ask_cell(owner, posted, _FORWARD_S)
+            taken.answer(incoming)
         except LookupError:
             incoming.refuse(_unknown(incoming.body))
         except TimeoutError:
@@ -188,10 +220,14 @@ class HttpSseEndpoint:
             incoming.refuse(Refused("upstream_timeout", text, request_id=jsonrpc.request_id_in(incoming.body)))
 
     def _take(self, posted: PostedMessage) -> PostTaken:
-        """A refusal is told twice: as the status of the POST, and on the stream to the client that waits for its answer there."""
+        """A refusal is told twice: as the status of the POST, and on the stream to the client that waits for its answer there.
+
+        The stream is its principal's; another one is told nothing of it, and nothing is told there.
+        """
         connection = self._connections.get(posted.connection_id)
-        if connection is None:
-            return _refused(_unknown(posted.body))
+        if connection is None or not connection.channel.is_of(posted.principal):
+            return PostTaken.unless(_unknown(posted.body))
+        connection.channel.principal = posted.principal  # who steps up to more scopes shows them here
         try:
             if connection.channel.is_congested:
                 request_id = jsonrpc.request_id_in(posted.body)
@@ -200,8 +236,8 @@ class HttpSseEndpoint:
         except Refused as refused:
             if refused.request_id is not None:
                 connection.send(refused.body(), refused.request_id)
-            return _refused(refused)
-        return PostTaken(status=202)
+            return PostTaken.unless(refused)
+        return PostTaken()
 
 
 def _beside(stream: Incoming) -> str:
@@ -214,14 +250,3 @@ def _beside(stream: Incoming) -> str:
 def _unknown(body: bytes) -> Refused:
     text = "no such session; open its stream first, with GET /mcp/sse/connect"
     return Refused("session_not_found", text, request_id=jsonrpc.request_id_in(body))
-
-
-def _refused(refused: Refused) -> PostTaken:
-    return PostTaken(status=refused.status, body=refused.body(), retry_after_s=refused.retry_after_s)
-
-
-def _respond(incoming: Incoming, taken: PostTaken) -> None:
-    headers: Mapping[str, str] = {}
-    if taken.retry_after_s is not None:
-        headers = {"Retry-After": str(max(1, round(taken.retry_after_s)))}
-    incoming.respond(taken.status, taken.body, headers)

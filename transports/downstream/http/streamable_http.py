@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.transports.downstream.exchanges.batch import BATCH_REVISION, Batch, BatchPart, batch_messages, is_batch
+from mcp_gateway.transports.downstream.exchanges.client_channel import logged_out
 from mcp_gateway.transports.downstream.exchanges.event_writes import EventWrites
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
 from mcp_gateway.transports.downstream.server.accept import EVENTS, JSON, names, quality, refuses
@@ -234,6 +235,7 @@ class _Answer:
     """The answer of one exchange on its way to the client: JSON at once, or an event stream. Implements `AnswerSink`."""
 
     __slots__ = (
+        "_call_off",
         "_events",
         "_exchange_id",
         "_has_begun",
@@ -258,6 +260,9 @@ class _Answer:
         self._events = EventWrites(incoming.write, self._taken)
         self._started_s = time.monotonic()
         incoming.on_client_gone(self._client_gone)
+        # A call that runs when its client's token expires ends well: it was allowed when it began.
+        streaming = exchange.principal if exchange.deadline_s == _FOREVER else None
+        self._call_off = server.on_log_out(streaming, self._log_out)
 
     # ---- AnswerSink
 
@@ -322,9 +327,16 @@ class _Answer:
             self._close("", "client_gone", 0.0)
             self._release()
 
+    def _log_out(self) -> None:
+        """What the client has shown has ended, and with it its stream."""
+        if not self._is_over:
+            self._port.close(self._exchange_id)
+            self.refuse(logged_out(), "")
+
     def _close(self, backend: str, outcome: str, upstream_s: float) -> None:
         """Before the client has the answer: one that it has is counted, whoever looks."""
         self._is_over = True
+        self._call_off()
         self._server.open_streams.discard(self)
         duration_s = time.monotonic() - self._started_s
         count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)

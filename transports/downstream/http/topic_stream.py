@@ -59,6 +59,7 @@ class TopicStreamEndpoint:
             return
         check_stream_is_taken(incoming)
         pattern = _pattern(incoming)
+        self._server.check_topic(incoming.principal, pattern)
         after_id = _last_event_id(incoming)
         if self._port.is_draining:
             self._send_away(incoming)
@@ -68,6 +69,7 @@ class TopicStreamEndpoint:
         starts_at = topics.last_id if after_id is None and topics.is_caught_up else None
         cursor = TopicCursor(pattern, after_id=after_id if starts_at is None else starts_at, max_in_flight=self._max_in_flight)
         stream = _TopicStream(self, incoming, cursor, pattern, topics.follow)
+        stream.call_off = self._server.on_log_out(incoming.principal, stream.end)
         incoming.on_client_gone(stream.client_gone)
         incoming.begin({})
         incoming.write(encode_connected(pattern.text, starts_at, _RETRY_MS)).add_done_callback(retrieve)
@@ -146,7 +148,7 @@ class TopicStreamEndpoint:
 class _TopicStream:
     """One client's stream."""
 
-    __slots__ = ("_again", "_cursor", "_endpoint", "_incoming", "_is_over", "_pattern", "_stop_following")
+    __slots__ = ("_again", "_cursor", "_endpoint", "_incoming", "_is_over", "_pattern", "_stop_following", "call_off")
 
     def __init__(
         self,
@@ -163,6 +165,7 @@ class _TopicStream:
         self._is_over = False
         self._again: asyncio.TimerHandle | None = None
         self._stop_following = follow(self.pump)
+        self.call_off: Callable[[], None]
 
     def pump(self) -> None:
         """Write what the client may have now."""
@@ -214,6 +217,7 @@ class _TopicStream:
         if not self._is_over:
             self._is_over = True
             self._stop_following()
+            self.call_off()
             if self._again is not None:
                 self._again.cancel()
             self._endpoint.closed(self, self._incoming)

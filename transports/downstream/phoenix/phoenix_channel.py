@@ -32,7 +32,7 @@ from typing import Final, Protocol
 import attrs
 import msgspec
 
-from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN_REQUESTS, ClientChannel, Outlet
+from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN_REQUESTS, ClientChannel, Outlet, logged_out
 from mcp_gateway.transports.downstream.exchanges.request_metrics import count_request
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import TRANSPORT
 from mcp_gateway.transports.ports.edge_port import EdgePort
@@ -60,7 +60,9 @@ _EMPTY: Final = b"{}"
 
 
 class ChannelSocket(Protocol):
-    """What a channel asks of its socket."""
+    """What a channel asks of its socket. is_logged_out: what its client has shown has ended; nothing more is begun for it."""
+
+    is_logged_out: bool
 
     def push(self, topic: str, event: str, payload: bytes) -> asyncio.Future[None] | None:
         """Push to the topic's channel; as `WebSocket.send`."""
@@ -110,6 +112,8 @@ class PhoenixChannel:
 
     def take(self, message: PhoenixMessage) -> None:
         try:
+            if self._socket.is_logged_out and message.event != "response":
+                raise logged_out()
             if message.event == "request":
                 self._request(message)
             elif message.event == "event":
@@ -227,9 +231,18 @@ class PhoenixChannel:
         else:
             self._client.when_idle(on_idle)
 
+    def log_out(self) -> None:
+        """What its client has shown has ended."""
+        if self._client is not None:
+            self._client.log_out(_nothing)
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+
+def _nothing() -> None:
+    """The socket waits for all its channels by itself."""
 
 
 def _response_in(body: bytes) -> Response:

@@ -14,7 +14,13 @@ import msgspec
 from websockets.frames import CloseCode
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.downstream.exchanges.client_channel import ClientChannel, ConnectedClient, Outlet, connected_client
+from mcp_gateway.transports.downstream.exchanges.client_channel import (
+    ClientChannel,
+    ConnectedClient,
+    Outlet,
+    connected_client,
+    logged_out,
+)
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES, WebSocket
@@ -68,6 +74,10 @@ class PhoenixEndpoint:
         if limiter.is_on:
             limiter.admit(self._port.terms.hash_keys.of_message(client.keys, session, "", None))
 
+    def check_topic(self, client: ConnectedClient, pattern: TopicPattern) -> None:
+        """Raises: Refused, where only operators may follow these topics."""
+        self._server.check_topic(client.principal, pattern)
+
     def admit_event(self, client: ConnectedClient) -> None:
         self._server.limiter.admit_event(holder_of(client.keys))
 
@@ -83,6 +93,7 @@ class PhoenixSocket:
         "_decisions",
         "_endpoint",
         "_serializer",
+        "is_logged_out",
     )
 
     def __init__(self, endpoint: PhoenixEndpoint, connection: WebSocket, serializer: Serializer, client: ConnectedClient) -> None:
@@ -93,6 +104,7 @@ class PhoenixSocket:
         self._decisions = JoinedChannels(_PREFIX)
         self._channels: dict[str, tuple[PhoenixChannel, Following]] = {}  # {topic: what serves it}
         self._congested_until: asyncio.Future[None] | None = None
+        self.is_logged_out = False
 
     # ---- the WebSocket
 
@@ -123,6 +135,13 @@ class PhoenixSocket:
             channel.when_idle(one_is_idle)
         one_is_idle()
 
+    def log_out(self, on_idle: Callable[[], None]) -> None:
+        self.is_logged_out = True
+        for channel, following in list(self._channels.values()):
+            following.end()
+            channel.log_out()
+        self.when_idle(on_idle)
+
     # ---- what was decided
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
@@ -144,7 +163,10 @@ class PhoenixSocket:
         try:
             if self._endpoint.port.is_draining:
                 raise Refused("draining", "the gateway is draining")
+            if self.is_logged_out:
+                raise logged_out()
             pattern = _pattern(message.topic.removeprefix(_PREFIX))
+            self._endpoint.check_topic(self._client, pattern)
             params = JoinParams.read(message.payload)
         except Refused as refused:
             self._carry_out(self._decisions.refused(message, refusal_payload(refused)))

@@ -18,6 +18,8 @@ from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.topics.client_events import CLIENT_TOPICS
+from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
 from .accepting import BoundedHttpServer
@@ -211,6 +213,11 @@ class GatewayServer(HTTPServerConnectionDelegate):
         if self.gate is None or principal is None:
             return _nothing
         return self.gate.on_log_out(principal, callback)
+
+    def check_topic(self, principal: Principal | None, pattern: TopicPattern) -> None:
+        """Raises: Refused where these topics are for operators: all but those of clients, and patterns that match more."""
+        if self.gate is not None and not pattern.is_within(CLIENT_TOPICS):
+            self.gate.check_operator(principal)
 
     # ---- requests
 

@@ -41,6 +41,9 @@ class SocketUser(Protocol):
     def when_idle(self, on_idle: Callable[[], None]) -> None:
         """Call back once nothing that the client asked for is open, now or later; for a drain."""
 
+    def log_out(self, on_idle: Callable[[], None]) -> None:
+        """What the client has shown has ended: tell it no more news, begin nothing for it; `on_idle` as above."""
+
 
 class WebSocket:
     """One connection after its upgrade: messages out of frames, frames out of messages. Frames and codes are `websockets`' work.

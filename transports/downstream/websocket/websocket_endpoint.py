@@ -83,5 +83,8 @@ class _Client:
     def when_idle(self, on_idle: Callable[[], None]) -> None:
         self.channel.when_idle(on_idle)
 
+    def log_out(self, on_idle: Callable[[], None]) -> None:
+        self.channel.log_out(on_idle)
+
     def send(self, data: bytes, about: bytes | None) -> asyncio.Future[None] | None:
         return self._connection.send(data)

@@ -44,7 +44,7 @@ class WebSockets:
         self._max_message_bytes = settings.gateway.max_message_bytes
         self._server = server
         self._port = port
-        self._open: dict[WebSocket, str] = {}  # {connection: whose share it takes}
+        self._open: dict[WebSocket, tuple[str, Callable[[], None]]] = {}  # {connection: whose share it takes, `on_log_out`'s}
         self._tasks = HeldTasks()
         self._extensions = (_DeflateFactory(),) if self._settings.compression else ()
         self._timer: asyncio.TimerHandle | None = None
@@ -81,7 +81,8 @@ class WebSockets:
         on_written = functools.partial(self._server.unsent.written, stream, incoming.remote_ip)
         connection = WebSocket(stream, protocol, held, self._ended, on_written)
         connection.user = make_user(connection)
-        self._open[connection] = incoming.holder
+        call_off = self._server.on_log_out(incoming.principal, functools.partial(self._log_out, connection))
+        self._open[connection] = incoming.holder, call_off
         if self._timer is None:
             self._sweep()
         self._tasks.start(connection.run())
@@ -101,7 +102,14 @@ class WebSockets:
         )
 
     def _ended(self, connection: WebSocket) -> None:
-        self._server.release_connection(TRANSPORT, self._open.pop(connection))
+        holder, call_off = self._open.pop(connection)
+        call_off()
+        self._server.release_connection(TRANSPORT, holder)
+
+    def _log_out(self, connection: WebSocket) -> None:
+        """What its client has shown has ended: a call that runs still gets its answer."""
+        end = functools.partial(connection.close, CloseCode.POLICY_VIOLATION, "log in again: the token expired or was revoked")
+        connection.user.log_out(end)
 
     # ---- time
 
