@@ -39,6 +39,7 @@ from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PAT
 from mcp_gateway.transports.downstream.server.gate import Access
 from mcp_gateway.transports.downstream.server.metadata_endpoint import METADATA_PATHS, MetadataEndpoint
 from mcp_gateway.transports.downstream.server.server import GatewayServer
+from mcp_gateway.transports.downstream.server.tickets import TICKET_PATH, Tickets
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from mcp_gateway.transports.ports.authenticator import Authenticator
@@ -135,7 +136,10 @@ class Cell:
             self._port.authenticator = self._authenticator
         self._port.permissions = permissions_of(settings, self._port.read_task)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
-        self._server = GatewayServer(self._settings, self._port.publish, self._port.authenticator)
+        known = self._port.authenticator
+        share = settings.gateway.max_share_per_address
+        self._tickets = None if known is None else Tickets(seal, self._cells, known, share)
+        self._server = GatewayServer(self._settings, self._port.publish, known, self._tickets)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 
@@ -150,13 +154,13 @@ class Cell:
         self._sockets = WebSockets(settings, server, port)
         sse = HttpSseEndpoint(settings, server, port)
         for path in HTTP_SSE_PATHS:
-            server.add_endpoint(path, sse)
+            server.add_endpoint(path, sse, takes_ticket=not path.endswith("/messages"))
         mcp = StreamableHttpEndpoint(server, port)
         for path in STREAMABLE_HTTP_PATHS:
             server.add_endpoint(path, mcp)
-        server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets))
-        server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port))
-        server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets))
+        server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets), takes_ticket=True)
+        server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port), takes_ticket=True)
+        server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets), takes_ticket=True)
         operations = OperationsEndpoint(port, HealthRequested, server.is_operator)
         for path in OPERATIONS_PATHS:
             server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
@@ -167,6 +171,8 @@ class Cell:
             metadata = MetadataEndpoint(server, settings.auth)
             for path in METADATA_PATHS:
                 server.add_endpoint(path, metadata, access=Access.EVERYBODY)
+        if self._tickets is not None:
+            server.add_endpoint(TICKET_PATH, self._tickets)
         server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends), is_page=True)
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:

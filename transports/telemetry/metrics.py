@@ -201,7 +201,10 @@ def forget(gauge: Gauge, *labels: str) -> None:
 
 
 bounded_source = BoundedLabel(300)
-_BOUNDS = ("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages", "logins", "questions", "names")
+_BOUNDS = (
+    *("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages"),
+    *("logins", "tickets", "questions", "names"),
+)
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()
 tool_label = ToolLabel()

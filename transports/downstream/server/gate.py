@@ -19,6 +19,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .credentials import CredentialReader, ShownTicket
 from .incoming import Incoming
+from .tickets import Tickets
 
 _MOST_WAITING: Final = 512
 """Requests of a cell whose clients are being found out about; an address has its share of them."""
@@ -42,6 +43,7 @@ class Access(Enum):
 class Gate:
     """Knows who sends a request, or finds out, or refuses it. There is none where everybody is anonymous.
 
+    tickets:   where they are taken.
     carry_out: has work of a request done, and answers it where the work raises.
     """
 
@@ -49,12 +51,14 @@ class Gate:
         self,
         settings: Settings,
         authenticator: Authenticator,
+        tickets: Tickets | None,
         is_proxy: Callable[[str], bool],
         carry_out: Callable[[Incoming, Callable[[], None]], None],
     ) -> None:
         assert settings.auth is not None
         self._auth = settings.auth
         self._authenticator = authenticator
+        self._tickets = tickets
         self._is_proxy = is_proxy
         self._carry_out = carry_out
         self._reader = CredentialReader(settings.auth)
@@ -69,9 +73,7 @@ class Gate:
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
-            if isinstance(shown, ShownTicket):
-                raise _nobody("tickets are not taken here")
-            principal = None if shown is None else self._authenticator.known(shown)
+            principal = self._authenticator.known(shown) if isinstance(shown, Credential) else None
             if shown is not None and principal is None:
                 self._find_out(incoming, shown, access, handle)
                 return
@@ -105,19 +107,25 @@ class Gate:
         elif principal is None and access is Access.CLIENTS and self._auth.mode == "required":
             raise Refused("unauthorized", "log in, and send an access token in the header Authorization")
 
-    def _find_out(self, incoming: Incoming, credential: Credential, access: Access, handle: Callable[[Incoming], None]) -> None:
+    def _find_out(
+        self, incoming: Incoming, shown: Credential | ShownTicket, access: Access, handle: Callable[[Incoming], None]
+    ) -> None:
         address = incoming.remote_ip
         if not self._waiting.take(address):
             metrics.bounds_reached_total.labels("logins").inc()
             raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
-        task = self._tasks.start(self._ask(credential))
+        task = self._tasks.start(self._ask(shown))
         incoming.on_client_gone(lambda: _cancel(task))
         task.add_done_callback(functools.partial(self._found_out, incoming, access, handle))
 
-    async def _ask(self, credential: Credential) -> Principal:
+    async def _ask(self, shown: Credential | ShownTicket) -> Principal:
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await self._authenticator.authenticate(credential)
+                if isinstance(shown, Credential):
+                    return await self._authenticator.authenticate(shown)
+                if self._tickets is None:
+                    raise Refused("unauthorized", "tickets are not taken here")
+                return await self._tickets.redeem(shown.text)
         except TimeoutError:
             raise Refused("upstream_timeout", "whoever knows this client does not answer") from None
         except Refused as refused:
@@ -152,7 +160,3 @@ def _with_id(refused: Refused, incoming: Incoming) -> Refused:
 
 def _cancel(task: asyncio.Task[Principal]) -> None:
     task.cancel()
-
-
-def _nobody(text: str) -> Refused:
-    return Refused("unauthorized", text, data={"error": "invalid_token"})

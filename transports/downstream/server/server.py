@@ -31,6 +31,7 @@ from .incoming import Incoming
 from .origins import OriginRules, check_site, preflight_headers
 from .protected_resource import challenge
 from .request_limiter import Publish, RequestLimiter
+from .tickets import Tickets
 from .unsent_bytes import UnsentBytes
 
 _logger = logging.getLogger(__name__)
@@ -63,11 +64,17 @@ class GatewayServer(HTTPServerConnectionDelegate):
     everything the gateway does with a request.
 
     publish: tells the bus, see `RequestLimiter`.
-    authenticator: who knows the clients, where the settings have `[auth]`.
+    authenticator: who knows the clients, where the settings have `[auth]`; then there may be `tickets`.
     buffered: what all connections of this cell hold together of messages that are on their way in or out.
     """
 
-    def __init__(self, settings: Settings, publish: Publish, authenticator: Authenticator | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        publish: Publish,
+        authenticator: Authenticator | None = None,
+        tickets: Tickets | None = None,
+    ) -> None:
         self._settings = settings
         self.max_message_bytes = settings.gateway.max_message_bytes
         self.buffered = BufferedBytes(settings.gateway)
@@ -89,7 +96,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         if settings.auth is not None:
             if authenticator is None:
                 raise ValueError("[auth] is there, and nobody who knows the clients")
-            self.gate = Gate(settings, authenticator, self.proxies.are_at, self._carry_out)
+            self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out)
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
         self._drained: list[Callable[[], None]] = []
