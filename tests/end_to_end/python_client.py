@@ -48,10 +48,13 @@ async def eventually(check: Callable[[], bool], timeout_s: float, what: str) -> 
 
 
 @asynccontextmanager
-async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -> AsyncIterator[tuple[Client, Record]]:
+async def connected(
+    url: str, mode: str, *, name: str = "Ada", transport: Any = None, **options: Any
+) -> AsyncIterator[tuple[Client, Record]]:
     """A connected client and its record.
 
     url:  of any endpoint of the gateway, or a server's own; it tells the transport.
+    transport: by which the SDK connects, where the URL alone does not say it.
     name: what this client answers to an elicitation, and signs samples with.
     """
     record = Record()
@@ -90,7 +93,7 @@ async def connected(url: str, mode: str, *, name: str = "Ada", **options: Any) -
     # The SDK (2.3.0) answers a late response to a request that it has cancelled into a stream that its own end has closed.
     has_ended = False
     try:
-        async with Client(_transport(url), mode=mode, cache=None, **callbacks, **options) as client:
+        async with Client(transport or _transport(url), mode=mode, cache=None, **callbacks, **options) as client:
             yield client, record
             has_ended = True
     except* (anyio.ClosedResourceError, anyio.BrokenResourceError):

@@ -173,10 +173,10 @@ def start_gateway(
     expects_errors: the test makes the gateway log errors on purpose.
     """
     admin_port = free_port()
-    gateway_table = {"port": 0, "cells": 2 if form == "two cells" else 1, "state_dir": str(directory / "state")}
+    gateway_table = {"cells": 2 if form == "two cells" else 1, "state_dir": str(directory / "state")}
     settings: dict[str, Any] = {
         **tables,
-        "gateway": {"drain_timeout": 1.0, **http_parser_setting(), **tables.get("gateway", {}), **gateway_table},
+        "gateway": {"port": 0, "drain_timeout": 1.0, **http_parser_setting(), **tables.get("gateway", {}), **gateway_table},
         "actor_system": {"admin_port": admin_port},
         "backends": list(backends),
         "routes": list(routes),

@@ -159,6 +159,11 @@ class ClientChannel:
         own = self._client.principal
         return own is principal or (own is not None and principal is not None and own.key == principal.key)
 
+    @property
+    def may_step_up(self) -> bool:
+        """Whether the client can ask for a token with more scopes: an authorization server vouches for it."""
+        return self.principal is not None and self.principal.issuer.startswith(("https:", "http:"))
+
     def log_out(self, on_idle: Callable[[], None]) -> None:
         """What the client has shown has ended: its streams end now, what else runs ends well, and nothing more is begun.
 
@@ -257,6 +262,8 @@ class ClientChannel:
     def _ask(self, request: Request, exchange: Exchange) -> None:
         answer = self._open[request.id] = _ChannelAnswer(self, exchange, self._hold(request, request.id))
         self._port.open(exchange, answer)
+        if answer.step_up is not None:
+            raise answer.step_up
 
     def _tell(self, message: Notification | Response) -> None:
         """Pass on what the client said without a question."""
@@ -386,6 +393,7 @@ class _ChannelAnswer:
         "method",
         "request_id",
         "started_s",
+        "step_up",
     )
 
     def __init__(self, channel: ClientChannel, exchange: Exchange, held: HeldBytes | None = None) -> None:
@@ -399,6 +407,7 @@ class _ChannelAnswer:
         self.is_modern = is_modern(exchange.revision)
         self.is_stream = exchange.deadline_s == _FOREVER
         self.started_s = time.monotonic()
+        self.step_up: Refused | None = None  # what the request needs that another token would have: the transport tells it
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
@@ -418,7 +427,10 @@ class _ChannelAnswer:
             self._channel.initialized(None)
         if self.request_id is not None:
             refused.request_id = self.request_id
-            self._channel.send(refused.body(), self.request_id, None)
+            if refused.reason == "insufficient_scope" and self._channel.may_step_up:
+                self.step_up = refused
+            else:
+                self._channel.send(refused.body(), self.request_id, None)
         self._end()
 
     def begin(self, headers: Mapping[str, str]) -> None:

@@ -222,6 +222,7 @@ class HttpSseEndpoint:
     def _take(self, posted: PostedMessage) -> PostTaken:
         """A refusal is told twice: as the status of the POST, and on the stream to the client that waits for its answer there.
 
+        But not that another token is needed: its client gets one and posts again, and waits for one answer.
         The stream is its principal's; another one is told nothing of it, and nothing is told there.
         """
         connection = self._connections.get(posted.connection_id)
@@ -234,7 +235,7 @@ class HttpSseEndpoint:
                 raise Refused("rate_limited", "the client does not read its stream", request_id=request_id)
             connection.channel.receive(posted.body)
         except Refused as refused:
-            if refused.request_id is not None:
+            if refused.request_id is not None and refused.reason != "insufficient_scope":
                 connection.send(refused.body(), refused.request_id)
             return PostTaken.unless(refused)
         return PostTaken()
