@@ -167,7 +167,7 @@ class Cell:
         dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
         for path in DASHBOARD_PATHS:
             server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=path == DASHBOARD_PATH)
-        if settings.auth is not None:
+        if settings.auth is not None and settings.auth.issuers:  # else there is nowhere to log in
             metadata = MetadataEndpoint(server, settings.auth)
             for path in METADATA_PATHS:
                 server.add_endpoint(path, metadata, access=Access.EVERYBODY)

@@ -1,9 +1,9 @@
 // The npm client of Phoenix, as the gateway's users write it; prints one JSON line for each phase.
 //
-//   node phoenix_scenario.mjs WS_URL [--cut]
+//   node phoenix_scenario.mjs WS_URL [--cut] [--key KEY]
 //
 // First line: what it saw of one walk through a channel. With --cut, it then waits until its socket was cut and the channel joined
-// again by itself, and prints a second line. Node 20 has no WebSocket of its own: npm `ws` stands in.
+// again by itself, and prints a second line. With --key, its connection is opened by a ticket for this API key. Node 20 has no WebSocket of its own: npm `ws` stands in.
 import { Socket } from 'phoenix';
 import WebSocket from 'ws';
 
@@ -11,8 +11,15 @@ const [url, ...options] = process.argv.slice(2);
 const seen = { responses: [], events: [], joins: 0, closes: [] };
 let lastEventId;
 
+const key = options.includes('--key') ? options[options.indexOf('--key') + 1] : undefined;
+async function newTicket() {
+    const answer = await fetch(`${url.replace(/^ws/, 'http')}/ticket`, { method: 'POST', headers: { authorization: `Bearer ${key}` } });
+    return (await answer.json()).ticket;
+}
+const ticket = key && (await newTicket());
+
 const socket = new Socket(url, {
-    params: { user_id: 'user123' },
+    params: { user_id: 'user123', ...(ticket && { ticket }) },
     transport: WebSocket,
     heartbeatIntervalMs: 1000, // also how long it waits for the reply before it cuts the connection itself
     rejoinAfterMs: () => 50,
