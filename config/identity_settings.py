@@ -9,7 +9,7 @@ import attrs
 from attrs.validators import deep_iterable, instance_of
 
 from .conditions import ConditionRule
-from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, quote, quote_url
+from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, Whole, quote, quote_url
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones only: who can check a token must not be able to make one. Source: RFC 8725, section 3.2."""
@@ -170,6 +170,19 @@ class PolicySettings:
     resources: tuple[str, ...] = _names()
     topics: tuple[str, ...] = _names()
     when: str = attrs.field(default="", validator=ConditionRule())
+
+
+@attrs.frozen(kw_only=True)
+class AuditSettings:
+    """`[audit]`: how long what policies have decided is kept in `state_dir`.
+
+    retention_days: 0 keeps nothing and writes nothing. max_bytes: of the trail; beyond, its oldest parts go before their time.
+    """
+
+    retention_days: float = attrs.field(
+        default=90.0, converter=_as_seconds, validator=Number(1.0, 36_500.0, unit="days", zero_means="no audit trail")
+    )
+    max_bytes: int = attrs.field(default=1_073_741_824, validator=Whole(67_108_864, 2**50))
 
 
 @attrs.frozen(kw_only=True)

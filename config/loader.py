@@ -9,7 +9,15 @@ from typing import Any
 import attrs
 
 from .credential_settings import filled_in, user_credential_problems
-from .identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, TlsSettings, auth_problems
+from .identity_settings import (
+    ApiKeySettings,
+    AuditSettings,
+    AuthSettings,
+    IssuerSettings,
+    PolicySettings,
+    TlsSettings,
+    auth_problems,
+)
 from .setting_rules import Rule, SettingProblem, kind_of, name_part
 from .settings import (
     ActorSystemSettings,
@@ -38,7 +46,7 @@ _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
 _SECTIONS = (
     *("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry"),
-    *("auth", "tls", "policies", "backends", "routes"),
+    *("auth", "tls", "policies", "audit", "backends", "routes"),
 )
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
@@ -122,6 +130,7 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     telemetry = report.read_table("telemetry", mapping.get("telemetry", {}), TelemetrySettings)
     auth = report.read_auth(mapping["auth"], gateway) if "auth" in mapping else None
     tls = report.read_table("tls", mapping["tls"], TlsSettings) if "tls" in mapping else None
+    audit = report.read_table("audit", mapping.get("audit", {}), AuditSettings)
     policies = report.read_tables("policies", mapping.get("policies", []), PolicySettings)
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
     backends = [report.read_backend(f"backends[{index}]", table, gateway) for index, table in enumerate(backend_tables)]
@@ -143,6 +152,7 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         telemetry=TelemetrySettings(**telemetry),
         auth=None if auth is None else _auth_settings(auth),
         tls=None if tls is None else TlsSettings(**tls),
+        audit=AuditSettings(**audit),
         policies=tuple(PolicySettings(**policy) for policy in policies),
         backends=tuple(BackendSettings(**backend) for backend in backends),
         routes=tuple(RouteSettings(**route) for route in routes),

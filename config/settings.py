@@ -15,7 +15,7 @@ import attrs
 from attrs.validators import deep_iterable, instance_of, optional
 
 from .credential_settings import AUTH_MODES, OAUTH_MODES, PER_USER_MODES, credential_problems, user_credential_problems
-from .identity_settings import AuthSettings, PolicySettings, Revocations, TlsSettings
+from .identity_settings import AuditSettings, AuthSettings, PolicySettings, Revocations, TlsSettings
 from .setting_rules import (
     Each,
     Flag,
@@ -518,6 +518,7 @@ class Settings:
     policies: tuple[PolicySettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(PolicySettings), instance_of(tuple))
     )
+    audit: AuditSettings = attrs.field(factory=AuditSettings, validator=instance_of(AuditSettings))
     tls: TlsSettings | None = attrs.field(default=None, validator=optional(instance_of(TlsSettings)))
     revocations: Revocations = attrs.field(factory=Revocations, validator=instance_of(Revocations))
     left_out: tuple[LeftOutServer, ...] = attrs.field(

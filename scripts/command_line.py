@@ -26,6 +26,7 @@ from mcp_gateway.scripts.commands.attaching import (
     settings_of,
     source_of,
 )
+from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.import_command import add_import_command
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
     add_import_command(commands)
     add_explain_command(commands)
+    add_audit_command(commands)
 
     status = commands.add_parser("status", help="the supervision tree, backends, sessions and clients of a running gateway")
     status.add_argument("--json", action="store_true", help="for programs")

@@ -23,6 +23,7 @@ from mcp_gateway.actors.routing.route_table import configured_routes
 from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 from mcp_gateway.actors.runtime.system_key import load_or_create_key
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
+from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.task_journal import TaskJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
@@ -60,6 +61,7 @@ from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
 
+from .audit_trail import AuditTrail
 from .cell_permissions import permissions_of
 from .cell_status import CellStatus
 from .dashboard_state import DashboardState
@@ -88,6 +90,7 @@ class Cell:
         self._name = cell_name
         self._link = link
         self._alerts: AlertDispatcher | None = None
+        self._audit = _audit_trail(settings, cell_name)
         self._shown_circuits: set[tuple[str, str]] = set()
         self._ends_by_s = float("inf")  # on the monotonic clock, once it drains
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
@@ -134,7 +137,7 @@ class Cell:
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         if self._authenticator is not None:
             self._port.authenticator = self._authenticator
-        self._port.permissions = permissions_of(settings, self._port.read_task)
+        self._permit(settings)
         self._port.downstream_transports += [StreamableHttpTransport(), HttpSseTransport(), WebSocketTransport()]
         known = self._port.authenticator
         share = settings.gateway.max_share_per_address
@@ -142,6 +145,10 @@ class Cell:
         self._server = GatewayServer(self._settings, self._port.publish, known, self._tickets)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
+
+    def _permit(self, settings: Settings) -> None:
+        note = None if self._audit is None else self._audit.note
+        self._port.permissions = permissions_of(settings, self._port.read_task, note)
 
     def _take_probe(self, probed: ReplicaProbed) -> None:
         """What the cell that probes has found: `/health` says the same in every cell."""
@@ -206,7 +213,7 @@ class Cell:
 
     def apply_settings(self, settings: Settings) -> None:
         self._port.take_settings(settings)
-        self._port.permissions = permissions_of(settings, self._port.read_task)
+        self._permit(settings)
         self._show_backends()
         # When this returns, every actor has taken it in.
         self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))
@@ -234,6 +241,8 @@ class Cell:
         self._port.sessions.close()
         if self._port.known_clients is not None:
             self._port.known_clients.close()
+        if self._audit is not None:
+            await self._audit.close()
         write_tallies()
         PROCESS_GUARD.stop()
         if tracing.tracer is not None:
@@ -281,3 +290,11 @@ def _secret(settings: Settings) -> bytes:
     if state_path is not None:
         return load_or_create_key(state_path)
     return key_in_use() or os.urandom(32)
+
+
+def _audit_trail(settings: Settings, cell_name: str) -> AuditTrail | None:
+    state_path, audit = settings.gateway.state_path, settings.audit
+    if state_path is None or not audit.retention_days:
+        return None
+    file = AuditFile(state_path, audit.retention_days * 86_400, audit.max_bytes, _logger.warning)
+    return AuditTrail(file, cell_name)

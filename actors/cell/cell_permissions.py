@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mcp_gateway.actors.routing.route_table import RouteTable, configured_routes
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.policy.actions import Names
-from mcp_gateway.transports.policy.permissions import Permissions
+from mcp_gateway.transports.policy.permissions import Note, Permissions
 from mcp_gateway.transports.policy.policies import Policies
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -17,8 +17,8 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
 
 
-def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None]) -> Permissions | None:
-    """None where everybody may do everything. read_task: the task behind an id of ours."""
+def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None], note: Note | None = None) -> Permissions | None:
+    """None where everybody may do everything. read_task: the task behind an id of ours. note: as `Permissions` has it."""
     if not settings.policies:
         return None
     routes = RouteTable(configured_routes(settings.backends, settings.routes))
@@ -32,4 +32,4 @@ def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None]
         return "" if route is None else route.backend
 
     names = Names([Naming(backend.name, backend.prefix) for backend in settings.backends], find_backend)
-    return Permissions(Policies(settings.policies), names, knows_clients=settings.auth is not None)
+    return Permissions(Policies(settings.policies), names, knows_clients=settings.auth is not None, note=note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -20,17 +21,21 @@ _LONGEST_SHOWN: Final = 100
 _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
+Note = Callable[[Principal | None, Action, Decision, Exchange | None], None]
+
 
 class Permissions:
     """policies: see there. names: how things are called here.
 
     knows_clients: whether a client that nobody knows could say who it is.
+    note:          told of each decision, with the exchange that it is about; None where that is about a topic.
     """
 
-    def __init__(self, policies: Policies, names: Names, *, knows_clients: bool) -> None:
+    def __init__(self, policies: Policies, names: Names, *, knows_clients: bool, note: Note | None = None) -> None:
         self._policies = policies
         self._names = names
         self._knows_clients = knows_clients
+        self._note = note
 
     def check(self, exchange: Exchange) -> None:
         """Raises: Refused with forbidden, insufficient_scope or unauthorized; with invalid_params where it cannot be read."""
@@ -41,6 +46,8 @@ class Permissions:
             raise Refused("invalid_params", f"the parameters cannot be read: {error}", request_id=request_id) from None
         for each in asked:
             decision = self._decide(exchange.principal, each)
+            if self._note is not None:
+                self._note(exchange.principal, each.action, decision, exchange)
             if not decision.is_allowed:
                 raise self._refusal(exchange.principal, each.action, decision, request_id)
 
@@ -62,6 +69,8 @@ class Permissions:
         """
         action = Action(method=method, kind="topic", name=topic)
         decision = self._policies.decide(principal, action)
+        if self._note is not None:
+            self._note(principal, action, decision, None)
         if not decision.is_allowed:
             raise self._refusal(principal, action, decision, None)
 

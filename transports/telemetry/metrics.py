@@ -189,6 +189,9 @@ authentications_total = Counter(
     "Credentials that were checked because they were not known yet (bearer, proxy, certificate), by outcome",
     ["kind", "outcome"],
 )
+audit_entries_total = Counter(
+    "mcp_gateway_audit_entries_total", "Decisions of policies, by whether the audit trail has them", ["outcome"]
+)
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
 
 

@@ -1,0 +1,132 @@
+"""The audit trail of a cell: what an entry says and never says, and what becomes of entries while the disk takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.cell import audit_trail
+from mcp_gateway.actors.cell.audit_trail import MOST_WAITING, AuditTrail
+from mcp_gateway.actors.storage.audit_file import FILE_NAME, AuditFile
+from mcp_gateway.transports.policy.policies import Action, Decision
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+
+ANN = Principal(issuer="https://id.example", subject="ann", client="cli", fingerprint="f")
+SECRET = "s3cret"
+CALL = Exchange(
+    exchange_id=7,
+    transport="websocket",
+    revision="2026-07-28",
+    endpoint="",
+    kind=RequestKind.REQUEST,
+    message=Request(b"1", "tools/call", b'{"name":"a","arguments":{"password":"s3cret"}}'),
+    target="tools/call/a",
+    hash_keys={"ip": "192.0.2.1"},
+    headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "authorization": SECRET},
+    principal=ANN,
+    deadline_s=1.0,
+)
+ACTION = Action(method="tools/call", backend="b", kind="tool", name="a", params=b'{"password":"s3cret"}')
+
+
+class FailingFile:
+    """As `AuditFile`; takes nothing while `is_full`."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.entries: list[Mapping[str, Any]] = []
+
+    def append(self, entries: Sequence[Mapping[str, Any]], now_s: float) -> None:
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        self.entries += entries
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+
+
+def test_an_entry_says_who_what_and_by_which_rule_and_no_argument(tmp_path: Path) -> None:
+    async def run() -> None:
+        trail = AuditTrail(AuditFile(tmp_path, 1e9, 10**9, print), "cell/0")
+        trail.note(ANN, ACTION, Decision(True, 2), CALL)
+        trail.note(None, Action(method="topics/follow", kind="topic", name="all"), Decision(False), None)
+        trail.note(ANN, ACTION, Decision(False, 1, ("write",)), CALL)
+        uri = f"http://u:{SECRET}@host/p?token={SECRET}#{SECRET}"
+        trail.note(ANN, Action(method="resources/read", kind="resource", name=uri), Decision(True, 0), None)
+        trail.note(ANN, Action(method="tools/call", kind="tool", name="x" * 5_000), Decision(True, 0), None)
+        await trail.close()
+
+    asyncio.run(run())
+    entries = written(tmp_path)
+    assert SECRET not in json.dumps(entries)
+    first, second, third, fourth, fifth = entries
+    assert abs(first.pop("time_ms") - time.time() * 1000) < 60_000
+    assert first.pop("previous") == "0" * 64
+    assert first == {
+        "number": 1,
+        "cell": "cell/0",
+        "issuer": "https://id.example",
+        "subject": "ann",
+        "client": "cli",
+        "method": "tools/call",
+        "name": "a",
+        "backend": "b",
+        "outcome": "allowed",
+        "rule": "policies[2]",
+        "request_id": "cell/0#7",
+        "transport": "websocket",
+        "address": "192.0.2.1",
+        "trace_id": "1" * 32,
+    }
+    assert (second["outcome"], second["rule"], second["subject"], second["name"]) == ("denied", "default", "", "all")
+    assert (third["outcome"], third["rule"]) == ("insufficient_scope", "policies[1]")
+    assert fourth["name"] == "http://…@host/p"
+    assert len(fifth["name"]) == 1_000
+
+
+def test_entries_are_written_without_being_asked_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        trail = AuditTrail(AuditFile(tmp_path, 1e9, 10**9, print), "cell/0")
+        for count in (1, 3):
+            for _ in range(count):
+                trail.note(ANN, ACTION, Decision(True), CALL)
+            give_up_s = time.monotonic() + 10
+            while not (tmp_path / FILE_NAME).exists() or len(written(tmp_path)) not in (1, 4):
+                assert time.monotonic() < give_up_s
+                await asyncio.sleep(0.01)
+        await trail.close()
+        trail.note(ANN, ACTION, Decision(True), CALL)
+
+    asyncio.run(run())
+    assert len(written(tmp_path)) == 4
+
+
+def test_while_the_disk_takes_nothing_entries_wait_and_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_trail, "_AGAIN_S", 0.05)
+    file = FailingFile()
+
+    async def run() -> None:
+        trail = AuditTrail(file, "cell/0")  # type: ignore[arg-type]
+        for _ in range(MOST_WAITING + 5):
+            trail.note(ANN, ACTION, Decision(True), None)
+        await asyncio.sleep(0.2)
+        file.is_full = False
+        give_up_s = time.monotonic() + 20
+        while len(file.entries) < MOST_WAITING + 1:
+            assert time.monotonic() < give_up_s
+            await asyncio.sleep(0.01)
+        await trail.close()
+
+    asyncio.run(run())
+    assert sum(entry["outcome"] == "allowed" for entry in file.entries) == MOST_WAITING
+    assert [entry["count"] for entry in file.entries if entry["outcome"] == "lost"] == [5]
