@@ -26,6 +26,7 @@ from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.policy.permissions import Permissions
+from mcp_gateway.transports.policy.permitted_topics import PermittedTopics
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
@@ -40,6 +41,7 @@ from mcp_gateway.transports.protocol.sealed.call_state import resumed_replica
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds, SessionState
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id
+from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 
 from .known_clients import KnownClients
 from .last_known_lists import LastKnownLists
@@ -226,6 +228,16 @@ class LoopPort:
         if target is None or self._runtime is None:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
+
+    def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
+        if self.permissions is None:
+            return pattern
+        self.permissions.check_followed(principal, pattern.text)
+        return PermittedTopics(pattern.text, principal, lambda: self.permissions)
+
+    def check_published(self, principal: Principal | None, topic: str) -> None:
+        if self.permissions is not None:
+            self.permissions.check_published(principal, topic)
 
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
         self.topics.publish(topic, payload)

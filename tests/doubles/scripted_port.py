@@ -15,6 +15,7 @@ from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
+from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 
 SESSION = SessionState("key", "", "2025-11-25", "", b"{}", (UpstreamSession("files", "r", "u", "2025-11-25"),))
 
@@ -61,6 +62,12 @@ class ScriptedPort:
 
     def read_session(self, session_id: str, principal: Principal | None) -> SessionState | None:
         return self.sessions.get(session_id)
+
+    def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
+        return pattern
+
+    def check_published(self, principal: Principal | None, topic: str) -> None:
+        """Everybody may."""
 
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
         self.published.append((topic, payload))

@@ -15,9 +15,11 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 
 from .actions import LISTED_BY, Asked, Names, actions_of
-from .policies import Action, Decision, Policies
+from .name_patterns import topics_from
+from .policies import ALLOWED, Action, Decision, Policies
 
 _LONGEST_SHOWN: Final = 100
+_FOLLOW: Final = "topics/follow"
 _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -46,8 +48,7 @@ class Permissions:
             raise Refused("invalid_params", f"the parameters cannot be read: {error}", request_id=request_id) from None
         for each in asked:
             decision = self._decide(exchange.principal, each)
-            if self._note is not None:
-                self._note(exchange.principal, each.action, decision, exchange)
+            self._noted(exchange.principal, each.action, decision, exchange)
             if not decision.is_allowed:
                 raise self._refusal(exchange.principal, each.action, decision, request_id)
 
@@ -62,17 +63,33 @@ class Permissions:
         decide = self._policies.decide_unless_denied if asked.is_own else self._policies.decide
         return decide(principal, asked.action)
 
-    def check_topic(self, principal: Principal | None, method: str, topic: str) -> None:
-        """method: "topics/follow", with a topic or a pattern of them, or "topics/publish".
+    def may_follow(self, principal: Principal | None, topic: str) -> bool:
+        return self._policies.decide(principal, Action(method=_FOLLOW, kind="topic", name=topic)).is_allowed
+
+    def check_followed(self, principal: Principal | None, pattern: str) -> None:
+        """Whether it may follow some of what a topic or a pattern stands for; who wants everything gets whatever that is.
 
         Raises: Refused, as `check` does.
         """
-        action = Action(method=method, kind="topic", name=topic)
+        wants_everything = topics_from(pattern) == ""
+        if wants_everything or self._policies.may_ever(principal, Action(method=_FOLLOW, kind="topics", name=pattern)):
+            self._noted(principal, Action(method=_FOLLOW, kind="topics", name=pattern), ALLOWED)
+        else:
+            self._check_topic(principal, Action(method=_FOLLOW, kind="topic", name=pattern))
+
+    def check_published(self, principal: Principal | None, topic: str) -> None:
+        """Raises: Refused, as `check` does."""
+        self._check_topic(principal, Action(method="topics/publish", kind="topic", name=topic))
+
+    def _check_topic(self, principal: Principal | None, action: Action) -> None:
         decision = self._policies.decide(principal, action)
-        if self._note is not None:
-            self._note(principal, action, decision, None)
+        self._noted(principal, action, decision)
         if not decision.is_allowed:
             raise self._refusal(principal, action, decision, None)
+
+    def _noted(self, principal: Principal | None, action: Action, decision: Decision, exchange: Exchange | None = None) -> None:
+        if self._note is not None:
+            self._note(principal, action, decision, exchange)
 
     def shown_list(self, principal: Principal | None, backend: str, method: str, result: bytes) -> bytes:
         """A server's list result without what this client may not use: as it is where the method lists nothing of that kind.

@@ -34,7 +34,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
     method:    of MCP; "topics/follow" and "topics/publish" are ours.
     backend:   who would serve it; "" where nobody or everybody would.
-    kind:      of what is named: "tool", "prompt", "resource", "template" (of URIs), "topic" (or a pattern of them), or "".
+    kind:      of what is named: "tool", "prompt", "resource", "template" (some of its URIs), "topic" (one, or all of a pattern),
+               "topics" (some of a pattern), or "".
     name:      as lists of the merged server show it, by whatever name and endpoint the client calls it.
     own_name:  as its server knows it.
     params:    the JSON of an object, as it is forwarded, or empty; conditions look at its `arguments`.
@@ -145,14 +146,15 @@ class _Policy:
         # Apart: "a*" shall not match what stands before the subject in "api-key ci".
         self._subjects = NamePatterns(each for each in settings.subjects if not _WITH_ISSUER.match(each))
         self._principals = NamePatterns(each for each in settings.subjects if _WITH_ISSUER.match(each))
-        resources = _patterns(settings.resources)
+        resources, topics = _patterns(settings.resources), _patterns(settings.topics)
         self._plain_resources = NamePatterns((*settings.resources, *map(plain_uri, settings.resources)))
         named = {
             "tool": _patterns(settings.tools),
             "prompt": _patterns(settings.prompts),
             "resource": resources,
             "template": resources,
-            "topic": _patterns(settings.topics),
+            "topic": topics,
+            "topics": topics,
         }
         self._named = {kind: patterns for kind, patterns in named.items() if patterns is not None}
         # A server may call its tool as another one's is called in the merged server: no such name may open anything.
@@ -190,8 +192,9 @@ class _Policy:
             return all(readings) if self.allows else any(readings)
         if kind == "template":
             return patterns.may_match_between(*template_ends(name)) if self.allows else patterns.match(name)
-        if kind == "topic" and (start := topics_from(name)) is not None:
-            return patterns.match_all_from(start) if self.allows else patterns.may_match_between(start, "")
+        if kind in ("topic", "topics") and (start := topics_from(name)) is not None:
+            needs_all = self.allows is (kind == "topic")
+            return patterns.match_all_from(start) if needs_all else patterns.may_match_between(start, "")
         return patterns.match(name)
 
     def condition_holds(self, facts: _Facts) -> bool:

@@ -166,6 +166,15 @@ class EdgePort(Protocol):
         Source: MCP 2025-11-25, basic/security_best_practices, "Session Hijacking".
         """
 
+    def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
+        """What of a pattern the client may follow, now and when the policies have changed.
+
+        Raises: Refused where that is nothing; who asks for everything follows whatever it may.
+        """
+
+    def check_published(self, principal: Principal | None, topic: str) -> None:
+        """Raises: Refused where the client may not publish events of this topic."""
+
     def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
         """Put an event on the bus; while the bus starts again it is dropped."""
 

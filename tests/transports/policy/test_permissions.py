@@ -103,19 +103,35 @@ def test_a_subscription_is_refused_where_one_of_its_resources_is() -> None:
     assert reason(rules, listen, {"notifications": {"resourceSubscriptions": wanted}}) == "forbidden"
 
 
-def test_topics_are_followed_and_published_by_the_same_rules() -> None:
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("client.a.b", ""),
+        ("client.a.*", ""),
+        ("client.*", ""),
+        ("all", ""),
+        ("*", ""),
+        ("client.b", "insufficient_scope"),
+        ("vsm.*", "insufficient_scope"),
+    ],
+)
+def test_some_of_what_a_pattern_stands_for_is_enough_to_follow_it(pattern: str, expected: str) -> None:
     rules = permissions({"topics": ["client.a.*"], "methods": ["topics/follow"]}, {"scopes": ["admin"], "topics": ["*"]})
-    rules.check_topic(ANN, "topics/follow", "client.a.*")
-    for method, topic, expected in (
-        ("topics/publish", "client.a.b", "insufficient_scope"),
-        ("topics/follow", "all", "insufficient_scope"),
-    ):
+    try:
+        rules.check_followed(ANN, pattern)
+    except Refused as refused:
+        assert (refused.reason, refused.data) == (expected, {"scopes": ["admin"]})
+    else:
+        assert expected == ""
+
+
+def test_topics_are_published_by_rules_of_their_own() -> None:
+    rules = permissions({"topics": ["client.a.*"], "methods": ["topics/follow"]}, {"groups": ["b"], "topics": ["client.b"]})
+    for principal, topic, expected in ((ANN, "client.a.b", "forbidden"), (None, "client.b", "unauthorized")):
         with pytest.raises(Refused) as refused:
-            rules.check_topic(ANN, method, topic)
-        assert (refused.value.reason, refused.value.data) == (expected, {"scopes": ["admin"]})
-    with pytest.raises(Refused) as refused:
-        rules.check_topic(None, "topics/follow", "client.b")
-    assert refused.value.reason == "unauthorized"
+            rules.check_published(principal, topic)
+        assert refused.value.reason == expected
+    rules.check_published(attrs.evolve(ANN, groups=frozenset({"b"})), "client.b")
 
 
 def test_a_list_has_only_what_may_be_used_and_is_for_nobody_else() -> None:

@@ -60,6 +60,7 @@ class TopicStreamEndpoint:
         check_stream_is_taken(incoming)
         pattern = _pattern(incoming)
         self._server.check_topic(incoming.principal, pattern)
+        pattern = self._port.permitted_topics(incoming.principal, pattern)
         after_id = _last_event_id(incoming)
         if self._port.is_draining:
             self._send_away(incoming)

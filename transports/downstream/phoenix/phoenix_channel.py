@@ -80,10 +80,10 @@ class ChannelSocket(Protocol):
         Raises: Refused with rate_limited.
         """
 
-    def admit_event(self) -> None:
+    def admit_event(self, topic: str) -> None:
         """Count one event that the client publishes.
 
-        Raises: Refused with rate_limited.
+        Raises: Refused with rate_limited, or with why it may not.
         """
 
 
@@ -130,7 +130,7 @@ class PhoenixChannel:
     def _event(self, message: PhoenixMessage) -> None:
         topic, payload = check_client_event(*read_event(message.payload))
         self._socket.admit(self._client)
-        self._socket.admit_event()
+        self._socket.admit_event(topic)
         self._port.topics.publish(topic, payload)
         self._socket.reply(message, "ok", _EMPTY)
 

@@ -167,6 +167,7 @@ class PhoenixSocket:
                 raise logged_out()
             pattern = _pattern(message.topic.removeprefix(_PREFIX))
             self._endpoint.check_topic(self._client, pattern)
+            pattern = self._endpoint.port.permitted_topics(self._client.principal, pattern)
             params = JoinParams.read(message.payload)
         except Refused as refused:
             self._carry_out(self._decisions.refused(message, refusal_payload(refused)))
@@ -216,7 +217,8 @@ class PhoenixSocket:
     def admit(self, client: ClientChannel | None) -> None:
         self._endpoint.admit(self._client, None if client is None else client.session)
 
-    def admit_event(self) -> None:
+    def admit_event(self, topic: str) -> None:
+        self._endpoint.port.check_published(self._client.principal, topic)
         self._endpoint.admit_event(self._client)
 
     def _send(self, data: bytes) -> asyncio.Future[None] | None:
