@@ -174,8 +174,8 @@ class Cell:
         dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
         for path in DASHBOARD_PATHS:
             server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=path == DASHBOARD_PATH)
-        if settings.auth is not None and settings.auth.issuers:  # else there is nowhere to log in
-            metadata = MetadataEndpoint(server, settings.auth)
+        if server.gate is not None and server.gate.auth.issuers:  # else there is nowhere to log in
+            metadata = MetadataEndpoint(server, server.gate)
             for path in METADATA_PATHS:
                 server.add_endpoint(path, metadata, access=Access.EVERYBODY)
         if self._tickets is not None:
@@ -213,6 +213,7 @@ class Cell:
 
     def apply_settings(self, settings: Settings) -> None:
         self._port.take_settings(settings)
+        self._server.take_auth(settings.auth)
         self._permit(settings)
         self._show_backends()
         # When this returns, every actor has taken it in.

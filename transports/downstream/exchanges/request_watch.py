@@ -54,6 +54,8 @@ class RequestWatch:
         span = None
         if tracing.tracer is not None:
             about = {"network.transport": exchange.transport, "mcp.protocol.version": exchange.revision}
+            if exchange.principal is not None:
+                about["enduser.id"] = exchange.principal.subject  # Source: OpenTelemetry semantic conventions, "General identity"
             span = tracing.tracer.server_span(method, exchange.target, headers, about)
             exchange = attrs.evolve(exchange, headers=span.headers)
         if span is None and not is_traced and not self._logs:
@@ -85,6 +87,9 @@ class RequestWatch:
         }
         if exchange.session is not None:
             fields["session"] = exchange.session.key
+        if exchange.principal is not None:
+            fields["user"] = exchange.principal.key
+            fields["client"] = exchange.principal.client
         if trace_id is not None:
             fields["trace_id"] = trace_id
         level = logging.INFO if ended.outcome in ("ok", "client_gone") else logging.WARNING

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator, Credential
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
@@ -43,6 +44,7 @@ class Access(Enum):
 class Gate:
     """Knows who sends a request, or finds out, or refuses it. There is none where everybody is anonymous.
 
+    auth:      the settings that hold.
     tickets:   where they are taken.
     carry_out: has work of a request done, and answers it where the work raises.
     """
@@ -56,14 +58,18 @@ class Gate:
         carry_out: Callable[[Incoming, Callable[[], None]], None],
     ) -> None:
         assert settings.auth is not None
-        self._auth = settings.auth
+        self.take(settings.auth)
         self._authenticator = authenticator
         self._tickets = tickets
         self._is_proxy = is_proxy
         self._carry_out = carry_out
-        self._reader = CredentialReader(settings.auth)
         self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
         self._tasks = HeldTasks()
+
+    def take(self, auth: AuthSettings) -> None:
+        """These settings hold from now on."""
+        self.auth = auth
+        self._reader = CredentialReader(auth)
 
     def admit(self, incoming: Incoming, access: Access, takes_ticket: bool, handle: Callable[[Incoming], None]) -> None:
         """Have `handle` serve the request, now or once its client is known.
@@ -83,13 +89,13 @@ class Gate:
         handle(incoming)
 
     def is_operator(self, principal: Principal | None) -> bool:
-        return principal is not None and (not self._auth.operator_scope or self._auth.operator_scope in principal.scopes)
+        return principal is not None and (not self.auth.operator_scope or self.auth.operator_scope in principal.scopes)
 
     def check_operator(self, principal: Principal | None) -> None:
         """Raises: Refused, with the scope that is needed."""
         if self.is_operator(principal):
             return
-        scopes = [self._auth.operator_scope] if self._auth.operator_scope else []
+        scopes = [self.auth.operator_scope] if self.auth.operator_scope else []
         if principal is None:
             raise Refused("unauthorized", "this is for operators; log in", data={"scopes": scopes})
         raise Refused("insufficient_scope", "this is for operators", data={"scopes": scopes})
@@ -104,7 +110,7 @@ class Gate:
         incoming.principal = principal
         if access is Access.OPERATORS:
             self.check_operator(principal)
-        elif principal is None and access is Access.CLIENTS and self._auth.mode == "required":
+        elif principal is None and access is Access.CLIENTS and self.auth.mode == "required":
             raise Refused("unauthorized", "log in, and send an access token in the header Authorization")
 
     def _find_out(

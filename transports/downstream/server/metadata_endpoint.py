@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mcp_gateway.config.identity_settings import AuthSettings
-
+from .gate import Gate
 from .incoming import Incoming, method_not_allowed
 from .protected_resource import WELL_KNOWN, metadata
 from .server import GatewayServer
@@ -19,9 +18,9 @@ METADATA_PATHS: Final = (WELL_KNOWN, f"{WELL_KNOWN}/…")
 class MetadataEndpoint:
     """Serves them; whoever may be asked to log in may read where."""
 
-    def __init__(self, server: GatewayServer, auth: AuthSettings) -> None:
+    def __init__(self, server: GatewayServer, gate: Gate) -> None:
         self._server = server
-        self._auth = auth
+        self._gate = gate
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
@@ -32,7 +31,7 @@ class MetadataEndpoint:
         path = incoming.path.removeprefix(WELL_KNOWN)
         if path == prefix or path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
-        found = metadata(base, path, self._auth)
+        found = metadata(base, path, self._gate.auth)
         if found is None:
             incoming.respond(404, msgspec.json.encode({"error": "no such resource"}), {})
         else:

@@ -13,6 +13,7 @@ import msgspec
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.netutil import bind_sockets
 
+from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.principal import Principal
@@ -211,6 +212,11 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     # ---- who clients are
 
+    def take_auth(self, auth: AuthSettings | None) -> None:
+        """These settings hold from now on. Whether clients are known at all is decided when the gateway starts."""
+        if self.gate is not None and auth is not None:
+            self.gate.take(auth)
+
     def is_operator(self, principal: Principal | None) -> bool:
         """Whether it may see what operators do; where nobody is known, everybody may."""
         return self.gate is None or self.gate.is_operator(principal)
@@ -259,11 +265,10 @@ class GatewayServer(HTTPServerConnectionDelegate):
             incoming.refuse(Refused("upstream_failed", "internal error", status=500))
 
     def challenge(self, incoming: Incoming, refused: Refused) -> str | None:
-        auth = self._settings.auth
-        if auth is None:
+        if self.gate is None:
             return None
         granted = incoming.principal.scopes if incoming.principal is not None else ()
-        return challenge(refused, self.base_url(incoming), incoming.path, auth, granted)
+        return challenge(refused, self.base_url(incoming), incoming.path, self.gate.auth, granted)
 
     def base_url(self, incoming: Incoming) -> str:
         """What its address begins with as clients write it: as configured, or else as this one has."""

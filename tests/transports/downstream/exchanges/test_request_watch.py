@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import pytest
 
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.downstream.exchanges import request_watch
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -191,6 +193,33 @@ def test_the_access_log_samples_only_what_ended_well(
         fields = record.__dict__["fields"]
         assert fields["request_id"] == f"cell/0#{asked.exchange_id}"
         assert (fields["outcome"], fields["backend"], fields["upstream_s"]) == (outcome, "files", 0.2)
+
+
+def test_the_access_log_and_the_trace_say_who_asked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, str]] = []
+
+    class Span:
+        headers: Mapping[str, str] = {}
+
+        def end(self, outcome: str, **_: str) -> None:
+            """Nothing is sent."""
+
+    class Tracer:
+        def server_span(self, method: str, target: str, headers: Mapping[str, str], about: dict[str, str]) -> Span:
+            told.append(about)
+            return Span()
+
+    monkeypatch.setattr(tracing, "tracer", Tracer())
+    watch = RequestWatch(LoggingSettings(access=True), "cell/0")
+    ada = Principal(issuer="https://id.example", subject="ada", client="editor")
+    with caplog.at_level(logging.INFO, "mcp_gateway.access"):
+        for principal in (ada, None):
+            _, watched = watch.watch(attrs.evolve(exchange(), principal=principal), Sink())
+            watched.answer(200, b"", {}, "files", 0.2)
+    known, anonymous = (record.__dict__["fields"] for record in caplog.records)
+    assert (known["user"], known["client"]) == ("https://id.example ada", "editor")
+    assert "user" not in anonymous
+    assert [about.get("enduser.id") for about in told] == ["ada", None]
 
 
 def test_without_the_extra_or_a_collector_there_is_no_tracer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import attrs
 import pytest
 
 from mcp_gateway.transports.downstream.server import gate as gate_module
@@ -150,6 +151,20 @@ def test_a_user_is_who_the_trusted_proxy_says() -> None:
 
     proxied = {"user_header": "X-User", "groups_header": "x-groups"}
     on_guarded_cell(body, auth=proxied, gateway={"trusted_proxies": ["127.0.0.1"]})
+
+
+def test_settings_that_are_read_anew_hold_at_once() -> None:
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with RawClient(cell) as client:
+            assert (await client.ask("GET", "/metrics", **bearer("bob"))).status == 403
+            assert cell.settings.auth is not None
+            auth = attrs.evolve(cell.settings.auth, operator_scope="files:read")
+            cell.cell.apply_settings(attrs.evolve(cell.settings, auth=auth))
+            assert (await client.ask("GET", "/metrics", **bearer("bob"))).status == 200
+            cell.cell.apply_settings(attrs.evolve(cell.settings, auth=None))
+            assert (await client.ask("GET", "/metrics")).status == 401, "whether there is a gate is decided at the start"
+
+    on_guarded_cell(body)
 
 
 # ---- waiting for whoever knows
