@@ -71,6 +71,9 @@ def user_credential_problems(
         if not has_auth and (auth == "token_exchange" or _is_reached_by_others(gateway)):
             allowed = "[auth] beside it, so that each user is shown as that user and nobody as somebody else"
             yield SettingProblem(key=f"backends[{index}].auth", found=quote(auth), allowed=allowed)
+        if auth == "user" and _is_reached_by_others(gateway) and gateway.get("public_url") == "":
+            allowed = "a gateway.public_url beside it: the address to which browsers come back from where users consent"
+            yield SettingProblem(key=f"backends[{index}].auth", found=quote(auth), allowed=allowed)
         if auth == "user" and gateway.get("state_dir") == "" and gateway.get("cells") != 1:
             allowed = "a gateway.state_dir beside it, where all cells find what users have consented to, or cells = 1"
             yield SettingProblem(key=f"backends[{index}].auth", found=quote(auth), allowed=allowed)

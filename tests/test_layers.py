@@ -86,6 +86,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         f"transports.downstream.{package}": (*_CLIENT, "transports.downstream.server", "transports.downstream.exchanges")
         for package in ("http", "websocket", "operators")
     },
+    "transports.downstream.consent": (*_CLIENT, "transports.downstream.server"),
     "transports.downstream.phoenix": (
         *_CLIENT,
         *(f"transports.downstream.{package}" for package in ("server", "exchanges", "websocket")),
@@ -182,6 +183,8 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.downstream.operators.operations": "end_to_end/test_metrics.py",
     "transports.downstream.phoenix.phoenix_channel": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
     "transports.downstream.phoenix.topic_pushes": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
+    "transports.downstream.consent.consent_endpoint": "end_to_end/test_user_credentials.py and attacks/test_client_attacks.py",
+    "transports.upstream.credentials.backend_access": "end_to_end/test_user_credentials.py: what a cell is made of",
     "transports.ports.authenticator": "a Protocol and a value",
     "transports.ports.consents": "a Protocol and values",
     "transports.ports.credential_vault": "a Protocol and values",

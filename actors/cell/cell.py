@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -24,8 +25,10 @@ from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 from mcp_gateway.actors.runtime.system_key import load_or_create_key
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
+from mcp_gateway.actors.storage.stored_vault import StoredVault
 from mcp_gateway.actors.storage.task_journal import TaskJournal
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.downstream.consent.consent_endpoint import CONSENT_PATHS, ConsentEndpoint
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.http.streamable_http import (
     STREAMABLE_HTTP_PATHS,
@@ -45,6 +48,7 @@ from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSO
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
+from mcp_gateway.transports.ports.subject_tokens import NotingAuthenticator, SubjectTokens
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
@@ -54,6 +58,10 @@ from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
+from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport
+from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
+from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
+from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
 from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
@@ -94,9 +102,11 @@ class Cell:
         self._shown_circuits: set[tuple[str, str]] = set()
         self._ends_by_s = float("inf")  # on the monotonic clock, once it drains
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
+        self._subjects = SubjectTokens()
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
+        self._access = self._make_access(seal)
         self._make_edge(seal)
         self._add_endpoints()
         asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
@@ -116,6 +126,17 @@ class Cell:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
 
+    def _make_access(self, seal: Seal) -> BackendAccess:
+        """What servers are shown. Without a state directory it is kept as long as the cell lives."""
+        gateway, state_path = self._settings.gateway, self._settings.gateway.state_path
+        return BackendAccess(
+            MemoryVault if state_path is None else functools.partial(StoredVault, state_path),
+            seal,
+            self._subjects,
+            (gateway.public_url or gateway.url).rstrip("/"),
+            tells_users_apart=self._settings.auth is not None,
+        )
+
     def _wires(self, seal: Seal) -> tuple[UpstreamTransport, ...]:
         """The ways to servers, each of which any client may take."""
         site = BridgeSite(
@@ -125,7 +146,9 @@ class Cell:
             others=lambda: self._cells.other_cells,
             records=self._tasks,
         )
-        http, sse = BridgeTransport(StreamableHttpUpstream(), site), BridgeTransport(SseUpstream(), site)
+        shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)
+        http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
+        sse = BridgeTransport(SseUpstream(), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
         others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), BuiltinUpstream()))
         return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
@@ -142,7 +165,8 @@ class Cell:
         known = self._port.authenticator
         share = settings.gateway.max_share_per_address
         self._tickets = None if known is None else Tickets(seal, self._cells, known, share)
-        self._server = GatewayServer(self._settings, self._port.publish, known, self._tickets)
+        noting = None if known is None else NotingAuthenticator(known, self._subjects)
+        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 
@@ -180,6 +204,9 @@ class Cell:
                 server.add_endpoint(path, metadata, access=Access.EVERYBODY)
         if self._tickets is not None:
             server.add_endpoint(TICKET_PATH, self._tickets)
+        consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
+        for path in CONSENT_PATHS:
+            server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
         server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends), is_page=True)
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
@@ -214,6 +241,7 @@ class Cell:
     def apply_settings(self, settings: Settings) -> None:
         self._port.take_settings(settings)
         self._server.take_auth(settings.auth)
+        self._access.keep(settings.backends)
         self._permit(settings)
         self._show_backends()
         # When this returns, every actor has taken it in.

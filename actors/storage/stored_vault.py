@@ -52,6 +52,7 @@ _CROWDED: Final = (
     " (SELECT name FROM entries WHERE kind = 'flow' ORDER BY changed_ms DESC, name LIMIT -1 OFFSET ?)"
 )
 _LEASE: Final = "UPDATE entries SET leased_until_ms = ? WHERE kind = ? AND name = ? AND leased_until_ms <= ? RETURNING 1"
+_RELEASE: Final = "UPDATE entries SET leased_until_ms = 0 WHERE kind = ? AND name = ?"
 _logger = logging.getLogger(__name__)
 
 
@@ -108,6 +109,10 @@ class StoredVault:
     def lease(self, entry: EntryId, until_ms: int, now_ms: int) -> bool:
         with self._transaction() as connection:
             return bool(connection.execute(_LEASE, (until_ms, entry.kind.value, entry.name, now_ms)).fetchall())
+
+    def release(self, entry: EntryId) -> None:
+        with self._transaction() as connection:
+            connection.execute(_RELEASE, (entry.kind.value, entry.name))
 
     # ---- for people
 

@@ -78,9 +78,13 @@ def test_a_process_is_shown_no_token() -> None:
 def test_users_are_told_apart_wherever_others_reach_the_gateway() -> None:
     """On one's own machine there is one user: nobody else reaches it."""
     assert read({"auth": "user"}).is_per_user
-    for gateway in ({"host": "0.0.0.0"}, {"public_url": "https://mcp.example.com"}):
+    public = {"public_url": "https://mcp.example.com"}
+    for gateway in (public, {"host": "0.0.0.0", **public}):
         assert "backends[0].auth: found 'user'; allowed: [auth]" in problems({"auth": "user"}, gateway=gateway)
         assert read({"auth": "user"}, gateway=gateway, auth=AUTH).is_per_user
+    assert "backends[0].auth: found 'user'; allowed: a gateway.public_url" in problems(
+        {"auth": "user"}, gateway={"host": "::"}, auth=AUTH
+    )
     assert "backends[0].auth: found 'token_exchange'; allowed: [auth]" in problems(EXCHANGE)
     assert read(EXCHANGE, auth=AUTH).is_per_user
 

@@ -48,4 +48,7 @@ class CredentialVault(Protocol):
     def delete(self, entry: EntryId) -> None: ...
 
     def lease(self, entry: EntryId, until_ms: int, now_ms: int) -> bool:
-        """Whether the caller alone, of all cells, may renew the entry until then."""
+        """Whether the caller alone, of all cells, may renew the entry until then, or until it is written."""
+
+    def release(self, entry: EntryId) -> None:
+        """The caller has not renewed it: another may try."""

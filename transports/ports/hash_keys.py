@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_plus
 
+import attrs
 import msgspec
 
 from mcp_gateway.config.settings import Settings
@@ -23,6 +24,9 @@ _LONGEST_USER: Final = 1_000
 
 PRINCIPAL: Final = "principal"
 """The key of who a client has proved to be. Without authentication no request has it."""
+
+CREDENTIAL: Final = "credential"
+"""The key of what it has shown for that, by its fingerprint."""
 
 _OF_PRINCIPAL: Final = "principal:"
 
@@ -42,6 +46,18 @@ def owner_of(keys: Mapping[str, str]) -> str:
         return f"{_OF_PRINCIPAL}{principal}"
     user = keys.get("user", "")
     return f"user:{user}" if user.startswith(_OF_PRINCIPAL) else user
+
+
+@attrs.frozen
+class Asker:
+    """For whom a server is asked. principal: "" for nobody in particular. credential: fingerprint of what it has shown, or ""."""
+
+    principal: str = ""
+    credential: str = ""
+
+    @classmethod
+    def of(cls, keys: Mapping[str, str]) -> Asker:
+        return cls(keys.get(PRINCIPAL, ""), keys.get(CREDENTIAL, ""))
 
 
 def keys_of_owner(owner: str) -> dict[str, str]:
@@ -81,6 +97,7 @@ class HashKeys:
         keys = {"ip": remote_ip}
         if principal is not None:
             keys[PRINCIPAL] = keys["user"] = principal.key
+            keys[CREDENTIAL] = principal.fingerprint
         elif query and (user := query_value(query, "user_id")):
             keys["user"] = user[:_LONGEST_USER]
         for name in self._headers:

@@ -95,6 +95,8 @@ def test_one_cell_of_all_may_renew_an_entry_until_its_time_is_over_or_it_is_writ
     assert other.lease(ANN, NOW_MS + 20, NOW_MS + 10)
     other.write(ANN, b"new", NOW_MS)
     assert vault.lease(ANN, NOW_MS + 10, NOW_MS)
+    vault.release(ANN)
+    assert other.lease(ANN, NOW_MS + 10, NOW_MS)
 
 
 def test_people_see_whose_they_are_and_delete_them(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, principal_of
+from mcp_gateway.transports.ports.hash_keys import CREDENTIAL, PRINCIPAL, Asker
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -114,7 +114,7 @@ class EraBridge:
         self._to_legacy = ModernToLegacy(wire, site, self._tasks, replica=replica, revision=legacy, has_streams=self._is_http)
         self._to_modern = LegacyToModern(wire, site, self._tasks, replica=replica, is_http=self._is_http)
         self._same_era = SameEraTasks(site, self._tasks, send_modern=self._send_modern, send_legacy=self._send_legacy)
-        self._probing: SharedTasks[str, None] = SharedTasks()
+        self._probing: SharedTasks[Asker, None] = SharedTasks()
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> _Exchange:
         """The wire's own exchange where there is nothing to translate: not even a coroutine lies between."""
@@ -198,10 +198,10 @@ class EraBridge:
 
         Raises: UpstreamError where the server cannot be reached; its era stays unknown.
         """
-        principal = principal_of(request.hash_keys)
+        keys = {name: request.hash_keys[name] for name in (PRINCIPAL, CREDENTIAL) if name in request.hash_keys}
         try:
             async with asyncio.timeout(request.timeout_s):
-                await self._probing.join(principal, functools.partial(self._ask_era, {PRINCIPAL: principal} if principal else {}))
+                await self._probing.join(Asker.of(keys), functools.partial(self._ask_era, keys))
         except TimeoutError:
             if self._era.is_starting:
                 raise UpstreamError(Fate.STARTING, "starting, and has not said a word yet") from None

@@ -130,7 +130,7 @@ class ParkableCall:
             revision=session.revision,
             session_id=session.session_id,
             headers=first.request.headers,
-            hash_keys=session.hash_keys,
+            hash_keys=first.request.hash_keys,
         )
         self._task = asyncio.get_running_loop().create_task(wire.exchange(request, self._hear))
         self._task.add_done_callback(self._ended)

@@ -97,16 +97,21 @@ def with_offline_access(scopes: tuple[str, ...], server: AuthorizationServer) ->
     return (*scopes, _OFFLINE) if _OFFLINE in server.scopes and _OFFLINE not in scopes else scopes
 
 
-def authorization_url(server: AuthorizationServer, flow: Flow, state: str, *, allow_http: bool) -> str:
-    """Where the user's browser goes. allow_http: whether that may be plain HTTP.
+def check_takes_flow(server: AuthorizationServer, *, allow_http: bool) -> None:
+    """allow_http: whether the user's browser may be sent to plain HTTP.
 
-    Raises: FlowRefused where the server cannot take this flow.
+    Raises: FlowRefused where the server cannot take this flow, or not safely.
     """
     parts = urlsplit(server.authorization_endpoint)
     if parts.scheme not in (("https", "http") if allow_http else ("https",)) or not parts.hostname or parts.fragment:
         raise FlowRefused("the authorization server has no address where users consent")
     if server.has_pkce is False:
         raise FlowRefused("the authorization server does not take PKCE with S256, without which a code could be stolen")
+
+
+def authorization_url(server: AuthorizationServer, flow: Flow, state: str) -> str:
+    """Where the user's browser goes, of a server that takes the flow."""
+    parts = urlsplit(server.authorization_endpoint)
     query = {
         "response_type": "code",
         "client_id": flow.terms.client.id,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from mcp_gateway.config.settings import BackendSettings
-from mcp_gateway.transports.ports.hash_keys import principal_of
+from mcp_gateway.transports.ports.hash_keys import Asker
 from mcp_gateway.transports.ports.strategies import WireTransport
 from mcp_gateway.transports.ports.upstream_port import (
     CredentialRefused,
@@ -35,16 +35,16 @@ class AuthorizedConversation:
         self._source = source
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        principal = principal_of(request.hash_keys)
-        shown = await self._source.token(principal)
+        asker = Asker.of(request.hash_keys)
+        shown = await self._source.token(asker)
         try:
             return await self._wire.exchange(_with(request, shown), on_event)
         except CredentialRefused as refused:
-            shown = await self._source.another(principal, shown, _challenge(refused))
+            shown = await self._source.another(asker, shown, _challenge(refused))
         try:
             return await self._wire.exchange(_with(request, shown), on_event)
         except CredentialRefused as refused:
-            raise self._source.refused_again(principal, shown, _challenge(refused)) from None
+            raise self._source.refused_again(asker, shown, _challenge(refused)) from None
 
     async def probe(self, timeout_s: float) -> None:
         """Nobody in particular asks: a server that wants to know who it is has answered."""

@@ -48,3 +48,6 @@ class MemoryVault:
             return False
         self._leases[entry] = until_ms
         return True
+
+    def release(self, entry: EntryId) -> None:
+        self._leases.pop(entry, None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed
 from mcp_gateway.transports.ports.consents import ConsentAsked, ConsentFailed
 from mcp_gateway.transports.ports.credential_vault import CredentialVault, EntryId, EntryKind, VaultFailed
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.hash_keys import Asker
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -26,6 +28,7 @@ from .authorization_flow import (
     Grant,
     Terms,
     authorization_url,
+    check_takes_flow,
     client_document,
     code_form,
     code_in,
@@ -66,13 +69,15 @@ class UserTokens:
         """Whether there is something to show. Raises: UpstreamError."""
         return self._grant(principal) is not None
 
-    async def token(self, principal: str) -> Tokens | None:
+    async def token(self, asker: Asker) -> Tokens | None:
+        principal = asker.principal
         grant = self._grant(principal)
         if grant is None or not grant.tokens.ends_soon(now_ms()):
             return None if grant is None else grant.tokens
         return await self._renewing.join(principal, lambda: self._renew(principal, grant.tokens))
 
-    async def another(self, principal: str, refused: Tokens | None, challenge: Challenge) -> Tokens:
+    async def another(self, asker: Asker, refused: Tokens | None, challenge: Challenge) -> Tokens:
+        principal = asker.principal
         grant = self._grant(principal)
         if grant is None:
             raise self._consent(principal, challenge, ())
@@ -90,7 +95,8 @@ class UserTokens:
             raise self._consent(principal, challenge, ())
         return tokens
 
-    def refused_again(self, principal: str, refused: Tokens, challenge: Challenge) -> UpstreamError:
+    def refused_again(self, asker: Asker, refused: Tokens, challenge: Challenge) -> UpstreamError:
+        principal = asker.principal
         grant = self._grant(principal)
         if challenge.wants_scopes:
             granted = () if grant is None else grant.tokens.scopes
@@ -136,32 +142,36 @@ class UserTokens:
         None where the user must consent again. Source: OAuth 2.1 (draft 13), section 4.3.1.
         """
         vault, entry = self._site.vault, self.entry(principal)
-        while True:
+        if not former.refresh:
+            return None
+        try:
+            while not vault.lease(entry, now_ms() + _LEASE_MS, now_ms()):
+                await asyncio.sleep(_POLL_S)
+                if self._grant(principal) is None:
+                    return None
             grant = self._grant(principal)
-            if grant is None or grant.tokens != former:
+            if grant is None or grant.tokens != former:  # another cell has done it meanwhile
+                vault.release(entry)
                 return None if grant is None else grant.tokens
-            if not former.refresh:
-                return None
-            try:
-                if vault.lease(entry, now_ms() + _LEASE_MS, now_ms()):
-                    break
-            except VaultFailed as error:
-                raise no_token(error) from None
-            await asyncio.sleep(_POLL_S)
-        terms = grant.terms
+            return await self._renewed(principal, grant)
+        except VaultFailed as error:
+            raise no_token(error) from None
+
+    async def _renewed(self, principal: str, grant: Grant) -> Tokens | None:
+        """The same in the cell that has the lease. Raises: VaultFailed as well."""
+        vault, entry, terms, former = self._site.vault, self.entry(principal), grant.terms, grant.tokens
         try:
             form = refresh_form(grant)
             tokens = await self.servers.token(terms.token_endpoint, terms.client, form, asked=former.scopes, former=former)
-            vault.write(entry, encoded(Grant(tokens, terms)), now_ms())
-        except TokenRefused as error:
-            if not error.is_final:
+        except (TokenRefused, FetchFailed) as error:
+            if not isinstance(error, TokenRefused) or not error.is_final:
+                vault.release(entry)
                 raise no_token(error) from None
-            self._forget(principal)
+            vault.delete(entry)
             if error.code == "invalid_client":
                 self._forget_client(terms.issuer)
             return None
-        except (FetchFailed, VaultFailed) as error:
-            raise no_token(error) from None
+        vault.write(entry, encoded(Grant(tokens, terms)), now_ms())
         return tokens
 
     # ---- consent
@@ -170,6 +180,7 @@ class UserTokens:
         """As `Consents.begin`."""
         try:
             resource, server = await self.servers.discover(wanted.resource_metadata)
+            check_takes_flow(server, allow_http=self.backend.allow_private)
             client = await self._client(server)
             scopes = with_offline_access(wanted.scopes or resource.scopes, server)
             flow = Flow(
@@ -183,7 +194,7 @@ class UserTokens:
                 terms=Terms(server.issuer, server.token_endpoint, self.backend.resource or resource.resource, client),
             )
             state = secrets.token_urlsafe(32)
-            url = authorization_url(server, flow, state, allow_http=self.backend.allow_private)
+            url = authorization_url(server, flow, state)
             self._site.vault.write(flow_entry(state), encoded(flow), now_ms(), now_ms() + int(LINK_S * 1_000))
         except VaultFailed as error:
             raise ConsentFailed(str(error), is_ours=True) from None
@@ -241,13 +252,18 @@ class ConsentSite:
     backends:          {name: its tokens} of those that run now.
     """
 
-    def __init__(self, vault: CredentialVault, seal: Seal, base_url: str, *, tells_users_apart: bool) -> None:
-        self.vault = vault
+    def __init__(self, make_vault: Callable[[], CredentialVault], seal: Seal, base_url: str, *, tells_users_apart: bool) -> None:
+        self._make_vault = make_vault
         self.seal = seal
         self.base_url = base_url
         self.tells_users_apart = tells_users_apart
         self.backends: dict[str, UserTokens] = {}
         self._beginning = 0
+
+    @functools.cached_property
+    def vault(self) -> CredentialVault:
+        """Made when somebody needs it: most gateways keep no credentials of users."""
+        return self._make_vault()
 
     @property
     def redirect_uri(self) -> str:
@@ -278,7 +294,8 @@ class ConsentSite:
     async def finish(self, answer: Mapping[str, str], browser: str) -> ConsentAsked:
         state = answer.get("state", "")
         try:
-            content = self.vault.take(flow_entry(state), now_ms()) if 0 < len(state) <= _LONGEST_STATE else None
+            is_plausible = bool(self.backends) and 0 < len(state) <= _LONGEST_STATE
+            content = self.vault.take(flow_entry(state), now_ms()) if is_plausible else None
         except VaultFailed as error:
             raise ConsentFailed(str(error), is_ours=True) from None
         flow = None if content is None else decoded(content, Flow)

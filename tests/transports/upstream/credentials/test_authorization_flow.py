@@ -22,6 +22,7 @@ from mcp_gateway.transports.upstream.credentials.authorization_flow import (
     authenticated,
     authorization_url,
     challenge_of,
+    check_takes_flow,
     chosen_issuer,
     client_document,
     code_form,
@@ -48,7 +49,8 @@ FLOW = Flow("files", "iss ann", b"", "v" * 43, CALLBACK, ("read", "write"), Fals
 
 def test_the_browser_is_sent_with_pkce_resource_and_a_state_of_its_own() -> None:
     """Source: OAuth 2.1, section 4.1.1; RFC 8707, section 2."""
-    url = authorization_url(SERVER, FLOW, "st-1", allow_http=False)
+    check_takes_flow(SERVER, allow_http=False)
+    url = authorization_url(SERVER, FLOW, "st-1")
     assert {name: values for name, values in parse_qs(urlsplit(url).query).items()} == {
         "tenant": ["7"],
         "response_type": ["code"],
@@ -79,7 +81,7 @@ def test_the_challenge_is_that_of_the_rfc() -> None:
 )
 def test_a_server_that_cannot_take_the_flow_safely_gets_no_browser(members: dict[str, Any]) -> None:
     with pytest.raises(FlowRefused):
-        authorization_url(attrs.evolve(SERVER, **members), FLOW, "st-1", allow_http=False)
+        check_takes_flow(attrs.evolve(SERVER, **members), allow_http=False)
 
 
 def test_a_code_is_taken_from_the_server_that_was_asked() -> None:
