@@ -28,6 +28,7 @@ from mcp_gateway.scripts.commands.attaching import (
 )
 from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
+from mcp_gateway.scripts.commands.credentials_command import add_credentials_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.import_command import add_import_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)
+    add_credentials_command(commands)
 
     status = commands.add_parser("status", help="the supervision tree, backends, sessions and clients of a running gateway")
     status.add_argument("--json", action="store_true", help="for programs")
