@@ -257,13 +257,11 @@ class Conversation:
         else:
             self.desk.grant(event.upstream, event.call_id, 1)
 
-    def _outer(self, naming: Naming | None, event: CallEvent) -> bytes:
-        """The event as the client reads it."""
-        session = self.exchange.session
-        key = "" if session is None else session.key
+    def _outer(self, naming: Naming | None, event: CallEvent, session: SessionState | None) -> bytes:
+        """The event as the client reads it. session: in which the server has said it."""
 
         def outer_id(request_id: bytes) -> bytes:
-            return self.desk.name_question(QuestionId(key, event.backend, request_id))
+            return self.desk.name_question(QuestionId.of(session, event.backend, request_id))
 
         return outer_message(naming, event.message, outer_id)
 

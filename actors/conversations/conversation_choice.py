@@ -99,7 +99,10 @@ def _answered(exchange: Exchange, response: Response, desk: Desk) -> tuple[str, 
     Raises: Refused.
     """
     session, question = exchange.session, desk.read_question(response.id)
-    is_asked = session is not None and question is not None and question.session == session.key
-    if not is_asked or session is None or question is None or session.upstream(question.backend) is None:
+    is_of_session = session is not None and question is not None and question.session == session.key
+    if not is_of_session or session is None or question is None:
         raise Refused("invalid_request", "the response answers no request of this session")
+    # Another cell may have opened the session anew at that server, and the question is one since.
+    if not question.is_asked_in(session) and not question.is_asked_in(desk.refresh_session(session)):
+        raise Refused("invalid_request", "the response answers no request of this session as it is now")
     return question.backend, Response(question.id, response.result, response.error)

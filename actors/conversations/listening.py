@@ -143,7 +143,7 @@ class Listen(Conversation):
                 self._tell_changes()
             self._acknowledge_when_all_have()
             return
-        data = self._outer(naming, event)
+        data = self._outer(naming, event, None)
         if self._has_begun:
             self._forward_merged(event, data, None)
         else:

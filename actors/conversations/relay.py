@@ -79,7 +79,7 @@ class RelayRequest(Conversation):
 
     def _on_event(self, event: CallEvent) -> None:
         naming = self._naming(event.backend)
-        self._forward(event, self._outer(naming, event), outer_event_id(naming, event.event_id))
+        self._forward(event, self._outer(naming, event, self._session), outer_event_id(naming, event.event_id))
 
     def _on_failure(self, failure: CallFailed) -> None:
         has_session = self._session is not None and self._session.upstream(failure.backend) is not None

@@ -98,7 +98,7 @@ class SessionStream(Conversation):
             self._last_event_ids[event.backend] = event.event_id
         naming = self._naming(event.backend)
         forward = self._forward if naming is None else self._forward_merged
-        forward(event, self._outer(naming, event), outer_event_id(naming, event.event_id))
+        forward(event, self._outer(naming, event, self._used_sessions.get(event.backend)), outer_event_id(naming, event.event_id))
 
     def _on_answer(self, answer: CallAnswered) -> None:
         repair = self._repair_with(answer.call_id)

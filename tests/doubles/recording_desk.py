@@ -188,9 +188,11 @@ class RecordingDesk:
         return encoded(f"{question.session}/{question.backend}/{question.id.decode()}")
 
     def read_question(self, shown: bytes) -> QuestionId | None:
+        """One that was asked in a session of `session_at`."""
         session, _, rest = str(json.loads(shown)).partition("/")
         backend, slash, request_id = rest.partition("/")
-        return QuestionId(session, backend, request_id.encode()) if slash else None
+        asked_in = QuestionId.of(session_at(backend), backend, b"").asked_in
+        return QuestionId(session, backend, asked_in, request_id.encode()) if slash else None
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self.last_known[backend, method, revision] = tuple(pages)

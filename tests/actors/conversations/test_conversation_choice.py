@@ -142,3 +142,11 @@ def test_a_response_is_for_the_server_that_asked_this_session_and_for_nobody_els
     for unknown in ("5", "other/files/5", "key/other/5", "files:5"):
         with pytest.raises(Refused, match="answers no request of this session"):
             said(Response(encoded(unknown), b"{}", b""), *namings, endpoint=endpoint, backends=backends)
+
+
+def test_an_answer_to_a_question_of_a_session_that_was_lost_answers_nothing_of_the_next():
+    """The server has forgotten what it asked, and may ask something else under the same id."""
+    answered = Response(encoded("key/files/0"), b"{}", b"")
+    reopened = session_at("files", replica="#1")
+    with pytest.raises(Refused, match="as it is now"):
+        Scene(conversation_for, FILES, MAIL, message=answered, session=reopened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,12 +58,13 @@ class ClientSession:
         self._feeds: set[_Feed] = set()
         self._has_called_unheard = is_taken_up
         self._ids = itertools.count(1)
+        self._incarnation = secrets.token_urlsafe(6)  # an answer to a question of before a crash is none to one since
 
     # ---- questions
 
     async def ask(self, method: str, params: bytes, on_event: EventHandler) -> Response:
         """Put a server's question to the client and wait for its response."""
-        request_id = f"{self.key}:{next(self._ids)}"
+        request_id = f"{self._incarnation}:{next(self._ids)}"
         answered: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._questions[request_id] = answered
         try:
