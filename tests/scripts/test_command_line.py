@@ -100,7 +100,8 @@ def test_help_lists_what_exists_and_nothing_else() -> None:
     commands = set(re.findall(r"^    (\S+)", done.stdout.partition("COMMAND\n")[2], re.MULTILINE))
     assert commands == {
         *("serve", "check-config", "status", "backends", "events", "restart", "kill", "log-level"),
-        *("add-backend", "remove-backend", "drain", "undrain", "reload", "import", "revoke"),
+        *("add-backend", "remove-backend", "drain", "undrain", "reload", "import"),
+        *("tools", "resources", "prompts", "call", "revoke", "explain", "audit", "credentials"),
     }
     assert "cell-factory" not in run_command("serve", "--help").stdout
 
