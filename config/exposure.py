@@ -6,14 +6,15 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from .settings import GatewaySettings
+from .settings import Settings
 
 
-def exposure_warnings(gateway: GatewaySettings) -> Iterator[str]:
+def exposure_warnings(settings: Settings) -> Iterator[str]:
     """One line for each thing to think of; none for a gateway that only this machine reaches.
 
-    Known gap: the gateway authenticates nobody itself, and cannot see whether a proxy before it does.
+    Known gap: without [auth] the gateway cannot see whether a proxy before it authenticates.
     """
+    gateway = settings.gateway
     public = urlsplit(gateway.public_url)
     is_bound_beyond = not _is_loopback(gateway.host)
     if not is_bound_beyond and _is_loopback(public.hostname or "localhost"):
@@ -21,7 +22,10 @@ def exposure_warnings(gateway: GatewaySettings) -> Iterator[str]:
     where = f"gateway.host: {gateway.host} is reached from other machines" if is_bound_beyond else "gateway.public_url: is set"
     if is_bound_beyond and not gateway.allowed_hosts and not gateway.public_url:
         yield f"{where}, and no name of it is known: requests by a name are refused until public_url or allowed_hosts has it"
-    yield f"{where}, and nobody is authenticated: whoever reaches it may call every tool; put a proxy that asks before it"
+    if settings.auth is None:
+        yield f"{where}, and nobody is authenticated: whoever reaches it may call every tool; put a proxy that asks before it"
+    if settings.tls is not None:
+        return
     if public.scheme == "http" or (not public.scheme and not gateway.trusted_proxies):
         yield f"{where}, and no TLS stands before it: set public_url to its https address, and trusted_proxies to the proxy's"
 

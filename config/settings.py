@@ -221,9 +221,9 @@ class GatewaySettings:
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(Network(), most=1_000))
 
     @property
-    def url(self) -> str:
-        """Where it listens, without a path."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+    def authority(self) -> str:
+        """Where it listens: host and port as a URL has them."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def cell_count(self) -> int:
@@ -533,6 +533,15 @@ class Settings:
         _raise_first(route_list_problems(routes, {backend.name for backend in self.backends}))
         _raise_first(port_problems(_fields_of(self.gateway), _fields_of(self.actor_system)))
         _raise_first(user_credential_problems(backends, _fields_of(self.gateway), has_auth=self.auth is not None))
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls is None else "https"
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        return f"{self.scheme}://{self.gateway.authority}"
 
     @classmethod
     def demo(cls) -> Settings:

@@ -167,7 +167,7 @@ def _check_config(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED
-    _warn(exposure_warnings(settings.gateway))
+    _warn(exposure_warnings(settings))
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
     print(f"{shown(options.file)}: valid ({counts})")
     return 0

@@ -207,7 +207,7 @@ class Cell:
         consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
         for path in CONSENT_PATHS:
             server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
-        server.add_endpoint(START_PATH, StartPageEndpoint(settings.gateway.url, lambda: port.settings.backends), is_page=True)
+        server.add_endpoint(START_PATH, StartPageEndpoint(settings.url, lambda: port.settings.backends), is_page=True)
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""

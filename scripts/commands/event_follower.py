@@ -77,7 +77,8 @@ def follow(url: str, topic: str, since_id: int | None) -> Iterator[ServerSentEve
 
 def _stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_CONNECT_S)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    connection = kind(address.hostname or "", address.port, timeout=_CONNECT_S)
     try:
         headers = {"Accept": "text/event-stream", **({} if last_id is None else {"Last-Event-ID": last_id})}
         connection.request("GET", f"/mcp/sse/events/{quote(topic)}", headers=headers)

@@ -38,6 +38,7 @@ from .start_checks import (
     StartRefused,
     allow_many_files,
     announce,
+    check_tls,
     log_exposure,
     log_what_was_left_out,
     prepare_state_directory,
@@ -65,6 +66,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     allow_many_files()
     prepare_state_directory(settings.gateway.state_path)
     settings = with_revocations(settings)
+    check_tls(settings)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])
     gc.disable()  # start-up allocates and keeps: collections would find nothing

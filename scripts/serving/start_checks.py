@@ -26,6 +26,7 @@ from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
+from mcp_gateway.transports.downstream.server.tls import ServerTls, TlsUnusableError
 
 from .settings_source import SettingsSource
 
@@ -153,7 +154,7 @@ def log_what_was_left_out(settings: Settings) -> None:
 
 def log_exposure(settings: Settings) -> None:
     """Say what a gateway lacks that others can reach."""
-    for warning in exposure_warnings(settings.gateway):
+    for warning in exposure_warnings(settings):
         _logger.warning("%s", warning)
 
 
@@ -162,10 +163,10 @@ def say_where(settings: Settings) -> None:
 
     Where nobody reads it any more, the gateway serves all the same.
     """
-    lines = [f"mcp-gateway listening on {settings.gateway.url}"]
+    lines = [f"mcp-gateway listening on {settings.url}"]
     if sys.stdout.isatty():
         names = ((backend.name, backend.title) for backend in settings.backends)
-        lines += address_lines(addresses_to_copy(settings.gateway.url, names))
+        lines += address_lines(addresses_to_copy(settings.url, names))
     try:
         print("\n".join(map(shown, lines)), flush=True)
     except OSError:
@@ -206,6 +207,15 @@ def with_revocations(settings: Settings) -> Settings:
         return with_kept_revocations(settings)
     except RevocationsUnreadableError as error:
         raise StartRefused(f"{error}; who is in it would have access again: mend or remove it") from error
+
+
+def check_tls(settings: Settings) -> None:
+    """Raises: StartRefused where the files of [tls] cannot be used."""
+    if settings.tls is not None:
+        try:
+            ServerTls(settings.tls)
+        except TlsUnusableError as error:
+            raise StartRefused(str(error)) from error
 
 
 def _close_to_others(state_path: Path) -> None:
@@ -314,7 +324,7 @@ def with_real_ports(settings: Settings, *, port: int, admin_port: int | None = N
 
 def announce(settings: Settings, run_directory: RunDirectory, *, pid: int, source: SettingsSource) -> str:
     """Describe the run for admin commands, and return the URL that it serves. source: where `reload` shall look again."""
-    url = settings.gateway.url
+    url = settings.url
     is_embedded = settings.actor_system.is_embedded
     admin_port = None if is_embedded else settings.actor_system.admin_port
     run_directory.describe(pid=pid, url=url, is_embedded=is_embedded, admin_port=admin_port, source=source.to_keep())

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from mcp_gateway.config.exposure import exposure_warnings
+from mcp_gateway.config.identity_settings import AuthSettings, TlsSettings
 from mcp_gateway.config.loader import load_settings
-from mcp_gateway.config.settings import GatewaySettings
+from mcp_gateway.config.settings import GatewaySettings, Settings
 
 NAME, WHO, TLS = "no name of it is known", "nobody is authenticated", "no TLS stands before it"
 PROXIED = {"public_url": "https://mcp.example", "trusted_proxies": ["127.0.0.1"]}
@@ -37,7 +39,7 @@ PROXIED = {"public_url": "https://mcp.example", "trusted_proxies": ["127.0.0.1"]
     ],
 )
 def test_what_others_can_reach_is_warned_of(settings: dict[str, Any], said: list[str]) -> None:
-    found = list(exposure_warnings(GatewaySettings(**settings)))
+    found = list(exposure_warnings(Settings(gateway=GatewaySettings(**settings))))
     assert len(found) == len(said)
     for line, part in zip(found, said, strict=True):
         assert part in line
@@ -48,5 +50,14 @@ def test_the_hardened_set_up_of_readme_is_valid_and_lacks_only_what_the_gateway_
     chapter = (Path(__file__).parents[2] / "README.md").read_text().partition("## A hardened set-up\n")[2]
     file = tmp_path / "gateway.toml"
     file.write_text(chapter.partition("```toml\n")[2].partition("```\n")[0])
-    (warning,) = exposure_warnings(load_settings(str(file)).gateway)
+    (warning,) = exposure_warnings(load_settings(str(file)))
     assert f"warning: {warning}\n" in chapter
+
+
+def test_what_the_gateway_does_itself_is_not_missed() -> None:
+    """Plain HTTP beyond loopback is warned of until the gateway speaks TLS; that nobody is authenticated, until somebody is."""
+    reached = Settings(gateway=GatewaySettings(host="0.0.0.0", public_url="http://mcp.example"))
+    assert [TLS in line for line in exposure_warnings(reached)] == [False, True]
+    with_tls = attrs.evolve(reached, tls=TlsSettings(certificate="c.pem", key="k.pem"))
+    assert [WHO in line for line in exposure_warnings(with_tls)] == [True]
+    assert list(exposure_warnings(attrs.evolve(with_tls, auth=AuthSettings(user_header="X-User")))) == []

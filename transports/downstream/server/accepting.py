@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import resource
 import socket
-import ssl
 import time
 from http.client import responses
 from typing import Any, Final
@@ -30,6 +30,7 @@ from .client_connection import ClientConnection, Peer
 from .forwarded import TrustedProxies, network_of
 from .http1_connection import Http1Connection
 from .request_head import HEADERS_TOO_LARGE, malformed
+from .tls import ServerTls, certified_user
 from .tornado_connection import TornadoConnection
 from .waiting_connections import WaitingConnections
 
@@ -55,12 +56,15 @@ class BoundedHttpServer(HTTPServer):
 
     gateway: whose `http_parser`, `header_timeout` and `max_share_per_address` hold.
     proxies: those that bring connections of many clients.
+    tls:     what connections are to be encrypted with; None for plain HTTP.
     """
 
     def initialize(  # type: ignore[override]
-        self, *arguments: Any, gateway: GatewaySettings, proxies: TrustedProxies, **keywords: Any
+        self, *arguments: Any, gateway: GatewaySettings, proxies: TrustedProxies, tls: ServerTls | None, **keywords: Any
     ) -> None:
+        keywords["ssl_options"] = None if tls is None else tls.context
         super().initialize(*arguments, **keywords)
+        self._tls = tls
         self.conn_params.header_timeout = None  # a timer for each request would cost more than the request's head
         self._is_tornado = gateway.http_parser == TORNADO
         self._proxies = proxies
@@ -94,7 +98,7 @@ class BoundedHttpServer(HTTPServer):
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
         holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else network_of(peer)
-        who = Peer(peer, holder)
+        who = Peer(peer, holder, functools.cache(functools.partial(certified_user, stream)))
         connection: TornadoConnection | Http1Connection
         if self._is_tornado:
             connection = TornadoConnection(stream, self.conn_params, who, self._waiting, self._make_room_soon)
@@ -115,6 +119,11 @@ class BoundedHttpServer(HTTPServer):
         for connection in self._waiting.make_room():
             connection.end_waiting(_CROWDED, "waiting")
 
+    def refresh_tls(self) -> None:
+        """Have connections from now on use the certificates that the files hold now."""
+        if self._tls is not None and self._tls.refresh():
+            self.ssl_options = self._tls.context
+
     def end_overdue(self, now_s: float) -> None:
         """Close connections that have waited for a request for too long."""
         for connection in self._waiting.overdue(now_s):
@@ -133,10 +142,8 @@ class BoundedHttpServer(HTTPServer):
 
     def _say(self, connection: socket.socket, answer: bytes) -> None:
         connection.send(answer)
-        if isinstance(connection, ssl.SSLSocket):
-            return  # it has no second descriptor
         if len(self._lingering) < _MOST_LINGERING:
-            kept = connection.dup()
+            kept = socket.socket(fileno=os.dup(connection.fileno()))  # below TLS, where that is: what comes is dropped anyway
             if self._most is None or kept.fileno() < self._most:
                 self._lingering.start(_linger(kept))
             else:

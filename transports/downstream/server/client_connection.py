@@ -24,11 +24,13 @@ from .waiting_connections import WaitingConnections
 class Peer:
     """Who is at the other end of a connection.
 
-    holder: whose share of waiting connections it counts in, see `waiting_connections.Waiter`.
+    holder:         whose share of waiting connections it counts in, see `waiting_connections.Waiter`.
+    certified_user: gives the subject of its certificate, or "".
     """
 
     remote_ip: str
     holder: str
+    certified_user: Callable[[], str]
 
 
 class AnswerWriter(Protocol):

@@ -10,7 +10,7 @@ from typing import Final
 
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.authenticator import Authenticator, Credential
+from mcp_gateway.transports.ports.authenticator import Authenticator, Credential, CredentialKind
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
@@ -79,6 +79,8 @@ class Gate:
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
+            if shown is None and self.auth.client_certificates and not is_from_proxy and (user := incoming.certified_user):
+                shown = Credential(kind=CredentialKind.CERTIFICATE, value=user)  # a proxy's own is not its client's
             principal = self._authenticator.known(shown) if isinstance(shown, Credential) else None
             if shown is not None and principal is None:
                 self._find_out(incoming, shown, access, handle)

@@ -25,7 +25,10 @@ from .unsent_bytes import UnsentBytes
 
 
 class RequestServer(Protocol):
-    """What a request needs of the server that it comes to. reading: requests whose end has not come yet."""
+    """What a request needs of the server that it comes to.
+
+    reading: requests whose end has not come yet. always: headers of every answer.
+    """
 
     origins: OriginRules
     proxies: TrustedProxies
@@ -33,6 +36,7 @@ class RequestServer(Protocol):
     max_message_bytes: int
     buffered: BufferedBytes
     reading: set[Incoming]
+    always: Mapping[str, str]
 
     def dispatch(self, incoming: Incoming) -> None:
         """Have a whole request answered, whatever it asks for."""
@@ -212,6 +216,11 @@ class Incoming(RequestDelegate):
         return self.origin.network
 
     @property
+    def certified_user(self) -> str:
+        """The subject of the certificate at the other end of its connection, or "" where there is none."""
+        return self._connection.peer.certified_user()
+
+    @property
     def holder(self) -> str:
         """Whose share it takes of what all clients share, see `hash_keys.holder_of`."""
         return holder(self.principal, self.remote_ip)
@@ -228,7 +237,7 @@ class Incoming(RequestDelegate):
         if status != 204:
             lines["Content-Length"] = str(len(body))
         lines.update(headers)
-        self._let_page_read(lines)
+        self._add_common(lines)
         self._connection.answer(status, lines, body if self.method != "HEAD" else b"")
         self._written()
 
@@ -240,7 +249,9 @@ class Incoming(RequestDelegate):
             headers["WWW-Authenticate"] = challenge
         self.respond(refused.status, refused.body(), headers)
 
-    def _let_page_read(self, lines: dict[str, str]) -> None:
+    def _add_common(self, lines: dict[str, str]) -> None:
+        if self._server.always:
+            lines.update(self._server.always)
         if (origin := self.headers.get("Origin")) is not None:
             lines.update(self._server.origins.answer_headers(origin, self.headers.get("Host", ""), self.origin.host))
 
@@ -250,7 +261,7 @@ class Incoming(RequestDelegate):
             return
         self._has_answered = True
         lines = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
-        self._let_page_read(lines)
+        self._add_common(lines)
         self._connection.begin(200, lines)
         self._written()
 

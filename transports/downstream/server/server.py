@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 import attrs
@@ -33,6 +33,7 @@ from .origins import OriginRules, check_site, preflight_headers
 from .protected_resource import challenge
 from .request_limiter import Publish, RequestLimiter
 from .tickets import Tickets
+from .tls import ServerTls
 from .unsent_bytes import UnsentBytes
 
 _logger = logging.getLogger(__name__)
@@ -77,6 +78,9 @@ class GatewayServer(HTTPServerConnectionDelegate):
         tickets: Tickets | None = None,
     ) -> None:
         self._settings = settings
+        hsts_s = 0.0 if settings.tls is None else settings.tls.hsts
+        # Source: RFC 6797, sections 6.1 and 7.2: over TLS only.
+        self.always: Mapping[str, str] = {"Strict-Transport-Security": f"max-age={hsts_s:.0f}"} if hsts_s else {}
         self.max_message_bytes = settings.gateway.max_message_bytes
         self.buffered = BufferedBytes(settings.gateway)
         self.unsent = UnsentBytes(self.buffered, settings.gateway.write_timeout)
@@ -110,6 +114,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
             max_body_size=1 << 40,
             gateway=settings.gateway,
             proxies=self.proxies,
+            tls=None if settings.tls is None else ServerTls(settings.tls),
         )
 
     # ---- life
@@ -168,6 +173,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         for incoming in [each for each in self.reading if now_s > each.due_s]:
             incoming.give_up()
         self._server.end_overdue(now_s)
+        self._server.refresh_tls()
         if now_s >= self._keep_alive_due_s:
             self._keep_alive_due_s = now_s + _KEEP_ALIVE_EVENT_S
             for stream in list(self.open_streams):
@@ -275,9 +281,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
         gateway, asked = self._settings.gateway, incoming.origin
         host = asked.host or incoming.headers.get("Host")
         if gateway.public_url or not host:
-            return (gateway.public_url or gateway.url).rstrip("/")
-        own_scheme = "http" if self._settings.tls is None else "https"
-        return f"{asked.scheme or own_scheme}://{host}{asked.prefix}"
+            return (gateway.public_url or self._settings.url).rstrip("/")
+        return f"{asked.scheme or self._settings.scheme}://{host}{asked.prefix}"
 
     def _preflight(self, incoming: Incoming) -> None:
         if "Origin" in incoming.headers:

@@ -1,0 +1,109 @@
+"""TLS towards clients: a context from PEM files that is made again when they change, and who a client's certificate is about."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from tornado.iostream import IOStream
+
+from mcp_gateway.config.identity_settings import TlsSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class TlsUnusableError(Exception):
+    """The files cannot be used; the text names what is wrong with which."""
+
+
+class ServerTls:
+    """The context for new connections. Those that are open keep what they were opened with.
+
+    Raises: TlsUnusableError where the files cannot be used now; later ones that cannot leave those that could.
+    """
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._seen = self._signature()
+        self._is_failing = False
+        self.context = _context(settings)
+
+    def refresh(self) -> bool:
+        """Look at the files; whether there is another context now.
+
+        Certificate and key are two files, and between their writes they do not fit each other: whatever fails is tried again.
+        """
+        signature = self._signature()
+        if signature == self._seen and not self._is_failing:
+            return False
+        try:
+            self.context = _context(self._settings)
+        except TlsUnusableError as error:
+            if not self._is_failing or signature != self._seen:
+                _logger.warning("the certificate of before is used further: %s", error)
+            self._is_failing, self._seen = True, signature
+            return False
+        self._is_failing, self._seen = False, signature
+        _logger.info("certificates were read again")
+        return True
+
+    def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """What changes with a file, or with what a link leads to."""
+        settings = self._settings
+        return tuple(_mark(path) for path in (settings.certificate, settings.key, settings.client_ca) if path)
+
+
+def _mark(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(os.path.expanduser(path))
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    """Source: RFC 9325, sections 3.1.1 and 3.3 to 3.5: TLS 1.2 at least, neither compression nor renegotiation."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    certificate, key, authority = (
+        Path(path).expanduser() for path in (settings.certificate, settings.key, settings.client_ca or ".")
+    )
+    try:
+        # A key with a passphrase would ask on the terminal, and wait there.
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        raise TlsUnusableError(f"tls: {certificate} with {key}: {_words(error)}") from error
+    if settings.client_ca:
+        try:
+            context.load_verify_locations(authority)
+        except (OSError, ValueError) as error:
+            raise TlsUnusableError(f"tls.client_ca: {authority}: {_words(error)}") from error
+        context.verify_mode = ssl.CERT_REQUIRED if settings.client_required else ssl.CERT_OPTIONAL
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase")
+
+
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "no PEM file of its kind"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def certified_user(stream: IOStream) -> str:
+    """The subject of the client's certificate, which TLS has checked, as RFC 4514 writes it; "" where there is none."""
+    connection = stream.socket
+    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    if shown is None:
+        return ""
+    try:
+        return x509.load_der_x509_certificate(shown).subject.rfc4514_string()
+    except ValueError:  # OpenSSL has taken it, but its names are none
+        return ""
