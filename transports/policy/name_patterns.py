@@ -49,27 +49,35 @@ def template_ends(template: str) -> tuple[str, str]:
     return template.partition("{")[0], template.rpartition("}")[2] if "}" in template else template
 
 
-def plain_uri(uri: str) -> str:
-    """The URI as the most lenient server reads it: no escapes, no dot segments, one slash where there are several.
+def plain_uris(uri: str) -> tuple[str, ...]:
+    """The URI as lenient servers read it: no escapes, no dot segments, one slash where there are several.
+
+    As RFC 3986 has it; and as those do for whom all that follows the scheme is a path, out of which dot segments may lead.
 
     Source: RFC 3986, section 6.2.2, "Syntax-Based Normalization".
     """
     scheme, colon, rest = uri.partition(":") if ":" in uri else ("", "", uri)
     rest = unquote(rest).replace("\\", "/")
-    authority = ""
-    if rest.startswith("//"):
-        host, slash, path = rest[2:].partition("/")
-        authority, rest = f"//{host.lower()}", slash + path
+    begin = f"{scheme.lower()}{colon}"
+    if not rest.startswith("//"):
+        return (begin + _without_dots(rest),)
+    host, slash, path = rest[2:].partition("/")
+    found = [f"{begin}//{host.lower()}{_without_dots(slash + path)}"]
+    if "/.." in path or path.startswith("..") or host in (".", ".."):
+        found.append(f"{begin}//{_without_dots(rest[2:])}")
+    return tuple(found)
+
+
+def _without_dots(path: str) -> str:
     segments: list[str] = []
-    for segment in rest.split("/"):
+    for segment in path.split("/"):
         if segment == ".." and segments:
             segments.pop()
         elif segment not in ("", ".", ".."):
             segments.append(segment)
-    path = "/".join(segments)
-    begin = "/" if rest.startswith("/") else ""
-    end = "/" if rest.endswith(("/", "/.", "/..")) and segments else ""
-    return f"{scheme.lower()}{colon}{authority}{begin}{path}{end}"
+    begin = "/" if path.startswith("/") else ""
+    end = "/" if path.endswith(("/", "/.", "/..")) and segments else ""
+    return f"{begin}{'/'.join(segments)}{end}"
 
 
 def _agree(one: str, other: str) -> bool:

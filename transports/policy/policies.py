@@ -20,7 +20,7 @@ from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.duplicate_names import has_duplicate_names
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 
-from .name_patterns import NamePatterns, plain_uri, template_ends, topics_from
+from .name_patterns import NamePatterns, plain_uris, template_ends, topics_from
 
 _MOST_KNOWN: Final = 1_024
 """Principals whose policies are remembered."""
@@ -147,7 +147,9 @@ class _Policy:
         self._subjects = NamePatterns(each for each in settings.subjects if not _WITH_ISSUER.match(each))
         self._principals = NamePatterns(each for each in settings.subjects if _WITH_ISSUER.match(each))
         resources, topics = _patterns(settings.resources), _patterns(settings.topics)
-        self._plain_resources = NamePatterns((*settings.resources, *map(plain_uri, settings.resources)))
+        self._plain_resources = NamePatterns(
+            (*settings.resources, *(plain for each in settings.resources for plain in plain_uris(each)))
+        )
         named = {
             "tool": _patterns(settings.tools),
             "prompt": _patterns(settings.prompts),
@@ -188,7 +190,7 @@ class _Policy:
     def _names(self, patterns: NamePatterns, kind: str, name: str) -> bool:
         """What stands for several names, or can be read in several ways: allowed where all of them are, denied where any is."""
         if kind == "resource":
-            readings = (patterns.match(name), self._plain_resources.match(plain_uri(name)))
+            readings = [patterns.match(name), *map(self._plain_resources.match, plain_uris(name))]
             return all(readings) if self.allows else any(readings)
         if kind == "template":
             return patterns.may_match_between(*template_ends(name)) if self.allows else patterns.match(name)

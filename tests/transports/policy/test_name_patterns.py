@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.policy.name_patterns import NamePatterns, plain_uri, template_ends, topics_from
+from mcp_gateway.transports.policy.name_patterns import NamePatterns, plain_uris, template_ends, topics_from
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
 
@@ -34,16 +34,31 @@ from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, Topic
         ("", ""),
     ],
 )
-def test_a_uri_is_read_as_the_most_lenient_server_reads_it(uri: str, plain: str) -> None:
-    assert plain_uri(uri) == plain
+def test_a_uri_is_read_as_lenient_servers_read_it(uri: str, plain: str) -> None:
+    assert plain_uris(uri)[0] == plain
+
+
+@pytest.mark.parametrize(
+    ("uri", "others"),
+    [
+        ("demo://public/../readme", ("demo://readme",)),
+        ("demo://public/%2e%2e/%2e%2e/readme", ("demo://readme",)),
+        ("demo://../readme", ("demo://readme",)),
+        ("demo://public/a", ()),
+        ("demo:public/../readme", ()),
+        ("http://HOST/a/..b", ("http://HOST/a/..b",)),
+    ],
+)
+def test_for_some_servers_all_that_follows_the_scheme_is_a_path(uri: str, others: tuple[str, ...]) -> None:
+    assert plain_uris(uri)[1:] == others
 
 
 @given(st.text("aA/.:%2eE\\*", max_size=20))
 def test_what_is_plain_stays_as_it_is_but_for_more_escapes(uri: str) -> None:
-    once = plain_uri(uri)
-    assert "/../" not in once
-    if "%" not in once and "\\" not in once and ":" not in once.partition(":")[2]:
-        assert plain_uri(once) == once
+    for once in plain_uris(uri):
+        assert "/../" not in once
+        if "%" not in once and "//" not in once and ":" not in once.partition(":")[2]:
+            assert plain_uris(once) == (once,)
 
 
 _patterns = st.lists(st.text("ab*", max_size=5), max_size=4)

@@ -158,6 +158,14 @@ def test_a_resource_is_judged_by_every_way_to_read_its_uri(uri: str) -> None:
     assert not policies({}, {"effect": "deny", "resources": ["files+file:///etc/*"]}).decide(ANN, action).is_allowed
 
 
+def test_dot_segments_lead_out_of_what_stands_where_a_host_would() -> None:
+    """Attack: a server for which `public` is a folder."""
+    action = Action(method="resources/read", kind="resource", name="demo://public/../readme")
+    assert not is_allowed({"resources": ["demo://public/*"]}, action)
+    assert not policies({}, {"effect": "deny", "resources": ["demo://readme"]}).decide(ANN, action).is_allowed
+    assert not policies({}, {"effect": "deny", "resources": ["demo://public/readme"]}).decide(ANN, action).is_allowed
+
+
 @pytest.mark.parametrize(
     ("pattern", "uri"),
     [
