@@ -16,21 +16,24 @@ from tests.attacks import (
     http_syntax,
     origins,
     other_peoples,
+    privileges,
     shown,
     slowness,
     state_files,
 )
 from tests.attacks.attack import Attack, attacks_in
-from tests.attacks.surroundings import among_hostile_clients, among_hostile_servers, before_spectators
+from tests.attacks.surroundings import among_hostile_clients, among_hostile_servers, among_ruled_clients, before_spectators
 
 _OF_CLIENTS: Final = (http_syntax, slowness, bombs, origins, forged_ids, other_peoples, floods)
 _OF_NEIGHBOURS: Final = (actor_ports, state_files, shown)
 
 CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(module)]
 SERVER_ATTACKS: Final = attacks_in(hostile_servers)
+PRIVILEGE_ATTACKS: Final = attacks_in(privileges)
 LOCAL_ATTACKS: Final = [each for module in _OF_NEIGHBOURS for each in attacks_in(module)]
 PLACES: Final = (
     (among_hostile_clients, CLIENT_ATTACKS),
+    (among_ruled_clients, PRIVILEGE_ATTACKS),
     (among_hostile_servers, SERVER_ATTACKS),
     (before_spectators, LOCAL_ATTACKS),
 )

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tests.attacks import privileges
 from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream, LoudLists
 from tests.attacks.place import Place, place
 from tests.doubles.scripted_upstreams import SilentUpstream
@@ -28,6 +29,14 @@ def among_hostile_clients(directory: Path, form: Form) -> Iterator[Place]:
     with start_sdk_server(name="asks", era="legacy") as asks:
         with _place(directory, form, [_DEMO, {"name": "asks", "replicas": [asks.url]}], {}) as found:
             yield found
+
+
+@contextmanager
+def among_ruled_clients(directory: Path, form: Form) -> Iterator[Place]:
+    """Two demo servers, of one of which policies allow little."""
+    backends = [_DEMO, {"name": "vault", "builtin": "demo"}]
+    with _place(directory, form, backends, {}, policies=privileges.POLICIES) as found:
+        yield found
 
 
 @contextmanager
