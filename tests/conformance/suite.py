@@ -70,6 +70,11 @@ def run_suite(url: str, revision: str) -> Verdicts:
     return verdicts
 
 
+def client_command(scenario: str, client: str, directory: Path) -> list[str]:
+    """Run one scenario of a client. client: a command that gets the URL of the suite's server. directory: for what was found."""
+    return [str(_NODE), str(_PROGRAM), "client", "--command", client, "--scenario", scenario, "--output-dir", str(directory)]
+
+
 def _announced(output: str) -> list[str]:
     """The scenarios in the order in which the suite says that it runs them."""
     opening = "=== Running scenario: "
