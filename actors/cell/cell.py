@@ -133,7 +133,7 @@ class Cell:
             MemoryVault if state_path is None else functools.partial(StoredVault, state_path),
             seal,
             self._subjects,
-            (gateway.public_url or gateway.url).rstrip("/"),
+            (gateway.public_url or self._settings.url).rstrip("/"),
             tells_users_apart=self._settings.auth is not None,
         )
 
