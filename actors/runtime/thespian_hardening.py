@@ -189,7 +189,7 @@ def _patch_packets(seal: PacketSeal) -> None:
         packet = seal.seal(body, intent.targetAddr.addressDetails.sockname[1])
         if len(packet) > MAX_PACKET_BYTES:
             raise ValueError(f"a message of {len(packet)} bytes is too large, at most {MAX_PACKET_BYTES} can be sent")
-        return b"%d>%b" % (len(packet), packet)
+        return b"".join((b"%d>" % len(packet), packet))
 
     original_init, original_accept = tcp.TCPTransport.__init__, tcp.TCPTransport._acceptNewIncoming
 

@@ -175,8 +175,8 @@ def _with_meta(request: ChannelRequest, defaults: dict[str, Any]) -> bytes:
 def response_payload(request_id: bytes, answer: Response) -> bytes:
     """The payload of a `response`, and of the reply to its request."""
     if answer.error:
-        return b'{"type":"response","id":%b,"error":%b}' % (request_id, answer.error)
-    return b'{"type":"response","id":%b,"result":%b}' % (request_id, answer.result)
+        return b"".join((b'{"type":"response","id":', request_id, b',"error":', answer.error, b"}"))
+    return b"".join((b'{"type":"response","id":', request_id, b',"result":', answer.result, b"}"))
 
 
 def event_payload(event: Event) -> bytes:

@@ -114,7 +114,7 @@ class SerializerV2:
 
     def encode(self, message: PhoenixMessage) -> bytes:
         refs = _encode(message.join_ref), _encode(message.ref)
-        return b"[%b,%b,%b,%b,%b]" % (*refs, _encode(message.topic), _encode(message.event), message.payload)
+        return b"".join((b"[", b",".join((*refs, _encode(message.topic), _encode(message.event), message.payload)), b"]"))
 
     def encode_reply(self, to: PhoenixMessage, status: str, response: bytes, *, join_ref: Ref) -> bytes:
         payload = b'{"status":%b,"response":%b}' % (_encode(status), response)

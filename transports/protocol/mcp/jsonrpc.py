@@ -186,20 +186,21 @@ def is_same_id(one: bytes, other: bytes) -> bool:
 def encode_request(request_id: bytes, method: str, params: bytes) -> bytes:
     """The bytes of a request; empty params are left out."""
     if params:
-        return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (request_id, _encode(method), params)
+        # Joined, here and below: formatting writes what is large into a buffer that grows, for ten times as long.
+        return b"".join((b'{"jsonrpc":"2.0","id":', request_id, b',"method":', _encode(method), b',"params":', params, b"}"))
     return b'{"jsonrpc":"2.0","id":%b,"method":%b}' % (request_id, _encode(method))
 
 
 def encode_notification(method: str, params: bytes) -> bytes:
     if params:
-        return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), params)
+        return b"".join((b'{"jsonrpc":"2.0","method":', _encode(method), b',"params":', params, b"}"))
     return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
 
 
 def encode_response(response: Response) -> bytes:
     if response.error:
-        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (response.id, response.error)
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (response.id, response.result)
+        return b"".join((b'{"jsonrpc":"2.0","id":', response.id, b',"error":', response.error, b"}"))
+    return b"".join((b'{"jsonrpc":"2.0","id":', response.id, b',"result":', response.result, b"}"))
 
 
 def encode(message: Message) -> bytes:
@@ -217,7 +218,7 @@ def size_bytes(message: Message) -> int:
 
 def encode_result(request_id: bytes, result: Any) -> bytes:
     """The bytes of a successful response whose result is a Python value."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, _encode(result))
+    return encode_response(Response(request_id, _encode(result), b""))
 
 
 def members(json_object: bytes) -> dict[str, Raw]:
