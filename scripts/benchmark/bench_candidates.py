@@ -176,6 +176,11 @@ class Running:
         """Memory of all processes, shared pages divided among those who share them (Linux: PSS)."""
         return sum(process.memory_full_info().pss for process in self.processes())
 
+    def cpu_s(self) -> float:
+        """Processor time that its processes have taken so far, to a hundredth of a second each."""
+        times = [process.cpu_times() for process in self.processes()]
+        return sum(each.user + each.system for each in times)
+
     def stop(self) -> list[int]:
         """End it: SIGTERM to the first process, SIGKILL by id to what is left after 15 s. Returns the ids of such leftovers."""
         self.processes()

@@ -37,16 +37,23 @@ class Measurement:
 
     requests:   completed. failed: answers outside 2xx, socket errors, timeouts of wrk, and wrong bodies seen by the checker.
     latency_ms: {"p50", "p99", "max": milliseconds}.
+    cpu_s:      processor time that the candidate took meanwhile.
     """
 
     requests: int
     duration_s: float
     failed: int
     latency_ms: dict[str, float]
+    cpu_s: float = 0.0
 
     @property
     def requests_per_second(self) -> float:
         return self.requests / self.duration_s
+
+    @property
+    def cpu_us(self) -> float:
+        """Of one request."""
+        return self.cpu_s / max(1, self.requests) * 1e6
 
 
 class CheckedClient:

@@ -37,6 +37,9 @@ class Record:
     def rate(self, connections: int) -> float:
         return median(run.requests_per_second for run in self.runs[connections])
 
+    def cpu_us(self, connections: int) -> float:
+        return median(run.cpu_us for run in self.runs[connections])
+
     def latency_ms(self, connections: int, key: str) -> float:
         return median(run.latency_ms[key] for run in self.runs[connections])
 
@@ -50,6 +53,12 @@ def ratio_to_proxy(record: Record, proxy: Record, connections: int) -> float:
     return median(run.requests_per_second / bare.requests_per_second for run, bare in pairs)
 
 
+def cpu_ratio_to_proxy(record: Record, proxy: Record, connections: int) -> float:
+    """How many requests it serves with the processor time in which the proxy serves one, as the median of the rounds."""
+    pairs = zip(record.runs[connections], proxy.runs[connections], strict=True)
+    return median(bare.cpu_us / run.cpu_us if run.cpu_us else inf for run, bare in pairs)
+
+
 def added_p50_ms(record: Record, proxy: Record, connections: int) -> float:
     pairs = zip(record.runs[connections], proxy.runs[connections], strict=True)
     return median(run.latency_ms["p50"] - bare.latency_ms["p50"] for run, bare in pairs)
@@ -58,8 +67,8 @@ def added_p50_ms(record: Record, proxy: Record, connections: int) -> float:
 def load_table(records: Sequence[Record], connections: Sequence[int]) -> str:
     proxy = next((record for record in records if record.name == YARDSTICK), None)
     lines = [
-        "| path | connections | requests/s | of the bare proxy | p50 ms | p99 ms | failed |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| path | connections | requests/s | of the bare proxy | CPU us each | of the bare proxy | p50 ms | p99 ms | failed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for connection_count in connections:
         for record in records:
@@ -69,6 +78,8 @@ def load_table(records: Sequence[Record], connections: Sequence[int]) -> str:
                 str(connection_count),
                 f"{record.rate(connection_count):,.0f}".replace(",", " "),
                 ratio,
+                f"{record.cpu_us(connection_count):.0f}",
+                f"{cpu_ratio_to_proxy(record, proxy, connection_count):.2f}" if proxy else "-",
                 f"{record.latency_ms(connection_count, 'p50'):.2f}",
                 f"{record.latency_ms(connection_count, 'p99'):.2f}",
                 str(record.failed(connection_count)),

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+import attrs
 import psutil
 
 from .bench_candidates import Candidate, CandidateFailed, Running, candidates
@@ -85,13 +86,14 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Record]:
             for connections in options.connections:
                 # Whoever comes first differs from round to round: a machine that warms up or throttles favours nobody.
                 for name in names[round_number % len(names) :] + names[: round_number % len(names)]:
-                    port = running[name].port
+                    port, cpu_s = running[name].port, running[name].cpu_s()
                     run = run_wrk(port, connections=connections, seconds=options.seconds, legacy=options.legacy, scratch=scratch)
+                    run = attrs.evolve(run, cpu_s=running[name].cpu_s() - cpu_s)
                     records[name].runs.setdefault(connections, []).append(run)
                     _tell(
                         f"round {round_number + 1}/{options.rounds} {name:>8} {connections:>4} connections: "
-                        f"{run.requests_per_second:8.0f}/s p50 {run.latency_ms['p50']:.2f} p99 {run.latency_ms['p99']:.2f} ms"
-                        + (f", {run.failed} FAILED" if run.failed else "")
+                        f"{run.requests_per_second:8.0f}/s p50 {run.latency_ms['p50']:.2f} p99 {run.latency_ms['p99']:.2f} ms, "
+                        f"{run.cpu_us:.0f} us of CPU" + (f", {run.failed} FAILED" if run.failed else "")
                     )
         time.sleep(_SETTLE_S)
         for name, started in running.items():

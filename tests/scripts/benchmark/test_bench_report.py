@@ -9,7 +9,8 @@ from mcp_gateway.scripts.benchmark.bench_report import Record, broken_promises, 
 
 
 def run(rate: float, *, p50_ms: float = 1.0, failed: int = 0) -> Measurement:
-    return Measurement(requests=int(rate * 10), duration_s=10, failed=failed, latency_ms={"p50": p50_ms, "p99": 5, "max": 9})
+    latency_ms = {"p50": p50_ms, "p99": 5, "max": 9}
+    return Measurement(requests=int(rate * 10), duration_s=10, failed=failed, latency_ms=latency_ms, cpu_s=5.0)
 
 
 def record(name: str, runs: dict[int, list[Measurement]], **rest: float) -> Record:
@@ -48,7 +49,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
 def test_tables_are_markdown_with_one_row_for_each_measurement() -> None:
     records = [record("proxy", {1: [run(1234)], 32: [run(2000)]}), record("embedded", {1: [run(617)], 32: [run(1900)]})]
     lines = load_table(records, [1, 32]).splitlines()
-    assert lines[2] == "| the proxy | 1 | 1 234 | 1.00 | 1.00 | 5.00 | 0 |"
-    assert lines[5] == "| the embedded | 32 | 1 900 | 0.95 | 1.00 | 5.00 | 0 |"
+    assert lines[2] == "| the proxy | 1 | 1 234 | 1.00 | 405 | 1.00 | 1.00 | 5.00 | 0 |"
+    assert lines[5] == "| the embedded | 32 | 1 900 | 0.95 | 263 | 0.95 | 1.00 | 5.00 | 0 |"
     assert len(resource_table(records).splitlines()) == 4
     assert load_table(records[1:], [1]).splitlines()[2].split("|")[4] == " - "
