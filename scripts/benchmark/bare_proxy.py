@@ -17,6 +17,8 @@ import tornado.netutil
 import tornado.web
 
 _CONNECTION_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
+_WHOLE_BYTES = 65_536
+"""What is longer, or of no known length, is passed on as it comes."""
 _PASSED_BACK = ("Content-Type", "Mcp-Session-Id")
 
 
@@ -30,12 +32,18 @@ class ProxyHandler(tornado.web.RequestHandler):
     async def post(self) -> None:
         headers = {name: value for name, value in self.request.headers.get_all() if name.lower() not in _CONNECTION_HEADERS}
         async with self._session.post(self._backend, data=self.request.body, headers=headers) as answer:
-            body = await answer.read()
-        self.set_status(answer.status)
-        for name in _PASSED_BACK:
-            if name in answer.headers:
-                self.set_header(name, answer.headers[name])
-        self.finish(body)
+            self.set_status(answer.status)
+            for name in _PASSED_BACK:
+                if name in answer.headers:
+                    self.set_header(name, answer.headers[name])
+            if answer.content_length is not None and answer.content_length < _WHOLE_BYTES:
+                self.finish(await answer.read())
+                return
+            if answer.content_length is not None:
+                self.set_header("Content-Length", str(answer.content_length))
+            async for part in answer.content.iter_any():
+                self.write(part)
+                await self.flush()
 
     def compute_etag(self) -> None:
         """None: the gateway hashes no bodies either."""

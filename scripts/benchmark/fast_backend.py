@@ -1,7 +1,8 @@
 """A small MCP server that costs almost nothing, so that a benchmark measures what stands in front of it.
 
-One tool, `echo`; both eras, decided by the header of each request; plain JSON answers over HTTP/1.1 with keep-alive.
-It keeps no sessions: it hands out ids and accepts any.
+Three tools: `echo`; `progress`, which tells of its progress `count` times, `interval_ms` apart, in a stream of events; and
+`large`, with a result of `bytes` characters. Both eras, decided by the header of each request; over HTTP/1.1 with keep-alive. It
+keeps no sessions: it hands out ids and accepts any.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ from msgspec import Raw
 _MODERN = b"mcp-protocol-version: 2026-07-28"
 _LENGTH = b"content-length:"
 _SERVER = {"name": "fast-backend", "version": "1"}
-_TOOL = {
-    "name": "echo",
-    "description": "Returns its message.",
-    "inputSchema": {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]},
-}
+
+
+def _tool(name: str, description: str, **arguments: str) -> dict[str, object]:
+    properties = {argument: {"type": kind} for argument, kind in arguments.items()}
+    return {"name": name, "description": description, "inputSchema": {"type": "object", "properties": properties}}
+
+
+_TOOLS = [
+    _tool("echo", "Returns its message.", message="string"),
+    _tool("progress", "Tells of its progress.", count="integer", interval_ms="number"),
+    _tool("large", "Returns much.", bytes="integer"),
+]
 
 
 class _Envelope(msgspec.Struct):
@@ -35,10 +43,27 @@ class _Envelope(msgspec.Struct):
 
 class _Arguments(msgspec.Struct, frozen=True):
     message: str = ""
+    count: int = 0
+    interval_ms: float = 0.0
+    bytes: int = 0
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    progressToken: Raw = Raw(b"0")
 
 
 class _Call(msgspec.Struct, frozen=True):
+    name: str = "echo"
     arguments: _Arguments = _Arguments()
+    meta: _Meta = msgspec.field(name="_meta", default=_Meta())
+
+
+class Telling(msgspec.Struct, frozen=True):
+    """A call that is answered by a stream. messages: before its answer, in order; interval_s: from one of them to the next."""
+
+    messages: tuple[bytes, ...]
+    interval_s: float
+    answer: bytes
 
 
 class _Opening(msgspec.Struct):
@@ -52,8 +77,8 @@ _encode = msgspec.json.encode
 _session_numbers = count(1)
 
 
-def answer(body: bytes, *, modern: bool) -> bytes:
-    """The whole HTTP response to one POST."""
+def answer(body: bytes, *, modern: bool) -> bytes | Telling:
+    """The whole HTTP response to one POST, or what to stream."""
     try:
         message = _decode(body)
     except msgspec.DecodeError:
@@ -61,9 +86,11 @@ def answer(body: bytes, *, modern: bool) -> bytes:
     if not message.id:
         return _http(b"", b"202 Accepted")
     if message.method == "tools/call":
-        text = _encode(_decode_call(message.params).arguments.message)
+        call = _decode_call(message.params)
+        text = b'"%b"' % (b"x" * call.arguments.bytes) if call.name == "large" else _encode(call.arguments.message)
         result = b'{"content":[{"type":"text","text":%b}],"isError":false' % text
-        return _http(_response(message.id, result + (b',"resultType":"complete"}' if modern else b"}")))
+        answered = _response(message.id, result + (b',"resultType":"complete"}' if modern else b"}"))
+        return _telling(call, answered) if call.name == "progress" else _http(answered)
     session = b""
     if message.method == "initialize":
         version = _decode_opening(message.params).protocolVersion
@@ -77,6 +104,16 @@ def answer(body: bytes, *, modern: bool) -> bytes:
     return _http(_response(message.id, result), headers=session)
 
 
+def _telling(call: _Call, answered: bytes) -> Telling:
+    count = call.arguments.count
+    head = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%b,"total":%d,"progress":' % (
+        bytes(call.meta.progressToken),
+        count,
+    )
+    messages = tuple(b'%b%d,"message":"step %d of %d"}}' % (head, number, number, count) for number in range(1, count + 1))
+    return Telling(messages, call.arguments.interval_ms / 1000, answered)
+
+
 def _in_its_era(result: dict[str, object]) -> Callable[[bool], bytes]:
     """{is modern: bytes} of a constant result, cacheable in the modern era."""
     modern = _encode(result | {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"})
@@ -86,7 +123,7 @@ def _in_its_era(result: dict[str, object]) -> Callable[[bool], bytes]:
 
 _OTHERS: dict[str, Callable[[bool], bytes]] = {
     "ping": lambda is_modern: b"{}",
-    "tools/list": _in_its_era({"tools": [_TOOL]}),
+    "tools/list": _in_its_era({"tools": _TOOLS}),
     "resources/list": _in_its_era({"resources": []}),
     "resources/templates/list": _in_its_era({"resourceTemplates": []}),
     "prompts/list": _in_its_era({"prompts": []}),
@@ -108,10 +145,16 @@ def _http(body: bytes, status: bytes = b"200 OK", headers: bytes = b"") -> bytes
     return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body)
 
 
+def _chunk(message: bytes) -> bytes:
+    event = b"event: message\ndata: %b\n\n" % message
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._pending = b""
+        self._streaming: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -129,7 +172,11 @@ class _Connection(asyncio.Protocol):
             if len(pending) < body_end:
                 break
             if head.startswith(b"post "):
-                answers.append(answer(pending[end + 4 : body_end], modern=_MODERN in head))
+                answered = answer(pending[end + 4 : body_end], modern=_MODERN in head)
+                if isinstance(answered, Telling):
+                    self._streaming = asyncio.get_running_loop().create_task(self._stream(answered))
+                else:
+                    answers.append(answered)
             elif head.startswith(b"delete "):
                 answers.append(_http(b""))
             else:
@@ -138,6 +185,17 @@ class _Connection(asyncio.Protocol):
         self._pending = pending
         if answers:
             self._transport.write(b"".join(answers))
+
+    async def _stream(self, telling: Telling) -> None:
+        """Each message in a write of its own, as servers send them."""
+        assert self._transport is not None
+        self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for message in telling.messages:
+            await asyncio.sleep(telling.interval_s)
+            if self._transport.is_closing():
+                return
+            self._transport.write(_chunk(message))
+        self._transport.write(_chunk(telling.answer) + b"0\r\n\r\n")
 
 
 async def serve(port: int) -> None:
@@ -156,7 +214,11 @@ async def serve(port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    asyncio.run(serve(parser.parse_args().port))
+    parser.add_argument("--more-tools", type=int, default=0, help="tools beside these three, which do as echo does")
+    options = parser.parse_args()
+    more = [_tool(f"tool_{number}", "Returns its message.", message="string") for number in range(options.more_tools)]
+    _OTHERS["tools/list"] = _in_its_era({"tools": _TOOLS + more})
+    asyncio.run(serve(options.port))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+"""The benchmark of streams: what one event of a call, and one large result, cost in processor time beside a bare proxy.
+
+Rounds are interleaved, and each answer is read whole and looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Final
+
+import attrs
+
+from .bench_candidates import CandidateFailed, Running, candidates
+from .bench_load import WrongAnswer, call_headers, echo_params
+from .bench_run import machine
+
+_CONNECTIONS: Final = 4
+_TIMEOUT_S: Final = 60.0
+_YARDSTICK: Final = "proxy"
+_CANDIDATES: Final = (_YARDSTICK, "embedded", "node1")
+
+# What the gateway promises: of the bare proxy's processor time, as CPU of the proxy by CPU of the gateway.
+MIN_RATIO: Final = {"burst": 0.25, "1 MB": 0.5, "4 MB": 0.25}
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """What one call asks for. unit: what is counted; units: how many of them a call brings; calls: in one round, scaled."""
+
+    title: str
+    unit: str
+    tool: str
+    arguments: dict[str, Any]
+    units: int = 1
+    calls: int
+
+    def check(self, body: bytes) -> None:
+        """Raises: WrongAnswer."""
+        event_count, size = self.arguments.get("count", 0), self.arguments.get("bytes", 0)
+        if body.count(b"notifications/progress") != event_count or len(body) < size or b'"isError":false' not in body[-200:]:
+            raise WrongAnswer(f"{self.tool} {self.arguments}: {len(body)} bytes, {body[:200]!r}")
+
+
+WORKS: Final = {
+    "burst": Work(title="100 events at once", unit="event", tool="progress", arguments={"count": 100}, units=100, calls=80),
+    "paced": Work(
+        title="100 events, 4 ms apart",
+        unit="event",
+        tool="progress",
+        arguments={"count": 100, "interval_ms": 4},
+        units=100,
+        calls=16,
+    ),
+    "100 KB": Work(title="a result of 100 KB", unit="result", tool="large", arguments={"bytes": 100_000}, calls=400),
+    "1 MB": Work(title="a result of 1 MB", unit="result", tool="large", arguments={"bytes": 1_000_000}, calls=80),
+    "4 MB": Work(title="a result of 4 MB", unit="result", tool="large", arguments={"bytes": 4_000_000}, calls=24),
+}
+
+
+@attrs.define(kw_only=True)
+class Row:
+    """One candidate at one kind of work. cpu_us: of one unit, for each round."""
+
+    candidate: str
+    title: str
+    work: str
+    cpu_us: list[float] = attrs.field(factory=list)
+
+
+def run(port: int, work: Work, calls: int) -> None:
+    """So many calls over a few connections.
+
+    Raises: WrongAnswer, OSError, http.client.HTTPException.
+    """
+    with ThreadPoolExecutor(_CONNECTIONS) as clients:
+        for each in [clients.submit(_call, port, work, calls // _CONNECTIONS) for _ in range(_CONNECTIONS)]:
+            each.result()
+
+
+def _call(port: int, work: Work, calls: int) -> None:
+    params = echo_params("", legacy=False) | {"name": work.tool, "arguments": work.arguments}
+    params["_meta"] = params["_meta"] | {"progressToken": "bench"}
+    headers = call_headers(legacy=False) | {"Mcp-Name": work.tool}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)) as connection:
+        for _ in range(calls):
+            connection.request("POST", "/mcp", body, headers)
+            work.check(connection.getresponse().read())
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
+    """Raises: CandidateFailed, WrongAnswer, OSError, http.client.HTTPException."""
+    by_name = {candidate.name: candidate for candidate in candidates()}
+    rows = [
+        Row(candidate=name, title=by_name[name].title, work=work_name) for work_name in options.works for name in options.only
+    ]
+    with ExitStack() as stack:
+        backend = Running(by_name["direct"], 0, scratch / "backend")
+        stack.callback(backend.stop)
+        running = {}
+        for name in options.only:
+            running[name] = Running(by_name[name], backend.port, scratch / name)
+            stack.callback(running[name].stop)
+        for round_number in range(options.rounds):
+            # Whoever comes first differs from round to round, as in bench_run.
+            for row in rows if round_number % 2 == 0 else reversed(rows):
+                work, started = WORKS[row.work], running[row.candidate]
+                calls = max(_CONNECTIONS, int(work.calls * options.scale)) // _CONNECTIONS * _CONNECTIONS
+                if not round_number:
+                    run(started.port, work, _CONNECTIONS)
+                cpu_s, began_s = started.cpu_s(), time.monotonic()
+                run(started.port, work, calls)
+                row.cpu_us.append((started.cpu_s() - cpu_s) / (calls * work.units) * 1e6)
+                took_s = time.monotonic() - began_s
+                text = f"round {round_number + 1}/{options.rounds} {row.candidate:>8} {row.work:>6}: {row.cpu_us[-1]:8.1f} us"
+                print(f"{text} a {work.unit}, {took_s:.1f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+# ---- pure: table and verdicts
+
+
+def ratio_to_proxy(row: Row, rows: Sequence[Row]) -> float | None:
+    """The median of each round's ratio; None where there was no proxy."""
+    proxy = next((each for each in rows if each.candidate == _YARDSTICK and each.work == row.work), None)
+    if proxy is None:
+        return None
+    return median(bare / max(own, 1e-9) for own, bare in zip(row.cpu_us, proxy.cpu_us, strict=True))
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = ["| what | path | CPU us each | quartiles | of the bare proxy |", "|---|---|---:|---:|---:|"]
+    for row in rows:
+        lower, _, upper = quantiles(row.cpu_us, n=4) if len(row.cpu_us) > 1 else row.cpu_us * 3
+        ratio = ratio_to_proxy(row, rows)
+        shown = "-" if ratio is None else f"{ratio:.2f}"
+        cells = (WORKS[row.work].title, row.title, f"{median(row.cpu_us):.1f}", f"{lower:.1f} to {upper:.1f}", shown)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def broken_promises(rows: Sequence[Row]) -> list[str]:
+    broken = []
+    for row in rows:
+        ratio, promised = ratio_to_proxy(row, rows), MIN_RATIO.get(row.work, 0.0)
+        if ratio is not None and row.candidate != _YARDSTICK and ratio < promised:
+            broken.append(f"{row.title}, {WORKS[row.work].title}: {ratio:.2f} of the proxy, {promised} promised")
+    return broken
+
+
+# ---- the command
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench --streams", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the calls of a round (default 1)")
+    parser.add_argument("--works", default=",".join(WORKS), help=f"comma-separated, of {', '.join(WORKS)}")
+    parser.add_argument("--only", default=",".join(_CANDIDATES), help=f"comma-separated, of {', '.join(_CANDIDATES)}")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
+    options = parser.parse_args(arguments)
+    options.works, options.only = options.works.split(","), options.only.split(",")
+    if unknown := (set(options.works) - set(WORKS)) | (set(options.only) - set(_CANDIDATES)):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if options.rounds < 1 or options.scale <= 0:
+        parser.error("rounds and scale must be positive")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    try:
+        with tempfile.TemporaryDirectory(prefix="mcp-gateway-bench-") as folder:
+            rows = measure(options, Path(folder))
+    except (CandidateFailed, WrongAnswer, OSError, http.client.HTTPException) as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        return 2
+    load = os.getloadavg()[0]
+    told = f"Machine: {machine()}, load {load:.1f}; clients and server run on it too. Medians of {options.rounds} rounds."
+    print(f"{told}\n\n{table(rows)}")
+    broken = broken_promises(rows)
+    for line in broken:
+        print(f"broken promise: {line}", file=sys.stderr)
+    return 1 if broken and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
