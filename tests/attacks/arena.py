@@ -50,7 +50,7 @@ class Arena:
     gateway: that is attacked. servers: doubles behind it, by the name of their backend.
     address: from which all connections of this attack come; ordinary clients have another one.
     held:    what has to last until the last try has ended: connections that are left open, say.
-    http:    a client for well-formed requests.
+    http:    a client for well-formed requests, which says who it is where the gateway has a credential for tests.
     """
 
     def __init__(self, gateway: RunningGateway, address: str, servers: Mapping[str, Any]) -> None:
@@ -62,8 +62,9 @@ class Arena:
 
     async def __aenter__(self) -> Arena:
         connector = aiohttp.TCPConnector(local_addr=(self.address, 0), limit=0, force_close=True)
+        shown = {"Authorization": f"Bearer {self.gateway.credential}"} if self.gateway.credential else {}
         self.http = await self.held.enter_async_context(
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=shown)
         )
         return self
 

@@ -12,6 +12,7 @@ from tests.attacks import (
     bombs,
     floods,
     forged_ids,
+    forged_tokens,
     hostile_servers,
     http_syntax,
     origins,
@@ -22,7 +23,13 @@ from tests.attacks import (
     state_files,
 )
 from tests.attacks.attack import Attack, attacks_in
-from tests.attacks.surroundings import among_hostile_clients, among_hostile_servers, among_ruled_clients, before_spectators
+from tests.attacks.surroundings import (
+    among_forgers,
+    among_hostile_clients,
+    among_hostile_servers,
+    among_ruled_clients,
+    before_spectators,
+)
 
 _OF_CLIENTS: Final = (http_syntax, slowness, bombs, origins, forged_ids, other_peoples, floods)
 _OF_NEIGHBOURS: Final = (actor_ports, state_files, shown)
@@ -30,11 +37,13 @@ _OF_NEIGHBOURS: Final = (actor_ports, state_files, shown)
 CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(module)]
 SERVER_ATTACKS: Final = attacks_in(hostile_servers)
 PRIVILEGE_ATTACKS: Final = attacks_in(privileges)
+TOKEN_ATTACKS: Final = attacks_in(forged_tokens)
 LOCAL_ATTACKS: Final = [each for module in _OF_NEIGHBOURS for each in attacks_in(module)]
 PLACES: Final = (
     (among_hostile_clients, CLIENT_ATTACKS),
     (among_ruled_clients, PRIVILEGE_ATTACKS),
     (among_hostile_servers, SERVER_ATTACKS),
+    (among_forgers, TOKEN_ATTACKS),
     (before_spectators, LOCAL_ATTACKS),
 )
 """(what makes the gateway that is attacked, by what)"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream
 from tests.attacks.place import Place, place
 from tests.doubles.scripted_upstreams import SilentUpstream
 from tests.doubles.sdk_server import start_sdk_server
+from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
 from tests.end_to_end.running_gateway import Form, closed_port, start_gateway
 from tests.node.browser import Browser, start_browser
 
@@ -20,6 +22,8 @@ _DEMO: Final = {"name": "demo", "builtin": "demo"}
 _ODD: Final = str(Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py")
 KEPT_EVENTS: Final = 500
 """Of the gateway's own, and of its clients'."""
+API_KEY: Final = "key-of-ci"
+_KEYS: Final = {"ec": "ES256", "rsa": "RS256", "other": "ES256"}
 _TIMES: Final = {"header_timeout": 5.0, "request_timeout": 10.0}
 
 
@@ -70,12 +74,40 @@ def among_hostile_servers(directory: Path, form: Form) -> Iterator[Place]:
 
 
 @contextmanager
+def among_forgers(directory: Path, form: Form) -> Iterator[Place]:
+    """The demo server, at a gateway that believes two issuers and one API key, and serves who shows nothing as nobody."""
+    keys = {name: IssuerKey.make(name, algorithm) for name, algorithm in _KEYS.items()}
+    issuers = {ISSUER: ("ec", "rsa"), "https://other.example": ("other",)}
+    tables = []
+    for number, (issuer, names) in enumerate(issuers.items()):
+        path = directory / f"keys-{number}.json"
+        path.write_bytes(jwks(*(keys[name] for name in names)))
+        tables.append({"issuer": issuer, "jwks_file": str(path)})
+    operator = {"name": "ci", "hash": f"sha256:{hashlib.sha256(API_KEY.encode()).hexdigest()}", "scopes": ["mcp-gateway:operate"]}
+    revoked = keys["ec"].token({"sub": "mallory", "exp": 2**40})
+    auth = {"mode": "optional", "issuers": tables, "api_keys": [operator], "denied_subjects": ["mallory"]}
+    servers: dict[str, Any] = {**keys, "revoked": revoked}
+    with _place(directory, form, [_DEMO], servers, credential=API_KEY, auth=auth, public_url=PUBLIC_URL) as found:
+        yield found
+
+
+@contextmanager
 def _place(
-    directory: Path, form: Form, backends: list[dict[str, Any]], servers: dict[str, Any], **tables: Any
+    directory: Path,
+    form: Form,
+    backends: list[dict[str, Any]],
+    servers: dict[str, Any],
+    *,
+    credential: str = "",
+    public_url: str = "",
+    **tables: Any,
 ) -> Iterator[Place]:
+    """credential: with which the gateway's own pages are looked at."""
     (directory / "gateway").mkdir()
     transports = {"http_sse": {"retention_events": KEPT_EVENTS}}
-    with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, transports=transports, **tables) as gateway:
+    settings = {**_TIMES, "public_url": public_url}
+    with start_gateway(directory / "gateway", form, backends, gateway=settings, transports=transports, **tables) as gateway:
+        gateway.credential = credential
         with place(gateway, directory, servers) as found:
             yield found
 

@@ -33,7 +33,11 @@ _Value = TypeVar("_Value")
 
 
 class RunningGateway:
-    """A gateway that serves. url: without a path; log: its standard error so far; transport: what `endpoint` is an address of."""
+    """A gateway that serves.
+
+    url:        without a path. log: its standard error so far. transport: what `endpoint` is an address of.
+    credential: with which metrics are read, where not everybody may.
+    """
 
     def __init__(self, process: subprocess.Popen[str], url: str, form: Form, directory: Path, admin_port: int) -> None:
         self._process = process
@@ -43,6 +47,7 @@ class RunningGateway:
         self.url = url
         self.form = form
         self.transport: Transport = "streamable_http"
+        self.credential = ""
         self.host, _, port = url.removeprefix("http://").partition(":")
         self.port = int(port)
 
@@ -87,7 +92,8 @@ class RunningGateway:
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """{(sample name, labels): value} of one scrape, read by the parser of the Prometheus client."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+        shown = {"Authorization": f"Bearer {self.credential}"} if self.credential else {}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=shown), timeout=5) as answer:
             text = answer.read().decode()
         families = list(text_string_to_metric_families(text))
         samples = [sample for family in families for sample in family.samples]
