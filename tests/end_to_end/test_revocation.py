@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartGateway
+from tests.doubles.stream_reader import StreamReader
 from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
-from tests.end_to_end.raw_http import ask, request
-from tests.end_to_end.running_gateway import RunningGateway, start_gateway
+from tests.end_to_end.raw_http import ask, open_session, request
+from tests.end_to_end.running_gateway import RunningGateway, start_gateway, wait_until
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
 ISSUER_KEY = IssuerKey.make("k")
@@ -54,6 +56,21 @@ def test_a_subject_that_is_revoked_is_nobody_in_any_cell_when_the_command_ends(g
     assert 401 not in statuses(gateway, bob)
     assert gateway.admin("revoke", "--undo", "alice") == (0, "alice has access again\n")
     assert 401 not in statuses(gateway, alice)
+
+
+def test_streams_of_who_is_revoked_have_ended_in_every_cell_and_others_stay_open(gateway: RunningGateway) -> None:
+    tokens = {name: ISSUER_KEY.token({"sub": name}) for name in ("eve", "bob")}
+    with ExitStack() as stack:
+        streams: dict[str, list[StreamReader]] = {name: [] for name in tokens}
+        for name, token in tokens.items():
+            shown = {"Authorization": f"Bearer {token}"}
+            for _ in range(MANY):
+                session = {**open_session(gateway.endpoint(), shown), **shown}
+                streams[name].append(stack.enter_context(StreamReader(gateway.endpoint(), session)))
+                streams[name].append(stack.enter_context(StreamReader(f"{gateway.url}/sse", shown)))
+        assert gateway.admin("revoke", "eve")[0] == 0
+        wait_until(lambda: not any(stream.is_open for stream in streams["eve"]), 5, "the streams have ended")
+        assert all(stream.is_open for stream in streams["bob"])
 
 
 def test_one_credential_is_revoked_and_another_of_the_same_subject_goes_on(gateway: RunningGateway) -> None:
