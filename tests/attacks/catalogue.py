@@ -17,6 +17,7 @@ from tests.attacks import (
     http_syntax,
     origins,
     other_peoples,
+    principals,
     privileges,
     shown,
     slowness,
@@ -27,6 +28,7 @@ from tests.attacks.surroundings import (
     among_forgers,
     among_hostile_clients,
     among_hostile_servers,
+    among_known_clients,
     among_ruled_clients,
     before_spectators,
 )
@@ -35,6 +37,7 @@ _OF_CLIENTS: Final = (http_syntax, slowness, bombs, origins, forged_ids, other_p
 _OF_NEIGHBOURS: Final = (actor_ports, state_files, shown)
 
 CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(module)]
+PRINCIPAL_ATTACKS: Final = attacks_in(principals)
 SERVER_ATTACKS: Final = attacks_in(hostile_servers)
 PRIVILEGE_ATTACKS: Final = attacks_in(privileges)
 TOKEN_ATTACKS: Final = attacks_in(forged_tokens)
@@ -42,6 +45,7 @@ LOCAL_ATTACKS: Final = [each for module in _OF_NEIGHBOURS for each in attacks_in
 PLACES: Final = (
     (among_hostile_clients, CLIENT_ATTACKS),
     (among_ruled_clients, PRIVILEGE_ATTACKS),
+    (among_known_clients, PRINCIPAL_ATTACKS),
     (among_hostile_servers, SERVER_ATTACKS),
     (among_forgers, TOKEN_ATTACKS),
     (before_spectators, LOCAL_ATTACKS),

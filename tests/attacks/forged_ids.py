@@ -96,7 +96,7 @@ async def a_session_that_has_ended(arena: Arena) -> str:
 async def a_state_of_nobody(arena: Arena) -> str:
     """A retry with a requestState that was invented, altered, or sealed for something else."""
     client = HttpSpeaker(arena, {})
-    asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": _CAN_BE_ASKED})
+    asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": CAN_BE_ASKED})
     if "error" in asked:
         return read(asked)
     own = asked["result"]["requestState"]
@@ -110,26 +110,26 @@ async def a_state_of_nobody(arena: Arena) -> str:
         "A" * 100_000,
     )
     state = wrong[next(arena.numbers) % len(wrong)]
-    return await _retried(client, asked, state, "asks__elicit")
+    return await retried(client, asked, state, "asks__elicit")
 
 
 @on_both_bases("invalid_params", "error -32602", tries=3)
 async def a_state_of_another_call(arena: Arena) -> str:
     """A retry of one tool with the requestState of another."""
     client = HttpSpeaker(arena, {})
-    asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": _CAN_BE_ASKED})
+    asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": CAN_BE_ASKED})
     if "error" in asked:
         return read(asked)
-    return await _retried(client, asked, asked["result"]["requestState"], "asks__echo")
+    return await retried(client, asked, asked["result"]["requestState"], "asks__echo")
 
 
-_CAN_BE_ASKED = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}}
+CAN_BE_ASKED = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}}
 
 
-async def _retried(client: HttpSpeaker, asked: object, state: str, tool: str) -> str:
+async def retried(client: HttpSpeaker, asked: object, state: str, tool: str) -> str:
     questions = asked["result"]["inputRequests"]  # type: ignore[index]
     answers = {name: {"action": "accept", "content": {"name": "Eve"}} for name in questions}
-    retry = {"name": tool, "arguments": {}, "requestState": state, "inputResponses": answers, "_meta": _CAN_BE_ASKED}
+    retry = {"name": tool, "arguments": {}, "requestState": state, "inputResponses": answers, "_meta": CAN_BE_ASKED}
     return read(await client.ask("tools/call", retry))
 
 

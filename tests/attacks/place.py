@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -81,13 +81,13 @@ class Place:
         """One with an address of its own."""
         return Arena(self.gateway, next(self._addresses), self._servers)
 
-    def warm_up(self) -> None:
-        """Meet every transport, so that the first attack does not pay for what is made once."""
+    def warm_up(self, transports: Sequence[str]) -> None:
+        """Meet these transports, so that the first attack does not pay for what is made once."""
 
         async def meet_all() -> None:
             async with self.arena() as arena:
                 for _ in range(3):
-                    for transport in TALKING:
+                    for transport in transports:
                         async with speaker(arena, transport) as client:
                             assert read(await client.ask("tools/call", ECHO)) == "answered"
                             await client.ask("tools/list")
@@ -168,11 +168,13 @@ class Place:
 
 
 @contextmanager
-def place(gateway: RunningGateway, directory: Path, servers: Mapping[str, Any] | None = None) -> Iterator[Place]:
-    """A gateway with an ordinary client for the length of the `with` block."""
+def place(
+    gateway: RunningGateway, directory: Path, servers: Mapping[str, Any] | None = None, transports: Sequence[str] = TALKING
+) -> Iterator[Place]:
+    """A gateway with an ordinary client for the length of the `with` block. transports: that everybody may use."""
     with ordinary_client(gateway.endpoint(), directory) as watched:
         found = Place(gateway, watched, servers or {})
-        found.warm_up()
+        found.warm_up(transports)
         yield found
 
 

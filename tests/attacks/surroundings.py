@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.attacks import privileges
+from tests.attacks.attack import PHOENIX, TALKING
 from tests.attacks.hostile_upstream import SECRET, EndlessLists, HostileUpstream, LoudLists
 from tests.attacks.place import Place, place
 from tests.doubles.scripted_upstreams import SilentUpstream
@@ -17,6 +18,10 @@ from tests.doubles.sdk_server import start_sdk_server
 from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
 from tests.end_to_end.running_gateway import Form, closed_port, start_gateway
 from tests.node.browser import Browser, start_browser
+
+ADA, EVE, OPERATOR = "key-of-ada-0123456789", "key-of-eve-0123456789", "key-of-ops-0123456789"
+KEYS: Final = (("ada", ADA, []), ("eve", EVE, []), ("ops", OPERATOR, ["mcp-gateway:operate"]))
+"""(name, API key, scopes) of those who are known where clients are."""
 
 _DEMO: Final = {"name": "demo", "builtin": "demo"}
 _ODD: Final = str(Path(__file__).parents[1] / "doubles" / "odd_stdio_server.py")
@@ -92,6 +97,24 @@ def among_forgers(directory: Path, form: Form) -> Iterator[Place]:
 
 
 @contextmanager
+def among_known_clients(directory: Path, form: Form) -> Iterator[Place]:
+    """The demo server, one that asks its clients, and clients with keys; who has none is nobody in particular."""
+    keys = [
+        {"name": name, "hash": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}", "scopes": scopes}
+        for name, key, scopes in KEYS
+    ]
+    auth = {"mode": "optional", "user_header": "X-Forwarded-User", "api_keys": keys}
+    with start_sdk_server(name="asks", era="legacy") as asks:
+        backends = [_DEMO, {"name": "asks", "replicas": [asks.url]}]
+        (directory / "gateway").mkdir()
+        with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, auth=auth) as gateway:
+            gateway.headers = {"Authorization": f"Bearer {OPERATOR}"}
+            talking = [each for each in TALKING if each != PHOENIX]  # whose channel of everything is for operators
+            with place(gateway, directory, transports=talking) as found:
+                yield found
+
+
+@contextmanager
 def _place(
     directory: Path,
     form: Form,
@@ -107,7 +130,8 @@ def _place(
     transports = {"http_sse": {"retention_events": KEPT_EVENTS}}
     settings = {**_TIMES, "public_url": public_url}
     with start_gateway(directory / "gateway", form, backends, gateway=settings, transports=transports, **tables) as gateway:
-        gateway.credential = credential
+        if credential:
+            gateway.credential, gateway.headers = credential, {"Authorization": f"Bearer {credential}"}
         with place(gateway, directory, servers) as found:
             yield found
 

@@ -14,7 +14,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _MCP: Final = "/mcp"
-_SERVER: Final = re.compile(r"(/mcp/servers/[^/?#]+)(?:/.*)?")
+_SERVER: Final = re.compile(r"(/mcp/servers/[A-Za-z0-9._~%-]+)(?:/.*)?")  # what else a path may hold must not leave the quotes
 _NOT_IN_QUOTES: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _LONGEST_DESCRIPTION: Final = 200
 

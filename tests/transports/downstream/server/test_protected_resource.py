@@ -32,6 +32,8 @@ LEADS = 'resource_metadata="https://gateway.example/.well-known/oauth-protected-
         ("/mcp/servers/files", "/mcp/servers/files"),
         ("/mcp/servers/files/mcp", "/mcp/servers/files"),
         ("/mcp/servers/files/sse", "/mcp/servers/files"),
+        ('/mcp/servers/a",scope="admin', "/mcp"),
+        ("/mcp/servers/a\\b", "/mcp"),
     ],
 )
 def test_an_address_belongs_to_a_resource_that_it_is_at_or_below(path: str, resource: str) -> None:
