@@ -60,9 +60,10 @@ class Ended:
 
 @attrs.frozen
 class Replied:
-    """Nobody is asked: this goes back to the server."""
+    """Nobody is asked: this goes back to the server. is_too_many: because too many of its questions wait for an answer."""
 
     response: Response = attrs.field(repr=False)
+    is_too_many: bool = False
 
 
 @attrs.frozen
@@ -224,7 +225,8 @@ class Multiplexer:
         if self.is_modern or not self._is_private:  # its clients have declared that they cannot be asked
             return Replied(_error(request.id, METHOD_NOT_FOUND, "the client offers nothing that it could be asked for"))
         if len(self._asked) >= MAX_ASKED:
-            return Replied(_error(request.id, INTERNAL_ERROR, "too many requests of the server wait for an answer"))
+            error = _error(request.id, INTERNAL_ERROR, "too many requests of the server wait for an answer")
+            return Replied(error, is_too_many=True)
         exchange_id = self._newest_call() or self._stream()
         self._asked[_value(request.id)] = exchange_id or 0
         return Told((exchange_id,), request) if exchange_id else self._hold(request)

@@ -15,6 +15,7 @@ from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamErr
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 from mcp_gateway.transports.upstream.http.dropped_messages import DroppedMessages
 
@@ -360,6 +361,8 @@ class OpenPipe:
         elif isinstance(incoming, Ended):
             self._inboxes[incoming.exchange_id].conclude(None)
         elif isinstance(incoming, Replied):
+            if incoming.is_too_many:
+                metrics.bounds_reached_total.labels("questions").inc()
             self._send_soon(incoming.response)
         elif isinstance(incoming, Held):
             for reply in incoming.replies:

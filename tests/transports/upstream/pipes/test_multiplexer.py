@@ -267,7 +267,9 @@ def test_questions_without_an_answer_are_bounded() -> None:
     exchanges.begin("ada", call())
     for number in range(MAX_ASKED):
         assert isinstance(exchanges.incoming(Request(b"%d" % number, "roots/list", b"")), Told)
-    assert isinstance(exchanges.incoming(Request(b"-1", "roots/list", b"")), Replied)
+    refused = exchanges.incoming(Request(b"-1", "roots/list", b""))
+    assert isinstance(refused, Replied)
+    assert refused.is_too_many
     assert exchanges.may_answer(Response(b"0", b"{}", b""))
     assert isinstance(exchanges.incoming(Request(b"-1", "roots/list", b"")), Told)
 

@@ -7,7 +7,9 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
+from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.upstream.pipes import pipe_sessions
+from mcp_gateway.transports.upstream.pipes.multiplexer import MAX_ASKED
 from mcp_gateway.transports.upstream.pipes.pipe_pool import CLOSING_AT_ONCE
 from tests.doubles.pipe_harness import ANY, INITIALIZED, LEGACY, Harness, conversation, params, refused
 from tests.doubles.scripted_pipe import settled
@@ -52,6 +54,22 @@ async def test_a_session_whose_client_can_be_asked_has_a_connection_of_its_own(h
     for task, pipe in zip(calls, pipes, strict=True):
         pipe.say(Response(pipe.requests("tools/call")[0].id, b"{}", b""))
         await task
+
+
+@conversation()
+async def test_questions_beyond_the_bound_are_refused_and_counted(harness: Harness) -> None:
+    counter = metrics.bounds_reached_total.labels("questions")
+    before = counter._value.get()
+    call = harness.call(await harness.open({"roots": {}}))
+    (pipe,) = harness.server.pipes
+    await settled(lambda: bool(pipe.requests("tools/call")))
+    for number in range(MAX_ASKED + 2):
+        pipe.say(Request(b"%d" % (100 + number), "roots/list", b"{}"))
+    await settled(lambda: len(pipe.responses()) == 2)
+    assert [each.id for each in pipe.responses()] == [b"%d" % (100 + MAX_ASKED), b"%d" % (101 + MAX_ASKED)]
+    assert counter._value.get() == before + 2
+    pipe.say(Response(pipe.requests("tools/call")[0].id, b"{}", b""))
+    await call
 
 
 @conversation()
