@@ -50,25 +50,23 @@ class Arena:
     gateway: that is attacked. servers: doubles behind it, by the name of their backend.
     address: from which all connections of this attack come; ordinary clients have another one.
     held:    what has to last until the last try has ended: connections that are left open, say.
-    http:    a client for well-formed requests, which says who it is where the gateway has a credential for tests.
-    key:     the API key that this client shows instead; "" shows none of its own.
+    http:    a client for well-formed requests.
+    key:     the credential that this one shows: "" shows none, None that for tests, where the gateway has one.
     """
 
-    def __init__(self, gateway: RunningGateway, address: str, servers: Mapping[str, Any], key: str = "") -> None:
+    def __init__(self, gateway: RunningGateway, address: str, servers: Mapping[str, Any], key: str | None = None) -> None:
         self.gateway = gateway
         self.address = address
         self.servers = servers
         self.held = AsyncExitStack()
         self.numbers: Iterator[int] = itertools.count(1)
-        self._shown = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = gateway.credential if key is None else key
 
     async def __aenter__(self) -> Arena:
         connector = aiohttp.TCPConnector(local_addr=(self.address, 0), limit=0, force_close=True)
-        shown = {"Authorization": f"Bearer {self.gateway.credential}"} if self.gateway.credential else {}
+        shown = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self.http = await self.held.enter_async_context(
-            aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers={**shown, **self._shown}
-            )
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=shown)
         )
         return self
 
@@ -80,7 +78,7 @@ class Arena:
         return Arena(self.gateway, "127.0.255.1", self.servers)
 
     def known_as(self, key: str) -> Arena:
-        """The same place for a client with this key, who comes from the same address."""
+        """The same place for a client with this credential, or with none (""), who comes from the same address."""
         return Arena(self.gateway, self.address, self.servers, key)
 
     @property

@@ -57,7 +57,7 @@ async def the_session_of_another_principal(arena: Arena, verb: str) -> str:
 @on_both_bases("session_not_found", tries=3)
 async def a_session_of_nobody_in_particular(arena: Arena) -> str:
     """The session id of somebody without a key, from a principal."""
-    async with speaker(arena, SESSION) as victim:
+    async with arena.known_as("") as nobody, speaker(nobody, SESSION) as victim:
         return (await arena.post(PING, f"Mcp-Session-Id: {victim.headers['Mcp-Session-Id']}", *shown(EVE))).reads
 
 
@@ -148,15 +148,16 @@ async def ticket_of(arena: Arena, key: str) -> str:
 async def shaken_hands(arena: Arena, transport: str, ticket: str, stack: AsyncExitStack) -> str:
     """What is read by who opens this transport with a ticket: "opened", or why not. What is open stays so on the stack."""
     path = _PATHS[transport]
+    page = await stack.enter_async_context(arena.known_as(""))
     url = f"{arena.gateway.url}{path}{'&' if '?' in path else '?'}ticket={ticket}"
     if transport in (WEBSOCKET, PHOENIX):
         try:
-            socket = await arena.http.ws_connect(url)
+            socket = await page.http.ws_connect(url)
         except aiohttp.WSServerHandshakeError as error:
             return {401: "unauthorized"}.get(error.status, f"status {error.status}")
         stack.push_async_callback(socket.close)
         return "opened"
-    answer = await stack.enter_async_context(arena.http.get(url))
+    answer = await stack.enter_async_context(page.http.get(url))
     return "opened" if answer.status == 200 else reason_in(await answer.read())
 
 

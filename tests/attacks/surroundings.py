@@ -108,7 +108,7 @@ def among_known_clients(directory: Path, form: Form) -> Iterator[Place]:
         backends = [_DEMO, {"name": "asks", "replicas": [asks.url]}]
         (directory / "gateway").mkdir()
         with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, auth=auth) as gateway:
-            gateway.headers = {"Authorization": f"Bearer {OPERATOR}"}
+            gateway.credential = OPERATOR
             talking = [each for each in TALKING if each != PHOENIX]  # whose channel of everything is for operators
             with place(gateway, directory, transports=talking) as found:
                 yield found
@@ -130,8 +130,7 @@ def _place(
     transports = {"http_sse": {"retention_events": KEPT_EVENTS}}
     settings = {**_TIMES, "public_url": public_url}
     with start_gateway(directory / "gateway", form, backends, gateway=settings, transports=transports, **tables) as gateway:
-        if credential:
-            gateway.credential, gateway.headers = credential, {"Authorization": f"Bearer {credential}"}
+        gateway.credential = credential
         with place(gateway, directory, servers) as found:
             yield found
 

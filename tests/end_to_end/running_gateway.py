@@ -36,8 +36,7 @@ class RunningGateway:
     """A gateway that serves.
 
     url:        without a path. log: its standard error so far. transport: what `endpoint` is an address of.
-    headers:    shown to what is for operators.
-    credential: what a client in a test shows that shall be somebody; "" where it is nobody.
+    credential: with which metrics are read, where not everybody may.
     """
 
     def __init__(self, process: subprocess.Popen[str], url: str, form: Form, directory: Path, admin_port: int) -> None:
@@ -48,7 +47,6 @@ class RunningGateway:
         self.url = url
         self.form = form
         self.transport: Transport = "streamable_http"
-        self.headers: dict[str, str] = {}
         self.credential = ""
         self.host, _, port = url.removeprefix("http://").partition(":")
         self.port = int(port)
@@ -94,7 +92,8 @@ class RunningGateway:
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """{(sample name, labels): value} of one scrape, read by the parser of the Prometheus client."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=self.headers), timeout=5) as answer:
+        shown = {"Authorization": f"Bearer {self.credential}"} if self.credential else {}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=shown), timeout=5) as answer:
             text = answer.read().decode()
         families = list(text_string_to_metric_families(text))
         samples = [sample for family in families for sample in family.samples]
