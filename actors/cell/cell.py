@@ -46,6 +46,7 @@ from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.server.tickets import TICKET_PATH, Tickets
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from mcp_gateway.transports.identity.denials import Denials
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.subject_tokens import NotingAuthenticator, SubjectTokens
@@ -103,10 +104,12 @@ class Cell:
         self._ends_by_s = float("inf")  # on the monotonic clock, once it drains
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
         self._subjects = SubjectTokens()
+        self._denied: tuple[str, ...] = ()
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
         self._access = self._make_access(seal)
+        self._forget_denied(self._settings)
         self._make_edge(seal)
         self._add_endpoints()
         asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
@@ -242,10 +245,18 @@ class Cell:
         self._port.take_settings(settings)
         self._server.take_auth(settings.auth)
         self._access.keep(settings.backends)
+        self._forget_denied(settings)
         self._permit(settings)
         self._show_backends()
         # When this returns, every actor has taken it in.
         self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))
+
+    def _forget_denied(self, settings: Settings) -> None:
+        """Users who are not let in any more leave no credentials behind."""
+        denied = () if settings.auth is None else (*settings.auth.denied_subjects, *settings.revocations.subjects)
+        if denied != self._denied and any(backend.auth == "user" for backend in settings.backends):
+            self._denied = denied
+            self._access.forget_users(Denials(denied).deny)
 
     async def drain(self, deadline_s: float) -> None:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""

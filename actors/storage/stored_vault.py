@@ -110,6 +110,14 @@ class StoredVault:
         with self._transaction() as connection:
             return bool(connection.execute(_LEASE, (until_ms, entry.kind.value, entry.name, now_ms)).fetchall())
 
+    def principals(self) -> frozenset[str]:
+        with self._transaction(writes=False) as connection:
+            return frozenset(row[0] for row in connection.execute("SELECT DISTINCT principal FROM entries WHERE kind = 'grant'"))
+
+    def forget(self, principal: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM entries WHERE kind = 'flow' OR (kind = 'grant' AND principal = ?)", (principal,))
+
     def release(self, entry: EntryId) -> None:
         with self._transaction() as connection:
             connection.execute(_RELEASE, (entry.kind.value, entry.name))

@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
+from mcp_gateway.config.identity_settings import Revocations
 from tests.doubles.oauth_server import (
     Browser,
     LegacyClient,
@@ -226,6 +228,25 @@ def test_a_call_that_needs_more_asks_for_all_that_was_granted_and_for_that() -> 
             # A server that is never content is believed once.
             server.tokens = {token: (user, ("read",)) for token, (user, _) in server.tokens.items()}
             assert (await client.call())["error"]["data"]["reason"] == "forbidden"
+
+    on_loop(body)
+
+
+def test_a_user_who_is_denied_and_let_in_again_is_asked_anew() -> None:
+    async def body(server: OauthServer) -> None:
+        async with scene(server) as on:
+            client, other = await on.client(USERS[0]), await on.client(USERS[1])
+            for each in (client, other):
+                await (await on.browser()).consent(consent_url(await each.call()))
+                assert text_of(await each.call()) == "ann"
+            settings = on.cell.settings
+            on.cell.cell.apply_settings(attrs.evolve(settings, revocations=Revocations(subjects=(USERS[0],))))
+            await client.call()
+            assert client.status == 401
+            on.cell.cell.apply_settings(settings)
+            again = await on.client(USERS[0])
+            consent_url(await again.call())
+            assert text_of(await other.call()) == "ann"
 
     on_loop(body)
 

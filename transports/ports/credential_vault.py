@@ -50,5 +50,11 @@ class CredentialVault(Protocol):
     def lease(self, entry: EntryId, until_ms: int, now_ms: int) -> bool:
         """Whether the caller alone, of all cells, may renew the entry until then, or until it is written."""
 
+    def principals(self) -> frozenset[str]:
+        """Whose grants are kept."""
+
+    def forget(self, principal: str) -> None:
+        """Delete all grants of a principal, and what is under way, which could bring them back."""
+
     def release(self, entry: EntryId) -> None:
         """The caller has not renewed it: another may try."""

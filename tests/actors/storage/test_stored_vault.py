@@ -118,6 +118,17 @@ def test_people_see_whose_they_are_and_delete_them(tmp_path: Path) -> None:
     assert vault.kept() == []
 
 
+def test_a_user_who_is_denied_leaves_nothing_behind_and_nothing_under_way(tmp_path: Path) -> None:
+    vault = StoredVault(tmp_path)
+    registered = EntryId(EntryKind.CLIENT, "x", "files")
+    for entry in (ANN, BOB, FLOW, registered):
+        vault.write(entry, b"s3cret", NOW_MS)
+    assert vault.principals() == {"iss ann", "iss bob"}
+    vault.forget("iss ann")
+    assert [vault.read(entry, NOW_MS) for entry in (ANN, FLOW)] == [None, None]
+    assert [vault.read(entry, NOW_MS) for entry in (BOB, registered)] == [b"s3cret"] * 2
+
+
 def test_a_new_key_seals_everything_and_the_old_one_opens_nothing(tmp_path: Path) -> None:
     vault, other = StoredVault(tmp_path), StoredVault(tmp_path)
     vault.write(ANN, b"ann", NOW_MS)

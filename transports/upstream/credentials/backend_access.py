@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from mcp_gateway.config.settings import BackendSettings
-from mcp_gateway.transports.ports.credential_vault import CredentialVault
+from mcp_gateway.transports.ports.credential_vault import CredentialVault, VaultFailed
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.subject_tokens import SubjectTokens
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 
 from .authorization_servers import AuthorizationServers
 from .token_sources import ExchangedTokens, GatewayTokens, TokenSource
 from .user_tokens import ConsentSite, UserTokens
+
+_logger = logging.getLogger(__name__)
 
 
 class BackendAccess:
@@ -51,6 +55,17 @@ class BackendAccess:
         for gone in self._sources.keys() - names:
             del self._sources[gone]
             self.consents.backends.pop(gone, None)
+
+    def forget_users(self, is_denied: Callable[[Principal], bool]) -> None:
+        """What these users have consented to is no more: where they are let in again, they are asked anew."""
+        vault = self.consents.vault
+        try:
+            for key in vault.principals():
+                issuer, _, subject = key.partition(" ")
+                if is_denied(Principal(issuer=issuer, subject=subject)):
+                    vault.forget(key)
+        except VaultFailed as error:  # they are refused all the same
+            _logger.error("credentials of users who are denied could not be deleted: %s", error)
 
     def _made(self, backend: BackendSettings) -> TokenSource:
         servers = AuthorizationServers(backend)

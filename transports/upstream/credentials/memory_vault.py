@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from mcp_gateway.transports.ports.credential_vault import EntryId
+from mcp_gateway.transports.ports.credential_vault import EntryId, EntryKind
 
 _MOST_ENTRIES: Final = 10_000
 _FOREVER_MS: Final = 2**62
@@ -48,6 +48,14 @@ class MemoryVault:
             return False
         self._leases[entry] = until_ms
         return True
+
+    def principals(self) -> frozenset[str]:
+        return frozenset(entry.principal for entry in self._entries if entry.kind is EntryKind.GRANT)
+
+    def forget(self, principal: str) -> None:
+        for entry in list(self._entries):
+            if entry.kind is EntryKind.FLOW or (entry.kind is EntryKind.GRANT and entry.principal == principal):
+                self.delete(entry)
 
     def release(self, entry: EntryId) -> None:
         self._leases.pop(entry, None)
