@@ -10,6 +10,7 @@ import pytest
 from tests.attacks import (
     actor_ports,
     bombs,
+    consents,
     floods,
     forged_ids,
     forged_tokens,
@@ -34,7 +35,7 @@ from tests.attacks.surroundings import (
 )
 
 _OF_CLIENTS: Final = (http_syntax, slowness, bombs, origins, forged_ids, other_peoples, floods)
-_OF_NEIGHBOURS: Final = (actor_ports, state_files, shown)
+_OF_NEIGHBOURS: Final = (actor_ports, state_files, shown, consents)
 
 CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(module)]
 PRINCIPAL_ATTACKS: Final = attacks_in(principals)

@@ -193,6 +193,10 @@ class Browser:
         async with self._session.get(url, headers=headers) as answer:
             return answer.status, await answer.text()
 
+    async def status_of(self, verb: str, url: str) -> int:
+        async with self._session.request(verb, url) as answer:
+            return answer.status
+
     async def press(self, url: str, page: str, *, follows: bool = True) -> tuple[int, str, str]:
         """(status, text, address that it is sent to) of the button on a page that is shown for this URL."""
         form = {name: page.partition(f'name="{name}" value="')[2].partition('"')[0] for name in ("link", "proof")}

@@ -10,8 +10,9 @@ import pytest
 
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed
 from mcp_gateway.transports.upstream.credentials.authorization_flow import ClientIdentity, FlowRefused
+from mcp_gateway.transports.upstream.credentials.authorization_servers import AuthorizationServers
 from mcp_gateway.transports.upstream.credentials.discovery import MetadataRefused
-from tests.transports.upstream.credentials.scripted_servers import ISSUER, SERVER, ScriptedFetch, away, servers
+from tests.transports.upstream.credentials.scripted_servers import ISSUER, SERVER, ScriptedFetch, away, backend, servers
 
 RESOURCE = "https://files.example/.well-known/oauth-protected-resource"
 METADATA = f"{ISSUER}/.well-known/oauth-authorization-server"
@@ -84,3 +85,32 @@ def test_a_secret_is_read_each_time_and_sent_in_the_way_that_the_server_takes(tm
     with pytest.raises(FlowRefused, match="client_secret_file"):
         asking.configured_identity(None)
     assert servers(ScriptedFetch(), client_id="gw").configured_identity(None) == ClientIdentity("gw")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "https://127.0.0.1:{port}/meta",
+        "https://localhost:{port}/meta",
+        "https://[::1]:{port}/meta",
+        "https://[::ffff:127.0.0.1]:{port}/meta",
+        "https://2130706433:{port}/meta",
+        "http://127.0.0.1:{port}/meta",
+        "https://169.254.169.254/latest/meta-data",
+        "https://user@127.0.0.1:{port}/meta",
+        "file:///etc/passwd",
+    ],
+)
+def test_a_server_leads_the_gateway_to_nothing_on_its_own_network(told: str) -> None:
+    """A challenge is what a stranger says. Source: MCP security best practices, "Server-Side Request Forgery"."""
+
+    async def body() -> None:
+        connections = []
+        listener = await asyncio.start_server(lambda reader, writer: connections.append(writer.close()), "127.0.0.1", 0)
+        async with listener:
+            port = listener.sockets[0].getsockname()[1]
+            with pytest.raises(FetchFailed):
+                await AuthorizationServers(backend()).discover(told.format(port=port))
+        assert connections == []
+
+    asyncio.run(body())
