@@ -56,7 +56,8 @@ class Conversation:
         self._unflushed: deque[tuple[ActorAddress, int] | None] = deque()
         self._changes = HeldChanges()
         self._changed: SessionState | None = None  # where the client has changed what is kept of its session
-        self._known_then: Callable[[], None] = self._finish
+        # What follows once all cells know that; None for the end. One that is always there would hold itself, and its answer.
+        self._known_then: Callable[[], None] | None = None
 
     # ---- what the edge feeds: what cannot be read ends this exchange and leaves the edge alone
 
@@ -99,7 +100,8 @@ class Conversation:
     def delay_passed(self, cause: str) -> None:
         """What `Desk.retry_later` was asked for is due."""
         if cause == _KNOWN:
-            self._known_then()
+            known_then, self._known_then = self._known_then or self._finish, None
+            known_then()
         elif cause not in LIST_CHANGES:
             self.retry(cause)
         elif not self._is_over and (kept := self._changes.close(cause)):
@@ -196,9 +198,10 @@ class Conversation:
 
     def _answer_once_known(self, status: int, body: bytes, backend: str, upstream_s: float) -> None:
         """Answer, after every cell knows what the client has changed of its session: its next request may come to another one."""
-        self._known_then = functools.partial(self._answer, status, body, {}, backend, upstream_s)
         if self._changed is None or self.desk.tell_of_session(self.exchange, self._changed, _KNOWN):
-            self._known_then()
+            self._answer(status, body, {}, backend, upstream_s)
+        else:
+            self._known_then = functools.partial(self._answer, status, body, {}, backend, upstream_s)
 
     def _refuse(self, refused: Refused, backend: str) -> None:
         if self._is_over:

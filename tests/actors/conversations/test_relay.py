@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -31,6 +33,19 @@ def test_an_answer_is_relayed_once_with_its_status():
     scene.answer(scene.last, {"content": []})
     assert (scene.sink.status, json.loads(scene.sink.body)) == (200, {"jsonrpc": "2.0", "id": 7, "result": {"content": []}})
     scene.assert_over()
+
+
+def test_what_has_been_answered_is_held_by_nobody():
+    """Answers may have megabytes, and the next collection of cycles may be a thousand requests away."""
+    scene = relay()
+    scene.answer(scene.last, {"content": []})
+    conversation = weakref.ref(scene.conversation)
+    gc.disable()
+    try:
+        del scene
+        assert conversation() is None
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_the_server_is_an_answer():
