@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import StartGateway
 from tests.doubles.sdk_server import SdkServer, start_sdk_server
-from tests.end_to_end.running_gateway import RunningGateway
+from tests.end_to_end.running_gateway import Form, RunningGateway, start_gateway
 from tests.end_to_end.task_client import EXTENSION, LegacyTasks, ModernTasks, TaskClient, TaskError, status_of
 
 CLIENTS = {"legacy": LegacyTasks, "modern": ModernTasks}
+KEYS = {"ada": "ada-key-0123456789abcdef", "bob": "bob-key-0123456789abcdef"}
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,34 @@ def test_tasks_are_announced_and_any_cell_finds_one(gateway: RunningGateway, era
         with pytest.raises(TaskError) as refused:
             client.get(shown)
         assert refused.value.code == -32602
+
+
+class KnownTasks(ModernTasks):
+    """A client of 2026-07-28 that proves who it is. name: of its key."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(url)
+        self.name = name
+
+    def body_of(self, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        body, headers = super().body_of(method, params)
+        return body, {**headers, "Authorization": f"Bearer {KEYS[self.name]}"}
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+def test_a_task_is_that_of_one_principal_before_and_after_a_restart(
+    form: Form, tmp_path: Path, servers: dict[str, SdkServer]
+) -> None:
+    """Source: SEP-2663, "Security Considerations", "Auth binding"."""
+    backends = [{"name": "modern", "replicas": [servers["modern"].url]}]
+    auth = {"api_keys": [{"name": name, "hash": f"sha256:{sha256(key.encode()).hexdigest()}"} for name, key in KEYS.items()]}
+    task_id = ""
+    for status in ("working", "completed"):
+        with start_gateway(tmp_path, form, backends, auth=auth) as gateway:
+            ada, bob = (KnownTasks(gateway.endpoint(), name) for name in KEYS)
+            task_id = task_id or ada.call("modern__slow", seconds=1.5)["taskId"]
+            assert ada.get(task_id)["status"] in (status, "completed")
+            with pytest.raises(TaskError) as refused:
+                bob.get(task_id)
+            assert refused.value.code == -32602
+            assert ada.outcome(task_id)["content"][0]["text"] == "slept 1.5 s"
