@@ -391,6 +391,7 @@ class BackendSettings:
     client_id, client_secret_file: what the authorization server knows the gateway by.
     scopes:   asked for; () asks for those that the server names.
     resource: what tokens are made out to; "" is the server's URL.
+    client_certificate, client_key: PEM files of what the gateway shows of itself over TLS; "" shows nothing.
     allow_private: whether server and authorization server may have private addresses, or speak plain HTTP.
     """
 
@@ -425,6 +426,8 @@ class BackendSettings:
     scopes: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(_SCOPE, most=1_000))
     resource: str = attrs.field(default="", validator=_WEB_URL)
     allow_private: bool = attrs.field(default=False, validator=Flag())
+    client_certificate: str = attrs.field(default="", validator=_PATH)
+    client_key: str = attrs.field(default="", validator=_PATH)
 
     @prefix.default
     def _name_and_two_underscores(self) -> str:
@@ -582,6 +585,20 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     if kinds[0] != "replicas" and fields.get("headers"):
         yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas")
     yield from credential_problems(fields)
+    yield from _certificate_problems(fields)
+
+
+def _certificate_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Which transport an `auto+https` server speaks is found out by a request that shows no certificate."""
+    certificate, key = fields.get("client_certificate"), fields.get("client_key")
+    if certificate is None or key is None or not (certificate or key):
+        return
+    if not (certificate and key):
+        missing = "client_key" if certificate else "client_certificate"
+        yield SettingProblem(key=missing, found="nothing", allowed="both of client_certificate and client_key, or neither")
+    if not all(str(url).startswith(("https:", "sse+https:", "wss:")) for url in fields["replicas"]) or not fields["replicas"]:
+        allowed = "only where each replica is https, sse+https or wss"
+        yield SettingProblem(key="client_certificate", found=quote(certificate), allowed=allowed)
 
 
 def backend_list_problems(backends: Sequence[Mapping[str, Any]], where: Sequence[str] = ()) -> Iterator[SettingProblem]:

@@ -99,6 +99,8 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "scopes": (),
         "resource": "",
         "allow_private": False,
+        "client_certificate": "",
+        "client_key": "",
     }
     assert attrs.asdict(RouteSettings(pattern="tools/call/files__*", backend="files")) == {
         "pattern": "tools/call/files__*",
@@ -351,3 +353,24 @@ def test_the_secret_of_a_webhook_is_never_shown():
     settings = AlertsSettings(webhook_url="https://example.com/hook?key=abc", webhook_secret="s3cr3t")
     assert "s3cr3t" not in repr(settings)
     assert "abc" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"replicas": ["https://a/mcp"], "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
+        ({"replicas": ["sse+https://a", "wss://a"], "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
+        ({"replicas": ["https://a/mcp"], "client_certificate": "c.pem"}, "client_key"),
+        ({"replicas": ["https://a/mcp"], "client_key": "k.pem"}, "client_certificate"),
+        ({"replicas": ["http://a/mcp"], "client_certificate": "c.pem", "client_key": "k.pem"}, "client_certificate"),
+        ({"replicas": ["https://a", "auto+https://a"], "client_certificate": "c", "client_key": "k"}, "client_certificate"),
+        ({"builtin": "demo", "client_certificate": "c.pem", "client_key": "k.pem"}, "client_certificate"),
+    ],
+)
+def test_a_certificate_is_shown_to_servers_over_tls_and_comes_with_its_key(table, problem):
+    if not problem:
+        assert BackendSettings(name="a", **table).client_key == "k.pem"
+        return
+    with pytest.raises(InvalidSetting) as caught:
+        BackendSettings(name="a", **table)
+    assert caught.value.problem.key.endswith(problem)

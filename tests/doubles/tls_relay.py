@@ -43,10 +43,16 @@ def self_signed(directory: Path, name: str = "localhost") -> tuple[Path, Path]:
 
 
 @contextmanager
-def tls_in_front_of(port: int, certificate_path: Path, key_path: Path) -> Iterator[int]:
-    """The port of a relay to the server on `port`, for the length of the `with` block."""
+def tls_in_front_of(port: int, certificate_path: Path, key_path: Path, client_ca: Path | None = None) -> Iterator[int]:
+    """The port of a relay to the server on `port`, for the length of the `with` block.
+
+    client_ca: by whom its clients must be certified.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate_path, key_path)
+    if client_ca is not None:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     relay_port = free_port()
     is_listening, is_over, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
 

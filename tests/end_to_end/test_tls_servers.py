@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartGateway
+from tests.doubles.certificates import Authority
 from tests.doubles.sdk_server import start_sdk_server
 from tests.doubles.tls_relay import self_signed, tls_in_front_of
 from tests.end_to_end.python_client import connected, run, text_of
@@ -44,6 +45,26 @@ def test_a_server_behind_tls_is_served_where_its_certificate_is_trusted(
             url = URLS[transport].format(port=port)
             with start_gateway("embedded", [{"name": "all", "prefix": "", "replicas": [url]}]) as gateway:
                 run(converse())
+
+
+@pytest.mark.parametrize("transport", URLS)
+def test_a_server_that_asks_for_a_certificate_is_shown_the_one_of_its_backend(
+    transport: str, start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    certificate, key = (str(path) for path in authority.certify("gateway"))
+    shows = {"client_certificate": certificate, "client_key": key}
+    with start_sdk_server(era="legacy", transport=transport) as server:  # type: ignore[arg-type]
+        with tls_in_front_of(server.port, *authority.certify("server"), authority.path) as port:
+            replicas = [URLS[transport].format(port=port)]
+            backends = [{"name": "shows", "replicas": replicas, **shows}, {"name": "hides", "replicas": replicas}]
+            with start_gateway("embedded", backends) as gateway:
+                told = {
+                    name: ask_modern(gateway.endpoint(), tool_call(f"{name}__echo", {"message": "hi"})).status
+                    for name in ("shows", "hides")
+                }
+    assert told == {"shows": 200, "hides": 502}
 
 
 @pytest.mark.parametrize(

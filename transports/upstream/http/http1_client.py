@@ -11,7 +11,6 @@ import base64
 import functools
 import re
 import socket
-import ssl
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +20,8 @@ from typing import Final
 import aiohappyeyeballs
 import httptools
 from yarl import URL
+
+from .client_tls import ClientTls
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _SECOND_ADDRESS_S: Final = 0.25  # Source: RFC 8305, section 5, "Connection Attempt Delay"
@@ -108,14 +109,15 @@ class Http1Client:
 
     url:     where; only scheme, host, port and user count. A user becomes Basic credentials.
     headers: sent with each request, unless it names its own.
+    tls:     for a URL of https.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], tls: ClientTls | None = None) -> None:
         origin = URL(url)
         assert origin.raw_host is not None
         assert origin.port is not None
         self._host, self._port = origin.raw_host, origin.port
-        self._tls = ssl.create_default_context() if origin.scheme == "https" else None
+        self._tls = (tls or ClientTls()) if origin.scheme == "https" else None
         self._headers = {"Host": origin.host_port_subcomponent or "", **headers}
         if origin.user is not None:
             credentials = f"{origin.user}:{origin.password or ''}".encode()
@@ -208,7 +210,7 @@ class Http1Client:
                     _, connection = await loop.create_connection(
                         lambda: _Connection(self._forget),
                         sock=connected,
-                        ssl=self._tls,
+                        ssl=None if self._tls is None else self._tls.context(),
                         server_hostname=self._host if self._tls else None,
                     )
                 except BaseException:

@@ -43,6 +43,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 
 from .answer_reading import Said, read_refusal, read_said
+from .client_tls import ClientTls
 from .dropped_messages import DroppedMessages
 from .failure_text import FailureLog
 from .http1_client import Answer, CannotConnect, ExchangeCut, Http1Client
@@ -117,6 +118,7 @@ class StreamableHttpConversation:
         self._http = Http1Client(
             url,
             {"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
+            ClientTls.of(backend),
         )
         self._probe_session: _ProbeSession | None = None
 

@@ -16,10 +16,12 @@ from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
+from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
 from .message_pipe import PipeClosed, SendFailed, TooLarge
+from .pipe_connector import pipe_connector
 from .pipe_conversation import PipeConversation
 
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -40,10 +42,10 @@ class SseUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url = url_of(backend.replicas[replica_index])
+        url, tls = url_of(backend.replicas[replica_index]), ClientTls.of(backend)
         return PipeConversation(
             backend.replica_ids[replica_index],
-            lambda: SsePipe(url, backend.headers, max_message_bytes),
+            lambda: SsePipe(url, backend.headers, max_message_bytes, tls),
             backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
@@ -54,8 +56,9 @@ class SseUpstream:
 class SsePipe:
     """A `MessagePipe`: one event stream with its endpoint."""
 
-    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int) -> None:
+    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int, tls: ClientTls | None = None) -> None:
         self._url = url
+        self._tls = tls or ClientTls()
         self._headers = headers
         self._parser = EventStreamParser(max_message_bytes)
         self._events: deque[ServerSentEvent] = deque()
@@ -65,7 +68,7 @@ class SsePipe:
 
     async def open(self) -> None:
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=pipe_connector(self._url, self._tls),
             headers={**self._headers, "User-Agent": "mcp-gateway", "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),

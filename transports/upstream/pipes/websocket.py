@@ -14,10 +14,12 @@ import aiohttp
 from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
+from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import LedAstray, address_within_origin
 
 from .message_pipe import PipeClosed, TooLarge
+from .pipe_connector import pipe_connector
 from .pipe_conversation import PipeConversation
 
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -39,10 +41,10 @@ class WebSocketUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url = backend.replicas[replica_index]
+        url, tls = backend.replicas[replica_index], ClientTls.of(backend)
         return PipeConversation(
             backend.replica_ids[replica_index],
-            lambda: WebSocketPipe(url, backend.headers, max_message_bytes),
+            lambda: WebSocketPipe(url, backend.headers, max_message_bytes, tls),
             backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
@@ -53,8 +55,9 @@ class WebSocketUpstream:
 class WebSocketPipe:
     """A `MessagePipe`: one WebSocket."""
 
-    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int) -> None:
+    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int, tls: ClientTls | None = None) -> None:
         self._url = url
+        self._tls = tls or ClientTls()
         self._headers = headers
         self._max_message_bytes = max_message_bytes
         self._http: aiohttp.ClientSession | None = None
@@ -63,6 +66,7 @@ class WebSocketPipe:
 
     async def open(self) -> None:
         self._http = aiohttp.ClientSession(
+            connector=pipe_connector(self._url, self._tls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[_within_origin()],
