@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from tests.doubles.ports import free_port
 from tests.end_to_end.python_client import MODES, connected, run, text_of
 from tests.end_to_end.running_gateway import Form, RunningGateway, start_gateway
 
+_SCENARIO = Path(__file__).parents[1] / "node" / "log_in_scenario.mjs"
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
 POLICIES = [
     {"effect": "allow", "tools": ["echo", "time"]},
@@ -113,6 +116,25 @@ def test_a_token_that_expires_is_refreshed_without_a_person(
         assert len(ada.asked) == 1
 
     run(conversation(), timeout_s=60)
+
+
+@pytest.mark.node_js
+@pytest.mark.parametrize("options", [(), ("--modern",)], ids=["legacy", "modern"])
+def test_the_typescript_client_logs_in_steps_up_and_refreshes(
+    gateway: RunningGateway, provider: IdentityProvider, options: tuple[str, ...]
+) -> None:
+    """What it shows after its token was spoilt is no token: 401, and it refreshes without asking anybody."""
+    node = shutil.which("node")
+    assert node, "Node.js 20 or newer is needed for the TypeScript client"
+    command = [node, str(_SCENARIO), f"{gateway.url}/mcp", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    assert (seen["echoed"], seen["again"]) == ("hello", "again")
+    assert seen["slept"]
+    first, *later = ({*scopes} & {"files:read", "files:write"} for scopes in seen["asked"])
+    assert (first, later) == ({"files:read"}, [{"files:read", "files:write"}])
+    assert seen["refreshes"] == 1
 
 
 def test_a_stream_ends_when_the_token_does_and_a_new_token_opens_it_again(
