@@ -36,7 +36,7 @@ class RunningGateway:
     """A gateway that serves.
 
     url:        without a path. log: its standard error so far. transport: what `endpoint` is an address of.
-    credential: with which metrics are read, where not everybody may.
+    credential: with which metrics and health are read, where not everybody may.
     """
 
     def __init__(self, process: subprocess.Popen[str], url: str, form: Form, directory: Path, admin_port: int) -> None:
@@ -82,9 +82,13 @@ class RunningGateway:
         query = f"?backend={backend}" if backend else ""
         return f"{self.url}/mcp/sse/connect{query}" if self.transport == "http_sse" else f"ws{self.url[4:]}/mcp/ws{query}"
 
+    @property
+    def _shown(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.credential}"} if self.credential else {}
+
     def health(self) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"{self.url}/health", headers=self.headers), timeout=5) as answer:
+            with urllib.request.urlopen(urllib.request.Request(f"{self.url}/health", headers=self._shown), timeout=5) as answer:
                 found: dict[str, Any] = json.load(answer)
         except urllib.error.HTTPError as error:  # 503 has the same body
             found = json.load(error)
@@ -92,8 +96,7 @@ class RunningGateway:
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         """{(sample name, labels): value} of one scrape, read by the parser of the Prometheus client."""
-        shown = {"Authorization": f"Bearer {self.credential}"} if self.credential else {}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=shown), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=self._shown), timeout=5) as answer:
             text = answer.read().decode()
         families = list(text_string_to_metric_families(text))
         samples = [sample for family in families for sample in family.samples]
@@ -103,7 +106,7 @@ class RunningGateway:
 
     def openmetrics(self) -> str:
         """One scrape as OpenMetrics, which has exemplars."""
-        accept = {"Accept": "application/openmetrics-text; version=1.0.0", **self.headers}
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0", **self._shown}
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/metrics", headers=accept), timeout=5) as answer:
             return str(answer.read().decode())
 

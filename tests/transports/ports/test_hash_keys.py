@@ -8,12 +8,14 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.hash_keys import (
     PRINCIPAL,
     HashKeys,
+    holder,
     holder_of,
     keys_of_owner,
     owner_of,
     principal_of,
     query_value,
 )
+from mcp_gateway.transports.ports.principal import Principal
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def test_a_user_in_the_query_is_cut_to_what_a_session_id_can_carry() -> None:
 def test_a_client_holds_its_share_by_its_address_whatever_it_says_of_itself() -> None:
     assert holder_of({"ip": "::1", "user": "ada", "session": "s"}) == "::1"
     assert holder_of({"ip": "::1", PRINCIPAL: "::2"}) == "principal:::2"
+    ada = Principal(issuer="https://id.example", subject="ada")
+    assert (holder(ada, "::1"), holder(None, "::1")) == ("principal:https://id.example ada", "::1")
     assert [principal_of({"user": "ada", "ip": "::1"}), principal_of({PRINCIPAL: "ada"})] == ["", "ada"]
 
 

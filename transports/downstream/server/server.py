@@ -199,7 +199,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
             return
         metrics.bounds_reached_total.labels("connections").inc()
         if connections.held < connections.limit:
-            text = f"{transport} serves {connections.largest_share} connections of one address at once here"
+            text = f"{transport} serves {connections.largest_share} connections of one client at once here"
         else:
             text = f"{transport} serves {connections.limit} connections at once here"
         raise Refused("too_many_connections", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import attrs
 import pytest
@@ -151,6 +152,23 @@ def test_a_user_is_who_the_trusted_proxy_says() -> None:
 
     proxied = {"user_header": "X-User", "groups_header": "x-groups"}
     on_guarded_cell(body, auth=proxied, gateway={"trusted_proxies": ["127.0.0.1"]})
+
+
+def test_a_principal_has_its_own_share_wherever_it_comes_from() -> None:
+    """Programs behind one address are told apart; one that comes from many addresses has no more."""
+
+    async def body(cell: RunningCell, _: KnownClients) -> None:
+        async with AsyncExitStack() as stack:
+            for number in range(4):
+                client = await stack.enter_async_context(RawClient(cell, f"127.0.0.{number + 1}"))
+                answer = await client.ask("GET", "/mcp/sse/events/client.a", **bearer("ada"))
+                assert answer.status == 200
+            client = await stack.enter_async_context(RawClient(cell, "127.0.0.9"))
+            refused = await client.ask("GET", "/mcp/sse/events/client.a", **bearer("ada-later"))
+            assert (refused.status, refused.reason) == (503, "too_many_connections")
+            assert (await client.ask("GET", "/mcp/sse/events/client.a", **bearer("bob"))).status == 200
+
+    on_guarded_cell(body, transports={"http_sse": {"max_connections": 16}})
 
 
 def test_settings_that_are_read_anew_hold_at_once() -> None:
