@@ -65,6 +65,7 @@ class Gate:
         self._carry_out = carry_out
         self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
         self._tasks = HeldTasks()
+        self._left: set[asyncio.Task[Principal]] = set()  # whose clients have gone meanwhile, and are not told of again
 
     def take(self, auth: AuthSettings) -> None:
         """These settings hold from now on."""
@@ -123,8 +124,12 @@ class Gate:
             metrics.bounds_reached_total.labels("logins").inc()
             raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
         task = self._tasks.start(self._ask(shown))
-        incoming.on_client_gone(lambda: _cancel(task))
+        incoming.on_client_gone(lambda: self._give_up(task))
         task.add_done_callback(functools.partial(self._found_out, incoming, access, handle))
+
+    def _give_up(self, task: asyncio.Task[Principal]) -> None:
+        self._left.add(task)
+        task.cancel()
 
     async def _ask(self, shown: Credential | ShownTicket) -> Principal:
         try:
@@ -145,7 +150,8 @@ class Gate:
         self, incoming: Incoming, access: Access, handle: Callable[[Incoming], None], task: asyncio.Task[Principal]
     ) -> None:
         self._waiting.give_back(incoming.remote_ip)
-        if task.cancelled():
+        if task in self._left:
+            self._left.discard(task)
             retrieve(task)
             return
         incoming.on_client_gone(None)
@@ -164,7 +170,3 @@ def _with_id(refused: Refused, incoming: Incoming) -> Refused:
     """Refused before an endpoint has read the request, which has an id all the same."""
     refused.request_id = jsonrpc.request_id_in(incoming.body)
     return refused
-
-
-def _cancel(task: asyncio.Task[Principal]) -> None:
-    task.cancel()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
@@ -12,9 +14,9 @@ import pytest
 from mcp_gateway.transports.downstream.server import gate as gate_module
 from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
 from mcp_gateway.transports.ports.principal import Principal
-from tests.doubles.known_clients import ADA, ISSUER, KnownClients, bearer, on_guarded_cell
+from tests.doubles.known_clients import ADA, AUTH, ISSUER, KnownClients, bearer, on_guarded_cell
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient
-from tests.doubles.running_cell import RunningCell
+from tests.doubles.running_cell import RunningCell, cell_settings
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13", "Sec_WebSocket_Key": "A" * 22 + "=="}
 CLIENTS = ["/mcp", "/mcp/servers/demo", "/mcp/sse/connect", "/sse", "/mcp/sse/events/client.a", "/mcp/ws", "/mcp/websocket", "/"]
@@ -211,6 +213,31 @@ def test_a_client_that_leaves_while_it_is_found_out_about_is_forgotten() -> None
         assert len(cell.cell._port.sessions) == 0
 
     on_guarded_cell(body)
+
+
+def test_a_client_that_leaves_as_it_becomes_known_is_not_served() -> None:
+    """Nobody would tell its handler that it has gone."""
+
+    class Leaving(KnownClients):
+        async def authenticate(self, credential: Credential) -> Principal:
+            found = await super().authenticate(credential)
+            asyncio.get_running_loop().call_soon(lambda: gone[-1]())  # after the answer, before who waits for it goes on
+            return found
+
+    async def run() -> None:
+        settings = cell_settings(auth=AUTH)
+        gate = gate_module.Gate(settings, Leaving(), None, lambda _: False, lambda _, work: work())
+        incoming: Any = SimpleNamespace(
+            headers={"Authorization": "Bearer ada"}, query="", peer="", remote_ip="", body=b"", on_client_gone=gone.append
+        )
+        gate.admit(incoming, gate_module.Access.CLIENTS, False, served.append)
+        await gate._tasks.wait()
+        await asyncio.sleep(0)
+        assert (served, gate._waiting.held, gate._left) == ([], 0, set())
+
+    gone: list[Any] = []
+    served: list[Any] = []
+    asyncio.run(run())
 
 
 def test_no_more_of_an_address_wait_at_once_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
