@@ -27,7 +27,7 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     Raises: Refused.
     """
     message = exchange.message
-    namings = desk.namings(exchange.endpoint)
+    namings = desk.namings(exchange)
     if exchange.endpoint and not namings:
         request_id = message.id if isinstance(message, Request) else None
         raise Refused("no_backend", f"no backend {exchange.endpoint!r}", request_id=request_id)

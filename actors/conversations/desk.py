@@ -44,8 +44,10 @@ class Desk(Protocol):
 
     server_info: dict[str, str]
 
-    def namings(self, endpoint: str) -> tuple[Naming, ...]:
-        """The backends behind an endpoint, in the order of the configuration."""
+    def namings(self, exchange: Exchange) -> tuple[Naming, ...]:
+        """The backends behind the endpoint of an exchange, in the order of the configuration; of the merged server those of which
+        its client may use something.
+        """
 
     def merged_naming(self, backend: str) -> Naming | None:
         """How the merged server names what this backend offers; None where there is none of that name."""

@@ -51,7 +51,7 @@ class AskAll(Conversation):
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
-        self._namings = desk.namings(exchange.endpoint)
+        self._namings = desk.namings(exchange)
         self._deadlines_s = {each.backend: desk.fan_out_deadline_s(exchange, each.backend) for each in self._namings}
         self._session = exchange.session
         self._questions: dict[int, _Question] = {}

@@ -54,7 +54,7 @@ class Listen(Conversation):
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
-        self._namings = {naming.backend: naming for naming in desk.namings(exchange.endpoint)}
+        self._namings = {naming.backend: naming for naming in desk.namings(exchange)}
         self._parameters: dict[str, Raw] = {}
         self._wanted: dict[str, object] = {}
         self._uris: list[str] = []
@@ -104,7 +104,7 @@ class Listen(Conversation):
 
     def backends_changed(self) -> None:
         """Ask those that are new, and have the client ask again for the lists that it follows."""
-        configured = {naming.backend: naming for naming in self.desk.namings(self.exchange.endpoint)}
+        configured = {naming.backend: naming for naming in self.desk.namings(self.exchange)}
         self._parts = {backend: part for backend, part in self._parts.items() if backend in configured}
         for backend in configured.keys() - self._parts.keys():
             self._namings[backend] = configured[backend]

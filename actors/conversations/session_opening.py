@@ -38,7 +38,7 @@ class OpenSession(Conversation):
             refused.request_id = message.id
             raise
         self._key = exchange.hash_keys["session"]
-        self._namings = desk.namings(exchange.endpoint)
+        self._namings = desk.namings(exchange)
         self._backend_of: dict[int, str] = {}
         self._answers: dict[str, CallAnswered] = {}
         self._failures: dict[str, CallFailed] = {}

@@ -52,7 +52,7 @@ class SessionStream(Conversation):
             self._last_event_ids[backend] = event_id
         for backend in backends:
             self._listen(backend)
-        for naming in self.desk.namings(self.exchange.endpoint):
+        for naming in self.desk.namings(self.exchange):
             if naming.backend not in self._backends:  # it was away, or late, when the session began
                 self._await(naming.backend, self.RETRY_S)
 
@@ -63,7 +63,7 @@ class SessionStream(Conversation):
         self.desk.retry_later(self.exchange, delay_s, backend)
 
     def _is_merged(self) -> bool:
-        return not self.exchange.endpoint and any(naming.prefix for naming in self.desk.namings(""))
+        return not self.exchange.endpoint and any(naming.prefix for naming in self.desk.namings(self.exchange))
 
     def _naming(self, backend: str) -> Naming | None:
         if not self._is_merged():
@@ -179,7 +179,7 @@ class SessionStream(Conversation):
 
     def backends_changed(self) -> None:
         """Listen to those that are new, which opens the session there, and have the client ask for the lists again."""
-        for naming in self.desk.namings(self.exchange.endpoint):
+        for naming in self.desk.namings(self.exchange):
             if naming.backend not in self._backends:
                 self._await(naming.backend, 0.0)
         self._tell_changes()
@@ -190,7 +190,7 @@ class SessionStream(Conversation):
 
     def _keeps(self, backend: str) -> bool:
         """Whether the backend is configured; one that was removed is forgotten."""
-        if any(naming.backend == backend for naming in self.desk.namings(self.exchange.endpoint)):
+        if any(naming.backend == backend for naming in self.desk.namings(self.exchange)):
             return True
         self._backends.discard(backend)
         return False

@@ -89,8 +89,11 @@ class EdgeDesk:
 
     # ---- backends and the time they have
 
-    def namings(self, endpoint: str) -> tuple[Naming, ...]:
-        return self._alone.get(endpoint, ()) if endpoint else self._merged
+    def namings(self, exchange: Exchange) -> tuple[Naming, ...]:
+        if exchange.endpoint:
+            return self._alone.get(exchange.endpoint, ())
+        permissions = self._port.permissions
+        return self._merged if permissions is None else permissions.within_reach(exchange.principal, self._merged)
 
     def merged_naming(self, backend: str) -> Naming | None:
         return self._merged_by_name.get(backend)

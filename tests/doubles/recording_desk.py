@@ -86,9 +86,9 @@ class RecordingDesk:
         """These are the backends from now on."""
         self._namings = namings
 
-    def namings(self, endpoint: str) -> tuple[Naming, ...]:
-        if endpoint:
-            return tuple(Naming(each.backend, "") for each in self._namings if each.backend == endpoint)
+    def namings(self, exchange: Exchange) -> tuple[Naming, ...]:
+        if exchange.endpoint:
+            return tuple(Naming(each.backend, "") for each in self._namings if each.backend == exchange.endpoint)
         return self._namings
 
     def merged_naming(self, backend: str) -> Naming | None:

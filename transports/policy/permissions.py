@@ -13,6 +13,7 @@ from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
+from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .actions import LISTED_BY, Asked, Names, actions_of
 from .name_patterns import topics_from
@@ -20,6 +21,8 @@ from .policies import ALLOWED, Action, Decision, Policies
 
 _LONGEST_SHOWN: Final = 100
 _FOLLOW: Final = "topics/follow"
+_MOST_KNOWN: Final = 1_024
+"""Clients whose backends are remembered."""
 _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -38,6 +41,7 @@ class Permissions:
         self._names = names
         self._knows_clients = knows_clients
         self._note = note
+        self._reached: dict[Principal | None, tuple[Naming, ...]] = {}
 
     def check(self, exchange: Exchange) -> None:
         """Raises: Refused with forbidden, insufficient_scope or unauthorized; with invalid_params where it cannot be read."""
@@ -90,6 +94,19 @@ class Permissions:
     def _noted(self, principal: Principal | None, action: Action, decision: Decision, exchange: Exchange | None = None) -> None:
         if self._note is not None:
             self._note(principal, action, decision, exchange)
+
+    def within_reach(self, principal: Principal | None, backends: tuple[Naming, ...]) -> tuple[Naming, ...]:
+        """Those of which this client may use something: no other one is asked for it, or has a session for it.
+
+        All of them where it may use nothing: what they have is shown to it as empty lists.
+        """
+        reached = self._reached.get(principal)
+        if reached is None:
+            if len(self._reached) >= _MOST_KNOWN:
+                self._reached.clear()
+            reached = tuple(each for each in backends if self._policies.may_reach(principal, each)) or backends
+            self._reached[principal] = reached
+        return reached
 
     def shown_list(self, principal: Principal | None, backend: str, method: str, result: bytes) -> bytes:
         """A server's list result without what this client may not use: as it is where the method lists nothing of that kind.

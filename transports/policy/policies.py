@@ -19,6 +19,7 @@ from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.duplicate_names import has_duplicate_names
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
+from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .name_patterns import NamePatterns, plain_uris, template_ends, topics_from
 
@@ -104,6 +105,13 @@ class Policies:
             policy.condition is None and policy.covers(action) for policy in reach.denies
         )
 
+    def may_reach(self, principal: Principal | None, backend: Naming) -> bool:
+        """Whether it may use anything of a backend, perhaps after another login; true as well where it has none of that."""
+        reach = self._reach(principal)
+        return any(policy.reaches(backend) for policy in (*reach.allows, *reach.lacks_scopes)) and not any(
+            policy.shuts(backend) for policy in reach.denies
+        )
+
     def _reach(self, principal: Principal | None) -> _Reach:
         reach = self._reach_of.get(principal)
         if reach is None:
@@ -186,6 +194,21 @@ class _Policy:
         return self._names(patterns, action.kind, action.name) or (
             self._knows_own_names and bool(action.own_name) and self._names(patterns, action.kind, action.own_name)
         )
+
+    def reaches(self, backend: Naming) -> bool:
+        """Whether it could be about something of this backend."""
+        if self._backends is not None and not self._backends.match(backend.backend):
+            return False
+        starts = {"tool": (backend.prefix,), "prompt": (backend.prefix,), "resource": (backend.scheme, backend.interfaces)}
+        return not self._named or any(
+            kind in starts and (self._knows_own_names or any(patterns.may_match_between(start, "") for start in starts[kind]))
+            for kind, patterns in self._named.items()
+        )
+
+    def shuts(self, backend: Naming) -> bool:
+        """Whether it is about all of this backend, whatever that is."""
+        is_about_all = not (self._named or self.settings.methods or self.condition)
+        return is_about_all and (self._backends is None or self._backends.match(backend.backend))
 
     def _names(self, patterns: NamePatterns, kind: str, name: str) -> bool:
         """What stands for several names, or can be read in several ways: allowed where all of them are, denied where any is."""

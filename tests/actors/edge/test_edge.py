@@ -34,6 +34,7 @@ from mcp_gateway.transports.policy.permissions import Permissions
 from mcp_gateway.transports.policy.policies import Policies
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -212,6 +213,21 @@ def test_what_is_not_permitted_reaches_no_actor_and_what_is_listed_is_what_is(mo
         _, sink = bench.open()
         bench.answer(bench.call())
         assert sink.steps[0][:2] == ("answer", 200)
+
+    on_loop(body)
+
+
+def test_a_backend_of_which_a_client_may_use_nothing_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> None:
+        backends = [{"name": name, "replicas": [REPLICA]} for name in ("one", "two")]
+        bench = Bench(monkeypatch, *backends)
+        policies = Policies([PolicySettings(effect="allow", subjects=("ann",), tools=("two__*",))])
+        names = Names([Naming("one", "one__"), Naming("two", "two__")], lambda _: "")
+        bench.port.permissions = Permissions(policies, names, knows_clients=True)
+        for subject, asked in (("ann", ["two"]), ("bob", ["one", "two"])):
+            listing = Request(b"1", "tools/list", b"")
+            bench.open(listing, target="tools/list", principal=Principal(issuer="https://id.example", subject=subject))
+            assert [call.backend for call in bench.calls()] == asked
 
     on_loop(body)
 

@@ -182,9 +182,10 @@ def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
     assert bench.serve().last_known_list("files", "tools/list", LEGACY) == ((b"{}",), 2.0), "not even a crash of the edge"
     assert bench.desk.configure(backends[1:])
     assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
-    assert bench.desk.namings("") == (Naming("mail", "mail__"),)
+    assert bench.desk.namings(EXCHANGE) == (Naming("mail", "mail__"),)
     assert (bench.desk.merged_naming("mail"), bench.desk.merged_naming("files")) == (Naming("mail", "mail__"), None)
-    assert (bench.desk.namings("mail"), bench.desk.namings("files")) == ((Naming("mail", ""),), ())
+    mail, files = (attrs.evolve(EXCHANGE, endpoint=name) for name in ("mail", "files"))
+    assert (bench.desk.namings(mail), bench.desk.namings(files)) == ((Naming("mail", ""),), ())
 
 
 def test_pages_are_held_for_their_session_until_their_time_has_passed_or_other_servers_are_asked() -> None:

@@ -12,9 +12,11 @@ from mcp_gateway.config.conditions import MOST_ARGUMENT_BYTES, MOST_VALUES
 from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.transports.policy.policies import Action, Decision, Policies
 from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.protocol.merging.naming import Naming
 
 ANN = Principal(issuer="https://id.example", subject="ann", client="cli", groups=frozenset({"dev"}), scopes=frozenset({"read"}))
 CI = Principal(issuer="api-key", subject="ci")
+FILES, MAIL = Naming("files", "files__"), Naming("mail", "mail__")
 READ = Action(
     method="tools/call", backend="files", kind="tool", name="files__read", own_name="read", params=b'{"arguments":{"path":"/a"}}'
 )
@@ -261,6 +263,30 @@ def test_a_template_is_shown_where_one_of_its_uris_could_be_allowed(pattern: str
     assert not policies({}, {"effect": "deny", "resources": ["files+file:///*"]}).may_ever(ANN, action)
 
 
+@pytest.mark.parametrize(
+    ("tables", "reached"),
+    [
+        ([{}], ["files", "mail"]),
+        ([{"backends": ["mail"]}], ["mail"]),
+        ([{"tools": ["files__*"]}], ["files"]),
+        ([{"tools": ["*read"]}], ["files", "mail"]),
+        ([{"tools": ["read"]}], []),
+        ([{"tools": ["read"], "backends": ["files"]}], ["files"]),
+        ([{"resources": ["mail+a:*"]}], ["mail"]),
+        ([{"resources": ["ui://mail/*"]}], ["mail"]),
+        ([{"topics": ["*"]}], []),
+        ([{"scopes": ["write"], "prompts": ["mail__*"]}], ["mail"]),
+        ([{"subjects": ["bob"]}], []),
+        ([{}, {"effect": "deny", "backends": ["mail"]}], ["files"]),
+        ([{}, {"effect": "deny", "backends": ["mail"], "methods": ["tools/*"]}], ["files", "mail"]),
+        ([{}, {"effect": "deny", "backends": ["mail"], "when": "subject == ''"}], ["files", "mail"]),
+    ],
+)
+def test_a_backend_is_within_reach_where_something_of_it_may_be_used(tables: list[dict[str, Any]], reached: list[str]) -> None:
+    rules = policies(*tables)
+    assert [each.backend for each in (FILES, MAIL) if rules.may_reach(ANN, each)] == reached
+
+
 _words = st.sampled_from(["a", "b", "a*", "*b", "*"])
 _lists = st.lists(_words, max_size=2, unique=True)
 _tables = st.fixed_dictionaries(
@@ -320,6 +346,22 @@ def test_with_the_scopes_that_are_named_it_is_allowed_or_denied_by_a_rule(
         )
         assert again.is_allowed or again.rule is not None
         assert not set(again.scopes) - held or again.is_allowed
+
+
+@given(
+    tables=st.lists(_tables, max_size=4),
+    kind=st.sampled_from(["tool", "prompt"]),
+    own=st.sampled_from(["a", "b", "ab"]),
+    principal=_principals,
+)
+def test_what_may_be_used_is_of_a_backend_within_reach(tables: Any, kind: str, own: str, principal: Principal | None) -> None:
+    rules = policies(*tables)
+    for backend in (Naming("a", "a__"), Naming("b", "b")):
+        method = "tools/call" if kind == "tool" else "prompts/get"
+        name = backend.outer_name(own)
+        action = Action(method=method, backend=backend.backend, kind=kind, name=name, own_name=own)
+        if rules.decide(principal, action).is_allowed:
+            assert rules.may_reach(principal, backend)
 
 
 def test_many_principals_fill_no_memory() -> None:
