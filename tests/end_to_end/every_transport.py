@@ -58,8 +58,9 @@ async def over_websocket(url: str, message: dict[str, Any], query: str = "", key
 
 async def over_phoenix(url: str, message: dict[str, Any], query: str = "", key: str = "") -> Any:
     async with phoenix_client(url, f"vsn=2.0.0&{query}", bearer(key)) as client:
-        await client.ask("j", "mcp:events", "phx_join", {})
-        await client.push("j", "mcp:events", "request", {key: message[key] for key in ("id", "method", "params")})
+        channel = "mcp:client.*" if key else "mcp:events"  # which is for operators where clients are known
+        await client.ask("j", channel, "phx_join", {})
+        await client.push("j", channel, "request", {key: message[key] for key in ("id", "method", "params")})
         return (await client.find(event="response")).payload
 
 

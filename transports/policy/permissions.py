@@ -14,6 +14,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.topics.client_events import CLIENT_TOPICS
 
 from .actions import LISTED_BY, Asked, Names, actions_of
 from .name_patterns import topics_from
@@ -71,11 +72,12 @@ class Permissions:
         return self._policies.decide(principal, Action(method=_FOLLOW, kind="topic", name=topic)).is_allowed
 
     def check_followed(self, principal: Principal | None, pattern: str) -> None:
-        """Whether it may follow some of what a topic or a pattern stands for; who wants everything gets whatever that is.
+        """Whether it may follow some of what a topic or a pattern stands for; who wants everything, of all or of clients, gets
+        whatever that is: a channel is for requests, too.
 
         Raises: Refused, as `check` does.
         """
-        wants_everything = topics_from(pattern) == ""
+        wants_everything = topics_from(pattern) in ("", CLIENT_TOPICS)
         if wants_everything or self._policies.may_ever(principal, Action(method=_FOLLOW, kind="topics", name=pattern)):
             self._noted(principal, Action(method=_FOLLOW, kind="topics", name=pattern), ALLOWED)
         else:

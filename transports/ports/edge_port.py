@@ -169,7 +169,7 @@ class EdgePort(Protocol):
     def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
         """What of a pattern the client may follow, now and when the policies have changed.
 
-        Raises: Refused where that is nothing; who asks for everything follows whatever it may.
+        Raises: Refused where that is nothing; who asks for everything, of all or of clients, follows whatever it may.
         """
 
     def check_published(self, principal: Principal | None, topic: str) -> None:

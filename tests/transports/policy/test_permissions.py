@@ -112,6 +112,7 @@ def test_a_subscription_is_refused_where_one_of_its_resources_is() -> None:
         ("all", ""),
         ("*", ""),
         ("client.b", "insufficient_scope"),
+        ("client.b.*", "insufficient_scope"),
         ("vsm.*", "insufficient_scope"),
     ],
 )
