@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
-from mcp_gateway.transports.ports.hash_keys import owner_of
+from mcp_gateway.transports.ports.hash_keys import owner_of, principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, TASK_METHODS, is_modern
 from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, task_id_of, undeclared_tasks
 from mcp_gateway.transports.protocol.merging.naming import Naming
+from mcp_gateway.transports.protocol.merging.task_names import named_tasks
 
 from .conversation import Conversation
 from .desk import Desk
@@ -54,11 +55,10 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
     if method == "initialize" and not is_modern(exchange.revision):
         return OpenSession(exchange, sink, desk)
     if method == "subscriptions/listen":
-        return (
-            ListenAlone(exchange, sink, desk, namings[0].backend, RequestKind.STREAM)
-            if stands_alone
-            else Listen(exchange, sink, desk)
-        )
+        if not stands_alone:
+            return Listen(exchange, sink, desk)
+        _check_listened_tasks(exchange, message, desk)
+        return ListenAlone(exchange, sink, desk, namings[0].backend, RequestKind.STREAM)
     if method in TASK_METHODS:
         return RelayRequest(exchange, sink, desk, _backend_of_task(exchange, message, namings, desk, stands_alone=stands_alone))
     if stands_alone:
@@ -76,13 +76,14 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
 
 
 def _backend_of_task(exchange: Exchange, message: Request, namings: tuple[Naming, ...], desk: Desk, *, stands_alone: bool) -> str:
-    """Whose task the request is about. What we have not sealed may be an id of the one server that there is.
+    """Whose task the request is about. What we have not sealed may be an id of the one server that there is, but for clients that
+    are known: their tasks are theirs alone.
 
     Raises: Refused.
     """
     shown = task_id_of(message.params) or ""
     task = desk.read_task(shown)
-    if task is None and stands_alone:
+    if task is None and stands_alone and not principal_of(exchange.hash_keys):
         return namings[0].backend
     if task is not None and task.principal == owner_of(exchange.hash_keys):
         for naming in namings:
@@ -91,6 +92,16 @@ def _backend_of_task(exchange: Exchange, message: Request, namings: tuple[Naming
     if is_modern(exchange.revision) and not declares_extension(message.params):
         raise undeclared_tasks(message.id)
     raise Refused("invalid_params", f"there is no task {shown[:200]!r} here", request_id=message.id)
+
+
+def _check_listened_tasks(exchange: Exchange, message: Request, desk: Desk) -> None:
+    """Raises: Refused where a client that is known wants to hear of a task that is not its own."""
+    if not principal_of(exchange.hash_keys):
+        return
+    for shown in named_tasks(message.method, message.params):
+        task = desk.read_task(shown)
+        if task is None or task.principal != owner_of(exchange.hash_keys):
+            raise Refused("invalid_params", f"there is no task {shown[:200]!r} here", request_id=message.id)
 
 
 def _answered(exchange: Exchange, response: Response, desk: Desk) -> tuple[str, Message]:

@@ -36,7 +36,7 @@ from mcp_gateway.actors.messages.health import ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
-from mcp_gateway.transports.ports.hash_keys import owner_of
+from mcp_gateway.transports.ports.hash_keys import owner_of, principal_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -261,9 +261,13 @@ class Upstream(GatewayActor):
         return Request(request_id, message.method, params)
 
     def _task_naming(self, call: Call) -> TaskNaming | None:
-        """How tasks are called towards this client, or None where they keep the server's own ids: no other server is there."""
+        """How tasks are called towards this client, or None where they keep the server's own ids: no other server is there, and
+        nobody is known whose they could be.
+        """
         if call.is_merged and self._naming.prefix:
             return self._merged_tasks
+        if principal_of(call.hash_keys):
+            return self._own_tasks
         return self._own_tasks if self._is_one_of_several and is_modern(call.revision) else None
 
     def _outer_event(self, call: Call, event: Message | None) -> Message | None:

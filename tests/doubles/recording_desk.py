@@ -13,6 +13,7 @@ from mcp_gateway.actors.conversations.desk import CallWish
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -271,6 +272,7 @@ class Scene:
         deadline_s: float = 60.0,
         last_event_id: str | None = None,
         user: str = "ada",
+        principal: str = "",
         arguments: tuple[Any, ...] = (),
         has_other_cells: bool = False,
         held_pages: Mapping[tuple[str | None, int], bytes] | None = None,
@@ -287,7 +289,7 @@ class Scene:
             kind=kind or RequestKind.of(message),
             message=message,
             session=session,
-            hash_keys={"session": "key", "user": user, "ip": "::1"},
+            hash_keys={"session": "key", "user": user, "ip": "::1", **({PRINCIPAL: principal} if principal else {})},
             deadline_s=deadline_s,
             takes_events=takes_events,
             last_event_id=last_event_id,

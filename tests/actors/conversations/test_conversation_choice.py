@@ -84,6 +84,24 @@ def test_a_task_of_nobody_here_is_refused(task_id, how, reason):
     assert (caught.value.reason, caught.value.request_id) == (reason, b"7")
 
 
+@pytest.mark.parametrize("namings", [(ALONE,), (FILES, MAIL)])
+def test_a_client_that_is_known_has_no_task_by_the_servers_own_id(namings):
+    """Attack: the id of somebody else's task, where ids are the server's own."""
+    message = request("tasks/get", taskId="T1", _meta=DECLARED)
+    endpoint = "" if namings == (ALONE,) else "mail"
+    with pytest.raises(Refused, match="there is no task"):
+        Scene(conversation_for, *namings, message=message, revision=MODERN, endpoint=endpoint, principal="https://id.example ann")
+
+
+def test_a_client_that_is_known_hears_of_its_own_tasks_alone():
+    """Attack: a subscription to the task of somebody else, by the server's own id or by one of ours."""
+    for shown in ("T1", "files/T1"):
+        message = request("subscriptions/listen", notifications={"taskIds": [shown]}, _meta=DECLARED)
+        assert Scene(conversation_for, ALONE, message=message, revision=MODERN).desk.sent
+        with pytest.raises(Refused, match="there is no task"):
+            Scene(conversation_for, ALONE, message=message, revision=MODERN, principal="https://id.example ann")
+
+
 def test_a_task_of_somebody_else_is_refused_like_one_that_is_not_there():
     with pytest.raises(Refused, match="there is no task"):
         Scene(conversation_for, FILES, MAIL, message=request("tasks/get", taskId="mail/T1", _meta=DECLARED), revision=MODERN)

@@ -30,6 +30,7 @@ from mcp_gateway.actors.messages.lifecycle import CrashRequested, StopRequested
 from mcp_gateway.actors.pool.upstream import Upstream, UpstreamArguments
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL, owner_of
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
@@ -38,7 +39,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, R
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
-from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, sealed_task_id
+from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id, sealed_task_id
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.actor_stage import Stage
 from tests.doubles.running_cell import alone
@@ -223,6 +224,29 @@ def test_a_task_has_the_servers_own_id_towards_the_server_and_one_of_ours_where_
         assert isinstance(event.message, Notification)
         assert answer.response is not None
         assert json.loads(event.message.params)["taskId"] == json.loads(answer.response.result)["taskId"] == shown
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("how", [{}, {"revision": "2025-11-25", "session": session()}], ids=["stateless", "in a session"])
+def test_a_task_of_a_client_that_is_known_has_an_id_of_ours_everywhere(how: dict[str, Any]) -> None:
+    """Attack: whoever guesses the server's own id asks for somebody else's task."""
+
+    async def body() -> None:
+        bench = Bench()
+        ann = {PRINCIPAL: "https://id.example ann", "user": "https://id.example ann"}
+        call = Request(b"1", "tools/call", b'{"name":"x","arguments":{}}')
+        await bench.run(message=call, hash_keys=ann, **how)
+        await bench.answer(result=b'{"resultType":"task","taskId":"T1","status":"working"}')
+        (answer,) = bench.edge.take(CallAnswered)
+        assert answer.response is not None
+        shown = json.loads(answer.response.result)["taskId"]
+        task = read_task_id(SEAL, shown)
+        assert task is not None
+        assert (task.backend, task.task, task.principal) == ("files", "T1", owner_of(ann))
+        asked = Request(b"2", "tasks/get", json.dumps({"taskId": shown}).encode())
+        await bench.run(2, message=asked, hash_keys=ann, **how)
+        assert json.loads(bench.sent.message.params) == {"taskId": "T1"}
 
     on_loop(body)
 
