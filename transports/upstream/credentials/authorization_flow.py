@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import attrs
 import msgspec
 
-from .discovery import AuthorizationServer, MetadataRefused
+from .discovery import AuthorizationServer, MetadataRefused, is_same_issuer
 from .tokens import Tokens
 
 _OFFLINE: Final = "offline_access"
@@ -280,6 +280,6 @@ def chosen_issuer(pinned: str, named: tuple[str, ...]) -> str:
 
     Raises: MetadataRefused.
     """
-    if pinned and pinned not in named:
+    if pinned and not any(is_same_issuer(pinned, each) for each in named):
         raise MetadataRefused("the server names another authorization server than the one configured for it")
     return pinned or named[0]

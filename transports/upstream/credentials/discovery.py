@@ -7,6 +7,7 @@ basic/authorization, section 2.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -91,11 +92,12 @@ def server_metadata_urls(issuer: str) -> list[str]:
 def read_authorization_server(body: bytes, issuer: str) -> AuthorizationServer:
     """Raises: MetadataRefused, also where the document speaks for another issuer, by a single character."""
     document = _document(body)
-    if _text(document, "issuer") != issuer:
+    own_name = _text(document, "issuer")
+    if not is_same_issuer(own_name, issuer):
         raise MetadataRefused("the authorization server's metadata is about another issuer")
     methods = document.get("code_challenge_methods_supported")
     return AuthorizationServer(
-        issuer=issuer,
+        issuer=own_name,
         authorization_endpoint=_text(document, "authorization_endpoint", ""),
         token_endpoint=_text(document, "token_endpoint"),
         registration_endpoint=_text(document, "registration_endpoint", ""),
@@ -105,6 +107,18 @@ def read_authorization_server(body: bytes, issuer: str) -> AuthorizationServer:
         takes_metadata_url=document.get("client_id_metadata_document_supported") is True,
         has_pkce="S256" in methods if isinstance(methods, list) else None,
     )
+
+
+def is_same_issuer(one: str, other: str) -> bool:
+    """To the letter, but for the slash of a root, which servers of the official SDKs write where issuers do not.
+
+    Source: RFC 8414, section 3.3; RFC 3986, section 6.2.3: an empty path and "/" are one.
+    """
+    return _without_root_slash(one) == _without_root_slash(other)
+
+
+def _without_root_slash(url: str) -> str:
+    return url[:-1] if re.fullmatch(r"https?://[^/?#]+/", url) else url
 
 
 def undescribed_authorization_server(server_url: str) -> AuthorizationServer:

@@ -40,7 +40,7 @@ from .authorization_flow import (
 from .authorization_servers import AuthorizationServers, now_ms
 from .challenge import Challenge
 from .consent_link import LINK_S, ConsentWanted, read_link, sealed_link
-from .discovery import AuthorizationServer, MetadataRefused
+from .discovery import AuthorizationServer, MetadataRefused, is_same_issuer
 from .token_sources import no_token, not_accepted
 from .tokens import TokenRefused, Tokens
 
@@ -119,8 +119,8 @@ class UserTokens:
             raise no_token(error) from None
         grant = None if content is None else decoded(content, Grant)
         # What was given out for another resource, by another authorization server than the one now configured, is not shown.
-        is_current = grant is not None and self.backend.issuer in ("", grant.terms.issuer)
-        return grant if is_current else None
+        pinned = self.backend.issuer
+        return grant if grant is not None and (not pinned or is_same_issuer(pinned, grant.terms.issuer)) else None
 
     def _forget(self, principal: str) -> None:
         try:

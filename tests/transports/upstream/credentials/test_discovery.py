@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mcp_gateway.transports.upstream.credentials.discovery import (
     MetadataRefused,
     ProtectedResource,
+    is_same_issuer,
     read_authorization_server,
     read_protected_resource,
     resource_metadata_urls,
@@ -89,6 +90,21 @@ def test_an_issuer_is_the_one_that_was_asked_for_to_the_letter(issuer: Any) -> N
     """Source: RFC 8414, section 3.3."""
     with pytest.raises(MetadataRefused):
         read_authorization_server(server(issuer=issuer), ISSUER)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("https://id.example", "https://id.example/", True),
+        ("https://id.example/tenant", "https://id.example/tenant/", False),
+        ("https://id.example//", "https://id.example/", False),
+        ("https://id.example", "https://ID.example/", False),
+        ("https://id.example?", "https://id.example?/", False),
+        ("", "/", False),
+    ],
+)
+def test_only_the_slash_of_a_root_may_differ(one: str, other: str, expected: bool) -> None:
+    assert is_same_issuer(one, other) is is_same_issuer(other, one) is expected
 
 
 def test_what_an_authorization_server_offers_is_read() -> None:
