@@ -55,6 +55,10 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     if auth == "token_exchange" and not fields.get("token_url", "set"):
         allowed = f"where tokens are exchanged, beside auth = {quote(auth)}"
         yield SettingProblem(key="token_url", found="nothing", allowed=allowed)
+    is_pinned = fields.get("issuer", "set") or (auth != "user" and fields.get("token_url", "set"))
+    if fields.get("client_secret_file") and not is_pinned:
+        allowed = "the authorization server that client_secret_file is meant for; else the server could have it sent anywhere"
+        yield SettingProblem(key="issuer", found="nothing", allowed=allowed)
     for key in ("token_url", "issuer"):
         if str(fields.get(key, "")).startswith("http://") and not fields.get("allow_private", True):
             yield SettingProblem(key=key, found=quote_url(fields[key]), allowed="an https URL, or allow_private = true beside it")

@@ -64,11 +64,25 @@ def test_what_cannot_be_filled_in_is_told_without_any_value(monkeypatch: pytest.
         ({"auth": "user", "replicas": ["wss://files.example/mcp"]}, r"replicas\[0\]: found 'wss:"),
         ({"auth": "user", "replicas": ["http://files.example/mcp"]}, r"replicas\[0\]: .*allow_private = true"),
         ({"auth": "user", "issuer": "http://id.example"}, r"issuer: found 'http://id\.example'; allowed: an https URL"),
+        ({"auth": "user", "client_id": "gw", "client_secret_file": "s"}, r"issuer: found nothing; allowed: the authorization"),
+        (
+            {"auth": "user", "client_id": "gw", "client_secret_file": "s", "token_url": "https://id.example/t"},
+            r"issuer: found nothing",
+        ),
+        ({"auth": "client_credentials", "client_id": "gw", "client_secret_file": "s"}, r"issuer: found nothing"),
         ({"auth": "user", "scopes": ["a b"]}, r"scopes\[0\]: found 'a b'"),
     ],
 )
 def test_a_mistake_is_told_by_key_with_what_is_allowed(backend: dict[str, Any], expected: str) -> None:
     assert re.search(expected, problems(backend))
+
+
+def test_a_secret_goes_to_an_authorization_server_that_the_operator_has_named() -> None:
+    """The server's metadata says where tokens are given: a server that is not honest would have it sent to itself."""
+    secret = {"client_id": "gw", "client_secret_file": "s"}
+    assert read({"auth": "client_credentials", "token_url": "https://id.example/t", **secret}).gets_tokens
+    for auth in ("client_credentials", "user"):
+        assert read({"auth": auth, "issuer": "https://id.example", **secret}).gets_tokens
 
 
 def test_a_process_is_shown_no_token() -> None:

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from tests.doubles.oauth_server import LegacyClient, a_browser
 from tests.doubles.running_cell import cell_settings, running_cell
@@ -31,9 +33,16 @@ def backend(url: str, scenario: str, context: dict[str, Any], folder: Path) -> d
     if "client_id" in context:
         found["client_id"] = context["client_id"]
     if "client_secret" in context:
+        found["issuer"] = issuer_of(url)  # as an operator knows whom a secret is for
         (folder / "secret").write_text(context["client_secret"])
         found["client_secret_file"] = str(folder / "secret")
     return found
+
+
+def issuer_of(url: str) -> str:
+    parts = urlsplit(url)
+    with urlopen(f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{parts.path}", timeout=10) as answer:
+        return str(json.load(answer)["authorization_servers"][0])
 
 
 async def use(url: str, scenario: str, context: dict[str, Any], folder: Path) -> None:

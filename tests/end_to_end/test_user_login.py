@@ -89,7 +89,8 @@ def test_the_gateways_own_token_and_one_that_a_clients_is_exchanged_for(provider
     (tmp_path / "gateway").mkdir()
     with sdk_server(provider) as server:
         backends = [
-            backend(server, auth="client_credentials", client_id="service", **known) | {"name": "own", "prefix": "own__"},
+            backend(server, auth="client_credentials", client_id="service", issuer=provider.issuer, **known)
+            | {"name": "own", "prefix": "own__"},
             backend(server, auth="token_exchange", client_id="exchanger", token_url=f"{provider.issuer}/token", **known)
             | {"name": "theirs", "prefix": "theirs__"},
         ]
