@@ -260,6 +260,29 @@ class LegacyClient:
         await self._session.close()
 
 
+class ModernClient:
+    """A client of 2026-07-28 that takes addresses for its user."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._wire = LegacyClient(url, token)
+
+    async def ask(self, method: str, params: Any = None) -> dict[str, Any]:
+        named = {"Mcp-Name": params["name"]} if params and "name" in params else {}
+        self._wire.headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, **named}
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
+        }
+        return await self._wire.ask(method, {**(params or {}), "_meta": meta})
+
+    async def call(self, **more: Any) -> dict[str, Any]:
+        return await self.ask("tools/call", {"name": "whoami", "arguments": {}, **more})
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+
 def consent_url(answer: dict[str, Any]) -> str:
     """The address in the error that asks a client of 2025-11-25."""
     assert answer["error"]["code"] == -32042, answer

@@ -16,6 +16,7 @@ from mcp_gateway.config.identity_settings import Revocations
 from tests.doubles.oauth_server import (
     Browser,
     LegacyClient,
+    ModernClient,
     OauthServer,
     a_browser,
     consent_url,
@@ -268,26 +269,3 @@ def test_what_an_authorization_server_lacks_is_said_on_the_page_and_kept_from_th
             assert server.count("/authorize") == server.count("/token") == 0
 
     on_loop(body)
-
-
-class ModernClient:
-    """A client of 2026-07-28 that takes addresses for its user."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._wire = LegacyClient(url, token)
-
-    async def ask(self, method: str, params: Any = None) -> dict[str, Any]:
-        named = {"Mcp-Name": params["name"]} if params and "name" in params else {}
-        self._wire.headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, **named}
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
-        }
-        return await self._wire.ask(method, {**(params or {}), "_meta": meta})
-
-    async def call(self, **more: Any) -> dict[str, Any]:
-        return await self.ask("tools/call", {"name": "whoami", "arguments": {}, **more})
-
-    async def close(self) -> None:
-        await self._wire.close()

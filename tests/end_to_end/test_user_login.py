@@ -13,7 +13,7 @@ import pytest
 
 from mcp_gateway.scripts.command_line import main
 from tests.doubles.identity_provider import SECRET, IdentityProvider, identity_provider
-from tests.doubles.oauth_server import LegacyClient, a_browser, consent_url, text_of
+from tests.doubles.oauth_server import LegacyClient, ModernClient, a_browser, consent_url, text_of
 from tests.doubles.ports import free_port
 from tests.doubles.sdk_server import SdkServer
 from tests.end_to_end.running_gateway import Form, start_gateway
@@ -78,6 +78,30 @@ def test_a_user_consents_once_is_logged_in_after_a_restart_and_asked_anew_once_d
             # 3. What an operator deletes is gone in every cell at once.
             assert main(["credentials", "delete", "--subject", "ann", "--state-dir", state]) == 0
             assert asyncio.run(used(gateway.url, _KEY, consents=True)) == "alice"
+
+
+@pytest.mark.node_js
+@pytest.mark.timeout(120)
+def test_a_client_of_the_newest_revision_is_asked_at_a_server_of_the_newest_revision(
+    provider: IdentityProvider, tmp_path: Path
+) -> None:
+    async def body(url: str) -> None:
+        client = ModernClient(f"{url}/mcp", _KEY)
+        try:
+            asked = (await client.call())["result"]
+            (entry,) = asked["inputRequests"].values()
+            async with a_browser() as browser:
+                status, page = await browser.consent(entry["params"]["url"])
+                assert status == 200, page
+            assert [text_of(await client.call()) for _ in range(4)] == ["alice"] * 4
+        finally:
+            await client.close()
+
+    with (
+        sdk_server(provider) as server,
+        start_gateway(tmp_path, "two cells", [backend(server, auth="user")], auth=_AUTH) as gateway,
+    ):
+        asyncio.run(body(gateway.url))
 
 
 @pytest.mark.node_js
