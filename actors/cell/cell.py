@@ -81,6 +81,7 @@ _logger = logging.getLogger(__name__)
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 _LEAST_CLOSE_WIRES_S = 0.4
+_SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who has more to ask hears by then where to go
 _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
@@ -258,14 +259,22 @@ class Cell:
             self._denied = denied
             self._access.forget_users(Denials(denied).deny)
 
-    async def drain(self, deadline_s: float) -> None:
-        """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere."""
+    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
+        """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere.
+
+        Where others serve, a client that is connected here has one more request served, and reads that its connection ends; with
+        that there is nobody who has to be refused.
+        """
         self._port.is_draining = True
-        self._server.drain()
+        self._server.drain(others_serve=others_serve)
         self._port.end_streams()
-        self._ends_by_s = time.monotonic() + deadline_s
-        give_up_s = time.monotonic() + requests_s(deadline_s)
-        while self._port.waiting and time.monotonic() < give_up_s:
+        now_s = time.monotonic()
+        self._ends_by_s = now_s + deadline_s
+        give_up_s = now_s + requests_s(deadline_s)
+        send_away_s = min(give_up_s, now_s + _SEND_AWAY_S) if others_serve else now_s
+        while (now_s := time.monotonic()) < give_up_s:
+            if not self._port.waiting and (now_s >= send_away_s or not self._server.connection_count):
+                break
             await asyncio.sleep(0.02)
         if self._port.waiting:
             _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))

@@ -48,8 +48,11 @@ class CellContent(Protocol):
         Raises: OSError if the port cannot be bound.
         """
 
-    async def drain(self, deadline_s: float) -> None:
-        """Stop accepting; return when the exchanges have ended, or after deadline_s."""
+    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
+        """Stop accepting; return when the exchanges have ended, or after deadline_s.
+
+        others_serve: other cells go on, so that clients who are connected here have somewhere else to go.
+        """
 
     async def stop(self) -> None:
         """Let go of everything."""

@@ -125,11 +125,11 @@ class CellProcess(AsyncioActor):
         if self.loop is None:
             super().receiveMsg_StopRequested(message, sender)
         else:
-            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained()))
+            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), others_serve=bool(self._incarnations())))
 
-    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object) -> None:
+    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object, *, others_serve: bool = False) -> None:
         if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
-            await self._content.drain(deadline_s)
+            await self._content.drain(deadline_s, others_serve=others_serve)
             self._has_drained = True
         self.deliver(asker, answer)
 

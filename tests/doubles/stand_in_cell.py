@@ -58,7 +58,7 @@ class StandInCell:
         self._server = tornado.httpserver.HTTPServer(tornado.web.Application(handlers, log_function=lambda _: None))
         self._server.add_sockets(sockets)
 
-    async def drain(self, deadline_s: float) -> None:
+    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
         assert self._server is not None
         self._server.stop()
         until_s = time.monotonic() + deadline_s

@@ -23,6 +23,7 @@ from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 from tests.doubles.calling_client import CallingClient, SessionStreamReader
 from tests.doubles.running_cell import RecordingLink, RunningCell, cell_settings, running_cell
 from tests.doubles.scripted_upstreams import EchoUpstream, FlappingUpstream, SilentUpstream
+from tests.end_to_end.raw_http import modern, tool_call
 
 
 def on_cell(body: Callable[[RunningCell], Awaitable[None]], *backends: dict[str, Any], **tables: dict[str, Any]) -> None:
@@ -169,6 +170,30 @@ def test_a_drain_ends_streams_at_once_and_waits_for_requests() -> None:
         await stream.close()
 
     on_cell(body)
+
+
+@pytest.mark.parametrize("parser", ["llhttp", "tornado"])
+def test_a_cell_that_leaves_while_others_serve_has_each_of_its_clients_served_once_more_and_refuses_none(parser: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        address = cell.url.removeprefix("http://").split(":")
+        message, headers = modern(tool_call("echo", {"message": "hi"}))
+        content = json.dumps(message).encode()
+        lines = [f"{name}: {value}" for name, value in {**headers, "Host": "localhost", "Content-Length": len(content)}.items()]
+        whole = "\r\n".join(["POST /mcp HTTP/1.1", *lines, "", ""]).encode() + content
+        clients = [await asyncio.open_connection(*address) for _ in range(3)]
+        drain = asyncio.create_task(cell.cell.drain(20.0, others_serve=True))
+        await asyncio.sleep(0)
+        for _, writer in clients:
+            writer.write(whole)
+        for reader, writer in clients:  # each is answered, and reads that this was the last answer here
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nConnection: close\r\n" in answer
+            writer.close()
+        async with asyncio.timeout(5):
+            await drain
+
+    on_cell(body, gateway={"http_parser": parser})
 
 
 async def _true(value: bool) -> bool:

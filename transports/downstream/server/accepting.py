@@ -81,6 +81,18 @@ class BoundedHttpServer(HTTPServer):
         self._lingering = HeldTasks()
 
     @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def stop(self) -> None:
+        """Accept nothing more; who has been connected by the system already is served: closing its queue would reset them."""
+        for listening in self._sockets.values():
+            with contextlib.suppress(OSError):  # there is nobody left
+                while True:
+                    self._handle_connection(*listening.accept())
+        super().stop()
+
+    @property
     def waiting_count(self) -> int:
         """Connections on which no request is in flight."""
         return len(self._waiting)

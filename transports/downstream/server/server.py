@@ -102,6 +102,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
             if authenticator is None:
                 raise ValueError("[auth] is there, and nobody who knows the clients")
             self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out)
+        self.sends_away = False  # who is connected is served once more, and then goes to another cell
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
         self._drained: list[Callable[[], None]] = []
@@ -153,9 +154,17 @@ class GatewayServer(HTTPServerConnectionDelegate):
         """Call `end` when the cell drains, to close connections that have no end of their own, as soon as they are idle."""
         self._drained.append(end)
 
-    def drain(self) -> None:
+    @property
+    def connection_count(self) -> int:
+        """Connections over HTTP that are open, whether a request is in flight or not."""
+        return self._server.connection_count
+
+    def drain(self, *, others_serve: bool) -> None:
         """Stop accepting connections, and end those that stay open by their nature."""
         self._server.stop()
+        if others_serve:
+            self.sends_away = True
+            self.always = {**self.always, "Connection": "close"}
         for end in self._drained:
             end()
 

@@ -97,6 +97,8 @@ class _Request(HTTP1Connection):
     # ---- answering
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        if headers.get("Connection") == "close":
+            self._disconnect_on_finish = True
         self.write_headers(_status_line(status), HTTPHeaders(headers), body)
         self.end()
 
