@@ -203,7 +203,7 @@ class GatewaySettings:
     request_timeout: float = attrs.field(default=60.0, converter=_as_seconds, validator=_DURATION)
     drain_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION_OR_AT_ONCE)
     max_message_bytes: int = attrs.field(default=4_194_304, validator=Whole(1_024, 1_073_741_824))
-    http_parser: str = attrs.field(default=TORNADO, validator=OneOf(LLHTTP, TORNADO))
+    http_parser: str = attrs.field(default=LLHTTP, validator=OneOf(LLHTTP, TORNADO))
     header_timeout: float = attrs.field(default=10.0, converter=_as_seconds, validator=_DURATION)
     write_timeout: float = attrs.field(default=30.0, converter=_as_seconds, validator=_DURATION)
     max_buffered_bytes: int = attrs.field(default=268_435_456, validator=Whole(1_048_576, 1_099_511_627_776))

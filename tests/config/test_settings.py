@@ -35,7 +35,7 @@ CONTRACT = {
         "request_timeout": 60.0,
         "drain_timeout": 10.0,
         "max_message_bytes": 4_194_304,
-        "http_parser": "tornado",
+        "http_parser": "llhttp",
         "header_timeout": 10.0,
         "write_timeout": 30.0,
         "max_buffered_bytes": 268_435_456,
