@@ -77,7 +77,7 @@ def test_an_operator_may_name_the_only_issuer_that_is_believed() -> None:
 def test_a_secret_is_read_each_time_and_sent_in_the_way_that_the_server_takes(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("first\n")
-    asking = servers(ScriptedFetch(), client_id="gw", client_secret_file=str(path))
+    asking = servers(ScriptedFetch(), client_id="gw", client_secret_file=str(path), issuer=ISSUER)
     assert asking.configured_identity(None) == ClientIdentity("gw", "first", "client_secret_basic")
     path.write_text("second")
     assert asking.configured_identity(None).secret == "second"
