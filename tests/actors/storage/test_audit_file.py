@@ -129,12 +129,12 @@ def test_what_is_no_trail_shows_as_a_break_and_stays_where_it_is(tmp_path: Path)
 
 
 _WRITER = """
-import sys
+import os, sys
 from pathlib import Path
 from mcp_gateway.actors.storage.audit_file import AuditFile
 file = AuditFile(Path(sys.argv[1]), 1e9, 10**9, print)
 while True:
-    file.append([{"time_ms": 0, "subject": "x" * 300}] * 20, 0.0)
+    file.append([{"time_ms": 0, "by": os.getpid(), "subject": "x" * 300}] * 20, 0.0)
 """
 
 
@@ -142,15 +142,17 @@ def test_writers_that_are_killed_leave_a_chain_that_goes_on(tmp_path: Path) -> N
     """`kill -9` at any moment, of three processes that write as fast as they can."""
     for _ in range(3):
         writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)]) for _ in range(3)]
-        path = tmp_path / FILE_NAME
-        before = path.stat().st_size if path.exists() else 0
-        give_up_s = time.monotonic() + 30
-        with contextlib.suppress(FileNotFoundError):
-            while not (path.exists() and path.stat().st_size > before + 100_000) and time.monotonic() < give_up_s:
-                time.sleep(0.01)
+        wanted, seen, give_up_s = {b'"by":%d,' % writer.pid for writer in writers}, set[bytes](), time.monotonic() + 30
+        while seen != wanted:  # all of them write by now, and so at once
+            assert time.monotonic() < give_up_s
+            time.sleep(0.05)
+            with contextlib.suppress(FileNotFoundError), (tmp_path / FILE_NAME).open("rb") as file:
+                file.seek(-min(200_000, (tmp_path / FILE_NAME).stat().st_size), os.SEEK_END)
+                tail = file.read()
+                seen |= {each for each in wanted if each in tail}
+        time.sleep(0.2)
         for writer in writers:
             writer.kill()
             writer.wait()
-    file = trail(tmp_path)
-    file.append([entry()], 0.0)
+    trail(tmp_path).append([entry()], 0.0)
     assert checked(tmp_path).end.number > 100
