@@ -76,6 +76,11 @@ def holder(principal: Principal | None, address: str) -> str:
     return holder_of({"ip": address} if principal is None else {PRINCIPAL: principal.key})
 
 
+def is_principal(holder: str) -> bool:
+    """Whether a holder is somebody who has proved who that is, and no address."""
+    return holder.startswith(_OF_PRINCIPAL)
+
+
 class HashKeys:
     """Finds the values of "user", "session", "ip", "header:NAME" and "argument:NAME" for one message of a client."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.hash_keys import HashKeys, holder_of, owner_of, principal_of
+from mcp_gateway.transports.ports.hash_keys import HashKeys, holder_of, is_principal, owner_of, principal_of
 from mcp_gateway.transports.ports.principal import Principal
 
 ADA = Principal(issuer="https://id.example", subject="ada")
@@ -35,3 +35,5 @@ def test_a_request_is_keyed_by_its_principal_whatever_its_query_says() -> None:
     keys = HashKeys(Settings()).of_connection({}, "user_id=bob", "::1", ADA)
     assert principal_of(keys) == ADA.key == keys["user"]
     assert holder_of(keys) == owner_of(keys) == f"principal:{ADA.key}"
+    assert is_principal(holder_of(keys))
+    assert not is_principal(holder_of({"ip": "::1"}))

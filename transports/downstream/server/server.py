@@ -16,6 +16,7 @@ from tornado.netutil import bind_sockets
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
+from mcp_gateway.transports.ports.hash_keys import is_principal
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -208,7 +209,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
             return
         metrics.bounds_reached_total.labels("connections").inc()
         if connections.held < connections.limit:
-            text = f"{transport} serves {connections.largest_share} connections of one client at once here"
+            whose = "user" if is_principal(holder) else "address"
+            text = f"{transport} serves {connections.largest_share} connections of one {whose} at once here"
         else:
             text = f"{transport} serves {connections.limit} connections at once here"
         raise Refused("too_many_connections", text)
