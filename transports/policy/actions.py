@@ -40,6 +40,8 @@ LISTED_BY: Final = {
 _FREE: Final = frozenset({"initialize", "ping", "server/discover"})
 _OWN: Final = frozenset({*LIST_MEMBERS, *TASK_METHODS, "logging/setLevel", "subscriptions/listen"})
 _LEADS_TO: Final = {"resources/subscribe": "resources/read/", "resources/unsubscribe": "resources/read/"}
+_DECIDED_ON: Final = ("name", "uri", "arguments", "ref", "notifications", "resourceSubscriptions", "taskId", "taskIds")
+_LIKE: Final = {name.casefold(): name for name in _DECIDED_ON}
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 
@@ -92,7 +94,8 @@ class Names:
 def actions_of(exchange: Exchange, names: Names) -> list[Asked]:
     """All of which must be allowed; none where it is not for policies to say: a session and its end, a client's answers.
 
-    Raises: msgspec.DecodeError where it cannot be read; Refused with forbidden for a request that is sent as a notification.
+    Raises: msgspec.DecodeError where it cannot be read; Refused with forbidden for a request that is sent as a notification, with
+    invalid_params for one that a server may read otherwise.
     """
     message = exchange.message
     if isinstance(message, Notification):
@@ -102,6 +105,7 @@ def actions_of(exchange: Exchange, names: Names) -> list[Asked]:
     if not isinstance(message, Request) or message.method in _FREE:
         return []
     method, params = message.method, message.params
+    _check_spelling(params)
     if method in KINDS:
         kind = KINDS[method]
         shown = exchange.target.removeprefix(_LEADS_TO.get(method, f"{method}/"))
@@ -115,6 +119,20 @@ def actions_of(exchange: Exchange, names: Names) -> list[Asked]:
     if method == "subscriptions/listen":
         asked += map(Asked, _listened(exchange, names, params))
     return asked
+
+
+def _check_spelling(params: bytes) -> None:
+    """Refuse a member that is nearly one of those that are decided on: some servers, Go's above all, take "Name" for "name", and
+    of both the last one.
+
+    Source: Go, package encoding/json: "preferring exact matches but also accepting case-insensitive matches".
+    """
+    values = members(params)
+    inner = [bytes(values[name]) for name in ("ref", "notifications") if name in values]
+    levels = [values, *(members(each) for each in inner if each.startswith(b"{"))]
+    for shown in (shown for level in levels for shown in level if shown not in _DECIDED_ON):
+        if (meant := _LIKE.get(shown.casefold())) is not None:
+            raise Refused("invalid_params", f"{shown[:100]!r} is not how {meant!r} is written")
 
 
 def _named(exchange: Exchange, names: Names, method: str, kind: str, shown: str, params: bytes) -> Action:

@@ -51,6 +51,9 @@ class Permissions:
             asked = actions_of(exchange, self._names)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Refused("invalid_params", f"the parameters cannot be read: {error}", request_id=request_id) from None
+        except Refused as refused:
+            refused.request_id = request_id
+            raise
         for each in asked:
             decision = self._decide(exchange.principal, each)
             self._noted(exchange.principal, each.action, decision, exchange)

@@ -271,9 +271,24 @@ def _read_arguments(params: bytes) -> dict[str, Any] | None:
             return None
         arguments = _decode(given)
         is_clear = isinstance(arguments, dict) and are_bounded(arguments) and not has_duplicate_names(given)
+        is_clear = is_clear and not _has_names_alike(arguments)
     except (msgspec.DecodeError, RecursionError):
         return None
     return arguments if is_clear else None
+
+
+def _has_names_alike(value: object) -> bool:
+    """Whether an object in it has two names that differ by case alone, of which some servers take the last for both."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if len({name.casefold() for name in each}) < len(each):
+                return True
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return False
 
 
 def _patterns(given: Sequence[str]) -> NamePatterns | None:

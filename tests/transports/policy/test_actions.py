@@ -120,6 +120,30 @@ def test_what_gives_nothing_new_is_asked_of_what_denies_only(method: str, params
     assert asked(method, params, "files")[0].action.backend == "files"
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tools/call", {"name": "files__read", "Name": "files__write"}),
+        ("tools/call", {"name": "files__read", "argument\u017f": {"path": "/b"}}),
+        ("prompts/get", {"name": "files__a", "NAME": "files__b"}),
+        ("resources/read", {"uri": "files+a:b", "Uri": "files+c:d"}),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "files__p", "URI": "c:d"}}),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "files__p"}, "Ref": {"type": "ref/prompt", "name": "q"}}),
+        ("subscriptions/listen", {"notifications": {"ResourceSubscriptions": ["files+a:b"]}}),
+    ],
+)
+def test_a_member_that_is_nearly_one_of_those_decided_on_is_refused(method: str, params: dict[str, Any]) -> None:
+    """Attack: servers in Go take "Name" for "name", and of both the last one; policies would have seen the other."""
+    with pytest.raises(Refused) as raised:
+        asked(method, params)
+    assert raised.value.reason == "invalid_params"
+
+
+def test_arguments_and_metadata_may_be_called_whatever_their_tool_calls_them() -> None:
+    params = {"name": "files__read", "arguments": {"Name": "x", "Arguments": 1}, "_meta": {"Uri": 1}}
+    assert named("tools/call", params) == [("files", "tool", "files__read", "read")]
+
+
 def test_a_method_that_nobody_knows_is_an_action_of_its_own() -> None:
     assert asked("x/y", {}, "files") == [Asked(Action(method="x/y", backend="files", params=b"{}"))]
 

@@ -70,6 +70,17 @@ def test_a_policy_allows_whom_and_what_it_is_about(table: dict[str, Any], expect
 
 
 @pytest.mark.parametrize(
+    "arguments", ['{"path":"/a","Path":"/b"}', '{"path":"/a","more":[{"x":1,"X":2}]}', '{"\u017fize":1,"size":2,"path":"/a"}']
+)
+def test_arguments_that_servers_may_read_in_two_ways_fulfil_no_condition_and_escape_none(arguments: str) -> None:
+    """Attack: servers in Go take "Path" for "path", and of both the last one."""
+    action = Action(method="tools/call", kind="tool", name="t", params=f'{{"arguments":{arguments}}}'.encode())
+    assert not is_allowed({"when": "arguments.path == '/a'"}, action)
+    decided = policies({}, {"effect": "deny", "when": "arguments.path == '/b'"}).decide(ANN, action)
+    assert (decided.is_allowed, decided.rule) == (False, 1)
+
+
+@pytest.mark.parametrize(
     ("table", "is_denied"),
     [
         ({}, True),
