@@ -68,7 +68,7 @@ def read_protected_resource(body: bytes, server_url: str) -> ProtectedResource:
     """Raises: MetadataRefused, also where the document is about another server: its tokens are not for this one."""
     document = _document(body)
     resource = _text(document, "resource")
-    if not _speaks_for(resource, server_url):
+    if not speaks_for(resource, server_url):
         raise MetadataRefused("the server's metadata is about another resource")
     issuers = _texts(document, "authorization_servers")
     if not issuers:
@@ -138,7 +138,7 @@ def _origin_and_path(url: str) -> tuple[str, str]:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.rstrip("/")
 
 
-def _speaks_for(resource: str, server_url: str) -> bool:
+def speaks_for(resource: str, server_url: str) -> bool:
     """Whether the resource is the server, or all that lies below one of its folders."""
     try:
         own, asked = urlsplit(resource), urlsplit(server_url)

@@ -40,7 +40,7 @@ from .authorization_flow import (
 from .authorization_servers import AuthorizationServers, now_ms
 from .challenge import Challenge
 from .consent_link import LINK_S, ConsentWanted, read_link, sealed_link
-from .discovery import AuthorizationServer, MetadataRefused, is_same_issuer
+from .discovery import AuthorizationServer, MetadataRefused, is_same_issuer, speaks_for
 from .token_sources import no_token, not_accepted
 from .tokens import TokenRefused, Tokens
 
@@ -118,9 +118,15 @@ class UserTokens:
         except VaultFailed as error:
             raise no_token(error) from None
         grant = None if content is None else decoded(content, Grant)
-        # What was given out for another resource, by another authorization server than the one now configured, is not shown.
-        pinned = self.backend.issuer
-        return grant if grant is not None and (not pinned or is_same_issuer(pinned, grant.terms.issuer)) else None
+        return grant if grant is not None and self._may_show(grant.terms) else None
+
+    def _may_show(self, terms: Terms) -> bool:
+        """Whether what was given out on these terms is for the server as it is configured now, which may have moved or be another
+        one of that name, and by an authorization server that it may be of. Source: RFC 8707, section 2.
+        """
+        pinned, resource = self.backend.issuer, self.backend.resource
+        is_for_it = terms.resource == resource if resource else speaks_for(terms.resource, self.servers.server_url)
+        return is_for_it and (not pinned or is_same_issuer(pinned, terms.issuer))
 
     def _forget(self, principal: str) -> None:
         try:

@@ -212,6 +212,28 @@ def test_what_another_issuer_gave_out_is_not_shown_once_one_is_configured() -> N
     on_loop(body)
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_shown"),
+    [
+        ({"replicas": ["https://files.example/mcp/"]}, True),
+        ({"replicas": ["https://other.example/mcp"]}, False),
+        ({"replicas": ["https://files.example:8443/mcp"]}, False),
+        ({"replicas": ["https://files.example/other"]}, False),
+        ({"resource": SERVER}, True),
+        ({"resource": "https://files.example/else"}, False),
+    ],
+)
+def test_what_was_given_out_for_one_server_is_not_shown_to_another_of_its_name(settings: dict[str, Any], is_shown: bool) -> None:
+    """The vault outlives the configuration: a backend that has moved must not be handed its predecessor's tokens."""
+
+    async def body() -> None:
+        vault = MemoryVault()
+        await Cell(vault).consent()
+        assert (await Cell(vault, **settings).tokens.token(ANN) is not None) is is_shown
+
+    on_loop(body)
+
+
 def test_a_client_that_is_no_longer_known_registers_again() -> None:
     async def body() -> None:
         cell = Cell(MemoryVault())
