@@ -105,7 +105,7 @@ class Desk(Protocol):
         """Keep a new session and give its id. Raises: Refused with too_large."""
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
-        """Keep a backend's list, in case that it does not answer the next time."""
+        """Keep a backend's list, in case that it does not answer the next time; not of one that lists to each user their own."""
 
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         """One page of a backend's list, without what the client of the exchange may not use.

@@ -81,10 +81,13 @@ class EdgeDesk:
 
     def _take(self, backends: Sequence[BackendSettings]) -> None:
         self._late_backends.keep_only({backend.name for backend in backends})
-        self._servers = {each.name: (each.prefix, each.replicas, each.command, each.builtin) for each in backends}
+        self._servers = {
+            each.name: (each.prefix, each.replicas, each.command, each.builtin, each.is_per_user) for each in backends
+        }
         self._merged = tuple(Naming(backend.name, backend.prefix) for backend in backends)
         self._merged_by_name = {naming.backend: naming for naming in self._merged}
         self._alone = {backend.name: (Naming(backend.name, ""),) for backend in backends}
+        self._per_user = frozenset(backend.name for backend in backends if backend.is_per_user)
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
 
     # ---- backends and the time they have
@@ -226,7 +229,8 @@ class EdgeDesk:
         return result if permissions is None else permissions.shown_list(exchange.principal, backend, method, result)
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
-        self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
+        if backend not in self._per_user:  # what such a server lists it lists for one user, though no old revision says so
+            self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
 
     def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
         self._held_pages.hold(self._pages_key(exchange), pages, self._now_s())

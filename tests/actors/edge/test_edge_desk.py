@@ -39,6 +39,11 @@ from tests.doubles.running_cell import alone, cell_settings
 SEAL = Seal(b"0123456789abcdef")
 FILES = {"name": "files", "prefix": "files__", "replicas": ["http://127.0.0.1:3001/mcp"], "request_timeout": 30.0}
 MAIL = {"name": "mail", "prefix": "mail__", "replicas": ["http://127.0.0.1:3002/mcp"], "request_timeout": 90.0}
+EXCHANGED = {"token_url": "https://id.example/token", "client_id": "gateway"}
+SHOWS_USERS: dict[str, dict[str, Any]] = {
+    "user": {"auth": "user", "allow_private": True},
+    "token_exchange": {"auth": "token_exchange", "allow_private": True, **EXCHANGED},
+}
 NOW_S = 1_000.0
 LEGACY = "2025-11-25"
 LISTING = Request(b"1", "tools/list", b"")
@@ -171,6 +176,19 @@ def test_a_backend_that_was_late_gets_less_time_until_it_answers() -> None:
         left_s.append([bench.desk.fan_out_deadline_s(EXCHANGE, name) - NOW_S for name in ("files", "mail")])
     assert left_s == [[LATE_FAN_OUT_S, FAN_OUT_S], [FAN_OUT_S, FAN_OUT_S]]
     assert bench.desk.fan_out_deadline_s(attrs.evolve(EXCHANGE, deadline_s=NOW_S + 1), "mail") == NOW_S + 1
+
+
+@pytest.mark.parametrize("auth", ["user", "token_exchange"])
+def test_what_a_server_lists_to_one_user_never_stands_in_for_another(auth: str) -> None:
+    """In revisions without `cacheScope` nothing in the list itself says that it is private."""
+    bench = Bench()
+    mine = [attrs.evolve(each, **SHOWS_USERS[auth]) if each.name == "files" else each for each in bench.port.settings.backends]
+    bench.desk.remember_list("files", "tools/list", LEGACY, [b"everybody's"])
+    assert bench.desk.configure(mine), "shown its users, it is another server"
+    bench.desk.remember_list("files", "tools/list", LEGACY, [b"ann's"])
+    assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
+    bench.desk.remember_list("mail", "tools/list", LEGACY, [b"{}"])
+    assert bench.desk.last_known_list("mail", "tools/list", LEGACY) == ((b"{}",), 0.0)
 
 
 def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
