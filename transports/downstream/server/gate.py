@@ -65,7 +65,7 @@ class Gate:
         self._carry_out = carry_out
         self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
         self._tasks = HeldTasks()
-        self._left: set[asyncio.Task[Principal]] = set()  # whose clients have gone meanwhile, and are not told of again
+        self._left: set[asyncio.Task[Principal]] = set()  # whose clients have gone; what was begun for them takes its share still
 
     def take(self, auth: AuthSettings) -> None:
         """These settings hold from now on."""
@@ -124,12 +124,8 @@ class Gate:
             metrics.bounds_reached_total.labels("logins").inc()
             raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
         task = self._tasks.start(self._ask(shown))
-        incoming.on_client_gone(lambda: self._give_up(task))
+        incoming.on_client_gone(lambda: self._left.add(task))
         task.add_done_callback(functools.partial(self._found_out, incoming, access, handle))
-
-    def _give_up(self, task: asyncio.Task[Principal]) -> None:
-        self._left.add(task)
-        task.cancel()
 
     async def _ask(self, shown: Credential | ShownTicket) -> Principal:
         try:

@@ -206,9 +206,9 @@ def test_a_client_that_leaves_while_it_is_found_out_about_is_forgotten() -> None
             await until(lambda: clients.asked)
         gate = cell.cell._server.gate
         assert gate is not None
-        await until(lambda: gate._waiting.held == 0 and not gate._tasks)
+        await until(lambda: len(gate._left) == 1)
         clients.is_answering.set()
-        await asyncio.sleep(0)
+        await until(lambda: gate._waiting.held == 0 and not gate._tasks and not gate._left)
         assert not cell.cell._port.waiting
         assert len(cell.cell._port.sessions) == 0
 
@@ -256,6 +256,28 @@ def test_no_more_of_an_address_wait_at_once_than_its_share(monkeypatch: pytest.M
     async def asked(cell: RunningCell) -> Answer:
         async with RawClient(cell) as client:
             return await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))
+
+    on_guarded_cell(body)
+
+
+def test_who_leaves_at_once_has_no_more_found_out_than_who_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: made-up tokens over connections that are closed at once, while an issuer is slow: what was begun goes on."""
+    monkeypatch.setattr(gate_module, "_MOST_WAITING", 16)
+
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.is_answering.clear()
+        gate = cell.cell._server.gate
+        assert gate is not None
+        for count in range(1, 5):
+            async with RawClient(cell) as client:
+                client.start("POST", "/mcp", len(INITIALIZE), **bearer("ada"))
+                client.writer.write(INITIALIZE)
+                await until(lambda: len(clients.asked) == count)  # noqa: B023
+            await until(lambda: len(gate._left) == count)  # noqa: B023
+        async with RawClient(cell) as client:
+            assert (await client.ask("POST", "/mcp", INITIALIZE, **bearer("ada"))).reason == "too_many_connections"
+        clients.is_answering.set()
+        await until(lambda: gate._waiting.held == 0)
 
     on_guarded_cell(body)
 
