@@ -68,6 +68,10 @@ class Names:
     def backend_of(self, exchange: Exchange) -> str:
         return exchange.endpoint or self._alone or self._find_backend(exchange)
 
+    def naming(self, backend: str) -> Naming | None:
+        """None where there is no such backend."""
+        return self._namings.get(backend)
+
     def called(self, exchange: Exchange, backend: str, kind: str, shown: str) -> tuple[str, str]:
         """(name in the merged server, name at its own) of what the client calls by the name that is shown."""
         naming = self._namings.get(backend)

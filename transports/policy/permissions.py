@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.principal import Principal
-from mcp_gateway.transports.protocol.mcp.jsonrpc import members
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -18,10 +18,11 @@ from mcp_gateway.transports.protocol.topics.client_events import CLIENT_TOPICS
 
 from .actions import LISTED_BY, Asked, Names, actions_of
 from .name_patterns import topics_from
-from .policies import ALLOWED, Action, Decision, Policies
+from .policies import ALLOWED, DENIED, Action, Decision, Policies
 
 _LONGEST_SHOWN: Final = 100
 _FOLLOW: Final = "topics/follow"
+_ANYWHERE: Final = "ping"
 _MOST_KNOWN: Final = 1_024
 """Clients whose backends are remembered."""
 _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -43,6 +44,7 @@ class Permissions:
         self._knows_clients = knows_clients
         self._note = note
         self._reached: dict[Principal | None, tuple[Naming, ...]] = {}
+        self._entered: dict[tuple[Principal | None, str], bool] = {}
 
     def check(self, exchange: Exchange) -> None:
         """Raises: Refused with forbidden, insufficient_scope or unauthorized; with invalid_params where it cannot be read."""
@@ -59,6 +61,24 @@ class Permissions:
             self._noted(exchange.principal, each.action, decision, exchange)
             if not decision.is_allowed:
                 raise self._refusal(exchange.principal, each.action, decision, request_id)
+        if exchange.endpoint and isinstance(exchange.message, Request) and exchange.method != _ANYWHERE:
+            self._check_entry(exchange)
+
+    def _check_entry(self, exchange: Exchange) -> None:
+        """At a backend's own endpoint there is as little for who may use nothing of it as in the merged server: neither what it
+        says of itself, nor a session or its news.
+        """
+        principal, backend = exchange.principal, exchange.endpoint
+        may_enter = self._entered.get((principal, backend))
+        if may_enter is None:
+            if len(self._entered) >= _MOST_KNOWN:
+                self._entered.clear()
+            naming = self._names.naming(backend)
+            may_enter = self._entered[principal, backend] = naming is None or self._policies.may_reach(principal, naming)
+        if not may_enter:
+            action = Action(method=exchange.method, backend=backend)
+            self._noted(principal, action, DENIED, exchange)
+            raise self._refusal(principal, action, DENIED, exchange.request_id)
 
     def decisions(self, exchange: Exchange) -> list[tuple[Action, Decision]]:
         """What `check` decides by, for those who want to know why.

@@ -65,7 +65,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 ALLOWED: Final = Decision(True)
-_DENIED: Final = Decision(False)
+DENIED: Final = Decision(False)
 
 
 class Policies:
@@ -88,7 +88,7 @@ class Policies:
             held = frozenset() if principal is None else principal.scopes
             nearest = min(near, key=lambda policy: len(policy.scopes - held))
             return Decision(False, nearest.index, nearest.settings.scopes)
-        return _DENIED
+        return DENIED
 
     def decide_unless_denied(self, principal: Principal | None, action: Action) -> Decision:
         """The same of what gives a client nothing beyond what it may do anyway: lists, its own tasks, its own session."""

@@ -58,6 +58,36 @@ def refusal(of: Permissions, method: str, params: Any, principal: Principal | No
     return None
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("initialize", {}),
+        ("server/discover", {}),
+        ("tools/list", {}),
+        ("logging/setLevel", {"level": "debug"}),
+        ("subscriptions/listen", {"notifications": {"toolsListChanged": True}}),
+    ],
+)
+def test_an_endpoint_of_which_a_client_may_use_nothing_tells_it_nothing(method: str, params: dict[str, Any]) -> None:
+    """Else it would have there what the merged server keeps from it: instructions, a session, news of changes."""
+    noted: list[tuple[str, str, bool]] = []
+    own = permissions({"tools": ["files__*"]}, {"scopes": ["more"], "backends": ["mail"], "groups": ["post"]})
+    own._note = lambda _, action, decision, __: noted.append((action.method, action.backend, decision.is_allowed))
+    assert refusal(own, method, params, endpoint="files") is None
+    assert refusal(own, method, params) is None
+    refused = refusal(own, method, params, endpoint="mail")
+    assert refused is not None
+    assert (refused.reason, refused.request_id) == ("forbidden", b"7")
+    assert noted[-1] == (method, "mail", False)
+    stranger = refusal(own, method, params, None, endpoint="mail")
+    assert stranger is not None
+    assert stranger.reason == "unauthorized"
+    could_step_up = attrs.evolve(ANN, groups=frozenset({"post"}))
+    assert refusal(own, method, params, could_step_up, endpoint="mail") is None
+    assert refusal(own, "ping", {}, endpoint="mail") is None
+    assert refusal(own, method, params, endpoint="none") is None, "others say that there is no such backend"
+
+
 def reason(of: Permissions, method: str, params: Any, principal: Principal | None = ANN) -> str:
     refused = refusal(of, method, params, principal)
     return "" if refused is None else refused.reason
