@@ -164,8 +164,12 @@ class UserTokens:
             raise no_token(error) from None
 
     async def _renewed(self, principal: str, grant: Grant) -> Tokens | None:
-        """The same in the cell that has the lease. Raises: VaultFailed as well."""
+        """The same in the cell that has the lease; what is taken back or consented to anew meanwhile stays so.
+
+        Raises: VaultFailed as well.
+        """
         vault, entry, terms, former = self._site.vault, self.entry(principal), grant.terms, grant.tokens
+        tokens: Tokens | None = None
         try:
             form = refresh_form(grant)
             tokens = await self.servers.token(terms.token_endpoint, terms.client, form, asked=former.scopes, former=former)
@@ -173,11 +177,15 @@ class UserTokens:
             if not isinstance(error, TokenRefused) or not error.is_final:
                 vault.release(entry)
                 raise no_token(error) from None
-            vault.delete(entry)
             if error.code == "invalid_client":
                 self._forget_client(terms.issuer)
-            return None
-        vault.write(entry, encoded(Grant(tokens, terms)), now_ms())
+        kept = self._grant(principal)
+        if kept != grant:
+            return None if kept is None else kept.tokens
+        if tokens is None:
+            vault.delete(entry)
+        else:
+            vault.write(entry, encoded(Grant(tokens, terms)), now_ms())
         return tokens
 
     # ---- consent

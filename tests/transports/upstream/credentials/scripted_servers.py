@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp_gateway.config.settings import BackendSettings
@@ -39,6 +39,7 @@ class ScriptedFetch:
         self.forms: list[Mapping[str, str]] = []
         self.headers: list[Mapping[str, str]] = []
         self.rules: list[FetchRules] = []
+        self.on_answer: Callable[[], object] = object
 
     async def __call__(
         self,
@@ -56,6 +57,7 @@ class ScriptedFetch:
         if form is not None:
             self.forms.append(form)
             self.headers.append(headers or {})
+        self.on_answer()
         return self._answer(self.places.get(url, 404))
 
     def _answer(self, said: Any) -> Fetched:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from mcp_gateway.transports.ports.consents import ConsentFailed
@@ -158,6 +159,44 @@ def test_what_cannot_be_renewed_is_asked_for_anew_and_a_server_that_is_away_is_n
             assert await cell.tokens.token(ANN) == held
         await cell.link(refused=held)
         assert await cell.tokens.token(ANN) is None
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("answer", [{"access_token": "at-2", "token_type": "Bearer"}, (400, {"error": "invalid_grant"})])
+def test_what_was_taken_back_while_it_was_renewed_stays_so(answer: Any) -> None:
+    """Else the credentials of a user who is denied would come back to the vault after they were deleted there."""
+
+    async def body() -> None:
+        vault = MemoryVault()
+        cell = Cell(vault)
+        held = await cell.consent()
+        cell.fetch.places[TOKEN] = answer
+        cell.fetch.on_answer = lambda: vault.forget("iss ann")
+        await cell.link(refused=held)
+        assert vault.principals() == frozenset()
+
+    on_loop(body)
+
+
+def test_what_is_consented_to_anew_while_the_old_token_is_renewed_is_kept() -> None:
+    async def body() -> None:
+        vault = MemoryVault()
+        cell = Cell(vault)
+        held = await cell.consent()
+
+        def consent_anew() -> None:
+            content = vault.read(entry, 1)
+            assert content is not None
+            vault.write(entry, msgspec.msgpack.encode([["at-9", "rt-9", [], 0], msgspec.msgpack.decode(content)[1]]), 1)
+
+        entry = cell.tokens.entry("iss ann")
+        cell.fetch.places[TOKEN] = (400, {"error": "invalid_grant"})
+        cell.fetch.on_answer = consent_anew
+        assert (await cell.tokens.another(ANN, held, UNKNOWN)).access == "at-9"
+        tokens = await cell.tokens.token(ANN)
+        assert tokens is not None
+        assert tokens.access == "at-9"
 
     on_loop(body)
 
