@@ -183,7 +183,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.downstream.operators.operations": "end_to_end/test_metrics.py",
     "transports.downstream.phoenix.phoenix_channel": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
     "transports.downstream.phoenix.topic_pushes": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
-    "transports.downstream.consent.consent_endpoint": "end_to_end/test_user_credentials.py and attacks/test_client_attacks.py",
     "transports.upstream.credentials.backend_access": "end_to_end/test_user_credentials.py: what a cell is made of",
     "transports.ports.authenticator": "a Protocol and a value",
     "transports.ports.consents": "a Protocol and values",

@@ -6,6 +6,7 @@ Source: MCP security best practices, "Confused Deputy Problem": consent of this 
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable
 from typing import Final
@@ -27,6 +28,8 @@ from .consent_pages import (
     proof_of,
     question_page,
 )
+
+_logger = logging.getLogger(__name__)
 
 CONSENT_PATHS: Final = ("/mcp/oauth/connect", "/mcp/oauth/callback", "/mcp/oauth/client.json")
 _HTML: Final = "text/html; charset=utf-8"
@@ -61,6 +64,9 @@ class ConsentEndpoint:
             await work
         except ConsentFailed as failed:
             _show(incoming, 503 if failed.is_ours else 400, failed_page(str(failed)))
+        except Exception:  # a defect of ours must not leave a person waiting
+            _logger.exception("a page of consents failed")
+            _show(incoming, 500, failed_page("The gateway has failed at it: its log says more"))
 
     async def _ask(self, incoming: Incoming) -> None:
         link = parameters(incoming.query).get("link", "")

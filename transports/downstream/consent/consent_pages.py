@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
@@ -12,7 +13,7 @@ from mcp_gateway.transports.ports.consents import ConsentAsked
 
 COOKIE: Final = "mcp_gateway_consent"
 _MOST_PARAMETERS: Final = 20
-_LONGEST_COOKIE: Final = 200
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # as it is made; a quoted one may have anything in it, line ends as well
 
 # Framed by nobody, told to nobody: the address of this page, and of the answer, is part of the proof. A form leads to a redirect,
 # which browsers hold against `form-action` as well. Source: RFC 9700, sections 4.2.4 and 4.16.
@@ -90,7 +91,7 @@ def browser_in(cookies: str) -> str:
         found = SimpleCookie(cookies).get(COOKIE)
     except CookieError:
         return ""
-    return found.value if found is not None and len(found.value) <= _LONGEST_COOKIE else ""
+    return found.value if found is not None and _SECRET.fullmatch(found.value) else ""
 
 
 def cookie_for(browser: str, path: str, *, is_secure: bool, max_age_s: int) -> str:

@@ -51,6 +51,12 @@ def test_a_browser_is_known_by_a_cookie_that_no_script_and_no_form_of_another_si
     assert browser_in("a=b") == browser_in("") == browser_in(f"mcp_gateway_consent={'x' * 201}") == ""
 
 
+@pytest.mark.parametrize("value", ['"a\\015\\012Set-Cookie: b=c"', '"a\\073 Domain=evil.example"', '"a b"', "a,b", "\u00e9"])
+def test_a_secret_that_was_never_given_out_so_is_none(value: str) -> None:
+    """Attack: a quoted cookie with line ends or attributes in it, which would be given back in a header."""
+    assert browser_in(f"mcp_gateway_consent={value}") == ""
+
+
 @given(st.text())
 def test_any_cookies_and_queries_are_read_or_left(text: str) -> None:
     assert isinstance(browser_in(text), str)
