@@ -30,6 +30,7 @@ from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
 from mcp_gateway.scripts.commands.credentials_command import add_credentials_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
+from mcp_gateway.scripts.commands.gateway_address import TOKEN_EPILOG, NothingToFollow, find_gateway
 from mcp_gateway.scripts.commands.import_command import add_import_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
 from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     backends = commands.add_parser("backends", help="the backends of a running gateway and their replicas")
     backends.add_argument("--json", action="store_true", help="for programs")
     events = commands.add_parser("events", help="follow the events of a running gateway")
+    events.epilog = TOKEN_EPILOG
     events.add_argument("topic", metavar="TOPIC", nargs="?", default="all", help="a topic, vsm.* or all (default)")
     events.add_argument("--since", metavar="ID", type=_event_id, help="start after this event instead of now; 0: with the oldest")
     events.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
@@ -212,22 +214,15 @@ def _event_id(text: str) -> int:
 
 
 def _events(options: argparse.Namespace) -> int:
-    from mcp_gateway.scripts.commands.event_follower import (
-        NothingToFollow,
-        TopicRefused,
-        find_gateway,
-        follow,
-        human_line,
-        json_line,
-    )
+    from mcp_gateway.scripts.commands.event_follower import TopicRefused, follow, human_line, json_line
     from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
     line_of = json_line if options.json else human_line
     try:
         TopicPattern(options.topic)
         settings = settings_of(options)
-        url = find_gateway(settings.gateway.state_path, options.admin_port, settings.actor_system.admin_port)
-        for event in follow(url, options.topic, options.since):
+        gateway = find_gateway(settings.gateway.state_path, options.admin_port, settings.actor_system.admin_port)
+        for event in follow(gateway, options.topic, options.since):
             print(line_of(event), flush=True)
     except (Refused, InvalidTopic) as refusal:
         return say(str(refusal), EXIT_REFUSED)

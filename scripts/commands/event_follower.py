@@ -8,51 +8,25 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from mcp_gateway.config.shown_text import shown, shown_json
-from mcp_gateway.scripts.serving.start_checks import live_runs
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
+
+from .gateway_address import TOKEN_HINT, GatewayAddress, NothingToFollow
 
 _LARGEST_EVENT_BYTES: Final = 1 << 20
 _RETRY_S: Final = 0.5
 _AWAY_S: Final = 5.0
 """A gateway that starts again is back by then."""
-_CONNECT_S: Final = 5.0
-
-
-class NothingToFollow(Exception):
-    """There is no gateway, or it has ended; the text is one clear line."""
 
 
 class TopicRefused(Exception):
     """The gateway does not serve this stream; the text is its reason."""
 
 
-def find_gateway(state_path: Path | None, admin_port: int | None, usual_port: int) -> str:
-    """The URL of the gateway that runs with this state directory, and with this admin port where one is named.
-
-    usual_port: the admin port of the settings, which decides between several.
-
-    Raises: NothingToFollow
-    """
-    if state_path is None:
-        raise NothingToFollow('state_dir is "": nothing tells where the gateway serves')
-    runs = [run for run in live_runs(state_path) if admin_port in (None, run["admin_port"])]
-    if not runs:
-        port = "" if admin_port is None else f" and --admin-port {admin_port}"
-        raise NothingToFollow(f"no gateway runs with state_dir {state_path}{port}")
-    if len(runs) > 1:
-        runs = [run for run in runs if run["admin_port"] == usual_port] or runs
-    if len(runs) > 1:
-        urls = ", ".join(f"{run['url']} (--admin-port {run['admin_port']})" for run in runs)
-        raise NothingToFollow(f"several gateways run with state_dir {state_path}: {urls}; name one by --admin-port")
-    return str(runs[0]["url"])
-
-
-def follow(url: str, topic: str, since_id: int | None) -> Iterator[ServerSentEvent]:
+def follow(gateway: GatewayAddress, topic: str, since_id: int | None) -> Iterator[ServerSentEvent]:
     """Events of the topic and gaps, for as long as the gateway runs.
 
     Raises: NothingToFollow, TopicRefused
@@ -62,26 +36,26 @@ def follow(url: str, topic: str, since_id: int | None) -> Iterator[ServerSentEve
     while True:
         is_served = False
         try:
-            for event in _stream(url, topic, last_id):
+            for event in _stream(gateway, topic, last_id):
                 is_served = True
                 last_id = event.event_id or last_id
                 if event.event in ("vsm_event", "gap"):
                     yield event
         except (OSError, http.client.HTTPException, EventTooLarge) as error:
             if not is_served and time.monotonic() - served_s > _AWAY_S:
-                raise NothingToFollow(f"the gateway on {url} has ended ({error})") from error
+                raise NothingToFollow(f"the gateway on {gateway.url} has ended ({error})") from error
         if is_served:
             served_s = time.monotonic()  # until now, however long its topic has been quiet
         time.sleep(_RETRY_S)
 
 
-def _stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
-    address = urlsplit(url)
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    connection = kind(address.hostname or "", address.port, timeout=_CONNECT_S)
+def _stream(gateway: GatewayAddress, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+    connection = gateway.connection()
     try:
-        headers = {"Accept": "text/event-stream", **({} if last_id is None else {"Last-Event-ID": last_id})}
-        connection.request("GET", f"/mcp/sse/events/{quote(topic)}", headers=headers)
+        headers = {"Accept": "text/event-stream", **({} if last_id is None else {"Last-Event-ID": last_id}), **gateway.headers()}
+        connection.request(
+            "GET", f"/mcp/sse/events/{quote(topic)}", headers={name: value.encode() for name, value in headers.items()}
+        )
         stream = connection.sock
         answer = connection.getresponse()
         if answer.status != 200:
@@ -97,7 +71,8 @@ def _stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEve
 
 def _reason(body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        return f"{error['message']}{TOKEN_HINT if error['data']['reason'] == 'unauthorized' else ''}"
     except (ValueError, KeyError, TypeError):
         return "what answers there is no gateway"
 

@@ -10,13 +10,13 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 
-_CONNECT_S: Final = 5.0
+from .gateway_address import GatewayAddress
+
 _LARGEST_ANSWER_BYTES: Final = 1 << 28
 _MOST_PAGES: Final = 10_000
 _MOST_ROUNDS: Final = 100
@@ -39,14 +39,13 @@ class CallFailed(Exception):
 class StatelessClient:
     """Speaks to one endpoint, each request on a connection of its own.
 
-    url:        of the endpoint, such as http://127.0.0.1:4000/mcp/servers/files.
-    token:      what to show as a bearer token, or "".
+    path:       of the endpoint, such as /mcp/servers/files.
     answers:    called for each question of a server; None cannot be asked.
     """
 
-    def __init__(self, url: str, *, token: str = "", answers: Asked | None = None) -> None:
-        self._url = urlsplit(url)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def __init__(self, gateway: GatewayAddress, path: str, *, answers: Asked | None = None) -> None:
+        self._gateway = gateway
+        self._path = path
         self._answers = answers
         self._ids = itertools.count(1)
 
@@ -100,7 +99,7 @@ class StatelessClient:
             "Accept": "application/json, text/event-stream",
             "MCP-Protocol-Version": NEWEST,
             "Mcp-Method": method,
-            **self._headers,
+            **self._gateway.headers(),
         }
         if method in _ITEM:
             headers["Mcp-Name"] = str(params[_ITEM[method]])
@@ -115,19 +114,23 @@ class StatelessClient:
         raise CallFailed("the gateway has ended the answer before it was whole")
 
     def _messages(self, body: bytes, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        is_tls = self._url.scheme == "https"
-        kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
-        connection = kind(self._url.hostname or "", self._url.port, timeout=_CONNECT_S)
+        try:
+            connection = self._gateway.connection()
+        except OSError as error:
+            raise self._unreachable(error) from error
         try:
             connection.connect()
             connection.sock.settimeout(None)  # a call may take as long as the gateway lets it
-            connection.request("POST", self._url.path, body, {name: value.encode() for name, value in headers.items()})
+            connection.request("POST", self._path, body, {name: value.encode() for name, value in headers.items()})
             answer = connection.getresponse()
             yield from _read(answer)
         except (OSError, http.client.HTTPException, EventTooLarge) as error:
-            raise CallFailed(f"the gateway at {self._url.geturl()} cannot be reached: {error or type(error).__name__}") from error
+            raise self._unreachable(error) from error
         finally:
             connection.close()
+
+    def _unreachable(self, error: Exception) -> CallFailed:
+        return CallFailed(f"the gateway at {self._gateway.url}{self._path} cannot be reached: {error or type(error).__name__}")
 
 
 def _read(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

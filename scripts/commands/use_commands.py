@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, add_attach_options, say, settings_of
-from .event_follower import NothingToFollow, find_gateway
 from .form_answers import FormAnswers
+from .gateway_address import TOKEN_EPILOG, TOKEN_HINT, GatewayAddress, NothingToFollow, find_gateway, token_of_user
 from .stateless_client import Asked, CallFailed, StatelessClient
 from .status_table import table_lines
 
-_TOKEN: Final = "MCP_GATEWAY_TOKEN"
 _LONGEST_CELL: Final = 80
 _LISTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "tools": (("tools/list", "tools"),),
@@ -53,21 +51,23 @@ def add_use_commands(commands: Any) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="S", help="at one server alone, its names without prefix")
     parser.add_argument("--url", metavar="URL", help="of a gateway elsewhere, such as https://mcp.example.com")
-    parser.epilog = f"Where the gateway asks who you are, put an access token or an API key into {_TOKEN}."
+    parser.epilog = TOKEN_EPILOG
     add_attach_options(parser, with_config=True)
 
 
 def _client(options: argparse.Namespace, answers: Asked | None = None) -> StatelessClient:
     """Raises: Refused, NothingToFollow."""
+    prefix = ""
     if options.url is None:
         settings = settings_of(options)
-        url = find_gateway(settings.gateway.state_path, options.admin_port, settings.actor_system.admin_port)
+        gateway = find_gateway(settings.gateway.state_path, options.admin_port, settings.actor_system.admin_port)
     elif options.url.startswith(("http://", "https://")):
-        url = options.url.rstrip("/").removesuffix("/mcp")
+        found = urlsplit(options.url.rstrip("/").removesuffix("/mcp"))
+        gateway, prefix = GatewayAddress(f"{found.scheme}://{found.netloc}", token=token_of_user()), found.path
     else:
         raise Refused(f"--url: {options.url!r} is no http or https address")
-    endpoint = f"{url}/mcp" if options.server is None else f"{url}/mcp/servers/{quote(options.server, safe='')}"
-    return StatelessClient(endpoint, token=os.environ.get(_TOKEN, "").strip(), answers=answers)
+    path = "/mcp" if options.server is None else f"/mcp/servers/{quote(options.server, safe='')}"
+    return StatelessClient(gateway, f"{prefix}{path}", answers=answers)
 
 
 def _using(run: Callable[[], int]) -> int:
@@ -76,7 +76,7 @@ def _using(run: Callable[[], int]) -> int:
     except Refused as refusal:
         return say(str(refusal), EXIT_REFUSED)
     except (NothingToFollow, CallFailed) as failure:
-        hint = f" ({_TOKEN} has the token to show)" if getattr(failure, "reason", "") == "unauthorized" else ""
+        hint = TOKEN_HINT if getattr(failure, "reason", "") == "unauthorized" else ""
         return say(f"{failure}{hint}", EXIT_NOTHING_THERE)
 
 

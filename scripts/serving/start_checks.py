@@ -279,7 +279,7 @@ class RunDirectory:
         return self.path / "metrics"
 
     def describe(self, **fields: object) -> None:
-        """Write what runs here: {"pid", "url", "is_embedded", "admin_port", "source"}, see `announce`."""
+        """Write what runs here: {"pid", "url", "certificate", "is_embedded", "admin_port", "source"}, see `announce`."""
         text = json.dumps(fields).encode()
         # Over the old text in one write, blanks where that was longer: who reads meanwhile never finds half of it.
         os.pwrite(self._lock_fd, text.ljust(os.fstat(self._lock_fd).st_size), 0)
@@ -327,5 +327,8 @@ def announce(settings: Settings, run_directory: RunDirectory, *, pid: int, sourc
     url = settings.url
     is_embedded = settings.actor_system.is_embedded
     admin_port = None if is_embedded else settings.actor_system.admin_port
-    run_directory.describe(pid=pid, url=url, is_embedded=is_embedded, admin_port=admin_port, source=source.to_keep())
+    certificate = "" if settings.tls is None else str(Path(settings.tls.certificate).expanduser().absolute())
+    run_directory.describe(
+        pid=pid, url=url, certificate=certificate, is_embedded=is_embedded, admin_port=admin_port, source=source.to_keep()
+    )
     return url

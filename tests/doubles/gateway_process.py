@@ -134,7 +134,7 @@ class GatewayProcess:
         try:
             assert self.process.stdout is not None
             line = self.process.stdout.readline()
-            assert line.startswith("mcp-gateway listening on http://"), (line, self.errors)
+            assert line.startswith(("mcp-gateway listening on http://", "mcp-gateway listening on https://")), (line, self.errors)
         except BaseException:
             self.__exit__()
             raise

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from mcp_gateway.scripts.commands import event_follower
-from mcp_gateway.scripts.commands.event_follower import NothingToFollow, human_line, json_line
+from mcp_gateway.scripts.commands.event_follower import human_line, json_line
+from mcp_gateway.scripts.commands.gateway_address import GatewayAddress, NothingToFollow
 from mcp_gateway.transports.protocol.framing.sse import ServerSentEvent
 from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
 from tests.doubles.ports import free_port
@@ -75,7 +76,7 @@ def test_a_topic_that_was_quiet_for_long_is_followed_through_a_restart(monkeypat
     now_s = 0.0
     tries = 0
 
-    def stream(url: str, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
+    def stream(gateway: GatewayAddress, topic: str, last_id: str | None) -> Iterator[ServerSentEvent]:
         nonlocal now_s, tries
         tries += 1
         if tries == 2 or tries > 3:
@@ -92,7 +93,7 @@ def test_a_topic_that_was_quiet_for_long_is_followed_through_a_restart(monkeypat
 
     monkeypatch.setattr(event_follower, "_stream", stream)
     monkeypatch.setattr(event_follower, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep))
-    followed = event_follower.follow("http://gateway", "a", None)
+    followed = event_follower.follow(GatewayAddress("http://gateway"), "a", None)
     assert next(followed).event_id == "42"
     with pytest.raises(NothingToFollow, match=re.escape("the gateway on http://gateway has ended (refused)")):
         next(followed)

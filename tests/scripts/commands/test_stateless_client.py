@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.scripts.commands import stateless_client
+from mcp_gateway.scripts.commands.gateway_address import GatewayAddress
 from mcp_gateway.scripts.commands.stateless_client import CallFailed, StatelessClient
 from tests.doubles.ports import free_port
 
@@ -18,8 +19,8 @@ from tests.doubles.ports import free_port
 class Scripted(StatelessClient):
     """Answers each request with the next messages of a script; remembers what was asked."""
 
-    def __init__(self, *answers: Any, **options: Any) -> None:
-        super().__init__("http://127.0.0.1:1/mcp", **options)
+    def __init__(self, *answers: Any, token: str = "", **options: Any) -> None:
+        super().__init__(GatewayAddress("http://127.0.0.1:1", token=token), "/mcp", **options)
         self._script = iter(answers)
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -95,9 +96,9 @@ def test_a_token_is_shown_and_nothing_where_there_is_none() -> None:
 
 
 def test_where_nothing_listens_that_is_said() -> None:
-    url = f"http://127.0.0.1:{free_port()}/mcp"
-    with pytest.raises(CallFailed, match=f"the gateway at {url} cannot be reached"):
-        StatelessClient(url).request("ping", {})
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(CallFailed, match=f"the gateway at {url}/mcp cannot be reached"):
+        StatelessClient(GatewayAddress(url), "/mcp").request("ping", {})
 
 
 JSON = st.recursive(

@@ -6,11 +6,14 @@ import logging
 import os
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
-from tornado.iostream import IOStream
 
 from mcp_gateway.config.identity_settings import TlsSettings
+
+if TYPE_CHECKING:  # commands ask this module whether a gateway can start, and need no web server for that
+    from tornado.iostream import IOStream
 
 _logger = logging.getLogger(__name__)
 
