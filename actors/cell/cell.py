@@ -176,7 +176,7 @@ class Cell:
 
     def _permit(self, settings: Settings) -> None:
         note = None if self._audit is None else self._audit.note
-        self._port.permissions = permissions_of(settings, self._port.read_task, note)
+        self._port.permit(permissions_of(settings, self._port.read_task, note))
 
     def _take_probe(self, probed: ReplicaProbed) -> None:
         """What the cell that probes has found: `/health` says the same in every cell."""

@@ -229,6 +229,11 @@ class LoopPort:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
 
+    def permit(self, permissions: Permissions | None) -> None:
+        """Hold what is opened and read from now on against these."""
+        self.permissions = permissions
+        self.topics.forget_reads()
+
     def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
         if self.permissions is None:
             return pattern

@@ -58,6 +58,10 @@ class CellTopicFeed:
                 self._pages[after_id, pattern, limit] = page
         return page
 
+    def forget_reads(self) -> None:
+        """A pattern matches other topics from now on, as where its reader may follow others."""
+        self._pages.clear()
+
     def follow(self, on_news: Callable[[], None]) -> Callable[[], None]:
         key = next(self._keys)
         self._followers[key] = on_news

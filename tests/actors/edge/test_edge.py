@@ -217,6 +217,24 @@ def test_what_is_not_permitted_reaches_no_actor_and_what_is_listed_is_what_is(mo
     on_loop(body)
 
 
+def test_new_rules_hold_for_events_that_have_been_read_under_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found for one reader is kept for the next: who has lost a topic must not find it there, who got one must."""
+
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        event = Event(id=1, topic="client.a", payload_json=b"{}", timestamp_ms=0)
+        bench.port.topics.take([event], is_caught_up=True)
+        seen = []
+        for topic in ("client.a", "client.b", "client.a"):
+            policies = Policies([PolicySettings(effect="allow", topics=(topic,))])
+            bench.port.permit(Permissions(policies, Names([], lambda _: ""), knows_clients=False))
+            pattern = bench.port.permitted_topics(None, TopicPattern("client.*"))
+            seen.append(bench.port.topics.read(0, pattern, 10).events)
+        assert seen == [(event,), (), (event,)]
+
+    on_loop(body)
+
+
 def test_a_backend_of_which_a_client_may_use_nothing_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def body() -> None:
         backends = [{"name": name, "replicas": [REPLICA]} for name in ("one", "two")]
