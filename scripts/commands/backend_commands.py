@@ -196,12 +196,8 @@ def _report(answer: Mapping[str, Any]) -> int:
     if "refused" in answer:
         print("\n".join(map(shown, answer["refused"])), file=sys.stderr)
         return EXIT_REFUSED
-    for kind, backend in answer["changes"]:
-        print(shown(f"{backend} {kind}"))
-    for table in answer["tables"]:
-        print(f"[{table}] changed")
-    for key in answer["left"]:
-        print(f"{key} differs from what runs and was left: it changes when the gateway starts again")
-    if not answer["changes"] and not answer["tables"] and not answer["left"]:
-        print("nothing has changed")
+    from mcp_gateway.scripts.serving.settings_watch import change_lines
+
+    done, left = change_lines(answer)
+    print("\n".join(map(shown, done + left)))
     return 0

@@ -183,7 +183,7 @@ class EmbeddedGateway:
                 self._content.apply_settings(change.settings)
             for kind, backend in change.events:
                 self._log.publish(f"mcp.backend.{kind}", {"backend": backend}, int(time.time() * 1000))
-            status = log_answer({"changes": change.events, "left": change.left})
+            status = log_answer({"changes": change.events, "tables": change.tables, "left": change.left})
         self._manager.ready(status)
 
     def _on_signal(self) -> None:

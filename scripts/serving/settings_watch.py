@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mcp_gateway.config.loader import ConfigError
@@ -65,20 +65,25 @@ class SettingsWatch:
         return tuple(_stamp(path) for path in self._paths)
 
 
+def change_lines(answer: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What a change of settings has changed, and what it has left as it was; a line each, for people."""
+    done = [f"{backend} {kind}" for kind, backend in answer["changes"]] + [f"[{table}] changed" for table in answer["tables"]]
+    left = [f"{key} differs from what runs and was left: it changes when the gateway starts again" for key in answer["left"]]
+    return done if done or left else ["nothing has changed"], left
+
+
 def log_answer(answer: Mapping[str, Any]) -> str:
     """Write what became of a reload to the log, as the command `reload` prints it; one line for a service manager."""
     if lines := [str(answer["error"])] if "error" in answer else list(map(str, answer.get("refused", ()))):
         for line in lines:
             _logger.error("nothing was reloaded: %s", line)
         return f"the last reload was refused: {lines[0]}"
-    changes: Sequence[Sequence[str]] = answer["changes"]
-    for kind, backend in changes:
-        _logger.info("reloaded: %s %s", backend, kind)
-    for key in answer["left"]:
-        _logger.warning("%s differs from what runs and was left: it changes when the gateway starts again", key)
-    if not changes and not answer["left"]:
-        _logger.info("reloaded: nothing has changed")
-    return f"reloaded, {len(changes)} backend changes"
+    done, left = change_lines(answer)
+    for line in done:
+        _logger.info("reloaded: %s", line)
+    for line in left:
+        _logger.warning("%s", line)
+    return f"reloaded, {len(answer['changes'])} backend changes"
 
 
 def _paths(source: SettingsSource) -> tuple[str, ...]:

@@ -92,12 +92,18 @@ def test_without_a_file_there_is_nothing_to_read(caplog: pytest.LogCaptureFixtur
 
 def test_the_answer_to_a_reload_is_told_to_the_log_and_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert log_answer({"changes": [("added", "x")], "left": ["gateway.port"]}) == "reloaded, 1 backend changes"
+    assert (
+        log_answer({"changes": [("added", "x")], "tables": ["policies"], "left": ["gateway.port"]})
+        == "reloaded, 1 backend changes"
+    )
     assert log_answer({"refused": ["f: no"]}) == "the last reload was refused: f: no"
     assert log_answer({"error": "gone"}) == "the last reload was refused: gone"
+    log_answer({"changes": [], "tables": [], "left": []})
     assert [record.getMessage() for record in caplog.records] == [
         "reloaded: x added",
+        "reloaded: [policies] changed",
         "gateway.port differs from what runs and was left: it changes when the gateway starts again",
         "nothing was reloaded: f: no",
         "nothing was reloaded: gone",
+        "reloaded: nothing has changed",
     ]
