@@ -23,11 +23,18 @@ def exposure_warnings(settings: Settings) -> Iterator[str]:
     if is_bound_beyond and not gateway.allowed_hosts and not gateway.public_url:
         yield f"{where}, and no name of it is known: requests by a name are refused until public_url or allowed_hosts has it"
     if settings.auth is None:
-        yield f"{where}, and nobody is authenticated: whoever reaches it may call every tool; put a proxy that asks before it"
+        text = f"{where}, and nobody is authenticated: whoever reaches it may call {_what(settings)}"
+        yield f"{text}; put a proxy that asks before it"
+    elif settings.auth.mode == "optional":
+        yield f"{where}, and auth.mode is 'optional': whoever reaches it may call {_what(settings)} without saying who it is"
     if settings.tls is not None:
         return
     if public.scheme == "http" or (not public.scheme and not gateway.trusted_proxies):
         yield f"{where}, and no TLS stands before it: set public_url to its https address, and trusted_proxies to the proxy's"
+
+
+def _what(settings: Settings) -> str:
+    return "what the policies allow to anybody" if settings.policies else "every tool"
 
 
 def _is_loopback(host: str) -> bool:

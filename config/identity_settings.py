@@ -200,16 +200,25 @@ class TlsSettings:
     hsts: float = attrs.field(default=0.0, converter=_as_seconds, validator=Number(0.0, 63_072_000.0))
 
 
-def auth_problems(fields: Mapping[str, Any], public_url: str | None) -> Iterator[SettingProblem]:
+def auth_problems(
+    fields: Mapping[str, Any], gateway: Mapping[str, Any], tls: Mapping[str, Any] | None
+) -> Iterator[SettingProblem]:
     """Check `[auth]` as a whole: somebody can be known, names and issuers are unique, an audience is known.
 
-    public_url: None where it was wrong itself.
+    gateway, tls: those tables; what was wrong itself is not in them. tls: None where there is none.
     """
+    public_url = gateway.get("public_url")
     issuers, keys = fields.get("issuers", ()), fields.get("api_keys", ())
     others = fields.get("user_header") or fields.get("client_certificates")
     if not issuers and not keys and not others and fields.get("mode", "required") == "required":
         allowed = "at least one of [[auth.issuers]], [[auth.api_keys]], user_header, client_certificates"
         yield SettingProblem(key="", found="nobody whom the gateway could know", allowed=allowed)
+    if fields.get("user_header") and gateway.get("trusted_proxies") == ():
+        allowed = "beside gateway.trusted_proxies, of whom alone it is believed, or nothing"
+        yield SettingProblem(key="user_header", found=quote(fields["user_header"]), allowed=allowed)
+    if fields.get("client_certificates") and (tls is None or tls.get("client_ca") == ""):
+        allowed = "true beside tls.client_ca, whose certificates those are, or false"
+        yield SettingProblem(key="client_certificates", found="true", allowed=allowed)
     for where, tables, name in (("issuers", issuers, "issuer"), ("api_keys", keys, "name")):
         seen: dict[str, int] = {}
         for index, table in enumerate(tables):

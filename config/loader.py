@@ -128,8 +128,8 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     logging = report.read_table("logging", mapping.get("logging", {}), LoggingSettings)
     alerts = report.read_table("alerts", mapping.get("alerts", {}), AlertsSettings)
     telemetry = report.read_table("telemetry", mapping.get("telemetry", {}), TelemetrySettings)
-    auth = report.read_auth(mapping["auth"], gateway) if "auth" in mapping else None
     tls = report.read_table("tls", mapping["tls"], TlsSettings) if "tls" in mapping else None
+    auth = report.read_auth(mapping["auth"], gateway, tls) if "auth" in mapping else None
     audit = report.read_table("audit", mapping.get("audit", {}), AuditSettings)
     policies = report.read_tables("policies", mapping.get("policies", []), PolicySettings)
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
@@ -261,14 +261,14 @@ class _Report:
         tables = self.as_tables(where, value)
         return [self.read_table(f"{where}[{index}]", table, settings_class) for index, table in enumerate(tables)]
 
-    def read_auth(self, value: Any, gateway: Mapping[str, Any]) -> dict[str, Any]:
+    def read_auth(self, value: Any, gateway: Mapping[str, Any], tls: Mapping[str, Any] | None) -> dict[str, Any]:
         table = dict(self.as_table("auth", value))
         tables = {
             name: self.read_tables(f"auth.{name}", table.pop(name, []), settings_class)
             for name, settings_class in (("issuers", IssuerSettings), ("api_keys", ApiKeySettings))
         }
         values = {**self.read_table("auth", table, AuthSettings), **tables}
-        self.add("auth", auth_problems(values, gateway.get("public_url")))
+        self.add("auth", auth_problems(values, gateway, tls))
         return values
 
 

@@ -30,6 +30,7 @@ KEPT_EVENTS: Final = 500
 API_KEY: Final = "key-of-ci"
 _KEYS: Final = {"ec": "ES256", "rsa": "RS256", "other": "ES256"}
 _TIMES: Final = {"header_timeout": 5.0, "request_timeout": 10.0}
+_BEHIND_A_PROXY: Final = {"trusted_proxies": ["192.0.2.1"]}  # which is none of those who attack
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def among_known_clients(directory: Path, form: Form) -> Iterator[Place]:
     with start_sdk_server(name="asks", era="legacy") as asks:
         backends = [_DEMO, {"name": "asks", "replicas": [asks.url]}]
         (directory / "gateway").mkdir()
-        with start_gateway(directory / "gateway", form, backends, gateway=_TIMES, auth=auth) as gateway:
+        with start_gateway(directory / "gateway", form, backends, gateway={**_TIMES, **_BEHIND_A_PROXY}, auth=auth) as gateway:
             gateway.credential = OPERATOR
             talking = [each for each in TALKING if each != PHOENIX]  # whose channel of everything is for operators
             with place(gateway, directory, transports=talking) as found:

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from mcp_gateway.config.exposure import exposure_warnings
-from mcp_gateway.config.identity_settings import AuthSettings, TlsSettings
+from mcp_gateway.config.identity_settings import AuthSettings, PolicySettings, TlsSettings
 from mcp_gateway.config.loader import load_settings
 from mcp_gateway.config.settings import GatewaySettings, Settings
 
@@ -61,3 +61,15 @@ def test_what_the_gateway_does_itself_is_not_missed() -> None:
     with_tls = attrs.evolve(reached, tls=TlsSettings(certificate="c.pem", key="k.pem"))
     assert [WHO in line for line in exposure_warnings(with_tls)] == [True]
     assert list(exposure_warnings(attrs.evolve(with_tls, auth=AuthSettings(user_header="X-User")))) == []
+
+
+def test_an_authentication_that_nobody_needs_is_warned_of_and_what_policies_leave_to_everybody_is_told() -> None:
+    optional = AuthSettings(mode="optional")
+    reached = Settings(gateway=GatewaySettings(host="0.0.0.0", public_url="https://mcp.example"), auth=optional)
+    (warning,) = exposure_warnings(reached)
+    assert "auth.mode is 'optional': whoever reaches it may call every tool" in warning
+    ruled = attrs.evolve(reached, policies=(PolicySettings(effect="allow", tools=("a",)),))
+    for auth in (None, optional):
+        (warning,) = exposure_warnings(attrs.evolve(ruled, auth=auth))
+        assert "whoever reaches it may call what the policies allow to anybody" in warning
+    assert list(exposure_warnings(attrs.evolve(ruled, auth=attrs.evolve(optional, mode="required")))) == []

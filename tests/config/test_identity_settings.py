@@ -55,11 +55,24 @@ def test_issuers_keys_policies_and_certificates_are_read() -> None:
         ({"issuers": [{"issuer": "https://a"}, {"issuer": "https://a"}]}, r"issuers\[1\]\.issuer: found 'https://a' again"),
         ({"api_keys": [{"name": "ci", "hash": "sha256:secret"}]}, r"api_keys\[0\]\.hash: found something else; allowed: sha256:"),
         ({"api_keys": [{"name": "ci", "hash": KEY}, {"name": "ci", "hash": KEY}]}, r"api_keys\[1\]\.name: found 'ci' again"),
+        ({"user_header": "X-User"}, r"auth\.user_header: found 'X-User'; allowed: beside gateway\.trusted_proxies"),
+        ({"client_certificates": True}, r"auth\.client_certificates: found true; allowed: true beside tls\.client_ca"),
         ({"api_keys": [{"name": "ci", "hash": KEY, "scopes": ["a b"]}]}, r"api_keys\[0\]\.scopes\[0\]: "),
     ],
 )
 def test_a_mistake_is_told_by_key_with_what_is_allowed(auth: dict[str, Any], expected: str) -> None:
     assert re.search(expected, problems({"gateway": PUBLIC, "auth": auth}))
+
+
+def test_who_vouches_for_users_is_named_elsewhere() -> None:
+    """Where the other table is wrong itself, only that is told."""
+    by_proxy, by_certificate = {"user_header": "X-User"}, {"client_certificates": True}
+    tls = {"certificate": "c.pem", "key": "k.pem"}
+    settings_from_mapping({"gateway": {"trusted_proxies": ["10.0.0.1"]}, "auth": by_proxy}, "f")
+    settings_from_mapping({"tls": {**tls, "client_ca": "ca.pem"}, "auth": by_certificate}, "f")
+    assert "auth.client_certificates" in problems({"tls": tls, "auth": by_certificate})
+    assert problems({"gateway": {"trusted_proxies": "x"}, "auth": by_proxy}).count("found") == 1
+    assert problems({"tls": {**tls, "client_ca": 1}, "auth": by_certificate}).count("found") == 1
 
 
 def test_an_audience_is_named_or_follows_from_the_public_address() -> None:

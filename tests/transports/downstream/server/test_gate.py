@@ -36,7 +36,7 @@ def test_who_says_nothing_of_itself_is_told_where_to_log_in(path: str) -> None:
                 assert f'scope="{"mcp-gateway:operate" if path in OPERATORS else "files:read files:write"}"' in said
         assert not any(cell.cell._server.connection_counts().values())
 
-    on_guarded_cell(body, auth={"user_header": "X-Forwarded-User"})
+    on_guarded_cell(body, auth={"user_header": "X-Forwarded-User"}, gateway={"trusted_proxies": ["192.0.2.1"]})
 
 
 @pytest.mark.parametrize("path", [*CLIENTS, *OPERATORS])
