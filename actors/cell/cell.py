@@ -27,7 +27,7 @@ from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.stored_vault import StoredVault
 from mcp_gateway.actors.storage.task_journal import TaskJournal
-from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.settings import BackendSettings, Settings
 from mcp_gateway.transports.downstream.consent.consent_endpoint import CONSENT_PATHS, ConsentEndpoint
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.http.streamable_http import (
@@ -48,6 +48,7 @@ from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSO
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from mcp_gateway.transports.identity.denials import Denials
 from mcp_gateway.transports.ports.authenticator import Authenticator
+from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.subject_tokens import NotingAuthenticator, SubjectTokens
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -211,7 +212,13 @@ class Cell:
         consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
         for path in CONSENT_PATHS:
             server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
-        server.add_endpoint(START_PATH, StartPageEndpoint(settings.url, lambda: port.settings.backends), is_page=True)
+        server.add_endpoint(START_PATH, StartPageEndpoint(settings.url, self._backends_for), is_page=True)
+
+    def _backends_for(self, principal: Principal | None) -> list[BackendSettings]:
+        """Those of which the client may use something."""
+        permissions = self._port.permissions
+        backends = self._port.settings.backends
+        return [each for each in backends if permissions is None or permissions.may_enter(principal, each.name)]
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""

@@ -69,16 +69,20 @@ class Permissions:
         says of itself, nor a session or its news.
         """
         principal, backend = exchange.principal, exchange.endpoint
+        if not self.may_enter(principal, backend):
+            action = Action(method=exchange.method, backend=backend)
+            self._noted(principal, action, DENIED, exchange)
+            raise self._refusal(principal, action, DENIED, exchange.request_id)
+
+    def may_enter(self, principal: Principal | None, backend: str) -> bool:
+        """Whether this client may use something of a backend; true as well where there is none."""
         may_enter = self._entered.get((principal, backend))
         if may_enter is None:
             if len(self._entered) >= _MOST_KNOWN:
                 self._entered.clear()
             naming = self._names.naming(backend)
             may_enter = self._entered[principal, backend] = naming is None or self._policies.may_reach(principal, naming)
-        if not may_enter:
-            action = Action(method=exchange.method, backend=backend)
-            self._noted(principal, action, DENIED, exchange)
-            raise self._refusal(principal, action, DENIED, exchange.request_id)
+        return may_enter
 
     def decisions(self, exchange: Exchange) -> list[tuple[Action, Decision]]:
         """What `check` decides by, for those who want to know why.

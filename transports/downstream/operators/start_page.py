@@ -12,6 +12,7 @@ from mcp_gateway.config.settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.downstream.server.accept import JSON, names, quality
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.ports.principal import Principal
 
 from .addresses import Address, addresses_to_copy
 
@@ -60,9 +61,9 @@ footer {{ margin-top: 2rem; opacity: .75; }}
 
 
 class StartPageEndpoint:
-    """Serves `GET /`. backends: those that run now."""
+    """Serves `GET /`. backends: those that run now and of which this client may use something."""
 
-    def __init__(self, own_url: str, backends: Callable[[], Iterable[BackendSettings]]) -> None:
+    def __init__(self, own_url: str, backends: Callable[[Principal | None], Iterable[BackendSettings]]) -> None:
         self._own_url = own_url
         self._backends = backends
 
@@ -73,7 +74,7 @@ class StartPageEndpoint:
         asked = incoming.origin
         host = asked.host or incoming.headers.get("Host")
         base = f"{asked.scheme or 'http'}://{host}{asked.prefix}" if host else self._own_url
-        found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends()))
+        found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends(incoming.principal)))
         accept = incoming.headers.get("Accept", "")
         if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):
             incoming.respond(200, _page(found), _SECURITY, content_type="text/html; charset=utf-8")

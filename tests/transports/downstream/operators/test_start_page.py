@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 
+from tests.doubles.known_clients import AUTH, KnownClients, bearer
 from tests.doubles.raw_http_client import RawClient, on_cell
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 
@@ -65,3 +66,15 @@ def test_a_browser_gets_a_page_that_needs_nothing_else_and_believes_no_name() ->
             assert "default-src 'none'" in answer.headers["content-security-policy"]
 
     asyncio.run(run())
+
+
+def test_a_client_reads_the_addresses_of_what_it_may_use_alone() -> None:
+    async def body() -> None:
+        policies = [{"effect": "allow", "subjects": ["ada"], "backends": ["files"]}]
+        backends = [{"name": name, "builtin": "demo"} for name in ("files", "payroll")]
+        async with running_cell(cell_settings(backends, auth=AUTH, policies=policies), authenticator=KnownClients()) as cell:
+            async with RawClient(cell) as client:
+                shown = [(await client.ask("GET", "/", **bearer(name))).body for name in ("ada", "bob")]
+        assert [(b"/servers/files" in each, b"payroll" in each) for each in shown] == [(True, False), (False, False)]
+
+    asyncio.run(body())
