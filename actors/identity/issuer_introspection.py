@@ -27,6 +27,9 @@ _logger = logging.getLogger(__name__)
 MOST_AT_ONCE: Final = 32
 """Tokens that one issuer is asked about at the same time, by each cell: anybody can make up tokens."""
 
+_QUEUE_S: Final = 3.0
+"""How long one may wait for its turn: made-up ones are answered in moments, and the others shall not be refused for them."""
+
 _LONGEST_SECRET: Final = 10_000
 
 
@@ -36,7 +39,7 @@ class IssuerIntrospection:
     def __init__(self, issuer: IssuerSettings) -> None:
         self._issuer = issuer
         self._rules = FetchRules(allow_private=issuer.allow_private)
-        self._open = 0
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._log_budget = LogBudget(lines=1, period_s=60.0)
 
     async def principal_of(self, token: bytes, audience: Audience) -> Principal:
@@ -44,9 +47,11 @@ class IssuerIntrospection:
 
         Raises: CredentialRejected; IssuerAwayError.
         """
-        if self._open >= MOST_AT_ONCE:
-            raise IssuerAwayError("its issuer is being asked about too many tokens")
-        self._open += 1
+        try:
+            async with asyncio.timeout(_QUEUE_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise IssuerAwayError("its issuer is being asked about too many tokens") from None
         try:
             headers = introspection_headers(self._issuer, await asyncio.to_thread(self._secret))
             form = introspection_form(token)
@@ -58,7 +63,7 @@ class IssuerIntrospection:
                 _logger.warning("introspection at %s: %s", self._issuer.issuer, text, extra={"actor": "identity"})
             raise IssuerAwayError(f"its issuer cannot be asked: {text}") from error
         finally:
-            self._open -= 1
+            self._turns.release()
 
     def _secret(self) -> str:
         """Read anew each time, so that it can be changed without a restart."""

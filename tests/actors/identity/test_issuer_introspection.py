@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from mcp_gateway.actors.identity import issuer_introspection
 from mcp_gateway.actors.identity.issuer_away import IssuerAwayError
 from mcp_gateway.actors.identity.issuer_introspection import MOST_AT_ONCE, IssuerIntrospection
 from mcp_gateway.config.identity_settings import IssuerSettings
@@ -94,7 +95,11 @@ def test_an_inactive_token_is_rejected_and_a_failure_is_none() -> None:
     asyncio.run(body())
 
 
-def test_no_more_tokens_than_the_limit_are_asked_about_at_once() -> None:
+def test_no_more_tokens_than_the_limit_are_asked_about_at_once_and_more_wait_for_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(issuer_introspection, "_QUEUE_S", 0.05)
+
     async def body() -> None:
         async with answering() as endpoint:
             endpoint.is_open.clear()
@@ -106,6 +111,9 @@ def test_no_more_tokens_than_the_limit_are_asked_about_at_once() -> None:
                     await asyncio.sleep(0.01)
             with pytest.raises(IssuerAwayError, match="too many"):
                 await introspection.principal_of(b"more", audience)
+            monkeypatch.setattr(issuer_introspection, "_QUEUE_S", 20.0)
+            asking.append(asyncio.ensure_future(introspection.principal_of(b"one that waits for its turn", audience)))
+            await asyncio.sleep(0)
             endpoint.is_open.set()
             outcomes = await asyncio.gather(*asking, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} == {CredentialRejected}
