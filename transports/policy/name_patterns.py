@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
 from mcp_gateway.transports.protocol.merging.wildcard import Wildcard
 
+_TRIMMED: Final = "".join(map(chr, range(0x21)))
+_REMOVED: Final = re.compile("[\t\n\r]")
+_PORT: Final = re.compile(r"^([^/]*//[^/]*?):[0-9]*(?=/|$)")
 _EVERY_TOPIC: Final = ("all", "*")
 
 
@@ -50,22 +54,30 @@ def template_ends(template: str) -> tuple[str, str]:
 
 
 def plain_uris(uri: str) -> tuple[str, ...]:
-    """The URI as lenient servers read it: no escapes, no dot segments, one slash where there are several.
+    """The URI as lenient servers read it: no escapes, no dot segments, one slash where there are several, no user before a host.
 
     As RFC 3986 has it; and as those do for whom all that follows the scheme is a path, out of which dot segments may lead.
 
-    Source: RFC 3986, section 6.2.2, "Syntax-Based Normalization".
+    Source: RFC 3986, section 6.2.2, "Syntax-Based Normalization"; for what is removed before anything is read WHATWG URL, "basic
+    URL parser", steps 1 to 3.
     """
+    uri = _REMOVED.sub("", uri.strip(_TRIMMED))
     scheme, colon, rest = uri.partition(":") if ":" in uri else ("", "", uri)
     rest = unquote(rest).replace("\\", "/")
     begin = f"{scheme.lower()}{colon}"
     if not rest.startswith("//"):
         return (begin + _without_dots(rest),)
-    host, slash, path = rest[2:].partition("/")
-    found = [f"{begin}//{host.lower()}{_without_dots(slash + path)}"]
-    if "/.." in path or path.startswith("..") or host in (".", ".."):
+    authority, slash, path = rest[2:].partition("/")
+    host = authority.rpartition("@")[2].lower()
+    found = [f"{begin}//{host}{_without_dots(slash + path)}"]
+    if "/.." in path or path.startswith("..") or authority in (".", ".."):
         found.append(f"{begin}//{_without_dots(rest[2:])}")
     return tuple(found)
+
+
+def bare_uris(uri: str) -> tuple[str, ...]:
+    """The same without port, query and fragment, which servers of files and folders pass over: what they may serve by it."""
+    return tuple(_PORT.sub(r"\1", each) for each in plain_uris(re.split("[?#]", uri, maxsplit=1)[0]))
 
 
 def _without_dots(path: str) -> str:

@@ -21,7 +21,7 @@ from mcp_gateway.transports.protocol.mcp.duplicate_names import has_duplicate_na
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
-from .name_patterns import NamePatterns, plain_uris, template_ends, topics_from
+from .name_patterns import NamePatterns, bare_uris, plain_uris, template_ends, topics_from
 
 _MOST_KNOWN: Final = 1_024
 """Principals whose policies are remembered."""
@@ -214,7 +214,9 @@ class _Policy:
         """What stands for several names, or can be read in several ways: allowed where all of them are, denied where any is."""
         if kind == "resource":
             readings = [patterns.match(name), *map(self._plain_resources.match, plain_uris(name))]
-            return all(readings) if self.allows else any(readings)
+            if self.allows:
+                return all(readings)
+            return any(readings) or any(map(self._plain_resources.match, bare_uris(name)))
         if kind == "template":
             return patterns.may_match_between(*template_ends(name)) if self.allows else patterns.match(name)
         if kind in ("topic", "topics") and (start := topics_from(name)) is not None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.policy.name_patterns import NamePatterns, plain_uris, template_ends, topics_from
+from mcp_gateway.transports.policy.name_patterns import NamePatterns, bare_uris, plain_uris, template_ends, topics_from
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
 
 
@@ -29,6 +29,10 @@ from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, Topic
         ("http://HOST/A", "http://host/A"),
         ("demo:a/../b", "demo:b"),
         ("demo://welcome", "demo://welcome"),
+        (" \x01file:///docs/a\x00 ", "file:///docs/a"),
+        ("fi\nle:///do\tcs/.\r./etc", "file:///etc"),
+        ("http://allowed@host/a", "http://host/a"),
+        ("http://allowed%40host/a", "http://host/a"),
         ("*", "*"),
         ("file:///docs/*", "file:///docs/*"),
         ("", ""),
@@ -51,6 +55,24 @@ def test_a_uri_is_read_as_lenient_servers_read_it(uri: str, plain: str) -> None:
 )
 def test_for_some_servers_all_that_follows_the_scheme_is_a_path(uri: str, others: tuple[str, ...]) -> None:
     assert plain_uris(uri)[1:] == others
+
+
+@pytest.mark.parametrize(
+    ("uri", "bare"),
+    [
+        ("file:///etc/passwd?x=1", "file:///etc/passwd"),
+        ("file:///etc/passwd#x", "file:///etc/passwd"),
+        ("file:///etc/pass%77d?../..", "file:///etc/passwd"),
+        ("http://host:80/a?b", "http://host/a"),
+        ("http://host:", "http://host"),
+        ("http://[::1]:80/a", "http://[::1]/a"),
+        ("http://[::1]/a", "http://[::1]/a"),
+        ("demo:a:1/b", "demo:a:1/b"),
+        ("", ""),
+    ],
+)
+def test_a_uri_is_bare_of_what_servers_may_pass_over(uri: str, bare: str) -> None:
+    assert bare_uris(uri)[0] == bare
 
 
 @given(st.text("aA/.:%2eE\\*", max_size=20))

@@ -143,6 +143,37 @@ def test_a_pattern_for_subjects_does_not_match_who_vouches_for_them() -> None:
     assert not is_allowed({"subjects": ["https://id.example ann"]}, principal=liar)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(
+            "http://host/secret?x",
+            "http://host/secret#x",
+            "http://host:80/secret",
+            "http://me@host/secret",
+            " http://host/secret",
+        ),
+        *("http://ho\nst/secret", "HTTP://HOST:/sec%72et?..", "http://host:80\\secret"),
+    ],
+)
+def test_what_is_denied_is_so_with_what_servers_pass_over(uri: str) -> None:
+    """Attack: a query, a fragment, a port, a user, or white space that the server's parser drops."""
+    action = Action(method="resources/read", kind="resource", name=uri)
+    assert not policies({}, {"effect": "deny", "resources": ["http://host/secret"]}).decide(ANN, action).is_allowed
+    assert policies({}, {"effect": "deny", "resources": ["http://host/other"]}).decide(ANN, action).is_allowed
+
+
+def test_a_host_that_is_allowed_is_no_user_at_another_one() -> None:
+    action = Action(method="resources/read", kind="resource", name="https://api.example@evil.example/a")
+    assert not is_allowed({"resources": ["https://api.example*"]}, action)
+    others = ("https://api.example:8443/a?b=c#d", "https://api.example/a")
+    assert all(is_allowed({"resources": ["https://api.example*"]}, reading(uri)) for uri in others)
+
+
+def reading(uri: str) -> Action:
+    return Action(method="resources/read", kind="resource", name=uri)
+
+
 def test_a_server_that_names_its_tool_as_another_ones_opens_nothing() -> None:
     """Attack: backend "evil" calls its own tool "files__read", and serves it at /mcp/servers/evil under that name."""
     evil = Action(method="tools/call", backend="evil", kind="tool", name="evil__files__read", own_name="files__read")
