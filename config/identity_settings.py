@@ -109,6 +109,8 @@ class AuthSettings:
     scopes:              named in the metadata as what clients may ask for.
     operator_scope:      what opens `/metrics`, the details of `/health`, the dashboard and the gateway's own topics; "" opens
                          them to all who are authenticated.
+    operators:           who has that scope of those whom a proxy or a certificate names, as these tell none; names as in
+                         `denied_subjects`.
     user_header:         set by one of `trusted_proxies` to who the user is; "" believes no header.
     groups_header:       the same for the user's groups, with commas in between.
     client_certificates: whether the subject of a client certificate (`[tls] client_ca`) is a user.
@@ -118,6 +120,7 @@ class AuthSettings:
     mode: str = attrs.field(default="required", validator=OneOf("required", "optional"))
     scopes: tuple[str, ...] = _scopes()
     operator_scope: str = attrs.field(default="mcp-gateway:operate", validator=_SCOPE_OR_NONE)
+    operators: tuple[str, ...] = _names()
     user_header: str = attrs.field(default="", validator=_HEADER)
     groups_header: str = attrs.field(default="", validator=_HEADER)
     client_certificates: bool = attrs.field(default=False, validator=Flag())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
 from mcp_gateway.transports.ports.principal import Principal
 
 from .jwt_verification import fingerprint_of
 from .rejection import CredentialRejected
+from .subject_names import SubjectNames
 
 PROXY_ISSUER: Final = "proxy"
 CERTIFICATE_ISSUER: Final = "certificate"
@@ -17,7 +20,7 @@ _LONGEST_NAME: Final = 1_000
 
 
 def vouched_principal(credential: Credential, settings: AuthSettings) -> Principal:
-    """The user by that name, where the settings believe whoever vouches.
+    """The user by that name, where the settings believe whoever vouches. It brings no scopes; operators are those they name.
 
     Raises: CredentialRejected.
     """
@@ -27,9 +30,11 @@ def vouched_principal(credential: Credential, settings: AuthSettings) -> Princip
     name = credential.value
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise CredentialRejected("the user's name is no name")
-    return Principal(
+    user = Principal(
         issuer=PROXY_ISSUER if is_proxy else CERTIFICATE_ISSUER,
         subject=name,
         groups=frozenset(credential.groups) if is_proxy and settings.groups_header else frozenset(),
         fingerprint=fingerprint_of(name.encode("utf-8", "surrogatepass")),
     )
+    is_operator = bool(settings.operator_scope) and SubjectNames(settings.operators).has(user)
+    return attrs.evolve(user, scopes=frozenset({settings.operator_scope})) if is_operator else user

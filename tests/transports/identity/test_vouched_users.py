@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from mcp_gateway.config.identity_settings import AuthSettings
@@ -47,3 +48,16 @@ def test_what_is_no_name_is_nobody(name: str) -> None:
 
 def test_the_longest_name_is_taken() -> None:
     assert vouched_principal(shown(PROXY, "a" * 1_000), BOTH).subject == "a" * 1_000
+
+
+def test_who_is_named_an_operator_has_that_scope_and_nobody_else() -> None:
+    named = attrs.evolve(BOTH, operators=("ops-*", "certificate CN=ann"))
+    for kind, name, is_one in (
+        (PROXY, "ops-1", True),
+        (CERTIFICATE, "CN=ann", True),
+        (PROXY, "CN=ann", False),
+        (PROXY, "dev-1", False),
+    ):
+        scopes = frozenset({"mcp-gateway:operate"}) if is_one else frozenset()
+        assert vouched_principal(shown(kind, name), named).scopes == scopes
+    assert vouched_principal(shown(PROXY, "ops-1"), attrs.evolve(named, operator_scope="")).scopes == frozenset()
