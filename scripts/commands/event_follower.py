@@ -14,7 +14,7 @@ from urllib.parse import quote
 from mcp_gateway.config.shown_text import shown, shown_json
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
 
-from .gateway_address import TOKEN_HINT, GatewayAddress, NothingToFollow
+from .gateway_address import GatewayAddress, NothingToFollow, refusal
 
 _LARGEST_EVENT_BYTES: Final = 1 << 20
 _RETRY_S: Final = 0.5
@@ -59,7 +59,7 @@ def _stream(gateway: GatewayAddress, topic: str, last_id: str | None) -> Iterato
         stream = connection.sock
         answer = connection.getresponse()
         if answer.status != 200:
-            raise TopicRefused(_reason(answer.read()))
+            raise TopicRefused(_reason(answer.read(), gateway))
         stream.settimeout(None)  # heartbeats may be switched off
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         parser = EventStreamParser(_LARGEST_EVENT_BYTES)
@@ -69,10 +69,10 @@ def _stream(gateway: GatewayAddress, topic: str, last_id: str | None) -> Iterato
         connection.close()
 
 
-def _reason(body: bytes) -> str:
+def _reason(body: bytes, gateway: GatewayAddress) -> str:
     try:
         error = json.loads(body)["error"]
-        return f"{error['message']}{TOKEN_HINT if error['data']['reason'] == 'unauthorized' else ''}"
+        return refusal(error["message"], error["data"]["reason"], gateway)
     except (ValueError, KeyError, TypeError):
         return "what answers there is no gateway"
 

@@ -16,7 +16,6 @@ from mcp_gateway.scripts.serving.start_checks import live_runs
 TOKEN_VARIABLE: Final = "MCP_GATEWAY_TOKEN"
 """Of the environment: an access token or an API key of whoever runs the command."""
 TOKEN_EPILOG: Final = f"Where the gateway asks who you are, put an access token or an API key into {TOKEN_VARIABLE}."
-TOKEN_HINT: Final = f" ({TOKEN_VARIABLE} has the token to show)"
 _CONNECT_S: Final = 5.0
 _END: Final = "-----END CERTIFICATE-----"
 
@@ -65,6 +64,11 @@ def _known_by(path: str) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be an authority's to be trusted
     context.load_verify_locations(cadata=own[own.find("-----BEGIN CERTIFICATE-----") :] + found)
     return context
+
+
+def refusal(text: str, reason: str, gateway: GatewayAddress) -> str:
+    """What is said to the user of a command that was refused, with how to show a token where none was shown."""
+    return f"{text} ({TOKEN_VARIABLE} has the token to show)" if reason == "unauthorized" and not gateway.token else text
 
 
 def token_of_user() -> str:

@@ -15,7 +15,7 @@ from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 
-from .gateway_address import GatewayAddress
+from .gateway_address import GatewayAddress, refusal
 
 _LARGEST_ANSWER_BYTES: Final = 1 << 28
 _MOST_PAGES: Final = 10_000
@@ -108,7 +108,7 @@ class StatelessClient:
                 if on_notification is not None:
                     on_notification(message["method"], message.get("params") or {})
             elif "error" in message:
-                raise _failed(message["error"])
+                raise self._failed(message["error"])
             elif isinstance(result := message.get("result"), dict):
                 return result
         raise CallFailed("the gateway has ended the answer before it was whole")
@@ -132,6 +132,18 @@ class StatelessClient:
     def _unreachable(self, error: Exception) -> CallFailed:
         return CallFailed(f"the gateway at {self._gateway.url}{self._path} cannot be reached: {error or type(error).__name__}")
 
+    def _failed(self, error: Any) -> CallFailed:
+        """A server may put anything where an error belongs."""
+        fields = error if isinstance(error, dict) else {}
+        data = fields.get("data")
+        data = data if isinstance(data, dict) else {}
+        reason = data.get("reason")
+        reason = reason if isinstance(reason, str) else ""
+        text = str(fields.get("message") or "the server has failed without a word")
+        if reason == "consent_required" and isinstance(url := data.get("url"), str):
+            text = f"{text}: open {url}, and call again"
+        return CallFailed(refusal(text, reason, self._gateway), reason)
+
 
 def _read(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     if (answer.getheader("Content-Type") or "").startswith("text/event-stream"):
@@ -152,12 +164,3 @@ def _message(data: bytes, status: int) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise CallFailed(f"what answers there is no gateway (HTTP status {status})")
     return message
-
-
-def _failed(error: Any) -> CallFailed:
-    """A server may put anything where an error belongs."""
-    fields = error if isinstance(error, dict) else {}
-    data = fields.get("data")
-    reason = data.get("reason") if isinstance(data, dict) else None
-    text = str(fields.get("message") or "the server has failed without a word")
-    return CallFailed(text, reason if isinstance(reason, str) else "")

@@ -14,7 +14,7 @@ from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, add_attach_options, say, settings_of
 from .form_answers import FormAnswers
-from .gateway_address import TOKEN_EPILOG, TOKEN_HINT, GatewayAddress, NothingToFollow, find_gateway, token_of_user
+from .gateway_address import TOKEN_EPILOG, GatewayAddress, NothingToFollow, find_gateway, token_of_user
 from .stateless_client import Asked, CallFailed, StatelessClient
 from .status_table import table_lines
 
@@ -76,8 +76,7 @@ def _using(run: Callable[[], int]) -> int:
     except Refused as refusal:
         return say(str(refusal), EXIT_REFUSED)
     except (NothingToFollow, CallFailed) as failure:
-        hint = TOKEN_HINT if getattr(failure, "reason", "") == "unauthorized" else ""
-        return say(f"{failure}{hint}", EXIT_NOTHING_THERE)
+        return say(str(failure), EXIT_NOTHING_THERE)
 
 
 # ---- lists

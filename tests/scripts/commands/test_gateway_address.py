@@ -140,3 +140,6 @@ builtin = "demo"
             refused = run_command(*command, *attached)
             assert refused.returncode == 1
             assert refused.stderr.endswith(" (MCP_GATEWAY_TOKEN has the token to show)\n")
+            wrong = run_command(*command, *attached, env={"MCP_GATEWAY_TOKEN": "wrong"})
+            assert wrong.returncode == 1
+            assert "MCP_GATEWAY_TOKEN" not in wrong.stderr

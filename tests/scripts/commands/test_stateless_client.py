@@ -95,6 +95,14 @@ def test_a_token_is_shown_and_nothing_where_there_is_none() -> None:
     assert "Authorization" not in without.headers[0]
 
 
+def test_where_a_user_must_consent_and_nobody_can_be_asked_the_address_is_told() -> None:
+    error = {"code": 4033, "message": "mail needs consent", "data": {"reason": "consent_required", "url": "https://gw/connect?a"}}
+    with pytest.raises(CallFailed, match=r"^mail needs consent: open https://gw/connect\?a, and call again$"):
+        Scripted([{"error": error}]).request("tools/call", {"name": "t"})
+    with pytest.raises(CallFailed, match=r"^mail needs consent$"):
+        Scripted([{"error": {**error, "data": {"reason": "consent_required", "url": 5}}}]).request("tools/call", {"name": "t"})
+
+
 def test_where_nothing_listens_that_is_said() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(CallFailed, match=f"the gateway at {url}/mcp cannot be reached"):
