@@ -29,6 +29,7 @@ from mcp_gateway.transports.policy.permissions import Permissions
 from mcp_gateway.transports.policy.permitted_topics import PermittedTopics
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -160,7 +161,7 @@ class LoopPort:
                 endpoint=state.endpoint,
                 kind=RequestKind.TERMINATE,
                 session=state,
-                hash_keys={"session": state.key},
+                hash_keys={"session": state.key, **({PRINCIPAL: state.principal} if state.principal else {})},
                 deadline_s=now_s + FAN_OUT_S,
             )
             self.open(exchange, _NobodyWaits())

@@ -23,6 +23,7 @@ from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.calls import Call, CancelCall, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -259,13 +260,15 @@ def test_a_session_that_ends_is_refused_here_at_once_and_told_to_the_other_cells
 
 def test_a_session_that_makes_room_for_a_new_one_is_ended_at_its_servers() -> None:
     bench = Bench(transports={"streamable_http": {"max_sessions": 1}})
-    first, second = (msgspec.structs.replace(session_at("files"), key=key) for key in ("first", "second"))
+    ann = Principal(issuer="https://id.example", subject="ann")
+    first, second = (msgspec.structs.replace(session_at("files"), key=key, principal=ann.key) for key in ("first", "second"))
     sealed = bench.desk.issue_session(first)
-    assert bench.port.read_session(sealed, None) is not None
+    assert bench.port.read_session(sealed, ann) is not None
     bench.desk.issue_session(second)
-    assert bench.port.read_session(sealed, None) is None
+    assert bench.port.read_session(sealed, ann) is None
     ((farewell, _),) = [waits for waits in bench.port.waiting.values() if waits[0] is not EXCHANGE]
     assert (farewell.kind, farewell.session.key, farewell.deadline_s) == (RequestKind.TERMINATE, "first", NOW_S + FAN_OUT_S)
+    assert principal_of(farewell.hash_keys) == ann.key, "a server that is shown its users ends a session for its own user alone"
 
 
 def test_what_a_client_asks_for_is_kept_within_the_bound_of_its_session() -> None:
