@@ -73,7 +73,7 @@ class StartPageEndpoint:
             return
         asked = incoming.origin
         host = asked.host or incoming.headers.get("Host")
-        base = f"{asked.scheme or 'http'}://{host}{asked.prefix}" if host else self._own_url
+        base = f"{asked.scheme or self._own_url.partition(':')[0]}://{host}{asked.prefix}" if host else self._own_url
         found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends(incoming.principal)))
         accept = incoming.headers.get("Accept", "")
         if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):

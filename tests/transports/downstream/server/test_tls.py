@@ -85,6 +85,14 @@ def test_clients_are_served_over_tls_and_told_to_come_so_again(authority: Author
     on_tls(authority, scenario, {"hsts": 3600})
 
 
+def test_the_addresses_to_copy_are_those_of_tls(authority: Authority) -> None:
+    async def scenario(cell: RunningCell, base: str) -> None:
+        answer = await asyncio.to_thread(get, f"{base}/", trusting(authority))
+        assert f"{base}/mcp" in [each["url"] for each in json.loads(answer.body)["addresses"]]
+
+    on_tls(authority, scenario, {})
+
+
 def test_nothing_is_said_about_tls_unless_it_is_asked_for(authority: Authority) -> None:
     async def scenario(cell: RunningCell, base: str) -> None:
         answer = await asyncio.to_thread(get, f"{base}/health/live", trusting(authority))
