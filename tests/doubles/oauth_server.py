@@ -37,6 +37,7 @@ class OauthServer:
         self.refreshes: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.calls: list[tuple[str, str]] = []
         self.seen_authorizations: list[str] = []
+        self.seen_referrers: list[str] = []
         self.requests: dict[str, int] = {}
         self.forms: list[dict[str, str]] = []
         self.metadata: dict[str, Any] = {}
@@ -69,6 +70,7 @@ class OauthServer:
 
     def _noted(self, request: web.Request) -> None:
         self.requests[request.path] = self.count(request.path) + 1
+        self.seen_referrers.append(request.headers.get("Referer", ""))
 
     async def _resource(self, request: web.Request) -> web.Response:
         self._noted(request)

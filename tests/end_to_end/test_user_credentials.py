@@ -25,6 +25,7 @@ from tests.doubles.oauth_server import (
 )
 from tests.doubles.ports import free_port
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
+from tests.node.browser import Browser as Chromium
 
 USERS = ("ann-key", "bob-key")
 AUTH = {"api_keys": [{"name": key, "hash": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"} for key in USERS]}
@@ -92,6 +93,23 @@ def test_the_first_call_asks_for_consent_and_the_second_goes_through() -> None:
             listed = await client.ask("tools/list")
             assert [tool["name"] for tool in listed["result"]["tools"]] == ["whoami"]
             assert not [each for each in server.seen_authorizations if "ann-key" in each], "a client's own token"
+
+    on_loop(body)
+
+
+def test_a_person_consents_in_a_real_browser(browser: Chromium) -> None:
+    """It takes the origin of the form from the page's referrer policy; the link itself is told to no other site."""
+
+    async def body(server: OauthServer) -> None:
+        async with scene(server) as on:
+            client = await on.client()
+            url = consent_url(await client.call())
+            await asyncio.to_thread(browser.open, url)
+            await asyncio.to_thread(browser.click, "button")
+            await asyncio.to_thread(browser.wait_for, "h1", "files can be used now")
+            assert text_of(await client.call()) == "ann"
+            assert not any(url.partition("?")[2] in referrer for referrer in server.seen_referrers)
+            assert await asyncio.to_thread(browser.problems) == []
 
     on_loop(body)
 

@@ -15,8 +15,9 @@ COOKIE: Final = "mcp_gateway_consent"
 _MOST_PARAMETERS: Final = 20
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # as it is made; a quoted one may have anything in it, line ends as well
 
-# Framed by nobody, told to nobody: the address of this page, and of the answer, is part of the proof. A form leads to a redirect,
-# which browsers hold against `form-action` as well. Source: RFC 9700, sections 4.2.4 and 4.16.
+# Framed by nobody, told to no other site: the address of this page, and of the answer, is part of the proof. A form leads to a
+# redirect, which browsers hold against `form-action` as well. Source: RFC 9700, sections 4.2.4 and 4.16.
+# With "no-referrer" they would send the form with the origin "null", like anybody's. Source: Fetch standard, section 3.2.
 SECURITY: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -24,7 +25,7 @@ SECURITY: Final = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 _PAGE: Final = """<!doctype html>

@@ -34,11 +34,11 @@ def test_nothing_that_others_wrote_is_part_of_a_page() -> None:
         assert b"<script" not in page
 
 
-def test_pages_are_framed_by_nobody_and_tell_nobody_where_they_are() -> None:
+def test_pages_are_framed_by_nobody_and_tell_no_other_site_where_they_are() -> None:
     assert "frame-ancestors 'none'" in SECURITY["Content-Security-Policy"]
     assert (SECURITY["X-Frame-Options"], SECURITY["Referrer-Policy"], SECURITY["Cache-Control"]) == (
         "DENY",
-        "no-referrer",
+        "same-origin",
         "no-store",
     )
 
