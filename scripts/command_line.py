@@ -156,6 +156,7 @@ def _check_config(options: argparse.Namespace) -> int:
     from mcp_gateway.config.desktop_loader import is_desktop_file, load_desktop_files
     from mcp_gateway.config.exposure import exposure_warnings
     from mcp_gateway.config.loader import ConfigError, load_settings
+    from mcp_gateway.scripts.serving.start_checks import StartRefused, check_tls
 
     try:
         if is_desktop_file(options.file):
@@ -170,6 +171,10 @@ def _check_config(options: argparse.Namespace) -> int:
         print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED
     _warn(exposure_warnings(settings))
+    try:
+        check_tls(settings)
+    except StartRefused as refusal:  # no mistake of the file: it may be for another machine
+        _warn([f"{refusal}; a gateway does not start so"])
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
     print(f"{shown(options.file)}: valid ({counts})")
     return 0

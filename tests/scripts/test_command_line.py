@@ -17,6 +17,7 @@ import pytest
 
 from mcp_gateway.scripts.commands.backend_commands import split_server_command
 from mcp_gateway.scripts.commands.status_table import backend_lines, duration_text, status_lines
+from tests.doubles.certificates import Authority
 from tests.doubles.gateway_process import GatewayProcess, run_command, wait_until
 from tests.doubles.ports import free_port
 
@@ -142,6 +143,17 @@ def test_what_follows_two_dashes_is_the_command_of_an_added_server(words: list[s
 
 
 # ---- check-config
+
+
+def test_a_certificate_that_cannot_be_used_is_warned_of(tmp_path: Path) -> None:
+    """A file for another machine is no worse for it; who starts it here would be refused."""
+    certificate, key = Authority(tmp_path).certify("own")
+    file = tmp_path / "gateway.toml"
+    for name, warnings in ((key, 0), (tmp_path / "missing.pem", 1)):
+        file.write_text(f"[tls]\ncertificate = {json.dumps(str(certificate))}\nkey = {json.dumps(str(name))}\n")
+        done = run_command("check-config", str(file))
+        assert (done.returncode, done.stdout) == (0, f"{file}: valid (0 backends, 0 routes)\n")
+        assert done.stderr.count("warning: tls: ") == done.stderr.count("\n") == warnings
 
 
 def test_a_valid_file_is_told_so(tmp_path: Path) -> None:
