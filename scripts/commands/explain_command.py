@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from mcp_gateway.transports.ports.principal import Principal
 
 EXIT_DENIED: Final = 1
+_VOUCHERS: Final = ("api-key", "proxy", "certificate")
+"""Issuers of principals that are no authorization servers."""
 _TOPICS: Final = ("topics/follow", "topics/publish")
 
 
 def add_explain_command(commands: Any) -> None:
     """commands: what `add_subparsers` returned."""
     parser = commands.add_parser("explain", help="say which policy decides what somebody may do; exit 0 allowed, 1 denied")
-    parser.add_argument("--as", metavar="SUBJECT", dest="subject", help="who asks; nobody in particular if not given")
-    parser.add_argument("--issuer", metavar="I", default="", help='who vouches for it: an issuer\'s URL, "api-key", "proxy"')
+    parser.add_argument(
+        "--as", metavar="SUBJECT", dest="subject", help="who asks, or 'ISSUER SUBJECT'; nobody in particular if not given"
+    )
+    parser.add_argument("--issuer", metavar="I", default="", help=f"who vouches for it: an issuer's URL, {', '.join(_VOUCHERS)}")
     parser.add_argument("--group", metavar="G", action="append", default=[], help="of which group; may be given again")
     parser.add_argument("--scope", metavar="S", action="append", default=[], help="with which scope; may be given again")
     parser.add_argument("--client", metavar="C", default="", help="through which program (client_id)")
@@ -87,8 +91,12 @@ def _principal(options: argparse.Namespace) -> Principal | None:
 
     if options.subject is None:
         return None
+    issuer, subject = options.issuer, options.subject
+    first, _, rest = subject.partition(" ")
+    if not issuer and rest and (first in _VOUCHERS or "://" in first):  # as policies have it; other names may have spaces
+        issuer, subject = first, rest
     groups, scopes = frozenset(options.group), frozenset(options.scope)
-    return Principal(issuer=options.issuer, subject=options.subject, client=options.client, groups=groups, scopes=scopes)
+    return Principal(issuer=issuer, subject=subject, client=options.client, groups=groups, scopes=scopes)
 
 
 def _exchange(options: argparse.Namespace, method: str, name: str) -> Exchange:

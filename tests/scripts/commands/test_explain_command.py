@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.scripts.command_line import main
+from mcp_gateway.scripts.commands import explain_command
+from mcp_gateway.transports.identity.api_keys import API_KEY_ISSUER
+from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER
 
 CONFIG = """
 [[backends]]
@@ -32,6 +35,10 @@ backends = ["mail"]
 [[policies]]
 effect = "allow"
 topics = ["client.*"]
+[[policies]]
+effect = "deny"
+subjects = ["https://id.example intern-*", "api-key ci", "Ann Lee"]
+resources = ["*"]
 """
 
 
@@ -66,6 +73,11 @@ topics = ["client.*"]
         (["--as", "ann", "--scope", "mail:read", "--scope", "mail:send", "resources/read/mail+a:b"], 0, "allowed by policies[2]"),
         (["topics/follow/client.*"], 0, "topics/follow of 'client.*': allowed by policies[3]"),
         (["topics/follow/all"], 1, "topics/follow of 'all': denied by default"),
+        (["--as", "https://id.example intern-1", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
+        (["--as", "intern-1", "--issuer", "https://id.example", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
+        (["--as", "api-key ci", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
+        (["--as", "Ann Lee", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
+        (["--as", "proxy ci", "resources/read/mail+a:b"], 1, "denied by default"),
         (["initialize"], 0, "allowed: no policy is asked for that"),
     ],
 )
@@ -99,3 +111,8 @@ def test_what_is_no_question_is_refused_in_a_line(
 def test_without_policies_all_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--as", "ann", "tools/call/echo"]) == 0
     assert capsys.readouterr().out == "allowed: no policy is asked for that\n"
+
+
+def test_vouchers_are_called_as_principals_call_them() -> None:
+    """Written down again, since reading the issuers would load what verifies tokens."""
+    assert explain_command._VOUCHERS == (API_KEY_ISSUER, PROXY_ISSUER, CERTIFICATE_ISSUER)
