@@ -212,7 +212,7 @@ class Cell:
         consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
         for path in CONSENT_PATHS:
             server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
-        server.add_endpoint(START_PATH, StartPageEndpoint(settings.url, self._backends_for), is_page=True)
+        server.add_endpoint(START_PATH, StartPageEndpoint(server.base_url, self._backends_for), is_page=True)
 
     def _backends_for(self, principal: Principal | None) -> list[BackendSettings]:
         """Those of which the client may use something."""

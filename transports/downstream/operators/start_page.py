@@ -61,20 +61,23 @@ footer {{ margin-top: 2rem; opacity: .75; }}
 
 
 class StartPageEndpoint:
-    """Serves `GET /`. backends: those that run now and of which this client may use something."""
+    """Serves `GET /`. base_url: what addresses begin with, as clients write them.
 
-    def __init__(self, own_url: str, backends: Callable[[Principal | None], Iterable[BackendSettings]]) -> None:
-        self._own_url = own_url
+    backends: those that run now and of which this client may use something.
+    """
+
+    def __init__(
+        self, base_url: Callable[[Incoming], str], backends: Callable[[Principal | None], Iterable[BackendSettings]]
+    ) -> None:
+        self._base_url = base_url
         self._backends = backends
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
             method_not_allowed(incoming, "GET")
             return
-        asked = incoming.origin
-        host = asked.host or incoming.headers.get("Host")
-        base = f"{asked.scheme or self._own_url.partition(':')[0]}://{host}{asked.prefix}" if host else self._own_url
-        found = addresses_to_copy(base, ((backend.name, backend.title) for backend in self._backends(incoming.principal)))
+        backends = self._backends(incoming.principal)
+        found = addresses_to_copy(self._base_url(incoming), ((backend.name, backend.title) for backend in backends))
         accept = incoming.headers.get("Accept", "")
         if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):
             incoming.respond(200, _page(found), _SECURITY, content_type="text/html; charset=utf-8")

@@ -75,6 +75,17 @@ def authority_fixture(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
+@pytest.mark.parametrize("public_url", ["", "https://mcp.example/ai"])
+def test_the_addresses_to_copy_are_those_that_speak_tls(authority: Authority, public_url: str) -> None:
+    async def scenario(cell: RunningCell, base: str) -> None:
+        answer = await asyncio.to_thread(get, f"{base}/", trusting(authority))
+        addresses = {each["what"]: each["url"] for each in json.loads(answer.body)["addresses"]}
+        assert addresses["Streamable HTTP"] == f"{public_url or base}/mcp"
+        assert addresses["WebSocket"] == f"{public_url or base}/mcp/ws".replace("https://", "wss://")
+
+    on_tls(authority, scenario, {}, gateway={"public_url": public_url})
+
+
 def test_clients_are_served_over_tls_and_told_to_come_so_again(authority: Authority) -> None:
     async def scenario(cell: RunningCell, base: str) -> None:
         answer = await asyncio.to_thread(get, f"{base}/health/live", trusting(authority))
