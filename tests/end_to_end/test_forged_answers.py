@@ -16,6 +16,7 @@ import attrs
 import pytest
 from aiohttp import web
 
+from mcp_gateway.transports.protocol.sealed.question_ids import read_question_id
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.forging_server import FORGED, forging_application
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
@@ -83,7 +84,7 @@ def _initialize() -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
 
 
-def _assert_speaks_for_itself(heard: list[dict[str, Any]]) -> None:
+def _assert_speaks_for_itself(cell: RunningCell, heard: list[dict[str, Any]]) -> None:
     """Of what the forger says, only progress of its own call and cancellations of its own questions may come through."""
     for message in heard:
         if FORGED not in json.dumps(message):
@@ -93,7 +94,9 @@ def _assert_speaks_for_itself(heard: list[dict[str, Any]]) -> None:
             assert params["progressToken"] == _HOSTILE
         else:
             assert message.get("method") == "notifications/cancelled"
-            assert str(params["requestId"]).startswith("hostile:")
+            question = read_question_id(cell.cell._port.seal, json.dumps(params["requestId"]).encode())
+            assert question is not None
+            assert question.backend == "hostile"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -121,7 +124,7 @@ def test_a_pending_call_to_another_server_reads_its_own_answer_on_one_socket(tra
                     await asyncio.wait_for(playing.said.wait(), 10)
                 playing.released.set()
                 assert (await until_answered(_PENDING))["result"]["content"][0]["text"] == "true"
-                _assert_speaks_for_itself(heard)
+                _assert_speaks_for_itself(playing.cell, heard)
 
     on_loop(body)
 
@@ -146,9 +149,9 @@ def test_no_answer_and_no_stream_over_http_carries_what_is_forged(transport: str
             for stream in streams:
                 stream.cancel()
             heard = [each for stream in await asyncio.gather(*streams) for each in stream]
-            _assert_speaks_for_itself([*own, *answered])
+            _assert_speaks_for_itself(playing.cell, [*own, *answered])
             assert [each for each in heard if each.get("method") not in (None, "notifications/cancelled")] == []
-            _assert_speaks_for_itself(heard)
+            _assert_speaks_for_itself(playing.cell, heard)
 
     on_loop(body)
 

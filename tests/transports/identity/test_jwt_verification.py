@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -24,6 +24,18 @@ from mcp_gateway.transports.identity.jwt_verification import LONGEST_TOKEN, read
 from mcp_gateway.transports.identity.rejection import CredentialRejected, KeyUnknown
 from mcp_gateway.transports.ports.principal import Principal
 from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, base64url, compact, jwks, right_claims
+
+
+class From(NamedTuple):
+    """So many seconds after the moment at which a test runs: these tables are made long before."""
+
+    seconds: float
+
+
+def at_run(claims: dict[str, Any]) -> dict[str, Any]:
+    now_s = time.time()
+    return {name: now_s + value.seconds if isinstance(value, From) else value for name, value in claims.items()}
+
 
 EC_KEY, RSA_KEY, ED_KEY, STRANGER = (
     IssuerKey.make("ec"),
@@ -74,8 +86,8 @@ RIGHT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("several audiences", {"aud": ["https://other", f"{PUBLIC_URL}/mcp/servers/files"]}, {}),
     ("the gateway itself", {"aud": PUBLIC_URL}, {}),
     ("the gateway itself, with a slash", {"aud": f"{PUBLIC_URL}/"}, {}),
-    ("just expired, within leeway", {"exp": time.time() - 10}, {}),
-    ("just not valid yet, within leeway", {"nbf": time.time() + 10}, {}),
+    ("just expired, within leeway", {"exp": From(-10)}, {}),
+    ("just not valid yet, within leeway", {"nbf": From(10)}, {}),
     ("a list of scopes", {"scope": ["mcp:tools", "files:read"]}, {}),
     ("one group", {"groups": "staff"}, {}),
     ("neither scopes nor groups", {"scope": None, "groups": None}, {}),
@@ -89,7 +101,7 @@ RIGHT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("claims", "header"), [case[1:] for case in RIGHT], ids=[case[0] for case in RIGHT])
 def test_what_may_vary_in_a_token_is_taken(claims: dict[str, Any], header: dict[str, Any]) -> None:
-    assert principal(EC_KEY.token(claims, header)).subject == "alice"
+    assert principal(EC_KEY.token(at_run(claims), header)).subject == "alice"
 
 
 WRONG: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -104,15 +116,15 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("an empty audience", {"aud": []}, {}),
     ("an audience that is a number", {"aud": 1}, {}),
     ("an audience in an object", {"aud": {PUBLIC_URL: True}}, {}),
-    ("expired", {"exp": time.time() - 31}, {}),
+    ("expired", {"exp": From(-31)}, {}),
     ("no end", {"exp": None}, {}),
-    ("an end in words", {"exp": str(int(time.time()) + 300)}, {}),
+    ("an end in words", {"exp": str(2**40)}, {}),
     ("an end that is true", {"exp": True}, {}),
     ("an end beyond all numbers", {"exp": 10**400}, {}),
     ("an end without end", {"exp": float("inf")}, {}),
     ("an end that is no number", {"exp": float("nan")}, {}),
-    ("an end in a list", {"exp": [time.time() + 300]}, {}),
-    ("not valid yet", {"nbf": time.time() + 60}, {}),
+    ("an end in a list", {"exp": [2**40]}, {}),
+    ("not valid yet", {"nbf": From(60)}, {}),
     ("a beginning in words", {"nbf": "0"}, {}),
     ("no subject", {"sub": None}, {}),
     ("an empty subject", {"sub": ""}, {}),
@@ -148,7 +160,7 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("claims", "header"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
 def test_what_is_wrong_in_a_token_that_is_signed_properly_is_found(claims: dict[str, Any], header: dict[str, Any]) -> None:
     """The issuer's own key signs each: the signature is right wherever the key can be found at all."""
-    text = reason(EC_KEY.token(claims, header))
+    text = reason(EC_KEY.token(at_run(claims), header))
     assert "alice" not in text
 
 

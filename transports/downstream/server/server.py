@@ -160,7 +160,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         """Connections over HTTP that are open, whether a request is in flight or not."""
         return self._server.connection_count
 
-    def drain(self, *, others_serve: bool) -> None:
+    def drain(self, *, others_serve: bool = False) -> None:
         """Stop accepting connections, and end those that stay open by their nature."""
         self._server.stop()
         if others_serve:
