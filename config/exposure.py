@@ -10,10 +10,11 @@ from .settings import Settings
 
 
 def exposure_warnings(settings: Settings) -> Iterator[str]:
-    """One line for each thing to think of; none for a gateway that only this machine reaches.
+    """One line for each thing to think of; of what others could reach, none for a gateway that only this machine reaches.
 
     Known gap: without [auth] the gateway cannot see whether a proxy before it authenticates.
     """
+    yield from _policies_of_nothing(settings)
     gateway = settings.gateway
     public = urlsplit(gateway.public_url)
     is_bound_beyond = not _is_loopback(gateway.host)
@@ -31,6 +32,15 @@ def exposure_warnings(settings: Settings) -> Iterator[str]:
         return
     if public.scheme == "http" or (not public.scheme and not gateway.trusted_proxies):
         yield f"{where}, and no TLS stands before it: set public_url to its https address, and trusted_proxies to the proxy's"
+
+
+def _policies_of_nothing(settings: Settings) -> Iterator[str]:
+    """A slip of the pen in a deny leaves allowed what it meant. Backends may come while the gateway runs, so it is no mistake."""
+    known = {backend.name for backend in settings.backends}
+    for index, policy in enumerate(settings.policies):
+        for name in policy.backends:
+            if "*" not in name and name not in known:
+                yield f"policies[{index}].backends: {name!r} is the name of no backend: this policy is about nothing there"
 
 
 def _what(settings: Settings) -> str:

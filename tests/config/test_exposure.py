@@ -73,3 +73,14 @@ def test_an_authentication_that_nobody_needs_is_warned_of_and_what_policies_leav
         (warning,) = exposure_warnings(attrs.evolve(ruled, auth=auth))
         assert "whoever reaches it may call what the policies allow to anybody" in warning
     assert list(exposure_warnings(attrs.evolve(ruled, auth=attrs.evolve(optional, mode="required")))) == []
+
+
+def test_a_policy_that_names_no_backend_is_told_wherever_the_gateway_is_reached() -> None:
+    policies = (
+        PolicySettings(effect="allow", backends=("demo", "d*")),
+        PolicySettings(effect="deny", backends=("dmeo",)),
+    )
+    settings = attrs.evolve(Settings.demo(), policies=policies)
+    assert list(exposure_warnings(settings)) == [
+        "policies[1].backends: 'dmeo' is the name of no backend: this policy is about nothing there"
+    ]
