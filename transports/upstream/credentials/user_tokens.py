@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -53,6 +54,7 @@ _POLL_S: Final = 0.1
 _LONGEST_STATE: Final = 200
 _MOST_BEGINNING: Final = 16
 """Consents of one cell that ask metadata at a time: whoever has a link may open it as often as it likes."""
+_logger = logging.getLogger(__name__)
 _Content = TypeVar("_Content", bound=msgspec.Struct)
 
 
@@ -129,6 +131,11 @@ class UserTokens:
         return is_for_it and (not pinned or is_same_issuer(pinned, terms.issuer))
 
     def _forget(self, principal: str) -> None:
+        """The server takes neither what it was given nor anything newer."""
+        _logger.warning(
+            "what a user consented to is taken no more, and forgotten",
+            extra={"fields": {"backend": self.backend.name, "principal": principal}},
+        )
         try:
             self._site.vault.delete(self.entry(principal))
         except VaultFailed as error:

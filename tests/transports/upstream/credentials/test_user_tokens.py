@@ -201,7 +201,9 @@ def test_what_is_consented_to_anew_while_the_old_token_is_renewed_is_kept() -> N
     on_loop(body)
 
 
-def test_a_token_that_is_refused_right_after_it_was_renewed_is_forgotten() -> None:
+def test_a_token_that_is_refused_right_after_it_was_renewed_is_forgotten_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def body() -> None:
         cell = Cell(MemoryVault())
         held = await cell.consent()
@@ -209,6 +211,7 @@ def test_a_token_that_is_refused_right_after_it_was_renewed_is_forgotten() -> No
         renewed = await cell.tokens.another(ANN, held, UNKNOWN)
         assert (renewed.access, renewed.refresh) == ("at-2", "rt-1")
         assert cell.tokens.refused_again(ANN, renewed, UNKNOWN).failure.reason == "consent_required"
+        assert "taken no more, and forgotten" in caplog.text
         assert await cell.tokens.token(ANN) is None
 
     on_loop(body)
