@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import attrs
 
+from .backend_settings import RESERVED_HEADERS
 from .desktop_values import canonical, is_comment, is_false, is_true, is_word, word_of
 from .placeholders import Variables, expand
 from .setting_rules import SettingProblem, kind_of, name_part, quote
-from .settings import RESERVED_HEADERS
 
 URL_KEYS: Final = ("url", "serverurl", "httpurl", "sseurl", "uri", "endpoint", "endpointurl")
 COMMAND_KEYS: Final = ("command", "cmd")

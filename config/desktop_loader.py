@@ -9,13 +9,14 @@ from typing import Any
 
 import attrs
 
+from .backend_settings import BackendSettings, LeftOutServer
 from .desktop_entry import Surroundings, WrittenServer
 from .desktop_files import KNOWN_FILES, SERVER_KEYS, project_folder, written_servers
 from .json_text import NotJson, read_json
 from .loader import ConfigError, ConfigProblem, backend_from_mapping, beside_file, read_bytes, unreadable
 from .names import served_names
 from .setting_rules import SettingProblem, quote
-from .settings import BackendSettings, GatewaySettings, LeftOutServer
+from .settings import GatewaySettings
 from .shown_text import shown
 
 _LONGEST_TITLE = 300

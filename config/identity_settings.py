@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 from attrs.validators import deep_iterable, instance_of
 
+from .common_rules import LINE, PATH, SCOPE, WEB_URL, as_seconds, as_tuple
 from .conditions import ConditionRule
 from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, Whole, quote, quote_url
 
@@ -20,41 +21,22 @@ _ISSUER = Text(
     "the https URL of an authorization server, without query and fragment",  # RFC 8414, section 2
     longest=500,
 )
-_URL_OR_NONE = Text(
-    r"|https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
-    "an http or https URL without user and fragment, or an empty string",
-    longest=2_000,
-    show=quote_url,
-)
 _AUDIENCE = Text(rf"{_ANY_LINE}+", "an audience, such as the URL of this gateway", longest=2_000)
 _CLAIM = Text(rf"{_ANY_LINE}+", "the name of a claim; a dot leads into an object", longest=200)
-_LINE = Text(rf"{_ANY_LINE}*", "a string on one line", longest=1_000)
-_PATH = Text(r"[^\x00\ud800-\udfff]*", "a path", longest=4_096)
 _NAMES = Each(Text(rf"{_ANY_LINE}+", "a name or a pattern such as team-*", longest=500), most=1_000)
-# Source: RFC 6749, section 3.3, scope-token.
-_SCOPE = Text(r"[\x21\x23-\x5b\x5d-\x7e]+", "a scope: printable ASCII without space, quotation mark and backslash", longest=200)
 _SCOPE_OR_NONE = Text(r"[\x21\x23-\x5b\x5d-\x7e]*", "a scope, or an empty string", longest=200)
-_SCOPES = Each(_SCOPE, most=1_000)
+_SCOPES = Each(SCOPE, most=1_000)
 _KEY_HASH = Text(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits", longest=71, show=lambda _: "something else")
 _HEADER = Text(r"|[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header name, or an empty string", longest=200)
 _LEEWAY = Number(0.0, 600.0)
 
 
-def _as_tuple(value: Sequence[str]) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, list) else value  # type: ignore[return-value]
-
-
-def _as_seconds(value: float) -> float:
-    """Take 5 for 5.0; leave anything else for the rule to judge."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53 else value
-
-
 def _names() -> Any:
-    return attrs.field(default=(), converter=_as_tuple, validator=_NAMES)
+    return attrs.field(default=(), converter=as_tuple, validator=_NAMES)
 
 
 def _scopes() -> Any:
-    return attrs.field(default=(), converter=_as_tuple, validator=_SCOPES)
+    return attrs.field(default=(), converter=as_tuple, validator=_SCOPES)
 
 
 @attrs.frozen(kw_only=True)
@@ -71,20 +53,20 @@ class IssuerSettings:
     """
 
     issuer: str = attrs.field(validator=_ISSUER)
-    audience: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple, validator=Each(_AUDIENCE, most=100))
-    jwks_file: str = attrs.field(default="", validator=_PATH)
-    introspection_url: str = attrs.field(default="", validator=_URL_OR_NONE, repr=quote_url)
-    client_id: str = attrs.field(default="", validator=_LINE)
-    client_secret_file: str = attrs.field(default="", validator=_PATH)
+    audience: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Each(_AUDIENCE, most=100))
+    jwks_file: str = attrs.field(default="", validator=PATH)
+    introspection_url: str = attrs.field(default="", validator=WEB_URL, repr=quote_url)
+    client_id: str = attrs.field(default="", validator=LINE)
+    client_secret_file: str = attrs.field(default="", validator=PATH)
     algorithms: tuple[str, ...] = attrs.field(
         default=("RS256", "ES256", "EdDSA"),
-        converter=_as_tuple,
+        converter=as_tuple,
         validator=Each(OneOf(*ALGORITHMS), fewest=1, most=len(ALGORITHMS)),
     )
     subject_claim: str = attrs.field(default="sub", validator=_CLAIM)
     groups_claim: str = attrs.field(default="groups", validator=_CLAIM)
     scope_claim: str = attrs.field(default="scope", validator=_CLAIM)
-    leeway: float = attrs.field(default=30.0, converter=_as_seconds, validator=_LEEWAY)
+    leeway: float = attrs.field(default=30.0, converter=as_seconds, validator=_LEEWAY)
     allow_private: bool = attrs.field(default=False, validator=Flag())
 
 
@@ -143,7 +125,7 @@ class Revocations:
 
     subjects: tuple[str, ...] = _names()
     fingerprints: tuple[str, ...] = attrs.field(
-        default=(), converter=_as_tuple, validator=Each(Text(r"[0-9a-f]{32}", "32 hexadecimal digits", longest=32), most=10_000)
+        default=(), converter=as_tuple, validator=Each(Text(r"[0-9a-f]{32}", "32 hexadecimal digits", longest=32), most=10_000)
     )
 
 
@@ -183,7 +165,7 @@ class AuditSettings:
     """
 
     retention_days: float = attrs.field(
-        default=90.0, converter=_as_seconds, validator=Number(1.0, 36_500.0, unit="days", zero_means="no audit trail")
+        default=90.0, converter=as_seconds, validator=Number(1.0, 36_500.0, unit="days", zero_means="no audit trail")
     )
     max_bytes: int = attrs.field(default=1_073_741_824, validator=Whole(67_108_864, 2**50))
 
@@ -196,11 +178,11 @@ class TlsSettings:
     hsts:      seconds for which browsers are told to come over TLS only; 0 tells nothing.
     """
 
-    certificate: str = attrs.field(validator=_PATH)
-    key: str = attrs.field(validator=_PATH)
-    client_ca: str = attrs.field(default="", validator=_PATH)
+    certificate: str = attrs.field(validator=PATH)
+    key: str = attrs.field(validator=PATH)
+    client_ca: str = attrs.field(default="", validator=PATH)
     client_required: bool = attrs.field(default=False, validator=Flag())
-    hsts: float = attrs.field(default=0.0, converter=_as_seconds, validator=Number(0.0, 63_072_000.0))
+    hsts: float = attrs.field(default=0.0, converter=as_seconds, validator=Number(0.0, 63_072_000.0))
 
 
 def auth_problems(

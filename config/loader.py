@@ -8,6 +8,14 @@ from typing import Any
 
 import attrs
 
+from .backend_settings import (
+    BackendSettings,
+    RouteSettings,
+    backend_list_problems,
+    backend_problems,
+    default_prefix,
+    route_list_problems,
+)
 from .credential_settings import filled_in, user_credential_problems
 from .identity_settings import (
     ApiKeySettings,
@@ -22,22 +30,16 @@ from .setting_rules import Rule, SettingProblem, kind_of, name_part
 from .settings import (
     ActorSystemSettings,
     AlertsSettings,
-    BackendSettings,
     GatewaySettings,
     HttpSseSettings,
     LimitsSettings,
     LoggingSettings,
-    RouteSettings,
     Settings,
     StreamableHttpSettings,
     TelemetrySettings,
     TransportsSettings,
     WebSocketSettings,
-    backend_list_problems,
-    backend_problems,
-    default_prefix,
     port_problems,
-    route_list_problems,
     websocket_problems,
 )
 from .shown_text import shown

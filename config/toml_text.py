@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from .settings import BackendSettings, GatewaySettings, LeftOutServer, default_prefix
+from .backend_settings import BackendSettings, LeftOutServer, default_prefix
+from .settings import GatewaySettings
 
 _HEAD = """\
 # Made by `mcp-gateway import`. Variables are put in with the values that they had then, so there may be secrets in here.

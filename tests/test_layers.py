@@ -160,6 +160,8 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.node.node_status": "node/test_node_supervisor.py",
     "actors.node.process_tree": "faults/test_processes.py: of real processes",
     "actors.viability.viability_report": "viability/test_viability_monitor.py",
+    "config.backend_settings": "config/test_settings.py: with the defaults of all others",
+    "config.common_rules": "config/test_loader.py: by the errors that people read",
     "config.desktop_values": "config/test_desktop_entry.py: by what entries give",
     "transports.upstream.bridge.task_work": "bridge/test_task_host.py and bridge/test_legacy_tasks.py: behind their tasks",
     "config.setting_rules": "config/test_loader.py: by the errors that people read",

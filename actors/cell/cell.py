@@ -27,7 +27,8 @@ from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.stored_vault import StoredVault
 from mcp_gateway.actors.storage.task_journal import TaskJournal
-from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.consent.consent_endpoint import CONSENT_PATHS, ConsentEndpoint
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
 from mcp_gateway.transports.downstream.http.streamable_http import (

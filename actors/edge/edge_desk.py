@@ -16,7 +16,7 @@ from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged
 from mcp_gateway.actors.messages.calls import Call, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind

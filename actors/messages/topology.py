@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 from thespian.actors import ActorAddress
 
-from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings
+from mcp_gateway.config.backend_settings import BackendSettings, LeftOutServer, RouteSettings
 
 
 @attrs.frozen(kw_only=True)

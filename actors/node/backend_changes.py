@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import attrs
 
+from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
 from mcp_gateway.config.setting_rules import quote
-from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .revocation_changes import changed_revocations

@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.config.backend_settings import BackendSettings, LeftOutServer, RouteSettings
 from mcp_gateway.config.identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, Revocations
-from mcp_gateway.config.settings import BackendSettings, LeftOutServer, RouteSettings, Settings
+from mcp_gateway.config.settings import Settings
 
 
 def keep_backends(path: Path, settings: Settings) -> None:

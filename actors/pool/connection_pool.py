@@ -29,7 +29,8 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
-from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind

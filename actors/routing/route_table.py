@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import attrs
 
-from mcp_gateway.config.settings import TRANSPORT_NAMES, BackendSettings, RouteSettings
+from mcp_gateway.config.backend_settings import TRANSPORT_NAMES, BackendSettings, RouteSettings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.merging.wildcard import Wildcard
 

@@ -30,7 +30,8 @@ from mcp_gateway.actors.messages.health import (
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.telemetry import metrics

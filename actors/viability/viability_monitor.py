@@ -17,7 +17,8 @@ from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested, ViabilityReported, ViabilityRequested
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_reader import READERS, MetricsUnreadable, read_samples
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
-from mcp_gateway.config.settings import BackendSettings, InvalidSetting, Settings
+from mcp_gateway.config.setting_rules import InvalidSetting
+from mcp_gateway.config.settings import Settings
 
 URL = "https://files.example/mcp"
 AUTH = {"api_keys": [{"name": "ci", "hash": "sha256:" + "0" * 64}]}

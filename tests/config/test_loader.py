@@ -13,8 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import mcp_gateway.config as config_package
+from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.loader import ConfigError, backend_from_mapping, load_settings, settings_from_mapping
-from mcp_gateway.config.settings import BackendSettings, GatewaySettings, RouteSettings, Settings
+from mcp_gateway.config.settings import GatewaySettings, Settings
 
 SAMPLE = Path(config_package.__file__).parent / "gateway.toml"
 

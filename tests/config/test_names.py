@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.names import LONGEST_NAME, served_names
-from mcp_gateway.config.settings import BackendSettings, Settings
+from mcp_gateway.config.settings import Settings
 
 
 @pytest.mark.parametrize(

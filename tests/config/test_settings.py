@@ -6,16 +6,15 @@ from pathlib import Path
 import attrs
 import pytest
 
+from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.setting_rules import InvalidSetting
 from mcp_gateway.config.settings import (
     ActorSystemSettings,
     AlertsSettings,
-    BackendSettings,
     GatewaySettings,
     HttpSseSettings,
     LimitsSettings,
     LoggingSettings,
-    RouteSettings,
     Settings,
     StreamableHttpSettings,
     TelemetrySettings,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcp_gateway.config.backend_settings import BackendSettings, LeftOutServer
 from mcp_gateway.config.loader import load_settings
-from mcp_gateway.config.settings import BackendSettings, LeftOutServer
 from mcp_gateway.config.toml_text import gateway_toml
 
 BACKENDS = (

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from mcp_gateway.actors.cell.cell_permissions import permissions_of
+from mcp_gateway.config.backend_settings import RouteSettings
 from mcp_gateway.config.identity_settings import PolicySettings
-from mcp_gateway.config.settings import RouteSettings
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request

@@ -25,7 +25,7 @@ from mcp_gateway.actors.messages.health import (
 )
 from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.topology import Topology
-from mcp_gateway.config.settings import LeftOutServer
+from mcp_gateway.config.backend_settings import LeftOutServer
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from tests.doubles.actor_stage import Peer, Stage
 from tests.doubles.running_cell import cell_settings

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
+from mcp_gateway.config.backend_settings import LeftOutServer
 from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
-from mcp_gateway.config.settings import LeftOutServer, Settings
+from mcp_gateway.config.settings import Settings
 
 FILES = {"name": "files", "replicas": ["http://127.0.0.1:3001/mcp"]}
 DEMO = {"name": "demo", "builtin": "demo"}

@@ -8,9 +8,10 @@ import attrs
 import pytest
 
 from mcp_gateway.actors.node.kept_backends import keep_backends, with_kept_backends
+from mcp_gateway.config.backend_settings import LeftOutServer
 from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.loader import settings_from_mapping
-from mcp_gateway.config.settings import LeftOutServer, Settings
+from mcp_gateway.config.settings import Settings
 
 FULL = settings_from_mapping(
     {

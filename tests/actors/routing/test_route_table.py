@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.routing.route_table import Route, RouteTable, configured_routes, default_routes
-from mcp_gateway.config.settings import BackendSettings, RouteSettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.merging.wildcard import Wildcard
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.config.settings import ActorSystemSettings, BackendSettings, GatewaySettings, Settings
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
 from mcp_gateway.scripts.serving.start_checks import (
     RunDirectory,

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.downstream.server.accept import JSON, names, quality
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import CREDENTIAL, PRINCIPAL, Asker
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import Fetched, FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.ports.strategies import url_of
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.hash_keys import Asker
 from mcp_gateway.transports.ports.strategies import WireTransport
 from mcp_gateway.transports.ports.upstream_port import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.credential_vault import CredentialVault, VaultFailed
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.subject_tokens import SubjectTokens

@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind

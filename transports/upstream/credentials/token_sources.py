@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, Protocol
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import Asker

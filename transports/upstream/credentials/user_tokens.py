@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed
 from mcp_gateway.transports.ports.consents import ConsentAsked, ConsentFailed
 from mcp_gateway.transports.ports.credential_vault import CredentialVault, EntryId, EntryKind, VaultFailed

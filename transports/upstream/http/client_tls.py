@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 
 
 class ClientTls:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 
 MAX_CHARACTERS: Final = 500
 _READ_CHARACTERS: Final = 8_192

@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohttp
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, LongLine

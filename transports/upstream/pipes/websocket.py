@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra

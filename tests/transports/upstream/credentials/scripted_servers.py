@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import Fetched, FetchFailed, FetchRules
 from mcp_gateway.transports.upstream.credentials.authorization_servers import AuthorizationServers
 

@@ -16,7 +16,7 @@ from tests.doubles.gateway_process import is_gone, wait_until
 ODD = Path(__file__).parents[3] / "doubles" / "odd_stdio_server.py"
 OWNER = """
 import asyncio, os, sys
-from mcp_gateway.config.settings import BackendSettings
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess
 
 async def main():

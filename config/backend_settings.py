@@ -1,0 +1,311 @@
+"""Settings of servers and of the ways to them: `[[backends]]`, `[[routes]]`. Rules as in `settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs.validators import instance_of
+
+from .common_rules import (
+    DURATION,
+    LINE,
+    NAME,
+    PATH,
+    SCOPE,
+    WEB_URL,
+    as_dict,
+    as_seconds,
+    as_tuple,
+    fields_of,
+    raise_first,
+    split_sources,
+)
+from .credential_settings import AUTH_MODES, OAUTH_MODES, PER_USER_MODES, credential_problems
+from .setting_rules import (
+    Each,
+    Flag,
+    Number,
+    OneOf,
+    SecretTable,
+    SettingProblem,
+    Sources,
+    Table,
+    Text,
+    Whole,
+    Words,
+    quote,
+    quote_url,
+)
+
+REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
+TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
+URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss")
+# What the gateway says itself in a request to a server.
+RESERVED_HEADERS = frozenset(
+    {
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "last-event-id",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Source: MCP 2025-11-25, server/tools, "Tool Names": what the name of a tool may consist of.
+_PREFIX = Text(r"[A-Za-z0-9_.-]*", "letters, digits, _ - and ., 66 characters at most", longest=66)
+_URL = Text(
+    r"(?:(?:sse|auto)\+https?|https?|wss?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
+    f"a URL with one of the schemes {', '.join(URL_SCHEMES)}, without a fragment",
+    longest=2_000,
+    show=quote_url,
+)
+_TOOL_PATTERNS = Each(
+    Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "the name of a tool, or a pattern such as read_*", longest=200), most=1_000
+)
+_TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
+_PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
+_HASH_ON = Sources(("user", "session", "ip"), ("header", "argument"))
+_HEADERS = SecretTable(
+    name=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+",
+    name_allowed="a header name (RFC 9110, section 5.1)",
+    value=r"[^\x00-\x08\x0a-\x1f\x7f]*",
+    value_allowed="strings without line breaks and control characters",
+    reserved=RESERVED_HEADERS,
+    ignore_case=True,
+)
+_ENV = SecretTable(
+    name=r"[^=\x00\ud800-\udfff]+",
+    name_allowed="the name of an environment variable",
+    value=r"[^\x00]*",
+    value_allowed="strings without NUL",
+    ignore_case=False,
+)
+
+
+def _as_lists(value: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Leave out what is empty: it says nothing."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: as_tuple(each) for name, each in value.items() if each not in ([], ())}
+
+
+@attrs.frozen(kw_only=True)
+class BackendSettings:
+    """`[[backends]]`: one MCP server, as any number of equal replicas.
+
+    title:    its name for people, such as the one that another program's file has for it; "" is `name`.
+    prefix:   stands before the names of its tools and prompts; NAME__ if not given.
+    replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
+    headers:  sent with each request to it; secrets, never shown.
+    tools:    {"allow", "deny"}: patterns of the tools that are served, all where there is no "allow"; "deny" wins.
+    draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
+    request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
+    auth:     what the server is shown. "none" and "headers": `headers`, the latter with `${NAME}` and `${file:PATH}` filled in
+              by the loader; "client_credentials": a token of the gateway's own; "token_exchange": one that the client's is
+              exchanged for; "user": one that the user has consented to.
+    token_url, issuer: the authorization server; found out from the server itself where neither is given.
+    client_id, client_secret_file: what the authorization server knows the gateway by.
+    scopes:   asked for; () asks for those that the server names.
+    resource: what tokens are made out to; "" is the server's URL.
+    client_certificate, client_key: PEM files of what the gateway shows of itself over TLS; "" shows nothing.
+    allow_private: whether server and authorization server may have private addresses, or speak plain HTTP.
+    """
+
+    name: str = attrs.field(validator=NAME)
+    prefix: str = attrs.field(validator=_PREFIX)
+    replicas: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=as_tuple,
+        validator=Each(_URL, most=1_000, show_element=quote_url),
+        repr=lambda urls: f"[{', '.join(quote_url(url) for url in urls)}]",
+    )
+    command: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Words(), repr=False)
+    env: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_ENV, repr=False, hash=False)
+    cwd: str = attrs.field(default=".", validator=PATH)
+    instances: int = attrs.field(default=1, validator=Whole(1, 1_000))
+    builtin: str | None = attrs.field(default=None, validator=OneOf("demo", or_none=True))
+    protocol: str = attrs.field(default="auto", validator=OneOf("auto", *REVISIONS))
+    headers: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_HEADERS, repr=False, hash=False)
+    request_timeout: float = attrs.field(default=60.0, converter=as_seconds, validator=DURATION)
+    pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
+    draining: bool = attrs.field(default=False, validator=Flag())
+    title: str = attrs.field(default="", validator=_TITLE)
+    tools: dict[str, tuple[str, ...]] = attrs.field(
+        factory=dict, converter=_as_lists, validator=Table(allow=_TOOL_PATTERNS, deny=_TOOL_PATTERNS), hash=False
+    )
+
+    auth: str = attrs.field(default="none", validator=OneOf(*AUTH_MODES))
+    token_url: str = attrs.field(default="", validator=WEB_URL, repr=quote_url)
+    issuer: str = attrs.field(default="", validator=WEB_URL)
+    client_id: str = attrs.field(default="", validator=LINE)
+    client_secret_file: str = attrs.field(default="", validator=PATH)
+    scopes: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Each(SCOPE, most=1_000))
+    resource: str = attrs.field(default="", validator=WEB_URL)
+    allow_private: bool = attrs.field(default=False, validator=Flag())
+    client_certificate: str = attrs.field(default="", validator=PATH)
+    client_key: str = attrs.field(default="", validator=PATH)
+
+    @prefix.default
+    def _name_and_two_underscores(self) -> str:
+        return default_prefix(self.name)
+
+    @property
+    def gets_tokens(self) -> bool:
+        """Whether an authorization server gives out what this server is shown."""
+        return self.auth in OAUTH_MODES
+
+    @property
+    def is_per_user(self) -> bool:
+        """Whether the server is shown each user as that user, so that nothing of one may be used for another."""
+        return self.auth in PER_USER_MODES
+
+    @property
+    def replica_ids(self) -> tuple[str, ...]:
+        """What names each replica in rings, status and metrics: its URL without secrets, or `stdio:NAME#0`, `builtin:demo`."""
+        if self.builtin is not None:
+            return (f"builtin:{self.builtin}",)
+        if self.command:
+            return tuple(f"stdio:{self.name}#{index}" for index in range(self.instances))
+        shown = [quote_url(url)[1:-1] for url in self.replicas]
+        return tuple(name if shown.count(name) == 1 else f"{name}#{index}" for index, name in enumerate(shown))
+
+    def __attrs_post_init__(self) -> None:
+        raise_first(backend_problems(fields_of(self)))
+
+
+@attrs.frozen(kw_only=True)
+class RouteSettings:
+    """`[[routes]]`: which requests go to which backend, and how a replica is chosen and given up.
+
+    max_ejected_share: how many replicas calls that fail may keep out at one time; one, however few there are.
+    """
+
+    pattern: str = attrs.field(validator=_PATTERN)
+    backend: str = attrs.field(validator=NAME)
+    hash_on: str = attrs.field(default="user|session|ip", validator=_HASH_ON)
+    failure_threshold: int = attrs.field(default=5, validator=Whole(1, 10_000))
+    reset_timeout: float = attrs.field(default=30.0, converter=as_seconds, validator=DURATION)
+    max_ejected_share: float = attrs.field(
+        default=0.5, converter=as_seconds, validator=Number(0.0, 1.0, unit="the route's replicas, as a share")
+    )
+    transports: tuple[str, ...] = attrs.field(
+        default=TRANSPORT_NAMES, converter=as_tuple, validator=Each(OneOf(*TRANSPORT_NAMES), fewest=1, most=len(TRANSPORT_NAMES))
+    )
+
+    @property
+    def hash_sources(self) -> tuple[str, ...]:
+        """`hash_on` as names in order of preference: ("user", "header:X-Tenant")."""
+        return split_sources(self.hash_on)
+
+
+@attrs.frozen(kw_only=True)
+class LeftOutServer:
+    """A server of another program's file that cannot be understood, and is not served.
+
+    name:   under which it would be served. title: as written.
+    reason: file, key, what was found and what is allowed, on one line.
+    """
+
+    name: str = attrs.field(validator=instance_of(str))
+    title: str = attrs.field(validator=instance_of(str))
+    reason: str = attrs.field(validator=instance_of(str))
+
+
+def default_prefix(name: str) -> str:
+    """The prefix of a backend that names none."""
+    return f"{name}__"
+
+
+def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Check one backend: exactly one kind of server, and only the keys that mean something for it."""
+    if not {"replicas", "command", "builtin"} <= fields.keys():
+        return
+    kinds = [kind for kind in ("replicas", "command", "builtin") if fields[kind]]
+    if len(kinds) != 1:
+        found = " and ".join(kinds) or "none of them"
+        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, builtin")
+        return
+    for key, unset in (("env", {}), ("cwd", "."), ("instances", 1)):
+        if kinds[0] != "command" and fields.get(key, unset) != unset:
+            yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")
+    if kinds[0] != "replicas" and fields.get("headers"):
+        yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas")
+    yield from credential_problems(fields)
+    yield from _certificate_problems(fields)
+
+
+def _certificate_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Which transport an `auto+https` server speaks is found out by a request that shows no certificate."""
+    certificate, key = fields.get("client_certificate"), fields.get("client_key")
+    if certificate is None or key is None or not (certificate or key):
+        return
+    if not (certificate and key):
+        missing = "client_key" if certificate else "client_certificate"
+        yield SettingProblem(key=missing, found="nothing", allowed="both of client_certificate and client_key, or neither")
+    if not all(str(url).startswith(("https:", "sse+https:", "wss:")) for url in fields["replicas"]) or not fields["replicas"]:
+        allowed = "only where each replica is https, sse+https or wss"
+        yield SettingProblem(key="client_certificate", found=quote(certificate), allowed=allowed)
+
+
+def backend_list_problems(backends: Sequence[Mapping[str, Any]], where: Sequence[str] = ()) -> Iterator[SettingProblem]:
+    """Check backends against each other: names are unique, and a name with a prefix can belong to one backend only.
+
+    where: how problems call each backend; "backends[0]" and so on if not given.
+    """
+    where = where or [f"backends[{index}]" for index in range(len(backends))]
+    owners: dict[str, int] = {}
+    for index, backend in enumerate(backends):
+        name = backend.get("name")
+        if name is not None and owners.setdefault(name, index) != index:
+            allowed = f"a name of its own ({where[owners[name]]} has it)"
+            yield SettingProblem(key=f"{where[index]}.name", found=quote(name), allowed=allowed)
+    # The name is also the scheme of the backend's resources in the merged server, where case and "_" cannot be told.
+    schemes: dict[str, str] = {}
+    for name, index in owners.items():
+        other = schemes.setdefault(name.lower().replace("_", "-"), name)
+        if other != name:
+            allowed = f"a name that differs from {where[owners[other]]} in more than case and _ for -"
+            yield SettingProblem(key=f"{where[index]}.name", found=quote(name), allowed=allowed)
+    if len(backends) == 1:
+        return
+    prefixes: list[tuple[str, int]] = []
+    for index, backend in enumerate(backends):
+        name, prefix = backend.get("name"), backend.get("prefix")
+        if prefix == "":
+            allowed = "an empty prefix only with a single backend"
+            yield SettingProblem(key=f"{where[index]}.prefix", found="''", allowed=allowed)
+        # The default prefix of a name that was told of above is no second mistake.
+        elif prefix is not None and not (name is not None and owners[name] != index and prefix == default_prefix(name)):
+            prefixes.append((prefix, index))
+    # In sorted order, whatever a prefix begins follows it directly: comparing with the last one that continues no other is
+    # enough, and thousands of backends cost no time.
+    root: tuple[str, int] | None = None
+    for prefix, index in sorted(prefixes):
+        if root is not None and prefix.startswith(root[0]):
+            later, earlier = max(index, root[1]), min(index, root[1])
+            allowed = f"neither the beginning nor the continuation of the prefix of {where[earlier]}"
+            yield SettingProblem(key=f"{where[later]}.prefix", found=quote(backends[later]["prefix"]), allowed=allowed)
+        else:
+            root = (prefix, index)
+
+
+def route_list_problems(routes: Sequence[Mapping[str, Any]], backend_names: set[str]) -> Iterator[SettingProblem]:
+    """Check routes: the backend exists, and no earlier route takes everything that this one could."""
+    served: dict[tuple[str, str], int] = {}
+    for index, route in enumerate(routes):
+        backend = route.get("backend")
+        if backend is not None and backend not in backend_names:
+            known = ", ".join(sorted(backend_names)[:10]) or "none is configured"
+            yield SettingProblem(key=f"routes[{index}].backend", found=quote(backend), allowed=f"the name of a backend: {known}")
+        if "pattern" in route and "transports" in route:
+            takers = {served.setdefault((route["pattern"], transport), index) for transport in route["transports"]}
+            if takers and index not in takers:
+                allowed = f"a pattern or transports that routes[{min(takers)}] does not serve already"
+                yield SettingProblem(key=f"routes[{index}].pattern", found=quote(route["pattern"]), allowed=allowed)
