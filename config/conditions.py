@@ -142,3 +142,6 @@ class ConditionRule(Rule):
             except InvalidCondition as problem:
                 known = ", ".join(VARIABLES)
                 yield SettingProblem(key=key, found=f"{quote(value)}: {problem}", allowed=f"{self.allowed}, over {known}")
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": _LONGEST}

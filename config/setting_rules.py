@@ -98,6 +98,10 @@ class Rule:
         """Yield what is wrong with the value; nothing when it may be used."""
         raise NotImplementedError
 
+    def json_schema(self) -> dict[str, Any]:
+        """What JSON Schema can say of it, for editors: never less than may be used."""
+        raise NotImplementedError
+
     def __call__(self, instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         for problem in self.problems(attribute.name, value):
             raise InvalidSetting(problem)
@@ -115,6 +119,10 @@ class Whole(Rule):
             return
         if isinstance(value, bool) or not isinstance(value, int) or not self.lowest <= value <= self.highest:
             yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
+
+    def json_schema(self) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
+        return number if self.word is None else {"anyOf": [number, {"const": self.word}]}
 
 
 class Number(Rule):
@@ -134,6 +142,10 @@ class Number(Rule):
                 return
         yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
 
+    def json_schema(self) -> dict[str, Any]:
+        number = {"type": "number", "minimum": self.lowest, "maximum": self.highest}
+        return number if self.zero_means is None else {"anyOf": [number, {"const": 0}]}
+
 
 class Flag(Rule):
     """true or false."""
@@ -143,6 +155,9 @@ class Flag(Rule):
     def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
         if not isinstance(value, bool):
             yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
 
 
 class Text(Rule):
@@ -158,6 +173,10 @@ class Text(Rule):
         if not isinstance(value, str) or len(value) > self.longest or self.pattern.fullmatch(value) is None:
             yield SettingProblem(key=key, found=self.show(value), allowed=self.allowed)
 
+    def json_schema(self) -> dict[str, Any]:
+        # Editors search for patterns of ECMA-262, which these are, too.
+        return {"type": "string", "maxLength": self.longest, "pattern": f"^(?:{self.pattern.pattern})$"}
+
 
 class Network(Rule):
     """An IP address, or a network of them."""
@@ -172,6 +191,9 @@ class Network(Rule):
         except ValueError:
             pass
         yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string"}
 
 
 class OneOf(Rule):
@@ -189,6 +211,9 @@ class OneOf(Rule):
         if not isinstance(value, str) or value not in self.words:
             yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"enum": list(self.words)}
+
 
 class Sources(Rule):
     """Names joined by "|" in order of preference, such as "user|session|ip": where a key is taken from."""
@@ -201,6 +226,9 @@ class Sources(Rule):
     def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
         if not isinstance(value, str) or not self._is_list(value):
             yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": 1_000}
 
     def _is_list(self, value: str) -> bool:
         parts = [part.strip() for part in value.split("|")]
@@ -236,6 +264,10 @@ class Each(Rule):
                 found = f"{self.show_element(element)} again"
                 yield SettingProblem(key=f"{key}[{index}]", found=found, allowed=f"each once ({key}[{seen[element]}] has it)")
 
+    def json_schema(self) -> dict[str, Any]:
+        bounds = {"minItems": self.fewest, "maxItems": self.most, "uniqueItems": True}
+        return {"type": "array", "items": self.element.json_schema(), **bounds}
+
 
 class Words(Rule):
     """The program and the arguments of a command: the same word may come twice, and any of them may be a secret."""
@@ -256,6 +288,9 @@ class Words(Rule):
             elif index == 0 and not word:
                 yield SettingProblem(key=f"{key}[0]", found="an empty string", allowed="the name or path of a program")
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "string"}, "maxItems": 1_000}
+
 
 class Table(Rule):
     """A table with some of these keys, each with a rule of its own."""
@@ -274,6 +309,10 @@ class Table(Rule):
                 yield from self.rules[name].problems(where, inner)
             else:
                 yield SettingProblem(key=where, found="an unknown key", allowed=", ".join(self.rules))
+
+    def json_schema(self) -> dict[str, Any]:
+        properties = {name: rule.json_schema() for name, rule in self.rules.items()}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 class SecretTable(Rule):
@@ -309,6 +348,9 @@ class SecretTable(Rule):
             if not isinstance(text, str) or len(text) > 65_536 or self.value.fullmatch(text) is None or not is_plain_text(text):
                 found = "a string with forbidden characters" if isinstance(text, str) else kind_of(text)
                 yield SettingProblem(key=where, found=found, allowed=self.value_allowed)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "object", "additionalProperties": {"type": "string", "maxLength": 65_536}, "maxProperties": 1_000}
 
 
 def is_plain_text(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "file", metavar="F", help="one of the gateway (TOML), or one in which another program has its servers (JSON)"
     )
     check.set_defaults(run=_check_config)
+    schema = commands.add_parser("schema", help="print the JSON Schema of a configuration file, for editors")
+    schema.set_defaults(run=_schema)
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)
@@ -177,6 +180,13 @@ def _check_config(options: argparse.Namespace) -> int:
         _warn([f"{refusal}; a gateway does not start so"])
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))
     print(f"{shown(options.file)}: valid ({counts})")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from mcp_gateway.config.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
     return 0
 
 
