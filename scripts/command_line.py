@@ -29,6 +29,7 @@ from mcp_gateway.scripts.commands.attaching import (
 )
 from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
+from mcp_gateway.scripts.commands.completion_command import add_completion_command, complete_if_asked
 from mcp_gateway.scripts.commands.credentials_command import add_credentials_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.gateway_address import TOKEN_EPILOG, NothingToFollow, find_gateway
@@ -43,7 +44,9 @@ DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 nothing runs there or it failed, 2 refused (argparse too)."""
     words, server_command = split_server_command(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words, argparse.Namespace(server_command=server_command))
+    parser = _parser()
+    complete_if_asked(parser, os.environ)
+    options = parser.parse_args(words, argparse.Namespace(server_command=server_command))
     run: Callable[[argparse.Namespace], int] = options.run
     _open_standard_files()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -104,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
     schema = commands.add_parser("schema", help="print the JSON Schema of a configuration file, for editors")
     schema.set_defaults(run=_schema)
+    add_completion_command(commands)
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)
