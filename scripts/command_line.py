@@ -31,6 +31,7 @@ from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
 from mcp_gateway.scripts.commands.completion_command import add_completion_command, complete_if_asked
 from mcp_gateway.scripts.commands.credentials_command import add_credentials_command
+from mcp_gateway.scripts.commands.doctor_command import add_doctor_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.gateway_address import TOKEN_EPILOG, NothingToFollow, find_gateway
 from mcp_gateway.scripts.commands.import_command import add_import_command
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of a configuration file, for editors")
     schema.set_defaults(run=_schema)
     add_completion_command(commands)
+    add_doctor_command(commands)
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)

@@ -175,6 +175,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "scripts.commands.attaching": "test_command_line.py: every command attaches",
     "scripts.commands.backend_commands": "end_to_end/test_backend_commands.py",
     "scripts.commands.revoke_command": "end_to_end/test_revocation.py",
+    "scripts.commands.doctor_command": "commands/test_doctor_checks.py runs it",
     "scripts.commands.import_command": "end_to_end/test_desktop_files.py: what it writes is served",
     "scripts.commands.restart_command": "actors/node/test_node_supervisor.py: of a node of two cells",
     "scripts.serving.embedded": "end_to_end runs every test of a gateway on this form too",
