@@ -20,7 +20,12 @@ _HEAD = """\
 
 def gateway_toml(backends: Sequence[BackendSettings], left_out: Sequence[LeftOutServer], warnings: Sequence[str]) -> str:
     """A configuration file with these backends; what is left out, and what was passed over, stands in it as comments."""
-    parts = [_HEAD]
+    return "\n".join((_HEAD, backends_toml(backends, left_out, warnings)))
+
+
+def backends_toml(backends: Sequence[BackendSettings], left_out: Sequence[LeftOutServer], warnings: Sequence[str]) -> str:
+    """The same without words of its own at the beginning."""
+    parts: list[str] = []
     if warnings:
         parts.append("".join(f"# passed over: {_on_one_line(warning)}\n" for warning in warnings))
     parts += ["".join(f"{line}\n" for line in _backend_lines(backend)) for backend in backends]
@@ -41,20 +46,21 @@ def _backend_lines(backend: BackendSettings) -> Iterator[str]:
             default = default.factory()
         default = inherited.get(field.name, default)
         if value != default:
-            yield f"{field.name} = {_value(value)}"
+            yield f"{field.name} = {toml_value(value)}"
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """The value as it stands behind the sign."""
     match value:
         case str():
             return _string(value)
         case bool():
             return "true" if value else "false"
         case Mapping():
-            inner = ", ".join(f"{_key(name)} = {_value(each)}" for name, each in value.items())
+            inner = ", ".join(f"{_key(name)} = {toml_value(each)}" for name, each in value.items())
             return f"{{ {inner} }}" if inner else "{}"
         case list() | tuple():
-            return f"[{', '.join(map(_value, value))}]"
+            return f"[{', '.join(map(toml_value, value))}]"
         case _:
             return repr(value)
 

@@ -35,6 +35,7 @@ from mcp_gateway.scripts.commands.doctor_command import add_doctor_command
 from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.gateway_address import TOKEN_EPILOG, NothingToFollow, find_gateway
 from mcp_gateway.scripts.commands.import_command import add_import_command
+from mcp_gateway.scripts.commands.init_command import add_init_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
 from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
 from mcp_gateway.scripts.commands.use_commands import add_use_commands
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(run=_schema)
     add_completion_command(commands)
     add_doctor_command(commands)
+    add_init_command(commands)
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)
