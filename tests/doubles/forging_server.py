@@ -58,8 +58,8 @@ def said_to(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [*(each for each in beside if each.get("id", 0) is not None), answer(message)]
 
 
-def forging_application(said_on_streams: asyncio.Event) -> web.Application:
-    """Serve the three transports. said_on_streams: set once a session's own stream has been told the forgeries."""
+def forging_application(said_on_streams: asyncio.Semaphore) -> web.Application:
+    """Serve the three transports. said_on_streams: released each time a session's own stream has been told the forgeries."""
     from aiohttp import web
 
     queues: dict[str, asyncio.Queue[dict[str, Any]]] = {}
@@ -69,7 +69,7 @@ def forging_application(said_on_streams: asyncio.Event) -> web.Application:
             stream = await _begun(request)
             for each in forgeries():
                 await _event(stream, each)
-            said_on_streams.set()
+            said_on_streams.release()
             await asyncio.sleep(60)
             return stream
         message = await request.json() if request.method == "POST" else {}

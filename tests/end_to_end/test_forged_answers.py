@@ -33,12 +33,12 @@ class Scene:
 
     cell: RunningCell
     released: asyncio.Event
-    said: asyncio.Event
+    said: asyncio.Semaphore
 
 
 @asynccontextmanager
 async def scene(transport: str) -> AsyncIterator[Scene]:
-    released, said = asyncio.Event(), asyncio.Event()
+    released, said = asyncio.Event(), asyncio.Semaphore(0)
 
     async def honest(request: web.Request) -> web.Response:
         message = await request.json() if request.method == "POST" else {}
@@ -121,7 +121,7 @@ def test_a_pending_call_to_another_server_reads_its_own_answer_on_one_socket(tra
                 await socket.send_json(_call(_HOSTILE, "hostile__forge"))
                 assert (await until_answered(_HOSTILE))["result"]["content"][0]["text"] == "own"
                 if transport == "http":
-                    await asyncio.wait_for(playing.said.wait(), 10)
+                    await asyncio.wait_for(playing.said.acquire(), 10)
                 playing.released.set()
                 assert (await until_answered(_PENDING))["result"]["content"][0]["text"] == "true"
                 _assert_speaks_for_itself(playing.cell, heard)
@@ -137,12 +137,12 @@ def test_no_answer_and_no_stream_over_http_carries_what_is_forged(transport: str
         async with scene(transport) as playing, aiohttp.ClientSession() as http:
             url = f"{playing.cell.url}/mcp"
             sessions = [await _opened(http, url) for _ in range(2)]
-            streams = [asyncio.create_task(_stream(http, url, session)) for session in sessions]
             pending = asyncio.create_task(_asked(http, url, _call(_PENDING, "honest__wait"), sessions[1]))
+            streams = [asyncio.create_task(_stream(http, url, session)) for session in sessions]
+            for _ in streams if transport == "http" else ():  # before its own call, whose progress may come on a stream, too
+                await asyncio.wait_for(playing.said.acquire(), 10)
             own = await _asked(http, url, _call(_HOSTILE, "hostile__forge"), sessions[1])
             assert own[-1]["result"]["content"][0]["text"] == "own"
-            if transport == "http":
-                await asyncio.wait_for(playing.said.wait(), 10)
             playing.released.set()
             answered = await pending
             assert answered[-1]["result"]["content"][0]["text"] == "true"
