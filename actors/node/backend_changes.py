@@ -10,7 +10,7 @@ import attrs
 from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
-from mcp_gateway.config.setting_rules import quote
+from mcp_gateway.config.setting_rules import InvalidSetting, quote
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
@@ -43,8 +43,18 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
     arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
                {"settings": those of the file} to reload, what `changed_revocations` takes to revoke.
 
-    Raises: ConfigError with everything that is wrong.
+    Raises: ConfigError with everything that is wrong, also where what may change does not fit what may not.
     """
+    try:
+        return _changed(settings, command, arguments)
+    except InvalidSetting as error:
+        problem = error.problem
+        found = ConfigProblem(file=command, key=problem.key, found=problem.found, allowed=problem.allowed)
+        raise ConfigError([found]) from None
+
+
+def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> BackendChange:
+    """Raises: ConfigError, InvalidSetting."""
     if command == "reload":
         return _reloaded(settings, arguments["settings"])
     if command == "revoke":

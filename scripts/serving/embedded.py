@@ -16,10 +16,11 @@ from setproctitle import setproctitle
 
 from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
-from mcp_gateway.actors.node.backend_changes import backend_change
+from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
 from mcp_gateway.actors.node.node_status import tree_row
 from mcp_gateway.actors.runtime.thespian_hardening import become_subreaper
+from mcp_gateway.config.loader import ConfigError
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 from mcp_gateway.config.version import VERSION
@@ -163,28 +164,37 @@ class EmbeddedGateway:
 
     def _turn(self) -> None:
         """Look at the files and at adopted children now and then, and show a service manager that the loop turns."""
-        reap_adopted(PROCESS_GUARD.owns)
         if self._timer is not None:
             self._timer.cancel()
+        # First: whatever fails below, the next turn comes.
+        self._timer = asyncio.get_running_loop().call_later(min(LOOK_S, self._manager.watchdog_s or LOOK_S), self._turn)
+        reap_adopted(PROCESS_GUARD.owns)
         now_s = time.monotonic()
         self._manager.alive(now_s)
         if self._settings_watch.is_due(now_s):
             self._reload()
-        self._timer = asyncio.get_running_loop().call_later(min(LOOK_S, self._manager.watchdog_s or LOOK_S), self._turn)
 
     def _reload(self) -> None:
         self._manager.reloading()
         wanted = self._settings_watch.read()
         status = "the last reload was refused: see the log"
         if wanted is not None:
-            change = backend_change(self._settings, "reload", {"settings": wanted})
-            self._settings = change.settings
-            if self._content is not None:
-                self._content.apply_settings(change.settings)
-            for kind, backend in change.events:
-                self._log.publish(f"mcp.backend.{kind}", {"backend": backend}, int(time.time() * 1000))
-            status = log_answer({"changes": change.events, "tables": change.tables, "left": change.left})
+            try:
+                change = backend_change(self._settings, "reload", {"settings": wanted})
+            except ConfigError as error:
+                status = log_answer({"refused": str(error).splitlines()})
+            else:
+                status = self._take(change)
         self._manager.ready(status)
+
+    def _take(self, change: BackendChange) -> str:
+        """Run with it from now on; a line about it for a service manager."""
+        self._settings = change.settings
+        if self._content is not None:
+            self._content.apply_settings(change.settings)
+        for kind, backend in change.events:
+            self._log.publish(f"mcp.backend.{kind}", {"backend": backend}, int(time.time() * 1000))
+        return log_answer({"changes": change.events, "tables": change.tables, "left": change.left})
 
     def _on_signal(self) -> None:
         if self._stop_requested.is_set():

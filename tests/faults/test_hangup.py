@@ -48,6 +48,23 @@ def test_a_signal_has_the_file_read_again_and_mistakes_in_it_change_nothing(form
         assert gateway.end() == 0
 
 
+def test_a_file_that_only_a_new_start_could_follow_is_refused_and_the_next_one_is_read(
+    form: tuple[str, ...], tmp_path: Path
+) -> None:
+    public = '[gateway]\npublic_url = "https://gateway.example"\n'
+    auth = f'[[auth.api_keys]]\nname = "ci"\nhash = "sha256:{"0" * 64}"\n'
+    user = '[[backends]]\nname = "mine"\nreplicas = ["https://server.example/mcp"]\nauth = "user"\n'
+    with GatewayProcess(tmp_path / "state", *form, cell_factory=None, settings=public + DEMO) as gateway:
+        write(gateway, public + auth + DEMO + user)
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "nothing was reloaded: reload" in gateway.errors, 20, "the refusal is told")
+        write(gateway, public + DEMO + OTHER)
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: tool_prefixes(gateway) == {"demo", "other"}, 20, "the new backend is served")
+        assert "again" not in gateway.errors  # no process was started anew
+        assert gateway.end() == 0
+
+
 def test_a_changed_file_is_taken_in_by_itself_where_that_is_wanted(form: tuple[str, ...], tmp_path: Path) -> None:
     with GatewayProcess(tmp_path / "state", *form, cell_factory=None, settings=WATCHING) as gateway:
         write(gateway, WATCHING + OTHER)

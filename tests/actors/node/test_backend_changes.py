@@ -226,3 +226,17 @@ def test_a_table_that_comes_or_goes_is_told_as_what_was_left() -> None:
     with_auth = settings_of(FILES, DEMO, auth={"mode": "optional"})
     assert "auth.mode" in backend_change(RUNNING, "reload", {"settings": with_auth}).left
     assert "auth" in backend_change(with_auth, "reload", {"settings": RUNNING}).left
+
+
+@pytest.mark.parametrize("command", ["reload", "add-backend"])
+def test_a_backend_that_needs_what_only_a_new_start_brings_is_refused(command: str) -> None:
+    """Nothing else may come of it: whoever carries the change out would end, and everything below with it."""
+    user = {"name": "mine", "replicas": ["https://server.example/mcp"], "auth": "user"}
+    gateway = {"public_url": "https://gateway.example"}
+    running = settings_of(DEMO, gateway=gateway)
+    keys = [{"name": "ci", "hash": "sha256:" + "0" * 64}]
+    wanted = settings_of(DEMO, user, gateway=gateway, auth={"api_keys": keys})
+    arguments = {"settings": wanted} if command == "reload" else {"backend": user}
+    with pytest.raises(ConfigError) as caught:
+        backend_change(running, command, arguments)
+    assert "[auth] beside it" in str(caught.value)
