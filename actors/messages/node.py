@@ -64,7 +64,7 @@ class EventLogArguments:
 
 @attrs.frozen(kw_only=True)
 class ApplySettings:
-    """NodeSupervisor -> every cell: other backends and routes; see `CellContent.apply_settings`.
+    """NodeSupervisor -> every cell, also one that starts or ends: other backends and routes; see `CellContent.apply_settings`.
 
     revision: counts the changes since the node supervisor started.
     """

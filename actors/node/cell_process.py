@@ -77,6 +77,7 @@ class CellProcess(AsyncioActor):
         super().__init__()
         self._content: CellContent | None = None  # loop thread, as everything below
         self._has_drained = False
+        self._unapplied: list[tuple[ApplySettings, ActorAddress]] = []  # that have come before the content serves
         self._outbox = EventOutbox(uuid.uuid4().hex)
         self._log: ActorAddress | None = None
         self._log_incarnation: int | None = None  # unknown until the log that was there at the start has said it
@@ -101,10 +102,13 @@ class CellProcess(AsyncioActor):
         factory = load_cell_factory(arguments.cell_factory)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_caught_up.wait(), LOG_WAIT_S)
-        content = factory(arguments.settings, arguments.cell_index, self.name, self)
+        settings = self._unapplied[-1][0].settings if self._unapplied else arguments.settings
+        content = factory(settings, arguments.cell_index, self.name, self)
         last_event_id = self._outbox.last_event_id
         await content.start()
         self._content = content
+        for waiting in self._unapplied:
+            self._apply_settings(*waiting)
         content.deliver_events(self._outbox.events_after(last_event_id))
         content.cells_changed(self._incarnations())
         self.deliver(self.myAddress, ContentServes())
@@ -165,9 +169,11 @@ class CellProcess(AsyncioActor):
         self.call_loop(self._apply_settings, message, sender)
 
     def _apply_settings(self, message: ApplySettings, asker: ActorAddress) -> None:
-        if self._content is not None:  # it serves: nobody sends this to a cell before it has said so
-            self._content.apply_settings(message.settings)
-            self.deliver(asker, SettingsApplied(name=self.name, revision=message.revision))
+        if self._content is None:
+            self._unapplied.append((message, asker))
+            return
+        self._content.apply_settings(message.settings)
+        self.deliver(asker, SettingsApplied(name=self.name, revision=message.revision))
 
     # ---- events
 

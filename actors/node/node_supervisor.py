@@ -149,6 +149,13 @@ class NodeSupervisor(Supervisor):
             if isinstance(spec.arguments, CellArguments) and (address := self.child_address(short)) is not None:
                 yield short, self.child_full_name(spec), self.supervision.incarnation(short), address
 
+    def _cell_processes(self) -> Iterator[tuple[str, int, ActorAddress]]:
+        """(full name, incarnation, address) of every cell, also of one that starts, or ends with clients connected to it."""
+        for short in self.supervision.names:
+            spec = self.supervision.spec(short)
+            if isinstance(spec.arguments, CellArguments) and (address := self.child_mailbox(short)) is not None:
+                yield self.child_full_name(spec), self.supervision.incarnation(short), address
+
     # ---- children
 
     def on_children_changed(self) -> None:
@@ -336,8 +343,11 @@ class NodeSupervisor(Supervisor):
         self._wait_for(question_id, self._tell_settings(), asker, message.request_id, COMMAND_DEADLINE_S, outcome)
 
     def _tell_settings(self) -> set[str]:
-        """Tell every cell that does not run with the settings of now; returns their full names."""
-        cells = {full: (incarnation, address) for _, full, incarnation, address in self._cells()}
+        """Tell every cell that does not run with the settings of now; returns their full names.
+
+        One that starts was made from older settings, and one that ends serves its clients by older ones until it has.
+        """
+        cells = {full: (incarnation, address) for full, incarnation, address in self._cell_processes()}
         told = self._settings.to_tell((full, incarnation) for full, (incarnation, _) in cells.items())
         for full in told:
             self.send(cells[full][1], ApplySettings(revision=self._settings.revision, settings=self._settings.now))

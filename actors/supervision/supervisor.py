@@ -152,6 +152,11 @@ class Supervisor(GatewayActor):
         live = self._live.get(name)
         return live.address if live is not None and self.supervision.phase(name) is Phase.RUNNING else None
 
+    def child_mailbox(self, name: str) -> ActorAddress | None:
+        """Where a child gets its mail that starts, runs or is being stopped; None while it is down."""
+        live = self._live.get(name)
+        return None if live is None else live.address
+
     def child_pid(self, name: str) -> int | None:
         """The process the child runs in; None while it is down."""
         live = self._live.get(name)

@@ -26,7 +26,7 @@ class StandInCell:
     """
 
     def __init__(self, settings: Settings, cell_name: str, link: NodeLink) -> None:
-        self._settings = settings
+        self._settings = self.began_with = settings
         self._name = cell_name
         self._link = link
         self._open_count = 0

@@ -1,4 +1,4 @@
-"""A cell process towards the event log: which log it talks to, and what it owes it, whatever is lost on the way."""
+"""A cell process towards the node: which event log it talks to, what it owes it whatever is lost, which settings it serves by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
-from mcp_gateway.actors.messages.node import CellArguments
+from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, SettingsApplied
 from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellProcess
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
@@ -128,5 +128,24 @@ def test_what_a_slow_log_did_not_take_is_offered_again(monkeypatch: pytest.Monke
         bench.stage.advance(RESEND_INTERVAL_S)
         await bench.settle()
         assert bench.first.only(JoinEventLog).unstored == lost.events
+
+    on_loop(monkeypatch, body)
+
+
+def test_settings_that_come_while_a_cell_starts_are_those_it_begins_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(bench: Bench) -> None:
+        asker, older, newer = bench.stage.peer(), cell_settings(), cell_settings()
+        asker.say(bench.address, ApplySettings(revision=1, settings=older))
+        asker.say(bench.address, ApplySettings(revision=2, settings=newer))
+        await bench.settle()
+        assert asker.of(SettingsApplied) == []
+        await bench.answer(1)
+        async with asyncio.timeout(5):
+            while len(asker.of(SettingsApplied)) < 2:
+                await asyncio.sleep(0.01)
+        assert bench.cell._content.began_with is newer
+        assert [applied.revision for applied in asker.of(SettingsApplied)] == [1, 2]
 
     on_loop(monkeypatch, body)
