@@ -78,6 +78,9 @@ class ConnectionPoolArguments:
 class ConnectionPool(Supervisor):
     """Grants each call a connection of its replica, or lets it wait for at most the checkout timeout, or refuses it.
 
+    Requests alone need a lease. Cancellations, answers to a server's questions and the ends of sessions pass them by: a call that
+    has asked its client something, or is to end, holds its lease until they arrive.
+
     Receives  LeaseCall (router), LeaseReturned, UpstreamEnding (upstreams), CancelCall (edge), Topology (cell),
               ProbeReplicas (health monitor, router), SchemeResolved (transport registry)
     Sends     RunCall, CancelCall, ProbeReplicas, TryAgain (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme
@@ -199,6 +202,9 @@ class ConnectionPool(Supervisor):
         if due_s < call.deadline_s:  # the edge did not know to which backend its target leads
             call = attrs.evolve(call, deadline_s=due_s)
             message = attrs.evolve(message, call=call)
+        if call.kind is not RequestKind.REQUEST:  # it may be what the calls wait for that hold all leases
+            self._run(replica, message)
+            return
         give_up_s = min(call.deadline_s, now_s + self._gateway.checkout_timeout)
         grant = replica.ledger.request(call.call_id, give_up_s)
         if grant is Grant.GRANTED:

@@ -258,6 +258,32 @@ def test_streams_use_no_lease_and_are_forgotten_when_they_end(monkeypatch: pytes
     on_loop(body)
 
 
+@pytest.mark.parametrize("kind", [RequestKind.MESSAGE, RequestKind.TERMINATE])
+def test_what_calls_may_wait_for_needs_no_lease_and_cannot_outlive_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, kind: RequestKind
+) -> None:
+    """A call that has asked its client something holds its lease until the answer has passed."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch, request_timeout=20.0)
+        held = [await bench.lease() for _ in range(3)]
+        waiting = await bench.lease()
+        await bench.lease(kind=kind)
+        assert bench.counts() == (0, 3, 1, 1)
+        told = bench.wire().open[-1]
+        assert (told.request.kind, len(bench.wire().open)) == (kind, 4)
+        assert told.request.timeout_s is not None
+        told.answer()
+        await turn()
+        assert len(bench.edge.take(CallAnswered)) == 1
+        assert bench.running() == held, "its end frees nobody else's lease"
+        await bench.answer(held[0])
+        assert bench.running() == [*held[1:], waiting]
+        assert bench.remembered_calls() == 3
+
+    on_loop(body)
+
+
 # ---- cancellation
 
 
