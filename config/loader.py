@@ -17,6 +17,7 @@ from .backend_settings import (
     route_list_problems,
 )
 from .credential_settings import filled_in, user_credential_problems
+from .environment import SOURCE, names_backends, put_over, variable_behind
 from .identity_settings import (
     ApiKeySettings,
     AuditSettings,
@@ -95,8 +96,11 @@ class ConfigError(Exception):
         return "\n".join(map(str, self.problems))
 
 
-def load_settings(path: str | os.PathLike[str]) -> Settings:
-    """Read a TOML file; the folders of stdio servers are relative to its own. Raises ConfigError with all problems."""
+def load_settings(path: str | os.PathLike[str], variables: Mapping[str, str] | None = None) -> Settings:
+    """Read a TOML file; the folders of stdio servers are relative to its own. Raises ConfigError with all problems.
+
+    variables: settings of the environment that stand over it, see `environment`.
+    """
     import tomllib  # here, because `serve` without a file has no use for it and start-up is measured
 
     file = os.fspath(path)
@@ -107,9 +111,27 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
         raise unreadable(file, "arrays or tables nested too deeply", "TOML") from None
     except ValueError as error:  # a TOMLDecodeError, or an integer of more than 4300 digits
         raise _toml_error(file, text, error) from None
-    settings = settings_from_mapping(mapping, file)
+    settings = _with_variables(mapping, file, variables or {})
     folder = os.path.dirname(os.path.abspath(file))
     return attrs.evolve(settings, backends=tuple(beside_file(backend, folder) for backend in settings.backends))
+
+
+def settings_of_variables(variables: Mapping[str, str]) -> Settings:
+    """The settings of the environment alone; the demo server where they have no backend. Raises ConfigError."""
+    demo = {"backends": [{"name": "demo", "prefix": "", "builtin": "demo"}]}
+    return _with_variables({} if names_backends(variables) else demo, SOURCE, variables)
+
+
+def _with_variables(mapping: Mapping[str, Any], file: str, variables: Mapping[str, str]) -> Settings:
+    changed, wrong = put_over(mapping, variables)
+    problems = [ConfigProblem(file=name, key=each.key, found=each.found, allowed=each.allowed) for name, each in wrong.items()]
+    try:
+        settings = settings_from_mapping(changed, file)
+    except ConfigError as error:
+        problems += [attrs.evolve(each, file=variable_behind(each.key, variables) or each.file) for each in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:

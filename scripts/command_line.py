@@ -165,6 +165,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     from mcp_gateway.config.desktop_loader import is_desktop_file, load_desktop_files
+    from mcp_gateway.config.environment import variables_of
     from mcp_gateway.config.exposure import exposure_warnings
     from mcp_gateway.config.loader import ConfigError, load_settings
     from mcp_gateway.scripts.serving.start_checks import StartRefused, check_tls
@@ -177,7 +178,7 @@ def _check_config(options: argparse.Namespace) -> int:
                 raise ConfigError(servers.problems)
             print(f"{shown(options.file)}: valid ({_count(servers.backends, 'backend')})")
             return 0
-        settings = load_settings(options.file)
+        settings = load_settings(options.file, variables_of(os.environ))
     except ConfigError as error:
         print(shown_lines(str(error)), file=sys.stderr)
         return EXIT_REFUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,13 @@ def add_attach_options(parser: argparse.ArgumentParser, *, with_config: bool) ->
 
 
 def source_of(options: argparse.Namespace) -> SettingsSource:
-    """Where the options say that the settings are."""
+    """Where options and environment say that the settings are."""
+    from mcp_gateway.config.environment import variables_of
     from mcp_gateway.scripts.serving.settings_source import SettingsSource
 
     names = ("config", "mcp_json", "host", "port", "state_dir", "admin_port")
     given = {name: getattr(options, name, None) for name in names}
-    return SettingsSource(**given, is_embedded=getattr(options, "embedded", False))
+    return SettingsSource(**given, is_embedded=getattr(options, "embedded", False), variables=variables_of(os.environ))
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

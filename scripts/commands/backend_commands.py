@@ -155,11 +155,12 @@ def _change(options: argparse.Namespace, command: str, arguments: dict[str, Any]
 
 def _reload(options: argparse.Namespace) -> int:
     """A file that is named says where the gateway is, too, as with every other command."""
+    from mcp_gateway.config.environment import variables_of
     from mcp_gateway.config.loader import ConfigError, load_settings
 
     if options.config is not None:
         try:
-            load_settings(options.config)
+            load_settings(options.config, variables_of(os.environ))
         except ConfigError as error:
             print(shown_lines(str(error)), file=sys.stderr)
             return EXIT_REFUSED

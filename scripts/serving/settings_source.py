@@ -1,4 +1,4 @@
-"""Where the settings of a run come from: files, and options of the command line that stand over them."""
+"""Where the settings of a run come from: a file, variables that stand over it, and options that stand over both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from mcp_gateway.config.loader import load_settings, raise_list_problems
+from mcp_gateway.config.environment import names_backends
+from mcp_gateway.config.loader import load_settings, raise_list_problems, settings_of_variables
 from mcp_gateway.config.settings import IN_PROCESS_BASE, Settings
 
 
@@ -17,6 +18,7 @@ class SettingsSource:
     """What `serve` was told; kept with the run, so that `reload` can read the same again from any directory.
 
     config, mcp_json: paths, None where that option was not given; the others are values of options, None likewise.
+    variables:        settings of the environment, see `config.environment`; a value may be a secret.
     """
 
     config: str | None = None
@@ -26,6 +28,7 @@ class SettingsSource:
     state_dir: str | None = None
     admin_port: int | None = None
     is_embedded: bool = False
+    variables: dict[str, str] = attrs.field(factory=dict, repr=False, hash=False)
 
     @classmethod
     def kept(cls, fields: Mapping[str, Any]) -> SettingsSource:
@@ -43,11 +46,14 @@ class SettingsSource:
         return self.config is not None or self.mcp_json is not None
 
     def load(self) -> Settings:
-        """Read them; without a file those of the demo.
+        """Read them; where neither file nor variable names a backend, the demo server is served.
 
         Raises: ConfigError, InvalidSetting
         """
-        settings = load_settings(self.config) if self.config is not None else Settings.demo()
+        if self.config is not None:
+            settings = load_settings(self.config, self.variables)
+        else:
+            settings = settings_of_variables(self.variables) if self.variables else Settings.demo()
         if self.mcp_json is not None:
             settings = self._with_desktop_files(settings, self.mcp_json)
         actor_system = _given(admin_port=self.admin_port, base=IN_PROCESS_BASE if self.is_embedded else None)
@@ -60,7 +66,7 @@ class SettingsSource:
     def _with_desktop_files(self, settings: Settings, paths: tuple[str, ...]) -> Settings:
         from mcp_gateway.config.desktop_loader import load_desktop_files  # start-up without such files is measured
 
-        own = settings.backends if self.config is not None else ()
+        own = settings.backends if self.config is not None or names_backends(self.variables) else ()
         servers = load_desktop_files(paths, settings.gateway, [backend.name for backend in own])
         backends = (*own, *servers.backends)
         raise_list_problems(", ".join(path for path in (self.config, *paths) if path), backends, settings.routes)

@@ -67,3 +67,19 @@ SettingsSource(config={str(folder / "g.toml")!r}).load()
 print(sorted({{"json5", "shlex", "mcp_gateway.config.desktop_loader"}} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_variables_stand_between_the_file_and_the_options_and_are_kept_for_a_reload(folder: Path) -> None:
+    variables = {"MCP_GATEWAY__GATEWAY__PORT": "6000", "MCP_GATEWAY__GATEWAY__POOL_SIZE": "7"}
+    source = SettingsSource(config="g.toml", port=7000, variables=variables)
+    settings = source.load()
+    assert (settings.gateway.port, settings.gateway.pool_size) == (7000, 7)
+    assert SettingsSource.kept(json.loads(json.dumps(source.to_keep()))).load() == settings
+    assert SettingsSource(config="g.toml", variables=variables).load().gateway.port == 6000
+
+
+def test_backends_of_variables_are_served_beside_those_of_another_program(folder: Path) -> None:
+    variables = {"MCP_GATEWAY__BACKENDS__0__NAME": "mine", "MCP_GATEWAY__BACKENDS__0__BUILTIN": "demo"}
+    for given, names in ((variables, ["mine", "one", "two"]), ({"MCP_GATEWAY__GATEWAY__PORT": "1"}, ["one", "two"])):
+        settings = SettingsSource(mcp_json=["m.json"], variables=given).load()
+        assert [backend.name for backend in settings.backends] == names
