@@ -212,7 +212,7 @@ class OneOf(Rule):
             yield SettingProblem(key=key, found=quote(value), allowed=self.allowed)
 
     def json_schema(self) -> dict[str, Any]:
-        return {"enum": list(self.words)}
+        return {"enum": [*self.words, *([None] if self.or_none else [])]}
 
 
 class Sources(Rule):

@@ -242,15 +242,17 @@ class LimitsSettings:
 
 @attrs.frozen(kw_only=True)
 class LoggingSettings:
-    """`[logging]`: what is written to standard error, and how.
+    """`[logging]`: what is written to standard error and kept in `state_dir`, and how.
 
     format:        "auto" writes lines for people on a terminal and JSON lines elsewhere.
+    keep_bytes:    what `mcp-gateway logs` can read of it: so much is kept in `state_dir`; 0 keeps nothing.
     access:        whether each request of a client leaves a line.
     access_sample: the share of requests that ended well of which a line is written; all others are written in any case.
     """
 
     level: str = attrs.field(default="info", validator=OneOf(*LOG_LEVELS))
     format: str = attrs.field(default="auto", validator=OneOf("auto", "json", "human"))
+    keep_bytes: int = attrs.field(default=16_777_216, validator=Whole(0, 1_099_511_627_776))
     access: bool = attrs.field(default=False, validator=Flag())
     access_sample: float = attrs.field(
         default=1.0,

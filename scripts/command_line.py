@@ -36,6 +36,7 @@ from mcp_gateway.scripts.commands.explain_command import add_explain_command
 from mcp_gateway.scripts.commands.gateway_address import TOKEN_EPILOG, NothingToFollow, find_gateway
 from mcp_gateway.scripts.commands.import_command import add_import_command
 from mcp_gateway.scripts.commands.init_command import add_init_command
+from mcp_gateway.scripts.commands.logs_command import add_logs_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
 from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
 from mcp_gateway.scripts.commands.use_commands import add_use_commands
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     for parser_of_command, run in attached:
         add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
+    add_logs_command(commands)
     add_use_commands(commands)
     add_restart_command(commands)
     add_revoke_command(commands)

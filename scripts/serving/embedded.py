@@ -28,7 +28,7 @@ from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 
 from .descendants import kill_descendants, reap_adopted
-from .log_lines import configure_logging
+from .log_lines import configure_logging, keep_log
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
 from .settings_watch import LOOK_S, SettingsWatch, log_answer
@@ -63,9 +63,10 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     Raises: StartRefused before anything has started
     """
     configure_logging(settings.logging)
-    log_what_was_left_out(settings)
     allow_many_files()
     prepare_state_directory(settings.gateway.state_path)
+    keep_log(settings.gateway.state_path, settings.logging)
+    log_what_was_left_out(settings)
     settings = with_revocations(settings)
     check_tls(settings)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)

@@ -30,7 +30,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 
 from .descendants import child_pids, kill_descendants
-from .log_lines import configure_logging
+from .log_lines import configure_logging, keep_log
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
 from .settings_watch import SettingsWatch, log_answer
@@ -72,10 +72,11 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     Raises: StartRefused before anything has started
     """
     configure_logging(settings.logging)
-    log_what_was_left_out(settings)
     state_path = settings.gateway.state_path
     allow_many_files()
     prepare_state_directory(state_path)
+    keep_log(state_path, settings.logging)
+    log_what_was_left_out(settings)
     settings = with_revocations(settings)
     check_tls(settings)
     key = read_or_make_key(state_path)

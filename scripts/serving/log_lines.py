@@ -1,4 +1,4 @@
-"""Log records on standard error: JSON lines, each written whole, or lines for a person; never a secret."""
+"""Log records: JSON lines, each written whole, or lines for a person; on standard error, and kept; never a secret."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.config.shown_text import shown, shown_lines
 
+from .log_file import LogFile
 from .log_writer import standard_error_handler
 
 # Source: POSIX write(2): up to PIPE_BUF (4096 on Linux) bytes to a pipe are not mixed with those of other processes.
@@ -105,3 +107,11 @@ def configure_logging(settings: LoggingSettings | None = None) -> None:
     # Tornado logs every request that ends in an error of the client, and asyncio its choice of selector.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def keep_log(state_path: Path | None, settings: LoggingSettings) -> None:
+    """Write what is logged from now on into the state directory as well, for `mcp-gateway logs`."""
+    if state_path is not None and settings.keep_bytes:
+        handler = LogFile(state_path, settings.keep_bytes)
+        handler.setFormatter(JsonLineFormatter())
+        logging.root.addHandler(handler)

@@ -53,7 +53,7 @@ CONTRACT = {
     HttpSseSettings: {"max_connections": 1000, "heartbeat_interval": 30.0, "buffer_size": 100, "retention_events": 10_000},
     StreamableHttpSettings: {"max_connections": 1000, "session_idle_timeout": 1800.0, "max_sessions": 10_000},
     WebSocketSettings: {"max_connections": 1000, "ping_interval": 30.0, "pong_timeout": 10.0, "compression": True},
-    LoggingSettings: {"level": "info", "format": "auto", "access": False, "access_sample": 1.0},
+    LoggingSettings: {"level": "info", "format": "auto", "keep_bytes": 16_777_216, "access": False, "access_sample": 1.0},
     AlertsSettings: {
         "topics": ("vsm.algedonic.*", "mcp.health.failed", "mcp.health.recovered", "mcp.supervisor.escalated"),
         "log": True,
@@ -330,6 +330,7 @@ def test_names_that_would_be_one_scheme_are_refused(one: str, other: str):
         (LoggingSettings, {"level": "verbose"}, "level"),
         (LoggingSettings, {"format": "xml"}, "format"),
         (LoggingSettings, {"access_sample": 1.5}, "access_sample"),
+        (LoggingSettings, {"keep_bytes": -1}, "keep_bytes"),
         (AlertsSettings, {"topics": []}, "topics"),
         (AlertsSettings, {"topics": ["Not A Topic"]}, "topics[0]"),
         (AlertsSettings, {"webhook_url": "ftp://x/"}, "webhook_url"),

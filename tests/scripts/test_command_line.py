@@ -115,6 +115,7 @@ def test_help_lists_what_exists_and_nothing_else() -> None:
             "completion",
             "doctor",
             "init",
+            "logs",
         ),
     }
     assert "cell-factory" not in run_command("serve", "--help").stdout
