@@ -87,8 +87,17 @@ def log_answer(answer: Mapping[str, Any]) -> str:
 
 
 def _paths(source: SettingsSource) -> tuple[str, ...]:
-    paths = (source.config, *(source.mcp_json or ()))
-    return tuple(os.path.abspath(os.path.expanduser(path)) for path in paths if path is not None)
+    given = (os.path.abspath(os.path.expanduser(path)) for path in (source.config, *(source.mcp_json or ())) if path is not None)
+    return tuple(file for path in given for file in _files(path))
+
+
+def _files(path: str) -> list[str]:
+    """What is looked at for a path: itself; for a folder the files that are read in it, also those that it has not yet."""
+    if not os.path.isdir(path):
+        return [path]
+    from mcp_gateway.config.desktop_files import KNOWN_FILES  # start-up without such files is measured
+
+    return [os.path.join(path, name) for name in KNOWN_FILES]
 
 
 def _stamp(path: str) -> _Stamp:

@@ -50,6 +50,27 @@ def test_a_changed_file_is_read_once_and_only_when_it_has_come_to_rest(path: Pat
     assert not any(looking.is_due() for _ in range(5))
 
 
+def test_a_folder_is_read_again_when_one_of_its_files_changes_appears_or_goes(tmp_path: Path) -> None:
+    servers = tmp_path / "mcp.json"
+    servers.write_text('{"mcpServers": {"one": {"url": "http://127.0.0.1:1/mcp"}}}')
+    watch = SettingsWatch(SettingsSource(mcp_json=(str(tmp_path),)), watches_files=True)
+    more = tmp_path / ".vscode" / "mcp.json"
+    more.parent.mkdir()
+    names = []
+    for change in (
+        lambda: servers.write_text('{"mcpServers": {"two": {"url": "http://127.0.0.1:1/mcp"}}}'),
+        lambda: more.write_text('{"servers": {"three": {"url": "http://127.0.0.1:1/mcp"}}}'),
+        servers.unlink,
+    ):
+        change()
+        assert not watch.is_due(LOOK_S * (10 * len(names) + 1))
+        assert watch.is_due(LOOK_S * (10 * len(names) + 2))
+        settings = watch.read()
+        assert settings is not None
+        names.append([backend.name for backend in settings.backends])
+    assert names == [["two"], ["two", "three"], ["three"]]
+
+
 def test_a_file_that_was_replaced_is_a_changed_one_and_one_that_is_away_for_a_moment_is_waited_for(path: Path) -> None:
     looking = Looking(path)
     path.rename(path.with_suffix(".old"))
