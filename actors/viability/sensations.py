@@ -13,7 +13,7 @@ import attrs
 
 from .algedonic import ONSET, Feeling
 from .trends import Baseline, Forecast, Trend
-from .vital_signs import BackendFlow, BackendVitals, VitalSigns, backend_flow
+from .vital_signs import FEWEST_REQUESTS, BackendFlow, BackendVitals, VitalSigns, backend_flow
 
 WINDOW_S = 10.0
 """Errors and latency are judged over that long."""
@@ -23,7 +23,6 @@ SERIES_LENGTH = 120
 """Measurements that are kept of each backend for people to look at."""
 
 _FASTEST_THAT_HURTS_S = 0.05
-_FEWEST_REQUESTS = 3
 _BUSY_FROM = 0.8
 _QUEUE_SAMPLES = 3
 _MOST_NOTES = 1_000
@@ -121,10 +120,10 @@ class Sensations:
         last = self._window[-2] if len(self._window) > 1 else signs
         newest = backend_flow(last.backends.get(name, vitals), vitals, max(signs.at_s - last.at_s, 0.001))
         use = pool_use(vitals)
-        drift = sense.baseline.drift(flow.p95_s) if flow.p95_s is not None else 1.0
+        drift = sense.baseline.drift(flow.slow_s) if flow.slow_s is not None else 1.0
         is_usual = latency(flow, drift).level < ONSET and flow.fault_share < 0.1
-        if flow.p95_s is not None and flow.requests >= _FEWEST_REQUESTS and is_usual:
-            sense.baseline.learn(flow.p95_s, signs.at_s)
+        if flow.slow_s is not None and is_usual:
+            sense.baseline.learn(flow.slow_s, signs.at_s)
         sense.pool_trend.add(use, signs.at_s)
         sense.series.append((newest.requests_per_s, newest.p95_s, newest.fault_share, use))
         return BackendMeasure(
@@ -174,15 +173,17 @@ class Sensations:
 
 def errors(flow: BackendFlow) -> Feeling:
     """One fault in ten is felt, all of them are the worst; a single one of few is not yet a share."""
-    share = flow.fault_share * min(1.0, flow.faults / _FEWEST_REQUESTS)
+    share = flow.fault_share * min(1.0, flow.faults / FEWEST_REQUESTS)
     return Feeling(level=_within(math.sqrt(share)), text=f"{flow.fault_share:.0%} of the requests fail")
 
 
 def latency(flow: BackendFlow, drift: float) -> Feeling:
     """Three times the usual is felt, 64 times is the worst. What is fast hurts nobody, however much slower it is than before."""
-    if flow.p95_s is None or flow.requests < _FEWEST_REQUESTS or flow.p95_s < _FASTEST_THAT_HURTS_S or drift <= 1.0:
+    if flow.slow_s is None or flow.slow_s < _FASTEST_THAT_HURTS_S or drift <= 1.0:
         return Feeling(level=0.0)
-    return Feeling(level=_within(math.log2(drift) / 6.0), text=f"95 % take up to {flow.p95_s:.3g} s, {drift:.3g} times the usual")
+    return Feeling(
+        level=_within(math.log2(drift) / 6.0), text=f"slow calls take {flow.slow_s:.3g} s, {drift:.3g} times the usual"
+    )
 
 
 def saturation(flow: BackendFlow, use: float, queue: float) -> Feeling:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 import attrs
 
+FEWEST_REQUESTS = 3
+"""One or two of anything are an accident, not the state of a backend."""
+
 FAULTS = frozenset({"upstream_failed", "upstream_timeout", "no_backend", "circuit_open", "pool_exhausted", "draining"})
 """Outcomes that are the fault of the gateway or of a server; all others are answers, or the client's own."""
 
@@ -146,6 +149,7 @@ class BackendFlow:
     """One backend in a stretch of time.
 
     fault_share: faults among the requests that ended, 0 to 1. p50_s, p95_s: None where none ended.
+    slow_s:      what at least the slowest `FEWEST_REQUESTS` took, and one in twenty; None where so many have not ended.
     """
 
     requests_per_s: float
@@ -154,6 +158,7 @@ class BackendFlow:
     fault_share: float
     p50_s: float | None
     p95_s: float | None
+    slow_s: float | None
     exhausted: float
 
 
@@ -170,8 +175,16 @@ def backend_flow(earlier: BackendVitals, later: BackendVitals, elapsed_s: float)
         fault_share=faults / requests if requests else 0.0,
         p50_s=quantile(buckets, 0.5),
         p95_s=quantile(buckets, 0.95),
+        slow_s=_slow_s(buckets),
         exhausted=max(0.0, later.exhausted - earlier.exhausted),
     )
+
+
+def _slow_s(buckets: Mapping[float, float]) -> float | None:
+    ended = max(buckets.values(), default=0.0)
+    if ended < FEWEST_REQUESTS:
+        return None
+    return quantile(buckets, min(0.95, 1.0 - (FEWEST_REQUESTS - 1) / ended))
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcp_gateway.actors.viability import sensations
 from mcp_gateway.actors.viability.algedonic import ONSET
 from mcp_gateway.actors.viability.sensations import Measurement, Sensations
-from mcp_gateway.actors.viability.vital_signs import BackendFlow, BackendVitals, VitalSigns
+from mcp_gateway.actors.viability.vital_signs import FEWEST_REQUESTS, BackendFlow, BackendVitals, VitalSigns
 
 INFINITE = float("inf")
 ONE, TWO = "http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"
@@ -26,6 +26,7 @@ def flow(*, requests: float = 100, faults: float = 0, p95_s: float | None = 0.02
         fault_share=share,
         p50_s=p95_s,
         p95_s=p95_s,
+        slow_s=p95_s if requests >= FEWEST_REQUESTS else None,
         exhausted=exhausted,
     )
 
@@ -116,6 +117,17 @@ class Node:
 
 def hurting(measurement: Measurement) -> Mapping[str, str]:
     return {source: feeling.text for source, feeling in measurement.feelings.items() if feeling.level >= ONSET}
+
+
+def test_a_slow_call_or_two_among_a_few_quick_ones_are_no_slow_backend_but_three_are() -> None:
+    node = Node()
+    for _ in range(4):
+        node.second(ok=2)
+    assert hurting(node.second(ok=1, took_s=5.0)) == {}
+    measured = node.second(ok=1, took_s=5.0)
+    assert hurting(measured) == {}
+    assert measured.backends["files"].usual_p95_s == pytest.approx(0.01, rel=0.3)  # they are not the usual either
+    assert set(hurting(node.second(ok=1, took_s=5.0))) == {"latency/files"}
 
 
 def test_a_backend_that_becomes_slow_hurts_by_its_own_usual_and_stops_when_it_is_fast_again() -> None:

@@ -72,6 +72,7 @@ def test_a_flow_is_what_happened_between_two_moments() -> None:
         fault_share=0.25,
         p50_s=pytest.approx(0.55),
         p95_s=pytest.approx(0.955),
+        slow_s=pytest.approx(0.775),
         exhausted=0,
     )
 
