@@ -25,6 +25,10 @@ SERIES_LENGTH = 120
 _FASTEST_THAT_HURTS_S = 0.05
 _BUSY_FROM = 0.8
 _QUEUE_SAMPLES = 3
+_LAG_SAMPLES = 5
+"""A single late timer is seen in up to three: `event_loop_lag_seconds` is the worst of two seconds."""
+
+_STALL_S = 0.5
 _MOST_NOTES = 1_000
 
 
@@ -109,7 +113,7 @@ class Sensations:
         for transport in {*signs.lost, *(transport for _, transport in self._backpressure)}:
             feelings[f"backpressure/{transport}"] = self._backpressured(transport, before, signs)
         feelings["restarts"] = self._restarted(now_s)
-        feelings["event-loop"] = loop_lag(signs.loop_lag_s)
+        feelings["event-loop"] = loop_lag(self._lasting_lag_s())
         feelings["viability"] = self._viability(signs, now_s)
         return Measurement(signs=signs, before=before, elapsed_s=elapsed_s, backends=measures, feelings=feelings)
 
@@ -143,6 +147,13 @@ class Sensations:
         if len(known) < _QUEUE_SAMPLES:
             return 0.0, 0.0
         return min(map(pool_use, known)), min(vitals.waiting / max(1.0, vitals.leased) for vitals in known)
+
+    def _lasting_lag_s(self) -> float:
+        """How late the event loop was throughout the last samples. A stall hurts at once; a shared core is late now and then."""
+        newest = [signs.loop_lag_s for signs in list(self._window)[-_LAG_SAMPLES:]]
+        if newest[-1] >= _STALL_S:
+            return newest[-1]
+        return min(newest) if len(newest) == _LAG_SAMPLES else 0.0
 
     def _restarted(self, now_s: float) -> Feeling:
         recent = [child for at_s, child in self._restarts if now_s - at_s <= RESTARTS_WINDOW_S]

@@ -95,7 +95,7 @@ class Node:
         self.files = BackendVitals(idle=50, replicas={ONE: 2.0, TWO: 2.0})
         self.lost: dict[str, float] = {}
 
-    def second(self, *, ok: int = 0, failed: int = 0, took_s: float = 0.01) -> Measurement:
+    def second(self, *, ok: int = 0, failed: int = 0, took_s: float = 0.01, lag_s: float = 0.0) -> Measurement:
         outcomes, buckets = self.files.outcomes, self.files.buckets
         for outcome, count in (("ok", ok), ("upstream_failed", failed)):
             outcomes[outcome] = outcomes.get(outcome, 0.0) + count
@@ -109,7 +109,7 @@ class Node:
             waiting=self.files.waiting,
             replicas=dict(self.files.replicas),
         )
-        signs = VitalSigns(at_s=self.now_s, backends={"files": copy}, lost=dict(self.lost))
+        signs = VitalSigns(at_s=self.now_s, backends={"files": copy}, lost=dict(self.lost), loop_lag_s=lag_s)
         measured = self.sensations.measure(signs, {"http_sse": 1000})
         self.now_s += 1.0
         return measured
@@ -209,3 +209,20 @@ def test_what_is_kept_of_a_backend_is_bounded_and_goes_with_it() -> None:
     assert len(node.sensations._window) < 15
     node.sensations.measure(VitalSigns(at_s=node.now_s), {})
     assert node.sensations.backends == {}
+
+
+@pytest.mark.parametrize(
+    ("lags_s", "hurts"),
+    [
+        ((0.2, 0.2, 0.2, 0.0, 0.0, 0.2, 0.2, 0.2, 0.0), False),  # late now and then, as on a core that others use too
+        ((0.2, 0.2, 0.2, 0.2, 0.3), True),
+        ((0.2, 0.2, 0.2, 0.2, 0.04), False),
+        ((0.0, 0.5), True),  # a stall
+        ((0.49,), False),
+    ],
+)
+def test_an_event_loop_that_is_late_hurts_when_it_lasts_and_a_stall_at_once(lags_s: tuple[float, ...], hurts: bool) -> None:
+    node = Node()
+    for lag_s in lags_s:
+        measured = node.second(ok=1, lag_s=lag_s)
+    assert ("event-loop" in hurting(measured)) is hurts
