@@ -40,6 +40,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "actors.viability": _ACTOR,
     "actors.identity": (*_ACTOR, "transports.identity", "transports.outbound"),
     "actors.events": (*_ACTOR, "actors.storage"),
+    "actors.cluster": _ACTOR,
     "actors.forwarding": ("actors.messages", "actors.routing.hash_ring", "transports.ports", "transports.protocol"),
     "actors.pool": (*_ACTOR, "actors.supervision", "actors.forwarding"),
     "actors.edge": (
@@ -119,11 +120,12 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
     "cel": ("config.conditions",),
+    "nats": ("actors.cluster.nats_engine",),
 }
 """{library: the only packages or modules that may import it}."""
 
 NOT_PURE: Final = frozenset(
-    {"tornado", "thespian", "aiohttp", "asyncio", "sqlite3", "socket", "threading", "logging", "time", "random"}
+    {"tornado", "thespian", "aiohttp", "nats", "asyncio", "sqlite3", "socket", "threading", "logging", "time", "random"}
 )
 """What a pure module does without: the network, the loop, the disk, the log, the clock, dice. A seal may draw a nonce."""
 
@@ -149,6 +151,8 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
         )
     },
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
+    "actors.cluster.memory_engine": "cluster/test_engine.py: the contract of all engines",
+    "actors.cluster.nats_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.conversations.desk": "a Protocol and a value",
     "actors.conversations.session_repair": "conversations/test_relay.py: a relay repairs its session",
     "actors.edge.loop_port": "edge/test_edge.py: the two are one pair",
