@@ -39,6 +39,8 @@ from mcp_gateway.scripts.commands.init_command import add_init_command
 from mcp_gateway.scripts.commands.logs_command import add_logs_command
 from mcp_gateway.scripts.commands.restart_command import add_restart_command
 from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
+from mcp_gateway.scripts.commands.sessions_command import add_sessions_command
+from mcp_gateway.scripts.commands.top_command import add_top_command
 from mcp_gateway.scripts.commands.use_commands import add_use_commands
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
@@ -142,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     for parser_of_command, run in attached:
         add_attach_options(parser_of_command, with_config=True)
         parser_of_command.set_defaults(run=run)
+    add_sessions_command(commands)
+    add_top_command(commands)
     add_logs_command(commands)
     add_use_commands(commands)
     add_restart_command(commands)

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from mcp_gateway.actors.edge.loop_port import LoopPort
+from mcp_gateway.actors.edge.present_clients import MOST_ROWS, present_clients
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.messages.events import EventsLogged
@@ -60,6 +61,7 @@ from mcp_gateway.transports.telemetry.tallies import write_tallies
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
+from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
@@ -108,6 +110,7 @@ class Cell:
         self._cells = Forwarding(link, cell_name, settings.gateway.cell_count)
         self._subjects = SubjectTokens()
         self._denied: tuple[str, ...] = ()
+        self._parked = ParkedCalls(ParkingLimits())
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
@@ -151,6 +154,7 @@ class Cell:
             elsewhere=self._cells,
             others=lambda: self._cells.other_cells,
             records=self._tasks,
+            parked=self._parked,
         )
         shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)
         http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
@@ -323,7 +327,21 @@ class Cell:
         return await self._status.take()
 
     async def command(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if name == "sessions":
+            return self._who_is_here()
         return await self._status.command(name, arguments)
+
+    def _who_is_here(self) -> dict[str, Any]:
+        """{"sessions": how many, "clients": the rows of `present_clients`, "connections", "parked": {address: calls}}."""
+        port = self._port
+        waiting = [exchange for exchange, _ in port.waiting.values()]
+        return {
+            "ok": True,
+            "sessions": len(port.sessions),
+            "clients": present_clients(port.sessions.newest(MOST_ROWS, time.monotonic()), waiting, port.now_ms())[:MOST_ROWS],
+            "connections": self._server.connection_counts(),
+            "parked": self._parked.by_client,
+        }
 
 
 def requests_s(drain_s: float) -> float:

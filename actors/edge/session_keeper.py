@@ -7,6 +7,7 @@ import time
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
 
+from .present_clients import UsedSession
 from .session_table import SessionTable
 
 _LONGEST_NOTE_S = 10.0
@@ -112,6 +113,10 @@ class SessionKeeper:
         if self._journal.is_durable:
             return self._end_all(self._journal.expire(self._used_since_ms()))
         return self._end_all(idle) if self._is_alone else []
+
+    def newest(self, most: int, now_s: float) -> list[UsedSession]:
+        """Those that this cell has seen used last, the latest first."""
+        return [UsedSession(state, now_s - used_s) for state, used_s in self._table.newest(most)]
 
     def count_by_revision(self) -> dict[str, int]:
         return self._table.count_by_revision()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 
 import msgspec
@@ -81,6 +82,10 @@ class SessionTable:
         """The session's state here, however long it was not used."""
         known = self._states.get(key)
         return None if known is None else known[0]
+
+    def newest(self, most: int) -> list[tuple[SessionState, float]]:
+        """(state, when it was used) of those used last, the latest first."""
+        return list(itertools.islice(reversed(self._states.values()), most))
 
     def replace(self, state: SessionState) -> None:
         """Set the state of a session that is known here."""

@@ -295,13 +295,13 @@ class NodeSupervisor(Supervisor):
             self._change_log_level(message, sender)
         elif message.command in BACKEND_COMMANDS:
             self._change_backends(message, sender)
-        elif message.command not in ("restart", "kill"):
+        elif message.command not in ("restart", "kill", "sessions"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
             self._pass_on(message, sender, cell)
         elif message.command == "kill":
             self._kill_process(message, sender, child, shorts)
-        elif child in shorts:
+        elif child in shorts and message.command == "restart":
             question_id = self._next_question_id()
             self.send(self.myAddress, RestartChildRequested(name=shorts[child], request_id=question_id))
             self._wait_for(question_id, ["the restart"], sender, message.request_id, COMMAND_DEADLINE_S, _ENDED)

@@ -116,6 +116,8 @@ def test_help_lists_what_exists_and_nothing_else() -> None:
             "doctor",
             "init",
             "logs",
+            "sessions",
+            "top",
         ),
     }
     assert "cell-factory" not in run_command("serve", "--help").stdout

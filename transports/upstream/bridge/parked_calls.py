@@ -38,6 +38,11 @@ class ParkedCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def by_client(self) -> dict[str, int]:
+        """{address of a client: how many calls wait for it}."""
+        return dict(self._of_client)
+
     def park(self, call: str, client: str, backend: str, byte_count: int = 0) -> str:
         """Take the call in, whose request has so many bytes; gives the limit that forbids it in words, or "".
 
