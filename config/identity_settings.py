@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import attrs
 from attrs.validators import deep_iterable, instance_of
@@ -14,6 +14,11 @@ from .setting_rules import Each, Flag, Number, OneOf, SettingProblem, Text, Whol
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Asymmetric ones only: who can check a token must not be able to make one. Source: RFC 8725, section 3.2."""
+
+LOG_OUTS_KEPT_S: Final = 86_400.0
+"""How old a token may be of an issuer that logs people out: for so long it is known who was."""
+
+MOST_LOG_OUTS: Final = 10_000
 
 _ANY_LINE = r"[^\x00-\x1f\x7f\ud800-\udfff]"
 _ISSUER = Text(
@@ -49,6 +54,7 @@ class IssuerSettings:
     introspection_url: where opaque tokens are asked about, with `client_id` and the content of `client_secret_file`.
     leeway:            seconds by which its clock may differ.
     allow_private:     whether it may have a private address, or speak plain HTTP: for one on the own network.
+    logout_audience:   for whom its logout tokens are made out: the client that it knows the gateway as; "" takes none.
     *_claim:           where a token says who its subject is, in which groups, and with which scopes; a dot leads into an object.
     """
 
@@ -68,6 +74,7 @@ class IssuerSettings:
     scope_claim: str = attrs.field(default="scope", validator=_CLAIM)
     leeway: float = attrs.field(default=30.0, converter=as_seconds, validator=_LEEWAY)
     allow_private: bool = attrs.field(default=False, validator=Flag())
+    logout_audience: str = attrs.field(default="", validator=LINE)
 
 
 @attrs.frozen(kw_only=True)
@@ -116,8 +123,28 @@ class AuthSettings:
 
 
 @attrs.frozen(kw_only=True)
+class LogOut:
+    """An issuer has logged somebody out: what it issued until then counts no more.
+
+    subject, session: who, and in which session (`sid`); "" where it does not say. Without both, everybody.
+    issued_ms:        when, by the issuer's clock, since the epoch.
+    token_id:         of the token that told it (`jti`), which tells it once.
+    """
+
+    issuer: str
+    subject: str = ""
+    session: str = ""
+    issued_ms: int
+    token_id: str = ""
+
+
+def _log_outs(kept: Iterable[LogOut | Mapping[str, Any]]) -> tuple[LogOut, ...]:
+    return tuple(each if isinstance(each, LogOut) else LogOut(**each) for each in kept)
+
+
+@attrs.frozen(kw_only=True)
 class Revocations:
-    """Who has lost access while the gateway ran, by `mcp-gateway revoke`; no table of the file.
+    """Who has lost access while the gateway ran, by `mcp-gateway revoke` or an issuer's word; no table of the file.
 
     subjects:     as in `denied_subjects`.
     fingerprints: of credentials, as logs show them.
@@ -126,6 +153,9 @@ class Revocations:
     subjects: tuple[str, ...] = _names()
     fingerprints: tuple[str, ...] = attrs.field(
         default=(), converter=as_tuple, validator=Each(Text(r"[0-9a-f]{32}", "32 hexadecimal digits", longest=32), most=10_000)
+    )
+    log_outs: tuple[LogOut, ...] = attrs.field(
+        default=(), converter=_log_outs, validator=deep_iterable(instance_of(LogOut), instance_of(tuple)), repr=False
     )
 
 

@@ -43,16 +43,19 @@ from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PA
 from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
 from mcp_gateway.transports.downstream.server.gate import Access
+from mcp_gateway.transports.downstream.server.logout_endpoint import LOGOUT_PATH, LogoutEndpoint, LogoutRefused
 from mcp_gateway.transports.downstream.server.metadata_endpoint import METADATA_PATHS, MetadataEndpoint
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.server.tickets import TICKET_PATH, Tickets
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
 from mcp_gateway.transports.identity.denials import Denials
+from mcp_gateway.transports.identity.rejection import CredentialRejected
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.subject_tokens import NotingAuthenticator, SubjectTokens
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
@@ -212,12 +215,30 @@ class Cell:
             metadata = MetadataEndpoint(server, server.gate)
             for path in METADATA_PATHS:
                 server.add_endpoint(path, metadata, access=Access.EVERYBODY)
+            if any(issuer.logout_audience for issuer in server.gate.auth.issuers):
+                logout = LogoutEndpoint(self._log_out, settings.gateway.max_share_per_address)
+                server.add_endpoint(LOGOUT_PATH, logout, access=Access.EVERYBODY)
         if self._tickets is not None:
             server.add_endpoint(TICKET_PATH, self._tickets)
         consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
         for path in CONSENT_PATHS:
             server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
         server.add_endpoint(START_PATH, StartPageEndpoint(server.base_url, self._backends_for), is_page=True)
+
+    async def _log_out(self, token: str) -> None:
+        """Raises: LogoutRefused, Refused."""
+        assert self._port.known_clients is not None
+        try:
+            log_out = await self._port.known_clients.read_log_out(token)
+            answer = await self._link.change("revoke", {"log_out": log_out})
+        except CredentialRejected as error:
+            raise LogoutRefused(str(error)) from None
+        except TimeoutError:
+            raise Refused("upstream_timeout", "not every cell has answered") from None
+        if "refused" in answer:
+            raise LogoutRefused("; ".join(answer["refused"]))
+        if "error" in answer:
+            raise Refused("upstream_failed", "it could not be kept: see the log")
 
     def _backends_for(self, principal: Principal | None) -> list[BackendSettings]:
         """Those of which the client may use something."""

@@ -9,8 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from mcp_gateway.actors.messages.identity import TokenRejected, TokenVerified, VerificationLost, VerifyToken
-from mcp_gateway.config.identity_settings import AuthSettings
+from mcp_gateway.actors.messages.identity import (
+    LogOutVerified,
+    TokenRejected,
+    TokenVerified,
+    VerificationLost,
+    VerifyLogOut,
+    VerifyToken,
+)
+from mcp_gateway.config.identity_settings import AuthSettings, LogOut
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.identity.api_keys import principal_of_api_key
 from mcp_gateway.transports.identity.denials import Denials
@@ -59,9 +66,25 @@ class KnownClients:
         """Who is known, and with which rights, is judged anew; what no longer holds ends before this returns."""
         if settings.auth is None or (settings.auth, settings.revocations) == (self._auth, self._revocations):
             return
+        same_rules = settings.auth == self._auth
         self._auth, self._revocations, self._denials = settings.auth, settings.revocations, _denials(settings)
-        self._known.clear()
+        if same_rules:  # and the others need not be asked about again
+            self._known.keep(self._holds)
+        else:
+            self._known.clear()
         self._end(self._endings.of(lambda principal: not self._holds(principal)))
+
+    async def read_log_out(self, token: str) -> LogOut:
+        """Whom an issuer has logged out, as its token says.
+
+        Raises: CredentialRejected; Refused where that cannot be found out.
+        """
+        if len(token) > LONGEST_TOKEN:
+            raise CredentialRejected(f"the token is longer than {LONGEST_TOKEN} bytes")
+        shown = token.encode("utf-8", "surrogatepass")
+        answer = await self._found_out(lambda request_id: VerifyLogOut(request_id=request_id, token=shown, auth=self._auth))
+        assert isinstance(answer, LogOutVerified)
+        return answer.log_out
 
     def close(self) -> None:
         """Nothing is called back any more."""
@@ -120,18 +143,27 @@ class KnownClients:
         return await self._verify(shown)
 
     async def _verify(self, token: bytes) -> tuple[Principal, int]:
+        answer = await self._found_out(
+            lambda request_id: VerifyToken(request_id=request_id, token=token, auth=self._auth, public_url=self._public_url)
+        )
+        assert isinstance(answer, TokenVerified)
+        return answer.principal, answer.check_again_ms
+
+    async def _found_out(self, question: Callable[[str], object]) -> TokenVerified | LogOutVerified:
+        """What the actor finds out, whichever incarnation does. question: to be asked under this id.
+
+        Raises: CredentialRejected, Refused.
+        """
         for _ in range(_TRIES):
-            request_id = f"identity?{next(self._ids)}"
-            question = VerifyToken(request_id=request_id, token=token, auth=self._auth, public_url=self._public_url)
             try:
-                answer = await asyncio.wait_for(self._ask("identity", question), _ASK_S)
+                answer = await asyncio.wait_for(self._ask("identity", question(f"identity?{next(self._ids)}")), _ASK_S)
             except LookupError:
                 await asyncio.sleep(_RESTART_S)
                 continue
             except TimeoutError:
                 break
-            if isinstance(answer, TokenVerified):
-                return answer.principal, answer.check_again_ms
+            if isinstance(answer, TokenVerified | LogOutVerified):
+                return answer
             if isinstance(answer, TokenRejected):
                 raise CredentialRejected(answer.text)
             if not isinstance(answer, VerificationLost):
@@ -173,7 +205,7 @@ class KnownClients:
 def _denials(settings: Settings) -> Denials:
     assert settings.auth is not None
     revoked = settings.revocations
-    return Denials((*settings.auth.denied_subjects, *revoked.subjects), revoked.fingerprints)
+    return Denials((*settings.auth.denied_subjects, *revoked.subjects), revoked.fingerprints, revoked.log_outs)
 
 
 def _nobody(text: str) -> Refused:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from thespian.actors import ActorAddress
 
-from mcp_gateway.actors.messages.identity import IssuerUnreachable, TokenRejected, TokenVerified, VerificationLost, VerifyToken
+from mcp_gateway.actors.messages.identity import (
+    IssuerUnreachable,
+    LogOutVerified,
+    TokenRejected,
+    TokenVerified,
+    VerificationLost,
+    VerifyLogOut,
+    VerifyToken,
+)
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
-from mcp_gateway.config.identity_settings import IssuerSettings
+from mcp_gateway.config.identity_settings import IssuerSettings, LogOut
 from mcp_gateway.transports.identity.claims import audience_of
 from mcp_gateway.transports.identity.introspection import HOLDS_S
-from mcp_gateway.transports.identity.jwt_verification import looks_like_jwt, read_token, verify
+from mcp_gateway.transports.identity.jwks import SigningKey
+from mcp_gateway.transports.identity.jwt_verification import UnverifiedToken, looks_like_jwt, read_token, verify
+from mcp_gateway.transports.identity.logout_tokens import read_log_out
 from mcp_gateway.transports.identity.rejection import CredentialRejected, KeyUnknown
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.principal import Principal
@@ -21,12 +33,15 @@ from .issuer_away import IssuerAwayError
 from .issuer_introspection import IssuerIntrospection
 from .issuer_keys import IssuerKeys
 
+_Found = TypeVar("_Found")
+_Asked = TypeVar("_Asked", VerifyToken, VerifyLogOut)
+
 
 class Identity(GatewayActor):
-    """Verifies access tokens of the configured issuers.
+    """Verifies access tokens and logout tokens of the configured issuers.
 
-    Receives  VerifyToken (known clients, by way of the edge)
-    Sends     TokenVerified, TokenRejected, IssuerUnreachable, VerificationLost (edge)
+    Receives  VerifyToken, VerifyLogOut (known clients, by way of the edge)
+    Sends     TokenVerified, LogOutVerified, TokenRejected, IssuerUnreachable, VerificationLost (edge)
     On crash  keys are forgotten and asked for again; whoever waits is told to ask again
     """
 
@@ -38,12 +53,18 @@ class Identity(GatewayActor):
         self._tasks = HeldTasks()
 
     def receiveMsg_VerifyToken(self, message: VerifyToken, sender: ActorAddress) -> None:
+        self._begin(message, self._verified, sender)
+
+    def receiveMsg_VerifyLogOut(self, message: VerifyLogOut, sender: ActorAddress) -> None:
+        self._begin(message, self._log_out, sender)
+
+    def _begin(self, message: _Asked, find_out: Callable[[_Asked], Awaitable[object]], sender: ActorAddress) -> None:
         self._waiting[message.request_id] = sender
         self._let_go_of(message)
-        self._tasks.start(self._answer(message))
+        self._tasks.start(self._answer(message, find_out))
 
     def on_crash(self, message: object, sender: ActorAddress) -> None:
-        if isinstance(message, VerifyToken) and message.request_id not in self._waiting:
+        if isinstance(message, VerifyToken | VerifyLogOut) and message.request_id not in self._waiting:
             self.send(sender, VerificationLost(request_id=message.request_id))
 
     def on_exit(self) -> None:
@@ -56,16 +77,10 @@ class Identity(GatewayActor):
 
     # ---- verification
 
-    async def _answer(self, message: VerifyToken) -> None:
+    async def _answer(self, message: _Asked, find_out: Callable[[_Asked], Awaitable[object]]) -> None:
         request_id = message.request_id
         try:
-            if looks_like_jwt(message.token):
-                principal = await self._verify(message)
-                outcome: object = TokenVerified(request_id=request_id, principal=principal, check_again_ms=principal.expires_ms)
-            else:
-                principal = await self._introspect(message)
-                again_ms = int((time.time() + HOLDS_S) * 1000)
-                outcome = TokenVerified(request_id=request_id, principal=principal, check_again_ms=again_ms)
+            outcome = await find_out(message)
         except CredentialRejected as error:
             outcome = TokenRejected(request_id=request_id, text=str(error))
         except IssuerAwayError as error:
@@ -77,17 +92,41 @@ class Identity(GatewayActor):
         if asker is not None and self.runtime is not None:
             self.runtime.post(asker, outcome)
 
+    async def _verified(self, message: VerifyToken) -> TokenVerified:
+        request_id = message.request_id
+        if looks_like_jwt(message.token):
+            principal = await self._verify(message)
+            return TokenVerified(request_id=request_id, principal=principal, check_again_ms=principal.expires_ms)
+        principal = await self._introspect(message)
+        return TokenVerified(request_id=request_id, principal=principal, check_again_ms=int((time.time() + HOLDS_S) * 1000))
+
+    async def _log_out(self, message: VerifyLogOut) -> LogOutVerified:
+        def check(token: UnverifiedToken, keys: Sequence[SigningKey], issuer: IssuerSettings) -> LogOut:
+            return read_log_out(token, keys, issuer, time.time())
+
+        return LogOutVerified(request_id=message.request_id, log_out=await self._with_keys(message, check))
+
     async def _verify(self, message: VerifyToken) -> Principal:
+        def check(token: UnverifiedToken, keys: Sequence[SigningKey], issuer: IssuerSettings) -> Principal:
+            return verify(token, keys, issuer, audience_of(issuer, message.public_url), time.time())
+
+        return await self._with_keys(message, check)
+
+    async def _with_keys(
+        self,
+        message: VerifyToken | VerifyLogOut,
+        check: Callable[[UnverifiedToken, Sequence[SigningKey], IssuerSettings], _Found],
+    ) -> _Found:
+        """Check a token with the keys of the issuer that it names, and once more where these may have changed."""
         token = read_token(message.token)
         issuer = next((each for each in message.auth.issuers if each.issuer == token.issuer), None)
         if issuer is None:
             raise CredentialRejected("the token is of another issuer")
         keys = self._keys_of(issuer)
-        audience = audience_of(issuer, message.public_url)
         try:
-            return verify(token, await keys.current(), issuer, audience, time.time())
+            return check(token, await keys.current(), issuer)
         except KeyUnknown:
-            return verify(token, await keys.newer(), issuer, audience, time.time())
+            return check(token, await keys.newer(), issuer)
 
     async def _introspect(self, message: VerifyToken) -> Principal:
         """Of the first issuer that knows the token; one that is away may be the one that does."""
@@ -109,7 +148,7 @@ class Identity(GatewayActor):
             self._keys[issuer] = IssuerKeys(issuer)
         return self._keys[issuer]
 
-    def _let_go_of(self, message: VerifyToken) -> None:
+    def _let_go_of(self, message: VerifyToken | VerifyLogOut) -> None:
         """What is kept of issuers that are no longer configured."""
         for issuer in self._keys.keys() - set(message.auth.issuers):
             self._keys.pop(issuer).close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from mcp_gateway.config.identity_settings import AuthSettings
+from mcp_gateway.config.identity_settings import AuthSettings, LogOut
 from mcp_gateway.transports.ports.principal import Principal
 
 
@@ -28,6 +28,23 @@ class TokenVerified:
     request_id: str
     principal: Principal = attrs.field(repr=False)
     check_again_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class VerifyLogOut:
+    """Known clients -> identity: whom has its issuer logged out, as this logout token says? Otherwise as `VerifyToken`."""
+
+    request_id: str
+    token: bytes = attrs.field(repr=False)
+    auth: AuthSettings = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class LogOutVerified:
+    """Identity -> known clients: this is so."""
+
+    request_id: str
+    log_out: LogOut = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)

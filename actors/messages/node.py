@@ -170,7 +170,7 @@ class NodeStatusReported:
 
 @attrs.frozen(kw_only=True)
 class CommandRequested:
-    """Admin command -> NodeSupervisor, which carries it out or passes it on to a cell.
+    """Admin command, or a cell for its content -> NodeSupervisor, which carries it out or passes it on to a cell.
 
     command:   "restart", "kill", "log-level", one of `backend_changes.BACKEND_COMMANDS`, or another that the cells know.
     arguments: {"child": full name, "signal": number} for the first two.

@@ -32,6 +32,13 @@ class NodeLink(Protocol):
         Raises: LookupError where no such cell runs.
         """
 
+    async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Change what the whole node runs, as `backend_changes.backend_change` has it; the answer as in `CommandAnswered`, once
+        every cell has taken it in.
+
+        Raises: TimeoutError
+        """
+
     async def node_status(self) -> dict[str, Any]:
         """What `mcp-gateway status --json` prints, of the whole node.
 

@@ -43,6 +43,7 @@ from .cell_factory import load_cell_factory
 STOP_CONTENT_S = 3.0
 RESEND_INTERVAL_S = 1.0
 LOG_WAIT_S = 2.0  # a cell that starts waits that long for the events so far, then serves without them until they come
+NODE_CHANGE_S = 35.0  # the same: it waits for cells that start, or are ended because they hang
 NODE_STATUS_S = 4.0  # the node supervisor itself waits for slow cells, but not as long
 
 
@@ -64,10 +65,11 @@ class CellProcess(AsyncioActor):
     """A cell process: Thespian's main thread and one event loop with the content of the cell.
 
     Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,
-              ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
+              CommandAnswered, ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
               EventsDistributed (EventLog); Forwarded (other cells)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, NodeStatusReported, NodeStatusRequested,
-              CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog); Forwarded (other cells)
+              CommandRequested, CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog);
+              Forwarded (other cells)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -148,12 +150,15 @@ class CellProcess(AsyncioActor):
         self.deliver(asker, NodeStatusReported(request_id=request_id, name=self.name, status=status))
 
     def receiveMsg_NodeStatusReported(self, message: NodeStatusReported, sender: ActorAddress) -> None:
-        self.call_loop(self._take_node_status, message)
+        self.call_loop(self._take_node_answer, message.request_id, message.status)
 
-    def _take_node_status(self, message: NodeStatusReported) -> None:
-        future = self._node_questions.get(message.request_id)
+    def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
+        self.call_loop(self._take_node_answer, message.request_id, message.answer)
+
+    def _take_node_answer(self, request_id: str, answer: dict[str, Any]) -> None:
+        future = self._node_questions.get(request_id)
         if future is not None and not future.done():
-            future.set_result(message.status)
+            future.set_result(answer)
 
     def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
         self.run_async(self._carry_out(message, sender))
@@ -292,12 +297,21 @@ class CellProcess(AsyncioActor):
             raise LookupError(f"{cell_name} does not run")
         self.deliver(self._cells[cell_name][0], Forwarded(from_cell=self.name, message=message))
 
+    async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex
+        question = CommandRequested(request_id=request_id, command=command, arguments=arguments)
+        return await self._ask_node(request_id, question, NODE_CHANGE_S)
+
     async def node_status(self) -> dict[str, Any]:
         request_id = uuid.uuid4().hex
+        return await self._ask_node(request_id, NodeStatusRequested(request_id=request_id), NODE_STATUS_S)
+
+    async def _ask_node(self, request_id: str, question: object, timeout_s: float) -> dict[str, Any]:
+        """Raises: TimeoutError"""
         future = self._node_questions[request_id] = asyncio.get_running_loop().create_future()
         try:
-            self.deliver(self.addresses["supervisor"], NodeStatusRequested(request_id=request_id))
-            return await asyncio.wait_for(future, NODE_STATUS_S)
+            self.deliver(self.addresses["supervisor"], question)
+            return await asyncio.wait_for(future, timeout_s)
         finally:
             del self._node_questions[request_id]
 

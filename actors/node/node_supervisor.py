@@ -78,10 +78,10 @@ def _settings_question(revision: int) -> str:
 class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
-    Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands);
+    Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands, cells);
               Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
-              (admin commands); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
+              (admin commands, cells); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
               CellsChanged, PublishForNode (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
     """

@@ -18,6 +18,7 @@ from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.messages.node_link import CellContent, CellFactory
 from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
 from mcp_gateway.actors.node.cell_factory import load_cell_factory
+from mcp_gateway.actors.node.kept_revocations import keep_revocations
 from mcp_gateway.actors.node.node_status import tree_row
 from mcp_gateway.actors.runtime.thespian_hardening import become_subreaper
 from mcp_gateway.config.loader import ConfigError
@@ -244,6 +245,20 @@ class EmbeddedGateway:
 
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
+
+    async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            change = backend_change(self._settings, command, arguments)
+        except ConfigError as error:
+            return {"refused": str(error).splitlines()}
+        state_path = self._settings.gateway.state_path
+        if state_path is not None and change.settings.revocations != self._settings.revocations:
+            try:
+                keep_revocations(state_path, change.settings.revocations)
+            except OSError as error:
+                return {"error": f"it cannot be kept: {error.strerror}"}
+        self._take(change)
+        return {"ok": True}
 
     async def node_status(self) -> dict[str, Any]:
         status = await self._content.status() if self._content is not None else {}

@@ -98,6 +98,14 @@ class IdentityProvider:
         """How long tokens are good for that are issued from now on."""
         self._post("/control", json.dumps({"ttl": seconds}).encode())
 
+    def registered(self, **metadata: object) -> str:
+        """A new client with this metadata; its id."""
+        return str(self._post("/reg", json.dumps(metadata).encode(), content_type="application/json")["client_id"])
+
+    def log_out(self, client: str, user: str) -> None:
+        """Send the client the logout token of a user, to where it has registered for such; returns once that was taken."""
+        self._post("/control", json.dumps({"logOut": {"client": client, "sub": user, "sid": "a session"}}).encode())
+
     def rotate_keys(self) -> None:
         """A new key signs, and the old one is no longer named."""
         self._post("/control", json.dumps({"rotate": True}).encode())
@@ -106,9 +114,11 @@ class IdentityProvider:
         """The token endpoint's answer to a confidential client."""
         return self._post("/token", form, client)
 
-    def _post(self, path: str, form: dict[str, str] | bytes, client: str = "") -> dict[str, Any]:
+    def _post(
+        self, path: str, form: dict[str, str] | bytes, client: str = "", content_type: str = "application/x-www-form-urlencoded"
+    ) -> dict[str, Any]:
         body = form if isinstance(form, bytes) else urllib.parse.urlencode(form).encode()
-        headers = {}
+        headers = {"Content-Type": content_type}
         if client:
             headers["Authorization"] = f"Basic {base64.b64encode(f'{client}:{SECRET}'.encode()).decode()}"
         request = urllib.request.Request(f"{self.issuer}{path}", body, headers)

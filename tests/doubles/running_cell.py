@@ -11,7 +11,8 @@ from typing import Any
 from mcp_gateway.actors.cell.cell import Cell
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.status import StatusRequested
-from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.actors.node.backend_changes import backend_change
+from mcp_gateway.config.loader import ConfigError, settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
@@ -35,6 +36,7 @@ class RecordingLink:
         self.events: list[Event] = []
         self.stops: list[str] = []
         self.cell: Cell | None = None
+        self.settings: Settings | None = None
         self._log = TopicLog(10_000)
 
     is_caught_up = True
@@ -58,6 +60,17 @@ class RecordingLink:
 
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(cell_name)
+
+    async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        assert self.cell is not None
+        assert self.settings is not None
+        try:
+            change = backend_change(self.settings, command, arguments)
+        except ConfigError as error:
+            return {"refused": str(error).splitlines()}
+        self.settings = change.settings
+        self.cell.apply_settings(change.settings)
+        return {"ok": True}
 
     async def node_status(self) -> dict[str, Any]:
         assert self.cell is not None
@@ -128,7 +141,7 @@ async def running_cell(
     cell = Cell(settings, 0, "cell/0", link, authenticator)
     thresholds = gc.get_threshold()
     await cell.start()
-    link.cell = cell
+    link.cell, link.settings = cell, settings
     try:
         yield RunningCell(cell, link, settings)
     finally:

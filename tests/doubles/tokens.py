@@ -77,3 +77,19 @@ def right_claims() -> dict[str, Any]:
 
 def jwks(*keys: IssuerKey) -> bytes:
     return json.dumps({"keys": [key.jwk() for key in keys]}).encode()
+
+
+def logout_claims(now_s: float) -> dict[str, Any]:
+    """Of a logout token for the client "gateway". Source: OpenID Connect Back-Channel Logout 1.0, section 2.4."""
+    return {
+        "iss": ISSUER,
+        "aud": "gateway",
+        "sub": "alice",
+        "iat": int(now_s),
+        "exp": int(now_s) + 120,
+        "jti": "once",
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        "client_id": None,
+        "scope": None,
+        "groups": None,
+    }

@@ -4,6 +4,7 @@
 // Clients: "service" (JWTs) and "opaque-service" (opaque tokens) by client credentials; "exchanger" by token exchange; "gateway"
 // for introspection; all with the secret "secret". "inspector" is a public one with PKCE. Others register, or are a document.
 // POST /control {"ttl": seconds}: how long tokens are good for that are issued from now on; 300 at first.
+// POST /control {"logOut": {"client", "sub", "sid"}}: sends the client's logout token to where it wants such.
 // POST /control {"rotate": true}: from now on a new key signs, and the old one is no longer named.
 import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -68,6 +69,8 @@ function makeProvider (key) {
     findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     extraTokenClaims: (_, token) => ({ groups: GROUPS[token.accountId] ?? [] }),
     issueRefreshToken: async (_, client) => client.grantTypeAllowed('refresh_token'),
+    // Its own keeps to public addresses; clients of tests are on this machine.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     ttl: {
       AccessToken: () => ttl, ClientCredentials: () => ttl, AuthorizationCode: 60, Grant: 86_400, IdToken: 300, Interaction: 300,
@@ -77,6 +80,7 @@ function makeProvider (key) {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       introspection: { enabled: true, allowedPolicy: () => true },
+      backchannelLogout: { enabled: true },
       revocation: { enabled: true, allowedPolicy: () => true },
       registration: { enabled: true },
       registrationManagement: { enabled: true },
@@ -149,6 +153,10 @@ async function control (request, response) {
   const wanted = JSON.parse(Buffer.concat(chunks).toString())
   if (wanted.ttl) ttl = wanted.ttl
   if (wanted.rotate) useKey(newKey())
+  if (wanted.logOut) {
+    const { client, sub, sid } = wanted.logOut
+    await (await provider.Client.find(client)).backchannelLogout(sub, sid)
+  }
   response.writeHead(204).end()
 }
 

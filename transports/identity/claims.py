@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 
-from mcp_gateway.config.identity_settings import IssuerSettings
+from mcp_gateway.config.identity_settings import LOG_OUTS_KEPT_S, IssuerSettings
 from mcp_gateway.transports.ports.principal import FOREVER_MS, Principal
 
 from .rejection import CredentialRejected
@@ -49,33 +49,40 @@ def principal_of_claims(
     """
     if claims.get("iss") != issuer.issuer:
         raise CredentialRejected("the token is of another issuer")
+    if "events" in claims:  # a message about a subject, such as a logout token. Source: RFC 8417, sections 2.2 and 4.5
+        raise CredentialRejected("the token is of another type")
     if "cnf" in claims:  # a known gap: RFC 9449 and 8705 bind a token to a key, and who does not check that must not take it
         raise CredentialRejected("the token is bound to a key, which cannot be checked here")
-    if not any(audience.has(each) for each in _names(claims.get("aud"), "aud")):
+    if not any(audience.has(each) for each in names_in(claims.get("aud"), "aud")):
         raise CredentialRejected("the token is not made out to this gateway")
-    end_s = _moment(claims.get("exp"), "exp") + issuer.leeway
+    end_s = moment_of(claims.get("exp"), "exp") + issuer.leeway
+    issued_s = moment_of(claims["iat"], "iat") if "iat" in claims else 0.0
+    if issuer.logout_audience:
+        end_s = min(end_s, issued_s + LOG_OUTS_KEPT_S)
     if now_s >= end_s:
         raise CredentialRejected("the token has expired")
-    if "nbf" in claims and now_s < _moment(claims["nbf"], "nbf") - issuer.leeway:
+    if "nbf" in claims and now_s < moment_of(claims["nbf"], "nbf") - issuer.leeway:
         raise CredentialRejected("the token is not valid yet")
-    subject = _claim(claims, issuer.subject_claim)
-    if not isinstance(subject, str) or not _is_name(subject):
+    subject = claim_of(claims, issuer.subject_claim)
+    if not is_name(subject):
         raise CredentialRejected("the token has no subject")
     client = claims.get("client_id", claims.get("azp", ""))
-    if not isinstance(client, str) or (client and not _is_name(client)):
+    if client != "" and not is_name(client):
         raise CredentialRejected("the token's client is no name")
     return Principal(
         issuer=issuer.issuer,
         subject=subject,
         client=client,
-        groups=frozenset(_names(_claim(claims, issuer.groups_claim), issuer.groups_claim)),
-        scopes=frozenset(_scopes(_claim(claims, issuer.scope_claim), issuer.scope_claim)),
+        groups=frozenset(names_in(claim_of(claims, issuer.groups_claim), issuer.groups_claim)),
+        scopes=frozenset(_scopes(claim_of(claims, issuer.scope_claim), issuer.scope_claim)),
         expires_ms=int(min(end_s * 1000, FOREVER_MS)),
         fingerprint=fingerprint,
+        session=session if is_name(session := claims.get("sid")) else "",
+        issued_ms=int(issued_s * 1000),
     )
 
 
-def _claim(claims: Mapping[str, Any], name: str) -> object:
+def claim_of(claims: Mapping[str, Any], name: str) -> object:
     """A claim by its name, or by a path into objects. Names with dots exist: Auth0 wants URLs for those it does not know."""
     if name in claims:
         return claims[name]
@@ -87,7 +94,7 @@ def _claim(claims: Mapping[str, Any], name: str) -> object:
     return found
 
 
-def _names(value: object, claim: str) -> tuple[str, ...]:
+def names_in(value: object, claim: str) -> tuple[str, ...]:
     """One name, or a list of them. A value that is neither might have said that something is forbidden: it is not passed over."""
     if value is None:
         return ()
@@ -99,14 +106,15 @@ def _names(value: object, claim: str) -> tuple[str, ...]:
 
 def _scopes(value: object, claim: str) -> tuple[str, ...]:
     """Separated by spaces (RFC 9068, section 2.2.3), or a list, as Okta and others have it."""
-    return tuple(value.split()) if isinstance(value, str) else _names(value, claim)
+    return tuple(value.split()) if isinstance(value, str) else names_in(value, claim)
 
 
-def _moment(value: object, claim: str) -> float:
+def moment_of(value: object, claim: str) -> float:
+    """Seconds since the epoch. Raises: CredentialRejected."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -FOREVER_MS < value < FOREVER_MS:  # NaN is not
         raise CredentialRejected(f"{claim} in the token is no moment")
     return float(value)
 
 
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= _LONGEST_NAME and text.isprintable()
+def is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()

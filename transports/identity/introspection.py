@@ -62,7 +62,8 @@ def principal_of_answer(
 
 def _with_defaults(answer: Mapping[str, Any], issuer: IssuerSettings, now_s: float) -> dict[str, Any]:
     """All but `active` may be missing. A token without a subject is the client's own: RFC 9068, section 2.2."""
-    defaults = {"iss": issuer.issuer, "exp": now_s + HOLDS_S}
+    # It was issued before now, by whichever clock.
+    defaults = {"iss": issuer.issuer, "exp": now_s + HOLDS_S, "iat": now_s - 2 * issuer.leeway}
     if issuer.subject_claim == "sub" and "client_id" in answer:
         defaults["sub"] = answer["client_id"]
     return {**defaults, **answer}

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final
 
 import attrs
@@ -28,7 +28,7 @@ from .rejection import CredentialRejected, KeyUnknown
 LONGEST_TOKEN: Final = 16_384
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_TYPES: Final = frozenset({"at+jwt", "application/at+jwt", "jwt", "application/jwt"})
+_ACCESS_TOKEN: Final = frozenset({"at+jwt", "application/at+jwt", "jwt", "application/jwt"})
 _LONGEST_KEY_ID: Final = 500
 _MOST_KEYS_TRIED: Final = 5
 """Of a token that names no key, while an issuer has several: the old one, the new one, and those to come."""
@@ -90,7 +90,16 @@ def verify(
 
     Raises: CredentialRejected; KeyUnknown where the issuer's keys may be older than the token.
     """
-    algorithm, key_id = _checked_header(token.header, issuer)
+    check_signature(token, keys, issuer, _ACCESS_TOKEN)
+    return principal_of_claims(token.claims, issuer, audience, now_s, token.fingerprint)
+
+
+def check_signature(token: UnverifiedToken, keys: Sequence[SigningKey], issuer: IssuerSettings, types: Container[str]) -> None:
+    """Whether the issuer has signed it, as a token of one of these types (`typ`, in lower case; "jwt" where it says none).
+
+    Raises: CredentialRejected; KeyUnknown where the issuer's keys may be older than the token.
+    """
+    algorithm, key_id = _checked_header(token.header, issuer, types)
     candidates = keys_for(tuple(keys), key_id, algorithm)[:_MOST_KEYS_TRIED]
     if not candidates:
         raise KeyUnknown("the token is of a key that the issuer does not name")
@@ -98,15 +107,14 @@ def verify(
         # Without a name, the key may be new; with one, the name is known and the signature wrong.
         kind = KeyUnknown if key_id is None else CredentialRejected
         raise kind("the token's signature is not of its issuer")
-    return principal_of_claims(token.claims, issuer, audience, now_s, token.fingerprint)
 
 
-def _checked_header(header: dict[str, Any], issuer: IssuerSettings) -> tuple[str, str | None]:
+def _checked_header(header: dict[str, Any], issuer: IssuerSettings, types: Container[str]) -> tuple[str, str | None]:
     """(algorithm, name of the key)"""
     algorithm, key_id, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         raise CredentialRejected("the token is signed in a way that is not taken")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+    if not isinstance(kind, str) or kind.lower() not in types:
         raise CredentialRejected("the token is of another type")
     if "crit" in header or header.get("b64", True) is not True:  # RFC 7515, section 4.1.11; RFC 7797, section 6
         raise CredentialRejected("the token wants something understood that is not known here")

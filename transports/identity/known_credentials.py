@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from mcp_gateway.transports.ports.principal import Principal
@@ -37,6 +39,10 @@ class KnownCredentials:
         self._known[digest] = _Known(principal, min(until_ms, principal.expires_ms))
         if len(self._known) > self._most:
             del self._known[next(iter(self._known))]
+
+    def keep(self, holds: Callable[[Principal], bool]) -> None:
+        """Forget those of principals that do not hold any more."""
+        self._known = {digest: known for digest, known in self._known.items() if holds(known.principal)}
 
     def clear(self) -> None:
         """Forget all: each is checked again when it comes next."""

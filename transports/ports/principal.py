@@ -18,6 +18,8 @@ class Principal:
     groups, scopes: what policies ask for.
     expires_ms:  when what it has shown ends, since the epoch.
     fingerprint: names what it has shown in logs and revocations; not what that was.
+    session:     at the issuer (`sid`), where what it has shown says so; "" elsewhere.
+    issued_ms:   when that was issued, since the epoch, by the issuer's clock; 0 where nobody says.
     """
 
     issuer: str
@@ -27,6 +29,8 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     expires_ms: int = FOREVER_MS
     fingerprint: str = attrs.field(default="", eq=False)
+    session: str = attrs.field(default="", eq=False)
+    issued_ms: int = attrs.field(default=0, eq=False)
 
     @property
     def key(self) -> str:

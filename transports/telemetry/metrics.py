@@ -189,6 +189,7 @@ authentications_total = Counter(
     "Credentials that were checked because they were not known yet (bearer, proxy, certificate), by outcome",
     ["kind", "outcome"],
 )
+logouts_total = Counter("mcp_gateway_logouts_total", "Logout tokens that issuers have sent, by outcome", ["outcome"])
 audit_entries_total = Counter(
     "mcp_gateway_audit_entries_total", "Decisions of policies, by whether the audit trail has them", ["outcome"]
 )
@@ -206,7 +207,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 bounded_source = BoundedLabel(300)
 _BOUNDS = (
     *("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages"),
-    *("logins", "tickets", "questions", "names"),
+    *("logins", "logouts", "tickets", "questions", "names"),
 )
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()

@@ -56,3 +56,11 @@ def test_there_are_never_more_than_allowed_and_none_beyond_its_end(steps: list[t
             found = known.find(digest, now_ms)
             assert found is None or found.expires_ms > now_ms
         assert len(known) <= 4
+
+
+def test_only_those_are_forgotten_that_hold_no_more() -> None:
+    known, bob = KnownCredentials(3), attrs.evolve(ALICE, subject="bob")
+    known.add(b"a", ALICE, 500)
+    known.add(b"b", bob, 500)
+    known.keep(lambda principal: principal.subject != "alice")
+    assert [known.find(digest, 0) for digest in (b"a", b"b")] == [None, bob]
