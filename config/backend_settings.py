@@ -10,6 +10,7 @@ from attrs.validators import instance_of
 
 from .common_rules import (
     DURATION,
+    DURATION_OR_OFF,
     LINE,
     NAME,
     PATH,
@@ -71,6 +72,7 @@ _TOOL_PATTERNS = Each(
 )
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
+_CALL_SHARE = Number(0.01, 1.0, unit="calls, as a share", zero_means="off")
 _HASH_ON = Sources(("user", "session", "ip"), ("header", "argument"))
 _HEADERS = SecretTable(
     name=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+",
@@ -185,6 +187,11 @@ class RouteSettings:
     """`[[routes]]`: which requests go to which backend, and how a replica is chosen and given up.
 
     max_ejected_share: how many replicas calls that fail may keep out at one time; one, however few there are.
+    failure_rate_threshold: the share of a replica's calls within `rate_window` that failed, if there were `rate_minimum_calls`,
+                       by which its circuit opens where another replica can take its calls; 0 asks for failures in a row only.
+    slow_call_duration: a call that takes longer is slow, and `slow_call_rate_threshold` the share of those that opens a circuit
+                       in the same way; 0 has no call be slow.
+    panic:             whether a replica that is out is tried where all of them are.
     """
 
     pattern: str = attrs.field(validator=_PATTERN)
@@ -195,6 +202,12 @@ class RouteSettings:
     max_ejected_share: float = attrs.field(
         default=0.5, converter=as_seconds, validator=Number(0.0, 1.0, unit="the route's replicas, as a share")
     )
+    failure_rate_threshold: float = attrs.field(default=0.5, converter=as_seconds, validator=_CALL_SHARE)
+    slow_call_rate_threshold: float = attrs.field(default=0.5, converter=as_seconds, validator=_CALL_SHARE)
+    slow_call_duration: float = attrs.field(default=0.0, converter=as_seconds, validator=DURATION_OR_OFF)
+    rate_window: float = attrs.field(default=10.0, converter=as_seconds, validator=Number(1.0, 3_600.0))
+    rate_minimum_calls: int = attrs.field(default=20, validator=Whole(1, 1_000_000))
+    panic: bool = attrs.field(default=False, validator=Flag())
     transports: tuple[str, ...] = attrs.field(
         default=TRANSPORT_NAMES, converter=as_tuple, validator=Each(OneOf(*TRANSPORT_NAMES), fewest=1, most=len(TRANSPORT_NAMES))
     )

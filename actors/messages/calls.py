@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import attrs
@@ -59,12 +60,14 @@ class LeaseCall:
 
     route:    pattern of the route that matched; names the circuit breaker.
     is_trial: the breaker is half open and waits for this outcome.
+    slow_after_s: an answer that took longer is told as CallRanLong.
     """
 
     call: Call
     replica: ReplicaId
     route: str
     is_trial: bool
+    slow_after_s: float = math.inf
     router: ActorAddress = attrs.field(repr=False)
 
 
@@ -171,11 +174,23 @@ class CallFaulted:
     """Upstream -> router: the server failed in a way that counts against it.
 
     client: whose call it was, as far as the gateway knows that by itself: its address.
+    success_count: calls of this route that went well since the last CallFaulted or CallRanLong of it.
     """
 
     route: str
     replica: ReplicaId
     client: str
+    success_count: int = 0
+
+
+@attrs.frozen
+class CallRanLong:
+    """Upstream -> router: the server has answered, later than the route's `slow_call_duration`. Fields as of CallFaulted."""
+
+    route: str
+    replica: ReplicaId
+    client: str
+    success_count: int = 0
 
 
 @attrs.frozen

@@ -22,6 +22,7 @@ from mcp_gateway.actors.messages.calls import (
     CallEvent,
     CallFailed,
     CallFaulted,
+    CallRanLong,
     CallSucceeded,
     CallTimedOut,
     CancelCall,
@@ -96,7 +97,7 @@ class Upstream(GatewayActor):
 
     Receives  RunCall, CancelCall, TryAgain (connection pool), CreditGranted (edge), ProbeReplicas (connection pool)
     Sends     CallAnswered, CallEvent, CallFailed (edge), LeaseReturned, UpstreamEnding (connection pool),
-              CallFaulted, CallTimedOut, CallSucceeded (router), ReplicaProbed (health monitor, router)
+              CallFaulted, CallTimedOut, CallRanLong, CallSucceeded (router), ReplicaProbed (health monitor, router)
     On crash  its calls are answered with `upstream_failed`, its connections closed; the pool starts it again
     """
 
@@ -104,6 +105,7 @@ class Upstream(GatewayActor):
         super().__init__()
         self._running: dict[int, _Running] = {}
         self._failing_routes: set[str] = set()
+        self._success_counts: dict[str, int] = {}  # by route, since the router was last told of a call that was none
         self._probes = HeldTasks()
         self._has_told_of_names = False
         self._is_left_alone = False  # the wire has said when it tries its server again
@@ -161,7 +163,7 @@ class Upstream(GatewayActor):
         started_s = time.monotonic()
         try:
             outcome: object = self._answered(call, await self._exchange(running), time.monotonic() - started_s)
-            report: object | None = self._success(running.leased)
+            report: object | None = self._success(running.leased, time.monotonic() - started_s)
         except UpstreamError as error:
             self._is_left_alone = error.failure.retry_after_s is not None
             outcome = self._failed(call, error.failure, time.monotonic() - started_s)
@@ -327,7 +329,7 @@ class Upstream(GatewayActor):
             upstream_s=upstream_s,
         )
 
-    def _verdict(self, leased: LeaseCall, why: Failure) -> CallSucceeded | CallFaulted | CallTimedOut | None:
+    def _verdict(self, leased: LeaseCall, why: Failure) -> CallSucceeded | CallRanLong | CallFaulted | CallTimedOut | None:
         """A server that was there to refuse is well; of one that was never asked, or not heard out, nothing is known.
 
         Of one that was too slow for this call, wherever on its way that was, neither: it may be busy with another client's calls.
@@ -339,16 +341,21 @@ class Upstream(GatewayActor):
             return None
         return self._fault(leased) if why.fate.is_fault else self._success(leased)
 
-    def _success(self, leased: LeaseCall) -> CallSucceeded | None:
-        """The breaker only counts failures in a row: it hears of a success when it waits for one."""
-        if not leased.is_trial and leased.route not in self._failing_routes:
-            return None
-        self._failing_routes.discard(leased.route)
-        return CallSucceeded(leased.route, self._replica)
+    def _success(self, leased: LeaseCall, elapsed_s: float = 0.0) -> CallSucceeded | CallRanLong | None:
+        """The breaker hears of a success when it waits for one, and of how many there were when a call goes wrong."""
+        route = leased.route
+        if leased.is_trial or route in self._failing_routes:
+            self._failing_routes.discard(route)
+            self._success_counts[route] = self._success_counts.get(route, 0) + 1
+            return CallSucceeded(route, self._replica)
+        if elapsed_s > leased.slow_after_s:
+            return CallRanLong(route, self._replica, _client_of(leased), self._success_counts.pop(route, 0))
+        self._success_counts[route] = self._success_counts.get(route, 0) + 1
+        return None
 
     def _fault(self, leased: LeaseCall) -> CallFaulted:
         self._failing_routes.add(leased.route)
-        return CallFaulted(leased.route, self._replica, leased.call.hash_keys.get("ip", ""))
+        return CallFaulted(leased.route, self._replica, _client_of(leased), self._success_counts.pop(leased.route, 0))
 
     # ---- probes
 
@@ -406,6 +413,11 @@ _closing = HeldTasks()
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
     await _closing.wait(timeout_s)
+
+
+def _client_of(leased: LeaseCall) -> str:
+    """Whose call it is, as far as the gateway knows that by itself."""
+    return leased.call.hash_keys.get("ip", "")
 
 
 def _is_side_channel(call: Call) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -14,6 +14,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 
 from .circuit_breaker import CircuitBreaker, CircuitState
 from .hash_ring import HashRing
+from .outlier_window import OutlierRules
 from .route_table import Route
 
 CircuitKey = tuple[str, ReplicaId]
@@ -47,10 +48,17 @@ class Backend:
 
 @attrs.frozen
 class Chosen:
-    """The replica that gets the call. is_trial: its circuit is not closed, and the call has to take the trial."""
+    """The replica that gets the call.
+
+    is_trial: its circuit is not closed, and the call has to take the trial.
+    is_last_resort: with that trial, no other replica can take the call.
+    is_panic: it may take no calls, but no other one may either.
+    """
 
     replica: ReplicaId
     is_trial: bool
+    is_last_resort: bool = False
+    is_panic: bool = False
 
 
 def choose(
@@ -64,31 +72,43 @@ def choose(
     def breaker_of(address: str) -> CircuitBreaker | None:
         return breakers.get((route.pattern, ReplicaId(route.backend, address)))
 
-    def shut_s(address: str) -> float:
+    def shut_s(address: str, *, is_last_resort: bool = False) -> float:
         """Seconds until its circuit lets this call through; 0.0 where it does now."""
         breaker = breaker_of(address)
-        return 0.0 if breaker is None else breaker.retry_after_s(now_s)
+        return 0.0 if breaker is None else breaker.retry_after_s(now_s, is_last_resort=is_last_resort)
 
     bound_to = _bound_to(call, route, backend, shut_s)
     if isinstance(bound_to, CallFailed):
         return bound_to
-    candidates: Iterable[str] = ()
-    if bound_to is not None:
-        candidates = (bound_to,)
-    elif not backend.is_draining:
-        preferred = backend.ring.preference_list(_hash_key(route, call))
-        candidates = (address for address in preferred if address not in backend.ejected)
-    waits_s = []
-    for address in candidates:
-        if address in call.excluded:
+    shut = []
+    for address in _preferred(call, route, backend, bound_to):
+        if bound_to is None and address in backend.ejected:
             continue
-        wait_s = shut_s(address)
-        if wait_s == 0.0:
+        if shut_s(address) == 0.0:
             breaker = breaker_of(address)
             is_trial = breaker is not None and breaker.state is not CircuitState.CLOSED
             return Chosen(ReplicaId(route.backend, address), is_trial=is_trial)
-        waits_s.append(wait_s)
+        shut.append(address)
+    waits_s = []
+    for address in shut:
+        waits_s.append(shut_s(address, is_last_resort=True))
+        if waits_s[-1] == 0.0:
+            return Chosen(ReplicaId(route.backend, address), is_trial=True, is_last_resort=True)
+    if route.panic:
+        for address in _preferred(call, route, backend, bound_to):
+            return Chosen(ReplicaId(route.backend, address), is_trial=False, is_panic=True)
     return _nobody(call, route, backend, waits_s, now_s)
+
+
+def new_breaker(route: Route, jitter: Callable[[], float]) -> CircuitBreaker:
+    """A closed circuit, by the rules of its route."""
+    rates = OutlierRules(
+        window_s=route.rate_window_s,
+        minimum_calls=route.rate_minimum_calls,
+        failure_rate_threshold=route.failure_rate_threshold,
+        slow_call_rate_threshold=route.slow_call_rate_threshold if route.slow_call_duration_s else 0.0,
+    )
+    return CircuitBreaker(route.failure_threshold, route.reset_timeout_s, rates, jitter)
 
 
 def may_open(circuit: CircuitKey, route: Route, backend: Backend, breakers: Mapping[CircuitKey, CircuitBreaker]) -> bool:
@@ -108,6 +128,18 @@ def may_open(circuit: CircuitKey, route: Route, backend: Backend, breakers: Mapp
     return out_count < max(1, int(route.max_ejected_share * len(replicas)))
 
 
+def has_other(
+    circuit: CircuitKey, route: Route, backend: Backend, breakers: Mapping[CircuitKey, CircuitBreaker], now_s: float
+) -> bool:
+    """Whether another replica can take the calls of this one."""
+    _, asking = circuit
+    for address in backend.ring.members - backend.ejected.keys() - {asking.address}:
+        breaker = breakers.get((route.pattern, ReplicaId(route.backend, address)))
+        if breaker is None or breaker.would_allow(now_s):
+            return True
+    return False
+
+
 def no_route(call: Call, backends: Collection[str]) -> CallFailed:
     """Why a call that no route serves fails. backends: the names of those that are configured."""
     method, _, item = call.target.rpartition("/") if call.target.count("/") > 1 else (call.target, "", "")
@@ -116,6 +148,17 @@ def no_route(call: Call, backends: Collection[str]) -> CallFailed:
     if item or is_known_method(method, call.revision):
         return _failed(call, "invalid_params", f"no backend offers {call.target[:200]!r}", "")
     return _failed(call, "unknown_method", f"unknown method {call.target[:200]!r}", "")
+
+
+def _preferred(call: Call, route: Route, backend: Backend, bound_to: str | None) -> Iterator[str]:
+    """The replicas that have not refused this very call, the one first that it would go to."""
+    if bound_to is not None:
+        candidates: Iterable[str] = (bound_to,)
+    elif backend.is_draining:
+        candidates = ()
+    else:
+        candidates = backend.ring.preference_list(_hash_key(route, call))
+    return (address for address in candidates if address not in call.excluded)
 
 
 def _bound_to(call: Call, route: Route, backend: Backend, shut_s: Callable[[str], float]) -> str | CallFailed | None:

@@ -23,6 +23,9 @@ class Route:
     pattern:    matched against `tools/call/<name>`, `resources/read/<uri>`, `prompts/get/<name>` or `<method>`.
     hash_on:    where the key for the ring is taken from, in order of preference: ("user", "header:X-Tenant").
     max_ejected_share: of its backend's replicas, how many calls that fail may keep out at one time.
+    failure_rate_threshold, slow_call_rate_threshold: shares of the calls to a replica within rate_window_s, if there were so many
+                as rate_minimum_calls; a call is slow that takes longer than slow_call_duration_s. 0.0 asks for none of them.
+    panic:      where no replica may take a call, one that is out is tried.
     transports: names of the client-side transports that this route serves.
     """
 
@@ -32,6 +35,12 @@ class Route:
     failure_threshold: int = 5
     reset_timeout_s: float = 30.0
     max_ejected_share: float = 0.5
+    failure_rate_threshold: float = 0.5
+    slow_call_rate_threshold: float = 0.5
+    slow_call_duration_s: float = 0.0
+    rate_window_s: float = 10.0
+    rate_minimum_calls: int = 20
+    panic: bool = False
     transports: frozenset[str] = frozenset(TRANSPORT_NAMES)
 
 
@@ -94,5 +103,11 @@ def route_of(route: RouteSettings) -> Route:
         failure_threshold=route.failure_threshold,
         reset_timeout_s=route.reset_timeout,
         max_ejected_share=route.max_ejected_share,
+        failure_rate_threshold=route.failure_rate_threshold,
+        slow_call_rate_threshold=route.slow_call_rate_threshold,
+        slow_call_duration_s=route.slow_call_duration,
+        rate_window_s=route.rate_window,
+        rate_minimum_calls=route.rate_minimum_calls,
+        panic=route.panic,
         transports=frozenset(route.transports),
     )

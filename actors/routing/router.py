@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
+    CallRanLong,
     CallSucceeded,
     CallTimedOut,
     LeaseCall,
@@ -38,13 +41,17 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
-from .replica_choice import Backend, CircuitKey, Ejection, choose, may_open, no_route
+from .replica_choice import Backend, Chosen, CircuitKey, Ejection, choose, has_other, may_open, new_breaker, no_route
 from .route_table import Route, RouteTable, configured_routes
 
 _LOOK = "look"
-_LOOK_AGAIN_S = 1.0
-"""Between an answer and the next question to a server that fails: how soon its recovery is known."""
+_LOOK_AGAIN_S = 0.25
+"""Between an answer and the next question to a server that fails: one good answer or two, within a second, end that it is out."""
 _LONGEST_LOOK_S = 5.0
+
+_LEAST_JITTER = 0.5
+"""Cells and routes that gave up a replica together try it again at times of their own. Source: Brooker, "Exponential Backoff
+And Jitter": half of the backoff is kept, half is drawn by lot ("equal jitter")."""
 
 _CIRCUIT_TOPICS = {
     CircuitState.OPEN: "mcp.circuit.opened",
@@ -53,12 +60,17 @@ _CIRCUIT_TOPICS = {
 }
 
 
+def _jitter() -> float:
+    return random.uniform(_LEAST_JITTER, 1.0)
+
+
 class Router(GatewayActor):
     """Sends each call to the replica that its hash key prefers, unless that one is ejected, draining or its circuit open.
 
-    A call that fails makes it look for itself: what one client alone has seen of a replica keeps nobody else from it.
+    A call that fails makes it look for itself: what one client alone has seen of a replica keeps nobody else from it. Whoever is
+    out it asks all the time, and takes in again by the first good answer after a bad one, or the second.
 
-    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallTimedOut, CallSucceeded, ReplicaProbed (upstreams),
+    Receives  Topology (cell), RouteCall (edge), CallFaulted, CallTimedOut, CallRanLong, CallSucceeded, ReplicaProbed (upstreams),
               TrialEnded (connection pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus:
               ejections seen by another cell)
     Sends     LeaseCall, ProbeReplicas (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
@@ -145,23 +157,26 @@ class Router(GatewayActor):
         if isinstance(choice, CallFailed):
             self.send(call.edge, choice)
             return
+        if choice.is_panic:
+            metrics.panics_total.labels(route.pattern).inc()
         if choice.is_trial:
-            self._take_trial(route.pattern, choice.replica, call.call_id, now_s)
+            self._take_trial(route.pattern, choice, call.call_id, now_s)
         leased = LeaseCall(
             call=call,
             replica=choice.replica,
             route=route.pattern,
             is_trial=choice.is_trial,
+            slow_after_s=route.slow_call_duration_s or math.inf,
             router=self.myAddress,
         )
         self.send(self.addresses["connection-pool"], leased)
 
-    def _take_trial(self, route: str, replica: ReplicaId, call_id: int, now_s: float) -> None:
-        breaker = self._breakers[route, replica]
+    def _take_trial(self, route: str, choice: Chosen, call_id: int, now_s: float) -> None:
+        breaker = self._breakers[route, choice.replica]
         before = breaker.state
-        breaker.allows(now_s, call_id)
+        breaker.allows(now_s, call_id, is_last_resort=choice.is_last_resort)
         if before is not breaker.state:
-            self._announce(route, replica, Transition(before, breaker.state), breaker)
+            self._announce(route, choice.replica, Transition(before, breaker.state), breaker)
 
     def _route_for(self, call: Call) -> Route | None:
         """The route whose pattern matches; a call that is bound to a backend falls back on that backend's own."""
@@ -184,9 +199,19 @@ class Router(GatewayActor):
     def receiveMsg_CallFaulted(self, message: CallFaulted, sender: ActorAddress) -> None:
         circuit = (message.route, message.replica)
         if (breaker := self._breaker(circuit)) is not None:
-            transition = breaker.record_failure(self.monotonic_s(), message.client, may_open=self._may_open(circuit))
+            now_s = self.monotonic_s()
+            room = {"may_open": self._may_open(circuit), "has_other": self._has_other(circuit, now_s)}
+            transition = breaker.record_failure(now_s, message.client, message.success_count, **room)
             self._take_note(circuit, breaker, transition)
             self._look_at(message.replica)
+
+    def receiveMsg_CallRanLong(self, message: CallRanLong, sender: ActorAddress) -> None:
+        circuit = (message.route, message.replica)
+        if (breaker := self._breaker(circuit)) is not None:
+            now_s = self.monotonic_s()
+            room = {"may_open": self._may_open(circuit), "has_other": self._has_other(circuit, now_s)}
+            transition = breaker.record_slow_call(now_s, message.client, message.success_count, **room)
+            self._take_note(circuit, breaker, transition)
 
     def receiveMsg_CallTimedOut(self, message: CallTimedOut, sender: ActorAddress) -> None:
         circuit = (message.route, message.replica)
@@ -212,13 +237,18 @@ class Router(GatewayActor):
         """Made at the first failure; None where the route is gone."""
         breaker = self._breakers.get(circuit)
         if breaker is None and (route := self._route_of(circuit[0])) is not None:
-            breaker = self._breakers[circuit] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
+            breaker = self._breakers[circuit] = new_breaker(route, _jitter)
         return breaker
 
     def _may_open(self, circuit: CircuitKey) -> bool:
         route = self._route_of(circuit[0])
         backend = None if route is None else self._backends.get(route.backend)
         return route is not None and backend is not None and may_open(circuit, route, backend, self._breakers)
+
+    def _has_other(self, circuit: CircuitKey, now_s: float) -> bool:
+        route = self._route_of(circuit[0])
+        backend = None if route is None else self._backends.get(route.backend)
+        return route is not None and backend is not None and has_other(circuit, route, backend, self._breakers, now_s)
 
     def _take_note(self, circuit: CircuitKey, breaker: CircuitBreaker, transition: Transition | None) -> None:
         if transition is not None:
@@ -243,6 +273,8 @@ class Router(GatewayActor):
             self._looks_s[replica] = now_s + _LOOK_AGAIN_S
         if message.is_starting:  # neither a success nor a failure
             return
+        if not message.problem:
+            self._take_in(replica)
         for key, breaker in self._breakers.items():
             if key[1] == replica:
                 transition = breaker.record_probe(now_s, is_well=not message.problem, may_open=self._may_open(key))
@@ -250,7 +282,9 @@ class Router(GatewayActor):
 
     def receiveTimer_look(self, _: Any) -> None:
         """Whoever is kept out may be well again."""
-        for replica in {replica for (_, replica), breaker in self._breakers.items() if breaker.state is not CircuitState.CLOSED}:
+        out = {replica for (_, replica), breaker in self._breakers.items() if breaker.state is not CircuitState.CLOSED}
+        out |= {ReplicaId(name, address) for name, backend in self._backends.items() for address in backend.ejected}
+        for replica in out:
             self._look_at(replica)
         self.start_timer("look", _LOOK_AGAIN_S)
 
@@ -275,18 +309,20 @@ class Router(GatewayActor):
             backend.ejected[address] = Ejection(message.reason, None if wait_s is None else self.monotonic_s() + wait_s)
 
     def receiveMsg_ReplicaRestored(self, message: ReplicaRestored, sender: ActorAddress) -> None:
-        """Its probes succeed again: its circuits need not wait for their own time to try it.
+        self._take_in(message.replica)
+
+    def _take_in(self, replica: ReplicaId) -> None:
+        """A replica that was ejected answers its probes again: its circuits need not wait for their own time to try it.
 
         Source: Envoy manual, outlier detection, `successful_active_health_check_uneject_host` (on by default).
         """
-        name, address = message.replica
-        backend = self._backends.get(name)
-        if backend is None or backend.ejected.pop(address, None) is None:
+        backend = self._backends.get(replica.backend)
+        if backend is None or backend.ejected.pop(replica.address, None) is None:
             return
-        for (pattern, replica), breaker in list(self._breakers.items()):
+        for (pattern, known), breaker in list(self._breakers.items()):
             route = self._route_of(pattern)
-            if replica == message.replica and route is not None:
-                closed = self._breakers[pattern, replica] = CircuitBreaker(route.failure_threshold, route.reset_timeout_s)
+            if known == replica and route is not None:
+                closed = self._breakers[pattern, replica] = new_breaker(route, _jitter)
                 if breaker.state is not closed.state:
                     self._announce(pattern, replica, Transition(breaker.state, closed.state), closed)
 

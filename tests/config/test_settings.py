@@ -108,6 +108,12 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "failure_threshold": 5,
         "reset_timeout": 30.0,
         "max_ejected_share": 0.5,
+        "failure_rate_threshold": 0.5,
+        "slow_call_rate_threshold": 0.5,
+        "slow_call_duration": 0.0,
+        "rate_window": 10.0,
+        "rate_minimum_calls": 20,
+        "panic": False,
         "transports": ("streamable_http", "http_sse", "websocket"),
     }
 
@@ -184,6 +190,13 @@ REFUSED = [
     (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": -0.1}),
     (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": 1.1}),
     (RouteSettings, {"pattern": "a", "backend": "a", "max_ejected_share": "half"}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "failure_rate_threshold": 0.009}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "failure_rate_threshold": 1.1}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "slow_call_rate_threshold": 1.1}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "slow_call_duration": -1.0}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "rate_window": 0.9}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "rate_minimum_calls": 0}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "panic": "yes"}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": []}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": ["grpc"]}),
 ]

@@ -15,7 +15,10 @@ from tests.doubles.ports import free_port
 
 
 class RecordingBackend:
-    """calls: (headers with lower-case names, message) of each tools/call. delay_s, status: how the next calls are answered."""
+    """calls: (headers with lower-case names, message) of each tools/call.
+
+    delay_s, status: how the next calls, and requests to read, are answered.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, str], dict[str, Any]]] = []
@@ -26,12 +29,17 @@ class RecordingBackend:
 
     def answer(self, headers: dict[str, str], message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         method, request_id = message.get("method"), message.get("id")
-        if method == "tools/call":
+        if method == "resources/read":
+            time.sleep(self.delay_s)
+            if self.status != 200:
+                return self.status, {}
+            result: dict[str, Any] = {"contents": [{"uri": "test://r", "text": "read"}], "resultType": "complete"}
+        elif method == "tools/call":
             self.calls.append((headers, message))
             time.sleep(self.delay_s)
             if self.status != 200:
                 return self.status, {}
-            result: dict[str, Any] = {"content": [{"type": "text", "text": "done"}], "isError": False, "resultType": "complete"}
+            result = {"content": [{"type": "text", "text": "done"}], "isError": False, "resultType": "complete"}
         elif method == "server/discover":
             capabilities = {"tools": {}}
             result = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
 from tests.conftest import StartGateway
-from tests.doubles.recording_backend import start_recording_backend
+from tests.doubles.recording_backend import RecordingBackend, start_recording_backend
 from tests.doubles.sdk_server import start_sdk_server
-from tests.end_to_end.raw_http import Answer, ask_modern, tool_call
-from tests.end_to_end.running_gateway import Form, wait_until
+from tests.end_to_end.raw_http import Answer, ask_modern, request, tool_call
+from tests.end_to_end.running_gateway import Form, RunningGateway, wait_until
 
 RESET_S = 5.0
 ADA, BOB = "127.0.0.2", "127.0.0.3"
@@ -97,3 +101,111 @@ def test_a_killed_server_is_ejected_at_the_fifth_failure_of_one_client_and_serve
         server.start()
         wait_until(lambda: call().status == 200, 10.0, "served, long before reset_timeout")
         assert gateway.metric_sum("mcp_gateway_circuit_state") == 0
+
+
+class Traffic:
+    """Clients of two addresses that call all the time; each keeps (when the call began, when it ended, its reason or "ok")."""
+
+    def __init__(self, gateway: RunningGateway, message: dict[str, Any], client_count: int = 6) -> None:
+        self._gateway, self._message = gateway, message
+        self._is_over = threading.Event()
+        self.seen: list[tuple[float, float, str]] = []
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(client_count)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _call(self, number: int) -> None:
+        while not self._is_over.wait(0.01):
+            began_s = time.monotonic()
+            url = f"{self._gateway.endpoint()}?user_id=user-{number}-{len(self.seen) % 16}"
+            answer = ask_modern(url, self._message, source=(ADA, BOB)[number % 2])
+            reason = "ok" if answer.status == 200 else answer.reason
+            self.seen.append((began_s, time.monotonic(), reason))
+
+    def wait_for(self, reasons: set[str], since_s: float) -> None:
+        """Until a call that began then, or later, has ended in one of these ways."""
+        wait_until(lambda: any(each[2] in reasons and each[0] >= since_s for each in list(self.seen)), 20, f"one of {reasons}")
+
+    def refusals_after(self, at_s: float) -> list[tuple[float, str]]:
+        """(seconds since then, reason) of each call that began later and failed."""
+        return [(began_s - at_s, reason) for began_s, _, reason in list(self.seen) if began_s >= at_s and reason != "ok"]
+
+
+class FaultyServer:
+    """A server that begins to fail, in one way, and is well again. Its probes say so, or say nothing of it."""
+
+    def __init__(self, fault: str) -> None:
+        self._fault = fault
+        self._life = ExitStack()
+        if fault == "hangs":
+            self._process = self._life.enter_context(start_sdk_server())
+            self.url, self.call = self._process.url, tool_call("whoami")
+        else:
+            self._server = RecordingBackend()
+            self._life.enter_context(start_recording_backend(self._server))
+            self.url, self.call = self._server.url, tool_call("work")
+
+    def begin(self) -> None:
+        if self._fault == "hangs":
+            self._process.pause()
+        elif self._fault == "fails at calls":
+            self._server.status = 500
+        else:
+            self._life.close()
+
+    def end(self) -> None:
+        if self._fault == "hangs":
+            self._process.resume()
+        elif self._fault == "fails at calls":
+            self._server.status = 200
+        else:
+            self._life.enter_context(start_recording_backend(self._server))
+
+    def close(self) -> None:
+        self._life.close()
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+@pytest.mark.parametrize(("fault", "interval_s"), [("is not there", 60.0), ("fails at calls", 60.0), ("hangs", 1.0)])
+@pytest.mark.parametrize("length_s", [0.0, 1.5])
+def test_no_call_is_refused_a_second_after_the_only_server_is_well_again(
+    start_gateway: StartGateway, form: Form, fault: str, interval_s: float, length_s: float
+) -> None:
+    """`reset_timeout` is 30 s, and as a rule the health monitor has not even noticed. length_s: beyond the first refusal."""
+    with closing(FaultyServer(fault)) as server:
+        backend = {"name": "b", "prefix": "", "replicas": [server.url], "request_timeout": 0.5}
+        with start_gateway(form, [backend], gateway={"health_check_interval": interval_s}) as gateway:
+            for _ in range(2):
+                with Traffic(gateway, server.call) as traffic:
+                    traffic.wait_for({"ok"}, time.monotonic())
+                    server.begin()
+                    traffic.wait_for({"circuit_open", "no_backend"}, time.monotonic())
+                    time.sleep(length_s)
+                    server.end()
+                    well_s = time.monotonic()
+                    traffic.wait_for({"ok"}, well_s + 2.0)
+                assert [each for each in traffic.refusals_after(well_s) if each[0] > 1.0] == []
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+@pytest.mark.parametrize("fault", ["is not there"])
+def test_no_safe_call_is_refused_while_one_server_of_two_is_well(start_gateway: StartGateway, form: Form, fault: str) -> None:
+    with closing(FaultyServer(fault)) as one, closing(FaultyServer(fault)) as other:
+        backend = {"name": "b", "prefix": "", "replicas": [one.url, other.url]}
+        with start_gateway(form, [backend], gateway={"health_check_interval": 60.0}) as gateway:
+            with Traffic(gateway, request("resources/read", {"uri": "test://r"})) as traffic:
+                traffic.wait_for({"ok"}, time.monotonic())
+                for server in (one, other, one):
+                    server.begin()
+                    traffic.wait_for({"ok"}, time.monotonic() + 1.0)
+                    server.end()
+                    traffic.wait_for({"ok"}, time.monotonic() + 1.5)
+            assert Counter(reason for _, _, reason in traffic.seen).keys() == {"ok"}

@@ -146,6 +146,9 @@ circuits_kept_closed_total = Counter(
     "Failures that would have opened a circuit, had not max_ejected_share of the route's replicas been out",
     ["route"],
 )
+panics_total = Counter(
+    "mcp_gateway_panics_total", "Calls that went to a replica that was out because all of the route's replicas were", ["route"]
+)
 ring_members = Gauge("mcp_gateway_ring_members", "Replicas on a route's hash ring", ["route"], multiprocess_mode="livemax")
 health_status = Gauge(
     "mcp_gateway_health_status", "2 healthy, 1 degraded, 0 unhealthy", ["component"], multiprocess_mode="livemin"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +17,7 @@ from mcp_gateway.actors.messages.calls import (
     CallEvent,
     CallFailed,
     CallFaulted,
+    CallRanLong,
     CallSucceeded,
     CallTimedOut,
     CancelCall,
@@ -70,7 +72,7 @@ class Bench:
         self.upstream = self.stage.start(Upstream, {}, arguments)
         self.pool.received.clear()
 
-    async def run(self, call_id: int = 1, *, is_trial: bool = False, **fields: Any) -> None:
+    async def run(self, call_id: int = 1, *, is_trial: bool = False, slow_after_s: float = math.inf, **fields: Any) -> None:
         values: dict[str, Any] = {
             "call_id": call_id,
             "edge": self.edge.address,
@@ -82,7 +84,7 @@ class Bench:
             "deadline_s": time.monotonic() + 60,
         }
         leased = LeaseCall(
-            call=Call(**{**values, **fields}), replica=REPLICA, route="r", is_trial=is_trial,
+            call=Call(**{**values, **fields}), replica=REPLICA, route="r", is_trial=is_trial, slow_after_s=slow_after_s,
             router=self.router.address,
         )  # fmt: skip
         self.stage.tell(self.upstream, RunCall(leased))
@@ -344,6 +346,42 @@ def test_the_breaker_hears_of_faults_and_of_the_first_success_after_them() -> No
         assert bench.router.received == [CallSucceeded("r", REPLICA)]
         bench.router.received.clear()
         await bench.run(4, is_trial=True)
+        await bench.answer()
+        assert bench.router.received == [CallSucceeded("r", REPLICA)]
+
+    on_loop(body)
+
+
+def test_a_fault_says_how_many_calls_went_well_before_it() -> None:
+    async def body() -> None:
+        bench = Bench()
+        for call_id in range(3):
+            await bench.run(call_id)
+            await bench.answer()
+        assert bench.router.received == []
+        for call_id in (4, 5):
+            await bench.run(call_id)
+            await bench.fail(UpstreamError(Fate.CUT, "cut"))
+        assert bench.router.take(CallFaulted) == [CallFaulted("r", REPLICA, "", 3), CallFaulted("r", REPLICA, "", 0)]
+        await bench.run(6)
+        await bench.answer()
+        await bench.run(7)
+        await bench.fail(UpstreamError(Fate.CUT, "cut"))
+        assert bench.router.take(CallFaulted) == [CallFaulted("r", REPLICA, "", 1)]
+
+    on_loop(body)
+
+
+def test_an_answer_that_took_too_long_is_told_where_its_route_asks_for_that() -> None:
+    async def body() -> None:
+        bench = Bench()
+        for call_id, slow_after_s in ((1, 60.0), (2, 0.0), (3, 0.0), (4, math.inf)):
+            await bench.run(call_id, slow_after_s=slow_after_s, hash_keys={"ip": "192.0.2.1"})
+            await bench.answer()
+        assert bench.router.received == [CallRanLong("r", REPLICA, "192.0.2.1", 1), CallRanLong("r", REPLICA, "192.0.2.1", 0)]
+        bench.router.received.clear()
+        # A breaker that waits for its trial hears of that first.
+        await bench.run(5, slow_after_s=0.0, is_trial=True)
         await bench.answer()
         assert bench.router.received == [CallSucceeded("r", REPLICA)]
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.routing.circuit_breaker import _TRANSITIONS, CircuitBreaker, CircuitEvent, CircuitState, Transition
+from mcp_gateway.actors.routing.outlier_window import OutlierRules
 
 ADA, BOB = "192.0.2.1", "192.0.2.2"
 CLOSED, HALF_OPEN, OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN
@@ -179,6 +180,142 @@ def test_a_circuit_without_room_stays_closed_and_opens_at_the_next_failure_with_
     assert breaker.record_failure(31.0, ADA, may_open=False) == Transition(HALF_OPEN, OPEN), "it has been out all the time"
 
 
+# ---- how soon it is over
+
+
+def seen_by(breaker, *seen, at_s=0.0):
+    """Each client's failure by name, probes "well" and "ill", "ok": a call that went well, a number: so many seconds pass."""
+    for each in seen:
+        if isinstance(each, (int, float)):
+            at_s += each
+        elif each in ("well", "ill"):
+            breaker.record_probe(at_s, is_well=each == "well")
+        elif each == "try":
+            assert breaker.allows(at_s), f"not tried at {at_s}"
+        elif each == "ok":
+            breaker.record_success(at_s)
+        else:
+            breaker.record_failure(at_s, each)
+    return at_s
+
+
+OPENS = (ADA, ADA, BOB)
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "retry_after_s"),
+    [
+        (OPENS, OPEN, 30.0),
+        ((*OPENS, 0.5, "well"), OPEN, 0.0),  # the trial is due
+        ((*OPENS, 0.5, "well", 0.5, "well"), CLOSED, 0.0),
+        ((*OPENS, 0.5, "ill", 0.5, "well"), CLOSED, 0.0),
+        ((*OPENS, 0.5, "well", "try", 0.5, "well"), CLOSED, 0.0),  # its tool takes its time
+        ((*OPENS, 0.5, "well", "try", "ok"), CLOSED, 0.0),
+        # It answers its probes, and nothing else: they are believed no more than that a trial may be worth it.
+        ((*OPENS, "well", "try", ADA), OPEN, 30.0),
+        ((*OPENS, "well", "try", ADA, 0.5, "well", 0.25, "well"), OPEN, 0.25),
+        ((*OPENS, "well", "try", ADA, "well", 1, "try", ADA, "well"), OPEN, 2.0),
+        ((*OPENS, "well", "try", ADA, "well", 1, "try", ADA, "well", 2, "try", ADA, "well"), OPEN, 4.0),
+        ((*OPENS, "well", "well", *OPENS, "well", "well", "well"), OPEN, 1.0),
+        ((*OPENS, "well", "well", *OPENS, "well", 1, "try", "ok", *OPENS, "well"), OPEN, 2.0),
+        ((*OPENS, "well", "well", *OPENS, "ill", "well"), CLOSED, 0.0),  # this time its probes failed as well
+        # Long after, it is another matter.
+        ((*OPENS, "well", "well", 30, *OPENS, "well"), OPEN, 0.0),
+        ((*OPENS, "well", "well", 29, *OPENS, "well"), OPEN, 1.0),
+    ],
+    ids=lambda part: " ".join(map(str, part)) if isinstance(part, tuple) else "",
+)
+def test_probes_tell_when_it_is_over_as_long_as_they_do_not_mislead(seen, state, retry_after_s):
+    breaker = CircuitBreaker(3, 30.0)
+    now_s = seen_by(breaker, *seen)
+    assert (breaker.state, breaker.retry_after_s(now_s)) == (state, retry_after_s)
+
+
+def test_the_last_resort_of_a_call_is_tried_twice_a_second_where_its_probes_are_good():
+    breaker = CircuitBreaker(3, 30.0)
+    now_s = seen_by(breaker, *OPENS, "well", "try", ADA, "well", 1, "try", ADA)
+    assert breaker.retry_after_s(now_s, is_last_resort=True) == 30.0
+    now_s = seen_by(breaker, 0.25, "well", at_s=now_s)
+    assert (breaker.retry_after_s(now_s), breaker.retry_after_s(now_s, is_last_resort=True)) == (1.75, 0.25)
+    assert not breaker.allows(now_s + 0.24, is_last_resort=True)
+    assert not breaker.allows(now_s + 0.25)
+    assert breaker.allows(now_s + 0.25, is_last_resort=True)
+    assert not breaker.allows(now_s + 0.25, is_last_resort=True), "one trial at a time"
+
+
+def test_the_backoff_doubles_up_to_the_reset_time_and_each_is_drawn_anew():
+    drawn = iter([0.5, 1.0, 0.75, *[1.0] * 30])
+    breaker = CircuitBreaker(3, 30.0, jitter=lambda: next(drawn))
+    now_s = seen_by(breaker, *OPENS, "well", "try")
+    waits_s = []
+    for _ in range(9):
+        breaker.record_failure(now_s, ADA)
+        breaker.record_probe(now_s, is_well=True)
+        waits_s.append(breaker.retry_after_s(now_s))
+        now_s += waits_s[-1]
+        assert breaker.allows(now_s)
+    assert waits_s == [0.5, 2.0, 3.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0]
+
+
+def test_very_many_failed_trials_are_counted_without_harm():
+    breaker = CircuitBreaker(3, 604_800.0)
+    now_s = seen_by(breaker, *OPENS)
+    for _ in range(3_000):
+        breaker.record_probe(now_s, is_well=True)
+        now_s += breaker.retry_after_s(now_s)
+        assert breaker.allows(now_s)
+        breaker.record_failure(now_s, ADA)
+    assert breaker.retry_after_s(now_s) == 604_800.0
+
+
+# ---- rates
+
+
+RATES = OutlierRules(window_s=10.0, minimum_calls=10, failure_rate_threshold=0.5, slow_call_rate_threshold=0.5)
+
+
+def half_failing(breaker, call_count, *, has_other=True, may_open=True):
+    """Every second call fails, never two in a row; the last transition."""
+    transition = None
+    for number in range(call_count // 2):
+        breaker.record_success(0.0)
+        transition = breaker.record_failure(0.0, (ADA, BOB)[number % 2], 1, has_other=has_other, may_open=may_open)
+    return transition
+
+
+def test_a_circuit_opens_at_the_failure_rate_where_another_replica_can_take_its_calls():
+    breaker = CircuitBreaker(3, 30.0, RATES)
+    assert half_failing(breaker, 8) is None
+    assert half_failing(breaker, 2) == Transition(CLOSED, OPEN)
+
+
+@pytest.mark.parametrize("room", [{"has_other": False}, {"may_open": False}])
+def test_some_calls_that_succeed_are_better_than_none(room):
+    breaker = CircuitBreaker(3, 30.0, RATES)
+    assert half_failing(breaker, 200, **room) is None
+    assert breaker.state is CLOSED
+
+
+def test_rates_that_are_not_asked_for_open_nothing():
+    breaker = CircuitBreaker(3, 30.0)
+    assert half_failing(breaker, 200) is None
+    for _ in range(200):
+        assert breaker.record_slow_call(0.0, ADA, has_other=True) is None
+        assert breaker.record_slow_call(0.0, BOB, has_other=True) is None
+
+
+def test_slow_calls_open_a_circuit_by_their_share_and_are_judged_once():
+    breaker = CircuitBreaker(3, 30.0, RATES)
+    for number in range(9):
+        assert breaker.record_slow_call(0.0, (ADA, BOB)[number % 2], has_other=True) is None
+    assert breaker.record_slow_call(0.0, BOB, has_other=False) is None
+    assert breaker.record_slow_call(0.0, BOB, has_other=True) == Transition(CLOSED, OPEN)
+    assert breaker.record_slow_call(1.0, ADA, has_other=True) is None, "it was on its way"
+    seen_by(breaker, "well", "well")
+    assert breaker.state is CLOSED
+    assert breaker.record_slow_call(1.0, ADA, has_other=True) is None
+
+
 def test_gauge_is_what_the_metric_shows():
     breaker = CircuitBreaker(1, 1.0)
     assert breaker.gauge == 0
@@ -200,7 +337,7 @@ def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
     steps=st.lists(
         st.tuples(
             st.sampled_from(
-                ["allows", "success", ADA, BOB, "timeout", "good probe", "bad probe", "abandon", "abandon an old one"]
+                ["allows", "success", ADA, BOB, "timeout", "slow", "good probe", "bad probe", "abandon", "abandon an old one"]
             ),
             st.sampled_from([0.0, 1.0, 4.0, 10.0]),
         ),
@@ -208,7 +345,8 @@ def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
     )
 )
 def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_through(steps):
-    breaker, now_s, last_trial_s, trial = CircuitBreaker(2, 10.0), 0.0, None, 0
+    rates = OutlierRules(minimum_calls=3, failure_rate_threshold=0.5, slow_call_rate_threshold=0.5)
+    breaker, now_s, last_trial_s, trial = CircuitBreaker(2, 10.0, rates), 0.0, None, 0
     for action, passed_s in steps:
         now_s += passed_s
         old = breaker.state
@@ -232,8 +370,10 @@ def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_throu
                 transition = breaker.record_probe(now_s, is_well=action == "good probe")
             elif action == "timeout":
                 transition = breaker.record_timeout(now_s)
+            elif action == "slow":
+                transition = breaker.record_slow_call(now_s, BOB, has_other=True)
             else:
-                transition = breaker.record_failure(now_s, action)
+                transition = breaker.record_failure(now_s, action, has_other=True)
             assert (transition == Transition(old, breaker.state)) if breaker.state is not old else (transition is None)
             last_trial_s = last_trial_s if breaker.state is HALF_OPEN else None
         assert breaker.state is old or any(start is old and end is breaker.state for (start, _), end in _TRANSITIONS.items())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
 from mcp_gateway.actors.routing.hash_ring import HashRing
-from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, may_open, no_route
+from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, has_other, may_open, no_route
 from mcp_gateway.actors.routing.route_table import Route
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
@@ -71,10 +71,10 @@ class Situation:
     is_draining: bool = False
     circuits: dict[str, CircuitBreaker] = attrs.field(factory=dict)
 
-    def choose(self, now_s: float = NOW_S) -> Chosen | CallFailed:
+    def choose(self, now_s: float = NOW_S, route: Route = ROUTE) -> Chosen | CallFailed:
         backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, Ejection("down")), self.is_draining)
         breakers = {(ROUTE.pattern, at(replica)): breaker for replica, breaker in self.circuits.items()}
-        return choose(self.call, ROUTE, backend, breakers, now_s)
+        return choose(self.call, route, backend, breakers, now_s)
 
 
 def open_at(*replicas: str) -> dict[str, CircuitBreaker]:
@@ -278,6 +278,77 @@ def test_a_call_that_no_replica_takes_yet_is_told_of_the_one_that_is_tried_first
     assert (later.why.text, later.why.retry_after_s) == ("no replica of backend 'b' can take this call", None)
 
 
+# ---- the last resort
+
+
+def mistrusted() -> CircuitBreaker:
+    """Open for 0.6 s, and for another 0.4 s if another replica can take its calls: its probes are good and its trial failed."""
+    breaker = CircuitBreaker(1, RESET_S)
+    fail(breaker, NOW_S - 1)
+    breaker.record_probe(NOW_S - 1, is_well=True)
+    assert breaker.allows(NOW_S - 0.6)
+    breaker.record_failure(NOW_S - 0.6, "192.0.2.1")
+    breaker.record_probe(NOW_S - 0.6, is_well=True)
+    return breaker
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        (Situation(circuits={FIRST: mistrusted()}), Chosen(at(SECOND), is_trial=False)),
+        (
+            Situation(circuits={FIRST: mistrusted(), SECOND: circuit("open"), THIRD: circuit("due")}),
+            Chosen(at(THIRD), is_trial=True),
+        ),
+        (
+            Situation(circuits={**open_at(FIRST, THIRD), SECOND: mistrusted()}),
+            Chosen(at(SECOND), is_trial=True, is_last_resort=True),
+        ),
+        (
+            Situation(circuits={FIRST: mistrusted()}, ejected=frozenset({SECOND, THIRD})),
+            Chosen(at(FIRST), is_trial=True, is_last_resort=True),
+        ),
+    ],
+)
+def test_a_replica_whose_trials_failed_is_tried_sooner_where_the_call_would_be_refused(
+    situation: Situation, expected: Chosen
+) -> None:
+    assert situation.choose() == expected
+
+
+# ---- panic
+
+PANIC = attrs.evolve(ROUTE, panic=True)
+
+
+@pytest.mark.parametrize(
+    ("situation", "replica"),
+    [
+        (Situation(circuits=open_at(*ALL)), FIRST),
+        (Situation(ejected=frozenset(ALL)), FIRST),
+        (Situation(call=call_of_ada(excluded=frozenset({FIRST})), ejected=frozenset(ALL)), SECOND),
+        (Situation(call=OF_SESSION, circuits=open_at(*ALL)), SECOND),
+        (Situation(call=call_of_ada(pinned_to=THIRD), circuits=open_at(THIRD)), THIRD),
+    ],
+)
+def test_a_route_that_may_panic_tries_a_replica_that_is_out_rather_than_none(situation: Situation, replica: str) -> None:
+    assert situation.choose(route=PANIC) == Chosen(at(replica), is_trial=False, is_panic=True)
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        (Situation(ejected=frozenset({FIRST, SECOND})), Chosen(at(THIRD), is_trial=False)),
+        (Situation(circuits={**open_at(FIRST, SECOND), THIRD: circuit("due")}), Chosen(at(THIRD), is_trial=True)),
+        (Situation(is_draining=True, ejected=frozenset(ALL)), "draining"),
+        (Situation(call=call_of_ada(excluded=frozenset(ALL)), ejected=frozenset(ALL)), "upstream_failed"),
+    ],
+)
+def test_it_does_not_panic_where_another_can_take_the_call_or_nobody_shall(situation: Situation, expected: object) -> None:
+    chosen = situation.choose(route=PANIC)
+    assert (chosen.why.reason if isinstance(chosen, CallFailed) else chosen) == expected
+
+
 # ---- how many may be out
 
 
@@ -317,3 +388,21 @@ def test_a_replica_is_not_counted_against_itself_nor_a_circuit_of_another_route(
     breakers = {("other/*", at(address)): circuit("open") for address in ALL}
     assert may_open((ROUTE.pattern, at(FIRST)), ROUTE, backend, breakers)
     assert not may_open((ROUTE.pattern, at(SECOND)), ROUTE, backend, breakers)
+
+
+@pytest.mark.parametrize(
+    ("out", "ejected", "answer"),
+    [
+        ({}, (), True),
+        ({SECOND: "open"}, (), True),
+        ({SECOND: "open", THIRD: "open"}, (), False),
+        ({SECOND: "open"}, (THIRD,), False),
+        ({SECOND: "due"}, (THIRD,), True),
+        ({SECOND: "half open", THIRD: "half open"}, (), False),
+        ({FIRST: "open"}, (FIRST, SECOND, THIRD), False),
+    ],
+)
+def test_another_replica_can_take_its_calls(out: dict[str, str], ejected: tuple[str, ...], answer: bool) -> None:
+    breakers = {(ROUTE.pattern, at(replica)): circuit(state) for replica, state in out.items()}
+    backend = Backend(RING, ROUTE, dict.fromkeys(ejected, Ejection("down")))
+    assert has_other((ROUTE.pattern, at(FIRST)), ROUTE, backend, breakers, NOW_S) is answer

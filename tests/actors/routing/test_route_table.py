@@ -76,6 +76,12 @@ def test_routes_of_the_configuration_stand_before_default_ones():
         failure_threshold=2,
         reset_timeout=1.5,
         max_ejected_share=0.3,
+        failure_rate_threshold=0.2,
+        slow_call_rate_threshold=0.9,
+        slow_call_duration=2.5,
+        rate_window=30.0,
+        rate_minimum_calls=7,
+        panic=True,
         transports=["websocket"],
     )
     assert configured_routes(Settings.demo().backends, (route,)) == (
@@ -86,6 +92,12 @@ def test_routes_of_the_configuration_stand_before_default_ones():
             failure_threshold=2,
             reset_timeout_s=1.5,
             max_ejected_share=0.3,
+            failure_rate_threshold=0.2,
+            slow_call_rate_threshold=0.9,
+            slow_call_duration_s=2.5,
+            rate_window_s=30.0,
+            rate_minimum_calls=7,
+            panic=True,
             transports=frozenset({"websocket"}),
         ),
     )

@@ -13,6 +13,7 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
+    CallRanLong,
     CallSucceeded,
     CallTimedOut,
     LeaseCall,
@@ -668,6 +669,103 @@ def test_outcomes_for_routes_and_replicas_that_are_gone_change_nothing(monkeypat
         )
         assert bench.events() == []
         assert bench.stage.is_alive(bench.router)
+
+    on_loop(test)
+
+
+def test_an_ejected_replica_is_asked_until_it_answers_and_then_takes_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has ejected it may be slower to find out, in another cell."""
+
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+        bench.tell(*faults(ROUTE, THE_REPLICA, 3), probed(THE_REPLICA, "cannot connect"))
+        bench.tell(ReplicaEjected(THE_REPLICA, "down"))
+        assert bench.reason("tools/call/notes__add") == "no_backend"
+        bench.events()
+        bench.stage.advance(0.25)
+        assert looks(bench) == [THE_REPLICA]
+        bench.tell(probed(THE_REPLICA, "starting", is_starting=True))
+        assert bench.reason("tools/call/notes__add") == "no_backend"
+        bench.stage.advance(0.25)
+        assert looks(bench) == [THE_REPLICA]
+        bench.tell(probed(THE_REPLICA))
+        assert [topic for topic, _ in bench.events()] == ["mcp.circuit.closed"]
+        leased = bench.call("tools/call/notes__add")
+        assert isinstance(leased, LeaseCall)
+        assert not leased.is_trial
+        bench.stage.advance(5)
+        assert looks(bench) == []
+
+    on_loop(test)
+
+
+def test_a_server_that_answers_its_probes_all_the_time_is_tried_at_once_and_back_within_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was away for less time than it takes to ask it."""
+
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+        bench.tell(*faults(ROUTE, THE_REPLICA, 3))
+        assert bench.reason("tools/call/notes__add") == "circuit_open"
+        bench.tell(probed(THE_REPLICA))
+        trial = bench.call("tools/call/notes__add")
+        assert isinstance(trial, LeaseCall)
+        assert trial.is_trial
+        bench.stage.advance(0.25)
+        assert looks(bench) == [THE_REPLICA]
+        bench.tell(probed(THE_REPLICA))
+        assert bench.events()[-1][0] == "mcp.circuit.closed"
+
+    on_loop(test)
+
+
+# ---- rates, panic
+
+
+def by_turns(client_calls: int, message: type[Any], replica: ReplicaId, successes: int) -> list[Any]:
+    return [message("tools/call/files__*", replica, (ADA, BOB)[number % 2], successes) for number in range(client_calls)]
+
+
+@pytest.mark.parametrize("message", [CallFaulted, CallRanLong])
+def test_a_replica_whose_calls_go_wrong_too_often_is_left_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, message: type[Any]
+) -> None:
+    def test() -> None:
+        routes = [{"pattern": "tools/call/files__*", "backend": "files", "failure_threshold": 10_000, "slow_call_duration": 0.2}]
+        bench = Bench(monkeypatch, FILES, routes=routes)
+        preferred = bench.replica("k")
+        bench.tell(*by_turns(9, message, ReplicaId("files", preferred), 1))
+        assert bench.replica("k") == preferred
+        bench.tell(*by_turns(9, message, ReplicaId("files", preferred), 1))
+        bench.tell(*by_turns(2, message, ReplicaId("files", preferred), 0))
+        assert bench.replica("k") != preferred
+        leased = bench.call()
+        assert isinstance(leased, LeaseCall)
+        assert leased.slow_after_s == 0.2
+
+    on_loop(test)
+
+
+def test_slow_calls_are_asked_for_by_their_route_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        leased = bench.call()
+        assert isinstance(leased, LeaseCall)
+        assert leased.slow_after_s == float("inf")
+        bench.tell(*by_turns(100, CallRanLong, leased.replica, 0))
+        assert bench.events() == []
+
+    on_loop(test)
+
+
+def test_a_route_that_may_panic_tries_a_replica_that_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[{**NOTES_ROUTE, "panic": True}])
+        bench.tell(*faults(ROUTE, THE_REPLICA, 3), ReplicaEjected(THE_REPLICA, "down"))
+        leased = bench.call("tools/call/notes__add")
+        assert isinstance(leased, LeaseCall)
+        assert not leased.is_trial
 
     on_loop(test)
 
