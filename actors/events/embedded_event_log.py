@@ -80,6 +80,8 @@ class EmbeddedEventLog:
         if self._writer is not None:
             self._writer.shutdown()
         self._store.write(_stored(self._unwritten))
+        if self._store.lacks_events:  # there may be room again: after this nobody has them any more
+            self._store.mend(_stored([*self.events_after(0), *self._unwritten]))
         self._unwritten = []
         self._store.close()
 

@@ -142,6 +142,8 @@ class EventLog(AsyncioActor):
     # ---- lifecycle
 
     def on_exit(self) -> None:
+        if self._store.lacks_events:  # there may be room again: after this nobody has them any more
+            self._store.mend(self._order.after(0))
         self._store.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from mcp_gateway.actors.messages.event_log import StoredEvent
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic, check_topic
 
 from .sqlite_file import SqliteFile
+from .unwritten_mark import UnwrittenMark
 
 FILE_NAME: Final = "events.sqlite3"
 _VERSION: Final = 1
@@ -30,21 +33,38 @@ class EventStore:
 
     say:     told in one line, with a level of `logging`, of what went wrong and what follows from it.
     loaded:  what the file held, ids ascending without holes.
-    last_id: where ids go on. After a file that cannot be used this is the time of day in milliseconds, a number that no log has
-             reached before: a client that comes back with an id of the lost file learns what it missed.
+    has_lost: whether it lacked events that were given out before.
+    last_id: where ids go on. After a file that cannot be used, or has lost events, this is the time of day in milliseconds, a
+             number that no log has reached before: a client that comes back with an id of then learns what it missed.
     """
 
     def __init__(self, state_path: Path | None, retention: int, say: Callable[[int, str], None]) -> None:
         path = None if state_path is None else state_path / FILE_NAME
         self._retention = retention
         self._file = SqliteFile(path, _VERSION, (_TABLE,), exclusive=True, contents="events", say=say)
+        self._say = say
         self.loaded: list[StoredEvent] = []
+        self.has_lost = False
         self._file.open(self._load)
+        self._mark = None if path is None or not self._file.is_durable else UnwrittenMark(path)
+        if self._mark is not None:
+            self._leave_what_has_a_hole(self._mark)
         if not self._file.is_durable:
             self.loaded = []
         self.last_id = self.loaded[-1].event.id if self.loaded else 0
-        if self._file.has_failed:
+        if self._file.has_failed or self.has_lost:
             self.last_id = int(time.time() * 1000)
+
+    def _leave_what_has_a_hole(self, mark: UnwrittenMark) -> None:
+        """Begin anew where the file lacks events that clients may have seen: what comes now cannot follow what it has."""
+        self.has_lost = mark.is_set
+        if self.has_lost:
+            self._say(logging.ERROR, f"{FILE_NAME} lacks events that a full disk did not take: what it has is left out")
+            self.loaded = []
+            with suppress(sqlite3.Error), self._file.transaction() as connection:
+                connection.execute("DELETE FROM events")
+        if self._file.is_durable:
+            mark.clear()
 
     @property
     def is_durable(self) -> bool:
@@ -59,8 +79,15 @@ class EventStore:
             with self._file.transaction() as connection:
                 _insert(connection, events, self._retention)
         except sqlite3.Error:
+            if self._mark is not None:
+                self._mark.set()
             return False
         return True
+
+    @property
+    def lacks_events(self) -> bool:
+        """Whether events that were given out are in memory alone."""
+        return self._file.is_wanted and not self._file.is_durable
 
     @property
     def wants_mending(self) -> bool:
@@ -75,6 +102,8 @@ class EventStore:
             _insert(connection, [stored for stored in events if stored.event.id > last_id], self._retention)
 
         self._file.mend(write_missed)
+        if self._file.is_durable and self._mark is not None:
+            self._mark.clear()
 
     def close(self) -> None:
         """The end: what is written after it goes nowhere."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 UNREADABLE_SUFFIX: Final = ".unreadable"  # of a file that was moved aside
-MEND_INTERVAL_S: Final = 30.0
+MEND_INTERVAL_S: Final = 5.0
+"""Until then what came since is in memory alone, so soon; each try writes a page, so not at once."""
 _BUSY_S: Final = 1.0
 """How long another's transaction may take, or an owner that is just ending may still hold the file."""
 _POLL_S: Final = 0.005

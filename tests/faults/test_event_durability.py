@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES
@@ -173,6 +175,34 @@ def test_a_broken_file_is_moved_aside_and_the_gateway_serves(form: str, tmp_path
         assert last_id == follower.events[0].event_id - 1
         assert "events.sqlite3 was moved to" in gateway.errors
         assert (tmp_path / "state" / "events.sqlite3.unreadable").read_bytes().startswith(b"this is no database")
+
+
+@pytest.mark.parametrize("form", ["node", "embedded"])
+def test_what_a_full_disk_never_took_is_a_gap_to_who_has_seen_it(form: str, tmp_path: Path) -> None:
+    """The gateway ends by SIGKILL while events are in memory alone: no id is given twice, nobody reads on as if nothing were."""
+    port = free_port()
+    arguments = ["--port", str(port), *(["--embedded"] if form == "embedded" else [])]
+    publisher = Publisher(f"http://127.0.0.1:{port}")
+    with TopicFollower(publisher._url, "client.*") as follower:
+        with running(tmp_path, *arguments) as gateway:
+            wait_until(lambda: follower.connects, 5, "it follows")
+            publisher.publish()
+            for process in gateway.note_processes():
+                process.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            for _ in range(5):
+                publisher.publish()
+            wait_until(follower.has_seen("client.numbers", 5), 10, "they are given out nevertheless")
+            gateway.end(signal.SIGKILL)
+            wait_until(lambda: all(is_gone(each) for each in gateway.left_over()), 5, "it has ended")
+        with running(tmp_path, *arguments):
+            for _ in range(3):
+                publisher.publish()
+            wait_until(follower.has_seen("client.numbers", max(publisher.confirmed)), 15, "what is new is read")
+    last_seen = publisher.confirmed[5]
+    ((first_id, last_id),) = follower.gaps
+    assert first_id == last_seen + 1
+    assert last_id < min(event_id for number, event_id in publisher.confirmed.items() if number > 5)
+    assert sorted(follower.seen("client.numbers")) == sorted(publisher.confirmed)
 
 
 def test_a_second_gateway_with_the_same_state_directory_leaves_the_first_ones_file_alone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic
+from tests.doubles.full_disk import file_size_limit
 
 
 class Bench:
@@ -142,6 +143,20 @@ def test_a_file_that_cannot_be_used_costs_its_events_and_nothing_else(tmp_path: 
 
     on_loop(body)
     assert on_disk(tmp_path) == ["t.one"]
+
+
+def test_what_a_full_disk_has_missed_is_written_at_the_end_where_there_is_room_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        bench = Bench(tmp_path)
+        bench.publish("t.one")
+        await bench.until_count(1)
+        with file_size_limit(1):
+            bench.publish("t.two")
+            await bench.until_count(2)
+        bench.log.close()  # long before it would be tried again
+
+    on_loop(body)
+    assert on_disk(tmp_path) == ["t.one", "t.two"]
 
 
 def test_a_refused_topic_takes_no_id() -> None:

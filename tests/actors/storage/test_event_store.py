@@ -19,6 +19,7 @@ from mcp_gateway.actors.messages.event_log import StoredEvent
 from mcp_gateway.actors.storage import sqlite_file
 from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
 from mcp_gateway.actors.storage.sqlite_file import UNREADABLE_SUFFIX
+from mcp_gateway.actors.storage.unwritten_mark import SUFFIX
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.full_disk import file_size_limit
 
@@ -230,7 +231,7 @@ def test_only_the_last_broken_file_is_left_to_look_at(bench: Bench) -> None:
     for _ in range(3):
         garbage(bench.directory / FILE_NAME)
         bench.open().close()
-    assert {path.name for path in bench.directory.iterdir()} == {FILE_NAME, UNREADABLE_NAME}
+    assert {path.name for path in bench.directory.iterdir()} == {FILE_NAME, FILE_NAME + SUFFIX, UNREADABLE_NAME}
 
 
 def test_a_file_that_another_gateway_owns_is_left_to_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +279,37 @@ def test_a_full_disk_is_told_once_and_what_it_missed_is_written_when_it_has_room
     assert store.write([event(8)])
     store.close()
     assert bench.open().loaded == [*events(1, 3), *large, event(7), event(8)]
+
+
+def test_events_that_a_full_disk_has_never_taken_are_a_gap_to_who_has_seen_them(bench: Bench) -> None:
+    store = bench.open()
+    assert store.write(events(1, 3))
+    with file_size_limit(1):  # room for what is there already, for nothing else
+        assert not store.write(events(4, 6))
+        assert store.lacks_events
+        store.close()
+    before_ms = int(time.time() * 1000)
+    again = bench.open()
+    assert (again.loaded, again.has_lost) == ([], True)
+    assert again.last_id >= before_ms  # no id of before is given again
+    bench.only_saying("lacks events")
+    first_id = again.last_id + 1
+    assert again.write([event(first_id)])
+    again.close()
+    later = bench.open()
+    assert (later.loaded, later.has_lost) == ([event(first_id)], False)
+
+
+def test_events_that_were_written_after_all_are_no_gap(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "MEND_INTERVAL_S", 0.0)
+    store = bench.open()
+    with file_size_limit(1):
+        assert not store.write(events(1, 2))
+    store.mend(events(1, 2))
+    assert not store.lacks_events
+    store.close()
+    again = bench.open()
+    assert (again.loaded, again.has_lost, again.last_id) == (events(1, 2), False, 2)
 
 
 def test_a_file_that_contradicts_the_log_is_replaced_by_one_with_all_that_the_log_holds(bench: Bench) -> None:
