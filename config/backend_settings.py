@@ -32,13 +32,13 @@ from .setting_rules import (
     SecretTable,
     SettingProblem,
     Sources,
-    Table,
     Text,
     Whole,
     Words,
     quote,
     quote_url,
 )
+from .tool_settings import TOOLS, as_tools
 
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
@@ -58,6 +58,7 @@ RESERVED_HEADERS = frozenset(
     }
 )
 # Source: MCP 2025-11-25, server/tools, "Tool Names": what the name of a tool may consist of.
+_SEPARATOR = Text(r"[A-Za-z0-9_.-]{1,8}", "letters, digits, _ - and ., 1 to 8 characters", longest=8)
 _PREFIX = Text(r"[A-Za-z0-9_.-]*", "letters, digits, _ - and ., 66 characters at most", longest=66)
 _URL = Text(
     r"(?:(?:sse|auto)\+https?|https?|wss?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
@@ -66,9 +67,6 @@ _URL = Text(
     f"a URL with one of the schemes {', '.join(URL_SCHEMES)}, without a fragment",
     longest=2_000,
     show=quote_url,
-)
-_TOOL_PATTERNS = Each(
-    Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "the name of a tool, or a pattern such as read_*", longest=200), most=1_000
 )
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
@@ -91,22 +89,16 @@ _ENV = SecretTable(
 )
 
 
-def _as_lists(value: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Leave out what is empty: it says nothing."""
-    if not isinstance(value, Mapping):
-        return value
-    return {name: as_tuple(each) for name, each in value.items() if each not in ([], ())}
-
-
 @attrs.frozen(kw_only=True)
 class BackendSettings:
     """`[[backends]]`: one MCP server, as any number of equal replicas.
 
     title:    its name for people, such as the one that another program's file has for it; "" is `name`.
-    prefix:   stands before the names of its tools and prompts; NAME__ if not given.
+    separator: what is put behind the name to make a prefix of it.
+    prefix:   stands before the names of its tools and prompts; name and separator if not given.
     replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
     headers:  sent with each request to it; secrets, never shown.
-    tools:    {"allow", "deny"}: patterns of the tools that are served, all where there is no "allow"; "deny" wins.
+    tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
     auth:     what the server is shown. "none" and "headers": `headers`, the latter with `${NAME}` and `${file:PATH}` filled in
@@ -121,6 +113,7 @@ class BackendSettings:
     """
 
     name: str = attrs.field(validator=NAME)
+    separator: str = attrs.field(default="__", validator=_SEPARATOR)
     prefix: str = attrs.field(validator=_PREFIX)
     replicas: tuple[str, ...] = attrs.field(
         default=(),
@@ -139,9 +132,7 @@ class BackendSettings:
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
     title: str = attrs.field(default="", validator=_TITLE)
-    tools: dict[str, tuple[str, ...]] = attrs.field(
-        factory=dict, converter=_as_lists, validator=Table(allow=_TOOL_PATTERNS, deny=_TOOL_PATTERNS), hash=False
-    )
+    tools: dict[str, Any] = attrs.field(factory=dict, converter=as_tools, validator=TOOLS, hash=False)
 
     auth: str = attrs.field(default="none", validator=OneOf(*AUTH_MODES))
     token_url: str = attrs.field(default="", validator=WEB_URL, repr=quote_url)
@@ -155,8 +146,8 @@ class BackendSettings:
     client_key: str = attrs.field(default="", validator=PATH)
 
     @prefix.default
-    def _name_and_two_underscores(self) -> str:
-        return default_prefix(self.name)
+    def _name_and_separator(self) -> str:
+        return default_prefix(self.name, self.separator)
 
     @property
     def gets_tokens(self) -> bool:
@@ -231,9 +222,9 @@ class LeftOutServer:
     reason: str = attrs.field(validator=instance_of(str))
 
 
-def default_prefix(name: str) -> str:
+def default_prefix(name: str, separator: str = "__") -> str:
     """The prefix of a backend that names none."""
-    return f"{name}__"
+    return f"{name}{separator}"
 
 
 def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
@@ -295,7 +286,9 @@ def backend_list_problems(backends: Sequence[Mapping[str, Any]], where: Sequence
             allowed = "an empty prefix only with a single backend"
             yield SettingProblem(key=f"{where[index]}.prefix", found="''", allowed=allowed)
         # The default prefix of a name that was told of above is no second mistake.
-        elif prefix is not None and not (name is not None and owners[name] != index and prefix == default_prefix(name)):
+        elif prefix is not None and not (
+            name is not None and owners[name] != index and prefix == default_prefix(name, backend.get("separator", "__"))
+        ):
             prefixes.append((prefix, index))
     # In sorted order, whatever a prefix begins follows it directly: comparing with the last one that continues no other is
     # enough, and thousands of backends cost no time.

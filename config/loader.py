@@ -274,7 +274,7 @@ class _Report:
         inherited = {key: gateway[key] for key in ("request_timeout", "pool_size") if key in gateway}
         values = self.read_table(where, table, BackendSettings, inherited)
         if "name" in values and "prefix" not in table:
-            values["prefix"] = default_prefix(values["name"])
+            values["prefix"] = default_prefix(values["name"], values.get("separator", "__"))
         self.add(where, backend_problems(values))
         if values.get("auth") == "headers" and "headers" in values:
             values["headers"], problems = filled_in(values["headers"], os.environ)

@@ -41,7 +41,7 @@ def _backend_lines(backend: BackendSettings) -> Iterator[str]:
         value = getattr(backend, field.name)
         default: Any = field.default
         if field.name == "prefix":
-            default = default_prefix(backend.name)
+            default = default_prefix(backend.name, backend.separator)
         elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             default = default.factory()
         default = inherited.get(field.name, default)

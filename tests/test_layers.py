@@ -75,6 +75,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROTOCOL}{package}": (f"{_PROTOCOL}mcp", f"{_PROTOCOL}framing", "config.version")
         for package in ("merging", "sealed", "eras", "topics")
     },
+    f"{_PROTOCOL}curation": (f"{_PROTOCOL}mcp", f"{_PROTOCOL}framing", f"{_PROTOCOL}merging"),
     "transports.ports": ("transports.protocol", "config"),
     "transports.identity": _SHARED,
     "transports.outbound": _SHARED,

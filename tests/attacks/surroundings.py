@@ -62,7 +62,7 @@ def among_hostile_servers(directory: Path, form: Form) -> Iterator[Place]:
             _DEMO,
             {"name": "evil", "replicas": [f"{evil.url}?key={SECRET}"], "headers": {"Authorization": SECRET}},
             {"name": "lists", "replicas": [lists.url]},
-            {"name": "loud", "replicas": [loud.url]},
+            {"name": "loud", "replicas": [loud.url], "tools": {"names": "as_is"}},
             {"name": "away", "replicas": [f"http://127.0.0.1:{closed}/mcp?key={SECRET}"], "headers": {"Authorization": SECRET}},
             {"name": "hangs", "builtin": "demo"},
         ]

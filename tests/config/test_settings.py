@@ -76,6 +76,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
     backend = attrs.asdict(BackendSettings(name="files", replicas=("http://127.0.0.1:3001/mcp",)))
     assert backend == {
         "name": "files",
+        "separator": "__",
         "prefix": "files__",
         "replicas": ("http://127.0.0.1:3001/mcp",),
         "command": (),

@@ -37,6 +37,7 @@ class UpstreamRequest:
     hash_keys:     who the client is, by source ("user", "session", "ip").
     on_open:       called once a stream is open, before its first event.
     is_relayed:    another cell asks for one of its clients, and hears what its own sessions at the server are told itself.
+    is_curated:    tools in it are called as the server calls them, and so they shall be in the answer.
     """
 
     kind: RequestKind
@@ -51,6 +52,7 @@ class UpstreamRequest:
     hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     on_open: Callable[[], None] | None = attrs.field(default=None, repr=False)
     is_relayed: bool = False
+    is_curated: bool = False
 
 
 @attrs.frozen

@@ -1,9 +1,15 @@
-"""A wire of which only chosen tools are served, to clients of every era and transport, and behind every endpoint."""
+"""A wire whose tools are served as the configuration says, to clients of every era and transport, and behind every endpoint."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+
 import attrs
 import msgspec
+from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
@@ -12,12 +18,19 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    ignore_events,
 )
+from mcp_gateway.transports.protocol.curation.curation import Curation, UnknownTool
+from mcp_gateway.transports.protocol.eras.own_requests import TOOLS_ID
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
-from mcp_gateway.transports.protocol.mcp.modern_rules import item_of
-from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS, Refused
-from mcp_gateway.transports.protocol.merging.tool_choice import ToolChoice
+from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
+
+_logger = logging.getLogger(__name__)
+
+_PAGES: Final = 100
+_LOOKED_UP_S: Final = 30.0
+"""Names that the list did not explain are not looked for again so soon: each costs the server its whole list."""
 
 
 class CuratedConversation:
@@ -27,38 +40,112 @@ class CuratedConversation:
     Source: MCP 2025-11-25, server/tools, "Error Handling": an unknown tool is a protocol error, -32602.
     """
 
-    def __init__(self, wire: UpstreamConversation, choice: ToolChoice) -> None:
+    def __init__(self, wire: UpstreamConversation, curation: Curation, backend: str) -> None:
         self._wire = wire
-        self._choice = choice
+        self._curation = curation
+        self._backend = backend
+        self._look_up_from_s = 0.0
 
-    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
+        """The wire's own exchange where there is nothing to curate, or where another cell has done so."""
         message = request.message
-        if not isinstance(message, Request):
-            return await self._wire.exchange(request, on_event)
-        if message.method == "tools/call" and (refusal := self._refusal(message)) is not None:
-            return refusal
-        answer = await self._wire.exchange(request, on_event)
-        if message.method != "tools/list" or answer.response is None or not answer.response.result:
+        if not isinstance(message, Request) or request.is_curated:
+            return self._wire.exchange(request, on_event)
+        if message.method == "tools/list":
+            return self._list(request, on_event)
+        name = self._curation.name_called(message.params) if message.method == "tools/call" else None
+        if name is None:
+            return self._wire.exchange(request, on_event)
+        if self._curation.names.has_to_look_up(name):
+            return self._call_after_look_up(request, message, name, on_event)
+        return self._call(request, message, name, on_event)
+
+    async def _list(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        answer = await self._wire.exchange(attrs.evolve(request, is_curated=True), on_event)
+        if answer.response is None or not answer.response.result:
             return answer
-        try:
-            result = self._choice.served_list(answer.response.result)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamError(Fate.BROKEN, f"the server sent a malformed list: {error}") from None
+        result = self._served_list(answer.response.result)
+        if result is answer.response.result:
+            return answer
         return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
 
-    def _refusal(self, message: Request) -> UpstreamAnswer | None:
+    def _served_list(self, result: bytes) -> bytes:
         try:
-            name = item_of(jsonrpc.members(message.params), "name", message.id)
-        except (Refused, msgspec.DecodeError):
-            return None  # a call without a name is the server's to refuse
-        if self._choice.serves(name):
-            return None
-        kind = REFUSALS["invalid_params"]
-        error = {"code": kind.code, "message": f"Unknown tool: {name}", "data": {"reason": "invalid_params"}}
-        return UpstreamAnswer(kind.status, Response(message.id, b"", msgspec.json.encode(error)))
+            result = self._curation.served_list(result)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamError(Fate.BROKEN, f"the server sent a malformed list: {error}") from None
+        if renamed := self._curation.names.take_untold():
+            shown = ", ".join(f"{own[:100]!r} as {here!r}" for own, here in list(renamed.items())[:5])
+            _logger.warning(
+                "backend %s: %d names of tools are served so that every client takes them: %s", self._backend, len(renamed), shown
+            )
+        return result
+
+    def _call(
+        self, request: UpstreamRequest, message: Request, name: str, on_event: EventHandler
+    ) -> Coroutine[Any, Any, UpstreamAnswer]:
+        try:
+            params = self._curation.own_call(name, message.params)
+        except UnknownTool:
+            return _refused(message.id, f"Unknown tool: {name}")
+        except (msgspec.DecodeError, RecursionError) as error:
+            return _refused(message.id, f"arguments must be an object: {error}")
+        if params is not message.params:
+            # Headers that repeat arguments are those of what the client has sent: the bridge makes them anew.
+            request = attrs.evolve(
+                request,
+                message=Request(message.id, message.method, params),
+                headers=_without_parameters(request.headers),
+                has_headers=False,
+                is_curated=True,
+            )
+        return self._wire.exchange(request, on_event)
+
+    async def _call_after_look_up(
+        self, request: UpstreamRequest, message: Request, name: str, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        await self._look_up(request, message)
+        return await self._call(request, message, name, on_event)
+
+    async def _look_up(self, request: UpstreamRequest, message: Request) -> None:
+        """Read the list for the client that calls, as another cell, or this process in its earlier life, has done.
+
+        Raises: UpstreamError.
+        """
+        if time.monotonic() < self._look_up_from_s:
+            return
+        meta = jsonrpc.members(message.params).get("_meta", Raw(b"{}"))
+        headers = _without_parameters(request.headers)
+        cursor: Raw | None = None
+        for _ in range(_PAGES):
+            params = msgspec.json.encode({"_meta": meta} | ({} if cursor is None else {"cursor": cursor}))
+            listing = Request(TOOLS_ID, "tools/list", params)
+            answer = await self._wire.exchange(
+                attrs.evolve(request, message=listing, headers=headers, is_curated=True), ignore_events
+            )
+            if answer.response is None or not answer.response.result:
+                return
+            self._served_list(answer.response.result)
+            try:
+                cursor = jsonrpc.members(answer.response.result).get("nextCursor")
+            except msgspec.DecodeError:
+                return
+            if cursor is None or bytes(cursor) == jsonrpc.NULL:
+                break
+        self._look_up_from_s = time.monotonic() + _LOOKED_UP_S
 
     async def probe(self, timeout_s: float) -> None:
         await self._wire.probe(timeout_s)
 
     async def close(self) -> None:
         await self._wire.close()
+
+
+def _without_parameters(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if not name.startswith("mcp-param-")}
+
+
+async def _refused(request_id: bytes, text: str) -> UpstreamAnswer:
+    kind = REFUSALS["invalid_params"]
+    error = {"code": kind.code, "message": text, "data": {"reason": "invalid_params"}}
+    return UpstreamAnswer(kind.status, Response(request_id, b"", msgspec.json.encode(error)))

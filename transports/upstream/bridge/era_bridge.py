@@ -29,6 +29,7 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamRequest,
     ignore_events,
 )
+from mcp_gateway.transports.protocol.curation.curation import Curation
 from mcp_gateway.transports.protocol.eras.own_requests import ERA_ID, discover, initialize
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.eras.translation import with_own_offers
@@ -40,7 +41,6 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     is_known_method,
     is_modern,
 )
-from mcp_gateway.transports.protocol.merging.tool_choice import ToolChoice
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
@@ -85,7 +85,7 @@ class BridgeTransport:
             era=era,
             uncached=wire,
         )
-        return CuratedConversation(bridge, ToolChoice(backend.tools)) if backend.tools else bridge
+        return CuratedConversation(bridge, Curation(backend.tools, backend.prefix), backend.name)
 
 
 class EraBridge:

@@ -1,29 +1,38 @@
-"""A wire of which only chosen tools are served."""
+"""A wire whose tools are served as the configuration says."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+import logging
 from typing import Any
 
+import attrs
 import pytest
 
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.protocol.curation.curation import Curation
+from mcp_gateway.transports.protocol.curation.portable_names import portable
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
-from mcp_gateway.transports.protocol.merging.tool_choice import ToolChoice
 from mcp_gateway.transports.upstream.bridge.curated_conversation import CuratedConversation
+
+LONG = "x" * 80
 
 
 class Wire:
-    def __init__(self, result: bytes) -> None:
-        self.result = result
+    """Answers each request with the next of its results, and the last one again and again."""
+
+    def __init__(self, *results: bytes) -> None:
+        self.results = list(results)
         self.asked: list[str] = []
+        self.requests: list[UpstreamRequest] = []
 
     async def exchange(self, request: UpstreamRequest, on_event: Any) -> UpstreamAnswer:
         self.asked.append(getattr(request.message, "method", request.kind))
-        return UpstreamAnswer(200, Response(b"1", self.result, b""), "session")
+        self.requests.append(request)
+        result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
+        return UpstreamAnswer(200, Response(b"1", result, b""), "session")
 
     async def probe(self, timeout_s: float) -> None:
         self.asked.append("probe")
@@ -32,15 +41,28 @@ class Wire:
         self.asked.append("close")
 
 
-def asked(wire: Wire, message: Request | Notification | None) -> UpstreamAnswer:
-    curated = CuratedConversation(wire, ToolChoice({"deny": ["write*"]}))
-    request = UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision="2026-07-28")
-    exchange: Coroutine[Any, Any, UpstreamAnswer] = curated.exchange(request, None)  # type: ignore[arg-type]
-    return asyncio.run(exchange)
+def curated(wire: Wire, tools: dict[str, Any] | None = None) -> CuratedConversation:
+    return CuratedConversation(wire, Curation({"deny": ["write*"]} if tools is None else tools, "b__"), "b")
 
 
-def call(name: object) -> Request:
-    return Request(b"7", "tools/call", json.dumps({"name": name, "arguments": {}}).encode())
+def request_of(message: Request | Notification | None) -> UpstreamRequest:
+    return UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision="2026-07-28", has_headers=True)
+
+
+async def exchanged(conversation: CuratedConversation, request: UpstreamRequest) -> UpstreamAnswer:
+    return await conversation.exchange(request, None)  # type: ignore[arg-type]
+
+
+def asked(wire: Wire, message: Request | Notification | None, tools: dict[str, Any] | None = None) -> UpstreamAnswer:
+    return asyncio.run(exchanged(curated(wire, tools), request_of(message)))
+
+
+def call(name: object, **arguments: Any) -> Request:
+    return Request(b"7", "tools/call", json.dumps({"name": name, "arguments": arguments}).encode())
+
+
+def page(*names: str, **beside: Any) -> bytes:
+    return json.dumps({"tools": [{"name": name} for name in names], **beside}).encode()
 
 
 def test_what_is_not_served_cannot_be_called_and_the_server_does_not_hear_of_it() -> None:
@@ -59,11 +81,40 @@ def test_what_is_not_served_cannot_be_called_and_the_server_does_not_hear_of_it(
 def test_all_else_passes_as_it_is(message: Request | None) -> None:
     wire = Wire(b'{"tools": 3}')
     assert asked(wire, message) == UpstreamAnswer(200, Response(b"1", b'{"tools": 3}', b""), "session")
-    assert len(wire.asked) == 1
+    assert wire.requests == [request_of(message)]
+
+
+def test_a_call_by_another_name_reaches_the_server_by_its_own_without_the_headers_of_what_the_client_sent() -> None:
+    wire = Wire(b"{}")
+    conversation = curated(wire, {"rename": {"read": "cat"}, "overrides": {"read": {"fixed": {"root": "/"}}}})
+    request = attrs.evolve(request_of(call("cat", n=1)), headers={"mcp-param-root": "/etc", "traceparent": "t"})
+    asyncio.run(exchanged(conversation, request))
+    (sent,) = wire.requests
+    assert isinstance(sent.message, Request)
+    assert json.loads(sent.message.params) == {"name": "read", "arguments": {"n": 1, "root": "/"}}
+    assert (sent.headers, sent.has_headers, sent.is_curated) == ({"traceparent": "t"}, False, True)
+
+
+def test_arguments_that_are_no_object_are_refused_where_others_are_put_in() -> None:
+    wire = Wire(b"{}")
+    message = Request(b"7", "tools/call", b'{"name": "read", "arguments": [1]}')
+    answer = asked(wire, message, {"overrides": {"read": {"fixed": {"root": "/"}}}})
+    assert answer.response is not None
+    assert (answer.status, json.loads(answer.response.error)["code"], wire.asked) == (400, -32602, [])
+
+
+def test_what_another_cell_has_curated_passes() -> None:
+    wire = Wire(page("read", "write"))
+    conversation = curated(wire, {"rename": {"read": "write", "write": "read"}})
+    for message in (call("read"), Request(b"7", "tools/list", b"")):
+        request = attrs.evolve(request_of(message), is_curated=True)
+        answer = asyncio.run(exchanged(conversation, request))
+        assert answer.response is not None
+        assert (answer.response.result, wire.requests[-1]) == (page("read", "write"), request)
 
 
 def test_a_list_lacks_what_is_not_served() -> None:
-    answer = asked(Wire(b'{"tools": [{"name": "read"}, {"name": "write"}]}'), Request(b"7", "tools/list", b""))
+    answer = asked(Wire(page("read", "write")), Request(b"7", "tools/list", b""))
     assert answer.response is not None
     assert json.loads(answer.response.result) == {"tools": [{"name": "read"}]}
     assert answer.session_id == "session"
@@ -74,13 +125,31 @@ def test_a_list_that_cannot_be_read_hides_nothing_and_is_a_failure() -> None:
         asked(Wire(b'{"tools": [{}]}'), Request(b"7", "tools/list", b""))
 
 
+def test_a_portable_name_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    conversation = curated(Wire(page(LONG, "a")), {})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            asyncio.run(exchanged(conversation, request_of(Request(b"7", "tools/list", b""))))
+    assert [portable(LONG, 61) in record.message for record in caplog.records] == [True]
+
+
+def test_a_portable_name_is_looked_up_where_no_list_was_seen_and_what_is_not_found_not_at_once_again() -> None:
+    wire = Wire(page("a", nextCursor="c"), page(LONG), b"{}")
+    conversation = curated(wire, {})
+    for name in (portable(LONG, 61), portable(LONG, 61), "other_0123abcd"):
+        asyncio.run(exchanged(conversation, request_of(call(name))))
+    assert wire.asked == ["tools/list", "tools/list", "tools/call", "tools/call", "tools/call"]
+    names = [json.loads(each.message.params).get("name") for each in wire.requests if isinstance(each.message, Request)]
+    assert names == [None, None, LONG, LONG, "other_0123abcd"]
+
+
 def test_probe_and_close_are_those_of_the_wire() -> None:
     wire = Wire(b"{}")
-    curated = CuratedConversation(wire, ToolChoice({}))
+    conversation = curated(wire)
 
     async def both() -> None:
-        await curated.probe(1)
-        await curated.close()
+        await conversation.probe(1)
+        await conversation.close()
 
     asyncio.run(both())
     assert wire.asked == ["probe", "close"]

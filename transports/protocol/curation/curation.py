@@ -1,0 +1,98 @@
+"""The tools of one backend as clients see and call them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from mcp_gateway.transports.protocol.mcp.jsonrpc import members
+
+from .portable_names import room_beside
+from .tool_choice import ToolChoice
+from .tool_edits import ToolEdit
+from .tool_names import ToolNames
+
+AS_IS: Final = "as_is"
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Call(msgspec.Struct):
+    name: Raw = Raw(b"")
+
+
+_decode_tools = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_decode_named = msgspec.json.Decoder(list[_Named]).decode
+_decode_name = msgspec.json.Decoder(str).decode
+_decode_call = msgspec.json.Decoder(_Call).decode
+_encode = msgspec.json.encode
+
+
+class UnknownTool(Exception):
+    """No tool is served by that name."""
+
+
+class Curation:
+    """tools: as `config.tool_settings` has them. prefix: that stands before the names in the merged server."""
+
+    def __init__(self, tools: Mapping[str, Any], prefix: str) -> None:
+        longest = 0 if tools.get("names") == AS_IS else room_beside(prefix)
+        self.names = ToolNames(ToolChoice(tools), tools.get("rename", {}), longest)
+        self._edits = {name: ToolEdit(override) for name, override in tools.get("overrides", {}).items()}
+        self._is_chosen = any(tools.get(key) for key in ("allow", "deny", "rename", "overrides"))
+
+    def served_list(self, result: bytes) -> bytes:
+        """A result of `tools/list` as clients see it: the same object where that is what the server says.
+
+        Raises: msgspec.DecodeError where it is none, and what must not be seen might be in it.
+        """
+        try:
+            values = members(result)
+            listed = values.get("tools", Raw(b"[]"))
+            own = [tool.name for tool in _decode_named(listed)]
+            here = [self.names.listed(name) for name in own]
+            if here == own and not (self._edits and any(name in self._edits for name in own)):
+                return result
+            shown = []
+            for tool, name, own_name in zip(_decode_tools(listed), here, own, strict=True):
+                if name is not None:
+                    if name != own_name:
+                        tool["name"] = Raw(_encode(name))
+                    if (edit := self._edits.get(own_name)) is not None:
+                        edit.shown(tool)
+                    shown.append(tool)
+        except msgspec.DecodeError:
+            if self._is_chosen:
+                raise
+            return result  # for others to complain about
+        values["tools"] = Raw(_encode(shown))
+        return _encode(values)
+
+    def name_called(self, params: bytes) -> str | None:
+        """By what name a call asks for a tool; None for one without, which is the server's to refuse."""
+        try:
+            return _decode_name(_decode_call(params).name)
+        except msgspec.DecodeError:
+            return None
+
+    def own_call(self, here: str, params: bytes) -> bytes:
+        """The params of a call as the server shall read them: the same object where that is what the client says.
+
+        Raises: UnknownTool; msgspec.DecodeError where the arguments that they shall have are no object.
+        """
+        own = self.names.called(here)
+        if own is None:
+            raise UnknownTool(here)
+        edit = self._edits.get(own)
+        if own == here and (edit is None or not edit.gives_arguments):
+            return params
+        values = members(params)
+        values["name"] = Raw(_encode(own))
+        if edit is not None and edit.gives_arguments:
+            values["arguments"] = Raw(edit.filled(bytes(values.get("arguments", Raw(b"{}")))))
+        return _encode(values)
