@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .backend_settings import BackendSettings, RouteSettings
+from .curation_settings import SearchSettings, ServerSettings
 from .identity_settings import (
     ApiKeySettings,
     AuditSettings,
@@ -44,8 +45,14 @@ _TABLES: Final[Mapping[str, type[Any]]] = {
     "telemetry": TelemetrySettings,
     "tls": TlsSettings,
     "audit": AuditSettings,
+    "search": SearchSettings,
 }
-_LISTS: Final[Mapping[str, type[Any]]] = {"policies": PolicySettings, "backends": BackendSettings, "routes": RouteSettings}
+_LISTS: Final[Mapping[str, type[Any]]] = {
+    "policies": PolicySettings,
+    "backends": BackendSettings,
+    "routes": RouteSettings,
+    "servers": ServerSettings,
+}
 _TRANSPORTS: Final[Mapping[str, type[Any]]] = {
     "streamable_http": StreamableHttpSettings,
     "http_sse": HttpSseSettings,

@@ -17,6 +17,7 @@ from .backend_settings import (
     route_list_problems,
 )
 from .credential_settings import filled_in, user_credential_problems
+from .curation_settings import SearchSettings, ServerSettings, server_list_problems, unknown_parts
 from .environment import SOURCE, names_backends, put_over, variable_behind
 from .identity_settings import (
     ApiKeySettings,
@@ -49,7 +50,7 @@ _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
 _SECTIONS = (
     *("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry"),
-    *("auth", "tls", "policies", "audit", "backends", "routes"),
+    *("auth", "tls", "policies", "audit", "backends", "routes", "servers", "search"),
 )
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
@@ -165,6 +166,10 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     # A name that is wrong in [[backends]] was told there; the route that repeats it need not be told again.
     names = {table["name"] for table in backend_tables if isinstance(table, Mapping) and isinstance(table.get("name"), str)}
     report.add("", route_list_problems(routes, names))
+    servers = report.read_tables("servers", mapping.get("servers", []), ServerSettings)
+    report.add("", server_list_problems(servers, names))
+    report.add("", unknown_parts(servers, names))
+    search = report.read_table("search", mapping.get("search", {}), SearchSettings)
     report.raise_if_any()
     return Settings(
         gateway=GatewaySettings(**gateway),
@@ -180,6 +185,8 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         policies=tuple(PolicySettings(**policy) for policy in policies),
         backends=tuple(BackendSettings(**backend) for backend in backends),
         routes=tuple(RouteSettings(**route) for route in routes),
+        servers=tuple(ServerSettings(**server) for server in servers),
+        search=SearchSettings(**search),
     )
 
 

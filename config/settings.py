@@ -28,6 +28,7 @@ from .common_rules import (
     split_sources,
 )
 from .credential_settings import user_credential_problems
+from .curation_settings import SearchSettings, ServerSettings, server_list_problems
 from .identity_settings import AuditSettings, AuthSettings, PolicySettings, Revocations, TlsSettings
 from .setting_rules import (
     Each,
@@ -320,6 +321,10 @@ class Settings:
     routes: tuple[RouteSettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(RouteSettings), instance_of(tuple))
     )
+    servers: tuple[ServerSettings, ...] = attrs.field(
+        default=(), validator=deep_iterable(instance_of(ServerSettings), instance_of(tuple))
+    )
+    search: SearchSettings = attrs.field(factory=SearchSettings, validator=instance_of(SearchSettings))
     auth: AuthSettings | None = attrs.field(default=None, validator=optional(instance_of(AuthSettings)))
     policies: tuple[PolicySettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(PolicySettings), instance_of(tuple))
@@ -337,6 +342,7 @@ class Settings:
         raise_first(backend_list_problems(backends))
         routes = [fields_of(route) for route in self.routes]
         raise_first(route_list_problems(routes, {backend.name for backend in self.backends}))
+        raise_first(server_list_problems([fields_of(each) for each in self.servers], {each.name for each in self.backends}))
         raise_first(port_problems(fields_of(self.gateway), fields_of(self.actor_system)))
         raise_first(user_credential_problems(backends, fields_of(self.gateway), has_auth=self.auth is not None))
 

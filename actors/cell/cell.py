@@ -78,7 +78,7 @@ from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
 
 from .audit_trail import AuditTrail
-from .cell_permissions import permissions_of
+from .cell_permissions import permissions_of, views_of
 from .cell_status import CellStatus
 from .dashboard_state import DashboardState
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
@@ -185,7 +185,7 @@ class Cell:
 
     def _permit(self, settings: Settings) -> None:
         note = None if self._audit is None else self._audit.note
-        self._port.permit(permissions_of(settings, self._port.read_task, note))
+        self._port.permit(permissions_of(settings, self._port.read_task, note), views_of(settings, self._port.read_task))
 
     def _take_probe(self, probed: ReplicaProbed) -> None:
         """What the cell that probes has found: `/health` says the same in every cell."""

@@ -9,6 +9,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.policy.actions import Names
 from mcp_gateway.transports.policy.permissions import Note, Permissions
 from mcp_gateway.transports.policy.policies import Policies
+from mcp_gateway.transports.policy.views import Views
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
@@ -21,6 +22,21 @@ def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None]
     """None where everybody may do everything. read_task: the task behind an id of ours. note: as `Permissions` has it."""
     if not settings.policies:
         return None
+    return Permissions(
+        Policies(settings.policies), _names(settings, read_task), knows_clients=settings.auth is not None, note=note
+    )
+
+
+def views_of(settings: Settings, read_task: Callable[[str], TaskId | None]) -> Views:
+    """The virtual servers of a configuration. read_task: the task behind an id of ours."""
+    return Views(settings.servers, _namings(settings), _names(settings, read_task))
+
+
+def _namings(settings: Settings) -> list[Naming]:
+    return [Naming(backend.name, backend.prefix) for backend in settings.backends]
+
+
+def _names(settings: Settings, read_task: Callable[[str], TaskId | None]) -> Names:
     routes = RouteTable(configured_routes(settings.backends, settings.routes))
 
     def find_backend(exchange: Exchange) -> str:
@@ -31,5 +47,4 @@ def permissions_of(settings: Settings, read_task: Callable[[str], TaskId | None]
         route = routes.match(exchange.target, exchange.transport)
         return "" if route is None else route.backend
 
-    names = Names([Naming(backend.name, backend.prefix) for backend in settings.backends], find_backend)
-    return Permissions(Policies(settings.policies), names, knows_clients=settings.auth is not None, note=note)
+    return Names(_namings(settings), find_backend)

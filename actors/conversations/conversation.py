@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -279,6 +279,11 @@ class Conversation:
         """Send an event of the gateway's own on a stream that has begun."""
         self._unflushed.append(None)
         self.sink.event(data, None)
+
+
+def stands_alone_for(exchange: Exchange, namings: Sequence[Naming]) -> bool:
+    """Whether the client speaks to one server, whose own words it reads. A virtual server is never that."""
+    return len(namings) == 1 and not exchange.server and (bool(exchange.endpoint) or not namings[0].prefix)
 
 
 def may_go_elsewhere(failure: CallFailed, excluded: frozenset[str]) -> bool:

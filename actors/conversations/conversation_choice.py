@@ -12,7 +12,7 @@ from mcp_gateway.transports.protocol.mcp.tasks import declares_extension, task_i
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.merging.task_names import named_tasks
 
-from .conversation import Conversation
+from .conversation import Conversation, stands_alone_for
 from .desk import Desk
 from .gathering import Discover, ListAll, ListTasks, SetLevel
 from .listening import Listen, ListenAlone
@@ -50,7 +50,7 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
 def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ...], sink: AnswerSink, desk: Desk) -> Conversation:
     if not namings:
         raise Refused("no_backend", "no backend is configured", request_id=message.id)
-    stands_alone = len(namings) == 1 and (bool(exchange.endpoint) or not namings[0].prefix)
+    stands_alone = stands_alone_for(exchange, namings)
     method = message.method
     if method == "initialize" and not is_modern(exchange.revision):
         return OpenSession(exchange, sink, desk)

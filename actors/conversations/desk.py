@@ -49,6 +49,9 @@ class Desk(Protocol):
         its client may use something.
         """
 
+    def instructions(self, exchange: Exchange) -> str:
+        """What the client is told instead of the servers' own instructions; "" tells it those."""
+
     def merged_naming(self, backend: str) -> Naming | None:
         """How the merged server names what this backend offers; None where there is none of that name."""
 

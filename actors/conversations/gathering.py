@@ -249,7 +249,10 @@ class Discover(AskAll):
         if not answers and any(self._results.values()):
             raise Refused("upstream_failed", "no backend sent an answer that can be read", data={"missing": self._missing})
         more_come = any(failure.why.fate is Fate.STARTING for failure in self._failures)
-        return merged_discover(answers, self._missing, self.desk.server_info, more_come=more_come)
+        merged = merged_discover(answers, self._missing, self.desk.server_info, more_come=more_come)
+        if instructions := self.desk.instructions(self.exchange):
+            merged["instructions"] = instructions
+        return merged
 
 
 class ListAll(AskAll):

@@ -15,7 +15,7 @@ from mcp_gateway.transports.protocol.merging.merged_server import common_revisio
 from mcp_gateway.transports.protocol.sealed.kept_handshake import kept_handshake, kept_user
 from mcp_gateway.transports.protocol.sealed.session import MAX_ID_CHARACTERS, SessionState, UpstreamSession
 
-from .conversation import Conversation, may_go_elsewhere
+from .conversation import Conversation, may_go_elsewhere, stands_alone_for
 from .desk import CallWish, Desk
 
 
@@ -95,8 +95,7 @@ class OpenSession(Conversation):
         if not upstreams:
             self._refuse_all(request_id)
             return
-        stands_alone = len(self._namings) == 1 and (self.exchange.endpoint or not self._namings[0].prefix)
-        if stands_alone:
+        if stands_alone_for(self.exchange, self._namings):
             answer = self._answers[upstreams[0].backend]
             assert answer.response is not None
             revision, body = told_revision(answer), jsonrpc.encode_response(answer.response)
@@ -106,10 +105,12 @@ class OpenSession(Conversation):
             results = [(answer.backend, _decoded_result(answer)) for answer in answers]
             more_come = not self._slow <= {each.backend for each in upstreams}
             merged = merged_initialize(results, revision, self.desk.server_info, more_come=more_come)
+            if instructions := self.desk.instructions(self.exchange):
+                merged["instructions"] = instructions
             body = jsonrpc.encode_result(request_id, merged)
         state = SessionState(
             self._key,
-            self.exchange.endpoint,
+            self.exchange.address,
             revision,
             kept_user(self.exchange.hash_keys.get("user", "")),
             self._kept,

@@ -95,8 +95,12 @@ class EdgeDesk:
     def namings(self, exchange: Exchange) -> tuple[Naming, ...]:
         if exchange.endpoint:
             return self._alone.get(exchange.endpoint, ())
-        permissions = self._port.permissions
-        return self._merged if permissions is None else permissions.within_reach(exchange.principal, self._merged)
+        permissions, views = self._port.permissions, self._port.views
+        reached = self._merged if permissions is None else permissions.within_reach(exchange.principal, self._merged)
+        return views.within_reach(exchange, reached) if exchange.server else reached
+
+    def instructions(self, exchange: Exchange) -> str:
+        return self._port.views.instructions.get(exchange.server, "")
 
     def merged_naming(self, backend: str) -> Naming | None:
         return self._merged_by_name.get(backend)
@@ -226,7 +230,9 @@ class EdgeDesk:
 
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         permissions = self._port.permissions
-        return result if permissions is None else permissions.shown_list(exchange.principal, backend, method, result)
+        if permissions is not None:
+            result = permissions.shown_list(exchange.principal, backend, method, result)
+        return self._port.views.shown_list(exchange, backend, method, result) if exchange.server or exchange.tools else result
 
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         if backend not in self._per_user:  # what such a server lists it lists for one user, though no old revision says so
@@ -242,7 +248,7 @@ class EdgeDesk:
         """Who somebody is today, and by which policies, decides as well what is shown in the session."""
         session_key = exchange.session.key if exchange.session is not None else ""
         reader = session_key, exchange.principal, self._port.permissions
-        return (*reader, exchange.endpoint, exchange.method, exchange.revision)
+        return (*reader, exchange.address, exchange.tools, exchange.method, exchange.revision)
 
     def sweep(self, now_s: float) -> None:
         """Let go of what nobody came for."""

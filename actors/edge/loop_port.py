@@ -27,6 +27,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.exchanges.request_watch import RequestWatch, WatchedSink
 from mcp_gateway.transports.policy.permissions import Permissions
 from mcp_gateway.transports.policy.permitted_topics import PermittedTopics
+from mcp_gateway.transports.policy.views import NO_VIEWS, Views
 from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
@@ -59,9 +60,11 @@ class LoopPort:
     """The edge's port on the event loop: outlives every actor, so that a restarted edge finds the clients that wait.
 
     permissions: what every exchange is held against when it is opened; None where everybody may do everything.
+    views: parts of the merged server, for those who have asked for one.
     """
 
     def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal) -> None:
+        self.views = NO_VIEWS
         self.settings = settings
         self.terms = RequestTerms(settings)
         self.cells = cells
@@ -127,16 +130,20 @@ class LoopPort:
             sink.refuse(Refused("draining", "the gateway is starting"), "")
             return
         exchange, sink = self._watch.watch(exchange, sink)
-        if self.permissions is not None and (refused := self._refusal(self.permissions, exchange)) is not None:
+        if exchange.endpoint:
+            exchange = self.views.addressed(exchange)
+        if (refused := self._refusal(exchange)) is not None:
             sink.refuse(refused, "")
             return
         self.exchanges.open(exchange, sink)
         self._runtime.post(self._address, ExchangeOpened(exchange))
 
-    @staticmethod
-    def _refusal(permissions: Permissions, exchange: Exchange) -> Refused | None:
+    def _refusal(self, exchange: Exchange) -> Refused | None:
         try:
-            permissions.check(exchange)
+            if self.permissions is not None:
+                self.permissions.check(exchange)
+            if exchange.server or exchange.tools:
+                self.views.check(exchange)
         except Refused as refused:
             return refused
         return None
@@ -230,9 +237,9 @@ class LoopPort:
             raise LookupError(f"{child} is not running")
         self._runtime.post(target, message)
 
-    def permit(self, permissions: Permissions | None) -> None:
+    def permit(self, permissions: Permissions | None, views: Views = NO_VIEWS) -> None:
         """Hold what is opened and read from now on against these."""
-        self.permissions = permissions
+        self.permissions, self.views = permissions, views
         self.topics.forget_reads()
 
     def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:

@@ -17,7 +17,8 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from .revocation_changes import changed_revocations
 
 BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke")
-_CHANGEABLE = ("backends", "routes", "policies", "revocations", "left_out", "warnings")
+_FOLLOWING: Final = ("policies", "servers", "search")
+_CHANGEABLE: Final = ("backends", "routes", *_FOLLOWING, "revocations", "left_out", "warnings")
 _ABSENT: Final = object()
 
 
@@ -106,13 +107,16 @@ def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
     settings = attrs.evolve(
         settings,
         policies=wanted.policies,
+        servers=(),  # those of the file, once its backends are there: a name may go from the one to the other
+        search=wanted.search,
         auth=_with_keys_of(settings.auth, wanted.auth),
         left_out=wanted.left_out,
         warnings=wanted.warnings,
     )
     change = _change(settings, _with_drain(wanted.backends, draining, True), wanted.routes)
-    tables = tuple(table for table in ("policies", "auth") if getattr(before, table) != getattr(settings, table))
-    return attrs.evolve(change, tables=tables, left=tuple(_differences(settings, wanted)))
+    settings = attrs.evolve(change.settings, servers=wanted.servers)
+    tables = tuple(table for table in (*_FOLLOWING, "auth") if getattr(before, table) != getattr(settings, table))
+    return attrs.evolve(change, settings=settings, tables=tables, left=tuple(_differences(settings, wanted)))
 
 
 def _with_keys_of(running: AuthSettings | None, wanted: AuthSettings | None) -> AuthSettings | None:

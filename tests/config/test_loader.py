@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 import mcp_gateway.config as config_package
 from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
+from mcp_gateway.config.curation_settings import ServerSettings
 from mcp_gateway.config.loader import ConfigError, backend_from_mapping, load_settings, settings_from_mapping
 from mcp_gateway.config.settings import GatewaySettings, Settings
+from mcp_gateway.config.tool_settings import TOOLS
 
 SAMPLE = Path(config_package.__file__).parent / "gateway.toml"
 
@@ -64,13 +66,16 @@ def test_the_sample_file_names_every_key():
 def test_the_sample_with_everything_uncommented_is_valid(tmp_path):
     lines = SAMPLE.read_text(encoding="utf-8").splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("# A server that others run"))
-    names = [field.name for cls in (BackendSettings, RouteSettings) for field in attrs.fields(cls)]
-    is_toml = ("# [[", *(f"# {name} = " for name in names))
+    names = [field.name for cls in (BackendSettings, RouteSettings, ServerSettings) for field in attrs.fields(cls)]
+    names += [*TOOLS.rules, "annotations", "defaults", "fixed"]
+    is_toml = ("# [[", "# [backends.tools", *(f"# {name} = " for name in names))
     opened = [line.removeprefix("# ") if line.startswith(is_toml) else line for line in lines[start:]]
     body = [line for line in lines[:start] if not line.startswith("prefix =")]
     settings = load_settings(write(tmp_path / "g.toml", "\n".join(body + opened)))
     assert [backend.name for backend in settings.backends] == ["demo", "files", "local"]
     assert settings.routes[0].backend == "files"
+    assert settings.backends[2].tools["overrides"].keys() == {"read_file"}
+    assert settings.servers[0].include == ("files/read_*", "demo/*")
 
 
 def test_an_empty_file_is_all_defaults(tmp_path):

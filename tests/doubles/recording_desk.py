@@ -92,6 +92,9 @@ class RecordingDesk:
             return tuple(Naming(each.backend, "") for each in self._namings if each.backend == exchange.endpoint)
         return self._namings
 
+    def instructions(self, exchange: Exchange) -> str:
+        return "Look." if exchange.server else ""
+
     def merged_naming(self, backend: str) -> Naming | None:
         return next((each for each in self._namings if each.backend == backend), None)
 

@@ -26,7 +26,9 @@ class Exchange:
     exchange_id:   unique in this cell; names the exchange in every message and log line.
     transport:     registry name of the client's transport ("streamable_http").
     revision:      the revision the client speaks in this exchange.
-    endpoint:      backend name, or "" for the merged server.
+    endpoint:      backend name, or "" for the merged server; the name of a virtual server until the edge has opened it.
+    server:        the virtual server that is asked, which is a part of the merged one; "" for none.
+    tools:         names and patterns of the tools that the client wants to see, divided by commas; "" for all that there are.
     kind:          what the client did: posted its message, opened a session's event stream, or ended a session.
     message:       the JSON-RPC message; None for a session's own stream and for its end.
     target:        what routes match ("tools/call/files__read").
@@ -42,6 +44,8 @@ class Exchange:
     transport: str
     revision: str
     endpoint: str
+    server: str = ""
+    tools: str = ""
     kind: RequestKind
     message: Message | None = attrs.field(default=None, repr=False)
     target: str = ""
@@ -58,6 +62,11 @@ class Exchange:
         """What the client did, in a word, for who counts and logs: the method of its message, or else the kind."""
         message = self.message
         return message.method if isinstance(message, (Request, Notification)) else self.kind.value
+
+    @property
+    def address(self) -> str:
+        """What its client has spoken to: a backend, a virtual server, or "" for the merged one."""
+        return self.endpoint or self.server
 
     @property
     def request_id(self) -> bytes | None:

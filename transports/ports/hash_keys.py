@@ -135,6 +135,11 @@ def query_value(query: str, name: str) -> str | None:
     return None
 
 
+def chosen_tools(headers: Mapping[str, str], query: str) -> str:
+    """Which tools a client wants to see: of `?tools=` and of the header `Mcp-Tools` the latter."""
+    return headers.get("Mcp-Tools") or (query_value(query, "tools") or "" if "tools" in query else "")
+
+
 def _argument_keys(params: bytes, names: list[str]) -> dict[str, str]:
     """{"argument:NAME": value as JSON} of the tool arguments that routes hash on."""
     try:

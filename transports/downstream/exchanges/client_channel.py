@@ -19,7 +19,7 @@ from mcp_gateway.transports.downstream.server.buffered_bytes import IN, Buffered
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.request_limiter import RequestLimiter
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
-from mcp_gateway.transports.ports.hash_keys import HashKeys, query_value
+from mcp_gateway.transports.ports.hash_keys import HashKeys, chosen_tools, query_value
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp import jsonrpc
@@ -64,6 +64,7 @@ class ConnectedClient:
 
     transport: name of the transport, as the registry and the metrics know it.
     endpoint:  a backend's name, or "" for the merged server.
+    tools:     which tools it wants to see, see `Exchange`.
     keys:      what the client is hashed and limited by; see `HashKeys.of_connection`.
     headers:   what travels on to servers (lower-case names).
     principal: who the client has proved to be; None where nobody knows.
@@ -71,6 +72,7 @@ class ConnectedClient:
 
     transport: str
     endpoint: str = ""
+    tools: str = ""
     keys: Mapping[str, str]
     headers: Mapping[str, str] = attrs.field(factory=dict)
     principal: Principal | None = attrs.field(default=None, repr=False)
@@ -81,6 +83,7 @@ def connected_client(incoming: Incoming, transport: str, hash_keys: HashKeys, ba
     return ConnectedClient(
         transport=transport,
         endpoint=backend or query_value(incoming.query, "backend") or "",
+        tools=chosen_tools(incoming.headers, incoming.query),
         keys=hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip, incoming.principal),
         headers=context_in_headers(incoming.headers),
         principal=incoming.principal,
@@ -317,6 +320,7 @@ class ClientChannel:
             transport=client.transport,
             revision=revision,
             endpoint=client.endpoint,
+            tools=client.tools,
             kind=kind or RequestKind.of(message),
             message=message,
             target=target,

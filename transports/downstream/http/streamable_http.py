@@ -17,6 +17,7 @@ from mcp_gateway.transports.downstream.server.accept import EVENTS, JSON, names,
 from mcp_gateway.transports.downstream.server.incoming import Incoming, check_stream_is_taken, method_not_allowed
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
+from mcp_gateway.transports.ports.hash_keys import chosen_tools
 from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.framing.sse import KEEP_ALIVE, encode_event
@@ -217,6 +218,7 @@ class StreamableHttpEndpoint:
             transport=StreamableHttpTransport.name,
             revision=revision,
             endpoint=endpoint,
+            tools=chosen_tools(incoming.headers, incoming.query),
             kind=kind or RequestKind.of(message),
             message=message,
             target=target,

@@ -19,7 +19,7 @@ _ORIGIN: Final = re.compile(r"(https?)://([A-Za-z0-9._:\[\]-]+)", re.IGNORECASE)
 _OTHER_SITES: Final = frozenset({"cross-site", "same-site"})
 _CORS_HEADERS: Final = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
-    "traceparent, tracestate, baggage"
+    "Mcp-Tools, traceparent, tracestate, baggage"
 )
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
