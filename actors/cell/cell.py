@@ -208,7 +208,7 @@ class Cell:
         operations = OperationsEndpoint(port, HealthRequested, server.is_operator)
         for path in OPERATIONS_PATHS:
             server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
-        dashboard = DashboardEndpoint(DashboardState(port, self._link).take)
+        dashboard = DashboardEndpoint(DashboardState(port, self._link, self._who_is_here).take)
         for path in DASHBOARD_PATHS:
             server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=path == DASHBOARD_PATH)
         if server.gate is not None and server.gate.auth.issuers:  # else there is nowhere to log in

@@ -1,10 +1,13 @@
-"""The snapshot behind the dashboard: the node's status, viability and health, and the newest events, put together in any cell."""
+"""The snapshot behind the dashboard, put together in any cell: the node's status, viability and health, who is here and what they
+have asked for lately, and the newest events."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -20,6 +23,8 @@ JUDGE = "cell/0"
 
 _ANSWER_S = 2.0
 _EVENTS = 100
+_REQUESTS = 200
+_CLIENTS = 100
 _EVERYTHING = TopicPattern("all")
 
 
@@ -28,18 +33,31 @@ class ViabilityAsked:
     """A question between cells: what do you know of the node's viability? Answered with the report."""
 
 
-class DashboardState:
-    """Asks around and puts together; a part that does not answer in time is left empty, because the page is for bad times."""
+@attrs.frozen
+class ClientsAsked:
+    """A question between cells: who is with you, and what have they asked for lately? Answered with `_own_clients`."""
 
-    def __init__(self, port: LoopPort, link: NodeLink) -> None:
+
+class DashboardState:
+    """Asks around and puts together; a part that does not answer in time is left empty, because the page is for bad times.
+
+    who_is_here: what the command `sessions` reads of this cell.
+    """
+
+    def __init__(self, port: LoopPort, link: NodeLink, who_is_here: Callable[[], Mapping[str, Any]]) -> None:
         self._port = port
         self._link = link
+        self._who_is_here = who_is_here
         self._ids = itertools.count(1)
         port.cells.answer_cells(ViabilityAsked, lambda _: self._or_empty(self._own_viability()))
+        port.cells.answer_cells(ClientsAsked, lambda _: self._own_clients())
 
     async def take(self) -> dict[str, Any]:
-        node, viability, health = await asyncio.gather(
-            self._or_empty(self._link.node_status()), self._or_empty(self._viability()), self._or_empty(self._health())
+        node, viability, health, clients = await asyncio.gather(
+            self._or_empty(self._link.node_status()),
+            self._or_empty(self._viability()),
+            self._or_empty(self._health()),
+            self._clients(),
         )
         return {
             "at": int(time.time() * 1000),
@@ -48,6 +66,7 @@ class DashboardState:
             "viability": viability,
             "health": health,
             "events": self._events(),
+            **clients,
         }
 
     @staticmethod
@@ -72,6 +91,27 @@ class DashboardState:
         question = HealthRequested(f"dashboard?{next(self._ids)}")
         reported = await asyncio.wait_for(self._port.ask("health-monitor", question), _ANSWER_S)
         return {"status": reported.status, "components": reported.components, "history": reported.history}
+
+    async def _clients(self) -> dict[str, Any]:
+        """{"requests": the newest of the node that have ended, "clients": who is here, "parked": calls}"""
+        cells = self._port.cells
+        others = (self._or_empty(cells.ask_cell(name, ClientsAsked(), _ANSWER_S)) for name in cells.other_cells)
+        answers = [self._own_clients(), *filter(None, await asyncio.gather(*others))]
+        requests = heapq.merge(*(each["requests"] for each in answers), key=lambda row: row["at"], reverse=True)
+        clients = itertools.chain.from_iterable(each["clients"] for each in answers)
+        return {
+            "requests": list(itertools.islice(requests, _REQUESTS)),
+            "clients": sorted(clients, key=lambda row: (-row["calls"] - row["streams"], row.get("idle_seconds", 0.0)))[:_CLIENTS],
+            "parked": sum(each["parked"] for each in answers),
+        }
+
+    def _own_clients(self) -> dict[str, Any]:
+        here = self._who_is_here()
+        return {
+            "requests": self._port.recent_requests(),
+            "clients": here["clients"][:_CLIENTS],
+            "parked": sum(here["parked"].values()),
+        }
 
     def _events(self) -> list[dict[str, Any]]:
         """The newest events, in the shape of the event streams, with their ids."""

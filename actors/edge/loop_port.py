@@ -125,6 +125,10 @@ class LoopPort:
     def next_exchange_id(self) -> int:
         return next(self._ids)
 
+    def recent_requests(self) -> list[dict[str, Any]]:
+        """Those that have ended, the latest first; see `RecentRequests.shown`."""
+        return self._watch.recent.shown()
+
     def open(self, exchange: Exchange, sink: AnswerSink) -> None:
         if self._runtime is None or self._address is None:
             sink.refuse(Refused("draining", "the gateway is starting"), "")

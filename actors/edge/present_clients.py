@@ -6,20 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.hash_keys import is_principal, principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, members
-from mcp_gateway.transports.protocol.mcp.revisions import META_CLIENT_INFO
+from mcp_gateway.transports.protocol.mcp.client_info import client_of_request, client_of_session
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 MOST_ROWS: Final = 1_000
 """Of a cell, those used last; the answer travels in one message between processes."""
-
-_MOST_LOOKED_THROUGH_BYTES: Final = 65_536
-_LONGEST_NAME: Final = 100
 
 
 @attrs.frozen
@@ -79,7 +75,7 @@ def present_clients(sessions: Sequence[UsedSession], waiting: Iterable[Exchange]
 
 def _session_row(used: UsedSession, held: _Open, address: str, now_ms: int) -> dict[str, Any]:
     state = used.state
-    client, version = _client_in(state.initialize, "clientInfo")
+    client, version = client_of_session(state.initialize)
     return {
         "session": state.key,
         "client": client,
@@ -97,22 +93,4 @@ def _session_row(used: UsedSession, held: _Open, address: str, now_ms: int) -> d
 
 def _client_of(exchange: Exchange) -> tuple[str, str]:
     """(name, version) that a client without a session says with its request."""
-    message = exchange.message
-    if not isinstance(message, Request) or len(message.params) > _MOST_LOOKED_THROUGH_BYTES:
-        return "", ""
-    try:
-        meta = members(message.params).get("_meta")
-    except msgspec.MsgspecError:
-        return "", ""
-    return ("", "") if meta is None else _client_in(bytes(meta), META_CLIENT_INFO)
-
-
-def _client_in(json_object: bytes, name: str) -> tuple[str, str]:
-    """(name, version) of the implementation under this member; clients may say anything."""
-    try:
-        info = msgspec.json.decode(members(json_object).get(name, b"{}"))
-    except msgspec.MsgspecError:
-        return "", ""
-    found = [info.get(key) if isinstance(info, dict) else None for key in ("name", "version")]
-    client, version = (each[:_LONGEST_NAME] if isinstance(each, str) else "" for each in found)
-    return client, version
+    return client_of_request(exchange.message.params) if isinstance(exchange.message, Request) else ("", "")

@@ -11,9 +11,11 @@ from typing import Final
 
 import attrs
 
+from mcp_gateway.transports.protocol.mcp.refusals import FAULTS
+
 from .algedonic import Ache
 from .sensations import Measurement
-from .vital_signs import FAULTS, ROUTING_FAULTS, VitalSigns
+from .vital_signs import ROUTING_FAULTS, VitalSigns
 
 STRAINED_FROM = 0.25
 FAILING_FROM = 0.6

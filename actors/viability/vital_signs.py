@@ -7,11 +7,10 @@ from typing import Protocol
 
 import attrs
 
+from mcp_gateway.transports.protocol.mcp.refusals import FAULTS
+
 FEWEST_REQUESTS = 3
 """One or two of anything are an accident, not the state of a backend."""
-
-FAULTS = frozenset({"upstream_failed", "upstream_timeout", "no_backend", "circuit_open", "pool_exhausted", "draining"})
-"""Outcomes that are the fault of the gateway or of a server; all others are answers, or the client's own."""
 
 ROUTING_FAULTS = frozenset({"no_backend", "circuit_open", "draining"})
 _OPEN_ENDED = frozenset({"stream", "subscriptions/listen"})

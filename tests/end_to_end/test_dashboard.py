@@ -87,6 +87,23 @@ def test_what_clients_do_and_what_happens_inside_appear_by_themselves(gateway: R
     assert browser.problems() == [] or all("net::ERR" in problem for problem in browser.problems())
 
 
+def test_calls_can_be_looked_through_and_one_followed_into_the_log(gateway: RunningGateway, browser: Browser) -> None:
+    browser.open(page_of(gateway))
+    browser.wait_for("#link", "live")
+    refused = ask_modern(gateway.endpoint("gone"), tool_call("lost", {}))
+    assert ask_modern(gateway.endpoint("demo"), tool_call("echo", {"message": "hi"})).status == 200
+    browser.wait_for_all(("#calls", "lost"), ("#calls", "echo"), ("#calls", "127.0.0.1"))
+    name = refused.message["error"]["data"]["request_id"]
+    browser.fill("#call-filter", "LOST")
+    assert " of " in browser.text("#calls-shown")
+    assert "echo" not in browser.text("#calls")
+    browser.click("#calls .follow")
+    browser.wait_for("#followed", f"mcp-gateway logs --request '{name}'")
+    assert name in gateway.log
+    browser.fill("#call-filter", "nothing has this in it")
+    browser.wait_for("#no-calls", "No call matches the filter.")
+
+
 def test_events_can_be_filtered_and_held(gateway: RunningGateway, browser: Browser) -> None:
     browser.open(page_of(gateway))
     browser.wait_for("#events", "mcp.transport.registered")
@@ -142,11 +159,13 @@ def test_the_keyboard_reaches_everything_that_can_be_used(gateway: RunningGatewa
     browser.open(page_of(gateway))
     browser.wait_for("#events", "mcp.")
     reached = []
-    for _ in range(6):
+    for _ in range(200):
+        if reached[-1:] == ["load-tools"]:
+            break
         browser.press("Tab")
         reached.append(browser.evaluate("document.activeElement.id || document.activeElement.className"))
     assert reached[0] == "skip"
-    assert {"filter", "pause", "tail"} <= set(reached)
+    assert {"filter", "pause", "tail", "call-filter", "load-tools"} <= set(reached)
 
 
 def test_a_day_on_the_wall_costs_no_more_memory_than_an_hour(gateway: RunningGateway, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Watches requests from the first to the last byte where somebody wants to know: per tool, in the access log, in traces.
+"""Watches requests from the first to the last byte where somebody wants to know: per tool, in the log, in traces and lately.
 
 It stands between the edge and the sink of any transport, and only around the requests that it has something to say about.
 """
@@ -16,24 +16,28 @@ import attrs
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
-from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.refusals import FAULTS, Refused
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
 from mcp_gateway.transports.telemetry.tallies import CounterTally
 
+from .recent_requests import Ended, RecentRequests, request_name
 from .request_metrics import method_label
 
 _access = logging.getLogger("mcp_gateway.access")
 _TOOL: Final = "tools/call/"
+_NAMING: Final = (_TOOL, "resources/read/", "prompts/get/")
 _MOST_LOOKED_THROUGH_BYTES: Final = 65_536
+_WELL: Final = ("ok", "client_gone")
 _tool_counters: dict[tuple[str, str, str], CounterTally] = {}
 
 
 class RequestWatch:
-    """What one cell wants to know of its requests."""
+    """What one cell wants to know of its requests. recent: those that named something (a tool, a resource, a prompt)."""
 
     def __init__(self, settings: LoggingSettings, cell_name: str) -> None:
+        self.recent = RecentRequests(cell_name)
         self._cell_name = cell_name
         self._logs = settings.access
         self._sample = settings.access_sample
@@ -48,7 +52,7 @@ class RequestWatch:
                 headers = {**headers, **context}
                 exchange = attrs.evolve(exchange, headers=headers)
         is_traced = "traceparent" in headers
-        if not (self._logs or tracing.tracer is not None or is_traced or exchange.target.startswith(_TOOL)):
+        if not (self._logs or tracing.tracer is not None or is_traced or _names_something(exchange)):
             return exchange, sink
         method = exchange.method
         span = None
@@ -58,8 +62,6 @@ class RequestWatch:
                 about["enduser.id"] = exchange.principal.subject  # Source: OpenTelemetry semantic conventions, "General identity"
             span = tracing.tracer.server_span(method, exchange.target, headers, about)
             exchange = attrs.evolve(exchange, headers=span.headers)
-        if span is None and not is_traced and not self._logs:
-            return exchange, WatchedSink(None, exchange, sink, method, None)
         return exchange, WatchedSink(self, exchange, sink, method, span)
 
     def note(self, exchange: Exchange, method: str, span: tracing.Span | None, ended: Ended) -> None:
@@ -70,12 +72,24 @@ class RequestWatch:
             EXEMPLARS.note(method_label(method), metrics.known_backend(ended.backend), ended.duration_s, trace_id)
         if span is not None:
             span.end(ended.outcome, backend=ended.backend)
-        if self._logs and (ended.outcome != "ok" or self._sample >= 1.0 or random.random() < self._sample):
+        if _names_something(exchange):
+            self.recent.note(exchange, ended, trace_id)
+        if self._is_written(ended.outcome):
             self._log(exchange, method, ended, trace_id)
+
+    def name_of(self, exchange: Exchange) -> str:
+        """What a client is told, so that somebody can look for its request."""
+        return request_name(self._cell_name, exchange)
+
+    def _is_written(self, outcome: str) -> bool:
+        """What a server or the gateway has failed at is; all the rest where an access log is wanted."""
+        if not self._logs:
+            return outcome in FAULTS
+        return outcome != "ok" or self._sample >= 1.0 or random.random() < self._sample
 
     def _log(self, exchange: Exchange, method: str, ended: Ended, trace_id: str | None) -> None:
         fields: dict[str, object] = {
-            "request_id": f"{self._cell_name}#{exchange.exchange_id}",
+            "request_id": self.name_of(exchange),
             "transport": exchange.transport,
             "revision": exchange.revision,
             "target": exchange.target or method,
@@ -92,43 +106,34 @@ class RequestWatch:
             fields["client"] = exchange.principal.client
         if trace_id is not None:
             fields["trace_id"] = trace_id
-        level = logging.INFO if ended.outcome in ("ok", "client_gone") else logging.WARNING
+        if ended.text:
+            fields["refused"] = ended.text
+        is_usual = ended.outcome in _WELL or not self._logs
+        level = logging.INFO if is_usual else logging.WARNING
         _access.log(level, f"{method} {ended.outcome}", extra={"actor": f"{self._cell_name}/edge", "fields": fields})
 
 
-@attrs.frozen(kw_only=True)
-class Ended:
-    """How a request ended. outcome: as `count_request` has it. status: of HTTP, 0 where there was none."""
-
-    backend: str
-    outcome: str
-    status: int
-    duration_s: float
-    upstream_s: float
-
-
 class WatchedSink:
-    """Passes everything on and notes the end. Implements `AnswerSink`. watch: None where only tools are counted."""
+    """Passes everything on and notes the end. Implements `AnswerSink`."""
 
     __slots__ = ("_exchange", "_is_over", "_method", "_sink", "_span", "_started_s", "_watch")
 
-    def __init__(
-        self, watch: RequestWatch | None, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None
-    ) -> None:
+    def __init__(self, watch: RequestWatch, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None) -> None:
         self._watch = watch
         self._exchange = exchange
         self._sink = sink
         self._method = method
         self._span = span
         self._is_over = False
-        self._started_s = 0.0 if watch is None else time.monotonic()
+        self._started_s = time.monotonic()
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         self._end(backend, "ok" if status < 400 else "error", status, upstream_s)
         self._sink.answer(status, body, headers, backend, upstream_s)
 
     def refuse(self, refused: Refused, backend: str) -> None:
-        self._end(backend, refused.reason, refused.status, refused.upstream_s)
+        refused.data.setdefault("request_id", self._watch.name_of(self._exchange))
+        self._end(backend, refused.reason, refused.status, refused.upstream_s, refused.text)
         self._sink.refuse(refused, backend)
 
     def begin(self, headers: Mapping[str, str]) -> None:
@@ -145,17 +150,20 @@ class WatchedSink:
         """The client has left before the end."""
         self._end("", "client_gone", 0, 0.0)
 
-    def _end(self, backend: str, outcome: str, status: int, upstream_s: float) -> None:
+    def _end(self, backend: str, outcome: str, status: int, upstream_s: float, text: str = "") -> None:
         if self._is_over:
             return
         self._is_over = True
         if self._exchange.target.startswith(_TOOL):
             _count_tool(backend, self._exchange.target[len(_TOOL) :], outcome)
-        if self._watch is None:
-            return
         duration_s = time.monotonic() - self._started_s
-        ended = Ended(backend=backend, outcome=outcome, status=status, duration_s=duration_s, upstream_s=upstream_s)
+        ended = Ended(backend=backend, outcome=outcome, status=status, duration_s=duration_s, upstream_s=upstream_s, text=text)
         self._watch.note(self._exchange, self._method, self._span, ended)
+
+
+def _names_something(exchange: Exchange) -> bool:
+    """Whether it is about one tool, resource or prompt."""
+    return exchange.target.startswith(_NAMING)
 
 
 def _count_tool(backend: str, tool: str, outcome: str) -> None:

@@ -20,6 +20,7 @@ _FILES: Final = {
     "/metrics/dashboard/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
     "/metrics/dashboard/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
     "/metrics/dashboard/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
+    "/metrics/dashboard/calls.js": ("calls.js", "text/javascript; charset=utf-8"),
     "/metrics/dashboard/try_tool.js": ("try_tool.js", "text/javascript; charset=utf-8"),
 }
 DASHBOARD_PATHS: Final = (*_FILES, _STATE)

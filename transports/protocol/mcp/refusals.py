@@ -53,6 +53,9 @@ REFUSALS: dict[str, RefusalKind] = {
     "upstream_timeout": RefusalKind(5040, 504),
 }
 
+FAULTS = frozenset({"upstream_failed", "upstream_timeout", "no_backend", "circuit_open", "pool_exhausted", "draining"})
+"""Reasons that are the fault of the gateway or of a server; all others are the client's own, or somebody's rule."""
+
 
 class Refused(Exception):
     """A request that ends here, with the reason its client will read.

@@ -195,6 +195,21 @@ def test_the_access_log_samples_only_what_ended_well(
         assert (fields["outcome"], fields["backend"], fields["upstream_s"]) == (outcome, "files", 0.2)
 
 
+@pytest.mark.parametrize(("reason", "is_written"), [("upstream_failed", True), ("circuit_open", True), ("forbidden", False)])
+def test_what_a_server_or_the_gateway_failed_at_is_in_the_log_and_its_client_is_told_where(
+    reason: str, is_written: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = RequestWatch(LoggingSettings(), "cell/0")
+    asked, refused = exchange("tools/call/read"), Refused(reason, "why")
+    with caplog.at_level(logging.INFO, "mcp_gateway.access"):
+        _, watched = watch.watch(asked, Sink())
+        watched.refuse(refused, "files")
+    name = f"cell/0#{asked.exchange_id}"
+    assert (refused.data["request_id"], watch.recent.shown()[0]["id"]) == (name, name)
+    written = [record.__dict__["fields"] for record in caplog.records]
+    assert [(each["request_id"], each["refused"]) for each in written] == ([(name, "why")] if is_written else [])
+
+
 def test_the_access_log_and_the_trace_say_who_asked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, str]] = []
 

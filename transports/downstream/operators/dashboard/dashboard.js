@@ -281,7 +281,7 @@ function showRows(parent, rows) {
         element.parts = { head, cell };
         return element;
     }, (element, row) => {
-        setText(element.parts.head, row.name);
+        setText(element.parts.head, row.reason ? `${row.name}: ${row.reason}` : row.name);
         if (row.status) {
             if (!element.parts.mark) element.parts.cell.append((element.parts.mark = make('span', 'mark')));
             setMark(element.parts.mark, row.status);
@@ -442,7 +442,8 @@ function show(state) {
     showCounts('connections', node.connections, 'none');
     showCounts('sessions', state.viability.sessions, 'none');
     showRows($('health'), Object.entries(state.health.components || {}).map(([name, health]) => (
-        { key: name, name, status: health.status, isMono: true })));
+        { key: name, name, status: health.status, reason: health.reason, isMono: true })));
+    takeCalls(state);
     showEvents();
 }
 

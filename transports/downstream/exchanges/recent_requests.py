@@ -1,0 +1,111 @@
+"""The newest requests of a cell that have ended, for people who look for one: what, by whom, how long, with which outcome."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.hash_keys import principal_of
+from mcp_gateway.transports.protocol.mcp.client_info import client_of_request, client_of_session
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+MOST_KEPT: Final = 200
+_LARGEST_PARAMS: Final = 2_048
+"""Those of a larger request are not kept, and with them not what its program calls itself: 400 kB a cell at most."""
+
+_LONGEST_TARGET: Final = 300
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """How a request ended. outcome: as `count_request` has it. status: of HTTP, 0 where there was none. text: of a refusal."""
+
+    backend: str
+    outcome: str
+    status: int
+    duration_s: float
+    upstream_s: float
+    text: str = ""
+
+
+@attrs.frozen
+class _Kept:
+    """What is kept of a request: not its message, which may be large. at_s: since the epoch."""
+
+    at_s: float
+    name: str
+    target: str
+    transport: str
+    revision: str
+    session: SessionState | None
+    keys: Mapping[str, str]
+    params: bytes
+    ended: Ended
+    trace_id: str | None
+
+
+class RecentRequests:
+    """Keeps what costs nothing to keep; words are found when somebody asks."""
+
+    def __init__(self, cell_name: str) -> None:
+        self._cell_name = cell_name
+        self._newest: deque[_Kept] = deque(maxlen=MOST_KEPT)
+
+    def note(self, exchange: Exchange, ended: Ended, trace_id: str | None) -> None:
+        """One is over."""
+        message = exchange.message
+        params = message.params if isinstance(message, Request) and len(message.params) <= _LARGEST_PARAMS else b""
+        self._newest.append(
+            _Kept(
+                time.time(),
+                request_name(self._cell_name, exchange),
+                exchange.target[:_LONGEST_TARGET],
+                exchange.transport,
+                exchange.revision,
+                exchange.session,
+                exchange.hash_keys,
+                params,
+                ended,
+                trace_id,
+            )
+        )
+
+    def shown(self) -> list[dict[str, Any]]:
+        """JSON-able, the latest first.
+
+        Each has {"at" (ms since the epoch, of its end), "id", "target", "transport", "revision", "client", "principal",
+        "address", "backend", "outcome", "status", "text", "duration_s", "upstream_s", "trace_id"}; what is not known is "".
+        """
+        return [_row(each) for each in reversed(self._newest)]
+
+
+def _row(kept: _Kept) -> dict[str, Any]:
+    session, ended = kept.session, kept.ended
+    return {
+        "at": int(kept.at_s * 1000),
+        "id": kept.name,
+        "target": kept.target,
+        "transport": kept.transport,
+        "revision": kept.revision,
+        "client": (client_of_request(kept.params) if session is None else client_of_session(session.initialize))[0],
+        "principal": principal_of(kept.keys),
+        "address": kept.keys.get("ip", ""),
+        "backend": ended.backend,
+        "outcome": ended.outcome,
+        "status": ended.status,
+        "text": ended.text,
+        "duration_s": round(ended.duration_s, 6),
+        "upstream_s": round(ended.upstream_s, 6),
+        "trace_id": kept.trace_id or "",
+    }
+
+
+def request_name(cell_name: str, exchange: Exchange) -> str:
+    """What a request is called in the log, in refusals and on the dashboard."""
+    return f"{cell_name}#{exchange.exchange_id}"
