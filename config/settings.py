@@ -178,7 +178,7 @@ class HttpSseSettings:
     """`[transports.http_sse]`: the 2024-11-05 transport and the event streams.
 
     buffer_size:      events that may wait for one slow client.
-    retention_events: events that the log keeps for those who come back; a cell so many of the gateway and of clients each.
+    retention_events: events that the log keeps for those who come back, so many of the gateway and of clients each.
     """
 
     max_connections: int = attrs.field(default=1000, validator=_CONNECTIONS)

@@ -331,7 +331,7 @@ class Cell:
             await asyncio.to_thread(tracing.stop)
 
     def deliver_events(self, events: list[Event]) -> None:
-        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up))
+        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up, self._link.lost))
 
     def cells_changed(self, running: dict[str, int]) -> None:
         self._cells.cells_changed(running)

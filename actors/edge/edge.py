@@ -181,7 +181,7 @@ class Edge(GatewayActor):
     # ---- topics that clients follow, and what they publish
 
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
-        self._port.topics.take(message.events, message.is_caught_up)
+        self._port.topics.take(message.events, message.is_caught_up, message.lost)
 
     def receiveMsg_ClientEventsWaiting(self, message: ClientEventsWaiting, sender: ActorAddress) -> None:
         if self._gateway:

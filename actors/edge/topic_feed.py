@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.retained_events import RetainedEvents
 from mcp_gateway.transports.protocol.topics.topic_log import Event, Page, TopicPattern
 
@@ -79,10 +80,11 @@ class CellTopicFeed:
 
     # ---- for the edge
 
-    def take(self, events: Iterable[Event], is_caught_up: bool) -> None:
-        """Keep what is new, and tell the followers in turns of the loop to come."""
+    def take(self, events: Iterable[Event], is_caught_up: bool, lost: LostIds = NOTHING_LOST) -> None:
+        """Keep what is new, and tell the followers in turns of the loop to come. lost: see `EventsLogged`."""
         has_news = is_caught_up and not self.is_caught_up
         self.is_caught_up = is_caught_up or self.is_caught_up
+        self._log.lose(lost)
         for event in events:
             if event.id > self._log.last_id:
                 self._log.add(event)

@@ -13,12 +13,12 @@ import msgspec
 
 from mcp_gateway.actors.messages.event_log import StoredEvent
 from mcp_gateway.actors.storage.event_store import EventStore
-from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog, TopicPattern, check_topic
+from mcp_gateway.transports.protocol.topics.kept_events import KeptEvents, LostIds
+from mcp_gateway.transports.protocol.topics.topic_log import Event, check_topic
 
 from .event_outbox import MOST_UNSTORED_EVENTS
 
 _logger = logging.getLogger(__name__)
-_EVERYTHING: Final = TopicPattern("all")
 _SOURCE: Final = "embedded"
 
 
@@ -33,11 +33,8 @@ class EmbeddedEventLog:
 
     def __init__(self, state_path: Path | None, retention: int, on_stored: Callable[[list[Event]], None]) -> None:
         self._store = EventStore(state_path, retention, _logger.log)
-        self._retention = retention
-        self._log = TopicLog(retention, last_id=self._store.last_id - len(self._store.loaded))
-        for stored in self._store.loaded:
-            self._log.add(stored.event)
-        self._store.loaded = []
+        loaded, self._store.loaded = self._store.loaded, []
+        self._log = KeptEvents(retention, (stored.event for stored in loaded), self._store.lost, self._store.last_id)
         self._given_id = self._log.last_id  # the last one, stored or not
         self._on_stored = on_stored
         self._unwritten: list[Event] = []
@@ -64,15 +61,14 @@ class EmbeddedEventLog:
         """Of the events that have been stored."""
         return self._log.last_id
 
+    @property
+    def lost(self) -> LostIds:
+        """What is missing of what has been stored."""
+        return self._log.lost
+
     def events_after(self, event_id: int) -> list[Event]:
         """What has been stored after this id, ids ascending."""
-        found: list[Event] = []
-        has_more = event_id < self._log.last_id
-        while has_more:
-            page = self._log.read(event_id, _EVERYTHING, self._retention)
-            found += page.events
-            event_id, has_more = page.next_id, page.has_more
-        return found
+        return self._log.after(event_id)
 
     def close(self) -> None:
         """Wait for the disk, and commit what is left."""
@@ -81,7 +77,7 @@ class EmbeddedEventLog:
             self._writer.shutdown()
         self._store.write(_stored(self._unwritten))
         if self._store.lacks_events:  # there may be room again: after this nobody has them any more
-            self._store.mend(_stored([*self.events_after(0), *self._unwritten]))
+            self._store.mend(_stored([*self.events_after(0), *self._unwritten]), self.lost)
         self._unwritten = []
         self._store.close()
 
@@ -95,13 +91,13 @@ class EmbeddedEventLog:
             loop.call_soon(self._written, events)
         else:
             kept = self.events_after(0) if self._store.wants_mending else []
-            writing = loop.run_in_executor(self._writer, self._commit, events, kept)
+            writing = loop.run_in_executor(self._writer, self._commit, events, kept, self.lost)
             writing.add_done_callback(lambda _: self._written(events))
 
-    def _commit(self, events: list[Event], kept: list[Event]) -> None:
-        """In the writer's thread. kept: all older events, where the file has failed and shall be tried again."""
+    def _commit(self, events: list[Event], kept: list[Event], lost: LostIds) -> None:
+        """In the writer's thread. kept: all older events, where the file has failed and shall be tried again; lost: of these."""
         if not self._store.write(_stored(events)) and self._store.wants_mending:
-            self._store.mend(_stored([*kept, *events]))
+            self._store.mend(_stored([*kept, *events]), lost)
 
     def _written(self, events: list[Event]) -> None:
         self._is_writing = False

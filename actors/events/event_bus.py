@@ -48,7 +48,7 @@ class EventBus(GatewayActor):
     def receiveMsg_FollowLog(self, message: FollowLog, sender: ActorAddress) -> None:
         link: NodeLink = self.arguments
         self._edge = sender
-        self.send(sender, EventsLogged(tuple(link.events_after(message.after_id)), link.is_caught_up))
+        self.send(sender, EventsLogged(tuple(link.events_after(message.after_id)), link.is_caught_up, link.lost))
 
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
         if self._edge is not None:

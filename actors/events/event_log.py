@@ -48,7 +48,7 @@ class EventLog(AsyncioActor):
         setproctitle(f"mcp-gateway: {self.name}")
         arguments: EventLogArguments = self.arguments
         self._store = EventStore(arguments.state_path, arguments.retention_events, self.log)
-        self._order = EventOrder(arguments.retention_events, self._store.loaded, self._store.last_id)
+        self._order = EventOrder(arguments.retention_events, self._store.loaded, self._store.last_id, self._store.lost)
         self._store.loaded = []
         if self.incarnation == 1:
             self._joins = None  # no cell can hold what was never distributed
@@ -96,25 +96,41 @@ class EventLog(AsyncioActor):
     def on_batch_handled(self) -> None:
         """Commit what came together in one transaction, then tell: no cell may see an event that a crash could take back."""
         written, self._unwritten = self._unwritten, []
-        if not self._store.write(written) and self._store.wants_mending:
-            self._store.mend(self._order.after(0))
+        if not self._store.write(written, self._order.lost) and self._store.wants_mending:
+            self._store.mend(self._order.after(0), self._order.lost)
         joined, self._joined = self._joined, {}
         for name, after_id in joined.items():
             self._catch_up(name, after_id)
         if written:
-            messages = [EventsDistributed(log_incarnation=self.incarnation, events=page) for page in pages(written)]
+            messages = self._distribution(written, written[0].id - 1)
             for name, address in self._cells.items():
                 for message in messages if name not in joined else ():
                     self.deliver(address, message)
 
     def _catch_up(self, cell_name: str, after_id: int) -> None:
         """All that a cell has missed; it may be more than any packet takes."""
-        missed = pages(self._order.after(after_id))
-        for number, events in enumerate(missed, start=1):
-            message = EventsDistributed(
-                log_incarnation=self.incarnation, events=events, is_catch_up=number == 1, has_more=number < len(missed)
-            )
+        for message in self._distribution(self._order.after(after_id), after_id, is_catch_up=True):
             self.deliver(self._cells[cell_name], message)
+
+    def _distribution(
+        self, events: Sequence[StoredEvent], after_id: int, *, is_catch_up: bool = False
+    ) -> list[EventsDistributed]:
+        """For who has all that there is up to after_id."""
+        messages = []
+        parts = pages(events)
+        for number, part in enumerate(parts, start=1):
+            messages.append(
+                EventsDistributed(
+                    log_incarnation=self.incarnation,
+                    is_catch_up=is_catch_up and number == 1,
+                    has_more=is_catch_up and number < len(parts),
+                    events=part,
+                    lost=self._order.lost,
+                    after_id=after_id,
+                )
+            )
+            after_id = part[-1].id if part else after_id
+        return messages
 
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
         name = next((name for name, address in self._cells.items() if address == target), None)
@@ -143,7 +159,7 @@ class EventLog(AsyncioActor):
 
     def on_exit(self) -> None:
         if self._store.lacks_events:  # there may be room again: after this nobody has them any more
-            self._store.mend(self._order.after(0))
+            self._store.mend(self._order.after(0), self._order.lost)
         self._store.close()
 
 

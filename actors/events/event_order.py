@@ -6,31 +6,35 @@ waits at its publisher and the order within a source is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mcp_gateway.actors.messages.event_log import JoinEventLog, StoredEvent, UnstoredEvent
-from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog, TopicPattern
-
-_EVERYTHING = TopicPattern("all")
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, KeptEvents, LostIds
+from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 
 class EventOrder:
-    """The events of a node in one order, `retention` of them kept.
+    """The events of a node in one order, `retention` of them kept of each namespace.
 
-    stored:  what was kept on disk, ids ascending without holes.
+    stored:  what was kept on disk, ids ascending; `lost` says of which namespace those are that are missing.
     last_id: where ids go on if nobody knows better; the last of `stored`, where there is one.
     """
 
-    def __init__(self, retention: int, stored: Iterable[StoredEvent] = (), last_id: int = 0) -> None:
+    def __init__(
+        self, retention: int, stored: Sequence[StoredEvent] = (), last_id: int = 0, lost: LostIds = NOTHING_LOST
+    ) -> None:
         self._retention = retention
-        self._log = TopicLog(retention, last_id=last_id)
-        self._origins: dict[int, tuple[str, int]] = {}  # {event id: (source, sequence)} of the kept events
         self._last_sequences: dict[str, int] = {}  # {source: sequence}
-        self._start_with(list(stored))
+        self._start_with(stored, lost, last_id)
 
     @property
     def last_id(self) -> int:
-        return self._log.last_id
+        return self._kept.last_id
+
+    @property
+    def lost(self) -> LostIds:
+        """What is missing of the kept events."""
+        return self._kept.lost
 
     def rebuild(self, joins: Iterable[JoinEventLog]) -> list[StoredEvent]:
         """Add what the cells hold beyond this log, ids go on after the highest that any of them has seen; return what is new.
@@ -38,35 +42,22 @@ class EventOrder:
         Without a disk, two cells can disagree on an id if two logs in a row died before they had reached all cells; the first
         cell's view then wins.
         """
+        joins = list(joins)
         own = self.after(0)
-        known = {stored.event.id: stored for stored in own}
-        last_id = self.last_id if own else 0
-        for join in joins:
-            last_id = max(last_id, join.last_event_id)
-            for stored in join.recent_events:
-                known.setdefault(stored.event.id, stored)
+        last_id = max([self.last_id if own else 0, *(join.last_event_id for join in joins)])
         if not last_id:
             return []
-        first_id = last_id + 1
-        while first_id - 1 in known and last_id - first_id + 1 < self._retention:
-            first_id -= 1
-        self._log = TopicLog(self._retention, last_id=last_id)
-        self._start_with([known[event_id] for event_id in range(first_id, last_id + 1)])
-        return self.after(own[-1].event.id if own else 0)
+        self._take_back(joins, last_id)
+        return self.after(own[-1].id if own else 0)
 
     def join(self, join: JoinEventLog) -> list[StoredEvent]:
         """Take what a cell holds and this log does not; return what is new in the order."""
-        first_new = self.last_id + 1
-        for stored in join.recent_events:
-            if stored.event.id == self.last_id + 1:
-                self._keep(stored)
-        if join.last_event_id > self.last_id:
-            # It saw events that nobody can give us: the ids must not be used again.
-            self._log = TopicLog(self._retention, last_id=join.last_event_id)
-            self._origins.clear()
+        own_last_id = self.last_id
+        if join.last_event_id > own_last_id:  # also where nobody can give us the events: the ids must not be used again
+            self._take_back([join], join.last_event_id)
         self._last_sequences[join.source] = max(self._last_sequences.get(join.source, 0), join.confirmed_sequence)
         self.publish(join.unstored)
-        return self.after(first_new - 1)
+        return self.after(own_last_id)
 
     def publish(self, events: Iterable[UnstoredEvent]) -> list[StoredEvent]:
         """Number events; return those that are new."""
@@ -77,31 +68,41 @@ class EventOrder:
                     id=self.last_id + 1, topic=event.topic, payload_json=event.payload_json, timestamp_ms=event.timestamp_ms
                 )
                 stored = StoredEvent(event=numbered, source=event.source, sequence=event.sequence)
-                self._keep(stored)
+                self._kept.add(stored)
+                self._note_sequence(stored)
                 new.append(stored)
         return new
 
     def after(self, event_id: int) -> list[StoredEvent]:
         """All kept events with higher ids."""
-        found: list[StoredEvent] = []
-        has_more = event_id < self.last_id
-        while has_more:
-            page = self._log.read(event_id, _EVERYTHING, limit=self._retention)
-            for event in page.events:
-                source, sequence = self._origins[event.id]
-                found.append(StoredEvent(event=event, source=source, sequence=sequence))
-            event_id, has_more = page.next_id, page.has_more
-        return found
+        return self._kept.after(event_id)
 
-    def _start_with(self, events: list[StoredEvent]) -> None:
-        if events:
-            self._log = TopicLog(self._retention, last_id=events[0].event.id - 1)
-        self._origins.clear()
+    def _take_back(self, joins: Sequence[JoinEventLog], last_id: int) -> None:
+        """Hold, up to last_id, what this log and these cells have between them."""
+        held = [(self.lost, self.last_id), *((join.lost, join.last_event_id) for join in joins)]
+        lost = LostIds(
+            of_gateway=_missing([(each.of_gateway, to_id) for each, to_id in held], last_id),
+            of_clients=_missing([(each.of_clients, to_id) for each, to_id in held], last_id),
+        )
+        known = {stored.id: stored for stored in self.after(0)}
+        for join in joins:
+            for stored in join.recent_events:
+                known.setdefault(stored.id, stored)
+        self._start_with([known[event_id] for event_id in sorted(known) if lost.is_before(known[event_id])], lost, last_id)
+
+    def _start_with(self, events: Sequence[StoredEvent], lost: LostIds, last_id: int) -> None:
+        self._kept = KeptEvents(self._retention, events, lost, last_id)
         for stored in events:
-            self._keep(stored)
+            self._note_sequence(stored)
 
-    def _keep(self, stored: StoredEvent) -> None:
-        self._log.add(stored.event)
-        self._origins[stored.event.id] = (stored.source, stored.sequence)
-        self._origins.pop(stored.event.id - self._retention, None)
+    def _note_sequence(self, stored: StoredEvent) -> None:
         self._last_sequences[stored.source] = max(self._last_sequences.get(stored.source, 0), stored.sequence)
+
+
+def _missing(spans: Iterable[tuple[int, int]], last_id: int) -> int:
+    """The highest id up to last_id that is in none of the spans. spans: (first id, not included; last id, included)."""
+    missing_id = last_id
+    for before_id, to_id in sorted(spans, key=lambda span: span[1], reverse=True):
+        if to_id >= missing_id:
+            missing_id = min(missing_id, before_id)
+    return missing_id

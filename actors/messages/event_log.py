@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from thespian.actors import ActorAddress
 
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 from .weight import LIGHT_BYTES
@@ -38,6 +39,14 @@ class StoredEvent:
     sequence: int
 
     @property
+    def id(self) -> int:
+        return self.event.id
+
+    @property
+    def topic(self) -> str:
+        return self.event.topic
+
+    @property
     def weight_bytes(self) -> int:
         return LIGHT_BYTES + len(self.event.topic) + len(self.event.payload_json)
 
@@ -55,6 +64,7 @@ class JoinEventLog:
     """Cell -> EventLog: distribute to me what follows last_event_id, and take what the last log may not have kept.
 
     recent_events:      the latest distributed events that this cell still holds, ids ascending, for a log that lost them.
+    lost:               what recent_events lack up to last_event_id.
     confirmed_sequence: all that the source has published up to this number has been stored.
     unstored:           published here after that, and not confirmed.
     """
@@ -65,6 +75,11 @@ class JoinEventLog:
     recent_events: tuple[StoredEvent, ...] = attrs.field(repr=False)
     confirmed_sequence: int
     unstored: tuple[UnstoredEvent, ...] = attrs.field(repr=False)
+    lost: LostIds = attrs.field()
+
+    @lost.default
+    def _nothing_between(self) -> LostIds:
+        return LostIds.of_both(self.recent_events[0].id - 1 if self.recent_events else self.last_event_id)
 
     @property
     def weight_bytes(self) -> int:
@@ -91,12 +106,20 @@ class EventsDistributed:
     log_incarnation: a cell drops what comes from an earlier log than the one it has joined.
     is_catch_up:     begins the answer to a JoinEventLog: what lies between the cell's last event and the first of these is gone.
     has_more:        the answer goes on with the next of these messages.
+    lost:            what is missing of all that the log has up to the last of these.
+    after_id:        they go on for who has all that there is up to here; by default, up to the id before the first.
     """
 
     log_incarnation: int
     is_catch_up: bool = False
     has_more: bool = False
     events: tuple[StoredEvent, ...] = attrs.field(repr=False)
+    lost: LostIds = NOTHING_LOST
+    after_id: int = attrs.field()
+
+    @after_id.default
+    def _next_to_the_first(self) -> int:
+        return self.events[0].id - 1 if self.events else 0
 
     @property
     def weight_bytes(self) -> int:

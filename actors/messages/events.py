@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 
@@ -51,10 +52,12 @@ class EventsLogged:
     """Cell -> event bus -> edge: events that the log has ordered, of this cell and of others.
 
     is_caught_up: whether the cell holds, with these, all that the log had when the cell joined it.
+    lost:         what is not among the events that the cell has been given so far.
     """
 
     events: tuple[Event, ...] = attrs.field(repr=False)
     is_caught_up: bool = True
+    lost: LostIds = NOTHING_LOST
 
 
 @attrs.frozen

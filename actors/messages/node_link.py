@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
 
@@ -12,10 +13,14 @@ class NodeLink(Protocol):
     """What a cell's content may ask of the node around it. Loop thread only.
 
     is_caught_up: whether this cell has been given all that the log had when the cell joined it.
+    lost:         what is missing of the events that have come back so far.
     """
 
     @property
     def is_caught_up(self) -> bool: ...
+
+    @property
+    def lost(self) -> LostIds: ...
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         """Give an event to the node's EventLog; kept and sent again until it is stored. It comes back by `deliver_events`."""

@@ -35,6 +35,7 @@ from mcp_gateway.actors.messages.node import (
 )
 from mcp_gateway.actors.messages.node_link import CellContent
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics
 
@@ -195,6 +196,7 @@ class CellProcess(AsyncioActor):
             source=self._outbox.source,
             last_event_id=self._outbox.last_event_id,
             recent_events=self._outbox.returnable,
+            lost=self._outbox.not_returnable,
             confirmed_sequence=self._outbox.confirmed_sequence,
             unstored=self._outbox.unstored,
         )
@@ -276,6 +278,10 @@ class CellProcess(AsyncioActor):
     @property
     def is_caught_up(self) -> bool:
         return self._has_caught_up.is_set()
+
+    @property
+    def lost(self) -> LostIds:
+        return self._outbox.lost
 
     def events_after(self, event_id: int) -> list[Event]:
         return self._outbox.events_after(event_id)

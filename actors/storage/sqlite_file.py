@@ -44,6 +44,7 @@ class SqliteFile:
 
     path:      None keeps nothing, and nothing is said of it.
     version:   of the layout that `tables` make; each creates something IF NOT EXISTS.
+    oldest_version: of a layout to which `tables` only add: such a file is taken as it is, and is of `version` from then on.
     exclusive: it has one owner; otherwise the cells of a node share it, and a transaction may find it busy.
     contents:  what it keeps, for what is said: "events".
     say:       told in one line, with a level of `logging`, of what went wrong and what follows from it.
@@ -58,9 +59,11 @@ class SqliteFile:
         exclusive: bool,
         contents: str,
         say: Callable[[int, str], None],
+        oldest_version: int | None = None,
     ) -> None:
         self._path = path
         self._version = version
+        self._known_versions = (0, *range(version if oldest_version is None else oldest_version, version + 1))
         self._tables = tables
         self._exclusive = exclusive
         self._contents = contents
@@ -146,7 +149,7 @@ class SqliteFile:
                 connection.execute(setting)
             with _transaction(connection, writes=True):
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version not in (0, self._version):
+                if version not in self._known_versions:
                     raise _WrongVersion(f"its layout is version {version}, this gateway writes version {self._version}")
                 for table in self._tables:
                     connection.execute(table)

@@ -25,6 +25,7 @@ from mcp_gateway.config.loader import ConfigError
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 
@@ -232,6 +233,10 @@ class EmbeddedGateway:
     # ---- NodeLink
 
     is_caught_up = True
+
+    @property
+    def lost(self) -> LostIds:
+        return self._log.lost
 
     def events_after(self, event_id: int) -> list[Event]:
         return self._log.events_after(event_id)

@@ -15,6 +15,7 @@ from mcp_gateway.actors.node.backend_changes import backend_change
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Authenticator
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicLog
 from tests.doubles.http_parser import http_parser_setting
 from tests.doubles.ports import free_port
@@ -40,6 +41,7 @@ class RecordingLink:
         self._log = TopicLog(10_000)
 
     is_caught_up = True
+    lost = NOTHING_LOST
 
     def events_after(self, event_id: int) -> list[Event]:
         return [event for event in self.events if event.id > event_id]

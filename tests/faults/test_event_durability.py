@@ -129,6 +129,40 @@ def test_no_event_is_lost_or_doubled_when_the_whole_gateway_is_ended_and_started
             check_everything(follower, publisher)
 
 
+@pytest.mark.parametrize("form", ["node", "embedded"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_flood_of_clients_pushes_nothing_of_the_gateways_own_out_also_over_a_start(
+    form: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    retention = "[transports.http_sse]\nretention_events = 50\n"
+    arguments = ["--embedded"] if form == "embedded" else []
+
+    def check(url: str, own: list[int], gap_of_clients: tuple[int, int]) -> None:
+        with TopicFollower(url, "mcp.own?last_event_id=0") as one, TopicFollower(url, "client.*?last_event_id=0") as other:
+            wait_until(lambda: one.seen("mcp.own") == own, 10, "the gateway's own are read")
+            wait_until(lambda: len(other.seen("client.flood")) == 50, 10, "the clients' newest are read")
+        assert (one.gaps, other.gaps) == ([], [gap_of_clients])
+        assert other.seen("client.flood") == list(range(150, 200))
+
+    with running(tmp_path, *arguments, settings=retention) as gateway:
+        for first in range(5):
+            get(gateway.url, f"/publish?topic=mcp.own&n={first}")
+        last_id = get(gateway.url, "/publish?topic=client.flood&n=0&count=200", timeout_s=30)["id"]
+        check(gateway.url, list(range(5)), (1, last_id - 50))
+        if form == "node":
+            pid = gateway.pid("cell/0")
+            os.kill(pid, signal.SIGKILL)
+            gateway.wait_for_another("cell/0", pid, 10)
+            check(gateway.url, list(range(5)), (1, last_id - 50))
+        gateway.note_processes()
+        gateway.end(number)
+        wait_until(lambda: all(is_gone(each) for each in gateway.left_over()), 5, "it has ended")
+    with running(tmp_path, *arguments, settings=retention) as gateway:
+        check(gateway.url, list(range(5)), (1, last_id - 50))
+        get(gateway.url, "/publish?topic=mcp.own&n=5")
+        check(gateway.url, list(range(6)), (1, last_id - 50))
+
+
 def test_a_cell_that_starts_again_holds_the_log_of_before(tmp_path: Path) -> None:
     with running(tmp_path, cells=2) as gateway:
         publisher = Publisher(gateway.url)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from mcp_gateway.actors.edge.topic_feed import CellTopicFeed
 from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicPattern
 
 EVERYTHING = TopicPattern("all")
@@ -40,6 +41,24 @@ def test_events_that_come_again_are_kept_once() -> None:
 def test_the_newest_are_kept() -> None:
     page = feed_of(*range(1, 8), retention=3).read(2, EVERYTHING, 10)
     assert (page.gap, [event.id for event in page.events]) == ((3, 4), [5, 6, 7])
+
+
+def test_who_follows_the_gateway_is_told_of_no_gap_where_events_of_clients_were_lost() -> None:
+    feed = CellTopicFeed(10, lambda: None)
+    feed.take(events(3, 40), is_caught_up=True, lost=LostIds(of_gateway=2, of_clients=39))
+    own, of_clients = (feed.read(1, TopicPattern(pattern), 10) for pattern in ("a.*", "client.*"))
+    assert ([event.id for event in own.events], own.gap) == ([3, 40], (2, 2))
+    assert (of_clients.events, of_clients.gap, of_clients.next_id) == ((), (2, 39), 40)
+
+
+def test_what_is_lost_beyond_what_has_come_is_told_once_it_has_come() -> None:
+    feed = CellTopicFeed(10, lambda: None)
+    follows = TopicPattern("client.*")
+    feed.take(events(3), is_caught_up=True, lost=LostIds(of_clients=39))
+    first = feed.read(0, follows, 10)
+    feed.take(events(40), is_caught_up=True, lost=LostIds(of_clients=39))
+    second = feed.read(first.next_id, follows, 10)
+    assert (first.gap, second.gap, second.next_id) == ((1, 3), (4, 39), 40)
 
 
 def test_it_has_caught_up_once_it_was_told_so() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mcp_gateway.actors.events.embedded_event_log import EmbeddedEventLog
 from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic
 from tests.doubles.full_disk import file_size_limit
 
@@ -87,6 +88,24 @@ def test_what_is_handed_on_is_on_disk_and_the_next_log_goes_on(tmp_path: Path) -
 
     on_loop(body)
     assert on_disk(tmp_path) == ["t.one", "t.two", "t.three", "t.four"]
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_a_flood_of_clients_leaves_the_gateways_own_to_this_log_and_to_the_next(tmp_path: Path, is_durable: bool) -> None:
+    async def body() -> None:
+        first = Bench(tmp_path if is_durable else None, retention=10)
+        first.publish("mcp.own", *["client.flood"] * 50)
+        await first.until_count(51)
+        logs = [first.log]
+        if is_durable:
+            first.log.close()
+            logs.append(Bench(tmp_path, retention=10).log)
+        for log in logs:
+            assert [event.id for event in log.events_after(0)] == [1, *range(42, 52)]
+            assert (log.lost, log.last_id) == (LostIds(of_clients=41), 51)
+        logs[-1].close()
+
+    on_loop(body)
 
 
 def test_a_disk_that_takes_its_time_holds_up_no_loop_and_gets_what_gathers_in_one_go(

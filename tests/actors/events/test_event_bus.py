@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.events import EventPublished, EventsLogged, Fol
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
 from mcp_gateway.actors.messages.status import StatusRequested
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
 
@@ -22,6 +23,7 @@ class Link:
     """Keeps what is published; holds what the test says the log has given so far."""
 
     is_caught_up = True
+    lost = NOTHING_LOST
 
     def __init__(self) -> None:
         self.published: list[tuple[str, dict[str, Any]]] = []
@@ -143,6 +145,18 @@ def test_the_edge_learns_whether_the_cell_has_caught_up_with_the_log() -> None:
         edge.say(bus, FollowLog(0))
         stage.tell(bus, EventsLogged((), is_caught_up=True))
         assert edge.take(EventsLogged) == [EventsLogged((), False), EventsLogged((), True)]
+
+    on_loop(test)
+
+
+def test_the_edge_learns_of_which_namespace_events_were_lost() -> None:
+    def test() -> None:
+        stage, bus, link = started()
+        link.lost = LostIds(of_clients=7)
+        edge = stage.peer()
+        edge.say(bus, FollowLog(0))
+        stage.tell(bus, EventsLogged((), lost=LostIds(of_clients=9)))
+        assert [each.lost.of_clients for each in edge.take(EventsLogged)] == [7, 9]
 
     on_loop(test)
 

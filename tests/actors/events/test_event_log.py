@@ -12,6 +12,7 @@ from mcp_gateway.actors.events.event_log import RETRY_S, EventLog
 from mcp_gateway.actors.events.event_outbox import EventOutbox
 from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents
 from mcp_gateway.actors.messages.node import EventLogArguments
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from tests.doubles.actor_stage import Peer, Stage
 
 
@@ -99,5 +100,25 @@ def test_a_cell_that_stays_away_is_given_up_until_it_joins_again(monkeypatch: py
         assert bench.told() == []
         bench.cell = bench.join()
         assert bench.told() == [[1, 2]]
+
+    on_loop(monkeypatch, body)
+
+
+def test_a_cell_that_joins_after_a_flood_is_told_part_by_part_what_there_is_and_whose_the_missing_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def body(bench: Bench) -> None:
+        monkeypatch.setattr("mcp_gateway.actors.events.event_log.PAGE_BYTES", 400)
+        topics = ["mcp.a", *["client.flood"] * 102]
+        bench.stage.tell(bench.address, PublishEvents(events=tuple(bench.outbox.publish(each, {}, 0) for each in topics)))
+        bench.handled()
+        bench.cell = bench.join()
+        parts = bench.cell.take(EventsDistributed)
+        assert [each.events[0].id for each in parts] == [1, *range(4, 104)]
+        assert [each.after_id for each in parts] == [0, 1, *range(4, 103)]
+        assert {each.lost for each in parts} == {LostIds(of_clients=3)}
+        joined = EventOutbox("joined", 100)
+        assert None not in [joined.take(each) for each in parts]
+        assert (joined.last_event_id, joined.lost) == (103, LostIds(of_clients=3))
 
     on_loop(monkeypatch, body)

@@ -10,6 +10,7 @@ from mcp_gateway.actors.events import event_log, event_outbox
 from mcp_gateway.actors.events.event_order import EventOrder
 from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, StoredEvent, UnstoredEvent
+from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic
 
 
@@ -19,6 +20,7 @@ def join_of(outbox: EventOutbox) -> JoinEventLog:
         source=outbox.source,
         last_event_id=outbox.last_event_id,
         recent_events=outbox.returnable,
+        lost=outbox.not_returnable,
         confirmed_sequence=outbox.confirmed_sequence,
         unstored=outbox.unstored,
     )
@@ -178,6 +180,76 @@ def test_a_cell_that_owes_nothing_goes_on_with_a_log_that_has_forgotten_its_even
     for outbox in (a, b):
         second.join(join_of(outbox))
     assert ids_of(second.publish(publish(a, "t.three"))) == [5]
+
+
+# ---- a flood of clients beside the gateway's own
+
+
+def flooded(retention: int, outbox: EventOutbox, *others: EventOutbox, count: int = 20) -> EventOrder:
+    """An order of two events of the gateway, with a flood between them, which these cells have followed."""
+    order = EventOrder(retention)
+    for topic in ("mcp.first", *["client.flood"] * count, "mcp.last"):
+        new = order.publish(publish(outbox, topic))
+        for each in (outbox, *others):
+            each.take(distributed(new))
+    return order
+
+
+def test_a_flood_of_clients_leaves_the_gateways_own_in_the_order_and_in_the_cells() -> None:
+    a = EventOutbox("a", 5)
+    order = flooded(5, a)
+    assert ids_of(order.after(0)) == [1, *range(17, 23)]
+    assert [event.id for event in a.events_after(0)] == [1, *range(17, 23)]
+    assert order.lost == a.lost == LostIds(of_clients=16)
+
+
+def test_a_cell_that_comes_after_a_flood_is_told_whose_the_missing_are() -> None:
+    a, b = EventOutbox("a", 5), EventOutbox("b", 5)
+    order = flooded(5, a)
+    message = EventsDistributed(log_incarnation=1, is_catch_up=True, events=tuple(order.after(0)), lost=order.lost)
+    assert [event.id for event in b.take(message) or ()] == [1, *range(17, 23)]
+    assert b.lost == LostIds(of_clients=16)
+
+
+def test_the_first_of_the_gateway_outlives_the_log_in_the_cells_and_in_its_file() -> None:
+    a = EventOutbox("a", 5)
+    order = flooded(5, a)
+    in_memory = EventOrder(5)
+    in_memory.rebuild([join_of(a)])
+    assert in_memory.join(join_of(a)) == []
+    from_file = EventOrder(5, order.after(0), order.last_id, order.lost)
+    assert from_file.rebuild([join_of(a)]) == []
+    for second in (in_memory, from_file):
+        assert (second.after(0), second.lost) == (order.after(0), order.lost)
+        assert ids_of(second.publish([a.publish("mcp.again", {}, 0)])) == [23]
+        a = EventOutbox("a2", 5)
+
+
+def test_what_a_cell_holds_beyond_a_file_is_taken_back_with_what_it_knows_to_be_lost() -> None:
+    a, b = EventOutbox("a", 5), EventOutbox("b", 5)
+    order = flooded(5, a, b)
+    second = EventOrder(5, order.after(0)[:1], 1)
+    assert ids_of(second.rebuild([join_of(a), join_of(b)])) == list(range(17, 23))
+    assert (ids_of(second.after(0)), second.lost) == ([1, *range(17, 23)], LostIds(of_clients=16))
+
+
+def test_the_gateways_own_go_back_to_a_log_before_those_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = EventOutbox("a", 50)
+    flooded(50, a)
+    monkeypatch.setattr(event_outbox, "RETURNED_EVENTS", 4)
+    assert (ids_of(list(a.returnable)), a.not_returnable) == ([1, 18, 19, 20, 21, 22], LostIds(of_clients=17))
+    monkeypatch.setattr(event_outbox, "MOST_BYTES", 3 * a.returnable[0].weight_bytes)
+    assert (ids_of(list(a.returnable)), a.not_returnable.of_gateway) == ([1, 22], 0)
+
+
+def test_a_hole_in_what_comes_is_noticed_by_the_id_after_which_it_goes_on() -> None:
+    a, b = EventOutbox("a", 5), EventOutbox("b", 5)
+    order = flooded(5, a)
+    first, *rest = order.after(0)
+    start = EventsDistributed(log_incarnation=1, is_catch_up=True, has_more=True, events=(first,), lost=order.lost)
+    b.take(start)
+    assert b.take(EventsDistributed(log_incarnation=1, events=tuple(rest[1:]), after_id=rest[0].id)) is None
+    assert len(b.take(EventsDistributed(log_incarnation=1, events=tuple(rest), after_id=first.id)) or ()) == 6
 
 
 def test_an_outbox_that_the_log_never_empties_is_full_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,14 +20,15 @@ from mcp_gateway.actors.storage import sqlite_file
 from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
 from mcp_gateway.actors.storage.sqlite_file import UNREADABLE_SUFFIX
 from mcp_gateway.actors.storage.unwritten_mark import SUFFIX
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.full_disk import file_size_limit
 
 UNREADABLE_NAME = FILE_NAME + UNREADABLE_SUFFIX
 
 
-def event(event_id: int, *, text: str = "") -> StoredEvent:
-    logged = Event(id=event_id, topic="client.a", payload_json=b'{"text":"%b"}' % text.encode(), timestamp_ms=event_id * 10)
+def event(event_id: int, *, text: str = "", topic: str = "client.a") -> StoredEvent:
+    logged = Event(id=event_id, topic=topic, payload_json=b'{"text":"%b"}' % text.encode(), timestamp_ms=event_id * 10)
     return StoredEvent(event=logged, source="cell", sequence=event_id)
 
 
@@ -106,6 +107,98 @@ def test_events_before_a_hole_are_left_out(bench: Bench) -> None:
     store.write([*events(1, 3), *events(7, 9)])
     store.close()
     assert bench.open().loaded == events(7, 9)
+
+
+def owns(*ids: int) -> list[StoredEvent]:
+    """Events of the gateway."""
+    return [event(event_id, topic="mcp.a") for event_id in ids]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 500])
+def test_a_flood_of_clients_leaves_the_gateways_own_history_on_disk(bench: Bench, at_once: int) -> None:
+    store = bench.open(retention=10)
+    flood = [*owns(1, 2), *events(3, 400), *owns(401)]
+    for start in range(0, len(flood), at_once):
+        assert store.write(flood[start : start + at_once])
+    store.close()
+    again = bench.open(retention=10)
+    assert again.loaded == [*owns(1, 2), *events(391, 400), *owns(401)]
+    assert (again.lost, again.last_id) == (LostIds(of_clients=390), 401)
+    assert again.write(owns(*range(402, 420)))
+    again.close()
+    again = bench.open(retention=10)
+    assert again.lost == LostIds(of_gateway=409, of_clients=390)
+    assert again.loaded == [*events(391, 400), *owns(*range(410, 420))]
+    assert bench.said == []
+
+
+@pytest.mark.parametrize(("retention", "lost"), [(3, NOTHING_LOST), (2, LostIds(of_gateway=1, of_clients=2))])
+def test_a_retention_that_was_lowered_holds_from_the_start_on(bench: Bench, retention: int, lost: LostIds) -> None:
+    store = bench.open(retention=3)
+    store.write([*owns(1), *events(2, 2), *owns(3, 4), *events(5, 6)])
+    store.close()
+    again = bench.open(retention=retention)
+    assert (len(again.loaded), again.lost) == (2 * retention, lost)
+    again.close()
+    with database(bench.directory / FILE_NAME) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (2 * retention,)
+
+
+def test_what_the_log_has_lost_is_lost_on_disk_as_well(bench: Bench) -> None:
+    """As where two logs died before either had reached all cells: nobody knows what the ids in between were."""
+    store = bench.open()
+    store.write([*owns(1), *events(2, 3)])
+    assert store.write([*owns(7), *events(9, 9)], LostIds(of_gateway=6, of_clients=8))
+    store.close()
+    again = bench.open()
+    assert (again.loaded, again.lost) == ([*owns(7), *events(9, 9)], LostIds(of_gateway=6, of_clients=8))
+
+
+def test_what_the_file_has_missed_and_the_log_has_no_more_is_known_as_lost_once_it_is_mended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "MEND_INTERVAL_S", 0.0)
+    store = bench.open(retention=3)
+    assert store.write([*owns(1), *events(2, 3)])
+    with file_size_limit(100_000):
+        assert not store.write([event(4, text="x" * 300_000)])
+    store.mend([*owns(1, 40), *events(50, 52)], LostIds(of_clients=49))
+    assert store.is_durable
+    store.close()
+    again = bench.open(retention=3)
+    assert (again.loaded, again.lost) == ([*owns(1, 40), *events(50, 52)], LostIds(of_clients=49))
+
+
+def as_version_1_wrote(path: Path, stored: list[StoredEvent]) -> None:
+    with database(path) as connection:
+        connection.execute(
+            "CREATE TABLE events (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL,"
+            " timestamp_ms INTEGER NOT NULL, source TEXT NOT NULL, sequence INTEGER NOT NULL)"
+        )
+        rows = [(e.id, e.topic, e.event.payload_json, e.event.timestamp_ms, e.source, e.sequence) for e in stored]
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
+        connection.execute("PRAGMA user_version = 1")
+
+
+@pytest.mark.parametrize(("first_id", "lost"), [(1, NOTHING_LOST), (40, LostIds.of_both(39))])
+def test_a_file_of_before_the_namespaces_is_taken_with_all_that_it_holds(bench: Bench, first_id: int, lost: LostIds) -> None:
+    old = [*owns(first_id), *events(first_id + 1, first_id + 5), *owns(first_id + 6)]
+    as_version_1_wrote(bench.directory / FILE_NAME, old)
+    store = bench.open()
+    assert (store.loaded, store.lost, store.last_id) == (old, lost, first_id + 6)
+    assert store.write(events(first_id + 7, first_id + 7))
+    store.close()
+    assert bench.open().loaded == [*old, *events(first_id + 7, first_id + 7)]
+    assert bench.said == []
+    assert not (bench.directory / UNREADABLE_NAME).exists()
+
+
+def test_what_it_says_of_lost_events_is_checked_as_well(bench: Bench) -> None:
+    bench.fill(3)
+    with database(bench.directory / FILE_NAME) as connection:
+        connection.execute("UPDATE namespaces SET lost_id = 'x'")
+    assert bench.open().loaded == []
+    bench.only_saying("is damaged")
 
 
 def test_without_a_directory_nothing_is_kept_and_nothing_said() -> None:

@@ -158,7 +158,7 @@ def open_sessions(directory: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "opens", "version"),
-    [(event_store.FILE_NAME, open_events, 1), (session_journal.FILE_NAME, open_sessions, 2)],
+    [(event_store.FILE_NAME, open_events, 2), (session_journal.FILE_NAME, open_sessions, 2)],
     ids=["events", "sessions"],
 )
 def test_a_file_of_another_version_is_moved_aside_and_a_new_one_begun(
