@@ -276,12 +276,15 @@ class Cell:
         self._shown_circuits = circuits
 
     def apply_settings(self, settings: Settings) -> None:
+        has_other_policies = settings.policies != self._port.settings.policies
         self._port.take_settings(settings)
         self._server.take_auth(settings.auth)
         self._access.keep(settings.backends)
         self._forget_denied(settings)
         self._permit(settings)
         self._show_backends()
+        if has_other_policies:
+            self._port.review_streams()
         # When this returns, every actor has taken it in.
         self._system.post(self._root, Topology(backends=settings.backends, routes=settings.routes, left_out=settings.left_out))
 

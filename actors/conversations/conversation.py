@@ -239,8 +239,11 @@ class Conversation:
         )
 
     def _forward(self, event: CallEvent, data: bytes, event_id: str | None) -> None:
-        """Send one event to the client, or take it as read where the client reads no stream or the event says nothing to it."""
-        if not self.exchange.takes_events or (not data and event_id is None):
+        """Send one event to the client, or take it as read where the client reads no stream, the event says nothing to it, or it
+        is not for this client any more.
+        """
+        is_heard = self.exchange.takes_events and self.desk.may_hear(self.exchange, event.backend, event.message)
+        if not is_heard or (not data and event_id is None):
             self.desk.grant(event.upstream, event.call_id, 1)
             return
         if not self._has_begun:

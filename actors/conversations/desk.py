@@ -110,6 +110,9 @@ class Desk(Protocol):
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         """Keep a backend's list, in case that it does not answer the next time; not of one that lists to each user their own."""
 
+    def may_hear(self, exchange: Exchange, backend: str, message: Message | None) -> bool:
+        """Whether the client of a stream may still be told of what this backend says."""
+
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         """One page of a backend's list, without what the client of the exchange may not use.
 

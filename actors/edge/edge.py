@@ -17,6 +17,7 @@ from mcp_gateway.actors.messages.exchanges import (
     EventsFlushed,
     ExchangeClosed,
     ExchangeOpened,
+    PermissionsChanged,
     StreamEnded,
 )
 from mcp_gateway.actors.messages.topology import GatewayWired, Topology
@@ -41,8 +42,8 @@ _GRACE_S = 2.0
 class Edge(GatewayActor):
     """Carries out exchanges: each becomes a conversation, its calls go to the router, its answer to the client's sink.
 
-    Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, ChildAsked (handlers, cell), CallAnswered,
-              CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
+    Receives  ExchangeOpened, ExchangeClosed, EventsFlushed, StreamEnded, PermissionsChanged, ChildAsked (handlers, cell),
+              CallAnswered, CallEvent, CallFailed (upstreams, connection pool, router), GatewayWired, Topology (cell supervisor),
               EventPublished, EventsLogged (event bus), ClientEventsWaiting (topic feed)
     Sends     RegisterTransport (transport registry), Subscribe, FollowLog, PublishEvent (event bus), and through its desk
               RouteCall (router), CancelCall (connection pool), CreditGranted (upstreams)
@@ -112,6 +113,14 @@ class Edge(GatewayActor):
         if self._desk.configure(message.backends):
             for conversation in self._exchanges.conversations():
                 conversation.backends_changed()
+
+    def receiveMsg_PermissionsChanged(self, message: PermissionsChanged, sender: ActorAddress) -> None:
+        """A subscription to what its client may not have any more ends; what stays open is told of other lists."""
+        for conversation in self._exchanges.conversations():
+            if self._port.may_go_on(conversation.exchange):
+                conversation.backends_changed()
+            else:
+                conversation.end()
 
     # ---- exchanges
 

@@ -20,6 +20,7 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read_question_id, sealed_question_id
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -227,6 +228,9 @@ class EdgeDesk:
 
     def read_task(self, shown: str) -> TaskId | None:
         return self._port.read_task(shown)
+
+    def may_hear(self, exchange: Exchange, backend: str, message: Message | None) -> bool:
+        return self._port.may_hear(exchange, backend, message)
 
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         permissions = self._port.permissions

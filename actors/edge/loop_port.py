@@ -19,6 +19,7 @@ from mcp_gateway.actors.messages.exchanges import (
     EventsFlushed,
     ExchangeClosed,
     ExchangeOpened,
+    PermissionsChanged,
     StreamEnded,
 )
 from mcp_gateway.actors.messages.lifecycle import Runtime
@@ -242,9 +243,26 @@ class LoopPort:
         self._runtime.post(target, message)
 
     def permit(self, permissions: Permissions | None, views: Views = NO_VIEWS) -> None:
-        """Hold what is opened and read from now on against these."""
+        """Hold what is opened, heard and read from now on against these."""
         self.permissions, self.views = permissions, views
         self.topics.forget_reads()
+
+    def review_streams(self) -> None:
+        """Other policies hold: have what is open looked at by them."""
+        self._post(PermissionsChanged())
+
+    def may_go_on(self, exchange: Exchange) -> bool:
+        """Whether a subscription would be opened now, too. A call that runs ends as it would, and no stream of a session is one:
+        it is held against the policies event by event, see `may_hear`.
+        """
+        is_subscription = exchange.deadline_s == float("inf") and isinstance(exchange.message, Request)
+        return not is_subscription or self._refusal(exchange) is None
+
+    def may_hear(self, exchange: Exchange, backend: str, message: Message | None) -> bool:
+        """Whether the client of a stream may be told of what a server says of its own accord."""
+        if self.permissions is None or exchange.deadline_s != float("inf"):
+            return True
+        return self.permissions.may_hear(exchange.principal, backend, message)
 
     def permitted_topics(self, principal: Principal | None, pattern: TopicPattern) -> TopicPattern:
         if self.permissions is None:

@@ -31,6 +31,11 @@ class StreamEnded:
 
 
 @attrs.frozen
+class PermissionsChanged:
+    """Cell -> edge: other policies hold from now on."""
+
+
+@attrs.frozen
 class EventsFlushed:
     """Handler -> edge: the client has taken so many events of its stream."""
 

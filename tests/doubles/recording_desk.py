@@ -81,6 +81,7 @@ class RecordingDesk:
         self.held_pages: dict[tuple[str | None, int], bytes] = {}  # of (key of a session, first item)
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self.hidden: list[str] = []  # names of items that no client may use
+        self.unheard: list[str] = []  # backends whose words no client of a stream may hear
         self._newest: dict[str, SessionState] = {}
 
     def configure(self, *namings: Naming) -> None:
@@ -97,6 +98,9 @@ class RecordingDesk:
 
     def merged_naming(self, backend: str) -> Naming | None:
         return next((each for each in self._namings if each.backend == backend), None)
+
+    def may_hear(self, exchange: Exchange, backend: str, message: Message | None) -> bool:
+        return backend not in self.unheard
 
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         for hidden in self.hidden:

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.principal import Principal
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, members
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, members
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -23,6 +23,7 @@ from .policies import ALLOWED, DENIED, Action, Decision, Policies
 _LONGEST_SHOWN: Final = 100
 _FOLLOW: Final = "topics/follow"
 _ANYWHERE: Final = "ping"
+_UPDATED: Final = "notifications/resources/updated"
 _MOST_KNOWN: Final = 1_024
 """Clients whose backends are remembered."""
 _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
@@ -123,6 +124,18 @@ class Permissions:
     def _noted(self, principal: Principal | None, action: Action, decision: Decision, exchange: Exchange | None = None) -> None:
         if self._note is not None:
             self._note(principal, action, decision, exchange)
+
+    def may_hear(self, principal: Principal | None, backend: str, message: Message | None) -> bool:
+        """Whether a server's word outside of any call is for this client: of a resource, where it may subscribe to that."""
+        if not isinstance(message, Notification) or message.method != _UPDATED:
+            return self.may_enter(principal, backend)
+        try:
+            own = _decode_string(members(message.params).get("uri", Raw(b'""')))
+        except msgspec.DecodeError:
+            return False
+        outer = self._names.outer(backend, "resource", own)
+        action = Action(method="resources/subscribe", backend=backend, kind="resource", name=outer, own_name=own)
+        return self._policies.decide(principal, action).is_allowed
 
     def within_reach(self, principal: Principal | None, backends: tuple[Naming, ...]) -> tuple[Naming, ...]:
         """Those of which this client may use something: no other one is asked for it, or has a session for it.

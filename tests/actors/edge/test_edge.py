@@ -235,6 +235,43 @@ def test_new_rules_hold_for_events_that_have_been_read_under_the_old_ones(monkey
     on_loop(body)
 
 
+def test_streams_follow_the_policies_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscription ends whose right is gone, others and the stream of a session go on with what they may still hear."""
+
+    def permissions(*resources: str, backend: str = "one") -> Permissions:
+        policies = Policies([PolicySettings(effect="allow", backends=(backend,), resources=resources)])
+        return Permissions(policies, Names([Naming("one", "")], lambda _: "one"), knows_clients=False)
+
+    def body() -> None:
+        bench = Bench(monkeypatch)
+        bench.port.permit(permissions("a:*"))
+        listens = {}
+        for uri in ("a:kept", "a:lost"):
+            params = json.dumps({"notifications": {"resourceSubscriptions": [uri]}}).encode()
+            message = Request(b"1", "subscriptions/listen", params)
+            _, sink = bench.open(message, target="subscriptions/listen", deadline_s=float("inf"))
+            listens[uri] = (sink, bench.call())
+        _, own = bench.stream()
+        stream = bench.call()
+        _, running = bench.open(Request(b"2", "resources/read", b'{"uri":"a:lost"}'), target="resources/read/a:lost")
+        bench.port.permit(permissions("a:kept"))
+        bench.port.review_streams()
+        assert bench.cancelled() == [listens["a:lost"][1].call_id]
+        assert listens["a:lost"][0].steps[-1][:2] == ("answer", 200)
+        assert (listens["a:kept"][0].steps, running.steps) == ([], [])
+        for uri in ("a:kept", "a:lost"):
+            updated = Notification("notifications/resources/updated", json.dumps({"uri": uri}).encode())
+            bench.tell(CallEvent(stream.call_id, "one", updated, None, bench.upstream.address))
+        assert [step[1]["params"]["uri"] for step in own.steps if step != "begin"] == ["a:kept"]
+        bench.port.permit(permissions("*", backend="two"))
+        before = list(own.steps)
+        bench.event(stream)
+        assert own.steps == before
+        assert bench.upstream.of(CreditGranted), "what is not heard keeps nothing waiting"
+
+    on_loop(body)
+
+
 def test_a_backend_of_which_a_client_may_use_nothing_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def body() -> None:
         backends = [{"name": name, "replicas": [REPLICA]} for name in ("one", "two")]

@@ -18,7 +18,7 @@ from mcp_gateway.transports.policy.policies import Policies
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.naming import Naming, route_target
@@ -131,6 +131,16 @@ def test_a_subscription_is_refused_where_one_of_its_resources_is() -> None:
     listen = "subscriptions/listen"
     assert reason(rules, listen, {"notifications": {"resourceSubscriptions": wanted[:1]}}) == ""
     assert reason(rules, listen, {"notifications": {"resourceSubscriptions": wanted}}) == "forbidden"
+
+
+def test_of_a_resource_a_client_hears_what_it_may_subscribe_to_and_else_of_backends_that_it_may_use() -> None:
+    rules = permissions({"resources": ["files+file:///docs/*"]})
+    for uri, is_heard in (("file:///docs/a", True), ("file:///etc/passwd", False), (5, False)):
+        updated = Notification("notifications/resources/updated", json.dumps({"uri": uri}).encode())
+        assert rules.may_hear(ANN, "files", updated) == is_heard, uri
+        assert not rules.may_hear(ANN, "mail", updated)
+    for other in (Notification("notifications/tools/list_changed", b""), Request(b"1", "roots/list", b""), None):
+        assert (rules.may_hear(ANN, "files", other), rules.may_hear(ANN, "mail", other)) == (True, False)
 
 
 @pytest.mark.parametrize(
