@@ -71,6 +71,7 @@ _URL = Text(
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
 _CALL_SHARE = Number(0.01, 1.0, unit="calls, as a share", zero_means="off")
+_RETRY_SHARE = Number(0.001, 1.0, unit="answers, as a share", zero_means="no retry")
 _HASH_ON = Sources(("user", "session", "ip"), ("header", "argument"))
 _HEADERS = SecretTable(
     name=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+",
@@ -100,6 +101,8 @@ class BackendSettings:
     headers:  sent with each request to it; secrets, never shown.
     tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
+    retry_budget: a share of its answers: so many requests that a server may have seen are sent again, where they only read or
+              their tool may run twice, and ten a second more; 0 for none.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
     auth:     what the server is shown. "none" and "headers": `headers`, the latter with `${NAME}` and `${file:PATH}` filled in
               by the loader; "client_credentials": a token of the gateway's own; "token_exchange": one that the client's is
@@ -131,6 +134,7 @@ class BackendSettings:
     request_timeout: float = attrs.field(default=60.0, converter=as_seconds, validator=DURATION)
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
+    retry_budget: float = attrs.field(default=0.2, converter=as_seconds, validator=_RETRY_SHARE)
     title: str = attrs.field(default="", validator=_TITLE)
     tools: dict[str, Any] = attrs.field(factory=dict, converter=as_tools, validator=TOOLS, hash=False)
 

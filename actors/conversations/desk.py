@@ -60,6 +60,9 @@ class Desk(Protocol):
 
     def cancel(self, call_id: int) -> None: ...
 
+    def may_retry(self, backend: str) -> bool:
+        """Whether a request that a server may have seen is within the backend's retry budget; it is paid for then."""
+
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         """End a session at a server. It outlives the exchange, which does not hear how it went."""
 

@@ -25,8 +25,9 @@ class RelayRequest(Conversation):
     """One request for one backend.
 
     Sent again only where that is safe: it never reached the server, or the server did not know the session, or the connection
-    broke and the request only reads, or its tool is annotated as one that may run twice. A session that was lost is opened again
-    once, with the client's own parameters.
+    broke and the request only reads, or its tool is annotated as one that may run twice. One that only reads goes to another
+    replica as well after an answer that is none. What a server may have seen is sent again once, within the backend's retry
+    budget. A session that was lost is opened again once, with the client's own parameters.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class RelayRequest(Conversation):
         elif can_go_elsewhere and not has_session:
             self._go_on()
             return
-        elif failure.why.fate.is_cut and self._broken is None and not self._has_begun and self._repeat(failure):
+        elif self._broken is None and not self._has_begun and self._repeat(failure):
             return
         self._give_up(failure)
 
@@ -114,7 +115,7 @@ class RelayRequest(Conversation):
         broken = self._broken or (failure if failure.why.fate.is_cut else None)
         refused = self._refusal_for(broken or failure)
         message = self.exchange.message
-        if broken is not None and isinstance(message, Request) and not only_reads(message):
+        if broken is not None and broken.why.fate.is_cut and isinstance(message, Request) and not only_reads(message):
             refused.text += "; the request may have run and was NOT run again"
         self._refuse(refused, failure.backend)
 
@@ -128,8 +129,15 @@ class RelayRequest(Conversation):
         message = self.exchange.message
         if self._kind is not RequestKind.REQUEST or not isinstance(message, Request):
             return False
-        if not only_reads(message) and not needs_annotations(message):
+        is_for_others = failure.why.fate is Fate.BROKEN and bool(failure.replica) and self._session is None
+        if not failure.why.fate.is_cut and not is_for_others:
             return False
+        if not only_reads(message) and (is_for_others or not needs_annotations(message)):
+            return False
+        if not self.desk.may_retry(failure.backend):
+            return False
+        if is_for_others:  # the same one would most likely answer the same
+            self._excluded |= {failure.replica}
         self._broken = failure
         self._go_on()
         return True

@@ -167,6 +167,7 @@ class Edge(GatewayActor):
     # ---- outcomes of calls
 
     def receiveMsg_CallAnswered(self, message: CallAnswered, sender: ActorAddress) -> None:
+        self._desk.note_answer(message.backend)
         conversation = self._exchanges.end_call(message.call_id)
         if conversation is not None:
             conversation.answered(message)

@@ -12,6 +12,7 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.desk import CallWish
+from mcp_gateway.actors.conversations.retry_budget import RetryBudget
 from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged
 from mcp_gateway.actors.messages.calls import Call, CancelCall, CreditGranted, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
@@ -25,6 +26,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read_question_id, sealed_question_id
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId
+from mcp_gateway.transports.telemetry import metrics
 
 from .held_pages import HeldPages, PagesKey
 from .late_backends import FAN_OUT_S, LateBackends
@@ -61,6 +63,7 @@ class EdgeDesk:
         self._late_backends = LateBackends()
         self._held_pages = HeldPages()
         self._log = edge.log
+        self._retry_budgets: dict[str, RetryBudget] = {}
         self._flaws: set[tuple[str, str, str]] = set()  # that were told: they last as long as the server is what it is
         # Ids of an earlier incarnation must not meet ours: the upstreams may still answer its calls.
         self._call_ids = itertools.count(edge.incarnation * 1_000_000_000 + 1)
@@ -90,6 +93,12 @@ class EdgeDesk:
         self._alone = {backend.name: (Naming(backend.name, ""),) for backend in backends}
         self._per_user = frozenset(backend.name for backend in backends if backend.is_per_user)
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
+        known, self._retry_budgets = self._retry_budgets, {}
+        for backend in backends:
+            budget = known.get(backend.name)
+            if budget is None or budget.share != backend.retry_budget:
+                budget = RetryBudget(backend.retry_budget, self._now_s())
+            self._retry_budgets[backend.name] = budget
 
     # ---- backends and the time they have
 
@@ -156,6 +165,18 @@ class EdgeDesk:
     def cancel(self, call_id: int) -> None:
         if self._exchanges.end_call(call_id) is not None:
             self._send(self._addresses["connection-pool"], CancelCall(call_id))
+
+    def note_answer(self, backend: str) -> None:
+        """A server of this backend has answered: its retry budget grows."""
+        budget = self._retry_budgets.get(backend)
+        if budget is not None:
+            budget.note_answer()
+
+    def may_retry(self, backend: str) -> bool:
+        budget = self._retry_budgets.get(backend)
+        may_retry = budget is not None and budget.take(self._now_s())
+        metrics.retries_total.labels(metrics.known_backend(backend), "sent" if may_retry else "over_budget").inc()
+        return may_retry
 
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         deadline_s = self._now_s() + FAN_OUT_S

@@ -68,6 +68,8 @@ class RecordingDesk:
         self.cancelled: list[int] = []
         self.grants: list[tuple[Any, int, int]] = []
         self.finished = 0
+        self.has_retries = True
+        self.paid_retries: list[str] = []
         self.retries: list[tuple[float, str]] = []
         self.issued: list[SessionState] = []
         self.issue_refusal: Refused | None = None
@@ -122,6 +124,10 @@ class RecordingDesk:
     def cancel(self, call_id: int) -> None:
         del self.open_calls[call_id]
         self.cancelled.append(call_id)
+
+    def may_retry(self, backend: str) -> bool:
+        self.paid_retries.append(backend)
+        return self.has_retries
 
     def dismiss(self, exchange: Exchange, session: SessionState, backend: str) -> None:
         assert not self.finished, "a farewell after the exchange was over"

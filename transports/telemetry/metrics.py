@@ -146,6 +146,11 @@ circuits_kept_closed_total = Counter(
     "Failures that would have opened a circuit, had not max_ejected_share of the route's replicas been out",
     ["route"],
 )
+retries_total = Counter(
+    "mcp_gateway_retries_total",
+    "Requests that a server may have seen and that were safe to send again: sent, or over_budget",
+    ["backend", "outcome"],
+)
 panics_total = Counter(
     "mcp_gateway_panics_total", "Calls that went to a replica that was out because all of the route's replicas were", ["route"]
 )

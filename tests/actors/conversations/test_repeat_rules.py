@@ -132,6 +132,53 @@ def test_a_call_whose_progress_was_shown_is_not_begun_again() -> None:
     assert_refused_as_perhaps_run(scene)
 
 
+def test_what_only_reads_goes_to_another_replica_where_one_gives_no_answer_and_no_further() -> None:
+    broken = {"fate": Fate.BROKEN, "text": "it sent 500"}
+    scene = relay(request("resources/read", uri="a:b"), revision=MODERN)
+    scene.fail(scene.last, replica="files#0", **broken)
+    assert (scene.last.message, scene.last.excluded) == (scene.exchange.message, {"files#0"})
+    scene.fail(scene.last, replica="files#1", **broken)
+    assert len(scene.desk.sent) == 2
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.text == "it sent 500"
+    scene.assert_over()
+
+
+def test_an_answer_that_is_none_is_what_its_client_reads_where_there_is_no_other_replica() -> None:
+    scene = relay(request("resources/read", uri="a:b"), revision=MODERN)
+    scene.fail(scene.last, replica="files#0", fate=Fate.BROKEN, text="it sent 500")
+    scene.fail(scene.last, fate=Fate.TURNED_AWAY, text="no replica could be reached")
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.text == "it sent 500"
+
+
+def test_a_session_stays_with_a_replica_that_gave_no_answer() -> None:
+    scene = relay(request("resources/read", uri="a:b"), session=session_at("files"))
+    scene.fail(scene.last, replica="files#0", fate=Fate.BROKEN)
+    assert len(scene.desk.sent) == 1
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("message", [request("tools/call", name="a"), request("resources/read", uri="a:b")])
+@pytest.mark.parametrize("fate", [Fate.CUT, Fate.BROKEN])
+def test_nothing_is_sent_again_beyond_the_retry_budget(message: Any, fate: Fate) -> None:
+    scene = relay(message)
+    scene.desk.has_retries = False
+    scene.fail(scene.last, fate=fate, replica="files#0")
+    assert len(scene.desk.sent) == 1
+    assert scene.sink.refused is not None
+    scene.assert_over()
+
+
+def test_only_what_a_server_may_have_seen_and_may_see_again_is_paid_for() -> None:
+    scene = relay(request("resources/read", uri="a:b"), revision=MODERN)
+    scene.fail(scene.last, replica="files#0")
+    assert scene.desk.paid_retries == []
+    scene.fail(scene.last, **CUT)
+    assert scene.desk.paid_retries == ["files"]
+    scene.answer(scene.last, {})
+
+
 # ---- sessions
 
 

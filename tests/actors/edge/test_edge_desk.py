@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from mcp_gateway.actors.conversations.desk import CallWish
+from mcp_gateway.actors.conversations.retry_budget import RESERVE_S, RETRIES_PER_S
 from mcp_gateway.actors.edge import loop_port
 from mcp_gateway.actors.edge.edge_desk import EdgeDesk, RetryDue
 from mcp_gateway.actors.edge.late_backends import FAN_OUT_S, LATE_FAN_OUT_S
@@ -177,6 +178,20 @@ def test_a_backend_that_was_late_gets_less_time_until_it_answers() -> None:
         left_s.append([bench.desk.fan_out_deadline_s(EXCHANGE, name) - NOW_S for name in ("files", "mail")])
     assert left_s == [[LATE_FAN_OUT_S, FAN_OUT_S], [FAN_OUT_S, FAN_OUT_S]]
     assert bench.desk.fan_out_deadline_s(attrs.evolve(EXCHANGE, deadline_s=NOW_S + 1), "mail") == NOW_S + 1
+
+
+def test_each_backend_has_a_retry_budget_that_its_answers_fill_and_a_reload_keeps() -> None:
+    bench = Bench()
+    backends = cell_settings([FILES, {**MAIL, "retry_budget": 0.0}]).backends
+    bench.desk.configure(backends)
+    retries = sum(bench.desk.may_retry("files") for _ in range(1_000))
+    assert retries == RETRIES_PER_S * RESERVE_S
+    bench.desk.configure(backends)
+    for backend in ("files", "files", "files", "files", "files", "mail", "gone"):
+        bench.desk.note_answer(backend)
+    assert [bench.desk.may_retry(backend) for backend in ("files", "files", "mail", "gone")] == [True, False, False, False]
+    bench.now_s += 0.1
+    assert bench.desk.may_retry("files")
 
 
 @pytest.mark.parametrize("auth", ["user", "token_exchange"])
