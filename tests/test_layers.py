@@ -105,6 +105,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "scripts.serving": ("actors", "transports", "config"),
     "scripts.commands": ("actors", "transports", "config", "scripts.serving"),
     "scripts.benchmark": (),
+    "scripts.chaos_harness": (),
 }
 """{package: prefixes of what it may import besides itself}, without the import root."""
 
@@ -112,7 +113,7 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "tornado": ("transports.downstream.server", "transports.downstream.websocket", "scripts.benchmark"),
     "aiohttp": (
         *("transports.outbound", "transports.upstream.http", "transports.upstream.pipes"),
-        *("actors.health.alert_sinks", "scripts.benchmark"),
+        *("actors.health.alert_sinks", "scripts.benchmark", "scripts.chaos_harness"),
     ),
     "httptools": ("transports.upstream.http", "transports.downstream.server.http1_parser"),
     "jwt": ("transports.identity",),
@@ -176,6 +177,21 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "scripts.benchmark.bench_load": "benchmark/test_bench_candidates.py runs it",
     "scripts.benchmark.bench_run": "benchmark/test_bench_report.py: of what it prints",
     "scripts.benchmark.fast_backend": "benchmark/test_bench_candidates.py starts it",
+    **{
+        f"scripts.chaos_harness.{name}": "faults/test_chaos.py: of a whole run"
+        for name in (
+            "chaos_run",
+            "clients",
+            "fault_acts",
+            "followers",
+            "gateway_under_test",
+            "http_clients",
+            "recorder",
+            "rude_clients",
+            "servers",
+            "socket_clients",
+        )
+    },
     "scripts.commands.admin_client": "test_command_line.py: every command attaches",
     "scripts.commands.attaching": "test_command_line.py: every command attaches",
     "scripts.commands.backend_commands": "end_to_end/test_backend_commands.py",

@@ -1,0 +1,90 @@
+"""`scripts/chaos` as an operator runs it, against the gateway as it is, and against gateways that are broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_gateway.scripts.chaos_harness.chaos_run import EXIT_BROKEN, EXIT_FAILED
+
+ROOT = Path(__file__).parents[2]
+BROKEN_GATEWAY = ROOT / "tests" / "doubles" / "broken_gateway.py"
+
+
+def run_chaos(folder: Path, *options: str, timeout_s: float = 115) -> tuple[int, dict[str, Any], str]:
+    """(exit code, report, what was said)"""
+    done = subprocess.run(
+        [sys.executable, "-m", "mcp_gateway.scripts.chaos_harness.chaos_run", "--report", str(folder), *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    report = folder / "report.json"
+    return done.returncode, json.loads(report.read_text()) if report.exists() else {}, done.stdout + done.stderr
+
+
+def check_that_nothing_is_broken(folder: Path, *options: str, timeout_s: float) -> dict[str, Any]:
+    exit_code, report, said = run_chaos(folder, *options, timeout_s=timeout_s)
+    assert exit_code == 0, said
+    assert report["broken"] == []
+    assert report["first_try_where_well"] >= 0.99
+    assert {path.name for path in folder.iterdir()} >= {"report.md", "timeline.svg", "history.jsonl", "gateway.log"}
+    return report
+
+
+def test_nothing_is_broken_by_faults_of_every_kind(tmp_path: Path) -> None:
+    """With one seed, so that what fails here fails again."""
+    report = check_that_nothing_is_broken(tmp_path, "--seconds", "35", "--seed", "1", timeout_s=110)
+    assert report["calls"] > 500
+    assert report["acknowledged"] > 50
+    assert len(report["faults"]) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+@pytest.mark.parametrize("form", [("--cells", "2"), ("--embedded",)], ids=["two cells", "embedded"])
+def test_nothing_is_broken_in_ten_minutes(form: tuple[str, ...], seed: str, tmp_path: Path) -> None:
+    check_that_nothing_is_broken(tmp_path, *form, "--seed", seed, "--seconds", "600", timeout_s=800)
+
+
+BROKEN_ON_PURPOSE = {
+    "replay": (["kill event log"], "no acknowledged event is lost doubled or reordered"),
+    "repeat": (["nothing from server", "reset by server"], "no unsafe call runs twice"),
+    "breaker": (["nothing from server", "reset by server"], "all is well again in time"),
+}
+
+
+def test_the_harness_finds_each_mechanism_that_is_broken_on_purpose(tmp_path: Path) -> None:
+    """Events are not sent again, a call that must not run twice is, a circuit never closes."""
+
+    def found(what: str) -> set[str]:
+        faults, _ = BROKEN_ON_PURPOSE[what]
+        folder = tmp_path / what
+        folder.mkdir()
+        scenario = folder / "scenario.toml"
+        scenario.write_text(f"seconds = 15\ncells = 1\nclients = 1\neach_s = 2\npause_s = 0.05\nfaults = {json.dumps(faults)}\n")
+        command = f"{sys.executable} {BROKEN_GATEWAY} {what}"
+        exit_code, report, said = run_chaos(folder, "--scenario", str(scenario), "--gateway", command)
+        assert exit_code == EXIT_BROKEN, said
+        return {each["invariant"] for each in report["broken"]}
+
+    with ThreadPoolExecutor(len(BROKEN_ON_PURPOSE)) as pool:
+        for what, broken in zip(BROKEN_ON_PURPOSE, pool.map(found, BROKEN_ON_PURPOSE), strict=True):
+            assert BROKEN_ON_PURPOSE[what][1] in broken, what
+
+
+def test_a_gateway_that_does_not_start_and_a_scenario_that_is_none_are_told(tmp_path: Path) -> None:
+    exit_code, _, said = run_chaos(tmp_path, "--gateway", "false")
+    assert (exit_code, "chaos: the gateway did not start" in said) == (EXIT_FAILED, True)
+    (tmp_path / "s.toml").write_text("speed = 1")
+    exit_code, _, said = run_chaos(tmp_path, "--scenario", str(tmp_path / "s.toml"))
+    assert (exit_code, "chaos: speed: unknown" in said) == (EXIT_FAILED, True)

@@ -1,0 +1,53 @@
+"""A scenario is the file with the options over it; what is wrong with either is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.scripts.chaos_harness.fault_kinds import EMBEDDED, FAULTS, NODE
+from mcp_gateway.scripts.chaos_harness.scenario import Scenario, ScenarioInvalid, read_scenario
+
+
+def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('seed = 7\nseconds = 10\nfaults = ["kill cell", "slow loris"]\n')
+    found = read_scenario(file, {"seed": 9, "seconds": None})
+    assert found == Scenario(seed=9, seconds=10, faults=("kill cell", "slow loris"))
+    assert read_scenario(None, {}) == Scenario()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("speed = 1", "speed: unknown"),
+        ("seconds = 0", "seconds: found 0; allowed: more than 0"),
+        ("seconds = true", "seconds: found True"),
+        ('seed = "x"', "seed: found 'x'"),
+        ('faults = "kill cell"', "faults: found"),
+        ('faults = ["earthquake"]', "there is no earthquake"),
+        ('form = "cloud"', "form: found 'cloud'"),
+        ("= 1", "s.toml"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    with pytest.raises(ScenarioInvalid) as refused:
+        read_scenario(file, {})
+    assert says in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioInvalid, match=r"missing\.toml"):
+        read_scenario(tmp_path / "missing.toml", {})
+
+
+def test_only_faults_that_can_be_brought_about_here_are_planned() -> None:
+    everything = Scenario(form=NODE).kinds(is_root=True, has_namespaces=True)
+    assert {kind.name for kind in FAULTS if NODE in kind.forms} == {kind.name for kind in everything}
+    for is_root, has_namespaces in ((False, True), (True, False)):
+        assert not any(kind.needs_root for kind in Scenario(form=NODE).kinds(is_root=is_root, has_namespaces=has_namespaces))
+    embedded = Scenario(form=EMBEDDED, faults=("kill cell", "kill gateway")).kinds(is_root=False, has_namespaces=False)
+    assert [kind.name for kind in embedded] == ["kill gateway"]
