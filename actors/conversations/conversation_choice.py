@@ -14,7 +14,7 @@ from mcp_gateway.transports.protocol.merging.task_names import named_tasks
 
 from .conversation import Conversation, stands_alone_for
 from .desk import Desk
-from .gathering import Discover, ListAll, ListTasks, SetLevel
+from .gathering import Discover, ListAll, ListTasks, ListTools, SearchTools, SetLevel
 from .listening import Listen, ListenAlone
 from .relay import RelayList, RelayRequest
 from .session_opening import OpenSession
@@ -61,6 +61,8 @@ def _for_request(exchange: Exchange, message: Request, namings: tuple[Naming, ..
         return ListenAlone(exchange, sink, desk, namings[0].backend, RequestKind.STREAM)
     if method in TASK_METHODS:
         return RelayRequest(exchange, sink, desk, _backend_of_task(exchange, message, namings, desk, stands_alone=stands_alone))
+    if method == "tools/list" and desk.searched_list is not None:
+        return (ListTools if exchange.question is None else SearchTools)(exchange, sink, desk)
     if stands_alone:
         relay = RelayList if method in LIST_MEMBERS else RelayRequest
         return relay(exchange, sink, desk, namings[0].backend)

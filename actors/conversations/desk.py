@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec import Raw
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
+from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
@@ -43,6 +46,13 @@ class Desk(Protocol):
     """What a conversation may do to the world; the edge actor implements it."""
 
     server_info: dict[str, str]
+
+    @property
+    def searched_list(self) -> SearchedList | None:
+        """What is shown of lists of tools; None where all of each is."""
+
+    def tool_index(self, tools: Sequence[Mapping[str, Raw]]) -> ToolIndex:
+        """Of a list of tools, such as clients ask of again and again."""
 
     def namings(self, exchange: Exchange) -> tuple[Naming, ...]:
         """The backends behind the endpoint of an exchange, in the order of the configuration; of the merged server those of which

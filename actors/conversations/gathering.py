@@ -11,6 +11,7 @@ import msgspec
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.protocol.curation.search_tools import found
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import METHOD_NOT_FOUND, error_code
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
@@ -18,6 +19,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.merged_server import (
     BackendAnswer,
+    MergedList,
     is_private,
     list_position,
     merged_discover,
@@ -319,7 +321,7 @@ class ListAll(AskAll):
         parameters = {**jsonrpc.members(message.params), "cursor": cursor}
         return Request(message.id, message.method, msgspec.json.encode(parameters))
 
-    def _merged(self) -> object:
+    def _merged_list(self) -> MergedList:
         message = self._first_message()
         answers = [BackendAnswer(naming, self._shown_pages(naming.backend, message.method)) for naming in self._namings]
         merged = merged_list(message.method, answers, self._missing, self.exchange.revision, self.desk.server_info)
@@ -327,6 +329,10 @@ class ListAll(AskAll):
         for backend, why in merged.flaws.items():
             if backend not in away:
                 self.desk.note_flaw(backend, message.method, why)
+        return merged
+
+    def _merged(self) -> object:
+        merged = self._merged_list()
         page = merged.page(self._first_item)
         if self.HOLDS_PAGES and (self._session is not None or merged.is_public):
             following = merged.pages_after(self._first_item)
@@ -357,6 +363,26 @@ class ListAll(AskAll):
         if known is not None and len(known[0]) > len(pages):
             self._results[backend], age_s = list(known[0]), known[1]
             self._missing[backend] += f"; this is its list of {age_s:.0f} s ago"
+
+
+class ListTools(ListAll):
+    """`tools/list` where a list may be too long to be shown."""
+
+    def _merged_list(self) -> MergedList:
+        merged = super()._merged_list()
+        searched = self.desk.searched_list
+        return merged if searched is None else attrs.evolve(merged, items=searched.shown(merged.items))
+
+
+class SearchTools(ListAll):
+    """`search_tools`: the list of tools that the client would read, and what of it answers the question."""
+
+    HOLDS_PAGES = False
+
+    def _merged(self) -> object:
+        assert self.exchange.question is not None
+        tools = self._merged_list().items
+        return found(tools, self.exchange.question, self.desk.tool_index(tools), self.exchange.revision)
 
 
 class ListTasks(ListAll):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import re
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import msgspec
+from msgspec import Raw
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.desk import CallWish
@@ -21,6 +23,8 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
+from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read_question_id, sealed_question_id
@@ -33,6 +37,8 @@ from .late_backends import FAN_OUT_S, LateBackends
 from .loop_port import LoopPort
 
 SESSION_ENDED = "mcp.session.ended"
+_MOST_INDEXES = 8
+"""Lists of tools that can be searched without being read anew: one for each group of clients that sees the same."""
 
 
 @attrs.frozen
@@ -61,6 +67,7 @@ class EdgeDesk:
         self._sessions = port.sessions
         self._addresses: Mapping[str, ActorAddress] = {}
         self._late_backends = LateBackends()
+        self._indexes: dict[bytes, ToolIndex] = {}  # the one longest unused first
         self._held_pages = HeldPages()
         self._log = edge.log
         self._retry_budgets: dict[str, RetryBudget] = {}
@@ -99,6 +106,22 @@ class EdgeDesk:
             if budget is None or budget.share != backend.retry_budget:
                 budget = RetryBudget(backend.retry_budget, self._now_s())
             self._retry_budgets[backend.name] = budget
+
+    # ---- lists of tools that are too long to be shown
+
+    @property
+    def searched_list(self) -> SearchedList | None:
+        return self._port.searched_list
+
+    def tool_index(self, tools: Sequence[Mapping[str, Raw]]) -> ToolIndex:
+        key = hashlib.sha256(msgspec.json.encode(tools)).digest()
+        index = self._indexes.pop(key, None)
+        if index is None:
+            index = ToolIndex(tools)
+            if len(self._indexes) >= _MOST_INDEXES:
+                del self._indexes[next(iter(self._indexes))]
+        self._indexes[key] = index
+        return index
 
     # ---- backends and the time they have
 
@@ -156,6 +179,7 @@ class EdgeDesk:
             headers=exchange.headers,
             deadline_s=deadline_s,
             excluded=wish.excluded,
+            is_rewritten=exchange.is_rewritten,
             last_event_id=wish.last_event_id,
             pinned_to=self._port.pinned_to(wish.message) if wish.session is None else "",
         )

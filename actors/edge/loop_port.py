@@ -33,9 +33,11 @@ from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.meant_exchange import as_meant
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
+from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
@@ -67,6 +69,7 @@ class LoopPort:
     def __init__(self, settings: Settings, session_ids: SessionIds, cells: Forwarding, seal: Seal) -> None:
         self.views = NO_VIEWS
         self.settings = settings
+        self.searched_list = _searched_list(settings)
         self.terms = RequestTerms(settings)
         self.cells = cells
         self.cell_name = cells.cell_name
@@ -107,6 +110,7 @@ class LoopPort:
     def take_settings(self, settings: Settings) -> None:
         """Other backends and routes run from now on; everything on the loop, and an edge that starts again, reads them here."""
         self.settings = settings
+        self.searched_list = _searched_list(settings)
         self.terms.take(settings)
         if self.known_clients is not None:
             self.known_clients.take_settings(settings)
@@ -134,6 +138,12 @@ class LoopPort:
         if self._runtime is None or self._address is None:
             sink.refuse(Refused("draining", "the gateway is starting"), "")
             return
+        if self.searched_list is not None:
+            try:
+                exchange = as_meant(exchange, self.terms.hash_keys)
+            except Refused as misunderstood:
+                sink.refuse(misunderstood, "")
+                return
         exchange, sink = self._watch.watch(exchange, sink)
         if exchange.endpoint:
             exchange = self.views.addressed(exchange)
@@ -296,6 +306,10 @@ class LoopPort:
     def _post(self, message: object) -> None:
         if self._runtime is not None and self._address is not None:
             self._runtime.post(self._address, message)
+
+
+def _searched_list(settings: Settings) -> SearchedList | None:
+    return SearchedList(settings.search.above, settings.search.pinned) if settings.search.above else None
 
 
 class _NobodyWaits:

@@ -25,6 +25,7 @@ class Call:
     is_merged:       whether names carry the prefixes of the merged server.
     opens_session:   an `initialize`, which no existing upstream session must pin to a replica.
     excluded:        replicas that have refused this very call already.
+    is_rewritten:    the message is another one than its headers tell of.
     pinned_to:       the replica that holds the parked call which this request goes on with, or "".
     """
 
@@ -45,6 +46,7 @@ class Call:
     excluded: frozenset[str] = frozenset()
     last_event_id: str | None = None
     pinned_to: str = ""
+    is_rewritten: bool = False
 
 
 @attrs.frozen

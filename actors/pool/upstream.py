@@ -203,7 +203,7 @@ class Upstream(GatewayActor):
             revision=call.revision if upstream is None else upstream.revision,
             session_id=None if upstream is None else upstream.session_id,
             headers=headers,
-            has_headers=call.transport == "streamable_http",
+            has_headers=call.transport == "streamable_http" and not call.is_rewritten,
             timeout_s=timeout_s,
             last_event_id=call.last_event_id,
             session=call.session,

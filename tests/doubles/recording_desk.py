@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from mcp_gateway.actors.conversations.conversation import Conversation
 from mcp_gateway.actors.conversations.desk import CallWish
@@ -15,6 +16,8 @@ from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.curation.search_tools import Question, SearchedList
+from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -82,6 +85,7 @@ class RecordingDesk:
         self.flaws: list[tuple[str, str, str]] = []
         self.held_pages: dict[tuple[str | None, int], bytes] = {}  # of (key of a session, first item)
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
+        self.searched_list: SearchedList | None = None
         self.hidden: list[str] = []  # names of items that no client may use
         self.unheard: list[str] = []  # backends whose words no client of a stream may hear
         self._newest: dict[str, SessionState] = {}
@@ -94,6 +98,9 @@ class RecordingDesk:
         if exchange.endpoint:
             return tuple(Naming(each.backend, "") for each in self._namings if each.backend == exchange.endpoint)
         return self._namings
+
+    def tool_index(self, tools: Sequence[Mapping[str, Raw]]) -> ToolIndex:
+        return ToolIndex(tools)
 
     def instructions(self, exchange: Exchange) -> str:
         return "Look." if exchange.server else ""
@@ -289,10 +296,13 @@ class Scene:
         arguments: tuple[Any, ...] = (),
         has_other_cells: bool = False,
         held_pages: Mapping[tuple[str | None, int], bytes] | None = None,
+        question: Question | None = None,
+        searched_list: SearchedList | None = None,
     ) -> None:
         self.desk = RecordingDesk(*namings)
         self.desk.held_pages.update(held_pages or {})
         self.desk.has_other_cells = has_other_cells
+        self.desk.searched_list = searched_list
         self.sink = RecordingSink()
         self.exchange = Exchange(
             exchange_id=1,
@@ -302,6 +312,7 @@ class Scene:
             kind=kind or RequestKind.of(message),
             message=message,
             session=session,
+            question=question,
             hash_keys={"session": "key", "user": user, "ip": "::1", **({PRINCIPAL: principal} if principal else {})},
             deadline_s=deadline_s,
             takes_events=takes_events,

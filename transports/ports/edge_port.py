@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from mcp_gateway.transports.protocol.curation.search_tools import Question
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -29,6 +30,8 @@ class Exchange:
     endpoint:      backend name, or "" for the merged server; the name of a virtual server until the edge has opened it.
     server:        the virtual server that is asked, which is a part of the merged one; "" for none.
     tools:         names and patterns of the tools that the client wants to see, divided by commas; "" for all that there are.
+    question:      for `search_tools`: what of the list of tools is asked for; None for the list.
+    is_rewritten:  the message is another one than its client's headers tell of.
     kind:          what the client did: posted its message, opened a session's event stream, or ended a session.
     message:       the JSON-RPC message; None for a session's own stream and for its end.
     target:        what routes match ("tools/call/files__read").
@@ -46,6 +49,8 @@ class Exchange:
     endpoint: str
     server: str = ""
     tools: str = ""
+    question: Question | None = None
+    is_rewritten: bool = False
     kind: RequestKind
     message: Message | None = attrs.field(default=None, repr=False)
     target: str = ""

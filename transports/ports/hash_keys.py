@@ -19,6 +19,7 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .principal import Principal
 
+_ARGUMENT: Final = "argument:"
 _LONGEST_USER: Final = 1_000
 
 
@@ -87,7 +88,7 @@ class HashKeys:
     def __init__(self, settings: Settings) -> None:
         sources = {source for route in settings.routes for source in route.hash_sources} | {*settings.limits.key_sources}
         self._headers = [source.partition(":")[2] for source in sources if source.startswith("header:")]
-        self._arguments = [source.partition(":")[2] for source in sources if source.startswith("argument:")]
+        self._arguments = [source.partition(":")[2] for source in sources if source.startswith(_ARGUMENT)]
 
     def of_connection(
         self, headers: Mapping[str, str], query: str, remote_ip: str, principal: Principal | None = None
@@ -125,6 +126,11 @@ class HashKeys:
             keys.update(_argument_keys(message.params, self._arguments))
         return keys
 
+    def with_arguments(self, keys: Mapping[str, str], message: Request) -> dict[str, str]:
+        """The keys with those of this message's arguments, and of no other message's."""
+        others = {name: value for name, value in keys.items() if not name.startswith(_ARGUMENT)}
+        return {**others, **_argument_keys(message.params, self._arguments)}
+
 
 def query_value(query: str, name: str) -> str | None:
     """The first value of a query parameter that has one, however long or crowded the query is: the head bounds it."""
@@ -146,4 +152,4 @@ def _argument_keys(params: bytes, names: list[str]) -> dict[str, str]:
         arguments = jsonrpc.members(bytes(jsonrpc.members(params).get("arguments", msgspec.Raw(b""))))
     except msgspec.DecodeError:
         return {}
-    return {f"argument:{name}": bytes(arguments[name]).decode(errors="replace") for name in names if name in arguments}
+    return {f"{_ARGUMENT}{name}": bytes(arguments[name]).decode(errors="replace") for name in names if name in arguments}

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
-from mcp_gateway.actors.conversations.gathering import Discover, ListAll, ListTasks, SetLevel
+from mcp_gateway.actors.conversations.gathering import Discover, ListAll, ListTasks, ListTools, SearchTools, SetLevel
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.protocol.curation.search_tools import Question, SearchedList
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
@@ -538,3 +539,26 @@ def test_an_end_cancels_what_is_open(kind, way):
     getattr(scene.conversation, way)()
     assert scene.desk.cancelled == [2]
     scene.assert_over(client_is_there=way != "client_gone")
+
+
+# ---- lists of tools that are too long to be shown
+
+
+def test_a_list_past_the_bound_is_the_two_tools_and_what_is_pinned() -> None:
+    for above, names in ((4, ["files__a", "files__b", "mail__c", "mail__d"]), (3, ["search_tools", "call_tool", "mail__d"])):
+        searched = SearchedList(above, ["mail__d"])
+        scene = Scene(ListTools, FILES, MAIL, message=request("tools/list"), revision=MODERN, searched_list=searched)
+        scene.answer(scene.call_to("files"), tools("a", "b"))
+        scene.answer(scene.call_to("mail"), tools("c", "d"))
+        assert names_of(scene) == names
+
+
+def test_a_search_finds_what_the_client_may_use_in_every_list() -> None:
+    question = Question("read")
+    scene = Scene(SearchTools, FILES, MAIL, message=request("tools/list"), revision=MODERN, question=question)
+    scene.desk.hidden = ["read_secret"]
+    scene.answer(scene.call_to("files"), tools("write", "read_secret", "read_file"))
+    scene.answer(scene.call_to("mail"), tools("read_mail"))
+    found = scene.sink.result["structuredContent"]["tools"]
+    assert [tool["name"] for tool in found] == ["files__read_file", "mail__read_mail"]
+    scene.assert_over()
