@@ -104,10 +104,14 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "scripts": ("actors", "transports", "config", "scripts.serving", "scripts.commands"),
     "scripts.serving": ("actors", "transports", "config"),
     "scripts.commands": ("actors", "transports", "config", "scripts.serving"),
+    "scripts.library": ("actors", "transports", "config", "scripts.serving"),
     "scripts.benchmark": (),
     "scripts.chaos_harness": (),
 }
 """{package: prefixes of what it may import besides itself}, without the import root."""
+
+IMPORT_ROOT: Final = "scripts.import_root"
+"""The folder whose `__init__.py` is that of `mcp_gateway` itself: three names, which are all that the library promises."""
 
 ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "tornado": ("transports.downstream.server", "transports.downstream.websocket", "scripts.benchmark"),
@@ -200,9 +204,12 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "scripts.commands.import_command": "end_to_end/test_desktop_files.py: what it writes is served",
     "scripts.commands.restart_command": "actors/node/test_node_supervisor.py: of a node of two cells",
     "scripts.serving.embedded": "end_to_end runs every test of a gateway on this form too",
+    "scripts.serving.embedded_node": "library/test_gateway.py, and end_to_end on the embedded form",
     "scripts.serving.time_limit": "test_command_line.py: a port that never answers",
     "transports.downstream.exchanges.batch": "end_to_end/test_batches.py",
     "transports.downstream.exchanges.request_metrics": "end_to_end/test_metrics.py",
+    "transports.downstream.server.tornado_answers": "end_to_end/test_http_parsers.py, and library/test_mounting.py",
+    "transports.downstream.server.mounted_server": "library/test_mounting.py: in an application of Tornado",
     "transports.downstream.operators.dashboard_page": "end_to_end/test_dashboard.py",
     "transports.downstream.operators.operations": "end_to_end/test_metrics.py",
     "transports.downstream.phoenix.phoenix_channel": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
@@ -353,7 +360,7 @@ def _packages() -> set[str]:
         ".".join(path.parent.relative_to(ROOT).parts)
         for top in ("actors", "transports", "config", "scripts")
         for path in (ROOT / top).rglob("__init__.py")
-    }
+    } - {IMPORT_ROOT}
 
 
 def test_who_imports_whom() -> None:
@@ -398,7 +405,7 @@ def test_every_package_is_in_the_wheel_and_says_in_a_paragraph_what_it_is() -> N
     """A folder left out of setup.cfg is missing in the wheel only; an editable install does not show it."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    assert {f"mcp_gateway.{package}" for package in _packages()} == set(setup["options"]["packages"].split())
+    assert {"mcp_gateway", *(f"mcp_gateway.{package}" for package in _packages())} == set(setup["options"]["packages"].split())
     for package in _packages():
         tree = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())
         assert len(tree.body) == 1, f"{package}: __init__.py is a docstring and nothing else"

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import time
+from enum import Enum
 from typing import Any
 
 from mcp_gateway.actors.edge.loop_port import LoopPort
@@ -92,6 +93,19 @@ _SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who h
 _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
+class Hosting(Enum):
+    """Whose process a cell runs in, and who takes connections for it.
+
+    OWN:     its own: it sets the process up for itself.
+    GUEST:   another program's, whose collector, threads and signals are left alone; it listens on a port of its own.
+    MOUNTED: the same, and that program's server hands requests over, see `Cell.server`.
+    """
+
+    OWN = "own"
+    GUEST = "guest"
+    MOUNTED = "mounted"
+
+
 class Cell:
     """Implements `node_link.CellContent`. Everything runs on the loop that calls `start`.
 
@@ -99,8 +113,15 @@ class Cell:
     """
 
     def __init__(
-        self, settings: Settings, cell_index: int, cell_name: str, link: NodeLink, authenticator: Authenticator | None = None
+        self,
+        settings: Settings,
+        cell_index: int,
+        cell_name: str,
+        link: NodeLink,
+        authenticator: Authenticator | None = None,
+        hosting: Hosting = Hosting.OWN,
     ) -> None:
+        self._hosting = hosting
         self._authenticator = authenticator
         self._settings = settings
         self._index = cell_index
@@ -121,22 +142,28 @@ class Cell:
         self._forget_denied(self._settings)
         self._make_edge(seal)
         self._add_endpoints()
-        asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
+        if self._hosting is Hosting.OWN:
+            asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
         self._tasks = TaskJournal(self._settings.gateway.state_path)
         self._start_actors(self._wires(seal))
         try:
-            self._server.listen()
+            if self._hosting is Hosting.MOUNTED:
+                self._server.serve()
+            else:
+                self._server.listen()
         except OSError:
             await self.stop()
             raise
         if self._index == 0:  # one cell of a node tells whoever must know
             self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics)
         tracing.start(self._settings.telemetry, self._name)
-        # What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave
-        # few cycles behind, so it may also look less often than for a script.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
+        if self._hosting is Hosting.OWN:
+            _settle_process()
+
+    @property
+    def server(self) -> GatewayServer:
+        """What takes requests; another server may hand them over, see `mounted_server`."""
+        return self._server
 
     def _make_access(self, seal: Seal) -> BackendAccess:
         """What servers are shown. Without a state directory it is kept as long as the cell lives."""
@@ -329,7 +356,8 @@ class Cell:
         if self._audit is not None:
             await self._audit.close()
         write_tallies()
-        PROCESS_GUARD.stop()
+        if self._hosting is Hosting.OWN or not PROCESS_GUARD.is_used:  # another gateway in the same program may have servers
+            PROCESS_GUARD.stop()
         if tracing.tracer is not None:
             await asyncio.to_thread(tracing.stop)
 
@@ -366,6 +394,15 @@ class Cell:
             "connections": self._server.connection_counts(),
             "parked": self._parked.by_client,
         }
+
+
+def _settle_process() -> None:
+    """What has been made so far lives as long as the cell: the collector need not look at it again and again. Requests leave few
+    cycles behind, so it may also look less often than for a script.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def requests_s(drain_s: float) -> float:

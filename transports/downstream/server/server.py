@@ -149,6 +149,10 @@ class GatewayServer(HTTPServerConnectionDelegate):
         """
         gateway = self._settings.gateway
         self._server.add_sockets(bind_sockets(gateway.port, gateway.host, reuse_port=True, backlog=1024))
+        self.serve()
+
+    def serve(self) -> None:
+        """Look after the requests that come, also where another server takes connections and hands them over."""
         self._sweep()
 
     def on_drain(self, end: Callable[[], None]) -> None:

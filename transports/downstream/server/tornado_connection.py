@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from http.client import responses
 from typing import cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate, ResponseStartLine
+from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import ClientConnection, Peer, RequestDelegate
 from .request_head import check_fields, check_lines, malformed
+from .tornado_answers import answer_whole, begin_answer, detached, write_part
 from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
@@ -97,44 +97,16 @@ class _Request(HTTP1Connection):
     # ---- answering
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        if headers.get("Connection") == "close":
-            self._disconnect_on_finish = True
-        self.write_headers(_status_line(status), HTTPHeaders(headers), body)
-        self.end()
+        answer_whole(self, status, headers, body)
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        assert self._request_start_line is not None
-        if self._request_start_line.version == "HTTP/1.0":
-            self._end_by_closing()
-        # Of two small events in a row the second would wait for the client's word about the first. RFC 1122, section 4.2.3.4.
-        self.stream.set_nodelay(True)
-        self.write_headers(_status_line(status), HTTPHeaders(headers))
-
-    def _end_by_closing(self) -> None:
-        """A body without a length has no other end in HTTP/1.0, also where the client has asked for the connection to stay.
-
-        Source: RFC 9112, section 6.3.
-        """
-        assert self._request_headers is not None
-        self._disconnect_on_finish = True
-        self._request_headers["Connection"] = "close"  # else Tornado would promise to keep it
+        begin_answer(self, status, headers)
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
-        written = super().write(chunk)
-        if self.stream.closed():
-            return written
-        # Of writes that overlap, Tornado's connection ends only the last one's future, and too early: it keeps a single one.
-        assert self._pending_write is not None
-        return self._pending_write
+        return write_part(self, chunk)
 
     def end(self) -> None:
         self.finish()
 
     def detach(self) -> IOStream:
-        stream = super().detach()
-        stream.set_nodelay(True)  # the HTTP server does so at the end of each answer, and there will be none
-        return stream
-
-
-def _status_line(status: int) -> ResponseStartLine:
-    return ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
+        return detached(self)

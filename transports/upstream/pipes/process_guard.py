@@ -59,6 +59,11 @@ class ProcessGuard:
         """Whether it is a server's, or the guard itself: somebody waits for its end."""
         return pid in self._groups or (self._process is not None and pid == self._process.pid)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there are groups that it would end."""
+        return bool(self._groups)
+
     def _tell(self, line: bytes) -> None:
         """A guard that has died is replaced by one that knows all groups; a write below PIPE_BUF bytes is whole or not at all."""
         for _ in range(2):
