@@ -19,6 +19,7 @@ from thespian.actors import ActorAddress
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.change_notifications import LIST_CHANGES
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
@@ -185,18 +186,18 @@ class Conversation:
         self._open_calls.clear()
         self.desk.conclude(self.exchange)
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str], backend: str, upstream_s: float) -> None:
+    def _answer(self, status: int, body: Pieces, headers: dict[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
         if self._has_begun:
             if body:
-                self.sink.event(body, None)
+                self.sink.event(joined(body), None)
             self.sink.end(backend, upstream_s)
         else:
             self.sink.answer(status, body, headers, backend, upstream_s)
         self._finish()
 
-    def _answer_once_known(self, status: int, body: bytes, backend: str, upstream_s: float) -> None:
+    def _answer_once_known(self, status: int, body: Pieces, backend: str, upstream_s: float) -> None:
         """Answer, after every cell knows what the client has changed of its session: its next request may come to another one."""
         if self._changed is None or self.desk.tell_of_session(self.exchange, self._changed, _KNOWN):
             self._answer(status, body, {}, backend, upstream_s)

@@ -118,4 +118,4 @@ def _answered(exchange: Exchange, response: Response, desk: Desk) -> tuple[str, 
     # Another cell may have opened the session anew at that server, and the question is one since.
     if not question.is_asked_in(session) and not question.is_asked_in(desk.refresh_session(session)):
         raise Refused("invalid_request", "the response answers no request of this session as it is now")
-    return question.backend, Response(question.id, response.result, response.error)
+    return question.backend, response.to(question.id)

@@ -73,9 +73,9 @@ class RelayRequest(Conversation):
             return
         response = answer.response
         naming = self._naming(answer.backend)
-        if naming is not None and response.result:
+        if naming is not None and response.result and not response.is_plain:
             response = Response(response.id, outer_result(naming, response.result), b"")
-        body = jsonrpc.encode_response(response)
+        body = jsonrpc.encode_in_pieces(response)
         self._answer_once_known(answer.status, body, answer.backend, answer.upstream_s)
 
     def _on_event(self, event: CallEvent) -> None:

@@ -38,6 +38,7 @@ from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.request_terms import RequestTerms
 from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import TASK_METHODS
@@ -315,7 +316,7 @@ def _searched_list(settings: Settings) -> SearchedList | None:
 class _NobodyWaits:
     """The sink of an exchange that no client has asked for."""
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         """Nobody reads it."""
 
     def refuse(self, refused: Refused, backend: str) -> None:

@@ -28,7 +28,7 @@ class TaskNaming:
         return outer_task_message(message, self.naming, lambda shown: self._outer_id(shown, principal))
 
     def outer_answer(self, request: Request, response: Response, principal: str) -> Response:
-        if not response.result:
+        if not response.result or response.is_plain:
             return response
         result = outer_task_result(request.method, response.result, self.naming, lambda shown: self._outer_id(shown, principal))
         return Response(response.id, result, b"")

@@ -52,7 +52,7 @@ from mcp_gateway.transports.protocol.eras.questions import MOST_QUESTIONS, one_q
 from mcp_gateway.transports.protocol.eras.tool_catalogue import listed_names
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
-from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID, is_modern
+from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, META_SUBSCRIPTION_ID, is_modern
 from mcp_gateway.transports.protocol.mcp.trace_context import params_with_context
 from mcp_gateway.transports.protocol.merging.list_bounds import bounded_list
 from mcp_gateway.transports.protocol.merging.naming import Naming, inner_params
@@ -283,13 +283,11 @@ class Upstream(GatewayActor):
     def _answered(self, call: Call, answer: UpstreamAnswer, upstream_s: float) -> CallAnswered:
         response = answer.response
         if response is not None and isinstance(call.message, Request):
-            result = self._bounded(call.message.method, response.result)
-            if call.kind is RequestKind.STREAM and result:
-                result = _with_subscription_id(result, call.message.id)
-            response = Response(call.message.id, result, response.error)
-            if call.message.method == "tools/list" and result != self._listed:
-                self._listed = result
-                self._learn_tools(result)
+            response = response.to(call.message.id)
+            if call.message.method in LIST_MEMBERS:
+                response = self._bounded(call.message.method, response)
+            if call.kind is RequestKind.STREAM and response.result:
+                response = Response(response.id, _with_subscription_id(response.result, call.message.id), b"")
             if (tasks := self._task_naming(call)) is not None:
                 response = tasks.outer_answer(call.message, response, owner_of(call.hash_keys))
         return CallAnswered(
@@ -310,15 +308,19 @@ class Upstream(GatewayActor):
         if self._naming.prefix:
             metrics.tool_label.learn(self._backend, (f"{self._naming.prefix}{name}" for name in names))
 
-    def _bounded(self, method: str, result: bytes) -> bytes:
-        result, changed = bounded_list(method, result)
+    def _bounded(self, method: str, response: Response) -> Response:
+        """A list as clients may have it."""
+        result, changed = bounded_list(method, response.result)
         if changed:
             metrics.bounds_reached_total.labels("names").inc(changed)
         if changed and not self._has_told_of_names:
             self._has_told_of_names = True
             what = f"{changed} left out of {method} or cut, named or described at a length that nobody can use"
             self.log(logging.WARNING, f"backend {self._backend!r}: {what}")
-        return result
+        if method == "tools/list" and result != self._listed:
+            self._listed = result
+            self._learn_tools(result)
+        return Response(response.id, result, response.error) if changed else response
 
     def _failed(self, call: Call, failure: Failure, upstream_s: float) -> CallFailed:
         return CallFailed(

@@ -24,6 +24,7 @@ from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 
 from .descendants import kill_descendants, reap_adopted
 from .embedded_node import EmbeddedNode
+from .freed_memory import keep_freed_memory
 from .log_lines import configure_logging, keep_log
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
@@ -57,6 +58,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     """
     configure_logging(settings.logging)
     allow_many_files()
+    keep_freed_memory()
     prepare_state_directory(settings.gateway.state_path)
     keep_log(settings.gateway.state_path, settings.logging)
     log_what_was_left_out(settings)

@@ -30,6 +30,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
 
 from .descendants import child_pids, kill_descendants
+from .freed_memory import keep_freed_memory
 from .log_lines import configure_logging, keep_log
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
@@ -74,6 +75,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     configure_logging(settings.logging)
     state_path = settings.gateway.state_path
     allow_many_files()
+    keep_freed_memory()
     prepare_state_directory(state_path)
     keep_log(state_path, settings.logging)
     log_what_was_left_out(settings)

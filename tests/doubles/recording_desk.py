@@ -18,6 +18,7 @@ from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.curation.search_tools import Question, SearchedList
 from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -235,14 +236,14 @@ class RecordingSink:
 
     def __init__(self) -> None:
         self.status = 0
-        self.body = b""
+        self.body: Any = b""
         self.headers: dict[str, str] = {}
         self.refused: Refused | None = None
         self.events: list[tuple[Any, str | None]] = []
         self.begun = 0
         self.is_over = False
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         assert not self.begun, "a whole answer within a stream"
         self._end()
         self.status, self.body, self.headers = status, body, dict(headers)
@@ -346,11 +347,13 @@ class Scene:
         replica: str = "",
         session_id: str | None = None,
         has_response: bool = True,
+        response: Response | None = None,
     ) -> None:
-        """The server answers. raw: a result as JSON; has_response: False for an acknowledgment, or a stream that ended."""
+        """The server answers. raw: a result as JSON; has_response: False for an acknowledgment, or a stream that ended.
+        response: instead of all this.
+        """
         self.desk.open_calls.pop(call.call_id)
-        response = None
-        if has_response:
+        if has_response and response is None:
             request_id = call.message.id if isinstance(call.message, Request) else b"null"
             body = raw or (b"" if error is not None else encoded(result if result is not None else {}))
             response = Response(request_id, body, encoded(error) if error is not None else b"")

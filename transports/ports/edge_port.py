@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import attrs
 
 from mcp_gateway.transports.protocol.curation.search_tools import Question
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -85,7 +86,7 @@ class AnswerSink(Protocol):
     One of `answer`, `refuse` or `begin` comes first; after `begin`, any number of `event` and then one `end`.
     """
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         """The whole answer; an empty body with status 202 acknowledges a notification."""
 
     def refuse(self, refused: Refused, backend: str) -> None:

@@ -13,6 +13,8 @@ from mcp_gateway.actors.conversations.conversation import MAX_ATTEMPTS
 from mcp_gateway.actors.conversations.relay import RelayList, RelayRequest
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.framing.pieces import joined
+from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from tests.doubles.recording_desk import ALONE, FILES, INITIALIZE, MAIL, MODERN, Scene, encoded, request, session_at
 
@@ -33,6 +35,17 @@ def test_an_answer_is_relayed_once_with_its_status():
     scene.answer(scene.last, {"content": []})
     assert (scene.sink.status, json.loads(scene.sink.body)) == (200, {"jsonrpc": "2.0", "id": 7, "result": {"content": []}})
     scene.assert_over()
+
+
+@pytest.mark.parametrize("namings", [(ALONE,), (FILES, MAIL)])
+def test_a_large_plain_result_is_relayed_without_a_copy(namings: tuple[Any, ...]):
+    scene = relay(namings=namings)
+    sent = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"%b"}]}}' % (b"x" * 100_000)
+    response = jsonrpc.decode_from_server(sent)
+    assert isinstance(response, jsonrpc.Response)
+    scene.answer(scene.last, response=response.to(b"7"))
+    assert any(piece is response.result for piece in scene.sink.body)
+    assert joined(scene.sink.body) == sent.replace(b'"id":1', b'"id":7')
 
 
 def test_what_has_been_answered_is_held_by_nobody():

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 BATCH_REVISION: Final = "2025-03-26"
@@ -108,10 +109,10 @@ class BatchPart:
         self.principal = incoming.principal
         self.holder = incoming.holder
 
-    def respond(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def respond(self, status: int, body: Pieces, headers: Mapping[str, str]) -> None:
         if not self._has_answered:
             self._has_answered = True
-            self._batch.take(body)
+            self._batch.take(joined(body))
 
     def refuse(self, refused: Refused) -> None:
         self.respond(refused.status, refused.body(), {})

@@ -22,6 +22,7 @@ from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.hash_keys import HashKeys, chosen_tools, query_value
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
@@ -413,14 +414,14 @@ class _ChannelAnswer:
         self.started_s = time.monotonic()
         self.step_up: Refused | None = None  # what the request needs that another token would have: the transport tells it
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
         self._channel.count(self, backend, "ok" if status < 400 else "error", upstream_s)
         if self.method == "initialize":
             self._channel.initialized(headers.get("Mcp-Session-Id"))
         if body and self.request_id is not None:
-            self._channel.send(body, self.request_id, None)
+            self._channel.send(joined(body), self.request_id, None)
         self._end()
 
     def refuse(self, refused: Refused, backend: str) -> None:

@@ -15,6 +15,7 @@ import attrs
 
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import FAULTS, Refused
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
@@ -127,7 +128,7 @@ class WatchedSink:
         self._is_over = False
         self._started_s = time.monotonic()
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         self._end(backend, "ok" if status < 400 else "error", status, upstream_s)
         self._sink.answer(status, body, headers, backend, upstream_s)
 

@@ -20,6 +20,7 @@ from mcp_gateway.transports.ports.edge_port import EdgePort, Exchange
 from mcp_gateway.transports.ports.hash_keys import chosen_tools
 from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.framing.sse import KEEP_ALIVE, encode_event
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.handshake import initialize_revision
@@ -268,7 +269,7 @@ class _Answer:
 
     # ---- AnswerSink
 
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
+    def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
         if self._is_over:
             return
         self._close(backend, "ok" if status < 400 else "error", upstream_s)
@@ -347,11 +348,11 @@ class _Answer:
         self._server.release_connection(StreamableHttpTransport.name, self._incoming.holder)
 
 
-def _respond(incoming: Incoming | BatchPart, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+def _respond(incoming: Incoming | BatchPart, status: int, body: Pieces, headers: Mapping[str, str]) -> None:
     """Send a whole answer; a result for a client that takes no JSON is a stream of one event."""
     if status != 200 or not body or not refuses(incoming.headers.get("Accept", ""), JSON):
         incoming.respond(status, body, headers)
         return
     incoming.begin(headers)
-    incoming.write(encode_event(body)).add_done_callback(retrieve)
+    incoming.write(encode_event(joined(body))).add_done_callback(retrieve)
     incoming.end()

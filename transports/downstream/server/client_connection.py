@@ -14,6 +14,7 @@ import attrs
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
@@ -45,7 +46,7 @@ class AnswerWriter(Protocol):
     @property
     def peer(self) -> Peer: ...
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def answer(self, status: int, headers: Mapping[str, str], body: Pieces) -> None:
         """Write the whole of it. Its framing is in `headers`."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import Final, cast
 from tornado.httputil import HTTPConnection, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import ClientConnection, Peer, RequestDelegate
@@ -231,15 +232,15 @@ class Http1Exchange:
 
     # ---- answering
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def answer(self, status: int, headers: Mapping[str, str], body: Pieces) -> None:
         if not self.stream.closed():
             head = self._answer_head(status, headers)
-            if len(body) < _LARGE_BYTES:
+            if isinstance(body, bytes) and len(body) < _LARGE_BYTES:
                 self._send(head + body)
             else:
-                self._send(head)
-                if not self.stream.closed():
-                    self._send(body)
+                for piece in (head, body) if isinstance(body, bytes) else (head, *body):
+                    if not self.stream.closed():
+                        self._send(piece)
             self._answered()
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from tornado.iostream import IOStream
 
 from mcp_gateway.transports.ports.hash_keys import holder
 from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, size_bytes
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
@@ -225,7 +226,7 @@ class Incoming(RequestDelegate):
         """Whose share it takes of what all clients share, see `hash_keys.holder_of`."""
         return holder(self.principal, self.remote_ip)
 
-    def respond(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json") -> None:
+    def respond(self, status: int, body: Pieces, headers: Mapping[str, str], content_type: str = "application/json") -> None:
         if self._has_answered:
             return
         self._has_answered = True
@@ -235,7 +236,7 @@ class Incoming(RequestDelegate):
         if body:
             lines["Content-Type"] = content_type
         if status != 204:
-            lines["Content-Length"] = str(len(body))
+            lines["Content-Length"] = str(size_bytes(body))
         lines.update(headers)
         self._add_common(lines)
         self._connection.answer(status, lines, body if self.method != "HEAD" else b"")

@@ -21,6 +21,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import AnswerWriter, Peer, RequestDelegate
@@ -119,8 +120,8 @@ class _Writer(AnswerWriter):
         if self._connection.stream is not None:
             self._connection.set_close_callback(callback)
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        answer_whole(self._connection, status, headers, body)
+    def answer(self, status: int, headers: Mapping[str, str], body: Pieces) -> None:
+        answer_whole(self._connection, status, headers, joined(body))
         self._has_ended()
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:

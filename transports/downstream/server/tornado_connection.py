@@ -11,6 +11,7 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, 
 from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import ClientConnection, Peer, RequestDelegate
@@ -96,8 +97,8 @@ class _Request(HTTP1Connection):
 
     # ---- answering
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        answer_whole(self, status, headers, body)
+    def answer(self, status: int, headers: Mapping[str, str], body: Pieces) -> None:
+        answer_whole(self, status, headers, joined(body))
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         begin_answer(self, status, headers)

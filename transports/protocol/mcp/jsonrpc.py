@@ -12,10 +12,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.framing.surrogates import without_halves
 
 from .duplicate_names import has_duplicate_names
 from .refusals import Refused
+from .result_form import read_response
 
 NULL: Final = b"null"
 
@@ -36,11 +38,19 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer: exactly one of result and error is JSON, the other one empty. id may be `null` in an error."""
+    """An answer: exactly one of result and error is JSON, the other one empty. id may be `null` in an error.
+
+    is_plain: the result is known to be as `result_form.is_plain` says; of small ones nobody has looked.
+    """
 
     id: bytes
     result: bytes
     error: bytes
+    is_plain: bool = False
+
+    def to(self, request_id: bytes) -> Response:
+        """The same answer to another id."""
+        return Response(request_id, self.result, self.error, self.is_plain)
 
 
 Message = Request | Notification | Response
@@ -55,6 +65,7 @@ class _Envelope(msgspec.Struct):
     error: Raw | UnsetType = UNSET
 
 
+_LARGE_BYTES: Final = 65_536
 _TEXT_AT_ONCE_BYTES: Final = 65_536
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -140,12 +151,22 @@ def decode_from_server(body: bytes) -> Message:
     Raises: Refused, as `decode` does.
     """
     try:
-        return decode(body)
+        return (_large_response(body) if len(body) >= _LARGE_BYTES else None) or decode(body)
     except Refused as refused:
         lenient = _response_in(body)
         if lenient is None:
             raise refused from None
         return lenient
+
+
+def _large_response(body: bytes) -> Response | None:
+    """None where a closer look is needed."""
+    try:
+        _check_text(body)
+    except UnicodeDecodeError:
+        return None
+    found = read_response(body)
+    return None if found is None else Response(found[0], found[1], b"", is_plain=found[2])
 
 
 def _response_in(body: bytes) -> Message | None:
@@ -201,6 +222,13 @@ def encode_response(response: Response) -> bytes:
     if response.error:
         return b"".join((b'{"jsonrpc":"2.0","id":', response.id, b',"error":', response.error, b"}"))
     return b"".join((b'{"jsonrpc":"2.0","id":', response.id, b',"result":', response.result, b"}"))
+
+
+def encode_in_pieces(response: Response) -> Pieces:
+    """The same; a large result is a piece of its own."""
+    if len(response.result) < _LARGE_BYTES:
+        return encode_response(response)
+    return (b'{"jsonrpc":"2.0","id":%b,"result":' % response.id, response.result, b"}")
 
 
 def encode(message: Message) -> bytes:

@@ -21,6 +21,7 @@ from mcp_gateway.transports.protocol.mcp.change_notifications import RESOURCE_UP
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.protocol.mcp.modern_rules import item_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.result_form import is_plain
 from mcp_gateway.transports.protocol.mcp.revisions import ITEM_MEMBER, LIST_MEMBERS, NAMED_ITEM_MEMBER
 
 _encode = msgspec.json.encode
@@ -35,26 +36,6 @@ _META_LEVELS: Final = 20
 """Levels of `_meta` in which URIs are looked for. Apps has two."""
 
 _LARGE_BYTES: Final = 4_096
-_PLAIN: Final = frozenset({b'"text"', b'"image"', b'"audio"'})
-"""Content blocks that name no resource, unless in their `_meta`."""
-
-
-class _Form(msgspec.Struct):
-    """Where a result may name resources."""
-
-    content: Raw = Raw(b"")
-    contents: Raw = Raw(b"")
-    messages: Raw = Raw(b"")
-    meta: Raw = msgspec.field(name="_meta", default=Raw(b""))
-
-
-class _Block(msgspec.Struct):
-    type: Raw = Raw(b"")
-    meta: Raw = msgspec.field(name="_meta", default=Raw(b""))
-
-
-_decode_form = msgspec.json.Decoder(_Form).decode
-_decode_blocks = msgspec.json.Decoder(list[_Block]).decode
 
 
 @attrs.frozen
@@ -239,10 +220,7 @@ def _may_need_renaming(result: bytes) -> bool:
     if len(result) <= _LARGE_BYTES:
         return b'"resource' in result or b'"contents"' in result or _may_name_resource(result)
     try:
-        form = _decode_form(result)
-        if form.contents or form.messages or form.meta:
-            return True
-        return any(block.meta or bytes(block.type) not in _PLAIN for block in _decode_blocks(form.content or b"[]"))
+        return not is_plain(result)
     except msgspec.DecodeError:
         return True
 

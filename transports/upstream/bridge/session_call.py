@@ -84,7 +84,7 @@ class SessionCall:
         """
         question = self._questions.pop(key, None)
         if question is not None:
-            await self._say(Response(question.id, response.result, response.error))
+            await self._say(response.to(question.id))
 
     async def attend(self, on_event: EventHandler, task_id: str) -> None:
         """Source: MCP 2025-11-25, basic/utilities/tasks, "Input Required Status" and "Associating Task-Related Messages"."""

@@ -54,7 +54,7 @@ def read_said(body: bytes, request_id: bytes) -> Said:
     answer = _answer_among(responses, request_id)
     foreign_count = len(responses) - (answer is not None and request_id != jsonrpc.NULL)
     if answer is not None:
-        return Said(Response(request_id, answer.result, answer.error), beside, foreign_count=foreign_count)
+        return Said(answer.to(request_id), beside, foreign_count=foreign_count)
     foreign = responses[0] if responses else None
     problem = "for another request than ours" if responses else "no response"
     if malformed:

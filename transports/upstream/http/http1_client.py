@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import io
 import re
 import socket
 import time
@@ -33,6 +34,8 @@ _LARGEST_FRAME_BYTES: Final = 65_536
 _HIGH_WATER_BYTES: Final = 262_144
 """Of a body that nobody has read yet: beyond that the server has to wait."""
 _DECODED_AT_ONCE_BYTES: Final = 262_144
+_BUFFER: Final = memoryview(bytearray(262_144))
+"""What one read may bring; of all connections, for nothing stays in it."""
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """{content coding: zlib's `wbits`}. Source: RFC 9110, section 8.4.1."""
 _LARGE_BYTES: Final = 65_536
@@ -77,9 +80,12 @@ class Answer:
 
     async def read(self) -> bytes:
         """The whole body, however long. Raises: ExchangeCut."""
-        if self.content_length is not None and self._connection.is_complete:  # as most are: it came with the head
+        length = self.content_length
+        if length is None:
+            return b"".join([part async for part in self.parts()])
+        if self._connection.is_complete:  # as most are: it came with the head
             return self._connection.take_parts()
-        return b"".join([part async for part in self.parts()])
+        return await self._connection.read_counted(length)
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded. Raises: ExchangeCut."""
@@ -229,8 +235,8 @@ class Http1Client:
                 idle.remove(connection)
 
 
-class _Connection(asyncio.Protocol):
-    """One exchange after the other: `prepare`, `send`, `answer`, then `parts` of its body."""
+class _Connection(asyncio.BufferedProtocol):
+    """One exchange after the other: `prepare`, `send`, `answer`, then `parts` of its body, or all of it at once."""
 
     transport: asyncio.Transport
     idle_since_s = 0.0
@@ -248,10 +254,11 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
+        self._missing: memoryview | None = None  # of a body that is read where it stays, past the parser
         self._waiting_bytes = 0
         self._frame_bytes = 0
         self.is_complete = False  # the whole body has come
-        self._is_asked = self._has_begun = self._has_head = False
+        self._is_asked = self._has_begun = self._has_head = self._is_past_parser = False
         self._keeps_alive = self._is_spoiled = False
 
     @property
@@ -288,6 +295,24 @@ class _Connection(asyncio.Protocol):
                 return
             else:
                 await self._wait()
+
+    async def read_counted(self, length: int) -> bytes:
+        """All of a body of which a part has not come yet. length: as its head says. Raises: ExchangeCut.
+
+        It is read into the bytes that are returned: BytesIO lends them, and gives them up without a copy.
+        """
+        begun = self.take_parts()
+        whole = io.BytesIO(bytes(length))
+        with whole.getbuffer() as room:
+            room[: len(begun)] = begun
+            self._missing = room[len(begun) :]
+            try:
+                while not self.is_complete:
+                    await self._wait()
+            finally:
+                self._missing.release()
+                self._missing = None
+        return whole.getvalue()
 
     def take_parts(self) -> bytes:
         """What has come of the body and was not read yet."""
@@ -326,9 +351,26 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, size_hint: int) -> memoryview:
+        return self._missing or _BUFFER
+
+    def buffer_updated(self, byte_count: int) -> None:
+        missing = self._missing
+        if not missing:
+            self._received(_BUFFER[:byte_count])
+            return
+        self._missing = missing[byte_count:]
+        missing.release()
+        if not self._missing:
+            self.is_complete = self._is_past_parser = True
+            self._wake()
+
+    def _received(self, data: memoryview) -> None:
         if not self._is_asked:
             self.transport.abort()  # nobody asked
+            return
+        if self._is_past_parser:
+            self._is_spoiled = True
             return
         self._has_begun = True
         self._frame_bytes += len(data)

@@ -217,7 +217,7 @@ class Multiplexer:
         exchange = self._open.get(exchange_id)
         if exchange is None or not exchange.client_id:
             return Ignored("a response that nobody waits for", Stray.RESPONSE)
-        return Answered(exchange_id, Response(exchange.client_id, response.result, response.error))
+        return Answered(exchange_id, response.to(exchange.client_id))
 
     def _question(self, request: Request) -> Incoming:
         if request.method == "ping":

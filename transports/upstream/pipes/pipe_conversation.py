@@ -124,7 +124,7 @@ class PipeConversation:
             raise self._starts.not_in_time(Fate.TIMED_OUT, "the server did not open a session in time") from None
         answer = pipe.answer
         assert answer is not None
-        response = Response(message.id, answer.result, answer.error)
+        response = answer.to(message.id)
         if not answer.result:
             return UpstreamAnswer(200, response)
         return UpstreamAnswer(200, response, self._sessions.begin(pipe, message.params))

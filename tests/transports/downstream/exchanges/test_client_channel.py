@@ -204,6 +204,15 @@ def test_a_stateless_request_needs_no_session() -> None:
 # ---- events and credit
 
 
+def test_an_answer_in_pieces_is_one_message() -> None:
+    async def body(client: Client) -> None:
+        client.opens_session()
+        client.says(id=1, method="tools/list").sink.answer(200, (b'{"id":1,"result":', b"{}", b"}"), {}, "files", 0.0)
+        assert client.read[-1] == ({"id": 1, "result": {}}, b"1")
+
+    on_loop(body)
+
+
 def test_events_come_in_order_under_their_request_and_are_credited_when_they_are_read() -> None:
     async def body(client: Client) -> None:
         call = client.says(id=1, method="tools/call", params={"name": "x", "_meta": META})

@@ -168,6 +168,20 @@ def test_a_client_that_waits_for_100_continue_is_told_to_go_on() -> None:
     on_cell(body)
 
 
+def test_an_answer_in_pieces_is_whole_also_where_the_socket_takes_a_part_of_it() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        pieces = (b"[", bytes(range(256)) * 20_000, b"]")
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + get("/kept"))
+            for answered, each in enumerate((pieces, (b"a", b"", b"b"))):
+                await kept.until(lambda: len(kept.incomings) > answered)  # noqa: B023
+                kept.incomings[-1].respond(200, each, {})
+                assert (await client.answer()).body == b"".join(each)
+
+    on_cell(body)
+
+
 def test_a_stream_comes_in_chunks_and_the_connection_goes_on() -> None:
     async def body(cell: RunningCell) -> None:
         kept = Kept(cell)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.protocol.framing.pieces import joined
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -301,3 +302,11 @@ def test_a_large_message_is_text_wherever_its_characters_lie(position: int, char
             jsonrpc.decode(body)
     else:
         assert jsonrpc.decode(body) == Response(b"1", b'{"text":"%b"}' % text, b"")
+
+
+@pytest.mark.parametrize("size", [10, 70_000])
+def test_a_result_in_pieces_is_the_same_bytes_and_a_large_one_is_not_copied(size: int) -> None:
+    response = Response(b'"a"', b'{"x":"%b"}' % (b"y" * size), b"")
+    pieces = jsonrpc.encode_in_pieces(response)
+    assert joined(pieces) == jsonrpc.encode_response(response)
+    assert isinstance(pieces, bytes) or any(piece is response.result for piece in pieces)

@@ -300,6 +300,68 @@ def test_a_body_ends_as_the_server_says(sent: bytes, closes: bool, expected: byt
     on_loop(body)
 
 
+LARGE = bytes(range(256)) * 10_000
+LARGE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+
+
+def test_a_large_body_is_whole_and_its_connection_serves_on() -> None:
+    async def body() -> None:
+        origin = Origin(LARGE_HEAD + LARGE, OK, LARGE_HEAD + LARGE)
+        async with asking(origin) as client:
+            assert [(await get(client, origin))[2] for _ in range(3)] == [LARGE, b"ok", LARGE]
+            assert origin.connections == 1
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("first_bytes", [0, 1, 300_000, len(LARGE) - 1])
+def test_a_large_body_is_whole_wherever_its_server_stops_for_a_while(first_bytes: int) -> None:
+    async def body() -> None:
+        may_go_on = asyncio.Event()
+
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(LARGE_HEAD + LARGE[:first_bytes])
+            await may_go_on.wait()
+            writer.write(LARGE[first_bytes:])
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(converse, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        client = Http1Client(url, {})
+        async with client.request("GET", url, {}) as answer:
+            reading = asyncio.ensure_future(answer.read())
+            await asyncio.sleep(0)
+            may_go_on.set()
+            assert await reading == LARGE
+        await client.close()
+        server.close()
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("more", [b"x", OK])
+def test_a_connection_with_more_behind_a_large_body_is_not_kept(more: bytes) -> None:
+    async def body() -> None:
+        origin = Origin(LARGE_HEAD + LARGE + more, OK)
+        async with asking(origin) as client:
+            assert (await get(client, origin))[2] == LARGE
+            await eventually(lambda: origin.ended == 1)
+            assert (await get(client, origin))[2] == b"ok"
+
+    on_loop(body)
+
+
+def test_a_large_body_that_breaks_off_is_a_cut() -> None:
+    async def body() -> None:
+        origin = Origin(LARGE_HEAD + LARGE[:-1], closes=True)
+        async with asking(origin) as client:
+            assert not (await cut(client, origin)).before_answer
+
+    on_loop(body)
+
+
 def test_values_of_a_header_that_comes_twice_are_joined() -> None:
     async def body() -> None:
         origin = Origin(b"HTTP/1.1 200 OK\r\nX: a\r\nx: b\r\nContent-Length: 0\r\n\r\n")
