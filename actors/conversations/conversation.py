@@ -318,7 +318,7 @@ def outer_message(naming: Naming | None, message: Message | None, outer_id: Call
         params = message.params if naming is None else outer_notification(naming, message.method, message.params)
         if message.method == _CANCELLED:
             params = _outer_cancellation(params, outer_id)
-        message = Notification(message.method, params)
+        return jsonrpc.encode_notification(message.method, params)
     elif isinstance(message, Request):
         message = Request(outer_id(message.id), message.method, message.params)
     return jsonrpc.encode(message)

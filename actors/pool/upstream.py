@@ -210,6 +210,9 @@ class Upstream(GatewayActor):
             hash_keys=call.hash_keys,
         )
 
+        tasks, owner = self._task_naming(call), owner_of(call.hash_keys)
+        own_address = self.myAddress  # which Thespian looks up anew each time
+
         async def on_event(event: Message | None, event_id: str | None) -> None:
             if isinstance(event, Request) and call.kind is RequestKind.REQUEST:
                 running.asked += 1
@@ -217,10 +220,15 @@ class Upstream(GatewayActor):
                     metrics.bounds_reached_total.labels("questions").inc()
                     await self._refuse_question(request, one_question_too_many(event))
                     return
-            await running.credit.take(0 if event is None else jsonrpc.size_bytes(event))
-            shown = self._outer_event(call, event)
+            byte_count = 0 if event is None else jsonrpc.size_bytes(event)
+            if not running.credit.take_now(byte_count):
+                await running.credit.take(byte_count)
+            if event is not None and tasks is not None:
+                event = tasks.outer(event, owner)
+            if call.kind is RequestKind.STREAM:
+                event = _under_its_own_id(call, event)
             assert self.runtime is not None
-            self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, shown, event_id, self.myAddress))
+            self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, event, event_id, own_address))
 
         if span is None:
             return await self._wire.exchange(request, on_event)
@@ -271,14 +279,6 @@ class Upstream(GatewayActor):
         if principal_of(call.hash_keys):
             return self._own_tasks
         return self._own_tasks if self._is_one_of_several and is_modern(call.revision) else None
-
-    def _outer_event(self, call: Call, event: Message | None) -> Message | None:
-        """Undo the id that the server saw, where a notification repeats it; and name tasks as the client knows them."""
-        if event is not None and (tasks := self._task_naming(call)) is not None:
-            event = tasks.outer(event, owner_of(call.hash_keys))
-        if not isinstance(event, Notification) or call.kind is not RequestKind.STREAM or not isinstance(call.message, Request):
-            return event
-        return Notification(event.method, _with_subscription_id(event.params, call.message.id))
 
     def _answered(self, call: Call, answer: UpstreamAnswer, upstream_s: float) -> CallAnswered:
         response = answer.response
@@ -439,6 +439,13 @@ def _shown_status(status: int, revision: str) -> int:
     Source: MCP 2026-07-28, basic/transports/streamable-http: the statuses that errors have; earlier ones answer with 200.
     """
     return status if status < 400 or status == 400 or (status == 404 and is_modern(revision)) else 200
+
+
+def _under_its_own_id(call: Call, event: Message | None) -> Message | None:
+    """What comes on a stream, without the id that its server saw where a notification repeats it."""
+    if not isinstance(event, Notification) or not isinstance(call.message, Request):
+        return event
+    return Notification(event.method, _with_subscription_id(event.params, call.message.id))
 
 
 def _with_subscription_id(json_object: bytes, request_id: bytes) -> bytes:

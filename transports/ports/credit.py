@@ -26,8 +26,7 @@ class Credit:
 
     async def take(self, byte_count: int) -> None:
         """Wait until one more event, of this size, may be sent. A taker that is cancelled has taken nothing."""
-        if not self._waiting and self._has_room(byte_count):
-            self._pass(byte_count)
+        if self.take_now(byte_count):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, byte_count))
@@ -40,6 +39,13 @@ class Credit:
                 self._sizes.remove(byte_count)
             self._let_pass()
             raise
+
+    def take_now(self, byte_count: int) -> bool:
+        """Whether the event may be sent at once, and is counted."""
+        if self._waiting or not self._has_room(byte_count):
+            return False
+        self._pass(byte_count)
+        return True
 
     def grant(self, event_count: int) -> None:
         """So many events have been read, the oldest first."""

@@ -5,7 +5,14 @@ Source: WHATWG HTML, section 9.2 "Server-sent events" (parsing and interpreting 
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
+
+_WHOLE_EVENT: Final = re.compile(rb"(?:event: message\n)?data: ([^\n]{0,4096})\n\n")
+"""As servers write a message; what is larger, or written otherwise, is read line by line."""
+_LARGE_BYTES: Final = 65_536
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True):
@@ -50,10 +57,20 @@ class EventStreamParser:
         if b"\r" in chunk:
             self._ended_with_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events = []
+        if not self._rest and not self._size:  # no event has begun
+            read = 0
+            while (whole := _WHOLE_EVENT.match(chunk, read)) is not None and len(whole[1]) < self._max_event_bytes - 32:
+                events.append(ServerSentEvent(whole[1]))
+                read = whole.end()
+                self._is_first_line = False
+            if read == len(chunk):
+                return events
+            chunk = chunk[read:]
         first, *lines = chunk.split(b"\n")
         if not lines:  # part of a long line
             self._hold(chunk)
-            return []
+            return events
         if self._rest:
             self._rest += first
             first = bytes(self._rest)
@@ -62,7 +79,6 @@ class EventStreamParser:
             self._is_first_line = False
             first = first.removeprefix(b"\xef\xbb\xbf")
         last = lines.pop()
-        events = []
         for line in (first, *lines):
             if line:
                 self._take(line)
@@ -117,6 +133,9 @@ def encode_event(data: bytes, *, event: str | None = None, event_id: str | None 
 
     Raises: ValueError where the name or the id holds a line break, or the id a NUL: they would say something else.
     """
+    is_one_line = b"\n" not in data and b"\r" not in data
+    if is_one_line and event is None and event_id is None and retry_ms is None and len(data) < _LARGE_BYTES:
+        return b"data: %b\n\n" % data
     parts: list[bytes] = []
     if event is not None:
         parts += (b"event: ", _one_line(event), b"\n")
@@ -126,7 +145,7 @@ def encode_event(data: bytes, *, event: str | None = None, event_id: str | None 
         parts += (b"id: ", _one_line(event_id), b"\n")
     if retry_ms is not None:
         parts.append(b"retry: %d\n" % retry_ms)
-    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n") if b"\n" in data or b"\r" in data else (data,)
+    lines = (data,) if is_one_line else data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     for line in lines:
         parts += (b"data: ", line, b"\n")
     parts.append(b"\n")

@@ -136,7 +136,7 @@ def parts_of(body: bytes) -> list[bytes]:
 
     Source: MCP 2025-03-26, basic/index, "Batching".
     """
-    if not body.lstrip().startswith(b"["):
+    if body.startswith(b"{") or not body.lstrip().startswith(b"["):
         return [body]
     try:
         return [bytes(part) for part in _decode_parts(body)]

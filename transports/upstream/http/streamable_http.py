@@ -309,6 +309,8 @@ class StreamableHttpConversation:
         return UpstreamAnswer(200, None, session_id)
 
     def _counted(self, said: Said) -> Said:
+        if not said.foreign_count:
+            return said
         for _ in range(said.foreign_count):
             self._own.dropped.note(Stray.RESPONSE, "a response to another request than its own")
         return said

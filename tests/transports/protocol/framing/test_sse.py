@@ -141,6 +141,28 @@ def test_events_within_the_limit_pass_in_one_large_chunk():
     assert len(events_of(b"data: 0123456789\n\n" * 1_000)) == 1_000
 
 
+@pytest.mark.parametrize("size", [0, 1, 4_095, 4_096, 4_097, 70_000])
+@pytest.mark.parametrize("written", [b"data: %b\n\n", b"event: message\ndata: %b\n\n", b"data: %b\r\n\r\n", b"data:%b\n: x\n\n"])
+def test_messages_of_any_size_are_read_alike_however_they_are_written_and_cut(written: bytes, size: int) -> None:
+    large, small = b"x" * size, b"y"
+    stream = written % small + written % large + b"id: 7\n" + written % small
+    expected = [Event(small), Event(large), Event(small, event_id="7")]
+    assert events_of(stream, limit=100_000) == expected
+    for at in (1, len(written % small) - 1, len(written % small), len(written % small) + 3, len(stream) - 1):
+        assert events_of(stream[:at], stream[at:], limit=100_000) == expected
+    assert events_of(b"\xef\xbb\xbf" + stream, limit=100_000) == expected
+
+
+@pytest.mark.parametrize("size", [74, 75])
+def test_the_limit_holds_for_what_is_read_as_a_whole(size: int) -> None:
+    stream = b"event: message\ndata: %b\n\n" % (b"x" * size)
+    if size + len(b"event: message" + b"data: ") > 94:
+        with pytest.raises(EventTooLarge):
+            events_of(stream, limit=94)
+    else:
+        assert events_of(stream, limit=94) == [Event(b"x" * size)]
+
+
 def test_comments_never_add_up():
     """Some servers keep a stream alive with comments that no blank line ends."""
     assert events_of(*[b": still here\n"] * 1_000, b"data: a\n\n") == [Event(b"a")]
