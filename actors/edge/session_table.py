@@ -25,6 +25,7 @@ class SessionTable:
         self._states: OrderedDict[str, tuple[SessionState, float]] = OrderedDict()
         self._of_holder: dict[str, OrderedDict[str, None]] = {}  # keys in the same order
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._revisions: dict[str, int] = {}  # that were counted before
 
     def __len__(self) -> int:
         return len(self._states)
@@ -145,7 +146,8 @@ class SessionTable:
         assert all(list(keys) == sorted(keys, key=order.index) for keys in self._of_holder.values())
 
     def count_by_revision(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
+        """Of each revision that has ever had a session here: a gauge that is set to nothing any more stays where it was."""
+        counts = self._revisions = dict.fromkeys(self._revisions, 0)
         for state, _ in self._states.values():
             counts[state.revision] = counts.get(state.revision, 0) + 1
         return counts

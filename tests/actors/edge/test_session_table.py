@@ -114,6 +114,8 @@ def test_sessions_are_counted_by_revision():
     for key, revision in (("a", "2025-06-18"), ("b", "2025-06-18"), ("c", "2025-03-26")):
         table.use(session(key, revision), 0.0)
     assert table.count_by_revision() == {"2025-06-18": 2, "2025-03-26": 1}
+    table.end("c")
+    assert table.count_by_revision() == {"2025-06-18": 2, "2025-03-26": 0}  # else a gauge would show the last one for ever
 
 
 # ---- holders
