@@ -184,6 +184,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     **{
         f"scripts.chaos_harness.{name}": "faults/test_chaos.py: of a whole run"
         for name in (
+            "abandoning",
             "chaos_run",
             "clients",
             "fault_acts",
@@ -193,6 +194,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
             "recorder",
             "rude_clients",
             "servers",
+            "soak_run",
             "socket_clients",
         )
     },

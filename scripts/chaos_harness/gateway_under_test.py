@@ -49,10 +49,17 @@ class GatewayUnderTest:
     """One gateway, of either form, at one address: an embedded one is started again at it, as a service manager would do.
 
     command: what starts it; `serve` and the other commands are put behind. servers: {backend: addresses, or a command}.
+    tables:  of its configuration, beside those that all runs have.
     """
 
     def __init__(
-        self, folder: Path, form: str, cells: int, servers: dict[str, list[str]], command: Sequence[str] = PRODUCT
+        self,
+        folder: Path,
+        form: str,
+        cells: int,
+        servers: dict[str, list[str]],
+        command: Sequence[str] = PRODUCT,
+        tables: str = "",
     ) -> None:
         self.form = form
         self.cells = cells if form == NODE else 1
@@ -63,7 +70,7 @@ class GatewayUnderTest:
         self._command = [*command]
         self._config = folder / "gateway.toml"
         self._admin_port = free_port()
-        self._config.write_text(self._settings(servers))
+        self._config.write_text(self._settings(servers) + tables)
         self._process: subprocess.Popen[str] | None = None
 
     def _settings(self, servers: dict[str, list[str]]) -> str:

@@ -17,18 +17,20 @@ ROOT = Path(__file__).parents[2]
 BROKEN_GATEWAY = ROOT / "tests" / "doubles" / "broken_gateway.py"
 
 
-def run_chaos(folder: Path, *options: str, timeout_s: float = 115) -> tuple[int, dict[str, Any], str]:
+def run_chaos(
+    folder: Path, *options: str, timeout_s: float = 115, module: str = "chaos_run", report: str = "report.json"
+) -> tuple[int, dict[str, Any], str]:
     """(exit code, report, what was said)"""
     done = subprocess.run(
-        [sys.executable, "-m", "mcp_gateway.scripts.chaos_harness.chaos_run", "--report", str(folder), *options],
+        [sys.executable, "-m", f"mcp_gateway.scripts.chaos_harness.{module}", "--report", str(folder), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
     )
-    report = folder / "report.json"
-    return done.returncode, json.loads(report.read_text()) if report.exists() else {}, done.stdout + done.stderr
+    path = folder / report
+    return done.returncode, json.loads(path.read_text()) if path.exists() else {}, done.stdout + done.stderr
 
 
 def check_that_nothing_is_broken(folder: Path, *options: str, timeout_s: float) -> dict[str, Any]:
@@ -88,3 +90,22 @@ def test_a_gateway_that_does_not_start_and_a_scenario_that_is_none_are_told(tmp_
     (tmp_path / "s.toml").write_text("speed = 1")
     exit_code, _, said = run_chaos(tmp_path, "--scenario", str(tmp_path / "s.toml"))
     assert (exit_code, "chaos: speed: unknown" in said) == (EXIT_FAILED, True)
+
+
+def check_soak(folder: Path, *options: str, timeout_s: float) -> None:
+    exit_code, report, said = run_chaos(folder, *options, timeout_s=timeout_s, module="soak_run", report="soak.json")
+    assert exit_code == 0, said
+    assert report["broken"] == []
+    assert min(report["abandoned"].values()) > 0
+    assert report["bytes_per_session"] < 20_000
+
+
+def test_what_clients_leave_behind_is_given_back(tmp_path: Path) -> None:
+    check_soak(tmp_path, "--seconds", "10", "--embedded", timeout_s=110)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2700)
+@pytest.mark.parametrize("form", [("--cells", "2"), ("--embedded",)], ids=["two cells", "embedded"])
+def test_what_clients_leave_behind_for_half_an_hour_is_given_back(form: tuple[str, ...], tmp_path: Path) -> None:
+    check_soak(tmp_path, *form, "--seconds", "1800", timeout_s=2600)
