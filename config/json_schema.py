@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .backend_settings import BackendSettings, RouteSettings
+from .cluster_settings import ClusterSettings
 from .curation_settings import SearchSettings, ServerSettings
 from .identity_settings import (
     ApiKeySettings,
@@ -44,6 +45,7 @@ _TABLES: Final[Mapping[str, type[Any]]] = {
     "alerts": AlertsSettings,
     "telemetry": TelemetrySettings,
     "tls": TlsSettings,
+    "cluster": ClusterSettings,
     "audit": AuditSettings,
     "search": SearchSettings,
 }

@@ -16,6 +16,7 @@ from .backend_settings import (
     default_prefix,
     route_list_problems,
 )
+from .cluster_settings import ClusterSettings, cluster_problems
 from .credential_settings import filled_in, user_credential_problems
 from .curation_settings import SearchSettings, ServerSettings, server_list_problems, unknown_parts
 from .environment import SOURCE, names_backends, put_over, variable_behind
@@ -50,7 +51,7 @@ _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
 _SECTIONS = (
     *("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry"),
-    *("auth", "tls", "policies", "audit", "backends", "routes", "servers", "search"),
+    *("auth", "tls", "cluster", "policies", "audit", "backends", "routes", "servers", "search"),
 )
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
@@ -155,6 +156,8 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     telemetry = report.read_table("telemetry", mapping.get("telemetry", {}), TelemetrySettings)
     tls = report.read_table("tls", mapping["tls"], TlsSettings) if "tls" in mapping else None
     auth = report.read_auth(mapping["auth"], gateway, tls) if "auth" in mapping else None
+    cluster = report.read_table("cluster", mapping["cluster"], ClusterSettings) if "cluster" in mapping else None
+    report.add("", cluster_problems(cluster, actor_system))
     audit = report.read_table("audit", mapping.get("audit", {}), AuditSettings)
     policies = report.read_tables("policies", mapping.get("policies", []), PolicySettings)
     backend_tables = report.as_tables("backends", mapping.get("backends", []))
@@ -181,6 +184,7 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         telemetry=TelemetrySettings(**telemetry),
         auth=None if auth is None else _auth_settings(auth),
         tls=None if tls is None else TlsSettings(**tls),
+        cluster=None if cluster is None else ClusterSettings(**cluster),
         audit=AuditSettings(**audit),
         policies=tuple(PolicySettings(**policy) for policy in policies),
         backends=tuple(BackendSettings(**backend) for backend in backends),

@@ -15,6 +15,7 @@ import attrs
 from attrs.validators import deep_iterable, instance_of, optional
 
 from .backend_settings import BackendSettings, LeftOutServer, RouteSettings, backend_list_problems, route_list_problems
+from .cluster_settings import ClusterSettings, cluster_problems
 from .common_rules import (
     DURATION,
     DURATION_OR_AT_ONCE,
@@ -303,7 +304,7 @@ class TelemetrySettings:
 class Settings:
     """The whole configuration. Without backends the gateway serves nothing until one is added while it runs.
 
-    auth, tls: None where their tables are absent.
+    auth, tls, cluster: None where their tables are absent.
     revocations: who has lost access since; no part of a file.
     left_out, warnings: what of other programs' files is not served, and what of them was passed over, one line each.
     """
@@ -331,6 +332,7 @@ class Settings:
     )
     audit: AuditSettings = attrs.field(factory=AuditSettings, validator=instance_of(AuditSettings))
     tls: TlsSettings | None = attrs.field(default=None, validator=optional(instance_of(TlsSettings)))
+    cluster: ClusterSettings | None = attrs.field(default=None, validator=optional(instance_of(ClusterSettings)))
     revocations: Revocations = attrs.field(factory=Revocations, validator=instance_of(Revocations))
     left_out: tuple[LeftOutServer, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(LeftOutServer), instance_of(tuple))
@@ -344,6 +346,8 @@ class Settings:
         raise_first(route_list_problems(routes, {backend.name for backend in self.backends}))
         raise_first(server_list_problems([fields_of(each) for each in self.servers], {each.name for each in self.backends}))
         raise_first(port_problems(fields_of(self.gateway), fields_of(self.actor_system)))
+        cluster = None if self.cluster is None else fields_of(self.cluster)
+        raise_first(cluster_problems(cluster, fields_of(self.actor_system)))
         raise_first(user_credential_problems(backends, fields_of(self.gateway), has_auth=self.auth is not None))
 
     @property
@@ -354,6 +358,10 @@ class Settings:
     def url(self) -> str:
         """Where it listens, without a path."""
         return f"{self.scheme}://{self.gateway.authority}"
+
+    def name_in_cluster(self, cell_name: str) -> str:
+        """The name by which all cells know the one that its own node calls so: "node-a/cell/0", or as it is without a cluster."""
+        return cell_name if self.cluster is None else f"{self.cluster.node}/{cell_name}"
 
     @classmethod
     def demo(cls) -> Settings:

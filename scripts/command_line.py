@@ -174,7 +174,7 @@ def _check_config(options: argparse.Namespace) -> int:
     from mcp_gateway.config.environment import variables_of
     from mcp_gateway.config.exposure import exposure_warnings
     from mcp_gateway.config.loader import ConfigError, load_settings
-    from mcp_gateway.scripts.serving.start_checks import StartRefused, check_tls
+    from mcp_gateway.scripts.serving.start_checks import StartRefused, check_cluster, check_tls
 
     try:
         if is_desktop_file(options.file):
@@ -191,6 +191,7 @@ def _check_config(options: argparse.Namespace) -> int:
     _warn(exposure_warnings(settings))
     try:
         check_tls(settings)
+        check_cluster(settings)
     except StartRefused as refusal:  # no mistake of the file: it may be for another machine
         _warn([f"{refusal}; a gateway does not start so"])
     counts = ", ".join(_count(table, name) for table, name in ((settings.backends, "backend"), (settings.routes, "route")))

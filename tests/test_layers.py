@@ -57,6 +57,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "actors.runtime",
         "actors.supervision",
         "actors.events",
+        "actors.cluster",
         "transports.telemetry",
         "transports.protocol",
         "transports.upstream.pipes.process_guard",
@@ -141,6 +142,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
         for name in (
             "between_cells",
             "calls",
+            "cluster",
             "event_log",
             "events",
             "exchanges",
@@ -157,6 +159,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
         )
     },
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
+    "actors.cluster.cluster_member": "end_to_end/test_cluster.py: of real nodes; cluster/test_member.py: what it is a shell of",
     "actors.cluster.memory_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.cluster.nats_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.conversations.desk": "a Protocol and a value",

@@ -9,7 +9,9 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from mcp_gateway.actors.edge.loop_port import LoopPort
@@ -24,7 +26,7 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.pool.upstream import wires_closed
 from mcp_gateway.actors.routing.route_table import configured_routes
 from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
-from mcp_gateway.actors.runtime.system_key import load_or_create_key
+from mcp_gateway.actors.runtime.system_key import load_or_create_key, load_secret
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.stored_vault import StoredVault
@@ -364,14 +366,17 @@ class Cell:
     def deliver_events(self, events: list[Event]) -> None:
         self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up, self._link.lost))
 
-    def cells_changed(self, running: dict[str, int]) -> None:
+    def cells_changed(self, running: Mapping[str, object]) -> None:
         self._cells.cells_changed(running)
+
+    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
+        self._cells.nodes_changed(cell_counts, is_member=is_member)
 
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         self._cells.deliver(from_cell, message)
 
-    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
-        self._cells.failed(cell_name, messages)
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...], *, is_unsent: bool = False) -> None:
+        self._cells.failed(cell_name, messages, is_unsent=is_unsent)
 
     # ---- status and commands
 
@@ -421,7 +426,12 @@ def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLin
 
 
 def _secret(settings: Settings) -> bytes:
-    """What the ids of sessions are sealed with: the same in every cell, and after a restart where there is a state directory."""
+    """What the ids of sessions are sealed with: the same in every cell of the cluster or the node.
+
+    After a restart as well, where there is a state directory or a cluster.
+    """
+    if settings.cluster is not None:
+        return load_secret(Path(settings.cluster.key_file).expanduser())
     state_path = settings.gateway.state_path
     if state_path is not None:
         return load_or_create_key(state_path)

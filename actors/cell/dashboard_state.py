@@ -77,9 +77,10 @@ class DashboardState:
             return {}
 
     async def _viability(self) -> dict[str, Any]:
-        if self._port.cell_name == JUDGE:
+        judge = self._port.settings.name_in_cluster(JUDGE)
+        if self._port.cell_name == judge:
             return await self._own_viability()
-        report: dict[str, Any] = await self._port.cells.ask_cell(JUDGE, ViabilityAsked(), _ANSWER_S)
+        report: dict[str, Any] = await self._port.cells.ask_cell(judge, ViabilityAsked(), _ANSWER_S)
         return report
 
     async def _own_viability(self) -> dict[str, Any]:

@@ -231,6 +231,7 @@ class Edge(GatewayActor):
                 self._desk.refresh_session(session)
         self._desk.sweep(now_s)
         self._port.say_farewell(self._port.sessions.sweep(now_s), now_s)
+        self._port.tell_of_use(now_s)
         for revision, count in self._port.sessions.count_by_revision().items():
             metrics.sessions.labels(revision).set(count)
         self.start_timer("sweep", _SWEEP_S)

@@ -248,7 +248,7 @@ class EdgeDesk:
         return self._sessions.replace_facts(state.key, kept.facts) or newest
 
     def issue_session(self, state: SessionState) -> str:
-        state = msgspec.structs.replace(state, issued_ms=self._port.now_ms())
+        state = msgspec.structs.replace(state, issued_ms=self._port.now_ms(), node=self._port.cells.node)
         session_id = self._port.session_ids.issue(state)
         now_s = self._now_s()
         self._port.say_farewell(self._sessions.open(state, now_s), now_s)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
-from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged
+from mcp_gateway.actors.messages.between_cells import EndSession, SessionChanged, SessionsUsed
 from mcp_gateway.actors.messages.exchanges import (
     ChildAsked,
     ClientEventsWaiting,
@@ -84,6 +84,7 @@ class LoopPort:
             streamable.session_idle_timeout or float("inf"),
             is_alone=settings.gateway.cell_count == 1,
             largest_share=settings.gateway.max_share_per_address,
+            node=cells.node,
         )
         self.known_clients = None if settings.auth is None else KnownClients(settings, self.ask)
         self.authenticator: Authenticator | None = self.known_clients
@@ -101,6 +102,7 @@ class LoopPort:
         self._addresses: Mapping[str, ActorAddress] = {}
         self._telling = HeldTasks()
         cells.answer_cells(EndSession, lambda ended: self.sessions.end(ended.key))
+        cells.take_from_cells(SessionsUsed, lambda told: self.sessions.note_use(told.used_ms))
         cells.answer_cells(SessionChanged, lambda changed: self.sessions.changed_elsewhere(changed.state))
 
     @property
@@ -188,6 +190,11 @@ class LoopPort:
                 deadline_s=now_s + FAN_OUT_S,
             )
             self.open(exchange, _NobodyWaits())
+
+    def tell_of_use(self, now_s: float) -> None:
+        """Let other nodes know which of their sessions are in use here; call it every second or so."""
+        for node, used_ms in self.sessions.take_used_elsewhere(now_s).items():
+            self.cells.tell_node(node, SessionsUsed(used_ms))
 
     def read_session(self, session_id: str, principal: Principal | None) -> SessionState | None:
         sealed = self.session_ids.read(session_id)

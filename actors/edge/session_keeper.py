@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from mcp_gateway.actors.storage.session_journal import SessionJournal
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
@@ -19,19 +20,33 @@ class SessionKeeper:
     A session that nobody has used for the idle timeout is over, in whichever cell. So is the one longest unused of a holder that
     opens more than its share, and of who holds most when max_sessions is reached; the journal counts those of the whole node.
     It learns of use with a delay, `note_s`, which is added to the timeout.
+
+    In a cluster each node keeps the sessions that were opened there, and judges when they are over. Those of other nodes are
+    served as their ids tell until their own node says otherwise, which is told of their use.
+
+    node: the name of this one in its cluster.
     """
 
     def __init__(
-        self, journal: SessionJournal, max_sessions: int, idle_timeout_s: float, *, is_alone: bool, largest_share: float = 1.0
+        self,
+        journal: SessionJournal,
+        max_sessions: int,
+        idle_timeout_s: float,
+        *,
+        is_alone: bool,
+        largest_share: float = 1.0,
+        node: str = "",
     ) -> None:
         self._journal = journal
         self._max_sessions = max_sessions
         self._idle_timeout_s = idle_timeout_s
+        self._node = node
         self._is_alone = is_alone  # the only cell: what it has forgotten nobody else uses
         self._table = SessionTable(max_sessions, idle_timeout_s, largest_share)
         self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
-        self._noted_s = float("-inf")
+        self._noted_s = self._told_s = float("-inf")
         self._used: dict[str, int] = {}  # {key: when, in ms since the epoch}: what the journal is still to be told
+        self._used_elsewhere: dict[str, dict[str, int]] = {}  # {node: {key: when}}: what other nodes are still to be told
         self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
 
     def __len__(self) -> int:
@@ -44,6 +59,8 @@ class SessionKeeper:
             return known
         if self._table.is_ended(sealed.key):
             return None
+        if sealed.node != self._node:
+            return sealed if self._table.known(sealed.key) is None else None
         if not self._journal.is_durable:
             return sealed if sealed.issued_ms >= self._used_since_ms() else None
         found = self._journal.read(sealed.key, self._used_since_ms())
@@ -67,8 +84,23 @@ class SessionKeeper:
     def use(self, state: SessionState, now_s: float) -> SessionState:
         """Note that the session is alive; gives its newest state. One that was ended stays ended."""
         self._table.use(state, now_s)
-        self._used[state.key] = _now_ms()
+        if state.node == self._node:
+            self._used[state.key] = _now_ms()
+        else:
+            self._used_elsewhere.setdefault(state.node, {})[state.key] = _now_ms()
         return self._table.find(state.key, now_s) or state
+
+    def take_used_elsewhere(self, now_s: float) -> dict[str, dict[str, int]]:
+        """{node: {key: when, in ms since the epoch}} of sessions of other nodes that were used here; nothing before `note_s`."""
+        if now_s - self._told_s < self.note_s:
+            return {}
+        self._told_s = now_s
+        used, self._used_elsewhere = self._used_elsewhere, {}
+        return used
+
+    def note_use(self, used_ms: Mapping[str, int]) -> None:
+        """Sessions of this node were used at another one."""
+        self._used.update(used_ms)
 
     def refresh(self, state: SessionState) -> SessionState:
         """The newest state that any cell knows: another one may have repaired the session."""

@@ -1,6 +1,7 @@
 """Passing work to the cell that owns it: a client's stream, a server's process, a call that waits for its client.
 
-Everything between cells is an actor message; this is where the event loop of a cell waits for the answers.
+Everything between cells is an actor message; this is where the event loop of a cell waits for the answers. In a cluster the cells
+of other nodes are among the others, under names that begin with their node's.
 """
 
 from __future__ import annotations
@@ -26,12 +27,10 @@ from mcp_gateway.actors.messages.between_cells import (
     WireProbed,
 )
 from mcp_gateway.actors.messages.node_link import NodeLink
-from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
-from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -41,22 +40,23 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.sealed.session import SessionState
+
+from .owners import Owners, node_of
 
 _logger = logging.getLogger(__name__)
 
 OWNER_RETURNS_S = 3.0
 """How long an exchange waits for an owner that is being started again."""
 
+UNREACHABLE_AGAIN_S = 5.0
+"""When a client may try again whose owner's node is cut off: a presence ends in twice that time, and then it is known."""
+
 _GRACE_S = 1.0
 """After an exchange's own deadline, which the owner keeps and reports."""
 
 _AGAIN_S = 1.0
 """Until what did not reach a cell is said to it again."""
-
-_RING_SIZE = 128
-
-_OWNED_SCHEMES = frozenset({"stdio", "ws", "wss", "sse+http", "sse+https", "auto+http", "auto+https"})
-"""Servers whose connection is a session or a process, or may turn out to be: one cell of the node holds it."""
 
 
 @attrs.define(eq=False)
@@ -95,10 +95,8 @@ class Forwarding:
     def __init__(self, link: NodeLink, cell_name: str, cell_count: int) -> None:
         self._link = link
         self.cell_name = cell_name
-        self._ring = HashRing(_RING_SIZE)
-        for index in range(cell_count):
-            self._ring.add(f"cell/{index}")
-        self._running: dict[str, int] = {}  # {name of another cell: incarnation}
+        self._owners = Owners(cell_name, cell_count)
+        self._running: dict[str, object] = {}  # {name of another cell: incarnation}
         self._has_changed = asyncio.Event()
         self._answerers: dict[type, Callable[[Any], Any]] = {}
         self._takers: dict[type, Callable[[Any], None]] = {}
@@ -117,10 +115,23 @@ class Forwarding:
     # ---- who is there
 
     @property
+    def node(self) -> str:
+        """The name of this node in its cluster, "" where it is alone."""
+        return self._owners.node
+
+    @property
     def other_cells(self) -> frozenset[str]:
         return frozenset(self._running)
 
-    def cells_changed(self, running: Mapping[str, int]) -> None:
+    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
+        """As `CellContent.nodes_changed`."""
+        self._owners.nodes_changed(cell_counts, is_member=is_member)
+
+    def is_gone(self, cell_name: str) -> bool:
+        """Whether the cell's node has left the cluster, so that what it held will not be heard of again."""
+        return self._owners.is_gone(cell_name)
+
+    def cells_changed(self, running: Mapping[str, object]) -> None:
         """These other cells run, {name: incarnation}; what a cell did that has ended since has ended with it."""
         lost = [name for name, incarnation in self._running.items() if running.get(name) != incarnation]
         self._running = dict(running)
@@ -130,10 +141,18 @@ class Forwarding:
             self._forget_cell(name)
 
     def owner_of(self, replica: ReplicaId) -> str:
-        """The cell that holds the connection to this replica; this one where any cell may speak to it."""
-        if scheme_of(replica.address) not in _OWNED_SCHEMES:
-            return self.cell_name
-        return next(iter(self._ring.preference_list(str(replica))))
+        """The cell of this node that holds the connection to this replica; this one where any cell may speak to it."""
+        return self._owners.owner_of(replica)
+
+    def owner_for(self, replica: ReplicaId, session: SessionState | None) -> str:
+        """The cell, of any node, that holds the connection to this replica which this session has.
+
+        Raises: UpstreamError with `owner_unreachable`, where that cannot be known, or reached, now.
+        """
+        owner = self._owners.owner_for(replica, session)
+        if owner is None:
+            raise _unreachable(f"node {'' if session is None else session.node}")
+        return owner
 
     def _forget_cell(self, name: str) -> None:
         for question_id, (cell, future) in list(self._asked.items()):
@@ -189,8 +208,18 @@ class Forwarding:
         (self._left_alone.add if is_left_alone else self._left_alone.discard)(replica)
 
     def tell_cells(self, message: object) -> None:
-        """Let every other cell have the message, of a class that it takes (`take_from_cells`); what is lost is not said again."""
+        """Let every other cell of the node have the message, of a class that it takes (`take_from_cells`).
+
+        What is lost is not said again.
+        """
         for cell_name in self.other_cells:
+            if self._owners.is_of_node(cell_name):
+                self._forward(cell_name, message)
+
+    def tell_node(self, node: str, message: object) -> None:
+        """Let one cell of another node have the message; what is lost is not said again."""
+        cell_name = next((name for name in sorted(self._running) if node_of(name) == node), None)
+        if cell_name is not None:
             self._forward(cell_name, message)
 
     def take_from_cells(self, kind: type, take: Callable[[Any], None]) -> None:
@@ -226,6 +255,10 @@ class Forwarding:
                 self._forward(cell_name, ExchangeGivenUp(exchange_id=exchange_id))
 
     async def _wait_for_cell(self, cell_name: str, timeout_s: float | None) -> None:
+        if self.is_gone(cell_name):
+            raise UpstreamError(Fate.CELL_LOST, f"the node of {cell_name}, which held the connection to the server, is gone")
+        if self._owners.is_cut_off_from(cell_name):
+            raise _unreachable(cell_name)
         try:
             async with asyncio.timeout(min(OWNER_RETURNS_S, OWNER_RETURNS_S if timeout_s is None else timeout_s)):
                 while cell_name not in self._running:
@@ -257,15 +290,19 @@ class Forwarding:
         else:
             _logger.warning("stray mail from %s: %s", from_cell, type(message).__name__)
 
-    def failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
-        """These messages did not reach the cell, which hangs or has ended; what waits for them is answered at once."""
+    def failed(self, cell_name: str, messages: tuple[object, ...], *, is_unsent: bool = False) -> None:
+        """These messages did not reach the cell, which hangs or has ended; what waits for them is answered at once.
+
+        is_unsent: they have certainly not, so that another try is safe.
+        """
         lost: list[str] = []
         for message in messages:
             if isinstance(message, CellAsked) and (asked := self._asked.get(message.question_id)) is not None:
                 if not asked[1].done():
                     asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
             elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
-                sent.fail(Fate.ENDED, f"{cell_name}, which holds the connection to the server, takes no messages")
+                text = f"{cell_name}, which holds the connection to the server, takes no messages"
+                sent.outcomes.put_nowait(_unreachable(cell_name) if is_unsent else UpstreamError(Fate.ENDED, text))
             elif isinstance(message, ForwardedEvent):
                 carried = self._carried.get(message.exchange_id)
                 if carried is not None and not carried.is_given_up:  # its reader would wait for ever for an event that is lost
@@ -401,3 +438,8 @@ class Forwarding:
 
     def _next_id(self) -> str:
         return f"{self._own}:{next(self._numbers)}"
+
+
+def _unreachable(who: str) -> UpstreamError:
+    text = f"{who}, which holds the connection to the server, cannot be reached now"
+    return UpstreamError(Fate.TURNED_AWAY, text, reason="owner_unreachable", retry_after_s=UNREACHABLE_AGAIN_S)

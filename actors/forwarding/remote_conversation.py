@@ -1,4 +1,4 @@
-"""A server whose connection another cell of the node holds, spoken to by way of that cell."""
+"""A server whose connection another cell holds, spoken to by way of that cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .forwarding import Forwarding
 
 
 class RemoteConversation:
-    """One replica as the cells see it that do not own it. Implements `UpstreamConversation`."""
+    """One replica as the cells of a node see it that do not own it. Implements `UpstreamConversation`."""
 
     def __init__(self, forwarding: Forwarding, replica: ReplicaId) -> None:
         self._forwarding = forwarding

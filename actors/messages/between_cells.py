@@ -1,4 +1,4 @@
-"""What the cells of a node say to each other about clients whose connection, or whose server, another cell holds."""
+"""What cells, of one node or several, say to each other about clients whose connection, or whose server, another cell holds."""
 
 from __future__ import annotations
 
@@ -69,6 +69,17 @@ class SessionChanged:
     @property
     def weight_bytes(self) -> int:
         return self.state.size_bytes
+
+
+@attrs.frozen
+class SessionsUsed:
+    """Cell -> a cell of another node: these sessions of yours are in use here, {key: when, in ms since the epoch}."""
+
+    used_ms: dict[str, int] = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return LIGHT_BYTES + 64 * len(self.used_ms)
 
 
 @attrs.frozen(kw_only=True)

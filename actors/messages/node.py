@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the pure modules that share these messages import no Thespi
     from thespian.actors import ActorAddress
 
 EVENT_LOG = "event-log"  # its name among the children of a node
+CLUSTER_MEMBER = "cluster-member"
 NODE_GLOBAL_NAME = "mcp-gateway-node"  # under which launcher and admin commands find the NodeSupervisor
 
 
@@ -86,7 +87,7 @@ class SettingsApplied:
 
 @attrs.frozen(kw_only=True)
 class CellsChanged:
-    """NodeSupervisor -> every cell: the cells that run now. cells: {name: (address, incarnation)}."""
+    """NodeSupervisor -> every cell and the cluster member: the cells that run now. cells: {name: (address, incarnation)}."""
 
     cells: dict[str, tuple[ActorAddress, int]] = attrs.field(repr=False)
 
@@ -124,7 +125,7 @@ class Pong:
 
 @attrs.frozen(kw_only=True)
 class DrainRequested:
-    """Launcher -> NodeSupervisor -> every cell: accept nothing new, end what runs within deadline_s."""
+    """Launcher -> NodeSupervisor -> every cell and the cluster member: accept nothing new, end what runs within deadline_s."""
 
     deadline_s: float
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mcp_gateway.config.settings import Settings
@@ -32,7 +33,9 @@ class NodeLink(Protocol):
         """Escalate: crash this cell process; whoever supervises it starts a new one."""
 
     def forward(self, cell_name: str, message: object) -> None:
-        """Send to another cell of the node, whose content gets it by `deliver_forwarded`; what is lost comes to `forward_failed`.
+        """Send to another cell of the node or the cluster.
+
+        Its content gets it by `deliver_forwarded`; what is lost comes to `forward_failed`.
 
         Raises: LookupError where no such cell runs.
         """
@@ -84,14 +87,23 @@ class CellContent(Protocol):
         When it returns, every new request meets them. What did not change keeps its connections, processes and sessions.
         """
 
-    def cells_changed(self, running: dict[str, int]) -> None:
-        """These other cells of the node run, {name: incarnation}; told again after each change."""
+    def cells_changed(self, running: Mapping[str, object]) -> None:
+        """These other cells run, {name in the cluster: incarnation}; told again after each change.
+
+        Without a cluster they are those of the node.
+        """
+
+    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
+        """These other nodes of the cluster are there, {node: cells configured there}; never called without a cluster.
+
+        is_member: whether this node is there for them; where not, there are none.
+        """
 
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         """Take a message that another cell has forwarded."""
 
-    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
-        """These messages did not reach that cell."""
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...], *, is_unsent: bool = False) -> None:
+        """These messages did not reach that cell, as far as is known. is_unsent: certainly not."""
 
 
 class CellFactory(Protocol):

@@ -15,6 +15,7 @@ from thespian.actors import ActorAddress, ActorExitRequest
 
 from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.messages.between_cells import Forwarded
+from mcp_gateway.actors.messages.cluster import ForwardLost, ForwardToNode, NodesChanged
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import (
@@ -35,6 +36,7 @@ from mcp_gateway.actors.messages.node import (
 )
 from mcp_gateway.actors.messages.node_link import CellContent
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
+from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics
@@ -67,10 +69,10 @@ class CellProcess(AsyncioActor):
 
     Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,
               CommandAnswered, ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
-              EventsDistributed (EventLog); Forwarded (other cells)
+              EventsDistributed (EventLog); Forwarded (other cells, ClusterMember); NodesChanged, ForwardLost (ClusterMember)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, NodeStatusReported, NodeStatusRequested,
               CommandRequested, CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog);
-              Forwarded (other cells)
+              Forwarded (other cells); ForwardToNode (ClusterMember)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -87,7 +89,11 @@ class CellProcess(AsyncioActor):
         self._has_caught_up = asyncio.Event()
         self._has_asked_again = False  # for what the log has not begun to send yet
         self._is_dropping = False
-        self._cells: dict[str, tuple[ActorAddress, int]] = {}  # the other ones: {name: (address, incarnation)}
+        self._cells: dict[
+            str, tuple[ActorAddress, int]
+        ] = {}  # the other ones of the node: {name in the cluster: (address, incarnation)}
+        self._nodes: NodesChanged | None = None  # None without a cluster, or before its member has said anything
+        self._member: ActorAddress | None = None
         self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     # ---- wiring
@@ -106,14 +112,14 @@ class CellProcess(AsyncioActor):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_caught_up.wait(), LOG_WAIT_S)
         settings = self._unapplied[-1][0].settings if self._unapplied else arguments.settings
-        content = factory(settings, arguments.cell_index, self.name, self)
+        content = factory(settings, arguments.cell_index, self._name_in_cluster(self.name), self)
         last_event_id = self._outbox.last_event_id
         await content.start()
         self._content = content
         for waiting in self._unapplied:
             self._apply_settings(*waiting)
         content.deliver_events(self._outbox.events_after(last_event_id))
-        content.cells_changed(self._incarnations())
+        self._tell_of_cells()
         self.deliver(self.myAddress, ContentServes())
 
     def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
@@ -132,7 +138,7 @@ class CellProcess(AsyncioActor):
         if self.loop is None:
             super().receiveMsg_StopRequested(message, sender)
         else:
-            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), others_serve=bool(self._incarnations())))
+            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), others_serve=bool(self._cells)))
 
     async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object, *, others_serve: bool = False) -> None:
         if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
@@ -236,12 +242,27 @@ class CellProcess(AsyncioActor):
         self.call_loop(self._take_cells, message)
 
     def _take_cells(self, message: CellsChanged) -> None:
-        self._cells = {name: cell for name, cell in message.cells.items() if name != self.name}
-        if self._content is not None:
-            self._content.cells_changed(self._incarnations())
+        self._cells = {self._name_in_cluster(name): cell for name, cell in message.cells.items() if name != self.name}
+        self._tell_of_cells()
 
-    def _incarnations(self) -> dict[str, int]:
-        return {name: incarnation for name, (_, incarnation) in self._cells.items()}
+    def receiveMsg_NodesChanged(self, message: NodesChanged, sender: ActorAddress) -> None:
+        self.call_loop(self._take_nodes, message, sender)
+
+    def _take_nodes(self, message: NodesChanged, member: ActorAddress) -> None:
+        self._nodes, self._member = message, member
+        self._tell_of_cells()
+
+    def _tell_of_cells(self) -> None:
+        if self._content is None:
+            return
+        if self._nodes is not None:
+            self._content.nodes_changed(self._nodes.cell_counts, is_member=self._nodes.is_member)
+        own = {name: incarnation for name, (_, incarnation) in self._cells.items()}
+        self._content.cells_changed({**own, **({} if self._nodes is None else self._nodes.cells)})
+
+    def _name_in_cluster(self, cell_name: str) -> str:
+        settings: Settings = self.arguments.settings
+        return settings.name_in_cluster(cell_name)
 
     def receiveMsg_Forwarded(self, message: Forwarded, sender: ActorAddress) -> None:
         self.call_loop(self._take_forwarded, message)
@@ -255,10 +276,20 @@ class CellProcess(AsyncioActor):
         if name is not None and self._content is not None:
             self._content.forward_failed(name, messages)
 
+    def receiveMsg_ForwardLost(self, message: ForwardLost, sender: ActorAddress) -> None:
+        self.call_loop(self._lose_forward, message.forward, message.is_unsent)
+
+    def _lose_forward(self, forward: ForwardToNode, is_unsent: bool) -> None:
+        if self._content is not None:
+            self._content.forward_failed(forward.to_cell, (forward.message,), is_unsent=is_unsent)
+
     def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
         forwarded = tuple(each.message for each in messages if isinstance(each, Forwarded))
         if forwarded:
             self.call_loop(self._fail_forwarded, target, forwarded)
+        elif any(isinstance(message, ForwardToNode) for message in messages):
+            for message in messages:
+                self.call_loop(self._lose_forward, message, False)
         elif any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
             # Kept in the outbox. Whichever log there is by then is joined: a new one may have been announced before the end of
             # what was on its way to the old one is known.
@@ -299,9 +330,13 @@ class CellProcess(AsyncioActor):
             self.deliver(self._log, PublishEvents(events=(event,)))
 
     def forward(self, cell_name: str, message: object) -> None:
-        if cell_name not in self._cells:
+        own_name = self._name_in_cluster(self.name)
+        if cell_name in self._cells:
+            self.deliver(self._cells[cell_name][0], Forwarded(from_cell=own_name, message=message))
+        elif self._nodes is not None and self._member is not None and cell_name in self._nodes.cells:
+            self.deliver(self._member, ForwardToNode(to_cell=cell_name, from_cell=own_name, message=message))
+        else:
             raise LookupError(f"{cell_name} does not run")
-        self.deliver(self._cells[cell_name][0], Forwarded(from_cell=self.name, message=message))
 
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         request_id = uuid.uuid4().hex

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -18,10 +19,13 @@ import psutil
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
+from mcp_gateway.actors.cluster.cluster_member import ClusterMember
 from mcp_gateway.actors.events.event_log import EventLog
+from mcp_gateway.actors.messages.cluster import ClusterDescribed, ClusterMemberArguments
 from mcp_gateway.actors.messages.event_log import EventLogMoved
 from mcp_gateway.actors.messages.lifecycle import LogLevelChanged
 from mcp_gateway.actors.messages.node import (
+    CLUSTER_MEMBER,
     EVENT_LOG,
     ApplySettings,
     CellArguments,
@@ -46,7 +50,7 @@ from mcp_gateway.actors.runtime.thespian_hardening import send_with_result
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.loader import ConfigError
-from mcp_gateway.config.settings import LOG_LEVELS
+from mcp_gateway.config.settings import LOG_LEVELS, Settings
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_archive import archive_process
 from mcp_gateway.transports.upstream.pipes.process_guard import GUARD_NAME
@@ -79,7 +83,7 @@ class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
     Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands, cells);
-              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied (its children)
+              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
               (admin commands, cells); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
               CellsChanged, PublishForNode (its children)
@@ -104,6 +108,8 @@ class NodeSupervisor(Supervisor):
         self._draining: dict[str, int] = {}  # {full name: incarnation} of cells that have not drained
         self._questions = QuestionLedger()
         self._question_count = 0
+        self._node_incarnation = uuid.uuid4().hex
+        self._cluster: dict[str, Any] = {}  # as the cluster member has described it last
 
     # ---- wiring
 
@@ -137,7 +143,18 @@ class NodeSupervisor(Supervisor):
             )
             for index in range(settings.gateway.cell_count)
         ]
-        return [log, *cells]
+        return [log, *self._member_specs(settings), *cells]
+
+    def _member_specs(self, settings: Settings) -> Iterator[ChildSpec]:
+        if settings.cluster is not None:
+            arguments = ClusterMemberArguments(
+                settings=settings.cluster,
+                node_incarnation=self._node_incarnation,
+                cell_count=settings.gateway.cell_count,
+                retention_events=settings.transports.http_sse.retention_events,
+                url=settings.gateway.public_url or settings.url,
+            )
+            yield ChildSpec(name=CLUSTER_MEMBER, actor_class=ClusterMember, arguments=arguments, start_timeout_s=5.0)
 
     def child_full_name(self, spec: ChildSpec) -> str:
         return f"cell/{spec.arguments.cell_index}" if isinstance(spec.arguments, CellArguments) else spec.name
@@ -172,13 +189,23 @@ class NodeSupervisor(Supervisor):
                 self._told_of_log.add((short, incarnation, log_incarnation))
                 self.send(address, EventLogMoved(log=log, log_incarnation=log_incarnation))
 
+    @property
+    def _has_member(self) -> bool:
+        return CLUSTER_MEMBER in self.supervision.names
+
+    def receiveMsg_ClusterDescribed(self, message: ClusterDescribed, sender: ActorAddress) -> None:
+        self._cluster = message.status
+
     def _tell_of_cells(self) -> None:
-        """Tell every cell which ones run, when that has changed."""
+        """Tell every cell, and the cluster member, which ones run, when that has changed."""
         cells = {full: (address, incarnation) for _, full, incarnation, address in self._cells()}
         incarnations = {full: incarnation for full, (_, incarnation) in cells.items()}
+        member = self.child_address(CLUSTER_MEMBER) if self._has_member else None
+        if member is not None:
+            incarnations[CLUSTER_MEMBER] = self.supervision.incarnation(CLUSTER_MEMBER)
         if incarnations != self._told_of_cells:
             self._told_of_cells = incarnations
-            for address, _ in cells.values():
+            for address in (*(address for address, _ in cells.values()), *([] if member is None else [member])):
                 self.send(address, CellsChanged(cells=cells))
 
     def on_child_gone(self, spec: ChildSpec, pid: int | None) -> None:
@@ -248,6 +275,8 @@ class NodeSupervisor(Supervisor):
 
     def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
         self._drain_asker = sender
+        if self._has_member and (member := self.child_address(CLUSTER_MEMBER)) is not None:
+            self.send(member, message)
         for _, full_name, incarnation, address in self._cells():
             self._draining[full_name] = incarnation
             self.send(address, message)
@@ -282,6 +311,7 @@ class NodeSupervisor(Supervisor):
             "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
             "tree": [launcher_row(self.snapshot(), trees, self._admin_pid, self._node)],
             **merge_cell_statuses(question.answers.values()),
+            **({"cluster": self._cluster} if self._cluster else {}),
         }
         self.send(question.asker, NodeStatusReported(request_id=question.request_id, name=self.name, status=status))
 

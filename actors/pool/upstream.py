@@ -16,6 +16,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
+from mcp_gateway.actors.forwarding.session_conversation import SessionConversation
 from mcp_gateway.actors.messages.calls import (
     Call,
     CallAnswered,
@@ -125,18 +126,22 @@ class Upstream(GatewayActor):
         if self._is_owner:
             self._connect()
         else:
-            self._wire = RemoteConversation(self._cells, self._replica)
+            self._wire = self._of_all_nodes(RemoteConversation(self._cells, self._replica))
 
     def _connect(self) -> None:
-        self._wire = self.arguments.connect()
-        self._cells.serve(self._replica, self._wire)
+        self._own_wire = self.arguments.connect()
+        self._wire = self._of_all_nodes(self._own_wire)
+        self._cells.serve(self._replica, self._own_wire)
+
+    def _of_all_nodes(self, wire: UpstreamConversation) -> UpstreamConversation:
+        return SessionConversation(self._cells, self._replica, wire) if self._cells.node else wire
 
     def receiveMsg_TryAgain(self, message: TryAgain, sender: ActorAddress) -> None:
         """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started."""
         is_left_alone = self._is_left_alone or self._cells.is_left_alone(self._replica)
         if is_left_alone and self._is_owner and not self._running:
             self._is_left_alone = False
-            self._cells.withdraw(self._replica, self._wire)
+            self._cells.withdraw(self._replica, self._own_wire)
             _closing.start(self._wire.close())
             self._connect()
 

@@ -42,6 +42,17 @@ def load_or_create_secret(path: Path) -> bytes:
         return _read_secret(path)
 
 
+def load_secret(path: Path) -> bytes:
+    """The secret in a file that nobody else may read or write, and that somebody else has made.
+
+    Raises: KeyFileUnsafe, also where it is shorter than a key; OSError, FileNotFoundError too.
+    """
+    secret = _read_secret(path)
+    if len(secret) < KEY_SIZE_BYTES:
+        raise KeyFileUnsafe(f"{path}: has {len(secret)} bytes, at least {KEY_SIZE_BYTES} are needed")
+    return secret
+
+
 def replace_secret(path: Path, secret: bytes) -> None:
     """Put another secret into the file; a reader sees the one or the other. Raises: OSError."""
     temporary = _written_beside(path, secret)

@@ -9,6 +9,7 @@ from mcp_gateway.config.shown_text import shown
 from mcp_gateway.transports.downstream.operators.addresses import address_lines, addresses_to_copy
 
 _TREE_COLUMNS = ("NAME", "PID", "INCARNATION", "RESTARTS", "UP")
+_NODE_COLUMNS = ("NODE", "EPOCH", "CELLS", "STATE", "VERSION", "URL")
 _BACKEND_COLUMNS = ("BACKEND", "STATE", "PROTOCOL", "REPLICA", "HEALTH", "CIRCUIT", "POOL", "RING SHARE")
 
 
@@ -23,6 +24,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         *backend_lines(status["backends"]),
         *left_out_lines(status.get("left_out", ())),
         *address_lines_of(status),
+        *cluster_lines(status.get("cluster", {})),
         "",
         f"sessions: {status['sessions']}   connections: {connections}",
         *viability_lines(status.get("viability", {})),
@@ -35,6 +37,25 @@ def viability_lines(viability: Mapping[str, Any]) -> list[str]:
         return []
     aches = [f"  {ache['source']}: {ache['reason']}" for ache in viability["aches"]]
     return [f"viability: {viability['status']}   pain: {viability['pain']:.2f}", *aches]
+
+
+def cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
+    """Show the nodes of the cluster as this one sees them; nothing for a node that is alone."""
+    if not cluster:
+        return []
+    rows = [
+        (
+            f"{node['name']} (this one)" if node["name"] == cluster["node"] else node["name"],
+            str(node["epoch"]),
+            str(node["cells"]),
+            "draining" if node["draining"] else "serving",
+            node["version"],
+            node["url"],
+        )
+        for node in cluster["nodes"]
+    ]
+    membership = "" if cluster["is_member"] else ", cut off: what lives on other nodes cannot be reached"
+    return ["", *table_lines(_NODE_COLUMNS, rows), f"engine: {cluster['engine']}{membership}"]
 
 
 def left_out_lines(servers: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -41,6 +41,7 @@ from .start_checks import (
     RunDirectory,
     allow_many_files,
     announce,
+    check_cluster,
     check_tls,
     log_exposure,
     log_what_was_left_out,
@@ -81,6 +82,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     log_what_was_left_out(settings)
     settings = with_revocations(settings)
     check_tls(settings)
+    check_cluster(settings)
     key = read_or_make_key(state_path)
     reserved, admin_port = reserve_ports(settings)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 
 from mcp_gateway.actors.node.kept_revocations import RevocationsUnreadableError, with_kept_revocations
-from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key
+from mcp_gateway.actors.runtime.system_key import KEY_SIZE_BYTES, KeyFileUnsafe, load_or_create_key, load_secret
 from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.config.shown_text import shown
@@ -216,6 +216,24 @@ def check_tls(settings: Settings) -> None:
             ServerTls(settings.tls)
         except TlsUnusableError as error:
             raise StartRefused(str(error)) from error
+
+
+def check_cluster(settings: Settings) -> None:
+    """Raises: StartRefused where the files of [cluster] cannot be used."""
+    cluster = settings.cluster
+    if cluster is None:
+        return
+    from mcp_gateway.actors.cluster.configured_engine import tls_context  # here, because a node that is alone does without it
+
+    for named in (cluster.key_file, cluster.password_file, cluster.tls_ca, cluster.tls_certificate, cluster.tls_key):
+        if named and not Path(named).expanduser().exists():
+            hint = "; make it on one node and copy it to the others: (umask 077; head -c 32 /dev/urandom > FILE)"
+            raise StartRefused(f"[cluster]: {named} is not there{hint if named == cluster.key_file else ''}")
+    try:
+        load_secret(Path(cluster.key_file).expanduser())
+        tls_context(cluster)
+    except (KeyFileUnsafe, OSError) as error:  # an SSLError is one of the latter
+        raise StartRefused(f"[cluster]: {error}") from error
 
 
 def _close_to_others(state_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import pickle
 from typing import Any
 
@@ -10,13 +11,17 @@ from mcp_gateway.actors.forwarding.forwarding import Forwarding
 
 
 class JoinedCells:
-    """cells: {name: its Forwarding}. hung: cells that take no messages any more. sent: (from, to, message) of all."""
+    """cells: {name: its Forwarding}. hung: cells that take no messages any more. sent: (from, to, message) of all.
 
-    def __init__(self, *names: str) -> None:
+    is_unsent: what is said of messages to such cells.
+    """
+
+    def __init__(self, *names: str, cells_of_a_node: int | None = None) -> None:
+        self.is_unsent = False
         self.incarnations = dict.fromkeys(names, 1)
         self.hung: set[str] = set()
         self.sent: list[tuple[str, str, Any]] = []
-        self.cells = {name: Forwarding(_Link(self, name), name, len(names)) for name in names}
+        self.cells = {name: Forwarding(_Link(self, name), name, cells_of_a_node or len(names)) for name in names}
         self.announce()
 
     def announce(self) -> None:
@@ -50,7 +55,8 @@ class _Link:
         node.sent.append((self._name, cell_name, message))
         loop = asyncio.get_running_loop()
         if cell_name in node.hung:
-            loop.call_soon(node.cells[self._name].failed, cell_name, (message,))
+            failed = functools.partial(node.cells[self._name].failed, is_unsent=node.is_unsent)
+            loop.call_soon(failed, cell_name, (message,))
         else:
             copy = pickle.loads(pickle.dumps(message))
             loop.call_soon(lambda: cell_name in node.cells and node.cells[cell_name].deliver(self._name, copy))

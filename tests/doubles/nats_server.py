@@ -15,9 +15,13 @@ _PROGRAM = Path(sys.executable).parent / "nats-server"
 
 
 class NatsServer:
-    """Use as a context manager. What it keeps is in `folder`, so that it may be killed and started again."""
+    """Use as a context manager. What it keeps is in `folder`, so that it may be killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    more: options of its command line.
+    """
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        self._more = more
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.folder = folder
@@ -33,7 +37,7 @@ class NatsServer:
     def start(self) -> None:
         """Return when it takes connections."""
         options = ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder), "-l", str(self.folder) + ".log"]
-        self._process = subprocess.Popen([str(_PROGRAM), *options])
+        self._process = subprocess.Popen([str(_PROGRAM), *options, *self._more])
         deadline_s = time.monotonic() + 20
         while True:
             try:

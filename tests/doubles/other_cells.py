@@ -18,3 +18,6 @@ class OtherCells:
     ) -> UpstreamAnswer:
         self.asked.append((cell_name, replica))
         return self._answer
+
+    def is_gone(self, cell_name: str) -> bool:
+        return False

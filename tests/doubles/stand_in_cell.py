@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class StandInCell:
         self._link = link
         self._open_count = 0
         self.events: list[Event] = []
-        self.other_cells: dict[str, int] = {}
+        self.other_cells: dict[str, object] = {}
         self.forwarded: list[tuple[str, object]] = []
         self.failed: list[tuple[str, object]] = []
         self._server: tornado.httpserver.HTTPServer | None = None
@@ -99,13 +100,16 @@ class StandInCell:
     def apply_settings(self, settings: Settings) -> None:
         self._settings = settings
 
-    def cells_changed(self, running: dict[str, int]) -> None:
-        self.other_cells = running
+    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
+        """There is no cluster."""
+
+    def cells_changed(self, running: Mapping[str, object]) -> None:
+        self.other_cells = dict(running)
 
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         self.forwarded.append((from_cell, message))
 
-    def forward_failed(self, cell_name: str, messages: tuple[object, ...]) -> None:
+    def forward_failed(self, cell_name: str, messages: tuple[object, ...], *, is_unsent: bool = False) -> None:
         self.failed += [(cell_name, message) for message in messages]
 
     # ---- answers

@@ -71,7 +71,7 @@ class UpstreamAnswer:
 
 
 class Elsewhere(Protocol):
-    """The other cells of the node, which hold connections, parked calls and tasks of their own."""
+    """The other cells, of the node and of its cluster, which hold connections, parked calls and tasks of their own."""
 
     async def exchange_at(
         self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler
@@ -80,6 +80,9 @@ class Elsewhere(Protocol):
 
         Raises: UpstreamError, also where the cell does not run.
         """
+
+    def is_gone(self, cell_name: str) -> bool:
+        """Whether the cell's node has left the cluster: what the cell held does not come back."""
 
 
 class Stray(Enum):

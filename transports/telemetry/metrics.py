@@ -139,7 +139,7 @@ circuit_state = Gauge(
     "mcp_gateway_circuit_state",
     "Circuit breaker: 0 closed, 1 half open, 2 open",
     ["route", "replica"],
-    multiprocess_mode="livemax",
+    multiprocess_mode="livesum",
 )
 circuits_kept_closed_total = Counter(
     "mcp_gateway_circuits_kept_closed_total",
@@ -202,6 +202,12 @@ audit_entries_total = Counter(
     "mcp_gateway_audit_entries_total", "Decisions of policies, by whether the audit trail has them", ["outcome"]
 )
 alerts_total = Counter("mcp_gateway_alerts_total", "Alerts by sink and what became of them", ["sink", "outcome"])
+
+cluster_nodes = Gauge(
+    "mcp_gateway_cluster_nodes", "Nodes of the cluster that this one sees, itself too", multiprocess_mode="livemax"
+)
+cluster_fenced_total = Counter("mcp_gateway_cluster_fenced_total", "Times that this node was cut off from its cluster")
+cluster_packets_total = Counter("mcp_gateway_cluster_packets_total", "Packets between nodes: sent, taken, refused", ["outcome"])
 
 
 def forget(gauge: Gauge, *labels: str) -> None:

@@ -239,3 +239,51 @@ def test_without_a_timeout_nothing_expires(node: Node) -> None:
     node.now_s += 10**9
     assert keeper.sweep(node.now_s) == []
     assert keeper.find(sealed, node.now_s) == sealed
+
+
+# ---- in a cluster: two keepers with a journal each
+
+
+def test_a_session_of_another_node_is_served_until_that_node_has_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = (Node(tmp_path / name, monkeypatch) for name in "ab")
+    for each in (home, other):
+        assert each.path is not None
+        each.path.mkdir()
+    at_home, elsewhere = home.cell(node="a"), other.cell(node="b")
+    state = msgspec.structs.replace(home.session(), node="a")
+    at_home.open(state, 0.0)
+    assert elsewhere.find(state, 0.0) == state
+    elsewhere.use(state, 0.0)
+    elsewhere.end(state.key)
+    assert elsewhere.find(state, 0.0) is None
+
+
+def test_a_session_that_is_used_at_another_node_alone_does_not_expire_at_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "a", monkeypatch)
+    assert node.path is not None
+    node.path.mkdir()
+    at_home, elsewhere = node.cell(node="a"), SessionKeeper(SessionJournal(None, 0), 100, IDLE_S, is_alone=True, node="b")
+    used, idle = (msgspec.structs.replace(node.session(key), node="a") for key in ("used", "idle"))
+    for state in (used, idle):
+        at_home.open(state, 0.0)
+    expired = []
+    while node.now_s < 3 * IDLE_S:
+        node.now_s += 1.0
+        elsewhere.use(used, node.now_s)
+        told = elsewhere.take_used_elsewhere(node.now_s)
+        assert told.keys() <= {"a"}
+        at_home.note_use(told.get("a", {}))
+        expired += at_home.sweep(node.now_s)
+    assert [state.key for state in expired] == ["idle"]
+
+
+def test_a_session_of_another_node_that_nobody_has_used_here_for_the_idle_timeout_is_not_found(node: Node) -> None:
+    elsewhere = node.cell(node="b")
+    state = msgspec.structs.replace(node.session(), node="a")
+    elsewhere.use(state, 0.0)
+    assert elsewhere.find(state, IDLE_S - 1.0) is not None
+    assert elsewhere.find(state, IDLE_S + 1.0) is None

@@ -57,6 +57,19 @@ def test_a_server_that_is_left_out_has_a_line_with_the_reason() -> None:
     assert lines[-4:-2] == ["", "left out: Bad one: m.json: found 3; allowed: a table"]
 
 
+def test_nodes_of_a_cluster_are_shown_as_this_one_sees_them() -> None:
+    node = {"epoch": 3, "cells": 2, "draining": False, "version": "1.2.3", "url": "http://a:4000"}
+    nodes = [{**node, "name": "a"}, {**node, "name": "b", "draining": True}]
+    cluster = {"node": "a", "is_member": False, "engine": "away", "nodes": nodes}
+    lines = status_lines({**STATUS, "cluster": cluster})
+    assert lines[-6:-2] == [
+        "NODE          EPOCH  CELLS  STATE     VERSION  URL",
+        "a (this one)  3      2      serving   1.2.3    http://a:4000",
+        "b             3      2      draining  1.2.3    http://a:4000",
+        "engine: away, cut off: what lives on other nodes cannot be reached",
+    ]
+
+
 def test_what_a_gateway_tells_moves_no_terminal_and_keeps_its_columns() -> None:
     lines = table_lines(("NAME", "STATE"), [("a\x1b[2J", "ok"), ("b", "\u202eko")])
     assert lines == [r"NAME      STATE", r"a\x1b[2J  ok", r"b         \u202eko"]

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.config.cluster_settings import ClusterSettings
 from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
 from mcp_gateway.scripts.serving.start_checks import (
     RunDirectory,
     StartRefused,
     allow_many_files,
+    check_cluster,
     live_runs,
     log_exposure,
     prepare_state_directory,
@@ -170,3 +172,28 @@ def test_what_another_user_has_put_where_runs_are_is_not_looked_into(tmp_path: P
     finally:
         run.remove()
     assert trap.exists()
+
+
+def cluster_settings(key_file: Path, **more: str) -> Settings:
+    return Settings(cluster=ClusterSettings(url="nats://127.0.0.1:1", node="a", key_file=str(key_file), **more))
+
+
+def test_a_node_of_a_cluster_does_not_start_without_the_key_of_the_cluster(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    with pytest.raises(StartRefused, match="copy it to the others"):
+        check_cluster(cluster_settings(key_file))
+    key_file.write_bytes(b"x" * 31)
+    key_file.chmod(0o600)
+    with pytest.raises(StartRefused, match="has 31 bytes, at least 32"):
+        check_cluster(cluster_settings(key_file))
+    key_file.write_bytes(b"x" * 32)
+    check_cluster(cluster_settings(key_file))
+    with pytest.raises(StartRefused, match="no-such-file"):
+        check_cluster(cluster_settings(key_file, tls_ca=str(tmp_path / "no-such-file")))
+    key_file.chmod(0o644)
+    with pytest.raises(StartRefused, match="others may read"):
+        check_cluster(cluster_settings(key_file))
+
+
+def test_a_node_that_is_alone_needs_no_key() -> None:
+    check_cluster(Settings())

@@ -150,7 +150,7 @@ class HttpSseEndpoint:
         check_stream_is_taken(incoming)
         self._server.take_connection(_NAME, incoming.holder)
         # The name of the cell finds the stream again; that the rest cannot be guessed is what protects it.
-        connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '-')}.{secrets.token_urlsafe(18)}")
+        connection = _Connection(incoming, f"{self._port.cells.cell_name.replace('/', '~')}.{secrets.token_urlsafe(18)}")
         backend = unquote(incoming.path[len(_SERVERS) : -len("/sse")]) if incoming.path.startswith(_SERVERS) else ""
         client = connected_client(incoming, _NAME, self._port.terms.hash_keys, backend)
         connection.channel = ClientChannel(self._port, self._server.limiter, self._server.buffered, connection, client)
@@ -199,7 +199,7 @@ class HttpSseEndpoint:
         if content_type != "application/json":
             raise Refused("invalid_request", f"Content-Type must be application/json, not {content_type[:100]!r}")
         posted = PostedMessage(connection_id=connection_id, principal=incoming.principal, body=incoming.body)
-        owner = connection_id.partition(".")[0].replace("-", "/")
+        owner = connection_id.partition(".")[0].replace("~", "/")
         if connection_id in self._connections:
             incoming.take_body()
             self._take(posted).answer(incoming)

@@ -50,6 +50,7 @@ REFUSALS: dict[str, RefusalKind] = {
     "circuit_open": RefusalKind(5031, 503, retry=True),
     "pool_exhausted": RefusalKind(5032, 503, retry=True),
     "draining": RefusalKind(5033, 503, retry=True),
+    "owner_unreachable": RefusalKind(5034, 503, retry=True),
     "upstream_timeout": RefusalKind(5040, 504),
 }
 

@@ -77,6 +77,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     issued_ms:  when the session was opened, since the epoch.
     holder:     whose share of all sessions it takes.
     principal:  whose it is, see `Principal.key`; "" where nobody knows.
+    node:       of the cluster, that opened the session and holds what it has of processes and pipes; "" without a cluster.
     """
 
     key: str
@@ -89,6 +90,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     issued_ms: int = 0
     holder: str = ""
     principal: str = ""
+    node: str = ""
 
     def upstream(self, backend: str) -> UpstreamSession | None:
         for each in self.upstreams:  # a loop, because a call asks four times, and there may be hundreds

@@ -120,8 +120,9 @@ class LegacyToModern:
         state = request.session
         assert state is not None
         owner = (request.session_id or "").removeprefix(BRIDGED_SESSION)
-        if owner != self._site.cell_name and self._site.elsewhere is not None:
-            return await self._site.elsewhere.exchange_at(owner, replica=self._replica, request=request, on_event=on_event)
+        elsewhere = self._site.elsewhere
+        if owner != self._site.cell_name and elsewhere is not None and not elsewhere.is_gone(owner):
+            return await elsewhere.exchange_at(owner, replica=self._replica, request=request, on_event=on_event)
         if request.kind is RequestKind.TERMINATE:
             self._sessions.end(state.key)
             return UpstreamAnswer(200, None)

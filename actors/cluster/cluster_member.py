@@ -1,0 +1,168 @@
+"""The process of a node that is its member in the cluster: what other nodes say comes in here, and goes out from here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from setproctitle import setproctitle
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.messages.between_cells import Forwarded
+from mcp_gateway.actors.messages.cluster import (
+    ClusterDescribed,
+    ClusterMemberArguments,
+    ForwardLost,
+    ForwardToNode,
+    NodesChanged,
+)
+from mcp_gateway.actors.messages.lifecycle import StopRequested
+from mcp_gateway.actors.messages.node import CellsChanged, DrainRequested, Ping, Pong
+from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
+from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.config.version import VERSION
+from mcp_gateway.transports.telemetry import metrics
+
+from .configured_engine import connect
+from .member import Member
+from .membership import Presence, remote_cells
+
+_LEAVE_S = 2.0
+_DESCRIBE_S = 1.0
+
+
+class ClusterMember(AsyncioActor):
+    """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
+
+    Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested (NodeSupervisor); ForwardToNode (cells)
+    Sends     Pong, ClusterDescribed (NodeSupervisor); NodesChanged, Forwarded, ForwardLost (cells)
+    On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
+              know. Until then the cells serve what needs no other node
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._member: Member | None = None  # loop thread, as everything below
+        self._running: asyncio.Task[None] | None = None
+        self._cells: dict[str, ActorAddress] = {}  # of this node, by their names within it
+        self._told: dict[str, int] = {}  # {cell: incarnation} of those that know of the other nodes
+        self._others: NodesChanged = NodesChanged(cells={}, cell_counts={}, is_member=False)
+
+    # ---- wiring
+
+    def on_wired(self) -> None:
+        setproctitle(f"mcp-gateway: {self.name}")
+        self._secret = load_secret(Path(self.arguments.settings.key_file).expanduser())
+        self.start_loop()
+        self.run_async(self._run(self.arguments))
+
+    async def _run(self, arguments: ClusterMemberArguments) -> None:
+        settings = arguments.settings
+        own = Presence(
+            node=settings.node,
+            epoch=0,
+            incarnation=arguments.node_incarnation,
+            cell_count=arguments.cell_count,
+            version=VERSION,
+            url=arguments.url,
+        )
+        self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
+        self._member.describe(cells=dict(self._told))
+        self._running = asyncio.ensure_future(self._member.run())
+        describing = asyncio.ensure_future(self._describe_often())
+        try:
+            await self._running
+        finally:
+            describing.cancel()
+
+    def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
+        self.call_loop(self.deliver, sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
+
+    # ---- this node
+
+    def receiveMsg_CellsChanged(self, message: CellsChanged, sender: ActorAddress) -> None:
+        self.call_loop(self._take_cells, message)
+
+    def _take_cells(self, message: CellsChanged) -> None:
+        self._cells = {name: address for name, (address, _) in message.cells.items()}
+        incarnations = {name: incarnation for name, (_, incarnation) in message.cells.items()}
+        for name, incarnation in incarnations.items():
+            if self._told.get(name) != incarnation:
+                self.deliver(self._cells[name], self._others)
+        self._told = incarnations
+        if self._member is not None:
+            self._member.describe(cells=incarnations)
+
+    def receiveMsg_DrainRequested(self, message: DrainRequested, sender: ActorAddress) -> None:
+        if self.loop is not None:
+            self.call_loop(self._drain)
+
+    def _drain(self) -> None:
+        if self._member is not None:
+            self._member.describe(is_draining=True)
+
+    async def _describe_often(self) -> None:
+        while True:
+            self._describe()
+            await asyncio.sleep(_DESCRIBE_S)
+
+    def _describe(self) -> None:
+        if self._member is not None:
+            self.deliver(self.addresses["supervisor"], ClusterDescribed(status=self._member.status()))
+
+    # ---- MemberSite
+
+    def nodes_changed(self, others: Mapping[str, Presence], *, is_member: bool) -> None:
+        assert self._member is not None
+        self._others = NodesChanged(
+            cells=remote_cells(others, self._member.epoch),
+            cell_counts={node: presence.cell_count for node, presence in others.items()},
+            is_member=is_member,
+        )
+        metrics.cluster_nodes.set(len(others) + is_member)
+        for address in self._cells.values():
+            self.deliver(address, self._others)
+        self._describe()
+
+    def take_forward(self, forward: ForwardToNode) -> None:
+        address = self._cells.get(forward.to_cell.partition("/")[2])
+        if address is not None:  # else it has ended: its node's presence says so, to whom it concerns
+            self.deliver(address, Forwarded(from_cell=forward.from_cell, message=forward.message))
+
+    def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
+        address = self._cells.get(forward.from_cell.partition("/")[2])
+        if address is not None:
+            self.deliver(address, ForwardLost(forward=forward, is_unsent=is_unsent))
+
+    def receiveMsg_ForwardToNode(self, message: ForwardToNode, sender: ActorAddress) -> None:
+        self.call_loop(self._forward, message)
+
+    def _forward(self, forward: ForwardToNode) -> None:
+        if self._member is None:
+            self.forward_lost(forward, is_unsent=True)
+        else:
+            self._member.forward(forward)
+
+    def on_undeliverable(self, target: ActorAddress, messages: Sequence[object], reason: str) -> None:
+        # A cell that takes nothing is killed by its node, whose presence then says so. A description comes again.
+        if not all(isinstance(message, ClusterDescribed) for message in messages):
+            super().on_undeliverable(target, messages, reason)
+
+    # ---- lifecycle
+
+    def receiveMsg_StopRequested(self, message: StopRequested, sender: ActorAddress) -> None:
+        if self.loop is not None and not self.loop.is_closed():
+            leaving = asyncio.run_coroutine_threadsafe(self._leave_cluster(), self.loop)
+            try:
+                leaving.result(_LEAVE_S)
+            except TimeoutError:
+                self.log(logging.WARNING, "the cluster was not told in time that this node goes: it will find out")
+        super().receiveMsg_StopRequested(message, sender)
+
+    async def _leave_cluster(self) -> None:
+        if self._running is not None and self._member is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+            await self._member.leave()

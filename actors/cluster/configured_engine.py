@@ -1,0 +1,43 @@
+"""The engine that `[cluster]` names."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from mcp_gateway.config.cluster_settings import ClusterSettings
+
+from .engine import Engine
+from .nats_engine import NatsEngine
+
+
+async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
+    """Raises: EngineAway."""
+    return await NatsEngine.connect(
+        settings.urls,
+        cluster=settings.name,
+        name=settings.node,
+        replicas=settings.replicas,
+        retention=retention_events,
+        user=settings.user or None,
+        password=_password(settings),
+        tls=tls_context(settings),
+    )
+
+
+def _password(settings: ClusterSettings) -> str | None:
+    """Read at each connection: it may have been changed."""
+    return Path(settings.password_file).expanduser().read_text().strip() if settings.password_file else None
+
+
+def tls_context(settings: ClusterSettings) -> ssl.SSLContext | None:
+    """What the servers must show, and are shown; None where they are spoken to in the clear.
+
+    Raises: OSError for files that cannot be read or used.
+    """
+    if not settings.tls_ca and not settings.tls_certificate and not settings.url.startswith("tls:"):
+        return None
+    context = ssl.create_default_context(cafile=str(Path(settings.tls_ca).expanduser()) if settings.tls_ca else None)
+    if settings.tls_certificate:
+        context.load_cert_chain(Path(settings.tls_certificate).expanduser(), Path(settings.tls_key).expanduser())
+    return context

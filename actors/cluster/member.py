@@ -1,0 +1,343 @@
+"""This node in its cluster, on an event loop: it joins, renews, fences itself, watches the others, and carries messages.
+
+What to do when is decided by `membership`; what travels is sealed by `node_packets`. No actor: `ClusterMember` is the shell
+around it, and tests run several of them on one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+import msgspec
+
+from mcp_gateway.actors.messages.cluster import ForwardToNode
+from mcp_gateway.actors.runtime.lanes import Batch, Lanes
+from mcp_gateway.transports.telemetry import metrics
+
+from .engine import Engine, EngineAway, NoResponders, WrongRevision
+from .membership import (
+    PRESENCE_PREFIX,
+    PRESENCE_TTL_S,
+    RENEW_S,
+    Nodes,
+    OwnLease,
+    Presence,
+    Step,
+    encoded,
+    presence_key,
+    read_presence,
+)
+from .node_packets import PacketReceiver, PacketRefused, PacketSender, packet_cipher
+
+_PING: Final = b"ping"
+_TAKEN: Final = b"taken"
+_REFUSED: Final = b"refused"
+_PING_S: Final = 2.0
+_TAKE_S: Final = 5.0
+"""For another node to take a packet: it only reads it, so one that needs longer hangs."""
+_CONNECT_AGAIN_S: Final = 1.0
+_BATCH_BYTES: Final = 400_000
+_UNSENT: Final = "not sent"
+_UNKNOWN: Final = "no answer"
+
+_logger = logging.getLogger(__name__)
+
+
+class MemberSite(Protocol):
+    """What surrounds a member: the node whose member it is."""
+
+    def nodes_changed(self, others: Mapping[str, Presence], *, is_member: bool) -> None:
+        """These other nodes are there; none where this one is no member."""
+
+    def take_forward(self, forward: ForwardToNode) -> None:
+        """A message of another node for a cell of this one."""
+
+    def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
+        """A message for another node has not reached it, as far as is known."""
+
+
+@attrs.define
+class _Link:
+    """To another node. subject: of its member. sender: makes its packets."""
+
+    subject: str
+    sender: PacketSender
+
+
+class Member:
+    """One node's membership. Everything runs on one loop.
+
+    connect: makes the connection to the engine. own: what the node says of itself; its epoch is not known yet.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Engine]], own: Presence, secret: bytes, site: MemberSite) -> None:
+        self._connect = connect
+        self._own = own
+        self._site = site
+        self._cipher = packet_cipher(secret)
+        self._receiver = PacketReceiver(self._cipher)
+        self._lease = OwnLease()
+        self._nodes = Nodes(own.node)
+        self._engine: Engine | None = None
+        self._links: dict[tuple[str, int], _Link] = {}  # by (node, epoch)
+        self._lanes = Lanes(self._transmit, self._give_up, max_batch_bytes=_BATCH_BYTES)
+        self._has_work = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stop_serving: Callable[[], Awaitable[None]] | None = None
+        self._said = ""  # what was logged last of a step that failed
+
+    # ---- what the node asks of it
+
+    @property
+    def engine(self) -> Engine | None:
+        """None until it was reached for the first time."""
+        return self._engine
+
+    @property
+    def epoch(self) -> int:
+        """Of this membership, or of the last one."""
+        return self._lease.epoch
+
+    async def run(self) -> None:
+        """Be a member, whenever that is possible, until cancelled."""
+        while self._engine is None:
+            try:
+                self._engine = await self._connect()
+            except EngineAway as error:
+                self._say(f"the engine of the cluster cannot be reached: {error}")
+                await asyncio.sleep(_CONNECT_AGAIN_S)
+        self._start(self._watch(self._engine))
+        try:
+            while True:
+                await self._take_step(self._engine)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def leave(self) -> None:
+        """Tell the others that this node goes, so that nobody waits for the end of its presence; call it when `run` has ended."""
+        if self._engine is None:
+            return
+        if self._lease.is_member:
+            with contextlib.suppress(EngineAway, WrongRevision):
+                await self._engine.delete(presence_key(self._own.node), self._lease.revision)
+            self._lease.fenced()
+        if self._stop_serving is not None:
+            with contextlib.suppress(EngineAway):
+                await self._stop_serving()
+        await self._engine.close()
+
+    def describe(self, **changes: Any) -> None:
+        """What the node says of itself has changed: `cells`, `is_draining`."""
+        changed = msgspec.structs.replace(self._own, **changes)
+        if changed != self._own:
+            self._own = changed
+            self._lease.hurry()
+            self._has_work.set()
+
+    def forward(self, forward: ForwardToNode) -> None:
+        """Have it taken by the member of the node that runs `to_cell`; what is lost comes to `forward_lost`."""
+        node = forward.to_cell.partition("/")[0]
+        self._lanes.queue(node, node, forward)
+        self._lanes.flush()
+
+    def status(self) -> dict[str, Any]:
+        """As `status --json` has it."""
+        age_s = self._lease.age_s(time.monotonic())
+        return {
+            "node": self._own.node,
+            "epoch": self._lease.epoch,
+            "is_member": self._lease.is_member,
+            "lease_age_seconds": None if age_s is None else round(age_s, 3),
+            "engine": "connected" if self._engine is not None and self._engine.is_connected else "away",
+            "nodes": [
+                {
+                    "name": presence.node,
+                    "epoch": presence.epoch,
+                    "cells": len(presence.cells),
+                    "draining": presence.is_draining,
+                    "version": presence.version,
+                    "url": presence.url,
+                }
+                for presence in [view.presence for _, view in sorted(self._nodes.views.items())]
+            ],
+        }
+
+    # ---- membership
+
+    async def _take_step(self, engine: Engine) -> None:
+        now_s = time.monotonic()
+        step = self._lease.next_step(now_s)
+        if step is Step.WAIT:
+            self._has_work.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_work.wait(), self._lease.due_s(now_s) - now_s + 0.001)
+            return
+        if step is Step.FENCE:
+            self._fence("its presence could not be renewed")
+            return
+        self._lease.tried(now_s)
+        try:
+            # The end of the lease is not waited for by an engine that does not answer.
+            async with asyncio.timeout(RENEW_S if step is Step.JOIN else min(RENEW_S, self._lease.left_s(now_s))):
+                await (self._join(engine, now_s) if step is Step.JOIN else self._renew(engine, now_s))
+        except (EngineAway, NoResponders, TimeoutError) as error:
+            self._say(f"the engine of the cluster is away: {str(error) or 'no answer'}")
+        except WrongRevision:
+            if step is Step.RENEW:
+                self._fence("somebody else has its presence key")
+
+    async def _ping_itself(self, engine: Engine) -> None:
+        if self._stop_serving is None:
+            self._stop_serving = await engine.serve(self._subject(self._own), self._take_packet)
+        await engine.request(self._subject(self._own), _PING, _PING_S)
+
+    async def _join(self, engine: Engine, sent_s: float) -> None:
+        await self._ping_itself(engine)
+        key = presence_key(self._own.node)
+        found = await engine.get(key)
+        presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
+        said = encoded(msgspec.structs.replace(self._own, epoch=0))
+        if found is None:
+            epoch = await engine.create(key, said, PRESENCE_TTL_S)
+        elif presence is not None and presence.incarnation == self._own.incarnation:
+            # Of this node, before its member crashed. What was on its way then is lost, so the others shall see another epoch.
+            epoch = await engine.update(key, said, found.revision, PRESENCE_TTL_S)
+        else:
+            self._say(f"a node named {self._own.node} is there already, or has been a moment ago: this one waits")
+            return
+        self._own = msgspec.structs.replace(self._own, epoch=epoch)
+        self._lease.joined(epoch, sent_s)
+        self._said = ""
+        _logger.info("node %s is a member of the cluster, epoch %d", self._own.node, epoch)
+        self._tell()
+
+    async def _renew(self, engine: Engine, sent_s: float) -> None:
+        await self._ping_itself(engine)
+        key, value = presence_key(self._own.node), encoded(self._own)
+        try:
+            revision = await engine.update(key, value, self._lease.revision, PRESENCE_TTL_S)
+        except WrongRevision:  # one that had no answer has been carried out, or it is gone
+            found = await engine.get(key)
+            presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
+            if (
+                found is None
+                or presence is None
+                or (presence.incarnation, presence.epoch)
+                != (
+                    self._own.incarnation,
+                    self._own.epoch,
+                )
+            ):
+                raise
+            revision = await engine.update(key, value, found.revision, PRESENCE_TTL_S)
+        self._lease.renewed(revision, sent_s)
+        self._said = ""
+
+    def _fence(self, why: str) -> None:
+        _logger.error("node %s is cut off from its cluster: %s", self._own.node, why)
+        metrics.cluster_fenced_total.inc()
+        self._lease.fenced()
+        self._tell()
+
+    async def _watch(self, engine: Engine) -> None:
+        async for entries in engine.watch(PRESENCE_PREFIX):
+            if self._nodes.changed((entry.key, entry.revision, entry.value) for entry in entries):
+                self._tell()
+
+    def _tell(self) -> None:
+        others = self._nodes.others() if self._lease.is_member else {}
+        self._receiver.epochs_changed({node: presence.epoch for node, presence in self._nodes.others().items()})
+        current = {(node, presence.epoch) for node, presence in others.items()}
+        self._links = {known: link for known, link in self._links.items() if known in current}
+        self._site.nodes_changed(others, is_member=self._lease.is_member)
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            _logger.warning("%s", text)
+
+    # ---- messages
+
+    @staticmethod
+    def _subject(presence: Presence) -> str:
+        """Of one start of a node: whoever has its name next is never sent what was for this one."""
+        return f"req.{presence.node}.{presence.incarnation}"
+
+    def _transmit(self, node: str, message: object, on_result: Callable[[str | None], None]) -> None:
+        items = message.items if isinstance(message, Batch) else (message,)
+        sending = self._start(self._send(node, items))
+        # Not from within this call: the lanes are at work. A task that was cancelled has sent nothing that anybody waits for.
+        sending.add_done_callback(lambda task: on_result(_UNKNOWN if task.cancelled() else task.result()))
+
+    async def _send(self, node: str, items: tuple[object, ...]) -> str | None:
+        presence = self._nodes.others().get(node) if self._lease.is_member else None
+        if presence is None or self._engine is None:
+            return _UNSENT
+        link = self._links.get((node, presence.epoch))
+        if link is None:
+            sender = PacketSender(self._cipher, (self._own.node, self._lease.epoch), (node, presence.epoch))
+            link = self._links[node, presence.epoch] = _Link(self._subject(presence), sender)
+        try:
+            packets = link.sender.packets(pickle.dumps(items, pickle.HIGHEST_PROTOCOL))
+        except ValueError as error:
+            _logger.warning("a message to %s is given up: %s", node, error)
+            return _UNSENT
+        for number, packet in enumerate(packets, start=1):
+            problem = await self._put(link.subject, packet, is_last=number == len(packets))
+            if problem is not None:
+                link.sender.begin_anew()
+                return problem
+        metrics.cluster_packets_total.labels("sent").inc(len(packets))
+        return None
+
+    async def _put(self, subject: str, packet: bytes, *, is_last: bool) -> str | None:
+        """Have one packet taken; why that did not succeed, or None. Parts of a message that is not complete come to nothing."""
+        assert self._engine is not None
+        was_connected = self._engine.is_connected
+        try:
+            answer = await self._engine.request(subject, packet, _TAKE_S)
+        except NoResponders:
+            return _UNSENT
+        except EngineAway:
+            return _UNKNOWN if is_last and was_connected else _UNSENT
+        return None if answer == _TAKEN else _UNSENT
+
+    def _give_up(self, _node: str, items: tuple[Any, ...], reason: str) -> None:
+        for forward in items:
+            self._site.forward_lost(forward, is_unsent=reason != _UNKNOWN)
+
+    async def _take_packet(self, packet: bytes) -> bytes:
+        if packet == _PING:
+            return _PING
+        if not self._lease.is_member:
+            return _REFUSED
+        try:
+            taken = self._receiver.take(packet, (self._own.node, self._lease.epoch))
+            # Made with the cluster's key, so that it is as good as what comes from another process of this node.
+            forwards = () if taken is None else pickle.loads(taken[1])
+        except PacketRefused as refused:
+            metrics.cluster_packets_total.labels("refused").inc()
+            self._say(f"a packet of another node is refused: {refused}")
+            return _REFUSED
+        except Exception as error:  # of another version, perhaps
+            metrics.cluster_packets_total.labels("refused").inc()
+            self._say(f"what another node says cannot be read: {error!r}")
+            return _REFUSED
+        metrics.cluster_packets_total.labels("taken").inc()
+        for forward in forwards:
+            self._site.take_forward(forward)
+        return _TAKEN
+
+    def _start(self, coroutine: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

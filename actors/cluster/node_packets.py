@@ -1,0 +1,151 @@
+"""What nodes say to each other, on its way through the engine: encrypted, in parts, each taken once and in its order. Pure.
+
+The engine carries the packets and is not trusted with them: whoever can write to it can neither read nor forge one, nor have one
+taken twice. All nodes have the key of the cluster. Encryption is AES-256-GCM (RFC 5116); the names and epochs of both nodes and
+the packet's place are authenticated with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .engine import MAX_PAYLOAD_BYTES
+
+PART_BYTES: Final = MAX_PAYLOAD_BYTES - 1_000
+"""Of what a packet carries; the rest is names, numbers, nonce and tag."""
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""Of all parts together: as much as goes between processes of one node."""
+
+_NONCE_BYTES: Final = 12
+
+
+class PacketRefused(Exception):
+    """A packet that was not made with the cluster's key for this node, or has come before, or out of order."""
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    """Authenticated, in the clear. lane: rises when the sender begins anew after a loss. number: within the lane."""
+
+    sender: str
+    sender_epoch: int
+    target: str
+    target_epoch: int
+    lane: int
+    number: int
+    is_last_part: bool
+
+
+class _Packet(msgspec.Struct, frozen=True, array_like=True):
+    head: bytes
+    nonce: bytes
+    sealed: bytes
+
+
+_decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_packet = msgspec.msgpack.Decoder(_Packet).decode
+_encode = msgspec.msgpack.encode
+
+
+def packet_cipher(secret: bytes) -> AESGCM:
+    """secret: the cluster's, at least 32 bytes; what seals ids is derived from it in another way."""
+    return AESGCM(hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-nodes").digest())
+
+
+class PacketSender:
+    """One node's packets to another one, as long as both have their epochs."""
+
+    def __init__(self, cipher: AESGCM, own: tuple[str, int], target: tuple[str, int]) -> None:
+        """own, target: (node, epoch)."""
+        self._cipher = cipher
+        self._own, self._target = own, target
+        self._lane = 1
+        self._number = 0
+
+    def packets(self, message: bytes) -> list[bytes]:
+        """The message in parts; the next one is sent when the one before was taken. Raises: ValueError where it is too large."""
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"{len(message)} bytes are more than the {MAX_MESSAGE_BYTES} between nodes")
+        starts = range(0, max(len(message), 1), PART_BYTES)
+        return [self._packet(message[start : start + PART_BYTES], is_last_part=start == starts[-1]) for start in starts]
+
+    def begin_anew(self) -> None:
+        """What was sent last may have been lost: the other side shall expect neither it nor the rest of it."""
+        self._lane += 1
+        self._number = 0
+
+    def _packet(self, part: bytes, *, is_last_part: bool) -> bytes:
+        self._number += 1
+        head = _encode(_Head(*self._own, *self._target, self._lane, self._number, is_last_part))
+        nonce = os.urandom(_NONCE_BYTES)
+        return _encode(_Packet(head, nonce, self._cipher.encrypt(nonce, part, head)))
+
+
+@attrs.define
+class _Incoming:
+    """How far a sender has come. parts: of the message that is not complete."""
+
+    epoch: int
+    lane: int = 0
+    number: int = 0
+    parts: list[bytes] = attrs.field(factory=list)
+    size: int = 0
+
+
+class PacketReceiver:
+    """What other nodes send to this one. Keeps the parts of one message of each, MAX_MESSAGE_BYTES at most."""
+
+    def __init__(self, cipher: AESGCM) -> None:
+        self._cipher = cipher
+        self._incoming: dict[str, _Incoming] = {}
+
+    def take(self, packet: bytes, own: tuple[str, int]) -> tuple[str, bytes] | None:
+        """(sender, message) where the packet completes one. own: (node, epoch) of now.
+
+        Raises: PacketRefused.
+        """
+        try:
+            read = _decode_packet(packet)
+            head = _decode_head(read.head)
+            part = self._cipher.decrypt(read.nonce, read.sealed, read.head)
+        except (msgspec.DecodeError, InvalidTag, ValueError):
+            raise PacketRefused("not of this cluster") from None
+        if (head.target, head.target_epoch) != own:
+            raise PacketRefused("for another node, or for this one before it joined anew")
+        known = self._incoming.get(head.sender)
+        if known is None or known.epoch < head.sender_epoch:
+            known = self._incoming[head.sender] = _Incoming(head.sender_epoch)
+        if known.epoch > head.sender_epoch or known.lane > head.lane:
+            raise PacketRefused("of before")
+        if known.lane < head.lane:
+            known.lane, known.number, known.parts, known.size = head.lane, 0, [], 0
+        if head.number != known.number + 1:
+            raise PacketRefused("has come before, or too early")
+        known.number = head.number
+        known.parts.append(part)
+        known.size += len(part)
+        if known.size > MAX_MESSAGE_BYTES:
+            known.parts, known.size = [], 0
+            raise PacketRefused("too large")
+        if not head.is_last_part:
+            return None
+        message = b"".join(known.parts)
+        known.parts, known.size = [], 0
+        return head.sender, message
+
+    def epochs_changed(self, epochs: Mapping[str, int]) -> None:
+        """What the presence keys say of the other nodes, {node: epoch}: nothing is taken any more of another epoch that is older,
+        and of a newer one as soon as it comes. Frees what is held of incomplete messages of nodes that are gone."""
+        for node, known in self._incoming.items():
+            if node not in epochs:
+                known.parts, known.size = [], 0
+            elif known.epoch != epochs[node]:
+                self._incoming[node] = _Incoming(epochs[node])

@@ -1,0 +1,73 @@
+"""What a node's processes and its cluster member say to each other: who else is there, and what goes to other nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from mcp_gateway.config.cluster_settings import ClusterSettings
+
+from .weight import LIGHT_BYTES, weight_bytes
+
+
+@attrs.frozen(kw_only=True)
+class ClusterMemberArguments:
+    """NodeSupervisor -> ClusterMember, in its Wiring.
+
+    node_incarnation: random for each start of the node; it outlives the member's own crashes.
+    retention_events: events that the cluster's log keeps.
+    url:              where the node serves, for people.
+    """
+
+    settings: ClusterSettings = attrs.field(repr=False)
+    node_incarnation: str
+    cell_count: int
+    retention_events: int
+    url: str
+
+
+@attrs.frozen(kw_only=True)
+class NodesChanged:
+    """ClusterMember -> every cell: these are the other nodes; what is for their cells goes to the sender.
+
+    cells:       {name in the cluster: incarnation}, "node-b/cell/0" for example.
+    cell_counts: {node: cells that are configured there}.
+    is_member:   whether this node counts as there for the others; where not, it is told of none.
+    """
+
+    cells: dict[str, tuple[int, int, int]]
+    cell_counts: dict[str, int]
+    is_member: bool
+
+
+@attrs.frozen(kw_only=True)
+class ForwardToNode:
+    """Cell -> ClusterMember -> that of another node, which passes it on as `Forwarded`. Cells by their names in the cluster."""
+
+    to_cell: str
+    from_cell: str
+    message: Any = attrs.field(repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return weight_bytes(self.message) + LIGHT_BYTES
+
+
+@attrs.frozen(kw_only=True)
+class ForwardLost:
+    """ClusterMember -> cell: this did not get there, as far as is known. is_unsent: certainly not."""
+
+    forward: ForwardToNode = attrs.field(repr=False)
+    is_unsent: bool
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.forward.weight_bytes
+
+
+@attrs.frozen(kw_only=True)
+class ClusterDescribed:
+    """ClusterMember -> NodeSupervisor, after each change and every few seconds: the part "cluster" of the node's status."""
+
+    status: dict[str, Any] = attrs.field(repr=False)

@@ -1,0 +1,248 @@
+"""Members of one cluster on one loop, on the engine in memory: they find each other, talk, are cut off and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from mcp_gateway.actors.cluster import member as member_module
+from mcp_gateway.actors.cluster import membership
+from mcp_gateway.actors.cluster.engine import Engine, EngineAway
+from mcp_gateway.actors.cluster.member import Member
+from mcp_gateway.actors.cluster.membership import Presence, presence_key
+from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.messages.cluster import ForwardToNode
+
+SECRET = b"s" * 32
+SOON_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second for what takes ten."""
+    for module in (membership, member_module):
+        monkeypatch.setattr(module, "RENEW_S", 0.3)
+        monkeypatch.setattr(module, "PRESENCE_TTL_S", 1)
+    monkeypatch.setattr(membership, "FENCE_S", 0.8)
+
+
+class Node:
+    """A member and what its node is told."""
+
+    def __init__(self, hub: MemoryHub, name: str, incarnation: str = "1", secret: bytes = SECRET) -> None:
+        self.engine = MemoryEngine(hub)
+        self.others: dict[str, Presence] = {}
+        self.is_member = False
+        self.taken: list[ForwardToNode] = []
+        self.lost: list[tuple[ForwardToNode, bool]] = []
+        own = Presence(node=name, epoch=0, incarnation=f"{name}{incarnation}", cells={"cell/0": 1})
+        self.member = Member(self._connect, own, secret, self)
+        self.running = asyncio.create_task(self.member.run())
+
+    async def _connect(self) -> Engine:
+        if not self.engine.is_connected:
+            raise EngineAway("cut off")
+        return self.engine
+
+    def nodes_changed(self, others: Mapping[str, Presence], *, is_member: bool) -> None:
+        self.others, self.is_member = dict(others), is_member
+
+    def take_forward(self, forward: ForwardToNode) -> None:
+        self.taken.append(forward)
+
+    def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
+        self.lost.append((forward, is_unsent))
+
+    def say(self, to: str, message: Any) -> None:
+        self.member.forward(ForwardToNode(to_cell=f"{to}/cell/0", from_cell="x/cell/0", message=message))
+
+    async def die(self) -> None:
+        """At once, without a word."""
+        self.engine._hub.cut_off.add(self.engine)
+        self.running.cancel()
+        await asyncio.wait([self.running])
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+def run(test: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(test, 60)
+
+    asyncio.run(bounded())
+
+
+async def pair() -> tuple[MemoryHub, Node, Node]:
+    hub = MemoryHub()
+    a, b = Node(hub, "a"), Node(hub, "b")
+    await until(lambda: a.others.keys() == {"b"} and b.others.keys() == {"a"})
+    return hub, a, b
+
+
+def test_nodes_find_each_other_and_stay() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        epochs = (a.member.epoch, b.member.epoch)
+        await asyncio.sleep(1.5)  # longer than a key lives that nobody renews
+        assert (a.is_member, b.is_member) == (True, True)
+        assert (a.member.epoch, b.member.epoch) == epochs
+        assert [row["name"] for row in a.member.status()["nodes"]] == ["a", "b"]
+
+    run(test())
+
+
+def test_messages_arrive_in_order_whatever_their_size() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        messages: list[Any] = [number if number % 10 else b"x" * 100_000 * (number // 10) for number in range(100)]
+        for message in messages:
+            a.say("b", message)
+        await until(lambda: len(b.taken) == len(messages))
+        assert [forward.message for forward in b.taken] == messages
+        assert not a.lost
+
+    run(test())
+
+
+def test_what_a_node_says_of_itself_is_told_to_the_others() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        b.member.describe(cells={"cell/0": 2, "cell/1": 1}, is_draining=True)
+        await until(lambda: a.others["b"].cells == {"cell/0": 2, "cell/1": 1})
+        assert a.others["b"].is_draining
+
+    run(test())
+
+
+def test_what_is_for_a_node_that_is_not_there_was_certainly_not_sent() -> None:
+    async def test() -> None:
+        _, a, _ = await pair()
+        a.say("nobody", 1)
+        await until(lambda: a.lost)
+        assert a.lost[0][1] is True
+
+    run(test())
+
+
+def test_a_node_that_dies_is_missed_and_what_was_for_it_comes_back_as_not_sent() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        await b.die()
+        a.say("b", 1)
+        await until(lambda: a.lost)
+        assert a.lost[0][1] is True
+        await until(lambda: not a.others)
+        assert a.is_member
+
+    run(test())
+
+
+def test_a_node_that_leaves_in_order_is_missed_at_once_and_its_name_is_free() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        b.running.cancel()
+        await asyncio.wait([b.running])
+        await b.member.leave()
+        await until(lambda: not a.others)
+        assert presence_key("b") not in hub.keys
+        again = Node(hub, "b", incarnation="2")
+        await until(lambda: again.is_member)
+
+    run(test())
+
+
+def test_a_node_that_is_cut_off_fences_itself_before_the_others_miss_it_and_comes_back_under_another_epoch() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        epoch = b.member.epoch
+        hub.cut_off.add(b.engine)
+        a_missed_it_first = False
+        async with asyncio.timeout(SOON_S):
+            while b.is_member:
+                a_missed_it_first = a_missed_it_first or not a.others
+                await asyncio.sleep(0.005)
+        assert not a_missed_it_first
+        assert b.others == {}
+        await until(lambda: not a.others)
+        b.say("a", 1)
+        await until(lambda: b.lost)
+        assert b.lost[0][1] is True
+        hub.cut_off.clear()
+        await until(lambda: b.is_member and a.others and b.others)
+        assert b.member.epoch > epoch
+
+    run(test())
+
+
+def test_a_node_that_nobody_can_reach_does_not_keep_its_membership_though_it_reaches_the_engine() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        for subject in list(hub.servers):
+            if subject.startswith("req.b."):
+                del hub.servers[subject]
+        await until(lambda: not b.is_member)
+        await until(lambda: not a.others)
+
+    run(test())
+
+
+def test_a_second_node_of_a_name_waits_until_the_first_is_gone() -> None:
+    async def test() -> None:
+        hub, _, b = await pair()
+        second = Node(hub, "b", incarnation="2")
+        await asyncio.sleep(1.5)
+        assert (b.is_member, second.is_member) == (True, False)
+        await b.die()
+        await until(lambda: second.is_member)
+
+    run(test())
+
+
+def test_the_member_of_a_node_whose_member_has_crashed_joins_at_once_under_another_epoch() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        epoch = b.member.epoch
+        await b.die()
+        again = Node(hub, "b")
+        await until(lambda: again.is_member)
+        assert again.member.epoch > epoch
+        await until(lambda: a.others["b"].epoch == again.member.epoch)
+        a.say("b", "hello")
+        await until(lambda: again.taken)
+        assert not a.lost
+
+    run(test())
+
+
+def test_a_node_with_another_key_is_neither_heard_nor_understood() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        stranger = Node(hub, "c", secret=b"t" * 32)
+        await until(lambda: stranger.others.keys() == {"a", "b"})
+        stranger.say("a", "rubbish")
+        await until(lambda: stranger.lost)
+        assert not a.taken
+        await until(lambda: "c" in b.others)
+
+    run(test())
+
+
+def test_a_node_starts_before_its_engine_does() -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        a = Node(hub, "a")
+        hub.cut_off.add(a.engine)
+        await asyncio.sleep(0.2)
+        assert a.member.status()["engine"] == "away"
+        hub.cut_off.clear()
+        await until(lambda: a.is_member)
+        assert a.member.status()["engine"] == "connected"
+
+    run(test())

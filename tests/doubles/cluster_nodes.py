@@ -1,0 +1,69 @@
+"""Nodes of one cluster, each a real gateway, and the NATS server that joins them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tests.doubles.gateway_process import GatewayProcess, wait_until
+from tests.doubles.nats_server import NatsServer
+
+
+@attrs.define
+class Cluster:
+    """nodes: {name: gateway}."""
+
+    nats: NatsServer
+    nodes: dict[str, GatewayProcess]
+
+    def status(self, node: str) -> dict[str, Any]:
+        """What this node says of the cluster."""
+        found: dict[str, Any] = self.nodes[node].status()["cluster"]
+        return found
+
+    def sees(self, node: str, others: set[str]) -> bool:
+        """Whether the node is a member and sees itself and these."""
+        status = self.status(node)
+        return status["is_member"] and {row["name"] for row in status["nodes"]} == others | {node}
+
+    def wait_until_all_see_all(self) -> None:
+        names = set(self.nodes)
+        for name in names:
+            wait_until(lambda name=name: self.sees(name, names - {name}), 30, f"{name} sees all of {names}")  # type: ignore[misc]
+
+
+def node_settings(nats_url: str, node: str, key_file: Path, rest: str, *, cells: int = 2) -> str:
+    cluster = f'[cluster]\nurl = "{nats_url}"\nnode = "{node}"\nkey_file = "{key_file}"\n'
+    return f"[gateway]\ncells = {cells}\n{cluster}{rest}"
+
+
+def cluster_key(folder: Path) -> Path:
+    key_file = folder / "cluster.key"
+    with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    return key_file
+
+
+@contextmanager
+def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2) -> Iterator[Cluster]:
+    """rest: of the configuration, the same on all nodes."""
+    with ExitStack() as stack:
+        nats = stack.enter_context(NatsServer(folder / "nats"))
+        key_file = cluster_key(folder)
+        nodes = {
+            name: stack.enter_context(
+                GatewayProcess(
+                    folder / name, cell_factory=None, settings=node_settings(nats.url, name, key_file, rest, cells=cells)
+                )
+            )
+            for name in names
+        }
+        cluster = Cluster(nats, nodes)
+        cluster.wait_until_all_see_all()
+        yield cluster

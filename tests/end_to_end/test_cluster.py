@@ -1,0 +1,159 @@
+"""Two nodes joined by a NATS server are one gateway: what was begun at one goes on at the other."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.doubles.cluster_nodes import Cluster, running_cluster
+from tests.doubles.gateway_process import DOUBLES, GatewayProcess
+from tests.doubles.sdk_server import SdkServer
+from tests.doubles.tcp_balancer import TcpBalancer
+from tests.end_to_end.python_client import connected, eventually, run, text_of
+
+INITIALIZE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
+
+
+def backends(legacy_server: SdkServer, modern_server: SdkServer) -> str:
+    stdio = json.dumps([sys.executable, str(DOUBLES / "odd_stdio_server.py")])
+    return (
+        f'[[backends]]\nname = "legacy"\nreplicas = ["{legacy_server.url}"]\n'
+        f'[[backends]]\nname = "modern"\nreplicas = ["{modern_server.url}"]\n'
+        f'[[backends]]\nname = "stdio"\ncommand = {stdio}\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, legacy_server: SdkServer, modern_server: SdkServer) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with running_cluster(folder, backends(legacy_server, modern_server), "a", "b") as running:
+        yield running
+
+
+class Answer:
+    """What a POST was answered: the last message of its body, JSON or event stream."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        body = response.read()
+        if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            lines = [line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: ")]
+            body = lines[-1]
+        self.body: Any = json.loads(body) if body else None
+
+
+def post(
+    node: GatewayProcess, endpoint: str, method: str, params: Any, session_id: str = "", request_id: int | None = 1
+) -> Answer:
+    """Over a connection of its own."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    if session_id:
+        headers |= {"Mcp-Session-Id": session_id, "MCP-Protocol-Version": "2025-11-25"}
+    message = {"jsonrpc": "2.0", "method": method, "params": params, **({} if request_id is None else {"id": request_id})}
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(node.url).netloc, timeout=30)
+    connection.request("POST", endpoint, json.dumps(message), headers)
+    answer = Answer(connection.getresponse())
+    connection.close()
+    return answer
+
+
+class Session:
+    """A client of 2025-11-25 that asks whichever node it is told to."""
+
+    def __init__(self, node: GatewayProcess, endpoint: str) -> None:
+        self.endpoint = endpoint
+        opened = post(node, endpoint, "initialize", INITIALIZE)
+        assert opened.status == 200, opened.body
+        self.id = opened.headers["Mcp-Session-Id"]
+        assert post(node, endpoint, "notifications/initialized", {}, self.id, None).status == 202
+
+    def call(self, node: GatewayProcess, tool: str, **arguments: Any) -> Answer:
+        return post(node, self.endpoint, "tools/call", {"name": tool, "arguments": arguments}, self.id)
+
+    def text(self, node: GatewayProcess, tool: str, **arguments: Any) -> str:
+        answer = self.call(node, tool, **arguments)
+        assert answer.status == 200, answer.body
+        text: str = answer.body["result"]["content"][0]["text"]
+        return text
+
+    def end(self, node: GatewayProcess) -> int:
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(node.url).netloc, timeout=30)
+        headers = {"Mcp-Session-Id": self.id, "MCP-Protocol-Version": "2025-11-25"}
+        connection.request("DELETE", self.endpoint, headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+
+# ---- who is there
+
+
+def test_every_node_tells_of_all_nodes(cluster: Cluster) -> None:
+    for name in ("a", "b"):
+        status = cluster.status(name)
+        assert (status["node"], status["engine"]) == (name, "connected")
+        assert [(row["name"], row["cells"]) for row in status["nodes"]] == [("a", 2), ("b", 2)]
+    assert cluster.status("a")["nodes"][1]["epoch"] == cluster.status("b")["epoch"]
+
+
+# ---- sessions
+
+
+@pytest.mark.parametrize("endpoint", ["/mcp/servers/legacy", "/mcp/servers/modern"])
+def test_a_session_is_served_at_either_node_and_its_end_at_one_is_its_end_at_both(cluster: Cluster, endpoint: str) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    session = Session(a, endpoint)
+    assert [session.text(node, "echo", message="hello") for node in (a, b, b, a)] == ["hello"] * 4
+    assert session.end(b) in (200, 204)
+    assert [session.call(node, "echo", message="hello").status for node in (a, b)] == [404, 404]
+
+
+def test_a_process_of_a_session_is_the_same_one_from_either_node(cluster: Cluster) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    session = Session(a, "/mcp/servers/stdio")
+    assert len({session.text(node, "pid") for node in (a, b, a, b)}) == 1
+    large = session.text(b, "big", size_bytes=3_000_000)
+    assert len(large) == 3_000_000
+    session.end(a)
+
+
+def test_a_client_of_the_sdk_is_moved_from_node_to_node_by_a_balancer_that_knows_nothing(cluster: Cluster) -> None:
+    ports = {name: urllib.parse.urlsplit(node.url).port or 0 for name, node in cluster.nodes.items()}
+
+    async def converse(balancer: TcpBalancer) -> None:
+        async with connected(f"{balancer.url}/mcp", "legacy") as (client, record):
+            for number in range(6):
+                balancer.turn_to(ports["ab"[number % 2]])
+                balancer.cut()
+                assert text_of(await client.call_tool("legacy__echo", {"message": f"{number}"})) == f"{number}"
+                assert text_of(await client.call_tool("modern__echo", {"message": f"{number}"})) == f"{number}"
+            assert record.questions == []
+
+    with TcpBalancer(ports.values()) as balancer:
+        run(converse(balancer))
+
+
+def test_a_modern_client_answers_at_one_node_what_a_call_at_the_other_one_asks(cluster: Cluster) -> None:
+    """The call waits in a cell of the node where it began; each request of the client goes to the other node."""
+    ports = [urllib.parse.urlsplit(node.url).port or 0 for node in cluster.nodes.values()]
+
+    async def converse(balancer: TcpBalancer) -> None:
+        async with connected(f"{balancer.url}/mcp/servers/legacy", "2026-07-28") as (client, record):
+            for _ in range(4):
+                balancer.cut()
+                assert "Ada" in text_of(await client.call_tool("elicit", {}))
+            await eventually(lambda: len(record.questions) == 4, 5.0, str(record))
+
+    with TcpBalancer(ports) as balancer:
+        run(converse(balancer))
