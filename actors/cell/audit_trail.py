@@ -14,8 +14,10 @@ from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.transports.policy.policies import Action, Decision
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.trace_context import trace_id_of
 from mcp_gateway.transports.telemetry import metrics
+from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
 _logger = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ _TOGETHER_S: Final = 0.05
 _AGAIN_S: Final = 2.0
 MOST_WAITING: Final = 20_000
 """While the disk takes nothing; what is noted beyond is lost, and an entry says how much."""
+NOBODIES_A_MINUTE: Final = 1
+"""Refused log-ins of which nobody knows whose they are: some 50 MB in 90 days, however many there are."""
+KNOWN_A_MINUTE: Final = 60
+"""Those of whom a good token or a certificate says who it is."""
 _MOST_AT_ONCE: Final = 2_000
 _LONGEST_WORD: Final = 1_000
 _USER: Final = re.compile(r"//[^/@]*@")
@@ -36,6 +42,8 @@ class AuditTrail:
         self._file = file
         self._cell_name = cell_name
         self._waiting: deque[dict[str, Any]] = deque()
+        self._nobodies = LogBudget(NOBODIES_A_MINUTE, 60.0)
+        self._known = LogBudget(KNOWN_A_MINUTE, 60.0)
         self._lost_count = 0
         self._is_due = False
         self._has_failed = False
@@ -45,16 +53,7 @@ class AuditTrail:
 
     def note(self, principal: Principal | None, action: Action, decision: Decision, exchange: Exchange | None) -> None:
         """exchange: that the decision is about; None for one about a topic."""
-        if len(self._waiting) >= MOST_WAITING or self._is_closed:
-            self._lost_count += 1
-            metrics.audit_entries_total.labels("lost").inc()
-            return
         entry = {
-            "time_ms": int(time.time() * 1000),
-            "cell": self._cell_name,
-            "issuer": "" if principal is None else principal.issuer[:_LONGEST_WORD],
-            "subject": "" if principal is None else principal.subject[:_LONGEST_WORD],
-            "client": "" if principal is None else principal.client[:_LONGEST_WORD],
             "method": action.method[:_LONGEST_WORD],
             "name": _shown_name(action),
             "backend": action.backend,
@@ -67,7 +66,37 @@ class AuditTrail:
             entry["address"] = exchange.hash_keys.get("ip", "")
             if (traceparent := exchange.headers.get("traceparent")) is not None:
                 entry["trace_id"] = trace_id_of(traceparent) or ""
-        self._waiting.append(entry)
+        self._add(principal, entry)
+
+    def note_log_in(self, principal: Principal | None, shown: str, address: str, path: str, refused: Refused) -> None:
+        """Somebody was not let in; as `gate.NoteLogIn` has it. Anybody can try, so few are noted, and how many were not."""
+        budget = self._nobodies if principal is None else self._known
+        left_out = budget.take(time.monotonic())
+        if left_out is None:
+            return
+        entry: dict[str, Any] = {
+            "method": "log in",
+            "name": path[:_LONGEST_WORD],
+            "outcome": refused.reason,
+            "rule": refused.text[:_LONGEST_WORD],
+            "shown": shown,
+            "address": address,
+        }
+        self._add(principal, entry | ({"left_out": left_out} if left_out else {}))
+
+    def _add(self, principal: Principal | None, entry: dict[str, Any]) -> None:
+        if len(self._waiting) >= MOST_WAITING or self._is_closed:
+            self._lost_count += 1
+            metrics.audit_entries_total.labels("lost").inc()
+            return
+        who = {
+            "time_ms": int(time.time() * 1000),
+            "cell": self._cell_name,
+            "issuer": "" if principal is None else principal.issuer[:_LONGEST_WORD],
+            "subject": "" if principal is None else principal.subject[:_LONGEST_WORD],
+            "client": "" if principal is None else principal.client[:_LONGEST_WORD],
+        }
+        self._waiting.append(who | entry)
         if not self._is_due:
             self._write_in(_TOGETHER_S)
 

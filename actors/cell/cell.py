@@ -208,7 +208,8 @@ class Cell:
         share = settings.gateway.max_share_per_address
         self._tickets = None if known is None else Tickets(seal, self._cells, known, share)
         noting = None if known is None else NotingAuthenticator(known, self._subjects)
-        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets)
+        note_log_in = None if self._audit is None else self._audit.note_log_in
+        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, note_log_in)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 

@@ -27,7 +27,7 @@ from mcp_gateway.transports.identity.jwt_verification import LONGEST_TOKEN
 from mcp_gateway.transports.identity.known_credentials import KnownCredentials
 from mcp_gateway.transports.identity.rejection import CredentialRejected
 from mcp_gateway.transports.identity.vouched_users import vouched_principal
-from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
+from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind, LogInRefused
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -115,6 +115,7 @@ class KnownClients:
 
     async def _counted_check(self, credential: Credential, digest: bytes) -> Principal:
         outcome = "unavailable"
+        principal: Principal | None = None
         try:
             principal, until_ms = await self._check(credential)
             if not self._holds(principal):  # by the settings of now: they may have changed meanwhile
@@ -124,7 +125,7 @@ class KnownClients:
             return principal
         except CredentialRejected as error:
             outcome = "rejected"
-            raise _nobody(str(error)) from None
+            raise LogInRefused(str(error), principal) from None
         finally:
             metrics.authentications_total.labels(credential.kind.value, outcome).inc()
 
@@ -206,10 +207,6 @@ def _denials(settings: Settings) -> Denials:
     assert settings.auth is not None
     revoked = settings.revocations
     return Denials((*settings.auth.denied_subjects, *revoked.subjects), revoked.fingerprints, revoked.log_outs)
-
-
-def _nobody(text: str) -> Refused:
-    return Refused("unauthorized", text)
 
 
 def _digest(credential: Credential) -> bytes:

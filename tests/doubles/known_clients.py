@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from mcp_gateway.transports.ports.authenticator import Credential
+from mcp_gateway.transports.ports.authenticator import Credential, LogInRefused
 from mcp_gateway.transports.ports.principal import Principal
-from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 
 OPERATE = "mcp-gateway:operate"
@@ -21,13 +20,15 @@ AUTH: Mapping[str, Any] = {"issuers": [{"issuer": ISSUER, "audience": ["gateway"
 
 
 class KnownClients:
-    """Implements `Authenticator`. tokens: {credential's value: whose it is}; asked: values that nobody remembered.
+    """Implements `Authenticator`. tokens: {credential's value: whose it is}; asked: values that nobody remembered; refused: those
+    who have no access, whatever they show.
 
     is_answering: whether whoever is asked answers, or lets the client wait.
     """
 
     def __init__(self, tokens: Mapping[str, Principal] = TOKENS) -> None:
         self.tokens = dict(tokens)
+        self.refused: dict[str, Principal] = {}
         self.asked: list[Credential] = []
         self.is_answering = asyncio.Event()
         self.is_answering.set()
@@ -42,7 +43,7 @@ class KnownClients:
         await self.is_answering.wait()
         principal = self.tokens.get(credential.value)
         if principal is None:
-            raise Refused("unauthorized", 'the token is "none" of ours')
+            raise LogInRefused('the token is "none" of ours', self.refused.get(credential.value))
         self._remembered[credential] = principal
         return principal
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import attrs
 
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
+
 from .principal import Principal
 
 
@@ -33,6 +35,14 @@ class Credential:
     groups: tuple[str, ...] = ()
 
 
+class LogInRefused(Refused):
+    """What a client shows makes it nobody. principal: whom it stands for, where that is known and it is refused all the same."""
+
+    def __init__(self, text: str, principal: Principal | None = None) -> None:
+        super().__init__("unauthorized", text)
+        self.principal = principal
+
+
 class Authenticator(Protocol):
     """Knows clients by what they show. On the event loop; outlives the actors behind it."""
 
@@ -42,7 +52,7 @@ class Authenticator(Protocol):
     async def authenticate(self, credential: Credential) -> Principal:
         """Find out who this is.
 
-        Raises: Refused with unauthorized where it is nobody; upstream_failed where whoever must know cannot be asked.
+        Raises: LogInRefused where it is nobody; Refused with upstream_failed where whoever must know cannot be asked.
         """
 
     def on_end(self, principal: Principal, callback: Callable[[], None]) -> Callable[[], None]:

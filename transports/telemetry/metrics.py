@@ -197,6 +197,21 @@ authentications_total = Counter(
     "Credentials that were checked because they were not known yet (bearer, proxy, certificate), by outcome",
     ["kind", "outcome"],
 )
+logins_refused_total = Counter(
+    "mcp_gateway_logins_refused_total",
+    "Requests and handshakes whose client was not let in, by what it has shown and the reason of the refusal",
+    ["shown", "reason"],
+)
+consents_total = Counter(
+    "mcp_gateway_consents_total",
+    "Consents of users to what servers ask for, asked, begun, given or failed",
+    ["backend", "outcome"],
+)
+token_requests_total = Counter(
+    "mcp_gateway_token_requests_total",
+    "Requests for tokens that servers are shown, by how they are asked for and how that ended",
+    ["backend", "grant", "outcome"],
+)
 logouts_total = Counter("mcp_gateway_logouts_total", "Logout tokens that issuers have sent, by outcome", ["outcome"])
 audit_entries_total = Counter(
     "mcp_gateway_audit_entries_total", "Decisions of policies, by whether the audit trail has them", ["outcome"]

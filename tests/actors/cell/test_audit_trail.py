@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from mcp_gateway.actors.cell import audit_trail
-from mcp_gateway.actors.cell.audit_trail import MOST_WAITING, AuditTrail
+from mcp_gateway.actors.cell.audit_trail import KNOWN_A_MINUTE, MOST_WAITING, NOBODIES_A_MINUTE, AuditTrail
 from mcp_gateway.actors.storage.audit_file import FILE_NAME, AuditFile
 from mcp_gateway.transports.policy.policies import Action, Decision
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 ANN = Principal(issuer="https://id.example", subject="ann", client="cli", fingerprint="f")
 SECRET = "s3cret"
@@ -92,6 +93,43 @@ def test_an_entry_says_who_what_and_by_which_rule_and_no_argument(tmp_path: Path
     assert (third["outcome"], third["rule"]) == ("insufficient_scope", "policies[1]")
     assert fourth["name"] == "http://…@host/p"
     assert len(fifth["name"]) == 1_000
+
+
+def test_who_is_not_let_in_is_noted_now_and_then_with_how_many_were_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries without end must neither fill the disk nor push out what was noted before."""
+    now_s = 1_000.0
+    monkeypatch.setattr("mcp_gateway.actors.cell.audit_trail.time.monotonic", lambda: now_s)
+    refused = Refused("unauthorized", f"because {'x' * 5_000}")
+
+    async def run() -> None:
+        nonlocal now_s
+        trail = AuditTrail(AuditFile(tmp_path, 1e9, 10**9, print), "cell/0")
+        for _ in range(5_000):
+            trail.note_log_in(None, "bearer", "192.0.2.1", "/mcp", refused)
+        for _ in range(100):
+            trail.note_log_in(ANN, "bearer", "192.0.2.2", "/mcp", refused)
+        now_s += 60
+        trail.note_log_in(None, "nothing", "192.0.2.3", "/mcp/ws", Refused("unauthorized", "log in"))
+        trail.note_log_in(ANN, "bearer", "192.0.2.4", "/metrics", Refused("insufficient_scope", "for operators"))
+        await trail.close()
+
+    asyncio.run(run())
+    entries = written(tmp_path)
+    of_nobody = [entry for entry in entries if not entry["subject"]]
+    of_ann = [entry for entry in entries if entry["subject"] == "ann"]
+    assert (len(of_nobody), len(of_ann)) == (NOBODIES_A_MINUTE + 1, KNOWN_A_MINUTE + 1)
+    assert [entry.get("left_out") for entry in (of_nobody[0], of_nobody[-1])] == [None, 5_000 - NOBODIES_A_MINUTE]
+    assert (of_ann[-1]["left_out"], of_ann[-1]["outcome"]) == (100 - KNOWN_A_MINUTE, "insufficient_scope")
+    first = of_nobody[0]
+    assert {name: first[name] for name in ("method", "name", "outcome", "shown", "address", "issuer")} == {
+        "method": "log in",
+        "name": "/mcp",
+        "outcome": "unauthorized",
+        "shown": "bearer",
+        "address": "192.0.2.1",
+        "issuer": "",
+    }
+    assert len(first["rule"]) == 1_000
 
 
 def test_entries_are_written_without_being_asked_for(tmp_path: Path) -> None:

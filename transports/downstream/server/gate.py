@@ -10,7 +10,7 @@ from typing import Final
 
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.transports.ports.authenticator import Authenticator, Credential, CredentialKind
+from mcp_gateway.transports.ports.authenticator import Authenticator, Credential, CredentialKind, LogInRefused
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, retrieve
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
@@ -26,6 +26,13 @@ _MOST_WAITING: Final = 512
 """Requests of a cell whose clients are being found out about; an address has its share of them."""
 _PATIENCE_S: Final = 15.0
 """For whoever knows a client. A fetch of keys takes ten at most."""
+
+
+_FOR_THE_TRAIL: Final = frozenset({"unauthorized", "insufficient_scope"})
+
+NoteLogIn = Callable[[Principal | None, str, str, str, Refused], None]
+"""Called with who it is as far as that is known, what was shown ("nothing", "ticket", or a `CredentialKind`), from which address,
+for which path, and why it is refused."""
 
 
 class Access(Enum):
@@ -46,6 +53,7 @@ class Gate:
 
     auth:      the settings that hold.
     tickets:   where they are taken.
+    note:      told of clients that are not let in, for the audit trail; None where there is none.
     carry_out: has work of a request done, and answers it where the work raises.
     """
 
@@ -56,6 +64,7 @@ class Gate:
         tickets: Tickets | None,
         is_proxy: Callable[[str], bool],
         carry_out: Callable[[Incoming, Callable[[], None]], None],
+        note: NoteLogIn | None = None,
     ) -> None:
         assert settings.auth is not None
         self.take(settings.auth)
@@ -63,6 +72,7 @@ class Gate:
         self._tickets = tickets
         self._is_proxy = is_proxy
         self._carry_out = carry_out
+        self._note = note
         self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
         self._tasks = HeldTasks()
         self._left: set[asyncio.Task[Principal]] = set()  # whose clients have gone; what was begun for them takes its share still
@@ -77,6 +87,7 @@ class Gate:
 
         Raises: Refused.
         """
+        shown: Credential | ShownTicket | None = None
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
@@ -88,7 +99,7 @@ class Gate:
                 return
             self._check(incoming, principal, access)
         except Refused as refused:
-            raise _with_id(refused, incoming) from None
+            raise self._noted(refused, incoming, shown) from None
         handle(incoming)
 
     def is_operator(self, principal: Principal | None) -> bool:
@@ -125,7 +136,7 @@ class Gate:
             raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
         task = self._tasks.start(self._ask(shown))
         incoming.on_client_gone(lambda: self._left.add(task))
-        task.add_done_callback(functools.partial(self._found_out, incoming, access, handle))
+        task.add_done_callback(functools.partial(self._found_out, incoming, shown, access, handle))
 
     async def _ask(self, shown: Credential | ShownTicket) -> Principal:
         try:
@@ -143,7 +154,12 @@ class Gate:
             raise
 
     def _found_out(
-        self, incoming: Incoming, access: Access, handle: Callable[[Incoming], None], task: asyncio.Task[Principal]
+        self,
+        incoming: Incoming,
+        shown: Credential | ShownTicket,
+        access: Access,
+        handle: Callable[[Incoming], None],
+        task: asyncio.Task[Principal],
     ) -> None:
         self._waiting.give_back(incoming.remote_ip)
         if task in self._left:
@@ -156,13 +172,17 @@ class Gate:
             try:
                 self._check(incoming, task.result(), access)
             except Refused as refused:
-                raise _with_id(refused, incoming) from None
+                raise self._noted(refused, incoming, shown) from None
             handle(incoming)
 
         self._carry_out(incoming, let_in)
 
-
-def _with_id(refused: Refused, incoming: Incoming) -> Refused:
-    """Refused before an endpoint has read the request, which has an id all the same."""
-    refused.request_id = jsonrpc.request_id_in(incoming.body)
-    return refused
+    def _noted(self, refused: Refused, incoming: Incoming, shown: Credential | ShownTicket | None) -> Refused:
+        """Refused before an endpoint has read the request, which has an id all the same."""
+        refused.request_id = jsonrpc.request_id_in(incoming.body)
+        how = "nothing" if shown is None else "ticket" if isinstance(shown, ShownTicket) else shown.kind.value
+        metrics.logins_refused_total.labels(how, refused.reason).inc()
+        if self._note is not None and refused.reason in _FOR_THE_TRAIL:
+            principal = refused.principal if isinstance(refused, LogInRefused) else incoming.principal
+            self._note(principal, how, incoming.remote_ip, incoming.path, refused)
+        return refused

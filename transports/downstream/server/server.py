@@ -28,7 +28,7 @@ from .accepting import BoundedHttpServer
 from .buffered_bytes import BufferedBytes
 from .client_connection import AnswerWriter
 from .forwarded import TrustedProxies
-from .gate import Access, Gate
+from .gate import Access, Gate, NoteLogIn
 from .incoming import Incoming
 from .origins import OriginRules, check_site, preflight_headers
 from .protected_resource import challenge
@@ -67,7 +67,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
     everything the gateway does with a request.
 
     publish: tells the bus, see `RequestLimiter`.
-    authenticator: who knows the clients, where the settings have `[auth]`; then there may be `tickets`.
+    authenticator: who knows the clients, where the settings have `[auth]`; then there may be `tickets`, and `note_log_in`, see
+    `Gate`.
     buffered: what all connections of this cell hold together of messages that are on their way in or out.
     """
 
@@ -77,6 +78,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         publish: Publish,
         authenticator: Authenticator | None = None,
         tickets: Tickets | None = None,
+        note_log_in: NoteLogIn | None = None,
     ) -> None:
         self._settings = settings
         hsts_s = 0.0 if settings.tls is None else settings.tls.hsts
@@ -102,7 +104,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         if settings.auth is not None:
             if authenticator is None:
                 raise ValueError("[auth] is there, and nobody who knows the clients")
-            self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out)
+            self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out, note_log_in)
         self.sends_away = False  # who is connected is served once more, and then goes to another cell
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()

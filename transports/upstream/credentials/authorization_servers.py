@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import Fetched, FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.ports.strategies import url_of
+from mcp_gateway.transports.telemetry import metrics
 
 from .authorization_flow import (
     ClientIdentity,
@@ -36,7 +37,7 @@ from .discovery import (
     undescribed_authorization_server,
     undescribed_resource,
 )
-from .tokens import Tokens, read_tokens
+from .tokens import TokenRefused, Tokens, read_tokens
 
 _LARGEST_SECRET: Final = 16_384
 
@@ -120,8 +121,18 @@ class AuthorizationServers:
         Raises: TokenRefused; FetchFailed.
         """
         body, headers = authenticated(form, client)
-        answer = await self._fetch(endpoint, rules=self._rules, method="POST", form=body, headers=headers)
-        return read_tokens(answer.status, answer.body, now_ms(), asked=asked, former=former)
+        outcome = "unavailable"
+        try:
+            answer = await self._fetch(endpoint, rules=self._rules, method="POST", form=body, headers=headers)
+            tokens = read_tokens(answer.status, answer.body, now_ms(), asked=asked, former=former)
+            outcome = "granted"
+        except TokenRefused:
+            outcome = "refused"
+            raise
+        finally:
+            grant = form["grant_type"].rpartition(":")[2]
+            metrics.token_requests_total.labels(self._backend.name, grant, outcome).inc()
+        return tokens
 
     def configured_client(self) -> KnownClient | None:
         """What the operator has configured; the secret is read each time, as it may have been replaced.

@@ -7,7 +7,8 @@ import functools
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from mcp_gateway.transports.ports.hash_keys import Asker
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
+from mcp_gateway.transports.telemetry import metrics
 
 from .authorization_flow import (
     ClientIdentity,
@@ -147,6 +149,7 @@ class UserTokens:
         made = UpstreamError(Fate.UNAUTHORIZED, f"{self.backend.title or self.backend.name} needs the user's consent")
         url = f"{self._site.base_url}{CONNECT_PATH}?link={sealed_link(self._site.seal, wanted)}"
         made.failure = Failure(Fate.UNAUTHORIZED, made.failure.text, reason="consent_required", consent_url=url)
+        metrics.consents_total.labels(self.backend.name, "asked").inc()
         return made
 
     async def _renew(self, principal: str, former: Tokens) -> Tokens | None:
@@ -308,7 +311,8 @@ class ConsentSite:
             raise ConsentFailed("many begin at the same time: try again in a moment", is_ours=True)
         self._beginning += 1
         try:
-            return await self.backends[wanted.backend].begin(wanted, browser)
+            with _counted(wanted.backend, "begun"):
+                return await self.backends[wanted.backend].begin(wanted, browser)
         finally:
             self._beginning -= 1
 
@@ -327,7 +331,8 @@ class ConsentSite:
         tokens = self.backends.get(flow.backend)
         if tokens is None:
             raise ConsentFailed("that server is not there any more")
-        await tokens.finish(flow, answer)
+        with _counted(flow.backend, "given"):
+            await tokens.finish(flow, answer)
         return ConsentAsked(tokens.backend.title or flow.backend, flow.principal, flow.scopes)
 
     def client_document(self) -> dict[str, Any]:
@@ -338,6 +343,17 @@ class ConsentSite:
         if wanted is None or wanted.backend not in self.backends:
             raise ConsentFailed("this link is not valid any more: begin again in your client")
         return wanted
+
+
+@contextmanager
+def _counted(backend: str, outcome: str) -> Iterator[None]:
+    """Count a step of a consent that ends well, or that does not."""
+    try:
+        yield
+    except ConsentFailed:
+        metrics.consents_total.labels(backend, "failed").inc()
+        raise
+    metrics.consents_total.labels(backend, outcome).inc()
 
 
 def flow_entry(state: str) -> EntryId:

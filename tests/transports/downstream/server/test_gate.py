@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 
+from mcp_gateway.actors.cell import audit_trail
+from mcp_gateway.actors.storage.audit_file import FILE_NAME
 from mcp_gateway.transports.downstream.server import gate as gate_module
 from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
 from mcp_gateway.transports.ports.principal import Principal
+from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.known_clients import ADA, AUTH, ISSUER, KnownClients, bearer, on_guarded_cell
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient
 from tests.doubles.running_cell import RunningCell, cell_settings
@@ -325,3 +329,37 @@ def test_the_exchange_knows_who_asks() -> None:
         assert opened[0].hash_keys["user"] == opened[0].hash_keys["principal"] == f"{ISSUER} ada"
 
     on_guarded_cell(body)
+
+
+def test_who_is_not_let_in_is_counted_and_noted_by_what_it_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handshakes, tickets and pages of operators as well; of whom somebody knows, with who it is."""
+    monkeypatch.setattr(audit_trail, "NOBODIES_A_MINUTE", 100)
+    shown = [
+        ("GET", "/mcp", {}, "nothing", "unauthorized", ""),
+        ("GET", "/mcp/ws", {**UPGRADE, **bearer("forged")}, "bearer", "unauthorized", ""),
+        ("GET", "/mcp/websocket?ticket=forged", UPGRADE, "ticket", "unauthorized", ""),
+        ("GET", "/metrics", bearer("ada"), "bearer", "insufficient_scope", "ada"),
+        ("GET", "/mcp", bearer("mallory"), "bearer", "unauthorized", "mallory"),
+        ("GET", "/mcp?access_token=ada", {}, "nothing", "invalid_request", None),
+    ]
+
+    def counts() -> list[float]:
+        return [metrics.logins_refused_total.labels(how, reason)._value.get() for _, _, _, how, reason, _ in shown]
+
+    before = counts()
+
+    async def body(cell: RunningCell, clients: KnownClients) -> None:
+        clients.refused["mallory"] = Principal(issuer=ISSUER, subject="mallory")
+        async with RawClient(cell) as client:
+            for verb, path, headers, _, reason, _ in shown:
+                answer = await client.ask(verb, path, **headers)
+                assert answer.reason == reason, path
+
+    on_guarded_cell(body, gateway={"state_dir": str(tmp_path)})
+    grown = [now - then for now, then in zip(counts(), before, strict=True)]
+    assert grown == [1, 2, 1, 1, 2, 1], "each once, two of them alike"
+    entries = [json.loads(line) for line in (tmp_path / FILE_NAME).read_text().splitlines()]
+    assert [(entry["shown"], entry["outcome"], entry["subject"]) for entry in entries] == [
+        (how, reason, subject) for _, _, _, how, reason, subject in shown if subject is not None
+    ]
+    assert [entry["name"] for entry in entries] == ["/mcp", "/mcp/ws", "/mcp/websocket", "/metrics", "/mcp"]
