@@ -68,6 +68,7 @@ _URL = Text(
     longest=2_000,
     show=quote_url,
 )
+_REPLICA_ID = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a replica as status names it", longest=2_100)
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
 _CALL_SHARE = Number(0.01, 1.0, unit="calls, as a share", zero_means="off")
@@ -101,6 +102,7 @@ class BackendSettings:
     headers:  sent with each request to it; secrets, never shown.
     tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
+    draining_replicas: the same of single replicas, as `status` names them; what others can take goes to those.
     retry_budget: a share of its answers: so many requests that a server may have seen are sent again, where they only read or
               their tool may run twice, and ten a second more; 0 for none.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
@@ -134,6 +136,7 @@ class BackendSettings:
     request_timeout: float = attrs.field(default=60.0, converter=as_seconds, validator=DURATION)
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
+    draining_replicas: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Each(_REPLICA_ID, most=1_000))
     retry_budget: float = attrs.field(default=0.2, converter=as_seconds, validator=_RETRY_SHARE)
     title: str = attrs.field(default="", validator=_TITLE)
     tools: dict[str, Any] = attrs.field(factory=dict, converter=as_tools, validator=TOOLS, hash=False)
@@ -187,6 +190,9 @@ class RouteSettings:
     slow_call_duration: a call that takes longer is slow, and `slow_call_rate_threshold` the share of those that opens a circuit
                        in the same way; 0 has no call be slow.
     panic:             whether a replica that is out is tried where all of them are.
+    hash_balance_factor: a replica with more calls than so many times the mean passes keys on to the next one; 0 keeps each key
+                       where it is, whatever the load.
+    slow_start:        a replica that returns, or is new, takes a tenth of its keys at first and all of them after so long.
     """
 
     pattern: str = attrs.field(validator=_PATTERN)
@@ -203,6 +209,10 @@ class RouteSettings:
     rate_window: float = attrs.field(default=10.0, converter=as_seconds, validator=Number(1.0, 3_600.0))
     rate_minimum_calls: int = attrs.field(default=20, validator=Whole(1, 1_000_000))
     panic: bool = attrs.field(default=False, validator=Flag())
+    hash_balance_factor: float = attrs.field(
+        default=0.0, converter=as_seconds, validator=Number(1.01, 100.0, unit="times the mean load", zero_means="off")
+    )
+    slow_start: float = attrs.field(default=0.0, converter=as_seconds, validator=DURATION_OR_OFF)
     transports: tuple[str, ...] = attrs.field(
         default=TRANSPORT_NAMES, converter=as_tuple, validator=Each(OneOf(*TRANSPORT_NAMES), fewest=1, most=len(TRANSPORT_NAMES))
     )

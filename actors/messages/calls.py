@@ -63,6 +63,7 @@ class LeaseCall:
     route:    pattern of the route that matched; names the circuit breaker.
     is_trial: the breaker is half open and waits for this outcome.
     slow_after_s: an answer that took longer is told as CallRanLong.
+    is_counted: the router counts what runs, and waits for CallLeft.
     """
 
     call: Call
@@ -70,6 +71,7 @@ class LeaseCall:
     route: str
     is_trial: bool
     slow_after_s: float = math.inf
+    is_counted: bool = False
     router: ActorAddress = attrs.field(repr=False)
 
 
@@ -214,3 +216,10 @@ class TrialEnded:
     route: str
     replica: ReplicaId
     call_id: int
+
+
+@attrs.frozen
+class CallLeft:
+    """Connection pool -> router: a call that is counted is over, however it went."""
+
+    replica: ReplicaId

@@ -42,6 +42,7 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
     """What one of the BACKEND_COMMANDS changes. A command that finds everything as it wants it changes nothing.
 
     arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
+               {"name", "replica": as status names it} to drain and undrain one alone,
                {"settings": those of the file} to reload, what `changed_revocations` takes to revoke.
 
     Raises: ConfigError with everything that is wrong, also where what may change does not fit what may not.
@@ -70,7 +71,11 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
         routes = tuple(route for route in settings.routes if route.backend != name)
     else:
         name = _known_name(settings, command, arguments["name"])
-        backends, routes = _with_drain(settings.backends, {name}, command == "drain"), settings.routes
+        routes = settings.routes
+        if arguments.get("replica"):
+            backends = _with_replica_drain(settings.backends, command, name, arguments["replica"])
+        else:
+            backends = _with_drain(settings.backends, {name}, command == "drain")
     return _change(settings, backends, routes)
 
 
@@ -97,12 +102,28 @@ def _with_drain(backends: Iterable[BackendSettings], names: set[str], is_drainin
     return tuple(attrs.evolve(each, draining=is_draining) if each.name in names else each for each in backends)
 
 
+def _with_replica_drain(
+    backends: Iterable[BackendSettings], command: str, name: str, replica: object
+) -> tuple[BackendSettings, ...]:
+    """Raises: ConfigError where the backend has no such replica."""
+
+    def drained(backend: BackendSettings) -> BackendSettings:
+        if replica not in backend.replica_ids:
+            allowed = f"a replica of {name}: {', '.join(backend.replica_ids[:10])}"
+            raise ConfigError([ConfigProblem(file=command, key="replica", found=quote(replica), allowed=allowed)])
+        others = tuple(each for each in backend.draining_replicas if each != replica)
+        return attrs.evolve(backend, draining_replicas=(*others, replica) if command == "drain" else others)
+
+    return tuple(drained(each) if each.name == name else each for each in backends)
+
+
 def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
     """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that.
 
     Of [auth] it is the keys and who is denied that follow; whom the gateway believes, it was started to believe.
     """
     draining = {backend.name for backend in settings.backends if backend.draining}
+    drained = {backend.name: backend.draining_replicas for backend in settings.backends}
     before = settings
     settings = attrs.evolve(
         settings,
@@ -113,7 +134,11 @@ def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
         left_out=wanted.left_out,
         warnings=wanted.warnings,
     )
-    change = _change(settings, _with_drain(wanted.backends, draining, True), wanted.routes)
+    backends = (
+        attrs.evolve(each, draining_replicas=tuple(dict.fromkeys((*each.draining_replicas, *drained.get(each.name, ())))))
+        for each in wanted.backends
+    )
+    change = _change(settings, _with_drain(backends, draining, True), wanted.routes)
     settings = attrs.evolve(change.settings, servers=wanted.servers)
     tables = tuple(table for table in (*_FOLLOWING, "auth") if getattr(before, table) != getattr(settings, table))
     return attrs.evolve(change, settings=settings, tables=tables, left=tuple(_differences(settings, wanted)))

@@ -14,6 +14,7 @@ from thespian.actors import ActorAddress
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.calls import (
     CallFailed,
+    CallLeft,
     CancelCall,
     LeaseCall,
     LeaseReturned,
@@ -83,8 +84,8 @@ class ConnectionPool(Supervisor):
 
     Receives  LeaseCall (router), LeaseReturned, UpstreamEnding (upstreams), CancelCall (edge), Topology (cell),
               ProbeReplicas (health monitor, router), SchemeResolved (transport registry)
-    Sends     RunCall, CancelCall, ProbeReplicas, TryAgain (upstreams), CallFailed (edge), TrialEnded (router), ResolveScheme
-              (transport registry), PublishEvent (event bus)
+    Sends     RunCall, CancelCall, ProbeReplicas, TryAgain (upstreams), CallFailed (edge), TrialEnded, CallLeft (router),
+              ResolveScheme (transport registry), PublishEvent (event bus)
     On crash  its upstreams end with it and answer for the calls they run; the edge answers for the calls that waited here; the
               router, which is started again after it, forgets the trials
     """
@@ -251,6 +252,8 @@ class ConnectionPool(Supervisor):
     def _is_over(self, leased: LeaseCall) -> None:
         self._leased.pop(leased.call.call_id, None)
         self._end_trial(leased)
+        if leased.is_counted:
+            self.send(leased.router, CallLeft(leased.replica))
 
     def _end_trial(self, leased: LeaseCall) -> None:
         """Where the call is a trial that has brought no verdict, the router need not wait for one."""

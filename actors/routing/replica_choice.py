@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -12,10 +12,12 @@ from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.revisions import is_known_method
 
+from .bounded_load import Loads
 from .circuit_breaker import CircuitBreaker, CircuitState
 from .hash_ring import HashRing
 from .outlier_window import OutlierRules
 from .route_table import Route
+from .slow_start import takes
 
 CircuitKey = tuple[str, ReplicaId]
 """(pattern of a route, replica): one circuit."""
@@ -38,12 +40,16 @@ class Backend:
 
     own_route: serves calls that name the backend instead of a target.
     ejected:   {replica: why}.
+    returned_at_s: {replica: since when it takes calls again, or at all}, of those that have been out or came later.
+    draining_replicas: those that take no new sessions and no calls without one.
     """
 
     ring: HashRing
     own_route: Route
     ejected: dict[str, Ejection] = attrs.field(factory=dict)
     is_draining: bool = False
+    draining_replicas: frozenset[str] = frozenset()
+    returned_at_s: dict[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -62,11 +68,18 @@ class Chosen:
 
 
 def choose(
-    call: Call, route: Route, backend: Backend, breakers: Mapping[CircuitKey, CircuitBreaker], now_s: float
+    call: Call,
+    route: Route,
+    backend: Backend,
+    breakers: Mapping[CircuitKey, CircuitBreaker],
+    now_s: float,
+    loads: Loads | None = None,
 ) -> Chosen | CallFailed:
     """Find the replica for a call: its session's own, or the first that its hash key prefers and that may take calls.
 
-    breakers: by circuit; none where it never failed. They are asked and not changed.
+    One that has its share of the calls already, or has just returned and takes few, is passed over where another may take it.
+
+    breakers: by circuit; none where it never failed. They are asked and not changed, as are loads.
     """
 
     def breaker_of(address: str) -> CircuitBreaker | None:
@@ -80,6 +93,7 @@ def choose(
     bound_to = _bound_to(call, route, backend, shut_s)
     if isinstance(bound_to, CallFailed):
         return bound_to
+    able: list[Chosen] = []
     shut = []
     for address in _preferred(call, route, backend, bound_to):
         if bound_to is None and address in backend.ejected:
@@ -87,8 +101,13 @@ def choose(
         if shut_s(address) == 0.0:
             breaker = breaker_of(address)
             is_trial = breaker is not None and breaker.state is not CircuitState.CLOSED
-            return Chosen(ReplicaId(route.backend, address), is_trial=is_trial)
-        shut.append(address)
+            able.append(Chosen(ReplicaId(route.backend, address), is_trial=is_trial))
+            if bound_to is not None or not _asks_for_more(route):
+                return able[0]
+        else:
+            shut.append(address)
+    if able:
+        return _first_with_room(able, call, route, backend, now_s, loads)
     waits_s = []
     for address in shut:
         waits_s.append(shut_s(address, is_last_resort=True))
@@ -157,8 +176,29 @@ def _preferred(call: Call, route: Route, backend: Backend, bound_to: str | None)
     elif backend.is_draining:
         candidates = ()
     else:
-        candidates = backend.ring.preference_list(_hash_key(route, call))
+        preferred = backend.ring.preference_list(_hash_key(route, call))
+        candidates = (address for address in preferred if address not in backend.draining_replicas)
     return (address for address in candidates if address not in call.excluded)
+
+
+def _asks_for_more(route: Route) -> bool:
+    """Whether it takes more to be chosen than to be the first that may take the call."""
+    return route.hash_balance_factor > 0 or route.slow_start_s > 0
+
+
+def _first_with_room(
+    able: Sequence[Chosen], call: Call, route: Route, backend: Backend, now_s: float, loads: Loads | None
+) -> Chosen:
+    """The first that is not to be passed over; the first of all, where all are."""
+    key, among = _hash_key(route, call), [each.replica for each in able]
+    for each in able:
+        returned_at_s = backend.returned_at_s.get(each.replica.address)
+        if route.slow_start_s and returned_at_s is not None and not takes(key, returned_at_s, route.slow_start_s, now_s):
+            continue
+        if route.hash_balance_factor and loads is not None and not loads.has_room(each.replica, among, route.hash_balance_factor):
+            continue
+        return each
+    return able[0]
 
 
 def _bound_to(call: Call, route: Route, backend: Backend, shut_s: Callable[[str], float]) -> str | CallFailed | None:
@@ -186,7 +226,7 @@ def _nobody(call: Call, route: Route, backend: Backend, waits_s: Collection[floa
     if waits_s:
         text = f"every circuit to backend {route.backend!r} is open"
         return _failed(call, "circuit_open", text, route.backend, retry_after_s=_retry_after_s(min(waits_s)))
-    if backend.is_draining:
+    if backend.is_draining or (backend.ring.members and backend.ring.members <= backend.draining_replicas):
         return _failed(call, "draining", f"backend {route.backend!r} is draining", route.backend)
     if call.excluded & backend.ring.members:
         return _failed(call, "upstream_failed", f"no replica of backend {route.backend!r} could be reached", route.backend)
@@ -213,7 +253,8 @@ def _shall_move(call: Call, home: str, backend: Backend, shut_s: Callable[[str],
 
     if can_take(home) or backend.is_draining:
         return False
-    return any(can_take(other) for other in backend.ring.members if other != home and other not in call.excluded)
+    others = backend.ring.members - backend.draining_replicas - {home}
+    return any(can_take(other) for other in others if other not in call.excluded)
 
 
 def _hash_key(route: Route, call: Call) -> str:

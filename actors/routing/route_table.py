@@ -26,6 +26,8 @@ class Route:
     failure_rate_threshold, slow_call_rate_threshold: shares of the calls to a replica within rate_window_s, if there were so many
                 as rate_minimum_calls; a call is slow that takes longer than slow_call_duration_s. 0.0 asks for none of them.
     panic:      where no replica may take a call, one that is out is tried.
+    hash_balance_factor: of the mean load, how much a replica may have before its keys go to the next one; 0.0 for any.
+    slow_start_s: for how long a replica that returns takes only part of its keys; 0.0 for none.
     transports: names of the client-side transports that this route serves.
     """
 
@@ -41,6 +43,8 @@ class Route:
     rate_window_s: float = 10.0
     rate_minimum_calls: int = 20
     panic: bool = False
+    hash_balance_factor: float = 0.0
+    slow_start_s: float = 0.0
     transports: frozenset[str] = frozenset(TRANSPORT_NAMES)
 
 
@@ -109,5 +113,7 @@ def route_of(route: RouteSettings) -> Route:
         rate_window_s=route.rate_window,
         rate_minimum_calls=route.rate_minimum_calls,
         panic=route.panic,
+        hash_balance_factor=route.hash_balance_factor,
+        slow_start_s=route.slow_start,
         transports=frozenset(route.transports),
     )

@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
+    CallLeft,
     CallRanLong,
     CallSucceeded,
     CallTimedOut,
@@ -37,8 +38,10 @@ from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
+from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.telemetry import metrics
 
+from .bounded_load import Loads
 from .circuit_breaker import CircuitBreaker, CircuitState, Transition
 from .hash_ring import HashRing
 from .replica_choice import Backend, Chosen, CircuitKey, Ejection, choose, has_other, may_open, new_breaker, no_route
@@ -71,7 +74,7 @@ class Router(GatewayActor):
     out it asks all the time, and takes in again by the first good answer after a bad one, or the second.
 
     Receives  Topology (cell), RouteCall (edge), CallFaulted, CallTimedOut, CallRanLong, CallSucceeded, ReplicaProbed (upstreams),
-              TrialEnded (connection pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus:
+              TrialEnded, CallLeft (connection pool), ReplicaEjected, ReplicaRestored (health monitor), EventPublished (event bus:
               ejections seen by another cell)
     Sends     LeaseCall, ProbeReplicas (connection pool), CallFailed (edge), PublishEvent, Subscribe (event bus)
     On crash  circuits are closed again and ejections forgotten; the next failures and probes find out anew
@@ -82,6 +85,7 @@ class Router(GatewayActor):
         self._backends: dict[str, Backend] = {}
         self._table = RouteTable(())
         self._breakers: dict[CircuitKey, CircuitBreaker] = {}
+        self._loads = Loads()
         self._looks_s: dict[ReplicaId, float] = {}  # when each may be asked again how it does
 
     def on_wired(self) -> None:
@@ -109,10 +113,14 @@ class Router(GatewayActor):
             for member in set(known.ring.members) - members:
                 known.ring.remove(member)
                 known.ejected.pop(member, None)
+                known.returned_at_s.pop(member, None)
             for member in backend.replica_ids:
                 if member not in known.ring.members:
                     known.ring.add(member)
+                    if backend.name in self._backends:
+                        known.returned_at_s[member] = self.monotonic_s()
             known.is_draining = backend.draining
+            known.draining_replicas = frozenset(backend.draining_replicas)
             kept[backend.name] = known
             metrics.ring_members.labels(backend.name).set(len(members))
         replicas = {ReplicaId(name, member) for name, backend in kept.items() for member in backend.ring.members}
@@ -124,6 +132,7 @@ class Router(GatewayActor):
             if replica not in replicas or self._route_of(pattern) != before[pattern]:
                 del self._breakers[pattern, replica]  # what it has counted says nothing of another route
                 metrics.circuit_state.labels(pattern, replica.address).set(0)
+        self._loads.forget_all_but(replicas)
         self._looks_s = {replica: at_s for replica, at_s in self._looks_s.items() if replica in replicas}
         self._forget_gauges(gone, circuits - self._circuits_shown())
 
@@ -153,7 +162,7 @@ class Router(GatewayActor):
             self.send(call.edge, no_route(call, self._backends.keys()))
             return
         now_s = self.monotonic_s()
-        choice = choose(call, route, backend, self._breakers, now_s)
+        choice = choose(call, route, backend, self._breakers, now_s, self._loads)
         if isinstance(choice, CallFailed):
             self.send(call.edge, choice)
             return
@@ -161,12 +170,16 @@ class Router(GatewayActor):
             metrics.panics_total.labels(route.pattern).inc()
         if choice.is_trial:
             self._take_trial(route.pattern, choice, call.call_id, now_s)
+        is_counted = route.hash_balance_factor > 0 and call.kind is RequestKind.REQUEST
+        if is_counted:
+            self._loads.begin(choice.replica)
         leased = LeaseCall(
             call=call,
             replica=choice.replica,
             route=route.pattern,
             is_trial=choice.is_trial,
             slow_after_s=route.slow_call_duration_s or math.inf,
+            is_counted=is_counted,
             router=self.myAddress,
         )
         self.send(self.addresses["connection-pool"], leased)
@@ -233,6 +246,9 @@ class Router(GatewayActor):
         if breaker is not None:
             breaker.abandon_trial(message.call_id)
 
+    def receiveMsg_CallLeft(self, message: CallLeft, sender: ActorAddress) -> None:
+        self._loads.end(message.replica)
+
     def _breaker(self, circuit: CircuitKey) -> CircuitBreaker | None:
         """Made at the first failure; None where the route is gone."""
         breaker = self._breakers.get(circuit)
@@ -295,6 +311,8 @@ class Router(GatewayActor):
         return next((route for route in self._table.routes if route.pattern == pattern), None)
 
     def _announce(self, route: str, replica: ReplicaId, transition: Transition, breaker: CircuitBreaker) -> None:
+        if transition.new is CircuitState.CLOSED and (backend := self._backends.get(replica.backend)) is not None:
+            backend.returned_at_s[replica.address] = self.monotonic_s()
         self.log(logging.WARNING, f"circuit {transition.old.name} -> {transition.new.name}", route=route, replica=replica.address)
         metrics.circuit_state.labels(route, replica.address).set(breaker.gauge)
         self._publish(_CIRCUIT_TOPICS[transition.new], {"route": route, "replica": replica.address})
@@ -319,6 +337,7 @@ class Router(GatewayActor):
         backend = self._backends.get(replica.backend)
         if backend is None or backend.ejected.pop(replica.address, None) is None:
             return
+        backend.returned_at_s[replica.address] = self.monotonic_s()
         for (pattern, known), breaker in list(self._breakers.items()):
             route = self._route_of(pattern)
             if known == replica and route is not None:

@@ -55,6 +55,8 @@ def add_backend_commands(commands: Any) -> None:
     undraining = commands.add_parser("undrain", help="take a backend in again that was drained")
     for parser in (removing, draining, undraining):
         parser.add_argument("name", metavar="NAME", help="a backend, as `backends` lists it")
+    for parser in (draining, undraining):
+        parser.add_argument("--replica", metavar="ADDRESS", help="only this one of its replicas, as `status` lists it")
     reloading = commands.add_parser("reload", help="have a running gateway take the backends and routes of its changed file")
     for parser, run in (
         (adding, _add_backend),
@@ -142,11 +144,15 @@ def _remove_backend(options: argparse.Namespace) -> int:
 
 
 def _drain(options: argparse.Namespace) -> int:
-    return _change(options, "drain", {"name": options.name})
+    return _change(options, "drain", _drained(options))
 
 
 def _undrain(options: argparse.Namespace) -> int:
-    return _change(options, "undrain", {"name": options.name})
+    return _change(options, "undrain", _drained(options))
+
+
+def _drained(options: argparse.Namespace) -> dict[str, Any]:
+    return {"name": options.name} | ({"replica": options.replica} if options.replica else {})
 
 
 def _change(options: argparse.Namespace, command: str, arguments: dict[str, Any]) -> int:

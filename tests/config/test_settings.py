@@ -90,6 +90,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "pool_size": 50,
         "retry_budget": 0.2,
         "draining": False,
+        "draining_replicas": (),
         "title": "",
         "tools": {},
         "auth": "none",
@@ -116,6 +117,8 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "rate_window": 10.0,
         "rate_minimum_calls": 20,
         "panic": False,
+        "hash_balance_factor": 0.0,
+        "slow_start": 0.0,
         "transports": ("streamable_http", "http_sse", "websocket"),
     }
 
@@ -199,6 +202,10 @@ REFUSED = [
     (RouteSettings, {"pattern": "a", "backend": "a", "rate_window": 0.9}),
     (RouteSettings, {"pattern": "a", "backend": "a", "rate_minimum_calls": 0}),
     (RouteSettings, {"pattern": "a", "backend": "a", "panic": "yes"}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "hash_balance_factor": 1.0}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "hash_balance_factor": 101}),
+    (RouteSettings, {"pattern": "a", "backend": "a", "slow_start": -1}),
+    (BackendSettings, {"name": "a", "builtin": "demo", "draining_replicas": [""]}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": []}),
     (RouteSettings, {"pattern": "a", "backend": "a", "transports": ["grpc"]}),
 ]

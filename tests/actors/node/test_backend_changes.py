@@ -106,6 +106,20 @@ def test_a_drain_and_its_end_change_one_flag_once() -> None:
     assert (undrained.settings, undrained.events) == (RUNNING, (("undrained", "files"),))
 
 
+def test_one_replica_is_drained_and_taken_in_again_and_a_reload_leaves_it_drained() -> None:
+    running = RUNNING
+    (one,) = running.backends[0].replica_ids
+    drained = backend_change(running, "drain", {"name": "files", "replica": one})
+    assert [backend.draining_replicas for backend in drained.settings.backends] == [(one,), ()]
+    assert drained.events == (("changed", "files"),)
+    assert backend_change(drained.settings, "drain", {"name": "files", "replica": one}).events == ()
+    reloaded = backend_change(drained.settings, "reload", {"settings": running})
+    assert reloaded.settings.backends[0].draining_replicas == (one,)
+    undrained = backend_change(reloaded.settings, "undrain", {"name": "files", "replica": one})
+    assert undrained.settings == running
+    assert problems(running, "drain", name="files", replica="another") == ["drain: replica"]
+
+
 @pytest.mark.parametrize("command", ["remove-backend", "drain", "undrain"])
 @pytest.mark.parametrize("name", ["nobody", "", None, 7, ["files"]])
 def test_a_name_that_nobody_has_is_refused(command: str, name: object) -> None:

@@ -15,6 +15,7 @@ from mcp_gateway.actors.messages.calls import (
     CallAnswered,
     CallFailed,
     CallFaulted,
+    CallLeft,
     CallSucceeded,
     CancelCall,
     LeaseCall,
@@ -280,6 +281,28 @@ def test_what_calls_may_wait_for_needs_no_lease_and_cannot_outlive_its_deadline(
         await bench.answer(held[0])
         assert bench.running() == [*held[1:], waiting]
         assert bench.remembered_calls() == 3
+
+    on_loop(body)
+
+
+def test_the_router_hears_once_of_the_end_of_each_call_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        counted = [attrs.evolve(bench.leased(), is_counted=True) for _ in range(5)]
+        for leased in counted:
+            bench.stage.tell(bench.pool, leased)
+        await turn()
+        first, second = [each.call.call_id for each in counted[:2]]
+        assert bench.router.take(CallLeft) == []
+        await bench.answer(first)  # the fourth runs now
+        bench.stage.tell(bench.pool, CancelCall(second), CancelCall(second))  # the fifth as well
+        await turn()
+        bench.crash_upstream()
+        await turn()
+        assert bench.router.take(CallLeft) == [CallLeft(ReplicaId("files", ONE))] * 5
+        await bench.lease()
+        bench.crash_upstream()
+        assert bench.router.of(CallLeft) == []
 
     on_loop(body)
 

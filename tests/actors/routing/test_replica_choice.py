@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.messages.calls import Call, CallFailed
+from mcp_gateway.actors.routing.bounded_load import Loads
 from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
 from mcp_gateway.actors.routing.hash_ring import HashRing
 from mcp_gateway.actors.routing.replica_choice import Backend, Chosen, Ejection, choose, has_other, may_open, no_route
@@ -69,10 +70,11 @@ class Situation:
     call: Call = attrs.field(factory=call_of_ada)
     ejected: frozenset[str] = frozenset()
     is_draining: bool = False
+    draining: frozenset[str] = frozenset()
     circuits: dict[str, CircuitBreaker] = attrs.field(factory=dict)
 
     def choose(self, now_s: float = NOW_S, route: Route = ROUTE) -> Chosen | CallFailed:
-        backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, Ejection("down")), self.is_draining)
+        backend = Backend(RING, ROUTE, dict.fromkeys(self.ejected, Ejection("down")), self.is_draining, self.draining)
         breakers = {(ROUTE.pattern, at(replica)): breaker for replica, breaker in self.circuits.items()}
         return choose(self.call, route, backend, breakers, now_s)
 
@@ -314,6 +316,82 @@ def test_a_replica_whose_trials_failed_is_tried_sooner_where_the_call_would_be_r
     situation: Situation, expected: Chosen
 ) -> None:
     assert situation.choose() == expected
+
+
+# ---- draining replicas
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        (Situation(draining=frozenset({FIRST})), SECOND),
+        (Situation(draining=frozenset({FIRST}), ejected=frozenset({SECOND})), THIRD),
+        (Situation(draining=frozenset({FIRST}), ejected=frozenset({SECOND, THIRD})), "no_backend"),
+        (Situation(draining=frozenset(ALL)), "draining"),
+        # Sessions that are open go on, and no session moves to one that drains.
+        (Situation(call=OF_SESSION, draining=frozenset({SECOND})), SECOND),
+        (Situation(call=OF_SESSION, draining=frozenset({FIRST, THIRD}), circuits=open_at(SECOND)), "circuit_open"),
+        (Situation(call=attrs.evolve(OF_SESSION, opens_session=True), draining=frozenset({FIRST})), SECOND),
+    ],
+)
+def test_a_replica_that_drains_takes_only_what_is_bound_to_it(situation: Situation, expected: str) -> None:
+    chosen = situation.choose()
+    assert (chosen.why.reason if isinstance(chosen, CallFailed) else chosen.replica.address) == expected
+
+
+# ---- bounded loads, slow start
+
+
+def chosen_for(route: Route, *, load: dict[str, int], returned: dict[str, float] | None = None, **rest: Any) -> list[str]:
+    """Where sixty users' calls would go."""
+    loads = Loads()
+    for address, count in load.items():
+        for _ in range(count):
+            loads.begin(at(address))
+    backend = Backend(RING, route, returned_at_s=returned or {})
+    calls = (call_of_ada(hash_keys={"user": f"user-{number}"}, **rest) for number in range(60))
+    chosen = [choose(call, route, backend, {}, NOW_S, loads) for call in calls]
+    assert not any(isinstance(each, CallFailed) for each in chosen)
+    return [each.replica.address for each in chosen if isinstance(each, Chosen)]
+
+
+BOUNDED = attrs.evolve(ROUTE, hash_balance_factor=1.25)
+SLOW_START = attrs.evolve(ROUTE, slow_start_s=20.0)
+
+
+def test_a_replica_that_has_its_share_of_the_calls_passes_its_keys_on() -> None:
+    usual = chosen_for(ROUTE, load={FIRST: 9, SECOND: 3, THIRD: 3})
+    assert chosen_for(BOUNDED, load={}) == usual
+    bounded = chosen_for(BOUNDED, load={FIRST: 9, SECOND: 3, THIRD: 3})
+    assert FIRST in usual
+    assert set(bounded) == {SECOND, THIRD}
+    assert all(was == now for was, now in zip(usual, bounded, strict=True) if was != FIRST), "no other key moves"
+
+
+def test_what_is_bound_to_a_replica_goes_there_whatever_its_load() -> None:
+    assert set(chosen_for(BOUNDED, load={SECOND: 99}, session=session_at(SECOND))) == {SECOND}
+    assert set(chosen_for(SLOW_START, load={}, returned={SECOND: NOW_S}, session=session_at(SECOND))) == {SECOND}
+
+
+def test_where_all_are_passed_over_the_preferred_one_takes_the_call() -> None:
+    usual = chosen_for(ROUTE, load={})
+    assert chosen_for(SLOW_START, load={}, returned=dict.fromkeys(ALL, NOW_S)) == usual
+    both = attrs.evolve(SLOW_START, hash_balance_factor=1.01)
+    assert FIRST in chosen_for(both, load={FIRST: 9}, returned=dict.fromkeys((SECOND, THIRD), NOW_S))
+
+
+def test_a_replica_that_has_returned_takes_its_keys_back_bit_by_bit_and_only_those() -> None:
+    usual = chosen_for(ROUTE, load={})
+    own = [index for index, address in enumerate(usual) if address == FIRST]
+    before: set[int] = set()
+    for elapsed_s in (0.0, 5.0, 10.0, 15.0, 20.0):
+        now = chosen_for(SLOW_START, load={}, returned={FIRST: NOW_S - elapsed_s})
+        taken = {index for index in own if now[index] == FIRST}
+        assert before <= taken
+        assert all(now[index] == usual[index] for index in range(60) if index not in own)
+        before = taken
+    assert before == set(own)
+    assert len(own) > 5
 
 
 # ---- panic

@@ -82,6 +82,8 @@ def test_routes_of_the_configuration_stand_before_default_ones():
         rate_window=30.0,
         rate_minimum_calls=7,
         panic=True,
+        hash_balance_factor=1.5,
+        slow_start=9.0,
         transports=["websocket"],
     )
     assert configured_routes(Settings.demo().backends, (route,)) == (
@@ -98,6 +100,8 @@ def test_routes_of_the_configuration_stand_before_default_ones():
             rate_window_s=30.0,
             rate_minimum_calls=7,
             panic=True,
+            hash_balance_factor=1.5,
+            slow_start_s=9.0,
             transports=frozenset({"websocket"}),
         ),
     )

@@ -13,6 +13,7 @@ from mcp_gateway.actors.messages.calls import (
     Call,
     CallFailed,
     CallFaulted,
+    CallLeft,
     CallRanLong,
     CallSucceeded,
     CallTimedOut,
@@ -766,6 +767,53 @@ def test_a_route_that_may_panic_tries_a_replica_that_is_out(monkeypatch: pytest.
         leased = bench.call("tools/call/notes__add")
         assert isinstance(leased, LeaseCall)
         assert not leased.is_trial
+
+    on_loop(test)
+
+
+# ---- bounded loads, slow start
+
+
+def test_the_calls_under_way_are_counted_where_a_route_bounds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        routes = [{"pattern": "tools/call/files__*", "backend": "files", "hash_balance_factor": 1.25}]
+        bench = Bench(monkeypatch, FILES, routes=routes)
+
+        def lease(**fields: Any) -> LeaseCall:
+            leased = bench.call(hash_keys={"session": "k"}, **fields)
+            assert isinstance(leased, LeaseCall)
+            return leased
+
+        leases = [lease() for _ in range(9)]
+        counts = [sum(each.replica.address == address for each in leases) for address in (FIRST, SECOND, THIRD)]
+        assert max(counts) <= 4  # ceil(1.25 * 9 / 3)
+        assert all(each.is_counted for each in leases)
+        bench.tell(*(CallLeft(each.replica) for each in leases))
+        assert lease().replica == leases[0].replica
+        assert not lease(kind=RequestKind.STREAM).is_counted
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("how", ["restored", "circuit closed", "added"])
+def test_a_replica_that_returns_or_is_new_starts_slowly(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    def test() -> None:
+        routes = [{"pattern": "tools/call/files__*", "backend": "files", "slow_start": 60.0}]
+        bench = Bench(monkeypatch, FILES, routes=routes)
+        before = {f"k{number}": bench.replica(f"k{number}") for number in range(60)}
+        third = ReplicaId("files", THIRD)
+        if how == "added":
+            both = tuple(attrs.evolve(each, replicas=each.replicas[:2]) for each in bench.settings.backends)
+            bench.tell(Topology(backends=both, routes=bench.settings.routes))
+            bench.tell(Topology(backends=bench.settings.backends, routes=bench.settings.routes))
+        elif how == "restored":
+            bench.tell(ReplicaEjected(third, "down"), ReplicaRestored(third))
+        else:
+            bench.tell(*faults("tools/call/files__*", third, 5), probed(third, "cannot connect"), probed(third))
+        own = [key for key, replica in before.items() if replica == THIRD]
+        assert sum(bench.replica(key) == THIRD for key in own) < len(own) / 2
+        bench.stage.advance(60.0)
+        assert {key: bench.replica(key) for key in before} == before
 
     on_loop(test)
 
