@@ -9,6 +9,7 @@ from typing import Any, Final
 from .setting_rules import Each, OneOf, Rule, SettingProblem, Table, Text, kind_of, name_part, quote
 
 NAME_FORMS: Final = ("portable", "as_is")
+PIN_MODES: Final = ("off", "warn", "enforce")
 _MOST: Final = 1_000
 _MOST_VALUE_BYTES: Final = 65_536
 _OWN_NAME: Final = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "the name of a tool", longest=1_000)
@@ -81,11 +82,13 @@ TOOLS: Final = Table(
     deny=_PATTERNS,
     rename=Renames(),
     names=OneOf(*NAME_FORMS),
+    pin=OneOf(*PIN_MODES),
     overrides=Named(_OVERRIDE),
 )
 """allow, deny: patterns of the tools that are served, by the server's own names; all where none is allowed, and "deny" wins.
 rename:     {name at the server: name here}.
 names:      "portable": no longer than 64 characters with the prefix, of letters, digits, "_" and "-"; "as_is": the server's.
+pin:        what follows when a tool is not what it was when it was approved: nothing, an alert, or that it is not served either.
 overrides:  {name at the server: {title, description: instead of the server's; annotations: beside it; defaults: {argument: value
             where the client gives none}; fixed: {argument: value in any case, which the schema does not show}}}.
 """

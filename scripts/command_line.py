@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
+from mcp_gateway.scripts.commands.approve_command import add_approve_command
 from mcp_gateway.scripts.commands.attaching import (
     EXIT_NOTHING_THERE,
     EXIT_REFUSED,
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add_import_command(commands)
     add_explain_command(commands)
     add_audit_command(commands)
+    add_approve_command(commands)
     add_credentials_command(commands)
 
     status = commands.add_parser("status", help="the supervision tree, backends, sessions and clients of a running gateway")

@@ -29,6 +29,7 @@ from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 from mcp_gateway.actors.runtime.system_key import load_or_create_key, load_secret
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
+from mcp_gateway.actors.storage.pin_file import PinFile
 from mcp_gateway.actors.storage.stored_vault import StoredVault
 from mcp_gateway.actors.storage.task_journal import TaskJournal
 from mcp_gateway.config.backend_settings import BackendSettings
@@ -147,6 +148,7 @@ class Cell:
         if self._hosting is Hosting.OWN:
             asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
         self._tasks = TaskJournal(self._settings.gateway.state_path)
+        self._pins = PinFile(self._settings.gateway.state_path)
         self._start_actors(self._wires(seal))
         try:
             if self._hosting is Hosting.MOUNTED:
@@ -186,6 +188,8 @@ class Cell:
             elsewhere=self._cells,
             others=lambda: self._cells.other_cells,
             records=self._tasks,
+            pins=self._pins,
+            publish=self._port.publish,
             parked=self._parked,
         )
         shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)
@@ -353,6 +357,7 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._tasks.close()
+        self._pins.close()
         self._port.sessions.close()
         if self._port.known_clients is not None:
             self._port.known_clients.close()

@@ -19,6 +19,9 @@ WINDOW_S = 10.0
 """Errors and latency are judged over that long."""
 
 RESTARTS_WINDOW_S = 60.0
+DISTRUST_S = 60.0
+"""A tool that has changed hurts for that long; whether it is served since is no feeling any more, but a setting."""
+
 SERIES_LENGTH = 120
 """Measurements that are kept of each backend for people to look at."""
 
@@ -75,6 +78,7 @@ class Sensations:
         self._window: deque[VitalSigns] = deque()
         self._restarts: deque[tuple[float, str]] = deque(maxlen=_MOST_NOTES)
         self._backpressure: deque[tuple[float, str]] = deque(maxlen=_MOST_NOTES)
+        self._changed_tools: deque[tuple[float, str, str]] = deque(maxlen=_MOST_NOTES)
         self._escalated_s = -math.inf
         self.backends: dict[str, BackendSense] = {}
 
@@ -85,6 +89,9 @@ class Sensations:
 
     def note_backpressure(self, transport: str, at_s: float) -> None:
         self._backpressure.append((at_s, transport))
+
+    def note_changed_tool(self, backend: str, tool: str, at_s: float) -> None:
+        self._changed_tools.append((at_s, backend, tool))
 
     def note_escalation(self, at_s: float) -> None:
         self._escalated_s = at_s
@@ -112,6 +119,8 @@ class Sensations:
             feelings[f"saturation/{transport}"] = crowding(signs.connections.get(transport, 0.0), limit)
         for transport in {*signs.lost, *(transport for _, transport in self._backpressure)}:
             feelings[f"backpressure/{transport}"] = self._backpressured(transport, before, signs)
+        for backend in {backend for _, backend, _ in self._changed_tools}:
+            feelings[f"tools/{backend}"] = self._distrusted(backend, now_s)
         feelings["restarts"] = self._restarted(now_s)
         feelings["event-loop"] = loop_lag(self._lasting_lag_s())
         feelings["viability"] = self._viability(signs, now_s)
@@ -161,6 +170,12 @@ class Sensations:
             return Feeling(level=0.0)
         text = f"{_times(len(recent), 'restart')} within a minute, the last of {recent[-1]}"
         return Feeling(level=1.0 - 0.7 ** len(recent), text=text)
+
+    def _distrusted(self, backend: str, now_s: float) -> Feeling:
+        tools = [tool for at_s, name, tool in self._changed_tools if name == backend and now_s - at_s <= DISTRUST_S]
+        if not tools:
+            return Feeling(level=0.0)
+        return Feeling(level=0.6, text=f"{_times(len(set(tools)), 'tool')} not what was approved, the last {tools[-1][:100]!r}")
 
     def _backpressured(self, transport: str, before: VitalSigns, signs: VitalSigns) -> Feeling:
         lost = signs.lost.get(transport, 0.0) - before.lost.get(transport, 0.0)

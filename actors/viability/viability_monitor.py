@@ -37,7 +37,7 @@ _MOST_OF_A_CORE = 0.02
 _RAREST_S = WINDOW_S / 2
 """Whatever it costs: who looks less often misses what hurts."""
 
-_PATTERNS = ("vsm.algedonic.*", "mcp.supervisor.*", "mcp.replica.*", "mcp.sse.backpressure")
+_PATTERNS = ("vsm.algedonic.*", "mcp.supervisor.*", "mcp.replica.*", "mcp.sse.backpressure", "mcp.tool.changed")
 _TOPICS = {kind: f"vsm.algedonic.{kind.value}" for kind in SignalKind}
 
 
@@ -182,6 +182,8 @@ class ViabilityMonitor(GatewayActor):
             self._sensations.note_restart(str(payload.get("child")), at_s)
         elif message.topic == "mcp.supervisor.escalated":
             self._sensations.note_escalation(at_s)
+        elif message.topic == "mcp.tool.changed":
+            self._sensations.note_changed_tool(str(payload.get("backend")), str(payload.get("tool")), at_s)
         elif message.topic == "mcp.sse.backpressure":
             self._sensations.note_backpressure(str(payload.get("transport", "http_sse")), at_s)
         elif message.topic in ("mcp.replica.ejected", "mcp.replica.restored"):

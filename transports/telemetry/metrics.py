@@ -186,6 +186,9 @@ bounds_reached_total = Counter(
     "Times that clients or servers have come to a bound on what they may hold or say, by bound",
     ["bound"],
 )
+tool_changes_total = Counter(
+    "mcp_gateway_tool_changes_total", "Times that a tool was not what was approved and had not been seen so before", ["backend"]
+)
 tool_calls_total = Counter("mcp_gateway_tool_calls_total", "Calls of tools that have ended", ["backend", "tool", "outcome"])
 upstream_messages_dropped_total = Counter(
     "mcp_gateway_upstream_messages_dropped_total",

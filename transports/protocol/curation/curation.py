@@ -46,8 +46,10 @@ class Curation:
         self._edits = {name: ToolEdit(override) for name, override in tools.get("overrides", {}).items()}
         self._is_chosen = any(tools.get(key) for key in ("allow", "deny", "rename", "overrides"))
 
-    def served_list(self, result: bytes) -> bytes:
+    def served_list(self, result: bytes, withheld: frozenset[str] = frozenset()) -> bytes:
         """A result of `tools/list` as clients see it: the same object where that is what the server says.
+
+        withheld: the server's names of tools that are not served for another reason.
 
         Raises: msgspec.DecodeError where it is none, and what must not be seen might be in it.
         """
@@ -55,7 +57,7 @@ class Curation:
             values = members(result)
             listed = values.get("tools", Raw(b"[]"))
             own = [tool.name for tool in _decode_named(listed)]
-            here = [self.names.listed(name) for name in own]
+            here = [None if name in withheld else self.names.listed(name) for name in own]
             if here == own and not (self._edits and any(name in self._edits for name in own)):
                 return result
             shown = []
@@ -67,7 +69,7 @@ class Curation:
                         edit.shown(tool)
                     shown.append(tool)
         except msgspec.DecodeError:
-            if self._is_chosen:
+            if self._is_chosen or withheld:
                 raise
             return result  # for others to complain about
         values["tools"] = Raw(_encode(shown))

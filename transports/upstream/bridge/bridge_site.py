@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import attrs
 
 from mcp_gateway.transports.ports.upstream_port import Elsewhere
+from mcp_gateway.transports.protocol.curation.tool_pins import Comparison, Definition
 from mcp_gateway.transports.protocol.eras.tasks import KeptTask
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 
@@ -30,6 +31,18 @@ class TaskRecords(Protocol):
     def forget(self, name: str) -> None: ...
 
 
+class ToolPins(Protocol):
+    """What tools were when they were approved. Methods raise nothing."""
+
+    def take(self, backend: str, listed: Mapping[str, Definition]) -> Comparison: ...
+
+    def is_changed(self, backend: str, tool: str) -> bool: ...
+
+
+def _publish_nothing(topic: str, payload: Mapping[str, Any]) -> None:
+    """Where nobody follows events."""
+
+
 @attrs.define(kw_only=True)
 class BridgeSite:
     """The cell that a bridge works in.
@@ -39,6 +52,8 @@ class BridgeSite:
     others:    the names of the other cells that run now.
     hosted:    {task: lets go of it} of the tasks that run here.
     records:   of them on disk; None where nothing outlives the process.
+    pins:      of the tools of all backends that have them pinned.
+    publish:   tells the event bus.
     """
 
     cell_name: str
@@ -49,3 +64,5 @@ class BridgeSite:
     tasks: TaskLedger = attrs.field(factory=lambda: TaskLedger(TaskLimits()))
     hosted: dict[str, Callable[[], None]] = attrs.field(factory=dict)
     records: TaskRecords | None = None
+    pins: ToolPins | None = None
+    publish: Callable[[str, Mapping[str, Any]], None] = _publish_nothing

@@ -26,6 +26,8 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 
+from .pinned_tools import PinnedTools
+
 _logger = logging.getLogger(__name__)
 
 _PAGES: Final = 100
@@ -40,8 +42,9 @@ class CuratedConversation:
     Source: MCP 2025-11-25, server/tools, "Error Handling": an unknown tool is a protocol error, -32602.
     """
 
-    def __init__(self, wire: UpstreamConversation, curation: Curation, backend: str) -> None:
+    def __init__(self, wire: UpstreamConversation, curation: Curation, backend: str, pinned: PinnedTools | None = None) -> None:
         self._wire = wire
+        self._pinned = pinned
         self._curation = curation
         self._backend = backend
         self._look_up_from_s = 0.0
@@ -71,7 +74,8 @@ class CuratedConversation:
 
     def _served_list(self, result: bytes) -> bytes:
         try:
-            result = self._curation.served_list(result)
+            withheld = self._pinned.withheld_of(result) if self._pinned is not None else frozenset()
+            result = self._curation.served_list(result, withheld)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UpstreamError(Fate.BROKEN, f"the server sent a malformed list: {error}") from None
         if renamed := self._curation.names.take_untold():
@@ -85,6 +89,8 @@ class CuratedConversation:
         self, request: UpstreamRequest, message: Request, name: str, on_event: EventHandler
     ) -> Coroutine[Any, Any, UpstreamAnswer]:
         try:
+            if self._pinned is not None and self._pinned.withholds(self._curation.names.called(name) or ""):
+                raise UnknownTool(name)
             params = self._curation.own_call(name, message.params)
         except UnknownTool:
             return _refused(message.id, f"Unknown tool: {name}")

@@ -50,6 +50,7 @@ from .curated_conversation import CuratedConversation
 from .legacy_to_legacy import exchange_fitted, opened_as_asked
 from .legacy_to_modern import LegacyToModern
 from .modern_to_legacy import ModernToLegacy
+from .pinned_tools import PinnedTools
 from .same_era_tasks import SameEraTasks
 from .task_host import TaskHost
 
@@ -85,7 +86,13 @@ class BridgeTransport:
             era=era,
             uncached=wire,
         )
-        return CuratedConversation(bridge, Curation(backend.tools, backend.prefix), backend.name)
+        return CuratedConversation(bridge, Curation(backend.tools, backend.prefix), backend.name, self._pinned(backend))
+
+    def _pinned(self, backend: BackendSettings) -> PinnedTools | None:
+        mode, pins = backend.tools.get("pin", "off"), self._site.pins
+        if mode == "off" or pins is None:
+            return None
+        return PinnedTools(self._site, pins, backend.name, is_enforced=mode == "enforce")
 
 
 class EraBridge:
