@@ -14,6 +14,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
 from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.merging.merged_server import PageStart
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -132,12 +133,12 @@ class Desk(Protocol):
         Raises: msgspec.DecodeError where policies are asked and it is no such page.
         """
 
-    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
-        """Keep the pages that follow one of a list for a while: {first item: result}. For the exchange's session alone, or where
-        it has none for everybody.
+    def hold_pages(self, exchange: Exchange, pages: Mapping[PageStart, bytes]) -> None:
+        """Keep the pages that follow one of a list for a while: {where it begins: result}. For the exchange's session alone, or
+        where it has none for everybody.
         """
 
-    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
+    def held_page(self, exchange: Exchange, start: PageStart) -> bytes | None:
         """A result that `hold_pages` was given, for a list of the same method."""
 
     def read_task(self, shown: str) -> TaskId | None:

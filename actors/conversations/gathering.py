@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import attrs
@@ -18,13 +20,16 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS
 from mcp_gateway.transports.protocol.merging.merged_server import (
+    LIST_PAGE_ITEMS,
     BackendAnswer,
     MergedList,
     is_private,
+    item_count,
     list_position,
     merged_discover,
     merged_list,
 )
+from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .conversation import Conversation, has_turned_away, may_go_elsewhere
 from .desk import CallWish, Desk
@@ -263,29 +268,72 @@ class ListAll(AskAll):
     The pages that follow the one that is asked for are kept for the same session, or for all where they are public: a client that
     reads on has no backend asked again, and reads one state of the list. The others ask anew for every page.
 
+    Of more than ASKED_AT_ONCE backends no more are asked, in their order, than the page takes: what it says of missing ones, and
+    of how long it is good, is said of these. The next page begins at the backend where this one ends.
+
     A backend that pages for ever is cut at MAX_PAGES, one that pages in circles or by no cursor where that shows, and named as
     incomplete. For one that does not answer, the list that it gave last stands in for a while; it is named as missing as well.
     """
 
     MAX_PAGES = 100
+    ASKED_AT_ONCE = 64
     HOLDS_PAGES: ClassVar[bool] = True
 
     def __init__(self, exchange: Exchange, sink: AnswerSink, desk: Desk) -> None:
         super().__init__(exchange, sink, desk)
         self._pages_seen: dict[str, set[tuple[bytes, bytes]]] = {}  # {backend: (items, cursor) of each page since its first}
+        self._is_part = self.HOLDS_PAGES and len(self._namings) > self.ASKED_AT_ONCE and not self._needs_all()
+        self._ahead: Sequence[Naming] = ()  # who has not been asked yet
+
+    def _needs_all(self) -> bool:
+        """Whether nothing can be shown before all is known."""
+        return False
 
     def _start(self) -> None:
         message = super()._first_message()
         try:
-            self._first_item = list_position(message.params, message.id)
+            start = list_position(message.params, message.id)
         except Refused as refused:
             self._refuse(refused, "")
             return
-        held = self.desk.held_page(self.exchange, self._first_item) if self.HOLDS_PAGES and self._first_item else None
+        held = self.desk.held_page(self.exchange, start) if self.HOLDS_PAGES and start else None
         if held is not None:
             self._answer(200, jsonrpc.encode_response(Response(message.id, held, b"")), {}, "", 0.0)
             return
-        super()._start()
+        if isinstance(start, int):
+            self._first_item = start
+        else:
+            backend, self._first_item = start
+            self._is_part = True
+            names = [each.backend for each in self._namings]
+            if backend not in names:
+                self._refuse(Refused("invalid_params", "the cursor points to a backend that is gone", request_id=message.id), "")
+                return
+            self._namings = self._namings[names.index(backend) :]
+        if self._is_part:
+            self._namings, self._ahead = (), self._namings
+            self._ask_next(self.ASKED_AT_ONCE)
+        else:
+            super()._start()
+
+    def _ask_next(self, count: int) -> None:
+        """Ask so many more backends, from now on in the time that each has."""
+        following, self._ahead = self._ahead[:count], self._ahead[count:]
+        self._namings = (*self._namings, *following)
+        for naming in following:
+            self._deadlines_s[naming.backend] = self.desk.fan_out_deadline_s(self.exchange, naming.backend)
+            self._ask(_Question(naming.backend, self._first_message()))
+
+    def _conclude_or_refuse(self) -> None:
+        if self._ahead:
+            method = self._first_message().method
+            here = sum(item_count(method, page) for pages in self._results.values() for page in pages)
+            lacking = self._first_item + LIST_PAGE_ITEMS + 1 - here
+            if lacking > 0:
+                average = max(1, here) / len(self._namings)
+                self._ask_next(math.ceil(lacking / average) + 1)
+                return
+        super()._conclude_or_refuse()
 
     def _first_message(self) -> Request:
         message = super()._first_message()
@@ -324,7 +372,15 @@ class ListAll(AskAll):
     def _merged_list(self) -> MergedList:
         message = self._first_message()
         answers = [BackendAnswer(naming, self._shown_pages(naming.backend, message.method)) for naming in self._namings]
-        merged = merged_list(message.method, answers, self._missing, self.exchange.revision, self.desk.server_info)
+        merged = merged_list(
+            message.method,
+            answers,
+            self._missing,
+            self.exchange.revision,
+            self.desk.server_info,
+            is_part=self._is_part,
+            goes_on=self._ahead[0].backend if self._ahead else "",
+        )
         away = {failure.backend for failure in self._failures}
         for backend, why in merged.flaws.items():
             if backend not in away:
@@ -336,7 +392,7 @@ class ListAll(AskAll):
         page = merged.page(self._first_item)
         if self.HOLDS_PAGES and (self._session is not None or merged.is_public):
             following = merged.pages_after(self._first_item)
-            self.desk.hold_pages(self.exchange, {first_item: msgspec.json.encode(each) for first_item, each in following.items()})
+            self.desk.hold_pages(self.exchange, {start: msgspec.json.encode(each) for start, each in following.items()})
         return page
 
     def _shown_pages(self, backend: str, method: str) -> list[bytes]:
@@ -367,6 +423,9 @@ class ListAll(AskAll):
 
 class ListTools(ListAll):
     """`tools/list` where a list may be too long to be shown."""
+
+    def _needs_all(self) -> bool:
+        return self.desk.searched_list is not None
 
     def _merged_list(self) -> MergedList:
         merged = super()._merged_list()

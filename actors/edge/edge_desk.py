@@ -26,6 +26,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.curation.search_tools import SearchedList
 from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
+from mcp_gateway.transports.protocol.merging.merged_server import PageStart
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId, read_question_id, sealed_question_id
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -287,11 +288,11 @@ class EdgeDesk:
         if backend not in self._per_user:  # what such a server lists it lists for one user, though no old revision says so
             self._port.last_known_lists.remember((backend, method, revision), pages, self._now_s())
 
-    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
+    def hold_pages(self, exchange: Exchange, pages: Mapping[PageStart, bytes]) -> None:
         self._held_pages.hold(self._pages_key(exchange), pages, self._now_s())
 
-    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
-        return self._held_pages.find(self._pages_key(exchange), first_item, self._now_s())
+    def held_page(self, exchange: Exchange, start: PageStart) -> bytes | None:
+        return self._held_pages.find(self._pages_key(exchange), start, self._now_s())
 
     def _pages_key(self, exchange: Exchange) -> PagesKey:
         """Who somebody is today, and by which policies, decides as well what is shown in the session."""

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping
 
 import attrs
 
+from mcp_gateway.transports.protocol.merging.merged_server import PageStart
+
 HELD_S = 30.0
 """How long: clients that want more than a page ask at once."""
 
@@ -19,7 +21,7 @@ PagesKey = tuple[Hashable, ...]
 
 @attrs.frozen
 class _Held:
-    pages: Mapping[int, bytes]
+    pages: Mapping[PageStart, bytes]
     until_s: float
     byte_count: int
 
@@ -31,8 +33,8 @@ class HeldPages:
         self._lists: OrderedDict[PagesKey, _Held] = OrderedDict()  # the oldest first
         self._byte_count = 0
 
-    def hold(self, key: PagesKey, pages: Mapping[int, bytes], now_s: float) -> None:
-        """pages: {first item: result}."""
+    def hold(self, key: PagesKey, pages: Mapping[PageStart, bytes], now_s: float) -> None:
+        """pages: {where it begins: result}."""
         self._drop(key)
         byte_count = sum(map(len, pages.values()))
         if not pages or byte_count > MOST_BYTES:
@@ -42,10 +44,10 @@ class HeldPages:
         while self._byte_count > MOST_BYTES:
             self._drop(next(iter(self._lists)))
 
-    def find(self, key: PagesKey, first_item: int, now_s: float) -> bytes | None:
-        """The result from this item on, where it is held."""
+    def find(self, key: PagesKey, start: PageStart, now_s: float) -> bytes | None:
+        """The result that begins there, where it is held."""
         held = self._lists.get(key)
-        return held.pages.get(first_item) if held is not None and now_s < held.until_s else None
+        return held.pages.get(start) if held is not None and now_s < held.until_s else None
 
     def sweep(self, now_s: float) -> None:
         """Let go of what has been held long enough."""

@@ -21,6 +21,7 @@ from mcp_gateway.transports.protocol.curation.tool_index import ToolIndex
 from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.merging.merged_server import PageStart
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.question_ids import QuestionId
 from mcp_gateway.transports.protocol.sealed.session import SessionState, UpstreamSession
@@ -84,7 +85,7 @@ class RecordingDesk:
         self.renewed: list[UpstreamSession] = []
         self.punctuality: list[tuple[str, str]] = []
         self.flaws: list[tuple[str, str, str]] = []
-        self.held_pages: dict[tuple[str | None, int], bytes] = {}  # of (key of a session, first item)
+        self.held_pages: dict[tuple[str | None, PageStart], bytes] = {}  # of (key of a session, where it begins)
         self.last_known: dict[tuple[str, str, str], tuple[bytes, ...]] = {}
         self.searched_list: SearchedList | None = None
         self.hidden: list[str] = []  # names of items that no client may use
@@ -219,12 +220,12 @@ class RecordingDesk:
     def remember_list(self, backend: str, method: str, revision: str, pages: Sequence[bytes]) -> None:
         self.last_known[backend, method, revision] = tuple(pages)
 
-    def hold_pages(self, exchange: Exchange, pages: Mapping[int, bytes]) -> None:
+    def hold_pages(self, exchange: Exchange, pages: Mapping[PageStart, bytes]) -> None:
         key = None if exchange.session is None else exchange.session.key
-        self.held_pages.update({(key, first_item): page for first_item, page in pages.items()})
+        self.held_pages.update({(key, start): page for start, page in pages.items()})
 
-    def held_page(self, exchange: Exchange, first_item: int) -> bytes | None:
-        return self.held_pages.get((None if exchange.session is None else exchange.session.key, first_item))
+    def held_page(self, exchange: Exchange, start: PageStart) -> bytes | None:
+        return self.held_pages.get((None if exchange.session is None else exchange.session.key, start))
 
     def last_known_list(self, backend: str, method: str, revision: str) -> tuple[tuple[bytes, ...], float] | None:
         known = self.last_known.get((backend, method, revision))
@@ -296,7 +297,7 @@ class Scene:
         principal: str = "",
         arguments: tuple[Any, ...] = (),
         has_other_cells: bool = False,
-        held_pages: Mapping[tuple[str | None, int], bytes] | None = None,
+        held_pages: Mapping[tuple[str | None, PageStart], bytes] | None = None,
         question: Question | None = None,
         searched_list: SearchedList | None = None,
     ) -> None:

@@ -12,6 +12,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.protocol.curation.search_tools import Question, SearchedList
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.merging.merged_server import LIST_PAGE_ITEMS, MISSING_BACKENDS, list_cursor
+from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.session import UpstreamSession
 from tests.doubles.recording_desk import ALONE, FILES, LEGACY, MAIL, MODERN, Scene, request, session_at
 
@@ -562,3 +563,81 @@ def test_a_search_finds_what_the_client_may_use_in_every_list() -> None:
     found = scene.sink.result["structuredContent"]["tools"]
     assert [tool["name"] for tool in found] == ["files__read_file", "mail__read_mail"]
     scene.assert_over()
+
+
+# ---- more backends than are asked at once
+
+
+MANY = tuple(Naming(f"b{number}", f"b{number}__") for number in range(150))
+AT_ONCE = ListAll.ASKED_AT_ONCE
+
+
+def read_list(tools_each: int, held_pages=None, **hints: object) -> tuple[list[str], list[int], Scene]:
+    """(names of all pages, how many backends each page had asked, the scene of the last page)."""
+    names: list[str] = []
+    asked: list[int] = []
+    params: dict[str, object] = {}
+    held = {} if held_pages is None else held_pages
+    while True:
+        scene = Scene(ListAll, *MANY, message=request("tools/list", **params), revision=MODERN, held_pages=held)
+        while scene.open:
+            for call in scene.open:
+                scene.answer(call, tools(*map(str, range(tools_each)), **hints))
+        held.update(scene.desk.held_pages)
+        names += names_of(scene)
+        asked.append(len(scene.desk.sent))
+        scene.assert_over()
+        if "nextCursor" not in scene.sink.result:
+            return names, asked, scene
+        params = {"cursor": scene.sink.result["nextCursor"]}
+
+
+@pytest.mark.parametrize("hints", [PUBLIC, {}])
+@pytest.mark.parametrize("tools_each", [1, 7, 30, 1_001])
+def test_a_list_of_many_backends_is_whole_and_in_order_however_it_is_paged(tools_each, hints):
+    names, asked, _ = read_list(tools_each, **hints)
+    assert names == [f"{naming.prefix}{number}" for naming in MANY for number in range(tools_each)]
+    assert len(asked) == -(-len(MANY) * tools_each // LIST_PAGE_ITEMS)
+    used_by_a_page = LIST_PAGE_ITEMS // tools_each + 2
+    assert max(asked) <= max(AT_ONCE, 2 * used_by_a_page), "however far the reader has come"
+
+
+def test_a_page_asks_no_more_backends_than_it_takes():
+    _, asked, _ = read_list(30, **PUBLIC)
+    assert asked[0] == AT_ONCE
+    _, asked, _ = read_list(1, **PUBLIC)
+    assert asked == [len(MANY)], "all of them, where they have little"
+
+
+def test_a_backend_that_is_away_is_told_of_on_the_page_where_it_is_missing():
+    scene = Scene(ListAll, *MANY, message=request("tools/list"))
+    scene.fail(scene.call_to("b3"), "upstream_timeout", replica="b3#0", fate=Fate.TIMED_OUT)
+    for call in scene.open:
+        scene.answer(call, tools(*map(str, range(30))))
+    assert scene.sink.result["_meta"][MISSING_BACKENDS] == {"b3": "upstream_timeout"}
+    assert len(names_of(scene)) == LIST_PAGE_ITEMS
+
+
+def test_where_those_that_were_asked_are_away_the_others_are_asked():
+    scene = Scene(ListAll, *MANY, message=request("tools/list"))
+    for call in scene.open:
+        scene.fail(call, "upstream_timeout", replica=f"{call.backend}#0", fate=Fate.TIMED_OUT)
+    assert {call.backend for call in scene.open} == {naming.backend for naming in MANY[AT_ONCE:]}
+    for call in scene.open:
+        scene.answer(call, tools("x"))
+    assert names_of(scene) == [f"{naming.prefix}x" for naming in MANY[AT_ONCE:]]
+
+
+def test_a_cursor_to_a_backend_that_is_gone_is_refused():
+    scene = listing(message=request("tools/list", cursor=list_cursor(("gone", 3))))
+    assert not scene.desk.sent
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.reason == "invalid_params"
+    scene.assert_over()
+
+
+def test_a_list_that_may_be_too_long_to_be_shown_is_gathered_whole():
+    scene = Scene(ListTools, *MANY, message=request("tools/list"))
+    assert len(scene.open) == AT_ONCE
+    scene = Scene(ListTools, *MANY, message=request("tools/list"), searched_list=SearchedList(1, []))
+    assert len(scene.open) == len(MANY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import msgspec
@@ -26,6 +26,9 @@ _CAPABILITY_DEPTH: Final = 20
 
 LIST_PAGE_ITEMS: Final = 1000
 """Items on one page of a merged list: more than any model can read at once, and far below the message limit."""
+
+PageStart: TypeAlias = int | tuple[str, int]
+"""Where a page begins: with this item of the whole list; or, in a list that is gathered in parts, of what begins at a backend."""
 
 
 @attrs.frozen
@@ -116,11 +119,18 @@ def merged_discover(
 
 @attrs.frozen
 class MergedList:
-    """All items of a merged list. member: what they are called. beside: what else each page says."""
+    """All items of a merged list, or of a part of it that some of its servers have given.
+
+    member:  what they are called. beside: what else each page says.
+    counts:  {backend: how many of them are its own}, in their order, where this is a part.
+    goes_on: the backend at which the next part begins, or "".
+    """
 
     member: str
     items: Sequence[Mapping[str, Raw]] = attrs.field(repr=False)
     beside: Mapping[str, Any]
+    counts: Mapping[str, int] | None = None
+    goes_on: str = ""
 
     @property
     def is_public(self) -> bool:
@@ -138,16 +148,26 @@ class MergedList:
 
         Raises: Refused with invalid_params past the end of the list.
         """
-        if first_item and first_item >= len(self.items):
+        if first_item and first_item >= len(self.items) and not self.goes_on:
             raise Refused("invalid_params", "the cursor points past the end of the list")
         result: dict[str, Any] = {self.member: self.items[first_item : first_item + LIST_PAGE_ITEMS]}
-        if first_item + LIST_PAGE_ITEMS < len(self.items):
-            result["nextCursor"] = list_cursor(first_item + LIST_PAGE_ITEMS)
+        if first_item + LIST_PAGE_ITEMS < len(self.items) or self.goes_on:
+            result["nextCursor"] = list_cursor(self._start(first_item + LIST_PAGE_ITEMS))
         return {**result, **self.beside}
 
-    def pages_after(self, first_item: int) -> dict[int, dict[str, Any]]:
-        """{first item: result} of the pages that follow the one from this item on."""
-        return {start: self.page(start) for start in range(first_item + LIST_PAGE_ITEMS, len(self.items), LIST_PAGE_ITEMS)}
+    def pages_after(self, first_item: int) -> dict[PageStart, dict[str, Any]]:
+        """{where it begins: result} of the pages that follow the one from this item on, as far as they are here."""
+        end = len(self.items) - (LIST_PAGE_ITEMS - 1 if self.goes_on else 0)
+        return {self._start(item): self.page(item) for item in range(first_item + LIST_PAGE_ITEMS, end, LIST_PAGE_ITEMS)}
+
+    def _start(self, item: int) -> PageStart:
+        if self.counts is None:
+            return item
+        for backend, count in self.counts.items():
+            if item < count:
+                return backend, item
+            item -= count
+        return self.goes_on, 0
 
 
 def merged_list(
@@ -156,12 +176,16 @@ def merged_list(
     missing: Mapping[str, str],
     revision: str,
     server_info: Mapping[str, str],
+    *,
+    is_part: bool = False,
+    goes_on: str = "",
 ) -> MergedList:
     """A merged list, in the order of the configuration and then of each server.
 
     Of items of one server by the same name or URI, by which nobody could tell them apart, the first is served.
 
     missing: {backend: why} of those that did not answer in time.
+    is_part, goes_on: see `MergedList`.
 
     Raises: Refused with upstream_failed where no answer is a list result.
     """
@@ -171,7 +195,9 @@ def merged_list(
     missing = dict(missing)
     repeats: dict[str, str] = {}  # what is told beside them: nothing is missing, so that the answer may be kept
     has_page = False
+    counts: dict[str, int] = {}
     for answer in answers:
+        before = len(items)
         names: set[bytes] = set()
         repeated: list[str] = []
         try:
@@ -187,6 +213,7 @@ def merged_list(
                 has_page = True
         except msgspec.DecodeError as error:
             missing[answer.naming.backend] = f"malformed list: {error}"
+        counts[answer.naming.backend] = len(items) - before
         if repeated and answer.naming.backend not in missing:
             repeats[answer.naming.backend] = f"names more than once, of which the first is served: {', '.join(repeated[:5])}"
     if not has_page and any(answer.results for answer in answers):
@@ -202,7 +229,15 @@ def merged_list(
         meta[MISSING_BACKENDS] = missing | repeats
     if meta:
         beside["_meta"] = meta
-    return MergedList(list_member, items, beside)
+    return MergedList(list_member, items, beside, counts if is_part else None, goes_on)
+
+
+def item_count(method: str, result: bytes) -> int:
+    """How many items a page of a server has; none where it is no page."""
+    try:
+        return len(msgspec.json.decode(members(result).get(LIST_MEMBERS[method][0], Raw(b"[]")), type=list[Raw]))
+    except msgspec.DecodeError:
+        return 0
 
 
 def is_private(result: bytes) -> bool:
@@ -210,12 +245,13 @@ def is_private(result: bytes) -> bool:
     return b'"private"' in result and _hints_of(result).get("cacheScope") == "private"
 
 
-def list_cursor(first_item: int) -> str:
-    return base64.urlsafe_b64encode(b"items:%d" % first_item).decode()
+def list_cursor(start: PageStart) -> str:
+    shown = f"items:{start}" if isinstance(start, int) else f"items:{start[1]}:{start[0]}"
+    return base64.urlsafe_b64encode(shown.encode()).decode()
 
 
-def list_position(params: bytes, request_id: bytes) -> int:
-    """The first item that a merged list request asks for.
+def list_position(params: bytes, request_id: bytes) -> PageStart:
+    """Where the page begins that a merged list request asks for.
 
     Raises: Refused with invalid_params where the cursor is none of ours.
     """
@@ -224,9 +260,11 @@ def list_position(params: bytes, request_id: bytes) -> int:
         return 0
     try:
         cursor = msgspec.json.decode(shown, type=str)
-        name, _, number = base64.urlsafe_b64decode(cursor).partition(b":")
-        if name == b"items" and number.isdigit() and len(number) < 10 and list_cursor(int(number)) == cursor:
-            return int(number)
+        name, number, *backend = base64.urlsafe_b64decode(cursor).decode().split(":", 2)
+        if name == "items" and number.isdecimal() and len(number) < 10:
+            start: PageStart = (backend[0], int(number)) if backend else int(number)
+            if list_cursor(start) == cursor:
+                return start
     except ValueError:  # neither a string nor Base64
         pass
     raise Refused("invalid_params", "unknown cursor", request_id=request_id)

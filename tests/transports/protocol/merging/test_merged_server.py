@@ -78,6 +78,32 @@ def test_paging_through_cursors_visits_each_item_once(sizes):
     assert expected is None or seen == expected
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=8), st.integers(1, 8))
+def test_paging_through_parts_visits_each_item_once(sizes, at_once):
+    """sizes: items per backend. at_once: of how many backends a part is made, or of more where they do not fill a page."""
+    answers = [
+        BackendAnswer(Naming(f"b{index}", f"b{index}__"), [page(*map(str, range(size)))]) for index, size in enumerate(sizes)
+    ]
+    seen: list[str] = []
+    begins, first_item = 0, 0
+    while True:
+        end = begins + at_once
+        while end < len(sizes) and sum(sizes[begins:end]) <= first_item + LIST_PAGE_ITEMS:
+            end += 1
+        goes_on = f"b{end}" if end < len(sizes) else ""
+        part = merged_list("tools/list", answers[begins:end], {}, LEGACY, INFO, is_part=True, goes_on=goes_on)
+        result = json.loads(msgspec.json.encode(part.page(first_item)))
+        following = [len(each["tools"]) for each in part.pages_after(first_item).values()]
+        assert all(count == LIST_PAGE_ITEMS for count in (following if goes_on else following[:-1]))
+        seen += names_of(result)
+        if "nextCursor" not in result:
+            break
+        backend, first_item = list_position(json.dumps({"cursor": result["nextCursor"]}).encode(), b"1")
+        begins = int(backend[1:])
+    assert len(seen) == len(set(seen)) == sum(sizes)
+
+
 @pytest.mark.parametrize("item_count", [0, 1, LIST_PAGE_ITEMS - 1, LIST_PAGE_ITEMS, LIST_PAGE_ITEMS + 1])
 def test_there_is_a_cursor_exactly_where_more_follows(item_count):
     result = listed(BackendAnswer(FILES, [page(*map(str, range(item_count)))]))
