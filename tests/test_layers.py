@@ -40,7 +40,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "actors.viability": _ACTOR,
     "actors.identity": (*_ACTOR, "transports.identity", "transports.outbound"),
     "actors.events": (*_ACTOR, "actors.storage"),
-    "actors.cluster": _ACTOR,
+    "actors.cluster": (*_ACTOR, "actors.events", "actors.storage"),
     "actors.forwarding": ("actors.messages", "actors.routing.hash_ring", "transports.ports", "transports.protocol"),
     "actors.pool": (*_ACTOR, "actors.supervision", "actors.forwarding"),
     "actors.edge": (
@@ -159,6 +159,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
         )
     },
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
+    "actors.cluster.cluster_event_log": "end_to_end/test_cluster.py: of real nodes; cluster/test_log_follower.py",
     "actors.cluster.cluster_member": "end_to_end/test_cluster.py: of real nodes; cluster/test_member.py: what it is a shell of",
     "actors.cluster.memory_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.cluster.nats_engine": "cluster/test_engine.py: the contract of all engines",

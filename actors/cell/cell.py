@@ -159,7 +159,7 @@ class Cell:
             await self.stop()
             raise
         if self._index == 0:  # one cell of a node tells whoever must know
-            self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics)
+            self._alerts = AlertDispatcher(self._settings.alerts, self._port.topics, self._cells.node)
         tracing.start(self._settings.telemetry, self._name)
         if self._hosting is Hosting.OWN:
             _settle_process()

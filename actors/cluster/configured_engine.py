@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 from mcp_gateway.config.cluster_settings import ClusterSettings
@@ -18,7 +19,10 @@ async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
         cluster=settings.name,
         name=settings.node,
         replicas=settings.replicas,
-        retention=retention_events,
+        retention=2 * retention_events,  # as many of the gateway and of clients each
+        # A number that no log has reached before, where the servers have lost one: ids go on rising, and who comes back with one
+        # of before learns what it missed.
+        first_sequence=int(time.time() * 1000),
         user=settings.user or None,
         password=_password(settings),
         tls=tls_context(settings),

@@ -37,6 +37,8 @@ _MARKERS_S: Final = 60
 """How long the stream keeps the fact that a key is gone; a watch that was away for longer compares what is there."""
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Source: JSStreamWrongLastSequenceErrF in nats-server, server/errors.json."""
+_STREAM_IS_THERE: Final = 10058
+"""Source: JSStreamNameExistErr, there."""
 _NUMBER: Final = "Mcp-Gateway-Number"
 _GONE: Final = "Mcp-Gateway-Gone"
 _MARKER: Final = "Nats-Marker-Reason"
@@ -63,7 +65,8 @@ class _Stored:
 class NatsEngine:
     """One member's connection. Implements `engine.Engine`; made by `connect`."""
 
-    def __init__(self, client: Client, cluster: str) -> None:
+    def __init__(self, client: Client, cluster: str, replicas: int = 1, retention: int = 10_000, first_sequence: int = 1) -> None:
+        self._replicas, self._retention, self._first_sequence = replicas, retention, first_sequence
         self._client = client
         self._jet = client.jetstream(timeout=_ANSWER_S)
         self._cluster = cluster
@@ -79,6 +82,7 @@ class NatsEngine:
         name: str,
         replicas: int = 1,
         retention: int = 10_000,
+        first_sequence: int = 1,
         user: str | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
@@ -89,11 +93,12 @@ class NatsEngine:
         name:      of this member, for the servers' own logs.
         replicas:  servers that keep each stream, 1, 3 or 5.
         retention: entries that the log keeps.
+        first_sequence: of the log, where it is made now.
 
         Raises: EngineAway.
         """
         client = Client()
-        engine = cls(client, cluster)
+        engine = cls(client, cluster, replicas, retention, first_sequence)
         try:
             with _told_as_away():
                 async with asyncio.timeout(_CONNECT_S * len(urls) + _ANSWER_S):  # else it would try for ever
@@ -109,7 +114,7 @@ class NatsEngine:
                         password=password,
                         tls=tls,
                     )
-                    await engine._make_streams(replicas, retention)
+                    await engine._make_streams()
         except BaseException as error:
             await engine.close()
             if isinstance(error, APIError):
@@ -121,8 +126,8 @@ class NatsEngine:
     def is_connected(self) -> bool:
         return self._client.is_connected
 
-    async def _make_streams(self, replicas: int, retention: int) -> None:
-        shared: dict[str, Any] = {"allow_direct": True, "num_replicas": replicas, "storage": api.StorageType.FILE}
+    async def _make_streams(self) -> None:
+        shared: dict[str, Any] = {"allow_direct": True, "num_replicas": self._replicas, "storage": api.StorageType.FILE}
         configs = {}
         configs[self._keys] = api.StreamConfig(
             name=self._keys,
@@ -133,12 +138,21 @@ class NatsEngine:
             allow_rollup_hdrs=True,
             **shared,
         )
-        configs[self._log] = api.StreamConfig(name=self._log, subjects=[self._log_subject(">")], max_msgs=retention, **shared)
+        configs[self._log] = api.StreamConfig(
+            name=self._log, subjects=[self._log_subject(">")], max_msgs=self._retention, first_seq=self._first_sequence, **shared
+        )
         for name, config in configs.items():
             try:
                 await self._jet.stream_info(name)
             except NotFoundError:
-                await self._jet.add_stream(config)  # the same by another member at the same time is no error
+                await self._make_stream(config)
+
+    async def _make_stream(self, config: api.StreamConfig) -> None:
+        try:
+            await self._jet.add_stream(config)
+        except APIError as error:
+            if error.err_code != _STREAM_IS_THERE:  # another member was faster
+                raise
 
     def _message_subject(self, subject: str) -> str:
         return f"{self._cluster}.m.{subject}"
@@ -351,6 +365,9 @@ class NatsEngine:
     async def _state(self, stream: str) -> api.StreamState:
         try:
             info = await self._reach(lambda: self._jet.stream_info(stream))
+        except NotFoundError:  # the servers have lost it
+            await self._reach(self._make_streams)
+            raise EngineAway(f"{stream} was not there") from None
         except APIError as error:
             raise EngineAway(str(error)) from None
         return info.state

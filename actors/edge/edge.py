@@ -87,7 +87,7 @@ class Edge(GatewayActor):
         for strategy in self._port.downstream_transports:
             registration = RegisterTransport(request_id="edge", strategy=strategy)
             self.send(self._gateway["transport-registry"], registration)
-        subscribe = Subscribe(pattern=SESSION_ENDED, subscriber_id=self.name)
+        subscribe = Subscribe(pattern=SESSION_ENDED, subscriber_id=self.name, of_all_nodes=True)
         self.send(self._gateway["event-bus"], subscribe)
         self.send(self._gateway["event-bus"], FollowLog(self._port.topics.last_id))
         self._publish_waiting()

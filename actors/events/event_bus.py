@@ -13,8 +13,13 @@ from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.status import StatusReported, StatusRequested
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
+from mcp_gateway.transports.ports.cell_names import node_of
+from mcp_gateway.transports.protocol.topics.node_events import is_of_node
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicPattern
 from mcp_gateway.transports.telemetry import metrics
+
+_Subscription = tuple[TopicPattern, ActorAddress, bool]
+"""(what is followed, by whom, whether of all nodes)."""
 
 
 class EventBus(GatewayActor):
@@ -28,7 +33,7 @@ class EventBus(GatewayActor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._subscriptions: dict[tuple[str, str], tuple[TopicPattern, ActorAddress]] = {}
+        self._subscriptions: dict[tuple[str, str], _Subscription] = {}
         self._edge: ActorAddress | None = None
         self._published_count = 0
 
@@ -55,18 +60,21 @@ class EventBus(GatewayActor):
             self.send(self._edge, message)
         self._hand_out(message.events, list(self._subscriptions.values()))
 
-    def _hand_out(self, events: Iterable[Event], subscriptions: Sequence[tuple[TopicPattern, ActorAddress]]) -> None:
+    def _hand_out(self, events: Iterable[Event], subscriptions: Sequence[_Subscription]) -> None:
+        own_node = node_of(self.name)
         for event in events:
             published: Any = None
-            for pattern, subscriber in subscriptions:
+            for pattern, subscriber, of_all_nodes in subscriptions:
                 if pattern.matches(event.topic):
+                    if not of_all_nodes and not is_of_node(event, own_node):
+                        continue
                     published = published or EventPublished(
                         event_id=event.id, topic=event.topic, payload=event.payload, timestamp_ms=event.timestamp_ms
                     )
                     self.send(subscriber, published)
 
     def receiveMsg_Subscribe(self, message: Subscribe, sender: ActorAddress) -> None:
-        subscription = (TopicPattern(message.pattern), sender)
+        subscription = (TopicPattern(message.pattern), sender, message.of_all_nodes)
         self._subscriptions[message.subscriber_id, message.pattern] = subscription
         if message.after_id is not None:
             self._hand_out(self.arguments.events_after(message.after_id), (subscription,))

@@ -48,10 +48,14 @@ class EventLog(AsyncioActor):
         setproctitle(f"mcp-gateway: {self.name}")
         arguments: EventLogArguments = self.arguments
         self._store = EventStore(arguments.state_path, arguments.retention_events, self.log)
-        self._order = EventOrder(arguments.retention_events, self._store.loaded, self._store.last_id, self._store.lost)
+        self._order = self._first_order(arguments.retention_events)
         self._store.loaded = []
         if self.incarnation == 1:
             self._joins = None  # no cell can hold what was never distributed
+
+    def _first_order(self, retention: int) -> EventOrder:
+        """Of what is on disk."""
+        return EventOrder(retention, self._store.loaded, self._store.last_id, self._store.lost)
 
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         self.deliver(sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))

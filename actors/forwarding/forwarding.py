@@ -27,6 +27,7 @@ from mcp_gateway.actors.messages.between_cells import (
     WireProbed,
 )
 from mcp_gateway.actors.messages.node_link import NodeLink
+from mcp_gateway.transports.ports.cell_names import node_of
 from mcp_gateway.transports.ports.credit import EVENT_WINDOW, Credit
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
@@ -42,7 +43,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
-from .owners import Owners, node_of
+from .owners import Owners
 
 _logger = logging.getLogger(__name__)
 

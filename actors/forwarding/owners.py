@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mcp_gateway.actors.routing.hash_ring import HashRing
+from mcp_gateway.transports.ports.cell_names import node_of
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.strategies import scheme_of
 from mcp_gateway.transports.protocol.sealed.session import SessionState
@@ -65,12 +66,6 @@ class Owners:
     def _owner_in(node: str, cell_count: int, replica: ReplicaId) -> str:
         cell = next(iter(_ring(cell_count).preference_list(str(replica))))
         return f"{node}/{cell}" if node else cell
-
-
-def node_of(cell_name: str) -> str:
-    """The node of a cell by its name in the cluster, "" for one without."""
-    node, _, rest = cell_name.partition("/")
-    return node if "/" in rest else ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ import aiohttp
 
 from mcp_gateway.config.settings import AlertsSettings
 from mcp_gateway.transports.ports.edge_port import TopicFeed
+from mcp_gateway.transports.protocol.topics.node_events import is_of_node
 from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
@@ -140,9 +141,13 @@ class _Delivery:
 
 
 class AlertDispatcher:
-    """Follows the topics that are alerts and gives each event to every sink. One cell of a node runs it."""
+    """Follows the topics that are alerts and gives each event to every sink. One cell of a node runs it, for what the node says.
 
-    def __init__(self, settings: AlertsSettings, feed: TopicFeed) -> None:
+    node: its name in the cluster, "" where there is none.
+    """
+
+    def __init__(self, settings: AlertsSettings, feed: TopicFeed, node: str = "") -> None:
+        self._node = node
         self._feed = feed
         self._patterns = tuple(TopicPattern(topic) for topic in settings.topics)
         sinks: list[Sink] = [LogSink()] if settings.log else []
@@ -164,6 +169,8 @@ class AlertDispatcher:
 
     def _take(self, event: Event) -> None:
         if event.timestamp_ms < self._earliest_ms or not any(pattern.matches(event.topic) for pattern in self._patterns):
+            return
+        if not is_of_node(event, self._node):
             return
         alert = alert_of(event.id, event.topic, event.payload if isinstance(event.payload, dict) else {}, event.timestamp_ms)
         for delivery in self._deliveries:

@@ -23,12 +23,14 @@ class PublishEvent:
 class Subscribe:
     """Any actor -> event bus: send `EventPublished` for topics that match ("mcp.replica.*", "all").
 
-    after_id: first those that the log still has after this one; None sends only what comes.
+    after_id:     first those that the log still has after this one; None sends only what comes.
+    of_all_nodes: of the gateway's own events, also those that tell of other nodes of the cluster.
     """
 
     pattern: str
     subscriber_id: str
     after_id: int | None = None
+    of_all_nodes: bool = False
 
 
 @attrs.frozen

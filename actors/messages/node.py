@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from mcp_gateway.config.cluster_settings import ClusterSettings
 from mcp_gateway.config.settings import Settings
 
 if TYPE_CHECKING:  # the pure modules that share these messages import no Thespian
@@ -53,11 +54,13 @@ class EventLogArguments:
 
     state_path: where it keeps events; None keeps them in memory.
     cell_count: how many cells share the log; a new incarnation waits for what they still hold.
+    cluster:    whose log gives the ids, where there is one.
     """
 
     state_path: Path | None
     retention_events: int
     cell_count: int
+    cluster: ClusterSettings | None = None
 
 
 # ---- changing what runs

@@ -38,6 +38,7 @@ from mcp_gateway.actors.messages.node_link import CellContent
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topics.kept_events import LostIds
+from mcp_gateway.transports.protocol.topics.node_events import marked
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics
 
@@ -319,7 +320,9 @@ class CellProcess(AsyncioActor):
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         try:
-            event = self._outbox.publish(topic, payload, timestamp_ms)
+            cluster = self.arguments.settings.cluster
+            told = marked(topic, payload, "" if cluster is None else cluster.node)
+            event = self._outbox.publish(topic, told, timestamp_ms)
         except OutboxFull:
             if not self._is_dropping:
                 self.log(logging.ERROR, "the event log takes nothing and the outbox is full: events are dropped")

@@ -19,6 +19,7 @@ import psutil
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
+from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
 from mcp_gateway.actors.cluster.cluster_member import ClusterMember
 from mcp_gateway.actors.events.event_log import EventLog
 from mcp_gateway.actors.messages.cluster import ClusterDescribed, ClusterMemberArguments
@@ -132,8 +133,10 @@ class NodeSupervisor(Supervisor):
             state_path=settings.gateway.state_path,
             retention_events=settings.transports.http_sse.retention_events,
             cell_count=settings.gateway.cell_count,
+            cluster=settings.cluster,
         )
-        log = ChildSpec(name=EVENT_LOG, actor_class=EventLog, arguments=log_arguments, start_timeout_s=5.0)
+        log_class = EventLog if settings.cluster is None else ClusterEventLog
+        log = ChildSpec(name=EVENT_LOG, actor_class=log_class, arguments=log_arguments, start_timeout_s=5.0)
         cells = [
             ChildSpec(
                 name=cell_short_name(index),

@@ -51,7 +51,7 @@ def cluster_key(folder: Path) -> Path:
 
 
 @contextmanager
-def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2) -> Iterator[Cluster]:
+def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2, cell_factory: str | None = None) -> Iterator[Cluster]:
     """rest: of the configuration, the same on all nodes."""
     with ExitStack() as stack:
         nats = stack.enter_context(NatsServer(folder / "nats"))
@@ -59,7 +59,7 @@ def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2) -> Ite
         nodes = {
             name: stack.enter_context(
                 GatewayProcess(
-                    folder / name, cell_factory=None, settings=node_settings(nats.url, name, key_file, rest, cells=cells)
+                    folder / name, cell_factory=cell_factory, settings=node_settings(nats.url, name, key_file, rest, cells=cells)
                 )
             )
             for name in names

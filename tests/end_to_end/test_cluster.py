@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.doubles.cluster_nodes import Cluster, running_cluster
-from tests.doubles.gateway_process import DOUBLES
+from tests.doubles.gateway_process import DOUBLES, wait_until
 from tests.doubles.sdk_server import SdkServer
 from tests.doubles.tcp_balancer import TcpBalancer
+from tests.doubles.topic_follower import TopicFollower
 from tests.end_to_end.moving_session import Session
 from tests.end_to_end.python_client import connected, eventually, run, text_of
 
@@ -94,3 +95,38 @@ def test_a_modern_client_answers_at_one_node_what_a_call_at_the_other_one_asks(c
 
     with TcpBalancer(ports) as balancer:
         run(converse(balancer))
+
+
+# ---- topics
+
+
+def drained(follower: TopicFollower) -> list[tuple[int, str, str]]:
+    """(id, topic, node) of what was done to the backend "legacy"."""
+    return [
+        (event.event_id, event.topic, event.payload["node"])
+        for event in follower.events
+        if event.topic.startswith("mcp.backend.") and event.payload["backend"] == "legacy"
+    ]
+
+
+def test_followers_at_either_node_and_one_who_goes_from_node_to_node_see_one_order_of_all_events(cluster: Cluster) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    ports = [urllib.parse.urlsplit(node.url).port or 0 for node in (a, b)]
+    with (
+        TcpBalancer(ports) as balancer,
+        TopicFollower(a.url) as at_a,
+        TopicFollower(b.url) as at_b,
+        TopicFollower(balancer.url) as moving,
+    ):
+        wait_until(lambda: at_a.connects and at_b.connects and moving.connects, 10, "all follow")
+        for number in range(4):
+            node = (a, b)[number % 2]
+            assert node.command("drain", "legacy").returncode == 0
+            balancer.cut()
+            assert node.command("undrain", "legacy").returncode == 0
+        for follower in (at_a, at_b, moving):
+            wait_until(lambda follower=follower: len(drained(follower)) == 8, 10, "all events have come")  # type: ignore[misc]
+        assert [node for _, _, node in drained(at_a)] == ["a", "a", "b", "b"] * 2
+        assert drained(at_a) == drained(at_b) == drained(moving)
+        assert moving.connects > 2
+        assert not moving.gaps

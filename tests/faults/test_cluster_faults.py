@@ -11,14 +11,12 @@ import psutil
 import pytest
 
 from tests.doubles.cluster_nodes import Cluster, cluster_key, node_settings, running_cluster
-from tests.doubles.gateway_process import DOUBLES, GatewayProcess, wait_until
+from tests.doubles.gateway_process import DOUBLES, STAND_IN, GatewayProcess, wait_until
 from tests.doubles.nats_server import NatsServer
 from tests.doubles.sdk_server import SdkServer
 from tests.end_to_end.moving_session import Session
 
 STDIO = f'[[backends]]\nname = "stdio"\ncommand = {json.dumps([sys.executable, str(DOUBLES / "odd_stdio_server.py")])}\n'
-AWAY_S = 12.0
-"""Longer than a presence lives: the nodes have fenced themselves."""
 
 
 @pytest.fixture
@@ -110,3 +108,84 @@ def test_a_node_starts_and_serves_without_its_engine_and_joins_when_that_comes(t
         with server:
             wait_until(lambda: node.status()["cluster"]["is_member"], 20, "the node is a member")
             assert session.text(node, "pid")
+
+
+# ---- events
+
+
+@pytest.fixture
+def publishers(tmp_path: Path) -> Iterator[Cluster]:
+    """Nodes whose cells publish what the test asks for, and nothing else of theirs."""
+    with running_cluster(tmp_path, "", "a", "b", cells=1, cell_factory=STAND_IN) as running:
+        yield running
+
+
+def publish(node: GatewayProcess, name: str, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        node.get(f"/publish?topic=test.{name}-{number}")
+
+
+def seen(node: GatewayProcess) -> list[tuple[int, str]]:
+    """(id, topic) of what the tests have published, as this node has it."""
+    return [(event_id, topic) for event_id, topic in node.get("/events")["events"] if topic.startswith("test.")]
+
+
+def of(node: GatewayProcess, name: str) -> list[str]:
+    return [topic for _, topic in seen(node) if topic.startswith(f"test.{name}-")]
+
+
+def topics(name: str, *numbers: int) -> list[str]:
+    return [f"test.{name}-{number}" for number in numbers]
+
+
+@pytest.mark.timeout(240)
+def test_events_wait_while_the_engine_is_away_and_come_to_all_nodes_once_and_in_order(publishers: Cluster) -> None:
+    a, b = publishers.nodes["a"], publishers.nodes["b"]
+    publish(a, "a", 1, 5)
+    publish(b, "b", 1, 5)
+    wait_until(lambda: len(seen(a)) == len(seen(b)) == 10, 20, "both nodes have all events")
+    assert seen(a) == seen(b)
+    publishers.nats.kill()
+    publish(a, "a", 6, 10)
+    publish(b, "b", 6, 10)
+    assert a.command("kill", "event-log").returncode == 0
+    publish(a, "a", 11, 12)
+    assert len(seen(b)) == 10
+    publishers.nats.start()
+    wait_until(lambda: len(seen(a)) == len(seen(b)) == 22, 40, "both nodes have all events")
+    assert seen(a) == seen(b)
+    assert of(b, "a") == topics("a", *range(1, 13))
+    assert of(a, "b") == topics("b", *range(1, 11))
+
+
+@pytest.mark.timeout(240)
+def test_what_a_node_has_published_while_the_engine_was_away_outlives_the_node(publishers: Cluster) -> None:
+    a, b = publishers.nodes["a"], publishers.nodes["b"]
+    publish(a, "a", 1, 3)
+    wait_until(lambda: of(b, "a") == topics("a", 1, 2, 3), 20, "the other node has the events")
+    publishers.nats.kill()
+    publish(a, "a", 4, 6)
+    assert a.end() == 0
+    publishers.nats.start()
+    settings = a.state_dir.with_suffix(".toml").read_text()
+    with GatewayProcess(a.state_dir, settings=settings) as again:
+        wait_until(lambda: of(b, "a") == topics("a", *range(1, 7)), 40, "the other node has the rest")
+        publish(again, "a", 7, 7)
+        wait_until(lambda: of(b, "a") == topics("a", *range(1, 8)), 20, "and what is new")
+        wait_until(lambda: of(again, "a")[-1:] == topics("a", 7), 20, "as the node itself has")
+
+
+@pytest.mark.timeout(240)
+def test_after_the_engine_has_lost_its_log_ids_go_on_rising(publishers: Cluster, tmp_path: Path) -> None:
+    a, b = publishers.nodes["a"], publishers.nodes["b"]
+    publish(a, "a", 1, 3)
+    wait_until(lambda: len(seen(a)) == len(seen(b)) == 3, 20, "both nodes have all events")
+    publishers.nats.kill()
+    publishers.nats.folder = tmp_path / "empty"
+    publishers.nats.start()
+    publish(b, "b", 1, 3)
+    for node in (a, b):
+        wait_until(lambda node=node: of(node, "b") == topics("b", 1, 2, 3), 40, "what is new has come")  # type: ignore[misc]
+    ids = [event_id for event_id, _ in seen(a)]
+    assert ids == sorted(set(ids))
+    publishers.wait_until_all_see_all()

@@ -412,7 +412,10 @@ def test_a_nats_server_that_has_lost_everything_is_told_as_keys_that_are_gone_an
                 except EngineAway:
                     await asyncio.sleep(0.1)
             assert (await asyncio.wait_for(told.get(), SOON_S))[0].value is None
-            assert (await fresh.read_log(3)).last_sequence == 0
+            page = await fresh.read_log(3)
+            assert (page.entries, page.last_sequence) == ((), 0)
+            await one.append("a", 4, b"")
+            assert [entry.number for entry in (await fresh.read_log(0)).entries] == [4]
             task.cancel()
             await one.close()
             await fresh.close()

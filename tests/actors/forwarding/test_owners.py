@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_gateway.actors.forwarding.owners import Owners, node_of
+from mcp_gateway.actors.forwarding.owners import Owners
+from mcp_gateway.transports.ports.cell_names import node_of
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
@@ -18,10 +19,6 @@ def owners(cell: str = "a/cell/0", others: dict[str, int] | None = None, *, is_m
     made = Owners(cell, 2)
     made.nodes_changed({"b": 4} if others is None else others, is_member=is_member)
     return made
-
-
-def test_names_tell_their_node() -> None:
-    assert [node_of(name) for name in ("cell/0", "a/cell/0", "node-b/cell/12", "")] == ["", "a", "node-b", ""]
 
 
 def test_a_node_that_is_alone_shares_servers_out_as_it_always_did() -> None:

@@ -1,0 +1,88 @@
+"""The event log of a node of a cluster: the cluster's log gives the order, this one keeps a copy and fans it out to the cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+from thespian.actors import ActorAddress
+
+from mcp_gateway.actors.events.event_log import EventLog
+from mcp_gateway.actors.events.event_order import EventOrder
+from mcp_gateway.actors.messages.event_log import StoredEvent
+from mcp_gateway.actors.messages.node import EventLogArguments
+from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.actors.storage.event_spool import EventSpool
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
+
+from .configured_engine import connect
+from .log_follower import LogFollower
+from .node_packets import packet_cipher
+from .stream_order import StreamOrder
+
+
+@attrs.frozen
+class LogRead:
+    """Loop -> its own log: what the cluster's log has next. places: (source, number) of all its entries."""
+
+    events: tuple[StoredEvent, ...] = attrs.field(repr=False)
+    places: tuple[tuple[str, int], ...] = attrs.field(repr=False)
+
+
+class ClusterEventLog(EventLog):
+    """Appends what its cells publish to the cluster's log, and hands on what that log has, of all nodes.
+
+    An event is safe in the cluster's log before anybody is told of it, and there once, however often appending it is tried. While
+    the engine is away events wait on disk.
+
+    Receives  what EventLog does; LogRead (its own loop)
+    On crash  nothing is lost: what was published is on disk, or with its cell still; the order is the cluster's
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = StreamOrder(1)
+        self._spool = EventSpool(None, self.log)
+        self._returned: list[tuple[str, int]] = []  # places of what has come back, by the messages of this batch
+
+    def on_wired(self) -> None:
+        arguments: EventLogArguments = self.arguments
+        cluster = arguments.cluster
+        assert cluster is not None
+        self._spool = EventSpool(arguments.state_path, self.log)
+        super().on_wired()
+        self._joins = None  # there is nothing to take back from cells: what they were told the cluster's log has
+        cipher = packet_cipher(load_secret(Path(cluster.key_file).expanduser()))
+        self._follower = LogFollower(
+            lambda: connect(cluster, arguments.retention_events),
+            cipher,
+            self._order.last_id,
+            lambda events, places: self.deliver(self.myAddress, LogRead(events, places)),
+        )
+        self._returned = [(each.spool, each.number) for each in self._spool.loaded if self._stream.has_stored(each.event)]
+        self._follower.append([each for each in self._spool.loaded if (each.spool, each.number) not in self._returned])
+        self._spool.loaded = []
+        self.start_loop()
+        self.run_async(self._follower.run())
+
+    def _first_order(self, retention: int) -> EventOrder:
+        loaded = self._store.loaded
+        lost = self._store.lost if loaded else NOTHING_LOST  # else the store counts from the time of day
+        self._stream = StreamOrder(retention, loaded, lost, [each.event for each in self._spool.loaded])
+        return self._stream
+
+    def receiveMsg_LogRead(self, message: LogRead, sender: ActorAddress) -> None:
+        self._unwritten += self._stream.take(message.events)
+        self._returned += message.places
+
+    def on_batch_handled(self) -> None:
+        published = self._stream.take_published()
+        if published:
+            self.call_loop(self._follower.append, self._spool.add(published))
+        super().on_batch_handled()
+        returned, self._returned = self._returned, []
+        self._spool.forget(returned)  # the copy of this node has them now
+
+    def on_exit(self) -> None:
+        super().on_exit()
+        self._spool.close()

@@ -1,0 +1,82 @@
+"""Events that wait for the log of the cluster: SQLite in the state directory. Without a disk, memory must do."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mcp_gateway.actors.messages.event_log import UnstoredEvent
+
+from .sqlite_file import SqliteFile
+
+FILE_NAME: Final = "spool.sqlite3"
+_VERSION: Final = 1
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, spool TEXT NOT NULL, number INTEGER NOT NULL,"
+    " source TEXT NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, timestamp_ms INTEGER NOT NULL)"
+)
+
+
+@attrs.frozen
+class SpooledEvent:
+    """spool, number: as what the event is appended to the log, each time that is tried; numbers of one spool rise by one."""
+
+    spool: str
+    number: int
+    event: UnstoredEvent = attrs.field(repr=False)
+
+
+class EventSpool:
+    """Methods block for as long as the disk takes, and raise nothing.
+
+    A start has a spool of its own: what an earlier one has left goes on under its own name.
+
+    say:    told in one line, with a level of `logging`, of what went wrong.
+    loaded: what earlier starts have left, oldest first.
+    """
+
+    def __init__(self, state_path: Path | None, say: Callable[[int, str], None]) -> None:
+        path = None if state_path is None else state_path / FILE_NAME
+        self._file = SqliteFile(path, _VERSION, (_TABLE,), exclusive=True, contents="events for the cluster", say=say)
+        self._spool = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self.loaded: list[SpooledEvent] = []
+        self._file.open(self._load)
+
+    def add(self, events: Sequence[UnstoredEvent]) -> list[SpooledEvent]:
+        """Keep them; what they are appended as."""
+        spooled = [SpooledEvent(self._spool, next(self._numbers), event) for event in events]
+        rows = [(each.spool, each.number, *attrs.astuple(each.event)) for each in spooled]
+        statement = "INSERT INTO spool (spool, number, source, sequence, topic, payload, timestamp_ms) VALUES (?,?,?,?,?,?,?)"
+        self._run(statement, rows)
+        return spooled
+
+    def forget(self, places: Iterable[tuple[str, int]]) -> None:
+        """These, (spool, number), have come back from the log."""
+        self._run("DELETE FROM spool WHERE spool = ? AND number = ?", list(places))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if rows and self._file.is_durable:
+            with suppress(sqlite3.Error), self._file.transaction() as connection:
+                connection.executemany(statement, rows)
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT spool, number, source, sequence, topic, payload, timestamp_ms FROM spool ORDER BY id")
+        self.loaded = [
+            SpooledEvent(
+                spool,
+                number,
+                UnstoredEvent(source=source, sequence=sequence, topic=topic, payload_json=payload, timestamp_ms=timestamp_ms),
+            )
+            for spool, number, source, sequence, topic, payload, timestamp_ms in rows
+        ]
