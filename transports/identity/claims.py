@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeGuard
 
 import attrs
@@ -21,18 +21,33 @@ class Audience:
     """For whom a token must be made out.
 
     named:  one of these, to the letter.
-    family: or an address of ours: this one, or one below its `/mcp`; "" for none. The gateway is one resource server under
-            several addresses: what a subject may do at each is for policies to say.
+    family: or an address of ours: this one, or one below its `/mcp`; "" for none.
+
+    Source: RFC 8707, section 2: a token for one server is good there only; `/mcp` is all of them as one.
     """
 
     named: tuple[str, ...]
     family: str
 
     def has(self, audience: str) -> bool:
-        if audience in self.named:
-            return True
         base = self.family.rstrip("/")
-        return bool(base) and (audience in (base, f"{base}/", f"{base}/mcp") or audience.startswith(f"{base}/mcp/"))
+        if audience in self.named or not base:
+            return audience in self.named
+        is_below = audience.startswith(f"{base}/mcp/") and audience != f"{base}/mcp/servers/"
+        return is_below or audience in (base, f"{base}/", f"{base}/mcp")
+
+    def servers_of(self, audiences: Iterable[str]) -> frozenset[str] | None:
+        """The servers that a token with these audiences is for, () for all; None where it is for somebody else."""
+        ours = [each for each in audiences if self.has(each)]
+        servers = frozenset(self._server(each) for each in ours)
+        return None if not ours else frozenset() if "" in servers else servers
+
+    def _server(self, audience: str) -> str:
+        """Of an address of one server its name; "" of all others of ours."""
+        if audience in self.named:
+            return ""
+        below = audience.removeprefix(f"{self.family.rstrip('/')}/mcp/servers/")
+        return "" if below == audience else below.partition("/")[0]
 
 
 def audience_of(issuer: IssuerSettings, public_url: str) -> Audience:
@@ -53,7 +68,8 @@ def principal_of_claims(
         raise CredentialRejected("the token is of another type")
     if "cnf" in claims:  # a known gap: RFC 9449 and 8705 bind a token to a key, and who does not check that must not take it
         raise CredentialRejected("the token is bound to a key, which cannot be checked here")
-    if not any(audience.has(each) for each in names_in(claims.get("aud"), "aud")):
+    servers = audience.servers_of(names_in(claims.get("aud"), "aud"))
+    if servers is None:
         raise CredentialRejected("the token is not made out to this gateway")
     end_s = moment_of(claims.get("exp"), "exp") + issuer.leeway
     issued_s = moment_of(claims["iat"], "iat") if "iat" in claims else 0.0
@@ -75,6 +91,7 @@ def principal_of_claims(
         client=client,
         groups=frozenset(names_in(claim_of(claims, issuer.groups_claim), issuer.groups_claim)),
         scopes=frozenset(_scopes(claim_of(claims, issuer.scope_claim), issuer.scope_claim)),
+        servers=servers,
         expires_ms=int(min(end_s * 1000, FOREVER_MS)),
         fingerprint=fingerprint,
         session=session if is_name(session := claims.get("sid")) else "",

@@ -16,6 +16,7 @@ class Principal:
     subject:     unique at the issuer; the two are the identity, and everything else may change with each login.
     client:      the program that acts for the subject (`client_id`, `azp`), or "".
     groups, scopes: what policies ask for.
+    servers:     names of those that what it has shown is made out to; () for the gateway as a whole.
     expires_ms:  when what it has shown ends, since the epoch.
     fingerprint: names what it has shown in logs and revocations; not what that was.
     session:     at the issuer (`sid`), where what it has shown says so; "" elsewhere.
@@ -27,10 +28,15 @@ class Principal:
     client: str = ""
     groups: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    servers: frozenset[str] = frozenset()
     expires_ms: int = FOREVER_MS
     fingerprint: str = attrs.field(default="", eq=False)
     session: str = attrs.field(default="", eq=False)
     issued_ms: int = attrs.field(default=0, eq=False)
+
+    def is_for(self, endpoint: str) -> bool:
+        """Whether what it has shown is good at the endpoint of this server, or ("") at those of all as one."""
+        return not self.servers or endpoint in self.servers
 
     @property
     def key(self) -> str:

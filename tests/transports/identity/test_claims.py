@@ -39,3 +39,31 @@ def test_a_named_audience_takes_the_place_of_the_address() -> None:
     assert audience.has("https://gw.example/mcp")
     assert not audience.has("https://gw.example")
     assert not audience.has("gatewa")
+
+
+@pytest.mark.parametrize(
+    ("audiences", "servers"),
+    [
+        (["https://gw.example"], ()),
+        (["https://gw.example/mcp"], ()),
+        (["https://gw.example/mcp/ws"], ()),
+        (["https://gw.example/mcp/servers/a"], ("a",)),
+        (["https://gw.example/mcp/servers/a/"], ("a",)),
+        (["https://gw.example/mcp/servers/a/sse"], ("a",)),
+        (["https://gw.example/mcp/servers/a", "https://gw.example/mcp/servers/b", "https://other.example"], ("a", "b")),
+        (["https://gw.example/mcp/servers/a", "https://gw.example/mcp"], ()),
+        (["https://gw.example/mcp/servers/"], None),
+        (["https://other.example/mcp/servers/a"], None),
+        ([], None),
+    ],
+)
+def test_a_token_for_a_server_is_for_that_one_and_one_for_all_of_them_for_each(
+    audiences: list[str], servers: tuple[str, ...] | None
+) -> None:
+    found = audience_of(DERIVED, "https://gw.example/").servers_of(audiences)
+    assert found == (None if servers is None else frozenset(servers))
+
+
+def test_a_named_audience_is_for_the_gateway_as_a_whole() -> None:
+    issuer = IssuerSettings(issuer="https://id.example", audience=("https://gw.example/mcp/servers/a",))
+    assert audience_of(issuer, "https://gw.example").servers_of(["https://gw.example/mcp/servers/a"]) == frozenset()

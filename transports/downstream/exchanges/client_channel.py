@@ -159,8 +159,10 @@ class ClientChannel:
             on_idle()
 
     def is_of(self, principal: Principal | None) -> bool:
-        """Whether the client is this principal."""
+        """Whether the client is this principal, and what it shows now is for the server that is spoken to here."""
         own = self._client.principal
+        if principal is not None and not principal.is_for(self._client.endpoint):
+            return False
         return own is principal or (own is not None and principal is not None and own.key == principal.key)
 
     @property

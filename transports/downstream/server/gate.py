@@ -20,6 +20,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .credentials import CredentialReader, ShownTicket
 from .incoming import Incoming
+from .protected_resource import endpoint_at
 from .tickets import Tickets
 
 _MOST_WAITING: Final = 512
@@ -121,6 +122,11 @@ class Gate:
     # ---- parts
 
     def _check(self, incoming: Incoming, principal: Principal | None, access: Access) -> None:
+        endpoint = endpoint_at(incoming.path, incoming.query)
+        if principal is not None and endpoint is not None and not principal.is_for(endpoint):
+            refused = LogInRefused("the token is made out to another server of this gateway", principal)
+            refused.data["error"] = "invalid_token"
+            raise refused
         incoming.principal = principal
         if access is Access.OPERATORS:
             self.check_operator(principal)

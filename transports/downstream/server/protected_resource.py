@@ -8,13 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import unquote
 
 from mcp_gateway.config.identity_settings import AuthSettings
+from mcp_gateway.transports.ports.hash_keys import query_value
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _MCP: Final = "/mcp"
 _SERVER: Final = re.compile(r"(/mcp/servers/[A-Za-z0-9._~%-]+)(?:/.*)?")  # what else a path may hold must not leave the quotes
+_NAMED_IN_QUERY: Final = ("/mcp/ws", "/mcp/websocket", "/mcp/sse/connect", "/mcp/sse", "/sse")
+_SAID_ELSEWHERE: Final = ("/mcp/ticket", "/mcp/sse/messages", "/mcp/messages", "/messages")
+"""A ticket is looked at again where it is used, a message goes to a stream that has its own server."""
+
 _NOT_IN_QUOTES: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _LONGEST_DESCRIPTION: Final = 200
 
@@ -24,6 +30,15 @@ def resource_path(path: str) -> str:
     if (server := _SERVER.fullmatch(path)) is not None:
         return server[1]
     return _MCP if path == _MCP or path.startswith(f"{_MCP}/") else ""
+
+
+def endpoint_at(path: str, query: str) -> str | None:
+    """The server that a client reaches at this address; "" for all as one, None where others say which one that is."""
+    if (server := _SERVER.fullmatch(path)) is not None:
+        return unquote(server[1].removeprefix(f"{_MCP}/servers/"))
+    if path in _NAMED_IN_QUERY:
+        return query_value(query, "backend") or ""
+    return None if path in _SAID_ELSEWHERE else ""
 
 
 def metadata(base: str, path: str, auth: AuthSettings) -> dict[str, Any] | None:

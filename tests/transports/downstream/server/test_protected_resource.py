@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.config.identity_settings import AuthSettings, IssuerSettings
-from mcp_gateway.transports.downstream.server.protected_resource import challenge, metadata, resource_path
+from mcp_gateway.transports.downstream.server.protected_resource import challenge, endpoint_at, metadata, resource_path
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 BASE = "https://gateway.example"
@@ -98,3 +98,29 @@ def test_a_challenge_is_one_line_whatever_the_reason(text: str) -> None:
     said = challenge(Refused("unauthorized", text, data={"error": "invalid_token"}), BASE, "/mcp", AUTH)
     assert said is not None
     assert re.fullmatch(r'Bearer (?:[a-z_]+="[\x20\x21\x23-\x5b\x5d-\x7e]*"(?:, )?)+', said)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "endpoint"),
+    [
+        ("/mcp", "", ""),
+        ("/mcp", "backend=a", ""),
+        ("/mcp/ws", "", ""),
+        ("/mcp/ws", "backend=a", "a"),
+        ("/mcp/websocket", "vsn=2.0.0&backend=a", "a"),
+        ("/mcp/sse/connect", "backend=a", "a"),
+        ("/sse", "backend=a", "a"),
+        ("/mcp/servers/a", "", "a"),
+        ("/mcp/servers/a", "backend=b", "a"),
+        ("/mcp/servers/a/mcp", "", "a"),
+        ("/mcp/servers/%61", "", "a"),
+        ("/mcp/servers/a/sse", "backend=b", "a"),
+        ("/mcp/sse/messages", "session_id=x", None),
+        ("/mcp/ticket", "", None),
+        ("/mcp/sse/events/client.a", "backend=a", ""),
+        ("/metrics", "", ""),
+        ("/", "", ""),
+    ],
+)
+def test_the_server_that_is_reached_is_the_one_that_the_endpoint_serves(path: str, query: str, endpoint: str | None) -> None:
+    assert endpoint_at(path, query) == endpoint
