@@ -133,6 +133,8 @@ class KnownClients:
         """(who it is, until when that need not be asked again). Raises: CredentialRejected, Refused."""
         if credential.kind is not CredentialKind.BEARER:
             principal = vouched_principal(credential, self._auth)
+            if principal.expires_ms <= _now_ms():  # while its connection was open
+                raise CredentialRejected("the certificate has expired")
             return principal, principal.expires_ms
         if len(credential.value) > LONGEST_TOKEN:
             raise CredentialRejected(f"the token is longer than {LONGEST_TOKEN} bytes")
@@ -210,8 +212,8 @@ def _denials(settings: Settings) -> Denials:
 
 
 def _digest(credential: Credential) -> bytes:
-    """A name of fixed length, so that what is kept is no credential; kinds and groups cannot be taken for one another."""
-    shown = "\0".join((credential.kind.value, *credential.groups, credential.value))
+    """A name of fixed length, so that what is kept is no credential; kinds, ends and groups cannot be taken for one another."""
+    shown = "\0".join((credential.kind.value, str(credential.expires_ms), *credential.groups, credential.value))
     return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).digest()
 
 

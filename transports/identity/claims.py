@@ -12,6 +12,7 @@ from mcp_gateway.transports.ports.principal import FOREVER_MS, Principal
 
 from .rejection import CredentialRejected
 
+_THUMBPRINT: Final = "x5t#S256"
 _LONGEST_NAME: Final = 1_000
 _MOST_NAMES: Final = 1_000
 
@@ -66,8 +67,7 @@ def principal_of_claims(
         raise CredentialRejected("the token is of another issuer")
     if "events" in claims:  # a message about a subject, such as a logout token. Source: RFC 8417, sections 2.2 and 4.5
         raise CredentialRejected("the token is of another type")
-    if "cnf" in claims:  # a known gap: RFC 9449 and 8705 bind a token to a key, and who does not check that must not take it
-        raise CredentialRejected("the token is bound to a key, which cannot be checked here")
+    bound_to = _bound_to(claims["cnf"]) if "cnf" in claims else ""
     servers = audience.servers_of(names_in(claims.get("aud"), "aud"))
     if servers is None:
         raise CredentialRejected("the token is not made out to this gateway")
@@ -94,9 +94,21 @@ def principal_of_claims(
         servers=servers,
         expires_ms=int(min(end_s * 1000, FOREVER_MS)),
         fingerprint=fingerprint,
+        bound_to=bound_to,
         session=session if is_name(session := claims.get("sid")) else "",
         issued_ms=int(issued_s * 1000),
     )
+
+
+def _bound_to(confirmation: object) -> str:
+    """The thumbprint of the certificate that a token is bound to. Whoever does not check how one is bound must not take it: a
+    known gap are those that are bound to a key (RFC 9449).
+
+    Source: RFC 7800, section 3.1; RFC 8705, section 3.1.
+    """
+    if isinstance(confirmation, dict) and confirmation.keys() == {_THUMBPRINT} and is_name(confirmation[_THUMBPRINT]):
+        return str(confirmation[_THUMBPRINT])
+    raise CredentialRejected("the token is bound to a key, which cannot be checked here")
 
 
 def claim_of(claims: Mapping[str, Any], name: str) -> object:

@@ -34,6 +34,7 @@ def vouched_principal(credential: Credential, settings: AuthSettings) -> Princip
         issuer=PROXY_ISSUER if is_proxy else CERTIFICATE_ISSUER,
         subject=name,
         groups=frozenset(credential.groups) if is_proxy and settings.groups_header else frozenset(),
+        expires_ms=credential.expires_ms,
         fingerprint=fingerprint_of(name.encode("utf-8", "surrogatepass")),
     )
     is_operator = bool(settings.operator_scope) and SubjectNames(settings.operators).has(user)

@@ -10,7 +10,7 @@ import attrs
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
-from .principal import Principal
+from .principal import FOREVER_MS, Principal
 
 
 class CredentialKind(Enum):
@@ -28,11 +28,16 @@ class CredentialKind(Enum):
 
 @attrs.frozen(kw_only=True)
 class Credential:
-    """What one request shows. groups: those that a trusted proxy names beside the user."""
+    """What one request shows.
+
+    groups:     those that a trusted proxy names beside the user.
+    expires_ms: of a certificate, since the epoch.
+    """
 
     kind: CredentialKind
     value: str = attrs.field(repr=False)
     groups: tuple[str, ...] = ()
+    expires_ms: int = FOREVER_MS
 
 
 class LogInRefused(Refused):

@@ -19,6 +19,7 @@ class Principal:
     servers:     names of those that what it has shown is made out to; () for the gateway as a whole.
     expires_ms:  when what it has shown ends, since the epoch.
     fingerprint: names what it has shown in logs and revocations; not what that was.
+    bound_to:    the thumbprint of the certificate without which what it has shown is good for nothing; "" for none.
     session:     at the issuer (`sid`), where what it has shown says so; "" elsewhere.
     issued_ms:   when that was issued, since the epoch, by the issuer's clock; 0 where nobody says.
     """
@@ -31,6 +32,7 @@ class Principal:
     servers: frozenset[str] = frozenset()
     expires_ms: int = FOREVER_MS
     fingerprint: str = attrs.field(default="", eq=False)
+    bound_to: str = attrs.field(default="", eq=False)
     session: str = attrs.field(default="", eq=False)
     issued_ms: int = attrs.field(default=0, eq=False)
 

@@ -30,7 +30,7 @@ from .client_connection import ClientConnection, Peer
 from .forwarded import TrustedProxies, network_of
 from .http1_connection import Http1Connection
 from .request_head import HEADERS_TOO_LARGE, malformed
-from .tls import ServerTls, certified_user
+from .tls import ServerTls, client_certificate
 from .tornado_connection import TornadoConnection
 from .waiting_connections import WaitingConnections
 
@@ -110,7 +110,7 @@ class BoundedHttpServer(HTTPServer):
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
         holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else network_of(peer)
-        who = Peer(peer, holder, functools.cache(functools.partial(certified_user, stream)))
+        who = Peer(peer, holder, functools.cache(functools.partial(client_certificate, stream)))
         connection: TornadoConnection | Http1Connection
         if self._is_tornado:
             connection = TornadoConnection(stream, self.conn_params, who, self._waiting, self._make_room_soon)

@@ -18,6 +18,7 @@ from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
+from .tls import ClientCertificate
 from .waiting_connections import WaitingConnections
 
 
@@ -25,13 +26,13 @@ from .waiting_connections import WaitingConnections
 class Peer:
     """Who is at the other end of a connection.
 
-    holder:         whose share of waiting connections it counts in, see `waiting_connections.Waiter`.
-    certified_user: gives the subject of its certificate, or "".
+    holder:      whose share of waiting connections it counts in, see `waiting_connections.Waiter`.
+    certificate: gives the one that it has shown, or None.
     """
 
     remote_ip: str
     holder: str
-    certified_user: Callable[[], str]
+    certificate: Callable[[], ClientCertificate | None]
 
 
 class AnswerWriter(Protocol):

@@ -22,6 +22,7 @@ from .credentials import CredentialReader, ShownTicket
 from .incoming import Incoming
 from .protected_resource import endpoint_at
 from .tickets import Tickets
+from .tls import ClientCertificate
 
 _MOST_WAITING: Final = 512
 """Requests of a cell whose clients are being found out about; an address has its share of them."""
@@ -92,8 +93,8 @@ class Gate:
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
-            if shown is None and self.auth.client_certificates and not is_from_proxy and (user := incoming.certified_user):
-                shown = Credential(kind=CredentialKind.CERTIFICATE, value=user)  # a proxy's own is not its client's
+            if shown is None and self.auth.client_certificates:
+                shown = self._certified(incoming)
             principal = self._authenticator.known(shown) if isinstance(shown, Credential) else None
             if shown is not None and principal is None:
                 self._find_out(incoming, shown, access, handle)
@@ -121,12 +122,25 @@ class Gate:
 
     # ---- parts
 
+    def _certified(self, incoming: Incoming) -> Credential | None:
+        """The user that the client's certificate is about, where it is about one."""
+        certificate = self._certificate(incoming)
+        if certificate is None or not certificate.subject:
+            return None
+        return Credential(kind=CredentialKind.CERTIFICATE, value=certificate.subject, expires_ms=certificate.expires_ms)
+
+    def _certificate(self, incoming: Incoming) -> ClientCertificate | None:
+        """Of the client itself: one at the end of a proxy's connection is the proxy's."""
+        return None if self._is_proxy(incoming.peer) else incoming.certificate
+
     def _check(self, incoming: Incoming, principal: Principal | None, access: Access) -> None:
         endpoint = endpoint_at(incoming.path, incoming.query)
         if principal is not None and endpoint is not None and not principal.is_for(endpoint):
-            refused = LogInRefused("the token is made out to another server of this gateway", principal)
-            refused.data["error"] = "invalid_token"
-            raise refused
+            raise _not_good_here("the token is made out to another server of this gateway", principal)
+        if principal is not None and principal.bound_to:
+            certificate = self._certificate(incoming)
+            if certificate is None or certificate.thumbprint != principal.bound_to:
+                raise _not_good_here("the token is bound to a certificate, which its client has to show", principal)
         incoming.principal = principal
         if access is Access.OPERATORS:
             self.check_operator(principal)
@@ -192,3 +206,10 @@ class Gate:
             principal = refused.principal if isinstance(refused, LogInRefused) else incoming.principal
             self._note(principal, how, incoming.remote_ip, incoming.path, refused)
         return refused
+
+
+def _not_good_here(text: str, principal: Principal) -> LogInRefused:
+    """Of a good token that somebody else shows, or shows elsewhere."""
+    refused = LogInRefused(text, principal)
+    refused.data["error"] = "invalid_token"
+    return refused

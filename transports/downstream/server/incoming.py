@@ -22,6 +22,7 @@ from .content_encoding import ACCEPT_ENCODING, UnsupportedEncoding, decoded
 from .forwarded import TrustedProxies
 from .message_deadline import OVERDUE, due_s
 from .origins import OriginRules
+from .tls import ClientCertificate
 from .unsent_bytes import UnsentBytes
 
 
@@ -217,9 +218,9 @@ class Incoming(RequestDelegate):
         return self.origin.network
 
     @property
-    def certified_user(self) -> str:
-        """The subject of the certificate at the other end of its connection, or "" where there is none."""
-        return self._connection.peer.certified_user()
+    def certificate(self) -> ClientCertificate | None:
+        """The certificate at the other end of its connection: of a proxy where there is one, and not of its client."""
+        return self._connection.peer.certificate()
 
     @property
     def holder(self) -> str:

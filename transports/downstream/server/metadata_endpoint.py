@@ -31,7 +31,7 @@ class MetadataEndpoint:
         path = incoming.path.removeprefix(WELL_KNOWN)
         if path == prefix or path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
-        found = metadata(base, path, self._gate.auth)
+        found = metadata(base, path, self._gate.auth, asks_for_certificates=self._server.asks_for_certificates)
         if found is None:
             incoming.respond(404, msgspec.json.encode({"error": "no such resource"}), {})
         else:

@@ -26,7 +26,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import AnswerWriter, Peer, RequestDelegate
 from .forwarded import network_of
-from .tls import certified_user
+from .tls import client_certificate
 from .tornado_answers import answer_whole, begin_answer, detached, write_part
 
 
@@ -104,7 +104,7 @@ class _Writer(AnswerWriter):
         self._connection = connection
         self._stream = connection.stream
         address = str(getattr(connection.context, "remote_ip", "") or "")
-        self._peer = Peer(address, network_of(address) if address else "", lambda: certified_user(self._stream))
+        self._peer = Peer(address, network_of(address) if address else "", lambda: client_certificate(self._stream))
         self.on_end: Callable[[], None] = _nothing
 
     @property

@@ -41,9 +41,10 @@ def endpoint_at(path: str, query: str) -> str | None:
     return None if path in _SAID_ELSEWHERE else ""
 
 
-def metadata(base: str, path: str, auth: AuthSettings) -> dict[str, Any] | None:
+def metadata(base: str, path: str, auth: AuthSettings, *, asks_for_certificates: bool = False) -> dict[str, Any] | None:
     """The metadata of the resource at this path below `base`; None where that is none.
 
+    asks_for_certificates: whether clients may show one, so that tokens can be bound to it.
     Whether there is such a server it does not tell: that is for those who have logged in.
     """
     if path != resource_path(path):
@@ -54,6 +55,8 @@ def metadata(base: str, path: str, auth: AuthSettings) -> dict[str, Any] | None:
         "bearer_methods_supported": ["header"],
         "resource_name": "mcp-gateway",
     }
+    if asks_for_certificates:
+        found["tls_client_certificate_bound_access_tokens"] = True
     if auth.scopes:
         found["scopes_supported"] = list(auth.scopes)
     return found

@@ -84,6 +84,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         hsts_s = 0.0 if settings.tls is None else settings.tls.hsts
         # Source: RFC 6797, sections 6.1 and 7.2: over TLS only.
         self.always: Mapping[str, str] = {"Strict-Transport-Security": f"max-age={hsts_s:.0f}"} if hsts_s else {}
+        self.asks_for_certificates = settings.tls is not None and bool(settings.tls.client_ca)
         self.max_message_bytes = settings.gateway.max_message_bytes
         self.buffered = BufferedBytes(settings.gateway)
         self.unsent = UnsentBytes(self.buffered, settings.gateway.write_timeout)

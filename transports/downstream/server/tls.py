@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 from cryptography import x509
 
 from mcp_gateway.config.identity_settings import TlsSettings
@@ -100,13 +103,30 @@ def _words(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def certified_user(stream: IOStream) -> str:
-    """The subject of the client's certificate, which TLS has checked, as RFC 4514 writes it; "" where there is none."""
+@attrs.frozen
+class ClientCertificate:
+    """What TLS has checked of a client.
+
+    subject:    as RFC 4514 writes it; "" where its names are none, though OpenSSL has taken it.
+    thumbprint: as tokens that are bound to it have it (`cnf`, `x5t#S256`). Source: RFC 8705, section 3.1.
+    expires_ms: since the epoch.
+    """
+
+    subject: str
+    thumbprint: str
+    expires_ms: int
+
+
+def client_certificate(stream: IOStream) -> ClientCertificate | None:
+    """The certificate of the client at the other end; None where it has shown none."""
     connection = stream.socket
     shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
     if shown is None:
-        return ""
+        return None
+    certificate = x509.load_der_x509_certificate(shown)
     try:
-        return x509.load_der_x509_certificate(shown).subject.rfc4514_string()
-    except ValueError:  # OpenSSL has taken it, but its names are none
-        return ""
+        subject = certificate.subject.rfc4514_string()
+    except ValueError:
+        subject = ""
+    thumbprint = base64.urlsafe_b64encode(hashlib.sha256(shown).digest()).rstrip(b"=").decode()
+    return ClientCertificate(subject, thumbprint, int(certificate.not_valid_after_utc.timestamp() * 1000))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -25,9 +27,12 @@ from websockets.typing import Subprotocol
 from mcp_gateway.config.identity_settings import TlsSettings
 from mcp_gateway.transports.downstream.server import server as server_module
 from mcp_gateway.transports.downstream.server.tls import ServerTls, TlsUnusableError
+from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind, LogInRefused
 from tests.doubles.certificates import Authority
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
+from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, base64url, jwks
 
+KEY = IssuerKey.make("k")
 PING = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
 ALICE = ((NameOID.ORGANIZATION_NAME, "Example, Inc."), (NameOID.COMMON_NAME, "alice"))
 
@@ -39,8 +44,8 @@ class Answered:
     body: bytes
 
 
-def get(url: str, context: ssl.SSLContext, body: bytes | None = None) -> Answered:
-    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+def get(url: str, context: ssl.SSLContext, body: bytes | None = None, more: dict[str, str] | None = None) -> Answered:
+    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **(more or {})}
     request = urllib.request.Request(url, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=10, context=context) as answer:
@@ -301,3 +306,61 @@ def test_nobody_without_a_certificate_is_spoken_to_where_each_must_have_one(auth
         assert answer.status == 200
 
     on_tls(authority, scenario, {"client_ca": str(authority.path), "client_required": True})
+
+
+def test_a_token_that_is_bound_to_a_certificate_is_good_with_that_one_only(authority: Authority, tmp_path: Path) -> None:
+    """Source: RFC 8705, section 3."""
+    (tmp_path / "keys.json").write_bytes(jwks(KEY))
+    certificates = {name: authority.certify(name) for name in ("alice", "bob")}
+    der = x509.load_pem_x509_certificate(certificates["alice"][0].read_bytes()).public_bytes(serialization.Encoding.DER)
+    thumbprint = base64url(hashlib.sha256(der).digest())
+    bound, free = KEY.token({"cnf": {"x5t#S256": thumbprint}}), KEY.token()
+
+    async def scenario(cell: RunningCell, base: str) -> None:
+        async def read(token: str, name: str = "") -> int:
+            context = trusting(authority, certificates.get(name))
+            return (await asyncio.to_thread(get, f"{base}/mcp", context, PING, {"Authorization": f"Bearer {token}"})).status
+
+        for _ in range(2):  # not remembered as good for whoever shows it next
+            assert await read(bound, "alice") not in (401, 403)
+            assert await read(bound, "bob") == 401
+            assert await read(bound) == 401
+        assert await read(free) not in (401, 403)
+        for wrong in ({}, {"x5t#S256": ""}, {"x5t#S256": thumbprint, "jkt": "x"}, {"x5t": thumbprint}, thumbprint, None):
+            assert await read(KEY.token({"cnf": wrong or {}}), "alice") == 401, wrong
+        described = await asyncio.to_thread(get, f"{base}/.well-known/oauth-protected-resource/mcp", trusting(authority))
+        assert json.loads(described.body)["tls_client_certificate_bound_access_tokens"] is True
+
+    auth = {"issuers": [{"issuer": ISSUER, "jwks_file": str(tmp_path / "keys.json")}]}
+    on_tls(authority, scenario, {"client_ca": str(authority.path)}, auth=auth, gateway={"public_url": PUBLIC_URL})
+
+
+def test_what_a_proxy_shows_of_itself_binds_no_token_of_its_clients(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(jwks(KEY))
+    certificate = authority.certify("proxy")
+    der = x509.load_pem_x509_certificate(certificate[0].read_bytes()).public_bytes(serialization.Encoding.DER)
+    bound = KEY.token({"cnf": {"x5t#S256": base64url(hashlib.sha256(der).digest())}})
+
+    async def scenario(cell: RunningCell, base: str) -> None:
+        shown = {"Authorization": f"Bearer {bound}"}
+        context = trusting(authority, certificate)
+        assert (await asyncio.to_thread(get, f"{base}/mcp", context, PING, shown)).status == 401
+
+    auth = {"issuers": [{"issuer": ISSUER, "jwks_file": str(tmp_path / "keys.json")}]}
+    gateway = {"public_url": PUBLIC_URL, "trusted_proxies": ["127.0.0.1"]}
+    on_tls(authority, scenario, {"client_ca": str(authority.path)}, auth=auth, gateway=gateway)
+
+
+def test_a_stream_ends_with_the_certificate_that_opened_it(authority: Authority) -> None:
+    async def scenario(cell: RunningCell, base: str) -> None:
+        context = trusting(authority, authority.certify("alice", *ALICE))
+        assert await who(cell, base, context) not in (401, 403)
+        known = cell.cell._port.known_clients
+        assert known is not None
+        ((principal, _),) = [(each.principal, each.until_ms) for each in known._known._known.values()]
+        assert abs(principal.expires_ms - (time.time() + 86_400) * 1000) < 120_000
+        over = Credential(kind=CredentialKind.CERTIFICATE, value=principal.subject, expires_ms=int(time.time() * 1000))
+        with pytest.raises(LogInRefused, match="expired"):
+            await known.authenticate(over)
+
+    on_tls(authority, scenario, {"client_ca": str(authority.path)}, auth=CERTIFIED)
