@@ -103,6 +103,8 @@ class BackendSettings:
     tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
     draining_replicas: the same of single replicas, as `status` names them; what others can take goes to those.
+    adaptive_concurrency: whether it is found out, by how long calls take, how many a replica takes at once: never more than
+              `pool_size` and `max_overflow` say, which stays the limit of a server that does not become slower.
     retry_budget: a share of its answers: so many requests that a server may have seen are sent again, where they only read or
               their tool may run twice, and ten a second more; 0 for none.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
@@ -137,6 +139,7 @@ class BackendSettings:
     pool_size: int = attrs.field(default=50, validator=Whole(1, 10_000))
     draining: bool = attrs.field(default=False, validator=Flag())
     draining_replicas: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Each(_REPLICA_ID, most=1_000))
+    adaptive_concurrency: bool = attrs.field(default=False, validator=Flag())
     retry_budget: float = attrs.field(default=0.2, converter=as_seconds, validator=_RETRY_SHARE)
     title: str = attrs.field(default="", validator=_TITLE)
     tools: dict[str, Any] = attrs.field(factory=dict, converter=as_tools, validator=TOOLS, hash=False)

@@ -89,10 +89,14 @@ class TryAgain:
 
 @attrs.frozen
 class LeaseReturned:
-    """Upstream -> connection pool: the call is over, its connection free; of a stream too, which held no lease."""
+    """Upstream -> connection pool: the call is over, its connection free; of a stream too, which held no lease.
+
+    served_s: how long the server took, where it has answered or had no time left to.
+    """
 
     replica: ReplicaId
     call_id: int
+    served_s: float | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen

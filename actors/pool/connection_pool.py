@@ -40,6 +40,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.telemetry import metrics
 
+from .concurrency_limit import ConcurrencyLimit
 from .lease_ledger import Grant, LeaseLedger
 from .upstream import Upstream, UpstreamArguments
 
@@ -53,6 +54,7 @@ _WAITING_PER_CONNECTION = 100
 class _Replica:
     """One server address: its ledger, the name of its upstream actor, and the calls that wait.
 
+    limit: found by how long its calls take, where its backend asks for that.
     granted: calls of `waiting` that hold a lease already and run as soon as the upstream has started again.
     answered: calls that an upstream which is ending has answered.
     """
@@ -61,6 +63,7 @@ class _Replica:
     index: int
     ledger: LeaseLedger
     child: str
+    limit: ConcurrencyLimit | None = None
     waiting: dict[int, LeaseCall] = attrs.field(factory=dict)
     granted: list[int] = attrs.field(factory=list)
     answered: frozenset[int] = frozenset()
@@ -132,14 +135,28 @@ class ConnectionPool(Supervisor):
             if known is not None and _connection(known.backend, known.index) == _connection(backend, index):
                 known.backend, known.index = backend, index
                 self._grant(known, known.ledger.resize(self._share(backend.pool_size), max_overflow, self.monotonic_s()))
+                self._limit(known)
                 continue
             if known is not None:
                 self._drop(replica_id)
             pool_size = self._share(backend.pool_size)
             ledger = LeaseLedger(pool_size, max_overflow, (pool_size + max_overflow) * _WAITING_PER_CONNECTION)
             self._replicas[replica_id] = _Replica(backend, index, ledger, self._free_child_name(backend.name, index))
+            self._limit(self._replicas[replica_id])
         for scheme in {scheme_of(replica_id.address) for replica_id in self._replicas}:
             self.send(self.addresses["transport-registry"], ResolveScheme(f"scheme:{scheme}", scheme))
+
+    def _limit(self, replica: _Replica) -> None:
+        """As its backend asks for it now."""
+        ceiling = self._share(replica.backend.pool_size) + self._share(self._gateway.max_overflow)
+        if not replica.backend.adaptive_concurrency:
+            replica.limit = None
+        elif replica.limit is None:
+            replica.limit = ConcurrencyLimit(ceiling)
+        else:
+            replica.limit.change_ceiling(ceiling)
+        limit = None if replica.limit is None else replica.limit.limit
+        self._grant(replica, replica.ledger.limit_to(limit, self.monotonic_s()))
 
     def _share(self, connection_count: int) -> int:
         """This cell's part of what is promised for the node."""
@@ -184,6 +201,8 @@ class ConnectionPool(Supervisor):
         self.stop_child(replica.child)
         for state in ("leased", "idle", "waiting"):
             metrics.forget(metrics.pool_connections, *replica_id, state)
+        if replica.limit is not None:
+            metrics.forget(metrics.concurrency_limit, *replica_id)
 
     # ---- leases
 
@@ -206,7 +225,15 @@ class ConnectionPool(Supervisor):
         if call.kind is not RequestKind.REQUEST:  # it may be what the calls wait for that hold all leases
             self._run(replica, message)
             return
+        if call.deadline_s <= now_s:
+            self._out_of_time(message)
+            return
         give_up_s = min(call.deadline_s, now_s + self._gateway.checkout_timeout)
+        if replica.limit is not None and not replica.ledger.has_room:
+            wait_s = replica.limit.expected_wait_s(replica.ledger.counts.waiting)
+            if now_s + wait_s > give_up_s:  # those that wait already come first: it would be refused when its time is over
+                self._exhausted(replica, message, "more calls wait than can be served in time", wait_s)
+                return
         grant = replica.ledger.request(call.call_id, give_up_s)
         if grant is Grant.GRANTED:
             self._run(replica, message)
@@ -228,8 +255,14 @@ class ConnectionPool(Supervisor):
 
     def receiveMsg_LeaseReturned(self, message: LeaseReturned, sender: ActorAddress) -> None:
         replica = self._replicas.get(message.replica)
-        if replica is not None:
-            self._release(replica, message.call_id)
+        if replica is None:
+            return
+        leased = self._leased.get(message.call_id)
+        is_request = leased is not None and leased.call.kind is RequestKind.REQUEST
+        if replica.limit is not None and message.served_s is not None and is_request:
+            limit = replica.limit.note(message.served_s, replica.ledger.counts.leased)
+            self._grant(replica, replica.ledger.limit_to(limit, self.monotonic_s()))
+        self._release(replica, message.call_id)
 
     def receiveMsg_CancelCall(self, message: CancelCall, sender: ActorAddress) -> None:
         leased = self._leased.get(message.call_id)
@@ -269,6 +302,9 @@ class ConnectionPool(Supervisor):
         for replica in self._replicas.values():
             for call_id in replica.ledger.expire(now_s):
                 leased = replica.waiting.pop(call_id)
+                if leased.call.deadline_s <= now_s:
+                    self._out_of_time(leased)
+                    continue
                 self._exhausted(replica, leased, "no connection became free in time")
         self._expire_due_s = self._next_deadline_s()
         if self._expire_due_s != _NEVER_S:
@@ -278,18 +314,25 @@ class ConnectionPool(Supervisor):
         deadlines = (replica.ledger.next_deadline_s for replica in self._replicas.values())
         return min((deadline for deadline in deadlines if deadline is not None), default=_NEVER_S)
 
-    def _exhausted(self, replica: _Replica, leased: LeaseCall, text: str) -> None:
+    def _out_of_time(self, leased: LeaseCall) -> None:
+        """What can't end in its time is not begun, here or at another replica."""
+        self._is_over(leased)
+        backend, _ = leased.replica
+        why = Failure(Fate.TURNED_AWAY, f"backend {backend!r}: its time was over before it was sent", reason="upstream_timeout")
+        self.send(leased.call.edge, CallFailed(call_id=leased.call.call_id, why=why, backend=backend))
+
+    def _exhausted(self, replica: _Replica, leased: LeaseCall, text: str, retry_after_s: float | None = None) -> None:
         backend, address = leased.replica
         metrics.pool_exhausted_total.labels(backend).inc()
         if not replica.is_told_exhausted:  # once per second at most: see receiveTimer_gauges
             replica.is_told_exhausted = True
             payload = {"backend": backend, "replica": address}
             self.send(self.addresses["event-bus"], PublishEvent(topic="mcp.pool.exhausted", payload=payload))
-        self._refuse(leased, "pool_exhausted", f"backend {backend!r}: {text}")
+        self._refuse(leased, "pool_exhausted", f"backend {backend!r}: {text}", retry_after_s)
 
-    def _refuse(self, leased: LeaseCall, reason: str, text: str) -> None:
+    def _refuse(self, leased: LeaseCall, reason: str, text: str, retry_after_s: float | None = None) -> None:
         self._is_over(leased)
-        why = Failure(Fate.TURNED_AWAY, text, reason=reason)
+        why = Failure(Fate.TURNED_AWAY, text, reason=reason, retry_after_s=retry_after_s)
         backend, address = leased.replica
         failed = CallFailed(call_id=leased.call.call_id, why=why, backend=backend, replica=address)
         self.send(leased.call.edge, failed)
@@ -356,6 +399,8 @@ class ConnectionPool(Supervisor):
             metrics.pool_connections.labels(*replica_id, "leased").set(counts.leased)
             metrics.pool_connections.labels(*replica_id, "idle").set(counts.idle)
             metrics.pool_connections.labels(*replica_id, "waiting").set(counts.waiting)
+            if replica.limit is not None:
+                metrics.concurrency_limit.labels(*replica_id).set(replica.limit.limit)
             replica.is_told_exhausted = False
         self.start_timer("gauges", _GAUGES_S)
 

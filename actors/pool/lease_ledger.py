@@ -52,11 +52,12 @@ class LeaseLedger:
     Source: poolboy and nimble_pool (checkout with overflow and timeout); the bound on waiting is ours.
     """
 
-    __slots__ = ("_capacity", "_deadlines", "_holders", "_lapsed", "_max_waiting", "_pool_size", "_waiting")
+    __slots__ = ("_capacity", "_deadlines", "_holders", "_lapsed", "_limit", "_max_waiting", "_pool_size", "_size", "_waiting")
 
     def __init__(self, pool_size: int, max_overflow: int, max_waiting: int) -> None:
         if max_waiting < 0:
             raise ValueError(f"max_waiting is {max_waiting}, must be at least 0")
+        self._limit: int | None = None
         self._set_capacity(pool_size, max_overflow)
         self._max_waiting = max_waiting
         self._holders: set[int] = set()
@@ -128,6 +129,17 @@ class LeaseLedger:
         self._set_capacity(pool_size, max_overflow)
         return self._grant_waiters(now_s)
 
+    def limit_to(self, limit: int | None, now_s: float) -> tuple[int, ...]:
+        """Hand out no more than so many at once, whatever the sizes allow; returns the waiters that hold a lease from now on."""
+        self._limit = limit
+        self._limit_capacity()
+        return self._grant_waiters(now_s)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next request is granted at once."""
+        return len(self._holders) < self._capacity
+
     @property
     def next_deadline_s(self) -> float | None:
         """When `expire` has something to tell next; None when nobody waits."""
@@ -159,7 +171,11 @@ class LeaseLedger:
         if pool_size < 1 or max_overflow < 0:
             raise ValueError(f"pool_size is {pool_size}, must be at least 1; max_overflow is {max_overflow}, must be at least 0")
         self._pool_size = pool_size
-        self._capacity = pool_size + max_overflow
+        self._size = pool_size + max_overflow
+        self._limit_capacity()
+
+    def _limit_capacity(self) -> None:
+        self._capacity = self._size if self._limit is None else max(1, min(self._size, self._limit))
 
     def _grant_waiters(self, now_s: float) -> tuple[int, ...]:
         granted = []

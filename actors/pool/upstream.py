@@ -166,10 +166,15 @@ class Upstream(GatewayActor):
         """One call from the first byte to its outcome; ends by posting that outcome and the lease in one go."""
         call = running.leased.call
         started_s = time.monotonic()
+        served_s: float | None = None
         try:
-            outcome: object = self._answered(call, await self._exchange(running), time.monotonic() - started_s)
-            report: object | None = self._success(running.leased, time.monotonic() - started_s)
+            answer = await self._exchange(running)
+            served_s = time.monotonic() - started_s
+            outcome: object = self._answered(call, answer, served_s)
+            report: object | None = self._success(running.leased, served_s)
         except UpstreamError as error:
+            if error.fate is Fate.TIMED_OUT:
+                served_s = time.monotonic() - started_s
             self._is_left_alone = error.failure.retry_after_s is not None
             outcome = self._failed(call, error.failure, time.monotonic() - started_s)
             # A server that is not there is not there for calls either.
@@ -187,7 +192,7 @@ class Upstream(GatewayActor):
             report = None
         if self._running.pop(call.call_id, None) is None:
             return
-        returned = LeaseReturned(self._replica, call.call_id)
+        returned = LeaseReturned(self._replica, call.call_id, served_s)
         # The edge comes last: its next try must find the lease free and the trial over.
         mail: list[tuple[ActorAddress, object]] = [(self.addresses["supervisor"], returned), (call.edge, outcome)]
         if report is not None:

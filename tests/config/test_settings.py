@@ -88,6 +88,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "headers": {},
         "request_timeout": 60.0,
         "pool_size": 50,
+        "adaptive_concurrency": False,
         "retry_budget": 0.2,
         "draining": False,
         "draining_replicas": (),

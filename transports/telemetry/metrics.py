@@ -132,6 +132,12 @@ pool_connections = Gauge(
     ["backend", "replica", "state"],
     multiprocess_mode="livesum",
 )
+concurrency_limit = Gauge(
+    "mcp_gateway_concurrency_limit",
+    "Calls at once that a replica takes without becoming slower, with adaptive_concurrency",
+    ["backend", "replica"],
+    multiprocess_mode="livesum",
+)
 pool_exhausted_total = Counter(
     "mcp_gateway_pool_exhausted_total", "Calls refused because no connection became free in time", ["backend"]
 )

@@ -198,6 +198,97 @@ def test_a_waiter_waits_no_longer_than_its_own_deadline(monkeypatch: pytest.Monk
     on_loop(body)
 
 
+@pytest.mark.parametrize("passed_s", [1.0, 1.01])
+def test_a_call_whose_own_time_is_over_is_not_begun_and_says_so(monkeypatch: pytest.MonkeyPatch, passed_s: float) -> None:
+    """Another replica could not serve it either: the refusal names none that the edge would try next."""
+
+    async def body() -> None:
+        bench = Bench(monkeypatch)
+        held = [await bench.lease() for _ in range(3)]
+        hurried = await bench.lease(deadline_s=1.0)
+        bench.stage.advance(passed_s)
+        late = await bench.lease(deadline_s=0.0)
+        refused = bench.failures()
+        assert list(refused) == [hurried, late]
+        assert {(each.why.reason, each.replica, each.why.fate.was_sent) for each in refused.values()} == {
+            ("upstream_timeout", "", False)
+        }
+        assert bench.running() == held
+        for call_id in held:
+            await bench.answer(call_id)
+        assert await bench.lease(deadline_s=0.0) in bench.failures(), "not even where a connection is free"
+        assert bench.remembered_calls() == 0
+
+    on_loop(body)
+
+
+# ---- adaptive concurrency
+
+
+class Adaptive(Bench):
+    """A pool of 20 that is asked by 40 callers all the time, of a server that takes so long as the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch, pool_size=20, adaptive_concurrency=True)
+        self.refused: list[CallFailed] = []
+
+    async def serve(self, rounds: int, served_s: float) -> int:
+        """How many are on the wire at the end."""
+        for _ in range(rounds):
+            while sum(self.counts()[1:3]) < 40 and not self.refused:
+                await self.lease()
+                self.refused += self.edge.take(CallFailed)
+            call_id = self.running()[0]
+            self.stage.tell(self.pool, LeaseReturned(ReplicaId("files", ONE), call_id, served_s))
+            next(each for each in self.wire().open if call_id_of(each) == call_id).answer()
+            await turn()
+        return self.counts()[1]
+
+
+def test_a_server_that_becomes_slower_gets_fewer_calls_and_the_newest_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Adaptive(monkeypatch)
+        assert await bench.serve(40, 0.1) == 21  # with max_overflow
+        assert bench.refused == []
+        fewest = await bench.serve(25, 2.0)
+        assert fewest < 16
+        assert bench.refused
+        newest = bench.refused[0]
+        assert (newest.why.reason, newest.replica, newest.call_id) == ("pool_exhausted", ONE, bench._call_id)
+        assert newest.why.retry_after_s is not None
+        assert newest.why.retry_after_s > 5.0, "longer than it would have waited"
+
+    on_loop(body)
+
+
+def test_an_idle_gateway_refuses_nothing_below_pool_size_whatever_its_calls_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Bench(monkeypatch, pool_size=20, adaptive_concurrency=True)
+        for served_s in (0.001, 100.0) * 20:
+            call_id = await bench.lease()
+            bench.stage.tell(bench.pool, LeaseReturned(ReplicaId("files", ONE), call_id, served_s))
+            await bench.answer(call_id)
+        for _ in range(21):
+            await bench.lease()
+        assert bench.counts() == (0, 21, 0, 1)
+        assert bench.failures() == {}
+
+    on_loop(body)
+
+
+def test_without_it_a_slow_server_gets_what_its_pool_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        bench = Adaptive(monkeypatch)
+        await bench.serve(40, 0.1)
+        await bench.serve(25, 2.0)
+        backends = tuple(attrs.evolve(each, adaptive_concurrency=False) for each in bench.settings.backends)
+        bench.stage.tell(bench.pool, Topology(backends=backends, routes=()))
+        await turn()
+        assert bench.counts()[1] == 21
+
+    on_loop(body)
+
+
 def test_a_lease_that_comes_free_at_the_last_moment_is_granted_or_refused_never_both(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         bench = Bench(monkeypatch)

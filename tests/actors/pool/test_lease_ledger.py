@@ -125,6 +125,16 @@ def test_growing_grants_waiters_and_shrinking_takes_no_lease_away():
     assert [ledger.release(lease_id, 0.0) for lease_id in (1, 2, 3, 4)] == [(), (), (), (5,)]
 
 
+def test_a_limit_below_the_sizes_holds_through_changes_of_them_and_one_lease_is_always_there():
+    ledger = LeaseLedger(2, 1, 5)
+    assert ledger.limit_to(0, 0.0) == ()
+    assert [ledger.request(lease_id, 5.0) for lease_id in (1, 2, 3)] == [Grant.GRANTED, Grant.QUEUED, Grant.QUEUED]
+    assert ledger.resize(9, 0, 0.0) == ()
+    assert ledger.limit_to(2, 0.0) == (2,)
+    assert ledger.limit_to(99, 0.0) == (3,)
+    assert ledger.limit_to(None, 0.0) == ()
+
+
 @pytest.mark.parametrize(("pool_size", "max_overflow", "max_waiting"), [(0, 0, 0), (1, -1, 0), (1, 0, -1)])
 def test_limits_without_meaning_are_refused(pool_size, max_overflow, max_waiting):
     with pytest.raises(ValueError, match="must be at least"):
@@ -163,10 +173,16 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.now_s = 0.0
         self.holders, self.waiters, self.lapsed = [], [], []  # waiters: [(id, deadline)]
         self.next_id = 0
+        self.limit = None
+
+    @property
+    def capacity(self):
+        size = self.pool_size + self.max_overflow
+        return size if self.limit is None else max(1, min(size, self.limit))
 
     def granted(self):
         newly = []
-        while self.waiters and len(self.holders) < self.pool_size + self.max_overflow:
+        while self.waiters and len(self.holders) < self.capacity:
             lease_id, deadline_s = self.waiters.pop(0)
             if deadline_s > self.now_s:
                 self.holders.append(lease_id)
@@ -179,7 +195,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def request(self, delay_s):
         self.next_id += 1
         grant = self.ledger.request(self.next_id, self.now_s + delay_s)
-        if len(self.holders) < self.pool_size + self.max_overflow:
+        if len(self.holders) < self.capacity:
             assert grant is Grant.GRANTED
             self.holders.append(self.next_id)
         elif len(self.waiters) < self.max_waiting:
@@ -225,6 +241,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.pool_size, self.max_overflow = pool_size, max_overflow
         assert self.ledger.resize(pool_size, max_overflow, self.now_s) == self.granted()
 
+    @rule(limit=st.none() | st.integers(0, 6))
+    def limit_to(self, limit):
+        self.limit = limit
+        assert self.ledger.limit_to(limit, self.now_s) == self.granted()
+
     @invariant()
     def ledger_agrees_with_the_model(self):
         self.ledger.assert_consistent()
@@ -234,6 +255,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             waiting=len(self.waiters),
             overflow=max(0, len(self.holders) - self.pool_size),
         )
+        assert self.ledger.has_room == (len(self.holders) < self.capacity)
         assert self.ledger.next_deadline_s == min((waiter[1] for waiter in self.lapsed or self.waiters), default=None)
 
 
