@@ -69,6 +69,7 @@ from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
+from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLedger, TaskLimits
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
 from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
@@ -93,6 +94,7 @@ _LOOKUPS = 32  # names looked up at once; the default is a few more than there a
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 _LEAST_CLOSE_WIRES_S = 0.4
 _SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who has more to ask hears by then where to go
+_TASKS_S = 3.0  # for calls that run as tasks in a cell that leaves; who has started a longer one is told that it was lost
 _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
@@ -182,11 +184,13 @@ class Cell:
 
     def _wires(self, seal: Seal) -> tuple[UpstreamTransport, ...]:
         """The ways to servers, each of which any client may take."""
+        self._hosted_tasks = TaskLedger(TaskLimits())
         site = BridgeSite(
             cell_name=self._name,
             seal=seal,
             elsewhere=self._cells,
             others=lambda: self._cells.other_cells,
+            tasks=self._hosted_tasks,
             records=self._tasks,
             pins=self._pins,
             publish=self._port.publish,
@@ -333,7 +337,7 @@ class Cell:
         """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere.
 
         Where others serve, a client that is connected here has one more request served, and reads that its connection ends; with
-        that there is nobody who has to be refused.
+        that there is nobody who has to be refused. What other cells ask for then waits for the successor.
         """
         self._port.is_draining = True
         self._server.drain(others_serve=others_serve)
@@ -346,8 +350,20 @@ class Cell:
             if not self._port.waiting and (now_s >= send_away_s or not self._server.connection_count):
                 break
             await asyncio.sleep(0.02)
+        if others_serve:
+            await self._let_tasks_end(min(give_up_s, now_s + _TASKS_S))
+            await self._cells.leave(give_up_s)
+            while (
+                self._port.waiting and time.monotonic() < give_up_s
+            ):  # sockets that stay open until the end may have asked again
+                await asyncio.sleep(0.02)
         if self._port.waiting:
             _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
+
+    async def _let_tasks_end(self, until_s: float) -> None:
+        """Those that are over are on disk, where any cell finds them; those that run end with this cell."""
+        while self._hosted_tasks.running_count and time.monotonic() < until_s:
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         self._cells.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +19,10 @@ import attrs
 from mcp_gateway.actors.messages.between_cells import (
     CellAnswered,
     CellAsked,
+    CellLeaves,
     ExchangeForwarded,
     ExchangeGivenUp,
+    ExchangePutOff,
     ForwardedAnswer,
     ForwardedEvent,
     ForwardedEventsTaken,
@@ -53,6 +56,14 @@ OWNER_RETURNS_S = 3.0
 UNREACHABLE_AGAIN_S = 5.0
 """When a client may try again whose owner's node is cut off: a presence ends in twice that time, and then it is known."""
 
+SUCCESSOR_COMES_S = 10.0
+"""How long one waits that a cell has put off: it ends in order first, and that takes longer than to be killed."""
+
+_ON_ITS_WAY_S = 0.1
+"""What other cells have sent before they knew that this one leaves is here by then, and is put off."""
+
+_LOOK_S = 0.02
+
 _GRACE_S = 1.0
 """After an exchange's own deadline, which the owner keeps and reports."""
 
@@ -62,10 +73,15 @@ _AGAIN_S = 1.0
 
 @attrs.define(eq=False)
 class _Sent:
-    """An exchange that another cell carries out for this one. outcomes: what has come back, in order."""
+    """An exchange that another cell carries out for this one. outcomes: what has come back, in order.
+
+    cell: "" while it waits for the successor of one that has put it off.
+    """
 
     cell: str
-    outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | UpstreamError] = attrs.field(factory=asyncio.Queue)
+    outcomes: asyncio.Queue[ForwardedEvent | ForwardedAnswer | ExchangePutOff | UpstreamError] = attrs.field(
+        factory=asyncio.Queue
+    )
 
     def fail(self, fate: Fate, text: str) -> None:
         self.outcomes.put_nowait(UpstreamError(fate, text))
@@ -73,9 +89,10 @@ class _Sent:
 
 @attrs.define(eq=False)
 class _Carried:
-    """An exchange that this cell carries out for another one."""
+    """An exchange that this cell carries out for another one. has_end: of a stream nobody knows when it will end."""
 
     cell: str
+    has_end: bool = True
     task: asyncio.Task[None] | None = None
     credit: Credit = attrs.field(factory=lambda: Credit(EVENT_WINDOW))
     is_given_up: bool = False
@@ -110,6 +127,8 @@ class Forwarding:
         self._own = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._tasks = HeldTasks()
+        self._is_leaving = False
+        self._leaving: dict[str, object] = {}  # {cell: its incarnation that leaves}
         self._is_closed = False
         self.answer_cells(WireProbed, self._probe)
 
@@ -233,15 +252,21 @@ class Forwarding:
         await self._wait_for_cell(cell_name, request.timeout_s)
         exchange_id = self._next_id()
         sent = self._sent[exchange_id] = _Sent(cell_name)
+        forwarded = ExchangeForwarded(exchange_id=exchange_id, replica=replica, request=request)
         is_over = False
         try:
-            self._forward(cell_name, ExchangeForwarded(exchange_id=exchange_id, replica=replica, request=request))
+            self._forward(cell_name, forwarded)
             async with asyncio.timeout(None if request.timeout_s is None else request.timeout_s + _GRACE_S):
                 while True:
                     outcome = await sent.outcomes.get()
                     if isinstance(outcome, ForwardedEvent):
                         await on_event(outcome.message, outcome.event_id)
                         self._forward(cell_name, ForwardedEventsTaken(exchange_id=exchange_id, event_count=1))
+                        continue
+                    if isinstance(outcome, ExchangePutOff):
+                        await self._wait_for_cell(cell_name, request.timeout_s)
+                        sent.cell = cell_name
+                        self._forward(cell_name, forwarded)
                         continue
                     is_over = True
                     if isinstance(outcome, UpstreamError):
@@ -256,13 +281,18 @@ class Forwarding:
                 self._forward(cell_name, ExchangeGivenUp(exchange_id=exchange_id))
 
     async def _wait_for_cell(self, cell_name: str, timeout_s: float | None) -> None:
+        """Until it runs, and does not leave.
+
+        Raises: UpstreamError
+        """
         if self.is_gone(cell_name):
             raise UpstreamError(Fate.CELL_LOST, f"the node of {cell_name}, which held the connection to the server, is gone")
         if self._owners.is_cut_off_from(cell_name):
             raise _unreachable(cell_name)
+        most_s = SUCCESSOR_COMES_S if cell_name in self._leaving else OWNER_RETURNS_S
         try:
-            async with asyncio.timeout(min(OWNER_RETURNS_S, OWNER_RETURNS_S if timeout_s is None else timeout_s)):
-                while cell_name not in self._running:
+            async with asyncio.timeout(most_s if timeout_s is None else min(most_s, timeout_s)):
+                while self._running.get(cell_name) in (None, self._leaving.get(cell_name)):
                     await self._has_changed.wait()
         except TimeoutError:
             text = f"{cell_name}, which holds the connection to the server, does not run"
@@ -278,13 +308,15 @@ class Forwarding:
             self._take_answer(message)
         elif isinstance(message, ExchangeForwarded):
             self._carry_out(from_cell, message)
+        elif isinstance(message, CellLeaves):
+            self._note_leaving(from_cell)
         elif isinstance(message, ExchangeGivenUp):
             self._give_up(message.exchange_id)
         elif isinstance(message, ForwardedEventsTaken):
             carried = self._carried.get(message.exchange_id)
             if carried is not None:
                 carried.credit.grant(message.event_count)
-        elif isinstance(message, ForwardedEvent | ForwardedAnswer | ForwardedFailure):
+        elif isinstance(message, ForwardedEvent | ForwardedAnswer | ForwardedFailure | ExchangePutOff):
             self._take_outcome(message)
         elif (take := self._takers.get(type(message))) is not None:
             take(message)
@@ -314,7 +346,7 @@ class Forwarding:
             elif isinstance(message, CellAnswered) and not message.error_text:
                 text = f"the answer of {self.cell_name} was lost on its way"
                 self._forward_later(cell_name, CellAnswered(question_id=message.question_id, error_text=text))
-            elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | CellAnswered):
+            elif isinstance(message, ExchangeGivenUp | ForwardedEventsTaken | ForwardedFailure | ExchangePutOff | CellAnswered):
                 self._forward_later(cell_name, message)
         text = f"what {self.cell_name} said was lost on its way"
         failure = Failure(Fate.ENDED, text)
@@ -350,15 +382,36 @@ class Forwarding:
         else:
             future.set_result(answered.answer)
 
-    def _take_outcome(self, message: ForwardedEvent | ForwardedAnswer | ForwardedFailure) -> None:
+    def _take_outcome(self, message: ForwardedEvent | ForwardedAnswer | ForwardedFailure | ExchangePutOff) -> None:
         sent = self._sent.get(message.exchange_id)
         if sent is not None:
+            if isinstance(message, ExchangePutOff):
+                self._note_leaving(sent.cell)
+                sent.cell = ""  # the end of that cell is none of this exchange
             sent.outcomes.put_nowait(UpstreamError.of(message.failure) if isinstance(message, ForwardedFailure) else message)
 
     # ---- what is carried out for other cells
 
+    async def leave(self, until_s: float) -> None:
+        """Put off what other cells ask for from now on, and let what was begun for them end. until_s: on the monotonic clock."""
+        self._is_leaving = True
+        self.tell_cells(CellLeaves())
+        told_s = time.monotonic() + _ON_ITS_WAY_S
+        while time.monotonic() < min(told_s, until_s) or (self._has_to_end() and time.monotonic() < until_s):
+            await asyncio.sleep(_LOOK_S)
+
+    def _has_to_end(self) -> bool:
+        return any(carried.has_end for carried in self._carried.values())
+
+    def _note_leaving(self, cell_name: str) -> None:
+        self._leaving[cell_name] = self._running.get(cell_name)
+
     def _carry_out(self, from_cell: str, forwarded: ExchangeForwarded) -> None:
-        carried = self._carried[forwarded.exchange_id] = _Carried(from_cell)
+        if self._is_leaving:
+            self._forward(from_cell, ExchangePutOff(exchange_id=forwarded.exchange_id))
+            return
+        has_end = forwarded.request.timeout_s is not None
+        carried = self._carried[forwarded.exchange_id] = _Carried(from_cell, has_end)
         carried.task = self._tasks.start(self._play(carried, forwarded))
         carried.task.add_done_callback(lambda _: self._carried.pop(forwarded.exchange_id, None))
 

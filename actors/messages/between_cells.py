@@ -145,6 +145,18 @@ class ForwardedFailure:
 
 
 @attrs.frozen
+class CellLeaves:
+    """The cell that says so is about to end in order: ask its successor from now on."""
+
+
+@attrs.frozen(kw_only=True)
+class ExchangePutOff:
+    """The cell leaves and has not begun the exchange: its successor will."""
+
+    exchange_id: str
+
+
+@attrs.frozen
 class WireProbed:
     """A question: is the server behind the connection that you hold well? Answered with its `Failure`, or None."""
 

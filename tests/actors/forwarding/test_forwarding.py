@@ -17,7 +17,7 @@ from mcp_gateway.transports.ports.credit import EVENT_WINDOW
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.joined_cells import JoinedCells
 from tests.doubles.scripted_wire import ScriptedWire
@@ -73,6 +73,77 @@ def test_what_is_bound_to_no_connection_every_cell_speaks_to_itself(address: str
 @pytest.mark.parametrize("scheme", ["stdio", "ws", "wss", "sse+http", "sse+https", "auto+http", "auto+https"])
 def test_a_single_cell_owns_everything(scheme: str) -> None:
     assert JoinedCells(ONE).cells[ONE].owner_of(ReplicaId("files", f"{scheme}:x")) == ONE
+
+
+# ---- a cell that leaves in order
+
+
+def test_a_cell_that_leaves_ends_what_it_has_begun_and_its_successor_does_what_comes_then() -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+        old, new = ScriptedWire(), ScriptedWire()
+        node.cells[TWO].serve(STDIO, old)
+
+        def call() -> asyncio.Task[UpstreamAnswer]:
+            return asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore))
+
+        begun = call()
+        await settle()
+        leaving = asyncio.create_task(node.cells[TWO].leave(float("inf")))
+        await settle()
+        put_off = call()
+        await settle()
+        assert not leaving.done()
+        old.exchanges[0].answer()
+        assert (await begun).status == 200
+        await leaving
+        assert len(old.exchanges) == 1
+        node.kill(TWO)
+        await settle()
+        assert not put_off.done()
+        node.start_again(TWO, 2).serve(STDIO, new)
+        await settle()
+        new.exchanges[0].answer()
+        assert (await put_off).status == 200
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+def test_a_cell_that_leaves_waits_neither_for_streams_nor_beyond_its_time(
+    timeout_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+        node.cells[TWO].serve(STDIO, ScriptedWire())
+        request = attrs.evolve(REQUEST, timeout_s=timeout_s)
+        held = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=request, on_event=ignore))
+        await settle()
+        await node.cells[TWO].leave(float("inf") if timeout_s is None else 0.0)
+        monkeypatch.setattr(forwarding, "SUCCESSOR_COMES_S", 0.01)
+        with pytest.raises(UpstreamError, match="does not run") as caught:
+            await node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore)
+        assert not caught.value.fate.was_sent
+        held.cancel()
+
+    on_loop(body)
+
+
+def test_an_exchange_that_is_on_its_way_when_a_cell_leaves_is_put_off() -> None:
+    async def body() -> None:
+        node = JoinedCells(ONE, TWO)
+        node.cells[TWO].serve(STDIO, ScriptedWire())
+        call = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=REQUEST, on_event=ignore))
+        await asyncio.sleep(0)  # it was sent, and has not arrived
+        await node.cells[TWO].leave(float("inf"))
+        node.kill(TWO)
+        wire = ScriptedWire()
+        node.start_again(TWO, 2).serve(STDIO, wire)
+        await settle()
+        wire.exchanges[0].answer()
+        assert (await call).status == 200
+
+    on_loop(body)
 
 
 # ---- questions

@@ -47,6 +47,11 @@ class TaskLedger:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def running_count(self) -> int:
+        """How many are not over, those included that wait for their client's answers."""
+        return len(self._tasks) - len(self._sizes)
+
     def open(self, task: str, client: str, backend: str) -> str:
         """Take the task in; gives the limit that forbids it in words, or ""."""
         if len(self._tasks) >= self.limits.in_all:

@@ -35,7 +35,9 @@ def test_the_oldest_results_leave_for_new_ones_and_one_that_is_too_large_leaves_
     ledger = TaskLedger(LIMITS)
     for name in ("1", "2", "3"):
         ledger.open(name, name, "x")
+    assert ledger.running_count == 3
     assert ledger.finish("2", 6) == []
+    assert ledger.running_count == 2
     assert ledger.finish("2", 6) == [], "it is over once"
     assert ledger.finish("1", 6) == ["2"]
     ledger.forget("2")
