@@ -70,10 +70,12 @@ class CallingClient(abc.ABC):
     """Calls tools at the merged endpoint of `url`, one after the other, until it is stopped.
 
     backends: whose tools it calls, in turn; at each one that reads and then one that must not run twice.
+    is_bound: whether its session is its connection.
     """
 
     within_s = REQUEST_TIMEOUT_S + SLACK_S
     backends: tuple[str, ...] = (PAIR, ALONE, DEMO, LOCAL)
+    is_bound = False
 
     def __init__(self, url: str, name: str, recorder: Recorder, pause_s: float) -> None:
         self.url = url
@@ -97,6 +99,11 @@ class CallingClient(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None: ...
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether what it holds open still is: the other end may have closed it in order meanwhile."""
+        return True
+
     async def keep_calling(self, stop: asyncio.Event) -> None:
         turns = itertools.cycle((backend, tool) for backend in self.backends for tool in (READ, WRITE))
         while not stop.is_set():
@@ -113,7 +120,7 @@ class CallingClient(abc.ABC):
 
     async def record(self, backend: str, argument: str, tool: str, arguments: Json) -> None:
         """Make one call and write down how it ended; what breaks the connection has it opened anew."""
-        call_id = self.recorder.asked(self.name, backend, argument, self.within_s)
+        call_id = self.recorder.asked(self.name, backend, argument, self.within_s, is_bound=self.is_bound)
         try:
             async with asyncio.timeout(self.within_s):
                 await self.call(tool, arguments)
@@ -136,6 +143,8 @@ class CallingClient(abc.ABC):
         return
 
     async def _opened(self) -> bool:
+        if self._is_open and not self.is_connected:
+            await self._closed()
         if not self._is_open:
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT_S):

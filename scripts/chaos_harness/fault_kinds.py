@@ -24,7 +24,7 @@ LEARN_S: Final = REQUEST_TIMEOUT_S + 2 * PROBE_S
 
 NODE, EMBEDDED = "node", "embedded"
 FULL_DISK: Final = "full disk"
-CELL, LOG = "cell", "log"
+CELL, LOG, SOCKETS = "cell", "log", "sockets"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +40,7 @@ class FaultKind:
     recovers_s:  within this time after its end everything is whole.
     needs_root:  whether only root can bring it about.
     ends:        CELL: a process that serves clients, with what only it had. LOG: the event log, or who would start it again.
+                 SOCKETS: in order, those of clients whose session is their connection; one may have a request on its way.
     """
 
     name: str
@@ -64,7 +65,7 @@ FAULTS: Final = tuple(
         # A cell takes its connections along; what hangs is found by two heartbeats, and ended.
         FaultKind(name="kill cell", targets=("cell/*",), ends=(CELL,), hurts=EVERYTHING, forms=_ON_A_NODE),
         FaultKind(name="stop cell", targets=("cell/*",), ends=(CELL,), hurts=EVERYTHING, forms=_ON_A_NODE, recovers_s=10.0),
-        FaultKind(name="restart cell", targets=("cell/*",), forms=_ON_A_NODE, recovers_s=20.0),
+        FaultKind(name="restart cell", targets=("cell/*",), ends=(SOCKETS,), forms=_ON_A_NODE, recovers_s=20.0),
         FaultKind(name="crash actor", targets=_ACTOR_TARGETS, hurts=EVERYTHING, forms=_ON_A_NODE),
         FaultKind(name="kill event log", targets=("event-log",), ends=(LOG,), forms=_ON_A_NODE),
         FaultKind(name="stop event log", targets=("event-log",), ends=(LOG,), forms=_ON_A_NODE, recovers_s=10.0),

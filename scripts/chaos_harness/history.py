@@ -20,6 +20,7 @@ class Asked:
     """A client has sent a call.
 
     argument:   what a server counts runs by; "" where running twice does no harm.
+    is_bound:   whether the client's session is its connection.
     deadline_s: when it must have ended.
     """
 
@@ -29,6 +30,7 @@ class Asked:
     argument: str
     at_s: float
     deadline_s: float
+    is_bound: bool = False
 
     @property
     def is_safe(self) -> bool:

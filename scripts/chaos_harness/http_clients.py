@@ -160,6 +160,7 @@ class TaskClient(StatelessClient):
 class EventStreamClient(CallingClient):
     """HTTP+SSE of 2024-11-05: answers come on the stream that it holds open."""
 
+    is_bound = True
     _http: aiohttp.ClientSession | None = None
     _reading: asyncio.Task[None] | None = None
 
@@ -171,6 +172,10 @@ class EventStreamClient(CallingClient):
         self._endpoint = await connected
         result_of(await self._ask("initialize", initialize_params()), 0)
         await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    @property
+    def is_connected(self) -> bool:
+        return self._reading is not None and not self._reading.done()
 
     async def _read(self, http: aiohttp.ClientSession, connected: asyncio.Future[str]) -> None:
         base = f"{self.url}/mcp/sse/connect"
@@ -197,8 +202,7 @@ class EventStreamClient(CallingClient):
 
     async def _ask(self, method: str, params: Json, request_id: int = 0) -> Any:
         waiting = self._waiting[request_id] = asyncio.get_running_loop().create_future()
-        assert self._reading is not None
-        if self._reading.done():
+        if not self.is_connected:
             waiting.cancel()
             raise aiohttp.ClientConnectionError("the stream has ended")
         refused = await self._post({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})

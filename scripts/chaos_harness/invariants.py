@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from .fault_kinds import CELL, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, hurt_backends, leaves_a_replica
+from .fault_kinds import CELL, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, SOCKETS, hurt_backends, leaves_a_replica
 from .history import (
     CUT,
     LATE,
@@ -89,6 +89,13 @@ def excuses(history: History, now_s: float) -> list[Excuse]:
 
 def _is_excused(known: list[Excuse], backend: str, from_s: float, to_s: float) -> bool:
     return any(each.backend == backend and each.from_s <= to_s and from_s <= each.to_s for each in known)
+
+
+def _spans(history: History, what: str, now_s: float) -> list[tuple[float, float]]:
+    """From when to when faults end this, see `FaultKind.ends`, with the grace after them."""
+    recovered = {each.fault_id: each.at_s for each in history.of(Recovered)}
+    faults = [each for each in history.of(FaultBegan) if what in KINDS[each.fault].ends]
+    return [(each.at_s, recovered.get(each.fault_id, now_s) + GRACE_S) for each in faults]
 
 
 def each_request_ends_once_and_in_time(history: History, now_s: float) -> Iterator[Broken]:
@@ -215,10 +222,13 @@ def all_is_well_again_in_time(history: History, now_s: float) -> Iterator[Broken
 
 def nobody_is_refused_while_somebody_is_well(history: History, now_s: float) -> Iterator[Broken]:
     known = excuses(history, now_s)
+    closings = _spans(history, SOCKETS, now_s)
     asked = {each.call_id: each for each in history.of(Asked)}
     for each in history.of(Ended):
         call = asked[each.call_id]
         is_refusal = each.outcome not in (OK, LATE) and not each.outcome.startswith(WRONG)
+        if call.is_bound and each.outcome == CUT and any(from_s <= each.at_s <= to_s for from_s, to_s in closings):
+            continue
         if is_refusal and not _is_excused(known, call.backend, call.at_s, each.at_s):
             what = "was cut off" if each.outcome == CUT else f"was refused with {each.outcome}"
             yield _broken(f"{_of(call)} {what}, and nothing was wrong", each.at_s)

@@ -24,12 +24,20 @@ class Recorder:
     def add(self, record: Record) -> None:
         self.history.add(record)
 
-    def asked(self, client: str, backend: str, argument: str, within_s: float) -> int:
+    def asked(self, client: str, backend: str, argument: str, within_s: float, *, is_bound: bool = False) -> int:
         """A call has begun; its id."""
         call_id, now_s = next(self._call_ids), self.now_s()
-        self.add(
-            Asked(call_id=call_id, client=client, backend=backend, argument=argument, at_s=now_s, deadline_s=now_s + within_s)
+        deadline_s = now_s + within_s
+        asked = Asked(
+            call_id=call_id,
+            client=client,
+            backend=backend,
+            argument=argument,
+            at_s=now_s,
+            deadline_s=deadline_s,
+            is_bound=is_bound,
         )
+        self.add(asked)
         return call_id
 
     def ended(self, call_id: int, outcome: str) -> None:

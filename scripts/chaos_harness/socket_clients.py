@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from .clients import CUTS, RETRY_S, CallingClient, Json, Refused, initialize_params, result_of
@@ -21,6 +22,7 @@ REPLY_TIMEOUT_S = 5.0
 class WebSocketClient(CallingClient):
     """MCP over WebSocket: a session is its connection."""
 
+    is_bound = True
     _connection: ClientConnection | None = None
 
     async def open(self) -> None:
@@ -31,6 +33,10 @@ class WebSocketClient(CallingClient):
 
     async def call(self, tool: str, arguments: Json) -> None:
         await self._ask("tools/call", {"name": tool, "arguments": arguments})
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and self._connection.state is State.OPEN
 
     async def _ask(self, method: str, params: Json) -> Json:
         assert self._connection is not None
@@ -67,6 +73,10 @@ class PhoenixSocket:
             raise
         return socket
 
+    @property
+    def is_connected(self) -> bool:
+        return self._connection.state is State.OPEN
+
     async def push(self, event: str, payload: Json) -> None:
         await self._connection.send(json.dumps(["j", f"r{next(self._refs)}", self._topic, event, payload]))
 
@@ -94,10 +104,15 @@ class PhoenixSocket:
 class PhoenixClient(CallingClient):
     """Requests on a channel; the answer comes as a reply and as a push, of which it reads the push."""
 
+    is_bound = True
     _socket: PhoenixSocket | None = None
 
     async def open(self) -> None:
         self._socket = await PhoenixSocket.join(self.url, self.name, "mcp:client.nothing")
+
+    @property
+    def is_connected(self) -> bool:
+        return self._socket is not None and self._socket.is_connected
 
     async def call(self, tool: str, arguments: Json) -> None:
         assert self._socket is not None
@@ -123,7 +138,7 @@ async def keep_publishing(url: str, recorder: Recorder, stop: asyncio.Event, pau
     while not stop.is_set():
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                if socket is None:
+                if socket is None or not socket.is_connected:
                     socket = await PhoenixSocket.join(url, "publisher", "mcp:client.publisher")
                 number += 1
                 await socket.push("event", {"event": TOPIC.removeprefix("client."), "data": {"n": number}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,6 +171,23 @@ def test_a_fault_accounts_for_refusals_of_what_it_hurts_while_it_lasts(
 ) -> None:
     """The fault lasts from 100 to 110 and is recovered from at 112; calls take 0.1 s."""
     records = (*fault(kind, target, 100, 110, 112), *call("circuit_open", at_s, backend=backend))
+    assert (REFUSED not in broken(*records)) == is_excused
+
+
+@pytest.mark.parametrize(
+    ("is_bound", "outcome", "at_s", "is_excused"),
+    [
+        (True, CUT, 105.0, True),
+        (False, CUT, 105.0, False),
+        (True, "upstream_failed", 105.0, False),
+        (True, CUT, 120.0, False),
+    ],
+)
+def test_a_socket_that_ends_in_order_may_end_under_a_request_that_was_just_sent(
+    is_bound: bool, outcome: str, at_s: float, is_excused: bool
+) -> None:
+    sent = attrs.evolve(asked(at_s=at_s), is_bound=is_bound)
+    records = (*fault("restart cell", "cell/0", 100, 110, 112), sent, ended(1, outcome, at_s + 0.1))
     assert (REFUSED not in broken(*records)) == is_excused
 
 
