@@ -98,7 +98,10 @@ class BackendSettings:
     title:    its name for people, such as the one that another program's file has for it; "" is `name`.
     separator: what is put behind the name to make a prefix of it.
     prefix:   stands before the names of its tools and prompts; name and separator if not given.
-    replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `builtin`. Exactly one of the three.
+    replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `openapi`;
+              or `builtin`. Exactly one of them.
+    openapi:  file or http(s) URL of the OpenAPI description of an HTTP API, whose operations are its tools.
+    base_url: of that API, where it is another than its description says.
     headers:  sent with each request to it; secrets, never shown.
     tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
@@ -132,6 +135,8 @@ class BackendSettings:
     env: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_ENV, repr=False, hash=False)
     cwd: str = attrs.field(default=".", validator=PATH)
     instances: int = attrs.field(default=1, validator=Whole(1, 1_000))
+    openapi: str = attrs.field(default="", validator=PATH, repr=quote_url)
+    base_url: str = attrs.field(default="", validator=WEB_URL)
     builtin: str | None = attrs.field(default=None, validator=OneOf("demo", or_none=True))
     protocol: str = attrs.field(default="auto", validator=OneOf("auto", *REVISIONS))
     headers: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_HEADERS, repr=False, hash=False)
@@ -174,6 +179,8 @@ class BackendSettings:
         """What names each replica in rings, status and metrics: its URL without secrets, or `stdio:NAME#0`, `builtin:demo`."""
         if self.builtin is not None:
             return (f"builtin:{self.builtin}",)
+        if self.openapi:
+            return (f"openapi:{self.name}",)
         if self.command:
             return tuple(f"stdio:{self.name}#{index}" for index in range(self.instances))
         shown = [quote_url(url)[1:-1] for url in self.replicas]
@@ -248,16 +255,18 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     """Check one backend: exactly one kind of server, and only the keys that mean something for it."""
     if not {"replicas", "command", "builtin"} <= fields.keys():
         return
-    kinds = [kind for kind in ("replicas", "command", "builtin") if fields[kind]]
+    kinds = [kind for kind in ("replicas", "command", "openapi", "builtin") if fields.get(kind)]
     if len(kinds) != 1:
         found = " and ".join(kinds) or "none of them"
-        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, builtin")
+        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, openapi, builtin")
         return
     for key, unset in (("env", {}), ("cwd", "."), ("instances", 1)):
         if kinds[0] != "command" and fields.get(key, unset) != unset:
             yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")
-    if kinds[0] != "replicas" and fields.get("headers"):
-        yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas")
+    if kinds[0] not in ("replicas", "openapi") and fields.get("headers"):
+        yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas and openapi")
+    if kinds[0] != "openapi" and fields.get("base_url"):
+        yield SettingProblem(key="base_url", found=f"set beside {kinds[0]}", allowed="only beside openapi")
     yield from credential_problems(fields)
     yield from _certificate_problems(fields)
 

@@ -31,7 +31,7 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
         yield SettingProblem(key="headers", found="none", allowed='at least one beside auth = "headers"')
     if auth not in OAUTH_MODES:
         for key in _OAUTH_KEYS:
-            if fields.get(key):
+            if fields.get(key) and not (key == "allow_private" and fields.get("openapi")):
                 allowed = f"only beside auth = {', '.join(quote(mode) for mode in AUTH_MODES if mode in OAUTH_MODES)}"
                 yield SettingProblem(key=key, found=f"set beside auth = {quote(auth)}", allowed=allowed)
         return

@@ -212,7 +212,9 @@ def raise_list_problems(file: str, backends: Sequence[BackendSettings], routes: 
 
 
 def beside_file(backend: BackendSettings, folder: str) -> BackendSettings:
-    """The backend with its `cwd` as seen from the folder of the file that names it, wherever the gateway was started."""
+    """The backend with its paths as seen from the folder of the file that names it, wherever the gateway was started."""
+    if backend.openapi and not backend.openapi.startswith(("http://", "https://")):
+        return attrs.evolve(backend, openapi=os.path.normpath(os.path.join(folder, os.path.expanduser(backend.openapi))))
     if not backend.command:
         return backend
     return attrs.evolve(backend, cwd=os.path.normpath(os.path.join(folder, os.path.expanduser(backend.cwd))))

@@ -101,6 +101,11 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.upstream.credentials": (*_SERVER, "transports.outbound"),
     "transports.upstream.bridge": (*_SERVER, "transports.upstream.cache"),
     "transports.upstream.builtin": _SERVER,
+    "transports.upstream.adapted": _SERVER,
+    "transports.upstream.openapi": (
+        *_SERVER,
+        *("transports.outbound", "transports.upstream.adapted", "transports.upstream.http"),
+    ),
     "config": (),
     "scripts": ("actors", "transports", "config", "scripts.serving", "scripts.commands"),
     "scripts.serving": ("actors", "transports", "config"),
@@ -237,6 +242,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.upstream.bridge.legacy_to_legacy": "bridge/test_era_bridge.py",
     "transports.upstream.bridge.parameter_headers": "bridge/test_legacy_to_modern.py",
     "transports.upstream.bridge.parkable_call": "bridge/test_calls_that_ask.py",
+    "transports.upstream.openapi.api_schemas": "openapi/test_api_description.py: by what tools have",
     "transports.upstream.pipes.open_pipe": "pipes/test_pipe_conversation.py",
 }
 """{module without a test at its mirrored path: where it is tested, or why it needs none}."""

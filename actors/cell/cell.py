@@ -76,6 +76,7 @@ from mcp_gateway.transports.upstream.credentials.backend_access import BackendAc
 from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
+from mcp_gateway.transports.upstream.openapi.openapi_source import OpenApiUpstream
 from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
 from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
@@ -200,7 +201,7 @@ class Cell:
         http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
         sse = BridgeTransport(SseUpstream(), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
-        others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), BuiltinUpstream()))
+        others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), OpenApiUpstream(), BuiltinUpstream()))
         return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
 
     def _make_edge(self, seal: Seal) -> None:

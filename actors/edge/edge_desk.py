@@ -94,7 +94,11 @@ class EdgeDesk:
     def _take(self, backends: Sequence[BackendSettings]) -> None:
         self._late_backends.keep_only({backend.name for backend in backends})
         self._servers = {
-            each.name: (each.prefix, each.replicas, each.command, each.builtin, each.is_per_user, each.tools) for each in backends
+            each.name: (
+                *(each.prefix, each.replicas, each.command, each.openapi, each.base_url, each.builtin),
+                *(each.is_per_user, each.tools),
+            )
+            for each in backends
         }
         self._merged = tuple(Naming(backend.name, backend.prefix) for backend in backends)
         self._merged_by_name = {naming.backend: naming for naming in self._merged}

@@ -16,7 +16,7 @@ from mcp_gateway.config.shown_text import shown, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
 
 _LONGEST_FILE_BYTES = 65_536
-_TABLE_KEYS = ("builtin", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
+_TABLE_KEYS = ("builtin", "openapi", "base_url", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
 
 
 def add_backend_commands(commands: Any) -> None:
@@ -24,11 +24,13 @@ def add_backend_commands(commands: Any) -> None:
     adding = commands.add_parser(
         "add-backend",
         help="add a backend to a running gateway",
-        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --builtin demo | -- COMMAND ...)",
-        description="Add a backend to a running gateway. Exactly one kind of server: replicas, builtin, or a command after --.",
+        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --openapi F | --builtin demo | -- COMMAND ...)",
+        description="Add a backend to a running gateway. Exactly one kind of server: one of the options, or a command after --.",
     )
     adding.add_argument("name", metavar="NAME", help="a letter, then letters, digits, - and _")
     adding.add_argument("--replica", metavar="URL", action="append", help="where a server listens; again for each equal one")
+    adding.add_argument("--openapi", metavar="F", help="the OpenAPI description of an HTTP API: a file or an https URL")
+    adding.add_argument("--base-url", metavar="URL", help="of that API; what its description says if not given")
     adding.add_argument("--builtin", metavar="demo", help="the demo server inside the gateway")
     adding.add_argument("--prefix", metavar="P", help="before the names of its tools and prompts; NAME__ if not given")
     adding.add_argument("--protocol", metavar="REVISION", help="auto, or the one revision that it speaks")
@@ -136,6 +138,8 @@ def _add_backend(options: argparse.Namespace) -> int:
             table[key] = dict(pair for each in given for pair in each.pairs)
     if "command" in table or "cwd" in table:
         table["cwd"] = os.path.abspath(os.path.expanduser(table.get("cwd", ".")))
+    if "://" not in table.get("openapi", "://"):
+        table["openapi"] = os.path.abspath(os.path.expanduser(table["openapi"]))
     return _change(options, "add-backend", {"backend": table})
 
 

@@ -185,6 +185,8 @@ def _backend(backend: BackendSettings) -> Iterator[Finding]:
         yield Finding(what, Verdict.OK, "built in")
     elif backend.command:
         yield _program(what, backend)
+    elif backend.openapi and "://" not in backend.openapi:
+        yield _description(what, Path(backend.openapi).expanduser())
     for url in backend.replicas:
         problem = asyncio.run(_not_connected(url))
         shown = quote_url(url)[1:-1]
@@ -192,6 +194,12 @@ def _backend(backend: BackendSettings) -> Iterator[Finding]:
             yield Finding(what, Verdict.OK, f"{shown} takes connections")
         else:
             yield Finding(what, Verdict.PROBLEM, f"{shown}: {problem}", "start the server, or correct its address")
+
+
+def _description(what: str, path: Path) -> Finding:
+    if not os.access(path, os.R_OK):
+        return Finding(what, Verdict.PROBLEM, f"{path} cannot be read", "correct openapi, or make the file readable")
+    return Finding(what, Verdict.OK, f"{path} is there")
 
 
 def _program(what: str, backend: BackendSettings) -> Finding:

@@ -83,6 +83,8 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "env": {},
         "cwd": ".",
         "instances": 1,
+        "openapi": "",
+        "base_url": "",
         "builtin": None,
         "protocol": "auto",
         "headers": {},

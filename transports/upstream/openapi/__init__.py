@@ -1,0 +1,1 @@
+"""An HTTP API with an OpenAPI description, as tools: what the description says, what a call asks, and what comes of it."""
