@@ -228,6 +228,9 @@ class WebSocket:
     def _take(self, chunk: bytes) -> None:
         self._heard_s = time.monotonic()
         self._protocol.receive_data(chunk)
+        if (error := self._protocol.parser_exc) is not None:
+            # Its frames hold what was read, up to a whole message, and are part of a circle of references.
+            error.__traceback__ = None
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)
             if frame.opcode not in CTRL_OPCODES and not self._is_over:

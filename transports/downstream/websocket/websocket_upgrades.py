@@ -6,10 +6,12 @@ import asyncio
 import functools
 import logging
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from websockets.datastructures import Headers
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.base import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame
@@ -147,7 +149,15 @@ class WebSockets:
 
 
 class _Deflate(PerMessageDeflate):
-    """Per-message deflate that leaves small messages as they are, which RFC 7692, section 7.2.1, allows for any message."""
+    """Per-message deflate that leaves small messages as they are, which RFC 7692, section 7.2.1, allows for any message; and
+    keeps nothing of one that it has refused, which may have been large."""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        try:
+            return super().decode(frame, max_size=max_size)
+        except (ProtocolError, PayloadTooBig):
+            self.decoder = zlib.decompressobj()
+            raise
 
     def encode(self, frame: Frame) -> Frame:
         return frame if len(frame.data) < _SMALLEST_DEFLATED_BYTES else super().encode(frame)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -176,6 +179,33 @@ def test_pings_without_end_from_a_client_that_does_not_read_cost_bounded_memory(
             assert echo.users[0].connection.unsent_bytes < MOST_UNSENT_BYTES + 100_000
 
     with_echo(body)
+
+
+@pytest.mark.parametrize("tail", [b"", os.urandom(700_000)], ids=["small as it came", "large as it came"])
+def test_nothing_is_kept_of_messages_that_are_too_large_once_they_are_decompressed(tail: bytes) -> None:
+    """Not even until circular references are collected: a hundred more of them may have come by then."""
+    bomb = frame(TEXT, compressed(b"x" * 1_100_000 + tail), reserved=4)
+
+    async def body(echo: EchoServer) -> None:
+        async def throw() -> None:
+            async with echo.client({"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+                client.writer.write(bomb)
+                assert (await client.receive()).code == 1009
+            await echo.until_closed()
+
+        await throw()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(8):
+                await throw()
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        assert kept_bytes < 1_000_000
+
+    with_echo(body, gateway={"max_message_bytes": 1_000_000})
 
 
 # ---- anything at all
