@@ -176,6 +176,11 @@ events_lost_total = Counter(
     "mcp_gateway_events_lost_total", "Events that a client missed because it came back too late, or was too slow", ["transport"]
 )
 sessions = Gauge("mcp_gateway_sessions", "Sessions in use by revision", ["revision"], multiprocess_mode="livesum")
+refusals_total = Counter(
+    "mcp_gateway_refusals_total",
+    "Requests and upgrades over HTTP that were refused, by reason, also those that were no request of MCP yet",
+    ["reason"],
+)
 rate_limited_total = Counter(
     "mcp_gateway_rate_limited_total", "Requests refused by a rate limit, by the source of the client's key", ["key"]
 )
@@ -247,6 +252,8 @@ _BOUNDS = (
     *("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages"),
     *("logins", "logouts", "tickets", "questions", "names"),
 )
+_EARLY_REASONS = ("unauthorized", "forbidden", "origin_forbidden", "invalid_request", "too_large", "too_many_connections")
+"""Why a request may be refused before it is known what it asks for."""
 CUT_REASONS = ("write_timeout", "address_share", "budget")
 known_backend = ConfiguredLabel()
 tool_label = ToolLabel()
@@ -268,6 +275,8 @@ def start_from_zero(children: Iterable[str]) -> None:
         bridge_total.labels(*eras, "tools/call")
     for bound in _BOUNDS:
         bounds_reached_total.labels(bound)
+    for reason in _EARLY_REASONS:
+        refusals_total.labels(reason)
     for reason in CUT_REASONS:
         clients_cut_total.labels(reason)
     for key in ("user", "session", "ip"):

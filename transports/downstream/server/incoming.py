@@ -249,6 +249,8 @@ class Incoming(RequestDelegate):
             headers["Retry-After"] = str(max(1, round(refused.retry_after_s)))
         if (challenge := self._server.challenge(self, refused)) is not None:
             headers["WWW-Authenticate"] = challenge
+        if not self._has_answered:
+            metrics.refusals_total.labels(refused.reason).inc()
         self.respond(refused.status, refused.body(), headers)
 
     def _add_common(self, lines: dict[str, str]) -> None:

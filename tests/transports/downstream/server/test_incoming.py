@@ -35,6 +35,27 @@ def test_a_foreign_page_reaches_no_endpoint(path: str) -> None:
     on_cell(body)
 
 
+def test_refusals_are_counted_by_reason_also_of_what_was_no_request_of_mcp_yet() -> None:
+    def count(reason: str) -> float:
+        return float(metrics.refusals_total.labels(reason)._value.get())
+
+    async def body(cell: RunningCell) -> None:
+        before = {reason: count(reason) for reason in ("origin_forbidden", "parse_error", "invalid_request")}
+        async with RawClient(cell) as client:
+            for _ in range(2):
+                await client.ask("GET", "/mcp/ws", Origin="https://evil.example")
+            await client.ask("POST", "/mcp", b"oops", Content_Type="application/json")
+            assert (await client.ask("POST", "/mcp", INITIALIZE)).status == 200
+            assert (await client.ask("GET", "/mcp/ws")).reason == "invalid_request"
+        assert {reason: count(reason) - once for reason, once in before.items()} == {
+            "origin_forbidden": 2,
+            "parse_error": 1,
+            "invalid_request": 1,
+        }
+
+    on_cell(body)
+
+
 def test_a_page_that_is_allowed_may_read_answers_and_refusals() -> None:
     """Source: WHATWG Fetch, "CORS protocol"."""
 
