@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from tests.attacks.arena import Arena
@@ -109,8 +110,7 @@ async def a_state_of_nobody(arena: Arena) -> str:
         own[:-2],
         "A" * 100_000,
     )
-    state = wrong[next(arena.numbers) % len(wrong)]
-    return await retried(client, asked, state, "asks__elicit")
+    return await refused_until_it_is_its_own(client, asked, wrong[next(arena.numbers) % len(wrong)], "asks__elicit")
 
 
 @on_both_bases("invalid_params", "error -32602", tries=3)
@@ -120,14 +120,21 @@ async def a_state_of_another_call(arena: Arena) -> str:
     asked = await client.ask("tools/call", {"name": "asks__elicit", "arguments": {}, "_meta": CAN_BE_ASKED})
     if "error" in asked:
         return read(asked)
-    return await retried(client, asked, asked["result"]["requestState"], "asks__echo")
+    return await refused_until_it_is_its_own(client, asked, asked["result"]["requestState"], "asks__echo")
+
+
+async def refused_until_it_is_its_own(client: HttpSpeaker, asked: Any, state: str, tool: str) -> str:
+    """What is read of the retry; the call itself waits on meanwhile, and ends with an answer under its own state."""
+    found = await retried(client, asked, state, tool)
+    own = await retried(client, asked, asked["result"]["requestState"], "asks__elicit")
+    return found if own == "answered" else own
 
 
 CAN_BE_ASKED = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}}
 
 
-async def retried(client: HttpSpeaker, asked: object, state: str, tool: str) -> str:
-    questions = asked["result"]["inputRequests"]  # type: ignore[index]
+async def retried(client: HttpSpeaker, asked: Any, state: str, tool: str) -> str:
+    questions = asked["result"]["inputRequests"]
     answers = {name: {"action": "accept", "content": {"name": "Eve"}} for name in questions}
     retry = {"name": tool, "arguments": {}, "requestState": state, "inputResponses": answers, "_meta": CAN_BE_ASKED}
     return read(await client.ask("tools/call", retry))

@@ -68,7 +68,7 @@ async def a_chunk_size_that_lies(arena: Arena) -> str:
 @attack("status 400", "invalid_request", "too_large", CLOSED)
 async def a_chunk_extension_without_end(arena: Arena) -> str:
     """A megabyte behind the size of a chunk."""
-    answer = await arena.post(b"5;x=" + b"y" * 1_000_000 + b"\r\nhello\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
+    answer = await arena.post(b"5;x=" + b"y" * 1_000_000 + b"\r\nhello\r\n0\r\n\r\n", "Transfer-Encoding: chunked", then_s=5.0)
     assert answer.is_closed, answer
     return answer.reads
 
@@ -132,7 +132,7 @@ async def another_protocol(arena: Arena) -> str:
         b"\x00" * 1_000 + b"\r\n\r\n",
         b"POST /mcp HTTP/9.9\r\nHost: x\r\n\r\n",
     )
-    answer = await arena.say(words[next(arena.numbers) % len(words)])
+    answer = await arena.say(words[next(arena.numbers) % len(words)], then_s=5.0)
     assert answer.is_closed, answer
     return answer.reads
 
