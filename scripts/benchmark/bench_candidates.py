@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,26 +36,42 @@ class Candidate:
 
     name:    as `--only` selects it. title: as the table shows it.
     command: (port it must listen on, port of the backend, a folder of its own) -> command line.
+    tool:    what `echo` is called there.
     """
 
     name: str
     title: str
     command: Callable[[int, int, Path], list[str]]
+    tool: str = "echo"
 
 
 def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"mcp_gateway.scripts.benchmark.{name}", *arguments]
 
 
-def _gateway(cells: int, *, embedded: bool = False, profile: Path | None = None) -> Callable[[int, int, Path], list[str]]:
+def _gateway(
+    cells: int, *, embedded: bool = False, profile: Path | None = None, backends: int = 1
+) -> Callable[[int, int, Path], list[str]]:
+    """backends: how many, all with the one server behind them; of several the tools are called `b0__echo` and so on."""
+
     def command(port: int, backend_port: int, folder: Path) -> list[str]:
         config = folder / "gateway.toml"
+        servers = "\n".join(
+            f"""\
+[[backends]]
+name = "b{number}"
+{'prefix = ""' if backends == 1 else ""}
+replicas = ["http://127.0.0.1:{backend_port}/mcp"]
+"""
+            for number in range(backends)
+        )
         config.write_text(
             f"""\
 [gateway]
 port = {port}
 cells = {cells}
 max_share_per_address = 1.0
+max_session_bytes = 65_536
 state_dir = "{folder / "state"}"
 
 [actor_system]
@@ -65,10 +83,10 @@ max_connections = 10_000
 [transports.websocket]
 max_connections = 10_000
 
-[[backends]]
-name = "bench"
-prefix = ""
-replicas = ["http://127.0.0.1:{backend_port}/mcp"]
+[transports.streamable_http]
+max_sessions = 20_000
+
+{servers}
 """
         )
         arguments = ["serve", "--config", str(config)] + ["--embedded"] * embedded
@@ -78,9 +96,28 @@ replicas = ["http://127.0.0.1:{backend_port}/mcp"]
     return command
 
 
+def _nginx(port: int, backend_port: int, folder: Path) -> list[str]:
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"""\
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  upstream backend {{ server 127.0.0.1:{backend_port}; keepalive 256; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+  }}
+}}
+"""
+    )
+    return ["nginx", "-c", str(config), "-e", str(folder / "error.log")]
+
+
 def candidates(profile: Path | None = None) -> list[Candidate]:
     """All of them, in the order of the table. profile: where a cProfile of the embedded gateway goes."""
-    return [
+    proxies = [
         Candidate(
             name="direct",
             title="the backend itself",
@@ -93,10 +130,35 @@ def candidates(profile: Path | None = None) -> list[Candidate]:
                 "bare_proxy", "--port", str(port), "--backend", f"http://127.0.0.1:{backend}/mcp"
             ),
         ),
+    ]
+    if shutil.which("nginx"):
+        proxies.append(Candidate(name="nginx", title="nginx", command=_nginx))
+    return [
+        *proxies,
         Candidate(name="embedded", title="gateway, embedded", command=_gateway(1, embedded=True, profile=profile)),
         Candidate(name="node1", title="gateway, node of one cell", command=_gateway(1)),
         Candidate(name="node2", title="gateway, node of two cells", command=_gateway(2)),
     ]
+
+
+def server(more_tools: int) -> Candidate:
+    """The backend itself, with so many tools beside its own."""
+    return Candidate(
+        name="server",
+        title="the backend itself",
+        command=lambda port, _backend, _folder: _module("fast_backend", "--port", str(port), "--more-tools", str(more_tools)),
+    )
+
+
+def with_backends(count: int) -> Candidate:
+    """An embedded gateway before so many backends."""
+    title = f"gateway, embedded, {count} backends"
+    return Candidate(
+        name=f"embedded-{count}",
+        title=title,
+        command=_gateway(1, embedded=True, backends=count),
+        tool="echo" if count == 1 else "b0__echo",
+    )
 
 
 class Running:
@@ -140,7 +202,7 @@ class Running:
             if self._process.poll() is not None:
                 raise CandidateFailed(f"{self.candidate.name} ended with code {self._process.returncode}: {self._last_output()}")
             try:
-                with CheckedClient(self.port, legacy=False) as client:
+                with CheckedClient(self.port, legacy=False, tool=self.candidate.tool) as client:
                     client.call_echo("first")
                 return
             except (OSError, http.client.HTTPException, WrongAnswer) as failure:
@@ -157,7 +219,7 @@ class Running:
 
         Raises: WrongAnswer, OSError.
         """
-        with CheckedClient(self.port, legacy=legacy) as client:
+        with CheckedClient(self.port, legacy=legacy, tool=self.candidate.tool) as client:
             client.open_session()
             for number in range(10):
                 client.call_echo(f"before {number} — ü")
@@ -177,9 +239,8 @@ class Running:
         return sum(process.memory_full_info().pss for process in self.processes())
 
     def cpu_s(self) -> float:
-        """Processor time that its processes have taken so far, to a hundredth of a second each."""
-        times = [process.cpu_times() for process in self.processes()]
-        return sum(each.user + each.system for each in times)
+        """Processor time that its live processes and threads have taken so far."""
+        return sum(_thread_cpu_s(process.pid) for process in self.processes())
 
     def stop(self) -> list[int]:
         """End it: SIGTERM to the first process, SIGKILL by id to what is left after 15 s. Returns the ids of such leftovers."""
@@ -205,6 +266,15 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _thread_cpu_s(pid: int) -> float:
+    """Source: Linux, Documentation/scheduler/sched-stats.rst; `stat` knows hundredths of a second only."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            nanoseconds += int(task.read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def free_port() -> int:

@@ -59,7 +59,8 @@ class Measurement:
 class CheckedClient:
     """An MCP client of a few lines: one connection, and every answer is compared with what was sent."""
 
-    def __init__(self, port: int, *, legacy: bool) -> None:
+    def __init__(self, port: int, *, legacy: bool, tool: str = "echo") -> None:
+        self._tool = tool
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
         self._legacy = legacy
         self._ids = count(1)
@@ -93,16 +94,32 @@ class CheckedClient:
         Raises: WrongAnswer; OSError and http.client.HTTPException where nobody answers.
         """
         request_id = f"check-{next(self._ids)}"
-        request = {"method": "tools/call", "params": echo_params(message, legacy=self._legacy), "id": request_id}
+        params = echo_params(message, legacy=self._legacy) | {"name": self._tool}
+        request = {"method": "tools/call", "params": params, "id": request_id}
         status, _, body = self._post(request)
         content = body.get("result", {}).get("content")
         if status != 200 or body.get("id") != request_id or content != [{"type": "text", "text": message}]:
             raise WrongAnswer(f"tools/call {request_id}: {status} {body}")
 
+    def list_tools(self, cursor: str | None = None) -> tuple[int, str | None]:
+        """(how many tools one page has, the cursor of the next one).
+
+        Raises: WrongAnswer; OSError and http.client.HTTPException where nobody answers.
+        """
+        params: dict[str, Any] = ({} if self._legacy else {"_meta": _META}) | ({} if cursor is None else {"cursor": cursor})
+        status, _, body = self._post({"method": "tools/list", "params": params, "id": next(self._ids)})
+        result = body.get("result", {})
+        if status != 200 or "tools" not in result or "io.mcp-gateway/missingBackends" in result.get("_meta", {}):
+            raise WrongAnswer(f"tools/list: {status} {str(body)[:500]}")
+        return len(result["tools"]), result.get("nextCursor")
+
     def _post(self, message: dict[str, Any]) -> tuple[int, http.client.HTTPMessage, dict[str, Any]]:
         headers = call_headers(legacy=self._legacy)
         if message["method"] == "initialize":
             del headers["MCP-Protocol-Version"]
+        if not self._legacy:
+            headers["Mcp-Method"] = message["method"]
+            headers["Mcp-Name"] = message["params"].get("name", "")
         if self.session_id is not None:
             headers["Mcp-Session-Id"] = self.session_id
         self._connection.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", **message}), headers)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mcp_gateway.scripts.benchmark.bench_load import WrongAnswer
-from mcp_gateway.scripts.benchmark.bench_streams import MIN_RATIO, WORKS, Row, broken_promises, table
+from mcp_gateway.scripts.benchmark.bench_streams import MIN_RATIO, WORKS, Row, broken_promises, not_held, table
 
 
 def row(candidate: str, *cpu_us: float, work: str = "burst") -> Row:
@@ -60,3 +60,8 @@ def test_a_short_run_tells_what_it_has_measured() -> None:
         "| a result of 4 MB",
         "| a result of 4 MB",
     ]
+
+
+def test_what_shall_be_reached_and_is_not_is_told() -> None:
+    rows = [row("proxy", 100.0, work="4 MB"), row("embedded", 133.0, work="4 MB"), row("embedded-2", 133.0, work="4 MB")]
+    assert not_held(rows) == ["the embedded, a result of 4 MB: 0.75 of the proxy, 0.8 aimed at"]
