@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ _CORS_HEADERS: Final = (
     "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, "
     "Mcp-Tools, traceparent, tracestate, baggage"
 )
+_LONGEST_KEPT: Final = 255
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -35,6 +37,10 @@ class Authority:
     @classmethod
     def read(cls, text: str) -> Authority | None:
         """None for what is no host with or without a port. What is nearly an address, such as 127.1, is a name."""
+        return _read_short(text) if len(text) <= _LONGEST_KEPT else cls._read(text)
+
+    @classmethod
+    def _read(cls, text: str) -> Authority | None:
         if (found := _AUTHORITY.fullmatch(text)) is None:
             return None
         bracketed, name, port = found.groups()
@@ -54,6 +60,9 @@ class Authority:
     def is_same(self, other: Authority, scheme: str) -> bool:
         default = _DEFAULT_PORTS[scheme]
         return self.name == other.name and (self.port or default) == (other.port or default)
+
+
+_read_short = functools.lru_cache(maxsize=256)(Authority._read)  # clients send the same few with every request
 
 
 class OriginRules:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.downstream.server.origins import OriginRules, check_site, preflight_headers
+from mcp_gateway.transports.downstream.server.origins import Authority, OriginRules, check_site, preflight_headers
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 
@@ -237,3 +237,9 @@ def test_whatever_the_headers_are_they_are_allowed_or_refused(origin: str | None
 def test_a_page_may_send_the_usual_headers_and_every_name_that_it_asks_for(asked: str, more: str) -> None:
     allowed = preflight_headers("")["Access-Control-Allow-Headers"]
     assert preflight_headers(asked)["Access-Control-Allow-Headers"] == allowed + more
+
+
+@pytest.mark.parametrize("length", [255, 256])
+def test_a_host_of_any_length_is_read_each_time_alike(length: int) -> None:
+    text = "a" * (length - 3) + ":80"
+    assert Authority.read(text) == Authority.read(text) == Authority("a" * (length - 3), "80")
