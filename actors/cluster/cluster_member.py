@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,27 +18,46 @@ from mcp_gateway.actors.messages.cluster import (
     ForwardLost,
     ForwardToNode,
     NodesChanged,
+    OwnRevocations,
+    RevocationsSpread,
+    ShareRevocations,
 )
 from mcp_gateway.actors.messages.lifecycle import StopRequested
-from mcp_gateway.actors.messages.node import CellsChanged, DrainRequested, Ping, Pong
+from mcp_gateway.actors.messages.node import (
+    TAKE_REVOCATIONS,
+    CellsChanged,
+    CommandAnswered,
+    CommandRequested,
+    DrainRequested,
+    Ping,
+    Pong,
+)
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.telemetry import metrics
 
 from .configured_engine import connect
 from .member import Member
 from .membership import Presence, remote_cells
+from .node_packets import packet_cipher
+from .shared_revocations import SharedRevocations, change_between
 
 _LEAVE_S = 2.0
 _DESCRIBE_S = 1.0
+_SPREAD_S = 15.0  # a node that hangs is no member any more by then
+_LOOK_S = 0.05
+_NOT_SPREAD = "this node has taken it; the others take it as soon as they and this one reach the cluster"
 
 
 class ClusterMember(AsyncioActor):
     """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
 
-    Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested (NodeSupervisor); ForwardToNode (cells)
-    Sends     Pong, ClusterDescribed (NodeSupervisor); NodesChanged, Forwarded, ForwardLost (cells)
+    Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, CommandAnswered
+              (NodeSupervisor); ForwardToNode (cells)
+    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, Forwarded, ForwardLost
+              (cells)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
     """
@@ -48,6 +68,9 @@ class ClusterMember(AsyncioActor):
         self._running: asyncio.Task[None] | None = None
         self._cells: dict[str, ActorAddress] = {}  # of this node, by their names within it
         self._told: dict[str, int] = {}  # {cell: incarnation} of those that know of the other nodes
+        self._shared: SharedRevocations | None = None
+        self._revocations = Revocations()
+        self._knows_revocations = asyncio.Event()
         self._others: NodesChanged = NodesChanged(cells={}, cell_counts={}, is_member=False)
 
     # ---- wiring
@@ -71,11 +94,58 @@ class ClusterMember(AsyncioActor):
         self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
         self._member.describe(cells=dict(self._told))
         self._running = asyncio.ensure_future(self._member.run())
-        describing = asyncio.ensure_future(self._describe_often())
+        others = [asyncio.ensure_future(self._describe_often()), asyncio.ensure_future(self._share(self._member))]
         try:
             await self._running
         finally:
-            describing.cancel()
+            for each in others:
+                each.cancel()
+
+    # ---- revocations
+
+    def receiveMsg_OwnRevocations(self, message: OwnRevocations, sender: ActorAddress) -> None:
+        self.call_loop(self._take_own_revocations, message.revocations)
+
+    def _take_own_revocations(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+        self._knows_revocations.set()
+
+    async def _share(self, member: Member) -> None:
+        await self._knows_revocations.wait()
+        engine = await member.connected()
+        self._shared = SharedRevocations(engine, packet_cipher(self._secret), self._revocations, self._tell_revocations)
+        await self._shared.run()
+
+    def _tell_revocations(self, number: int, revocations: Revocations) -> None:
+        arguments = {"revocations": revocations}
+        request = CommandRequested(request_id=str(number), command=TAKE_REVOCATIONS, arguments=arguments)
+        self.deliver(self.addresses["supervisor"], request)
+
+    def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
+        if message.answer.get("ok"):
+            self.call_loop(self._say_taken, int(message.request_id))
+        else:
+            self.log(logging.ERROR, f"the revocations of the cluster were not taken: {message.answer}")
+
+    def _say_taken(self, number: int) -> None:
+        if self._member is not None:
+            self._member.describe(revocations=number)
+
+    def receiveMsg_ShareRevocations(self, message: ShareRevocations, sender: ActorAddress) -> None:
+        self.run_async(self._spread(message, sender))
+
+    async def _spread(self, message: ShareRevocations, asker: ActorAddress) -> None:
+        error_text = _NOT_SPREAD
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SPREAD_S):
+                while self._shared is None or self._member is None:
+                    await asyncio.sleep(_LOOK_S)
+                number = await asyncio.shield(self._shared.change(change_between(message.before, message.after)))
+                while behind := self._member.behind(number):
+                    error_text = f"not taken yet by {', '.join(behind)}: {_NOT_SPREAD}"
+                    await asyncio.sleep(_LOOK_S)
+                error_text = ""
+        self.deliver(asker, RevocationsSpread(request_id=message.request_id, error_text=error_text))
 
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         self.call_loop(self.deliver, sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))

@@ -89,16 +89,23 @@ class Member:
         self._links: dict[tuple[str, int], _Link] = {}  # by (node, epoch)
         self._lanes = Lanes(self._transmit, self._give_up, max_batch_bytes=_BATCH_BYTES)
         self._has_work = asyncio.Event()
+        self._is_connected = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stop_serving: Callable[[], Awaitable[None]] | None = None
         self._said = ""  # what was logged last of a step that failed
 
     # ---- what the node asks of it
 
-    @property
-    def engine(self) -> Engine | None:
-        """None until it was reached for the first time."""
+    async def connected(self) -> Engine:
+        """The engine, once it was reached for the first time."""
+        await self._is_connected.wait()
+        assert self._engine is not None
         return self._engine
+
+    def behind(self, number: int) -> list[str]:
+        """Names of the members, this one too, that have not taken this state of the shared revocations."""
+        views = {**self._nodes.others(), self._own.node: self._own}
+        return sorted(name for name, presence in views.items() if presence.revocations < number)
 
     @property
     def epoch(self) -> int:
@@ -113,6 +120,7 @@ class Member:
             except EngineAway as error:
                 self._say(f"the engine of the cluster cannot be reached: {error}")
                 await asyncio.sleep(_CONNECT_AGAIN_S)
+        self._is_connected.set()
         self._start(self._watch(self._engine))
         try:
             while True:

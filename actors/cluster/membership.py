@@ -30,6 +30,7 @@ class Presence(msgspec.Struct, frozen=True):
     incarnation: random for each start of the node: a second one with its name is another.
     cells:       {name within the node: incarnation} of those that run.
     cell_count:  of those configured; they share out the node's servers.
+    revocations: the number of the state of the shared ones that all its cells have taken.
     """
 
     node: str
@@ -38,6 +39,7 @@ class Presence(msgspec.Struct, frozen=True):
     cells: dict[str, int] = {}
     cell_count: int = 1
     is_draining: bool = False
+    revocations: int = 0
     version: str = ""
     url: str = ""
 

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.config.cluster_settings import ClusterSettings
+from mcp_gateway.config.identity_settings import Revocations
 
 from .weight import LIGHT_BYTES, weight_bytes
 
@@ -64,6 +65,30 @@ class ForwardLost:
     @property
     def weight_bytes(self) -> int:
         return self.forward.weight_bytes
+
+
+@attrs.frozen(kw_only=True)
+class OwnRevocations:
+    """NodeSupervisor -> ClusterMember, when the member starts: who is refused at this node."""
+
+    revocations: Revocations = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ShareRevocations:
+    """NodeSupervisor -> ClusterMember: the node has refused, or taken back, these; have all nodes do so."""
+
+    request_id: str
+    before: Revocations = attrs.field(repr=False)
+    after: Revocations = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class RevocationsSpread:
+    """The answer: every node that is there has taken them. error_text: why some have not, or ""."""
+
+    request_id: str
+    error_text: str = ""
 
 
 @attrs.frozen(kw_only=True)

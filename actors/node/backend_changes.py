@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from mcp_gateway.actors.messages.node import TAKE_REVOCATIONS
 from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
@@ -16,7 +17,7 @@ from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .revocation_changes import changed_revocations
 
-BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke")
+BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke", TAKE_REVOCATIONS)
 _FOLLOWING: Final = ("policies", "servers", "search")
 _CHANGEABLE: Final = ("backends", "routes", *_FOLLOWING, "revocations", "left_out", "warnings")
 _ABSENT: Final = object()
@@ -43,7 +44,8 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
 
     arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
                {"name", "replica": as status names it} to drain and undrain one alone,
-               {"settings": those of the file} to reload, what `changed_revocations` takes to revoke.
+               {"settings": those of the file} to reload, what `changed_revocations` takes to revoke,
+               {"revocations": all of them} to take those of a cluster.
 
     Raises: ConfigError with everything that is wrong, also where what may change does not fit what may not.
     """
@@ -62,6 +64,8 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
     if command == "revoke":
         revoked = changed_revocations(settings.revocations, arguments)
         return BackendChange(settings=attrs.evolve(settings, revocations=revoked), events=())
+    if command == TAKE_REVOCATIONS:
+        return BackendChange(settings=attrs.evolve(settings, revocations=arguments["revocations"]), events=())
     if command == "add-backend":
         backends, routes = _with_backend(settings, arguments["backend"])
     elif command == "remove-backend":

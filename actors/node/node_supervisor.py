@@ -19,10 +19,12 @@ import psutil
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
-from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
-from mcp_gateway.actors.cluster.cluster_member import ClusterMember
-from mcp_gateway.actors.events.event_log import EventLog
-from mcp_gateway.actors.messages.cluster import ClusterDescribed, ClusterMemberArguments
+from mcp_gateway.actors.messages.cluster import (
+    ClusterDescribed,
+    OwnRevocations,
+    RevocationsSpread,
+    ShareRevocations,
+)
 from mcp_gateway.actors.messages.event_log import EventLogMoved
 from mcp_gateway.actors.messages.lifecycle import LogLevelChanged
 from mcp_gateway.actors.messages.node import (
@@ -35,7 +37,6 @@ from mcp_gateway.actors.messages.node import (
     CommandAnswered,
     CommandRequested,
     DrainRequested,
-    EventLogArguments,
     NodeArguments,
     NodeDrained,
     NodeFailed,
@@ -50,15 +51,16 @@ from mcp_gateway.actors.messages.supervision import ChildRestarted, ChildRestart
 from mcp_gateway.actors.runtime.thespian_hardening import send_with_result
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
+from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.loader import ConfigError
-from mcp_gateway.config.settings import LOG_LEVELS, Settings
+from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_archive import archive_process
 from mcp_gateway.transports.upstream.pipes.process_guard import GUARD_NAME
 
 from .backend_changes import BACKEND_COMMANDS
-from .cell_process import STOP_CONTENT_S, CellProcess
 from .heartbeats import Heartbeats
+from .node_children import node_children
 from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
 from .question_ledger import Question, QuestionLedger
@@ -68,12 +70,8 @@ HEARTBEAT_S = 1.0
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
 _MOST_UNPUBLISHED = 100
+_ALL_NODES = "all nodes"
 _ENDED = {"error": "the process ended before it answered"}
-
-
-def cell_short_name(index: int) -> str:
-    """The name of a cell among its siblings; "cell/0" is its full name, and "/" separates levels."""
-    return f"cell-{index}"
 
 
 def _settings_question(revision: int) -> str:
@@ -84,10 +82,11 @@ class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
     Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands, cells);
-              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed (its children)
+              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed, RevocationsSpread (its
+              children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
               (admin commands, cells); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
-              CellsChanged, PublishForNode (its children)
+              CellsChanged, PublishForNode, OwnRevocations, ShareRevocations (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
     """
 
@@ -110,6 +109,7 @@ class NodeSupervisor(Supervisor):
         self._questions = QuestionLedger()
         self._question_count = 0
         self._node_incarnation = uuid.uuid4().hex
+        self._sharing: set[str] = set()  # ids of questions that wait for all nodes of the cluster
         self._cluster: dict[str, Any] = {}  # as the cluster member has described it last
 
     # ---- wiring
@@ -128,36 +128,7 @@ class NodeSupervisor(Supervisor):
         return self.arguments
 
     def child_specs(self) -> Sequence[ChildSpec]:
-        settings = self._settings.now
-        log_arguments = EventLogArguments(
-            state_path=settings.gateway.state_path,
-            retention_events=settings.transports.http_sse.retention_events,
-            cell_count=settings.gateway.cell_count,
-            cluster=settings.cluster,
-        )
-        log_class = EventLog if settings.cluster is None else ClusterEventLog
-        log = ChildSpec(name=EVENT_LOG, actor_class=log_class, arguments=log_arguments, start_timeout_s=5.0)
-        cells = [
-            ChildSpec(
-                name=cell_short_name(index),
-                actor_class=CellProcess,
-                arguments=CellArguments(settings=settings, cell_factory=self._node.cell_factory, cell_index=index),
-                shutdown_timeout_s=settings.gateway.drain_timeout + STOP_CONTENT_S + 1.0,
-            )
-            for index in range(settings.gateway.cell_count)
-        ]
-        return [log, *self._member_specs(settings), *cells]
-
-    def _member_specs(self, settings: Settings) -> Iterator[ChildSpec]:
-        if settings.cluster is not None:
-            arguments = ClusterMemberArguments(
-                settings=settings.cluster,
-                node_incarnation=self._node_incarnation,
-                cell_count=settings.gateway.cell_count,
-                retention_events=settings.transports.http_sse.retention_events,
-                url=settings.gateway.public_url or settings.url,
-            )
-            yield ChildSpec(name=CLUSTER_MEMBER, actor_class=ClusterMember, arguments=arguments, start_timeout_s=5.0)
+        return node_children(self._settings.now, self._node.cell_factory, self._node_incarnation)
 
     def child_full_name(self, spec: ChildSpec) -> str:
         return f"cell/{spec.arguments.cell_index}" if isinstance(spec.arguments, CellArguments) else spec.name
@@ -207,6 +178,8 @@ class NodeSupervisor(Supervisor):
         if member is not None:
             incarnations[CLUSTER_MEMBER] = self.supervision.incarnation(CLUSTER_MEMBER)
         if incarnations != self._told_of_cells:
+            if member is not None and incarnations[CLUSTER_MEMBER] != self._told_of_cells.get(CLUSTER_MEMBER):
+                self.send(member, OwnRevocations(revocations=self._settings.now.revocations))
             self._told_of_cells = incarnations
             for address in (*(address for address, _ in cells.values()), *([] if member is None else [member])):
                 self.send(address, CellsChanged(cells=cells))
@@ -216,6 +189,10 @@ class NodeSupervisor(Supervisor):
         full_name = self.child_full_name(spec)
         self._cell_has_drained(full_name, self._draining.get(full_name))
         self._answer_questions(self._questions.gone(full_name))
+        if spec.name == CLUSTER_MEMBER:
+            for question_id in self._sharing:
+                self._answer_questions(self._questions.settled(question_id, _ENDED))
+            self._sharing.clear()
         if pid is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             archive_process(pid, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 
@@ -352,7 +329,7 @@ class NodeSupervisor(Supervisor):
         self._answer_command(asker, message, {"ok": True, "level": level})
 
     def _change_backends(self, message: CommandRequested, asker: ActorAddress) -> None:
-        before = self._settings.revision
+        before, revoked_before = self._settings.revision, self._settings.now.revocations
         try:
             change = self._settings.change(message.command, message.arguments)
         except ConfigError as error:
@@ -363,7 +340,9 @@ class NodeSupervisor(Supervisor):
             return
         outcome = {"ok": True, "changes": change.events, "tables": change.tables, "left": change.left}
         if self._settings.revision == before:
-            self._answer_command(asker, message, outcome)
+            question_id = self._next_question_id()
+            waiting = self._share_revocations(message.command, question_id, revoked_before)  # perhaps not all nodes have it yet
+            self._wait_for(question_id, waiting, asker, message.request_id, COMMAND_DEADLINE_S, outcome)
             return
         for name in self.supervision.names:
             spec = self.supervision.spec(name)
@@ -373,7 +352,26 @@ class NodeSupervisor(Supervisor):
         for kind, backend in change.events:
             self._publish_event(f"mcp.backend.{kind}", {"backend": backend})
         question_id = _settings_question(self._settings.revision)
-        self._wait_for(question_id, self._tell_settings(), asker, message.request_id, COMMAND_DEADLINE_S, outcome)
+        waiting = self._tell_settings() | self._share_revocations(message.command, question_id, revoked_before)
+        self._wait_for(question_id, waiting, asker, message.request_id, COMMAND_DEADLINE_S, outcome)
+
+    def _share_revocations(self, command: str, question_id: str, before: Revocations) -> set[str]:
+        """Have the cluster refuse what this node does; who is to be waited for."""
+        if command != "revoke" or not self._has_member:
+            return set()
+        if (member := self.child_address(CLUSTER_MEMBER)) is not None:
+            share = ShareRevocations(request_id=question_id, before=before, after=self._settings.now.revocations)
+            self.send(member, share)
+            self._sharing.add(question_id)
+            return {_ALL_NODES}
+        return set()  # the next one takes all that this node refuses to the cluster
+
+    def receiveMsg_RevocationsSpread(self, message: RevocationsSpread, sender: ActorAddress) -> None:
+        self._sharing.discard(message.request_id)
+        if message.error_text:
+            self._answer_questions(self._questions.settled(message.request_id, {"error": message.error_text}))
+        else:
+            self._answer_questions(self._questions.answered(message.request_id, _ALL_NODES))
 
     def _tell_settings(self) -> set[str]:
         """Tell every cell that does not run with the settings of now; returns their full names.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,3 +192,53 @@ def test_after_the_engine_has_lost_its_log_ids_go_on_rising(publishers: Cluster,
     ids = [event_id for event_id, _ in seen(a)]
     assert ids == sorted(set(ids))
     publishers.wait_until_all_see_all()
+
+
+# ---- access
+
+
+def guarded() -> str:
+    """Two programs with keys of their own."""
+    keys = "".join(
+        f'[[auth.api_keys]]\nname = "{name}"\nhash = "sha256:{hashlib.sha256(name.encode()).hexdigest()}"\n' for name in PROGRAMS
+    )
+    return f'[auth]\n{keys}[[backends]]\nname = "demo"\nbuiltin = "demo"\n'
+
+
+PROGRAMS = ("ci", "cron")
+
+
+def may_ask(node: GatewayProcess, program: str) -> bool:
+    """By many connections, so that each cell is among those asked."""
+    statuses = set()
+    for _ in range(8):
+        asked = urllib.request.Request(f"{node.url}/", headers={"Authorization": f"Bearer {program}"})
+        try:
+            with urllib.request.urlopen(asked, timeout=5) as answer:
+                statuses.add(answer.status)
+        except urllib.error.HTTPError as error:
+            statuses.add(error.code)
+    assert statuses in ({200}, {401})
+    return statuses == {200}
+
+
+@pytest.mark.timeout(240)
+def test_access_is_taken_at_all_nodes_when_the_command_ends_and_where_nats_is_away_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, guarded(), "a", "b") as cluster:
+        a, b = cluster.nodes["a"], cluster.nodes["b"]
+        # 1. a command at one node holds at both when it ends
+        assert a.command("revoke", "ci").returncode == 0
+        assert [may_ask(node, "ci") for node in (a, b)] == [False, False]
+        assert [may_ask(node, "cron") for node in (a, b)] == [True, True]
+        assert b.command("revoke", "--undo", "ci").returncode == 0
+        assert [may_ask(node, "ci") for node in (a, b)] == [True, True]
+        # 2. without NATS it holds at its own node, and the command says that it is there alone
+        cluster.nats.kill()
+        done = a.command("revoke", "cron")
+        assert done.returncode == 1
+        assert "this node has taken it" in done.stderr
+        assert [may_ask(node, "cron") for node in (a, b)] == [False, True]
+        # 3. and everywhere when NATS is back
+        cluster.nats.start()
+        wait_until(lambda: not may_ask(b, "cron"), 30, "node b refuses whom node a has refused")
+        assert not may_ask(a, "cron")
