@@ -43,12 +43,14 @@ from mcp_gateway.transports.downstream.http.streamable_http import (
 )
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
 from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATH, DASHBOARD_PATHS, DashboardEndpoint
+from mcp_gateway.transports.downstream.operators.login_page import LOGIN_PATH, LoginEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
 from mcp_gateway.transports.downstream.server.gate import Access
 from mcp_gateway.transports.downstream.server.logout_endpoint import LOGOUT_PATH, LogoutEndpoint, LogoutRefused
 from mcp_gateway.transports.downstream.server.metadata_endpoint import METADATA_PATHS, MetadataEndpoint
+from mcp_gateway.transports.downstream.server.operator_cookies import OperatorCookies
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.server.tickets import TICKET_PATH, Tickets
 from mcp_gateway.transports.downstream.websocket.websocket_endpoint import WEBSOCKET_PATH, WebSocketEndpoint, WebSocketTransport
@@ -218,7 +220,8 @@ class Cell:
         self._tickets = None if known is None else Tickets(seal, self._cells, known, share)
         noting = None if known is None else NotingAuthenticator(known, self._subjects)
         note_log_in = None if self._audit is None else self._audit.note_log_in
-        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, note_log_in)
+        self._cookies = OperatorCookies(seal, (settings.gateway.public_url or settings.url).rstrip("/"))
+        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, note_log_in, self._cookies)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 
@@ -249,7 +252,12 @@ class Cell:
             server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
         dashboard = DashboardEndpoint(DashboardState(port, self._link, self._who_is_here).take)
         for path in DASHBOARD_PATHS:
-            server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=path == DASHBOARD_PATH)
+            is_page = path == DASHBOARD_PATH
+            login_path = LOGIN_PATH if is_page else ""
+            server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=is_page, login_path=login_path)
+        if server.gate is not None:
+            login = LoginEndpoint(server.gate, self._cookies)
+            server.add_endpoint(LOGIN_PATH, login, access=Access.EVERYBODY, is_page=True)
         if server.gate is not None and server.gate.auth.issuers:  # else there is nowhere to log in
             metadata = MetadataEndpoint(server, server.gate)
             for path in METADATA_PATHS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import urllib.error
@@ -211,3 +212,27 @@ def test_every_file_of_the_page_is_in_the_package() -> None:
     assert {f"/metrics/dashboard/{path.name}" in page for path in folder.iterdir() if path.name != "index.html"} == {True}
     assert "http:" not in page
     assert "https:" not in page
+
+
+def test_an_operator_logs_in_and_out_with_a_browser(browser: Browser, start_gateway: StartGateway) -> None:
+    key = "key-of-an-operator-0123456789"
+    keys = [{"name": "ops", "hash": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}", "scopes": ["mcp-gateway:operate"]}]
+    with start_gateway("two cells", BACKENDS[:1], auth={"api_keys": keys}) as gateway:
+        # 1. Whoever is not known is led to the form, and a wrong key back to it.
+        browser.open(page_of(gateway))
+        browser.wait_for("h1", "Log in")
+        browser.fill("input[name=credential]", "a-wrong-key")
+        browser.click("form button")
+        browser.wait_for("[role=alert]", "This did not work")
+        # 2. The right one leads to the dashboard, which lives; no script can read what it was let in by.
+        browser.fill("input[name=credential]", key)
+        browser.click("form button")
+        browser.wait_for("#link", "live")
+        browser.wait_for("#tree", "cell/1/health-monitor")
+        assert browser.evaluate("document.cookie") == ""
+        # 3. And out again.
+        browser.open(f"{gateway.url}/metrics/login")
+        browser.click("form:last-of-type button")
+        browser.wait_for("h1", "Log in")
+        browser.open(page_of(gateway))
+        browser.wait_for("h1", "Log in")

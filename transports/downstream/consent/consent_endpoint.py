@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
+from mcp_gateway.transports.downstream.server.pages import HTML, parameters
 from mcp_gateway.transports.ports.consents import ConsentAsked, ConsentFailed, Consents
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 
@@ -24,7 +25,6 @@ from .consent_pages import (
     cookie_for,
     done_page,
     failed_page,
-    parameters,
     proof_of,
     question_page,
 )
@@ -32,7 +32,6 @@ from .consent_pages import (
 _logger = logging.getLogger(__name__)
 
 CONSENT_PATHS: Final = ("/mcp/oauth/connect", "/mcp/oauth/callback", "/mcp/oauth/client.json")
-_HTML: Final = "text/html; charset=utf-8"
 _COOKIE_S: Final = 1_800
 _LARGEST_FORM_BYTES: Final = 65_536
 
@@ -110,4 +109,4 @@ def _check_browser_user(incoming: Incoming, asked: ConsentAsked) -> None:
 
 
 def _show(incoming: Incoming, status: int, page: bytes, cookie: str = "") -> None:
-    incoming.respond(status, page, {**SECURITY, **({"Set-Cookie": cookie} if cookie else {})}, content_type=_HTML)
+    incoming.respond(status, page, {**SECURITY, **({"Set-Cookie": cookie} if cookie else {})}, content_type=HTML)

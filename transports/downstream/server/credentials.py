@@ -72,10 +72,13 @@ def _bearer(shown: str) -> Credential | None:
     """The token of an Authorization header; None where it is of another scheme, as for a proxy in between, or empty."""
     scheme, _, token = shown.partition(" ")
     token = token.strip()
-    if scheme.lower() != _SCHEME or not token:
-        return None
+    return bearer_credential(token) if scheme.lower() == _SCHEME and token else None
+
+
+def bearer_credential(token: str) -> Credential:
+    """An access token or an API key. Raises: Refused where it cannot be one."""
     if _TOKEN.fullmatch(token) is None:
-        raise _refused("Authorization holds no bearer token, or more than one")
+        raise _refused("this is no bearer token, or more than one")
     return Credential(kind=CredentialKind.BEARER, value=token)
 
 

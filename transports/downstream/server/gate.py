@@ -20,6 +20,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .credentials import CredentialReader, ShownTicket
 from .incoming import Incoming
+from .operator_cookies import OperatorCookies
 from .protected_resource import endpoint_at
 from .tickets import Tickets
 from .tls import ClientCertificate
@@ -30,6 +31,7 @@ _PATIENCE_S: Final = 15.0
 """For whoever knows a client. A fetch of keys takes ten at most."""
 
 
+_READS: Final = ("GET", "HEAD")
 _FOR_THE_TRAIL: Final = frozenset({"unauthorized", "insufficient_scope"})
 
 NoteLogIn = Callable[[Principal | None, str, str, str, Refused], None]
@@ -56,6 +58,7 @@ class Gate:
     auth:      the settings that hold.
     tickets:   where they are taken.
     note:      told of clients that are not let in, for the audit trail; None where there is none.
+    cookies:   of operators' browsers, for reading their pages.
     carry_out: has work of a request done, and answers it where the work raises.
     """
 
@@ -67,6 +70,7 @@ class Gate:
         is_proxy: Callable[[str], bool],
         carry_out: Callable[[Incoming, Callable[[], None]], None],
         note: NoteLogIn | None = None,
+        cookies: OperatorCookies | None = None,
     ) -> None:
         assert settings.auth is not None
         self.take(settings.auth)
@@ -74,6 +78,7 @@ class Gate:
         self._tickets = tickets
         self._is_proxy = is_proxy
         self._carry_out = carry_out
+        self._cookies = cookies
         self._note = note
         self._waiting = SharedBudget(_MOST_WAITING, settings.gateway.max_share_per_address)
         self._tasks = HeldTasks()
@@ -93,6 +98,8 @@ class Gate:
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
+            if shown is None and access is Access.OPERATORS and self._cookies is not None and incoming.method in _READS:
+                shown = self._cookies.credential_in(incoming.headers.get("Cookie", ""))
             if shown is None and self.auth.client_certificates:
                 shown = self._certified(incoming)
             principal = self._authenticator.known(shown) if isinstance(shown, Credential) else None
@@ -103,6 +110,21 @@ class Gate:
         except Refused as refused:
             raise self._noted(refused, incoming, shown) from None
         handle(incoming)
+
+    async def find_operator(self, incoming: Incoming, credential: Credential) -> None:
+        """Whether this credential is an operator's, whom a form has sent it for.
+
+        Raises: Refused.
+        """
+        address = incoming.remote_ip
+        try:
+            self._take_turn(address)
+            try:
+                self._check(incoming, await self._ask(credential), Access.OPERATORS)
+            finally:
+                self._waiting.give_back(address)
+        except Refused as refused:
+            raise self._noted(refused, incoming, credential) from None
 
     def is_operator(self, principal: Principal | None) -> bool:
         return principal is not None and (not self.auth.operator_scope or self.auth.operator_scope in principal.scopes)
@@ -150,13 +172,16 @@ class Gate:
     def _find_out(
         self, incoming: Incoming, shown: Credential | ShownTicket, access: Access, handle: Callable[[Incoming], None]
     ) -> None:
-        address = incoming.remote_ip
-        if not self._waiting.take(address):
-            metrics.bounds_reached_total.labels("logins").inc()
-            raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
+        self._take_turn(incoming.remote_ip)
         task = self._tasks.start(self._ask(shown))
         incoming.on_client_gone(lambda: self._left.add(task))
         task.add_done_callback(functools.partial(self._found_out, incoming, shown, access, handle))
+
+    def _take_turn(self, address: str) -> None:
+        """Raises: Refused."""
+        if not self._waiting.take(address):
+            metrics.bounds_reached_total.labels("logins").inc()
+            raise Refused("too_many_connections", "too many clients of this address are being found out about at once")
 
     async def _ask(self, shown: Credential | ShownTicket) -> Principal:
         try:

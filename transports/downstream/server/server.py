@@ -24,12 +24,14 @@ from mcp_gateway.transports.protocol.topics.client_events import CLIENT_TOPICS
 from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
+from .accept import names
 from .accepting import BoundedHttpServer
 from .buffered_bytes import BufferedBytes
 from .client_connection import AnswerWriter
 from .forwarded import TrustedProxies
 from .gate import Access, Gate, NoteLogIn
 from .incoming import Incoming
+from .operator_cookies import OperatorCookies
 from .origins import OriginRules, check_site, preflight_headers
 from .protected_resource import challenge
 from .request_limiter import Publish, RequestLimiter
@@ -58,6 +60,7 @@ class _Served:
     access: Access
     is_page: bool
     takes_ticket: bool
+    login_path: str
 
 
 class GatewayServer(HTTPServerConnectionDelegate):
@@ -67,8 +70,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
     everything the gateway does with a request.
 
     publish: tells the bus, see `RequestLimiter`.
-    authenticator: who knows the clients, where the settings have `[auth]`; then there may be `tickets`, and `note_log_in`, see
-    `Gate`.
+    authenticator: who knows the clients, where the settings have `[auth]`; then there may be `tickets`; `note_log_in`
+    and `cookies`: see `Gate`.
     buffered: what all connections of this cell hold together of messages that are on their way in or out.
     """
 
@@ -79,6 +82,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         authenticator: Authenticator | None = None,
         tickets: Tickets | None = None,
         note_log_in: NoteLogIn | None = None,
+        cookies: OperatorCookies | None = None,
     ) -> None:
         self._settings = settings
         hsts_s = 0.0 if settings.tls is None else settings.tls.hsts
@@ -105,7 +109,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
         if settings.auth is not None:
             if authenticator is None:
                 raise ValueError("[auth] is there, and nobody who knows the clients")
-            self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out, note_log_in)
+            self.gate = Gate(settings, authenticator, tickets, self.proxies.are_at, self._carry_out, note_log_in, cookies)
         self.sends_away = False  # who is connected is served once more, and then goes to another cell
         self.open_streams: set[Any] = set()
         self.reading: set[Incoming] = set()
@@ -132,14 +136,16 @@ class GatewayServer(HTTPServerConnectionDelegate):
         access: Access = Access.CLIENTS,
         is_page: bool = False,
         takes_ticket: bool = False,
+        login_path: str = "",
     ) -> None:
         """Serve a path, or all paths of a kind: "…" in it stands for anything, and what was added first is matched first.
 
         access:       whom it serves, where the gateway knows its clients.
         is_page:      whether links of other sites may lead people here.
         takes_ticket: whether browsers come here that can send no header of their own.
+        login_path:   where a person is led who is not let in.
         """
-        served = _Served(endpoint, access, is_page, takes_ticket)
+        served = _Served(endpoint, access, is_page, takes_ticket, login_path)
         if "…" in path:
             self._patterns.append((path, served))
         else:
@@ -283,10 +289,19 @@ class GatewayServer(HTTPServerConnectionDelegate):
         try:
             work()
         except Refused as refused:
-            incoming.refuse(refused)
+            self._refuse(incoming, refused)
         except Exception:
             _logger.exception("a handler failed on %s %s", incoming.method, incoming.path[:200])
             incoming.refuse(Refused("upstream_failed", "internal error", status=500))
+
+    def _refuse(self, incoming: Incoming, refused: Refused) -> None:
+        served = self._served.get(incoming.path)
+        login_path = "" if served is None else served.login_path
+        is_person = incoming.method == "GET" and names(incoming.headers.get("Accept", ""), "text/html")
+        if login_path and is_person and refused.reason in ("unauthorized", "insufficient_scope"):
+            incoming.respond(303, b"", {"Location": f"{self.base_url(incoming)}{login_path}", "Cache-Control": "no-store"})
+        else:
+            incoming.refuse(refused)
 
     def challenge(self, incoming: Incoming, refused: Refused) -> str | None:
         if self.gate is None:

@@ -12,10 +12,10 @@ from mcp_gateway.transports.downstream.consent.consent_pages import (
     cookie_for,
     done_page,
     failed_page,
-    parameters,
     proof_of,
     question_page,
 )
+from mcp_gateway.transports.downstream.server.pages import parameters
 from mcp_gateway.transports.ports.consents import ConsentAsked
 
 EVIL = '"><script>alert(1)</script>'

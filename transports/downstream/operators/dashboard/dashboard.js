@@ -403,6 +403,7 @@ async function refresh() {
     clearTimeout(view.timer);
     try {
         const answer = await fetch(STATE_URL, { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS) });
+        if (answer.status === 401) location.reload(); // the login is over: the page leads to the next one
         if (!answer.ok) throw new Error(`status ${answer.status}`);
         const state = await answer.json();
         setLost(false);
