@@ -38,7 +38,6 @@ class UnwrittenMark:
         with suppress(OSError):
             mark = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
             try:
-                os.pwrite(mark, byte, 0)
-                os.fsync(mark)
+                os.pwrite(mark, byte, 0)  # not fsync: a kill loses nothing of it, and a busy disk would hold up the log
             finally:
                 os.close(mark)

@@ -33,7 +33,7 @@ from .history import (
 
 SETTLE_S: Final = 5.0
 """How long an acknowledged event may be on its way where nothing has failed for as long."""
-ON_ITS_WAY_S: Final = 1.0
+ON_ITS_WAY_S: Final = 2.0
 """How long an acknowledged event may be in the one cell that took it: `ok` is said before the log has it."""
 MENDED_S: Final = 10.0
 """How long after a full disk events may be in memory alone."""
