@@ -42,6 +42,7 @@ from mcp_gateway.scripts.commands.restart_command import add_restart_command
 from mcp_gateway.scripts.commands.revoke_command import add_revoke_command
 from mcp_gateway.scripts.commands.sessions_command import add_sessions_command
 from mcp_gateway.scripts.commands.top_command import add_top_command
+from mcp_gateway.scripts.commands.upgrade_command import add_upgrade_command
 from mcp_gateway.scripts.commands.use_commands import add_use_commands
 
 DEFAULT_CELL_FACTORY = "mcp_gateway.actors.cell.cell:make_cell"
@@ -151,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add_logs_command(commands)
     add_use_commands(commands)
     add_restart_command(commands)
+    add_upgrade_command(commands)
     add_revoke_command(commands)
     add_backend_commands(commands)
     return parser

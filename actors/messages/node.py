@@ -31,10 +31,12 @@ class NodeArguments:
     cell_factory: dotted path of a CellFactory.
     launcher_pid: the process whose death ends the node.
     started_at_s: launcher's start, seconds since the epoch, for the status.
+    fresh_entry:  module that a child process begins with after an upgrade, see `thespian_hardening.start_children_afresh`.
     """
 
     settings: Settings = attrs.field(repr=False)
     kept_path: Path
+    fresh_entry: str = ""
     cell_factory: str
     launcher_pid: int
     started_at_s: float

@@ -48,7 +48,7 @@ from mcp_gateway.actors.messages.node import (
     SettingsApplied,
 )
 from mcp_gateway.actors.messages.supervision import ChildRestarted, ChildRestartRefused, RestartChildRequested
-from mcp_gateway.actors.runtime.thespian_hardening import send_with_result
+from mcp_gateway.actors.runtime.thespian_hardening import send_with_result, start_children_afresh
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, Phase, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.identity_settings import Revocations
@@ -65,6 +65,7 @@ from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
 from .question_ledger import Question, QuestionLedger
 from .running_settings import RunningSettings
+from .wire_fingerprint import WIRE_FINGERPRINT
 
 HEARTBEAT_S = 1.0
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
@@ -305,6 +306,8 @@ class NodeSupervisor(Supervisor):
             self._change_log_level(message, sender)
         elif message.command in BACKEND_COMMANDS:
             self._change_backends(message, sender)
+        elif message.command == "upgrade":
+            self._answer_command(sender, message, self._upgrade(str(message.arguments.get("fingerprint"))))
         elif message.command not in ("restart", "kill", "sessions"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
@@ -317,6 +320,13 @@ class NodeSupervisor(Supervisor):
             self._wait_for(question_id, ["the restart"], sender, message.request_id, COMMAND_DEADLINE_S, _ENDED)
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
+
+    def _upgrade(self, fingerprint: str) -> dict[str, Any]:
+        """Have processes that start from now on load the code on disk; the answer to who asked with the code on disk."""
+        if fingerprint != WIRE_FINGERPRINT:
+            return {"error": "what processes say to each other differs between the two versions: start the gateway anew"}
+        start_children_afresh(self._node.fresh_entry, (self._settings.now.logging, self._node.cell_factory))
+        return {"ok": True}
 
     def _change_log_level(self, message: CommandRequested, asker: ActorAddress) -> None:
         level = str(message.arguments.get("level"))

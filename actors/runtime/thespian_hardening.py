@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +62,7 @@ _NEEDED_ATTRIBUTES = (
     "thespian.system.multiprocCommon:MultiProcReplicator.childDied",
     "thespian.system.multiprocCommon:MultiProcManager.run",
     "thespian.system.multiprocCommon:MultiProcManager._send_intent",
+    "thespian.system.multiprocCommon:startChild",
     "thespian.system.multiprocCommon:startupASLogger",
     "thespian.system.multiprocCommon:setProcName",
     "thespian.system.logdirector:setProcName",
@@ -84,8 +86,6 @@ def set_environment(*, log_file: Path | None = None) -> None:
 
     Raises: RuntimeError when it is too late, because Thespian's transport is imported already.
     """
-    import sys
-
     if "thespian.system.transport" in sys.modules:
         raise RuntimeError("set_environment was called after Thespian was imported: it would have no effect")
     os.environ.setdefault("THESPIAN_TRANSMIT_TIMEOUT_PERIOD", "0:30")  # MM:SS; a hung peer blocks its sender for that long
@@ -230,12 +230,91 @@ def _patch_processes() -> None:
         _die_with_parent(signal.SIGKILL)
         return original_logger(*arguments)
 
+    original_child = multiprocCommon.startChild
+
+    @functools.wraps(original_child)
+    def start_child(*arguments: Any) -> Any:
+        if _afresh is not None:
+            _hand_over(_afresh, arguments)
+        return original_child(*arguments)
+
+    multiprocCommon.startChild = start_child
+
     def name_process(name: str, _address: Any) -> None:
         setproctitle(f"mcp-gateway: {_PROCESS_NAMES.get(name, name)}")
 
     multiprocCommon.MultiProcManager.run = run
     multiprocCommon.startupASLogger = start_logger
     multiprocCommon.setProcName = logdirector.setProcName = name_process
+
+
+# ---- children with the code on disk
+
+_DESCRIPTORS_ARGUMENT = 12
+"""Of `startChild`: descriptors that a forked child closes. A fresh interpreter has none of them."""
+
+
+@attrs.frozen
+class _Afresh:
+    entry: str
+    context: Any
+
+
+_afresh: _Afresh | None = None
+
+
+def start_children_afresh(entry: str, context: Any) -> None:
+    """From now on each child of this process becomes a fresh interpreter, with the code that is on disk, right after the fork.
+
+    entry:   module that it runs, with the number of a descriptor as its argument; it calls `take_handover` and `go_on`.
+    context: what `Handover.context` gives it.
+
+    It shares no memory with its parent. Its process, and what is known of that, stay the same.
+    """
+    global _afresh
+    _afresh = _Afresh(entry, context)
+
+
+def _hand_over(afresh: _Afresh, arguments: tuple[Any, ...]) -> None:
+    """Replace this process, which was just forked. The key travels in a memory file that no other process can open."""
+    assert _hardened is not None
+    listed = [*arguments]
+    listed[_DESCRIPTORS_ARGUMENT] = []
+    parts = (_hardened.key, _hardened.bind, os.getppid(), pickle.dumps(afresh.context), pickle.dumps(listed))
+    descriptor = os.memfd_create("mcp-gateway", 0)  # without MFD_CLOEXEC
+    with open(descriptor, "wb", closefd=False) as file:
+        pickle.dump(parts, file)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", afresh.entry, str(descriptor)], os.environ)
+
+
+@attrs.frozen
+class Handover:
+    """What a fresh interpreter was given by the process that it was. Nothing of Thespian is loaded before `go_on`."""
+
+    key: bytes = attrs.field(repr=False)
+    bind: str
+    _context: bytes = attrs.field(repr=False)
+    _arguments: bytes = attrs.field(repr=False)
+
+    def context(self) -> Any:
+        return pickle.loads(self._context)
+
+    def go_on(self) -> None:
+        """Be the child that was forked, hardened by now; returns when it ends."""
+        from thespian.system import multiprocCommon
+
+        multiprocCommon.startChild(*pickle.loads(self._arguments))
+
+
+def take_handover(descriptor: int) -> Handover:
+    """Read what was handed over, and die with the parent from here on."""
+    with open(descriptor, "rb") as file:
+        key, bind, parent_pid, context, arguments = pickle.load(file)
+    _die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before the kernel knew of our wish
+    return Handover(key, bind, context, arguments)
 
 
 # ---- how a process lives and dies

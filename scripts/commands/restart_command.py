@@ -23,10 +23,10 @@ def add_restart_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return ask(options, _restart_cells if options.rolling else lambda client: _restart(client, options.child))
+    return ask(options, restart_cells if options.rolling else lambda client: _restart(client, options.child))
 
 
-def _restart_cells(client: AdminClient) -> int:
+def restart_cells(client: AdminClient) -> int:
     """Each when the one before it serves again; where one does not come back, the rest stay as they are."""
     for cell in cell_names(client.status()["tree"]):
         if exit_code := _restart(client, cell):

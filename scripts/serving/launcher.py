@@ -55,6 +55,7 @@ from .start_checks import (
 from .time_limit import at_most
 
 EXIT_FAILED = 1
+FRESH_ENTRY = "mcp_gateway.scripts.serving.fresh_process"
 START_TIMEOUT_S = 20.0
 EACH_CELL_S = 2.0  # more, to start and to stop, for each cell: they do so one after the other
 ADOPTION_TIMEOUT_S = 2.0
@@ -240,6 +241,7 @@ class Launcher:
             cell_factory=self._cell_factory,
             launcher_pid=self._pid,
             started_at_s=self._started_at_s,
+            fresh_entry=FRESH_ENTRY,
         )
         wiring = Wiring(name="node-supervisor", incarnation=self._start_count, addresses={}, arguments=arguments)
         self._system.tell(self._node, wiring)
