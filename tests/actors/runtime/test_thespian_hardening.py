@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 import pytest
 from thespian.actors import ActorSystem
 
+from mcp_gateway.actors.runtime import thespian_hardening
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES, PacketSeal
 from mcp_gateway.actors.runtime.thespian_hardening import MAX_HALF_RECEIVED_SOCKETS, UnsupportedThespian, check_thespian, harden
 from tests.doubles.hardened_system import (
@@ -238,3 +240,36 @@ def test_a_client_with_the_key_can_attach_and_one_without_cannot() -> None:
     finally:
         done_writer.send("done")
         owner.join(15)
+
+
+# ---- children with the code on disk
+
+
+def test_what_a_process_hands_to_the_interpreter_that_replaces_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _path, command, environment: started.append((command, environment)))
+    monkeypatch.setattr(thespian_hardening, "_hardened", thespian_hardening._Hardened(b"k" * 32, "127.0.0.1"))
+    arguments = tuple(range(15))
+    thespian_hardening._hand_over(thespian_hardening._Afresh("some.module", {"logging": 1}), arguments)
+    ((command, environment),) = started
+    assert command[:-1] == [sys.executable, "-P", "-m", "some.module"]
+    assert b"kkkk" not in " ".join([*command, *environment.values()]).encode()
+    deaths: list[int] = []
+    monkeypatch.setattr(thespian_hardening, "_die_with_parent", deaths.append)
+    handover = thespian_hardening.take_handover(int(command[-1]))
+    assert (handover.key, handover.bind, handover.context()) == (b"k" * 32, "127.0.0.1", {"logging": 1})
+    assert deaths == [signal.SIGKILL]
+    monkeypatch.setattr("thespian.system.multiprocCommon.startChild", lambda *given: started.append((list(given), {})))
+    handover.go_on()
+    assert started[-1][0] == [*range(12), [], 13, 14]  # all but the descriptors that only a forked child has
+
+
+def test_an_interpreter_whose_parent_has_died_meanwhile_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thespian_hardening, "_die_with_parent", lambda _number: None)
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    descriptor = os.memfd_create("test")
+    os.write(descriptor, pickle.dumps((b"k", "127.0.0.1", 1 + os.getppid(), b"", b"")))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    thespian_hardening.take_handover(descriptor)
+    assert killed == [(os.getpid(), signal.SIGKILL)]
