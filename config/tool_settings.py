@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .setting_rules import Each, OneOf, Rule, SettingProblem, Table, Text, kind_of, name_part, quote
+from .common_rules import WEB_URL
+from .setting_rules import Each, Number, OneOf, Rule, SettingProblem, Table, Text, Whole, kind_of, name_part, quote
 
 NAME_FORMS: Final = ("portable", "as_is")
 PIN_MODES: Final = ("off", "warn", "enforce")
@@ -77,18 +78,47 @@ class JsonValue(Rule):
 
 _VALUES: Final = Named(JsonValue())
 _OVERRIDE: Final = Table(title=_PROSE, description=_PROSE, annotations=_VALUES, defaults=_VALUES, fixed=_VALUES)
+
+
+class GuardRule(Table):
+    """`guard`: who is asked, over HTTP or in this process, and what follows where there is no answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            url=WEB_URL,
+            callable=Text(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", "module:function", longest=500),
+            deadline=Number(0.01, 60.0),
+            fail=OneOf("closed", "open"),
+            phases=Each(OneOf("before", "after"), fewest=1, most=2),
+        )
+
+    def problems(self, key: str, value: object) -> Iterator[SettingProblem]:
+        yield from super().problems(key, value)
+        if isinstance(value, Mapping):
+            named = [name for name in ("url", "callable") if value.get(name)]
+            if len(named) != 1:
+                yield SettingProblem(key=key, found=" and ".join(named) or "neither", allowed="one of url, callable")
+
+
 TOOLS: Final = Table(
     allow=_PATTERNS,
     deny=_PATTERNS,
     rename=Renames(),
     names=OneOf(*NAME_FORMS),
     pin=OneOf(*PIN_MODES),
+    check=Each(OneOf("arguments", "results"), most=2),
+    max_result_bytes=Whole(0, 1_073_741_824),
+    guard=GuardRule(),
     overrides=Named(_OVERRIDE),
 )
 """allow, deny: patterns of the tools that are served, by the server's own names; all where none is allowed, and "deny" wins.
 rename:     {name at the server: name here}.
 names:      "portable": no longer than 64 characters with the prefix, of letters, digits, "_" and "-"; "as_is": the server's.
 pin:        what follows when a tool is not what it was when it was approved: nothing, an alert, or that it is not served either.
+check:      what is held against the schemas that tools have: "arguments", "results".
+max_result_bytes: of a result; a larger one is cut, and says so. 0: any.
+guard:      {"url" or "callable": who is asked before and after each call; deadline: seconds; fail: "closed" refuses what it gives
+            no answer for, "open" lets it pass; phases: "before", "after"}.
 overrides:  {name at the server: {title, description: instead of the server's; annotations: beside it; defaults: {argument: value
             where the client gives none}; fixed: {argument: value in any case, which the schema does not show}}}.
 """

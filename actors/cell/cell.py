@@ -77,6 +77,7 @@ from mcp_gateway.transports.upstream.credentials.authorized_conversation import 
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
 from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
+from mcp_gateway.transports.upstream.guard.guardrail import guard_of
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.openapi.openapi_source import OpenApiUpstream
 from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
@@ -197,6 +198,7 @@ class Cell:
             records=self._tasks,
             pins=self._pins,
             publish=self._port.publish,
+            guard_of=guard_of,
             parked=self._parked,
         )
         shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)

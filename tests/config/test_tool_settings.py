@@ -55,3 +55,21 @@ def test_what_is_empty_says_nothing() -> None:
 def test_the_separator_stands_between_a_backends_name_and_its_tools() -> None:
     assert BackendSettings(name="files", builtin="demo", separator="-").prefix == "files-"
     assert BackendSettings(name="files", builtin="demo", separator="-", prefix="f_").prefix == "f_"
+
+
+@pytest.mark.parametrize(
+    ("guard", "key"),
+    [
+        ({"url": "http://127.0.0.1:9/x"}, None),
+        ({"callable": "a.b:c", "deadline": 0.5, "fail": "open", "phases": ["after"]}, None),
+        ({}, "tools.guard"),
+        ({"url": "http://a/", "callable": "a:b"}, "tools.guard"),
+        ({"callable": "a.b"}, "tools.guard.callable"),
+        ({"callable": "a:b", "deadline": 0}, "tools.guard.deadline"),
+        ({"callable": "a:b", "fail": "shut"}, "tools.guard.fail"),
+        ({"callable": "a:b", "phases": []}, "tools.guard.phases"),
+    ],
+)
+def test_a_guard_is_one_function_or_one_address(guard: dict[str, Any], key: str | None) -> None:
+    found = problems({"guard": guard})
+    assert (found == []) if key is None else found[0].startswith(f"{key}: ")

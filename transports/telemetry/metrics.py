@@ -197,6 +197,11 @@ bounds_reached_total = Counter(
     "Times that clients or servers have come to a bound on what they may hold or say, by bound",
     ["bound"],
 )
+tool_refusals_total = Counter(
+    "mcp_gateway_tool_refusals_total",
+    "Calls and results of tools that a rule of their backend has refused, or cut, by rule",
+    ["backend", "rule"],
+)
 tool_changes_total = Counter(
     "mcp_gateway_tool_changes_total", "Times that a tool was not what was approved and had not been seen so before", ["backend"]
 )

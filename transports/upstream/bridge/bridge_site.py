@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from mcp_gateway.transports.ports.guard_port import Guard
 from mcp_gateway.transports.ports.upstream_port import Elsewhere
 from mcp_gateway.transports.protocol.curation.tool_pins import Comparison, Definition
 from mcp_gateway.transports.protocol.eras.tasks import KeptTask
@@ -39,6 +40,11 @@ class ToolPins(Protocol):
     def is_changed(self, backend: str, tool: str) -> bool: ...
 
 
+def _no_guard(tools: Mapping[str, Any]) -> Guard | None:
+    """Where nobody knows of guards."""
+    return None
+
+
 def _publish_nothing(topic: str, payload: Mapping[str, Any]) -> None:
     """Where nobody follows events."""
 
@@ -54,6 +60,7 @@ class BridgeSite:
     records:   of them on disk; None where nothing outlives the process.
     pins:      of the tools of all backends that have them pinned.
     publish:   tells the event bus.
+    guard_of:  what is asked about calls of a backend with these settings of its tools; None where nobody is.
     """
 
     cell_name: str
@@ -66,3 +73,4 @@ class BridgeSite:
     records: TaskRecords | None = None
     pins: ToolPins | None = None
     publish: Callable[[str, Mapping[str, Any]], None] = _publish_nothing
+    guard_of: Callable[[Mapping[str, Any]], Guard | None] = _no_guard

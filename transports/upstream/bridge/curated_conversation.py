@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import attrs
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -27,6 +28,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 
 from .pinned_tools import PinnedTools
+from .tool_rules import ToolRules, gives_later
 
 _logger = logging.getLogger(__name__)
 
@@ -42,9 +44,17 @@ class CuratedConversation:
     Source: MCP 2025-11-25, server/tools, "Error Handling": an unknown tool is a protocol error, -32602.
     """
 
-    def __init__(self, wire: UpstreamConversation, curation: Curation, backend: str, pinned: PinnedTools | None = None) -> None:
+    def __init__(
+        self,
+        wire: UpstreamConversation,
+        curation: Curation,
+        backend: str,
+        pinned: PinnedTools | None = None,
+        rules: ToolRules | None = None,
+    ) -> None:
         self._wire = wire
         self._pinned = pinned
+        self._rules = rules
         self._curation = curation
         self._backend = backend
         self._look_up_from_s = 0.0
@@ -56,24 +66,31 @@ class CuratedConversation:
             return self._wire.exchange(request, on_event)
         if message.method == "tools/list":
             return self._list(request, on_event)
+        if self._rules is not None and gives_later(message.method):
+            return self._take_later(self._rules, request, message, on_event)
         name = self._curation.name_called(message.params) if message.method == "tools/call" else None
         if name is None:
             return self._wire.exchange(request, on_event)
-        if self._curation.names.has_to_look_up(name):
+        if self._has_to_look_up(name):
             return self._call_after_look_up(request, message, name, on_event)
         return self._call(request, message, name, on_event)
+
+    def _has_to_look_up(self, name: str) -> bool:
+        if self._curation.names.has_to_look_up(name):
+            return True
+        return self._rules is not None and self._rules.has_to_look_up(self._curation.names.called(name) or name)
 
     async def _list(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         answer = await self._wire.exchange(attrs.evolve(request, is_curated=True), on_event)
         if answer.response is None or not answer.response.result:
             return answer
         result = self._served_list(answer.response.result)
-        if result is answer.response.result:
-            return answer
         return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
 
     def _served_list(self, result: bytes) -> bytes:
         try:
+            if self._rules is not None:
+                self._rules.learn(result)
             withheld = self._pinned.withheld_of(result) if self._pinned is not None else frozenset()
             result = self._curation.served_list(result, withheld)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -96,16 +113,28 @@ class CuratedConversation:
             return _refused(message.id, f"Unknown tool: {name}")
         except (msgspec.DecodeError, RecursionError) as error:
             return _refused(message.id, f"arguments must be an object: {error}")
-        if params is not message.params:
-            # Headers that repeat arguments are those of what the client has sent: the bridge makes them anew.
-            request = attrs.evolve(
-                request,
-                message=Request(message.id, message.method, params),
-                headers=_without_parameters(request.headers),
-                has_headers=False,
-                is_curated=True,
-            )
-        return self._wire.exchange(request, on_event)
+        if self._rules is not None:
+            tool = self._curation.names.called(name) or name
+            return self._call_by_rules(self._rules, tool, request, Request(message.id, message.method, params), on_event)
+        return self._wire.exchange(request if params is message.params else _with_params(request, message, params), on_event)
+
+    async def _call_by_rules(
+        self, rules: ToolRules, tool: str, request: UpstreamRequest, message: Request, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        user = request.hash_keys.get(PRINCIPAL, "")
+        try:
+            params = await rules.before(tool, message.params, user)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return await _refused(message.id, f"arguments must be an object: {error}")
+        answer = await self._wire.exchange(_with_params(request, message, params), on_event)
+        return await _changed(answer, lambda result: rules.after(tool, result, user))
+
+    async def _take_later(
+        self, rules: ToolRules, request: UpstreamRequest, message: Request, on_event: EventHandler
+    ) -> UpstreamAnswer:
+        user = request.hash_keys.get(PRINCIPAL, "")
+        answer = await self._wire.exchange(attrs.evolve(request, is_curated=True), on_event)
+        return await _changed(answer, lambda result: rules.later(message.method, result, user))
 
     async def _call_after_look_up(
         self, request: UpstreamRequest, message: Request, name: str, on_event: EventHandler
@@ -145,6 +174,30 @@ class CuratedConversation:
 
     async def close(self) -> None:
         await self._wire.close()
+
+
+def _with_params(request: UpstreamRequest, message: Request, params: bytes) -> UpstreamRequest:
+    """Headers that repeat arguments are those of what the client has sent: the bridge makes them anew."""
+    return attrs.evolve(
+        request,
+        message=Request(message.id, message.method, params),
+        headers=_without_parameters(request.headers),
+        has_headers=False,
+        is_curated=True,
+    )
+
+
+async def _changed(answer: UpstreamAnswer, change: Callable[[bytes], Awaitable[bytes]]) -> UpstreamAnswer:
+    """The answer with another result, where it has one. Raises: UpstreamError."""
+    if answer.response is None or not answer.response.result:
+        return answer
+    try:
+        result = await change(answer.response.result)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamError(Fate.ENDED, f"the server sent a malformed result: {error}") from None
+    if result is answer.response.result:
+        return answer
+    return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
 
 
 def _without_parameters(headers: Mapping[str, str]) -> dict[str, str]:

@@ -53,6 +53,7 @@ from .modern_to_legacy import ModernToLegacy
 from .pinned_tools import PinnedTools
 from .same_era_tasks import SameEraTasks
 from .task_host import TaskHost
+from .tool_rules import ToolRules
 
 _PROBE_S: Final = 10.0
 _HTTP: Final = frozenset({"http", "https"})
@@ -86,7 +87,13 @@ class BridgeTransport:
             era=era,
             uncached=wire,
         )
-        return CuratedConversation(bridge, Curation(backend.tools, backend.prefix), backend.name, self._pinned(backend))
+        return CuratedConversation(
+            bridge,
+            Curation(backend.tools, backend.prefix),
+            backend.name,
+            pinned=self._pinned(backend),
+            rules=ToolRules.of(backend.name, backend.tools, self._site.guard_of(backend.tools)),
+        )
 
     def _pinned(self, backend: BackendSettings) -> PinnedTools | None:
         mode, pins = backend.tools.get("pin", "off"), self._site.pins

@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.curation.curation import Curation
 from mcp_gateway.transports.protocol.curation.portable_names import portable
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.curated_conversation import CuratedConversation
+from mcp_gateway.transports.upstream.bridge.tool_rules import ToolRules
 
 LONG = "x" * 80
 
@@ -141,6 +142,34 @@ def test_a_portable_name_is_looked_up_where_no_list_was_seen_and_what_is_not_fou
     assert wire.asked == ["tools/list", "tools/list", "tools/call", "tools/call", "tools/call"]
     names = [json.loads(each.message.params).get("name") for each in wire.requests if isinstance(each.message, Request)]
     assert names == [None, None, LONG, LONG, "other_0123abcd"]
+
+
+def test_rules_know_a_tool_by_the_servers_own_name_and_read_the_list_where_they_have_not_seen_it() -> None:
+    tools = {"rename": {"read": "cat"}, "check": ("arguments",)}
+    listed = json.dumps({"tools": [{"name": "read", "inputSchema": {"required": ["n"]}}]}).encode()
+    wire = Wire(listed, b"{}")
+    conversation = CuratedConversation(wire, Curation(tools, "b__"), "b", rules=ToolRules.of("b", tools, None))
+    with pytest.raises(UpstreamError, match="required"):
+        asyncio.run(exchanged(conversation, request_of(call("cat"))))
+    asyncio.run(exchanged(conversation, request_of(call("cat", n=1))))
+    assert wire.asked == ["tools/list", "tools/call"]
+
+
+def test_results_are_cut_when_they_come_at_once_and_when_a_task_gives_them_later() -> None:
+    tools = {"max_result_bytes": 200}
+    result = json.dumps({"content": [{"type": "text", "text": "x" * 500}]}).encode()
+    for message in (call("read"), Request(b"7", "tasks/result", b'{"taskId": "1"}')):
+        conversation = CuratedConversation(Wire(result), Curation(tools, ""), "b", rules=ToolRules.of("b", tools, None))
+        answer = asyncio.run(exchanged(conversation, request_of(message)))
+        assert answer.response is not None
+        assert b"Cut by the gateway" in answer.response.result
+
+
+def test_a_result_that_is_none_is_a_failure_where_rules_are_about_it() -> None:
+    tools = {"max_result_bytes": 5}
+    conversation = CuratedConversation(Wire(b"[1, 2, 3]"), Curation(tools, ""), "b", rules=ToolRules.of("b", tools, None))
+    with pytest.raises(UpstreamError, match="malformed result"):
+        asyncio.run(exchanged(conversation, request_of(call("read"))))
 
 
 def test_probe_and_close_are_those_of_the_wire() -> None:
