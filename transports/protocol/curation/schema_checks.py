@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import jsonschema_rs
 import msgspec
 
 MOST_SCHEMA_BYTES: Final = 65_536
@@ -20,7 +19,7 @@ MOST_WORK: Final = 25_000_000
 _MOST_NODES: Final = 10_000
 """Subschemas, each counted once for every way that leads to it: what is applied to one value at most."""
 _DEEPEST: Final = 64
-_PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1_048_576, dfa_size_limit=1_048_576)
+_LARGEST_PATTERN_BYTES: Final = 1_048_576
 
 _ONE: Final = (
     *("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"),
@@ -42,6 +41,8 @@ class SchemaCheck:
     """One schema, ready to be held against values. Raises: Uncheckable."""
 
     def __init__(self, schema: bytes) -> None:
+        import jsonschema_rs  # here, because it is 5 MB and 60 ms, and most gateways check nothing
+
         if len(schema) > MOST_SCHEMA_BYTES:
             raise Uncheckable(f"more than {MOST_SCHEMA_BYTES} bytes")
         try:
@@ -50,8 +51,9 @@ class SchemaCheck:
                 raise Uncheckable("no object")
             root = {name: value for name, value in root.items() if name not in ("$id", "$schema")}
             self._size = _count_nodes(root)
+            patterns = jsonschema_rs.RegexOptions(size_limit=_LARGEST_PATTERN_BYTES, dfa_size_limit=_LARGEST_PATTERN_BYTES)
             self._validator = jsonschema_rs.Draft202012Validator(
-                root, retriever=_fetch_nothing, pattern_options=_PATTERNS, validate_formats=False
+                root, retriever=_fetch_nothing, pattern_options=patterns, validate_formats=False
             )
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             raise Uncheckable(str(error).partition("\n")[0][:200]) from None
