@@ -40,9 +40,13 @@ class ChangedTool:
     members: tuple[str, ...]
 
 
+class PinsUnavailable(Exception):
+    """The pins cannot be read or written now."""
+
+
 class PinFile:
     """Implements `bridge_site.ToolPins`. Methods block for as long as the disk takes; only `changed` and `approve`, which an
-    operator asks, raise sqlite3.Error.
+    operator asks, raise `PinsUnavailable`.
     """
 
     def __init__(self, state_path: Path | None) -> None:
@@ -83,15 +87,21 @@ class PinFile:
     def changed(self) -> list[ChangedTool]:
         """All tools that are not what was approved."""
         members: dict[tuple[str, str], list[str]] = {}
-        with self._file.transaction(writes=False) as connection:
-            for backend, tool, member in connection.execute(_CHANGED):
-                members.setdefault((backend, tool), []).append(member)
+        try:
+            with self._file.transaction(writes=False) as connection:
+                for backend, tool, member in connection.execute(_CHANGED):
+                    members.setdefault((backend, tool), []).append(member)
+        except sqlite3.Error as error:
+            raise PinsUnavailable(str(error)) from None
         return [ChangedTool(*key, tuple(names)) for key, names in members.items()]
 
     def approve(self, backend: str, tool: str) -> None:
         """From now on it is what it was seen to be last."""
-        with self._file.transaction() as connection:
-            connection.execute(_APPROVE, (backend, tool))
+        try:
+            with self._file.transaction() as connection:
+                connection.execute(_APPROVE, (backend, tool))
+        except sqlite3.Error as error:
+            raise PinsUnavailable(str(error)) from None
 
     def close(self) -> None:
         self._file.close()

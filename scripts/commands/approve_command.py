@@ -27,9 +27,7 @@ def add_approve_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import sqlite3
-
-    from mcp_gateway.actors.storage.pin_file import FILE_NAME, PinFile
+    from mcp_gateway.actors.storage.pin_file import FILE_NAME, PinFile, PinsUnavailable
 
     try:
         settings = settings_of(options)
@@ -52,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
             pins.approve(each.backend, each.tool)
             print(shown(f"{each.backend}/{each.tool} is approved"))
         return 0
-    except (sqlite3.Error, OSError) as error:
+    except (PinsUnavailable, OSError) as error:
         return say(str(error), EXIT_NOTHING_THERE)
     finally:
         pins.close()

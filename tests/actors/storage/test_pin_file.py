@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.storage.pin_file import FILE_NAME, ChangedTool, PinFile
+from mcp_gateway.actors.storage.pin_file import FILE_NAME, ChangedTool, PinFile, PinsUnavailable
 
 OLD, NEW = {"t": {"description": "1", "inputSchema": "2"}}, {"t": {"description": "9", "inputSchema": "2"}}
 
@@ -32,7 +31,7 @@ def test_without_a_disk_it_is_known_as_long_as_the_process_lives() -> None:
     assert not pins.take("b", OLD).changed
     assert pins.take("b", NEW).changed == {"t"}
     assert (pins.is_changed("b", "t"), pins.is_changed("b", "u")) == (True, False)
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(PinsUnavailable):
         pins.approve("b", "t")
 
 
