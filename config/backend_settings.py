@@ -69,6 +69,11 @@ _URL = Text(
     show=quote_url,
 )
 _REPLICA_ID = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a replica as status names it", longest=2_100)
+_GRPC = Text(
+    r"|(?:https?://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}",
+    "host:port, http://host:port, or https://host:port over TLS",
+    longest=300,
+)
 _TITLE = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]*", "a name on one line, 300 characters at most", longest=300)
 _PATTERN = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a pattern such as tools/call/files__*", longest=1_000)
 _CALL_SHARE = Number(0.01, 1.0, unit="calls, as a share", zero_means="off")
@@ -99,9 +104,10 @@ class BackendSettings:
     separator: what is put behind the name to make a prefix of it.
     prefix:   stands before the names of its tools and prompts; name and separator if not given.
     replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `openapi`;
-              or `builtin`. Exactly one of them.
+              or `grpc`; or `builtin`. Exactly one of them.
     openapi:  file or http(s) URL of the OpenAPI description of an HTTP API, whose operations are its tools.
     base_url: of that API, where it is another than its description says.
+    grpc:     host:port of a gRPC server that tells its methods by reflection; https://host:port over TLS.
     headers:  sent with each request to it; secrets, never shown.
     tools:    what of its tools is served, and how; see `tool_settings.TOOLS`.
     draining: no new sessions and no stateless calls; `mcp-gateway drain` and `undrain` change it while the gateway runs.
@@ -137,6 +143,7 @@ class BackendSettings:
     instances: int = attrs.field(default=1, validator=Whole(1, 1_000))
     openapi: str = attrs.field(default="", validator=PATH, repr=quote_url)
     base_url: str = attrs.field(default="", validator=WEB_URL)
+    grpc: str = attrs.field(default="", validator=_GRPC)
     builtin: str | None = attrs.field(default=None, validator=OneOf("demo", or_none=True))
     protocol: str = attrs.field(default="auto", validator=OneOf("auto", *REVISIONS))
     headers: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_HEADERS, repr=False, hash=False)
@@ -179,8 +186,8 @@ class BackendSettings:
         """What names each replica in rings, status and metrics: its URL without secrets, or `stdio:NAME#0`, `builtin:demo`."""
         if self.builtin is not None:
             return (f"builtin:{self.builtin}",)
-        if self.openapi:
-            return (f"openapi:{self.name}",)
+        if self.openapi or self.grpc:
+            return (f"{'openapi' if self.openapi else 'grpc'}:{self.name}",)
         if self.command:
             return tuple(f"stdio:{self.name}#{index}" for index in range(self.instances))
         shown = [quote_url(url)[1:-1] for url in self.replicas]
@@ -255,16 +262,16 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     """Check one backend: exactly one kind of server, and only the keys that mean something for it."""
     if not {"replicas", "command", "builtin"} <= fields.keys():
         return
-    kinds = [kind for kind in ("replicas", "command", "openapi", "builtin") if fields.get(kind)]
+    kinds = [kind for kind in ("replicas", "command", "openapi", "grpc", "builtin") if fields.get(kind)]
     if len(kinds) != 1:
         found = " and ".join(kinds) or "none of them"
-        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, openapi, builtin")
+        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, openapi, grpc, builtin")
         return
     for key, unset in (("env", {}), ("cwd", "."), ("instances", 1)):
         if kinds[0] != "command" and fields.get(key, unset) != unset:
             yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")
-    if kinds[0] not in ("replicas", "openapi") and fields.get("headers"):
-        yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas and openapi")
+    if kinds[0] not in ("replicas", "openapi", "grpc") and fields.get("headers"):
+        yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas, openapi and grpc")
     if kinds[0] != "openapi" and fields.get("base_url"):
         yield SettingProblem(key="base_url", found=f"set beside {kinds[0]}", allowed="only beside openapi")
     yield from credential_problems(fields)

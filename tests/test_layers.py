@@ -102,6 +102,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.upstream.bridge": (*_SERVER, "transports.upstream.cache"),
     "transports.upstream.builtin": _SERVER,
     "transports.upstream.adapted": _SERVER,
+    "transports.upstream.grpc": (*_SERVER, "transports.upstream.adapted"),
     "transports.upstream.openapi": (
         *_SERVER,
         *("transports.outbound", "transports.upstream.adapted", "transports.upstream.http"),
@@ -133,6 +134,7 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
+    "grpc": ("transports.upstream.grpc.grpc_source", "transports.upstream.grpc.reflected_methods"),
     "cel": ("config.conditions",),
     "nats": ("actors.cluster.nats_engine",),
 }
@@ -247,6 +249,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.upstream.bridge.legacy_to_legacy": "bridge/test_era_bridge.py",
     "transports.upstream.bridge.parameter_headers": "bridge/test_legacy_to_modern.py",
     "transports.upstream.bridge.parkable_call": "bridge/test_calls_that_ask.py",
+    "transports.upstream.grpc.reflected_methods": "grpc/test_grpc_source.py: of a real server",
     "transports.upstream.openapi.api_schemas": "openapi/test_api_description.py: by what tools have",
     "transports.upstream.pipes.open_pipe": "pipes/test_pipe_conversation.py",
 }

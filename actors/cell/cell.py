@@ -77,6 +77,7 @@ from mcp_gateway.transports.upstream.credentials.authorized_conversation import 
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
 from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
+from mcp_gateway.transports.upstream.grpc.grpc_upstream import GrpcUpstream
 from mcp_gateway.transports.upstream.guard.guardrail import guard_of
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.openapi.openapi_source import OpenApiUpstream
@@ -205,7 +206,10 @@ class Cell:
         http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
         sse = BridgeTransport(SseUpstream(), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
-        others = (BridgeTransport(wire, site) for wire in (stdio, WebSocketUpstream(), OpenApiUpstream(), BuiltinUpstream()))
+        others = (
+            BridgeTransport(wire, site)
+            for wire in (stdio, WebSocketUpstream(), OpenApiUpstream(), GrpcUpstream(), BuiltinUpstream())
+        )
         return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
 
     def _make_edge(self, seal: Seal) -> None:

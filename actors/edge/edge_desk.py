@@ -95,7 +95,7 @@ class EdgeDesk:
         self._late_backends.keep_only({backend.name for backend in backends})
         self._servers = {
             each.name: (
-                *(each.prefix, each.replicas, each.command, each.openapi, each.base_url, each.builtin),
+                *(each.prefix, each.replicas, each.command, each.openapi, each.base_url, each.grpc, each.builtin),
                 *(each.is_per_user, each.tools),
             )
             for each in backends

@@ -409,5 +409,5 @@ def _connection(backend: BackendSettings, index: int) -> tuple[object, ...]:
     """What a connection to a replica is made from: it is made anew where this changes, and only there."""
     url = backend.replicas[index] if backend.replicas else ""
     program = (backend.command, backend.env, backend.cwd, backend.builtin)
-    described = (backend.openapi, backend.base_url, backend.allow_private)
+    described = (backend.openapi, backend.base_url, backend.allow_private, backend.grpc)
     return (url, backend.prefix, backend.protocol, backend.headers, backend.tools, *program, *described)

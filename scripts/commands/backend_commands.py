@@ -16,7 +16,7 @@ from mcp_gateway.config.shown_text import shown, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
 
 _LONGEST_FILE_BYTES = 65_536
-_TABLE_KEYS = ("builtin", "openapi", "base_url", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
+_TABLE_KEYS = ("builtin", "openapi", "base_url", "grpc", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
 
 
 def add_backend_commands(commands: Any) -> None:
@@ -24,13 +24,14 @@ def add_backend_commands(commands: Any) -> None:
     adding = commands.add_parser(
         "add-backend",
         help="add a backend to a running gateway",
-        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --openapi F | --builtin demo | -- COMMAND ...)",
+        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --openapi F | --grpc H:P | --builtin demo | -- COMMAND)",
         description="Add a backend to a running gateway. Exactly one kind of server: one of the options, or a command after --.",
     )
     adding.add_argument("name", metavar="NAME", help="a letter, then letters, digits, - and _")
     adding.add_argument("--replica", metavar="URL", action="append", help="where a server listens; again for each equal one")
     adding.add_argument("--openapi", metavar="F", help="the OpenAPI description of an HTTP API: a file or an https URL")
     adding.add_argument("--base-url", metavar="URL", help="of that API; what its description says if not given")
+    adding.add_argument("--grpc", metavar="H:P", help="a gRPC server that tells its services by reflection")
     adding.add_argument("--builtin", metavar="demo", help="the demo server inside the gateway")
     adding.add_argument("--prefix", metavar="P", help="before the names of its tools and prompts; NAME__ if not given")
     adding.add_argument("--protocol", metavar="REVISION", help="auto, or the one revision that it speaks")

@@ -72,7 +72,7 @@ def test_the_sample_with_everything_uncommented_is_valid(tmp_path):
     opened = [line.removeprefix("# ") if line.startswith(is_toml) else line for line in lines[start:]]
     body = [line for line in lines[:start] if not line.startswith("prefix =")]
     settings = load_settings(write(tmp_path / "g.toml", "\n".join(body + opened)))
-    assert [backend.name for backend in settings.backends] == ["demo", "files", "local", "pets"]
+    assert [backend.name for backend in settings.backends] == ["demo", "files", "local", "pets", "search"]
     assert settings.routes[0].backend == "files"
     assert settings.backends[2].tools["overrides"].keys() == {"read_file"}
     assert settings.servers[0].include == ("files/read_*", "demo/*")

@@ -85,6 +85,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "instances": 1,
         "openapi": "",
         "base_url": "",
+        "grpc": "",
         "builtin": None,
         "protocol": "auto",
         "headers": {},

@@ -17,6 +17,8 @@ from mcp_gateway.transports.protocol.mcp.error_codes import INVALID_PARAMS, METH
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SERVER_INFO, NEWEST
 
+LARGEST_SCHEMA_BYTES: Final = 65_536
+"""Of the arguments of one tool: a model has to read it. What is larger is said in words alone."""
 _TTL_MS: Final = 300_000
 
 Report = Callable[[float, str], Awaitable[None]]
@@ -58,6 +60,11 @@ class ToolSource(Protocol):
 
     async def close(self) -> None:
         """Let go of every connection."""
+
+
+def size_of(schema: Any) -> int:
+    """In bytes, as JSON."""
+    return len(msgspec.json.encode(schema))
 
 
 class AdaptedConversation:

@@ -13,7 +13,9 @@ from urllib.parse import urljoin, urlsplit
 
 import attrs
 
-from .api_schemas import LARGEST_SCHEMA_BYTES, ReferenceRefused, SchemaWriter, TooComplex, resolved, size_of
+from mcp_gateway.transports.upstream.adapted.adapted_conversation import LARGEST_SCHEMA_BYTES, size_of
+
+from .api_schemas import ReferenceRefused, SchemaWriter, TooComplex, resolved
 
 MOST_OPERATIONS: Final = 2_000
 _LONGEST_TEXT: Final = 4_000

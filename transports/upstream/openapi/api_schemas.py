@@ -10,10 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-LARGEST_SCHEMA_BYTES: Final = 65_536
-"""Of one tool: a model has to read it. What is larger is said in words alone."""
 DEEPEST: Final = 64
 _MOST_REFERENCED: Final = 200
 _LEFT_OUT: Final = frozenset(
@@ -142,8 +138,3 @@ def _spell_as_2020_12(schema: dict[str, Any], *, is_nullable: bool) -> None:
         schema["type"] = [kind, "null"]
         if isinstance(values := schema.get("enum"), list) and None not in values:
             schema["enum"] = [*values, None]
-
-
-def size_of(schema: Any) -> int:
-    """In bytes, as JSON."""
-    return len(msgspec.json.encode(schema))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.upstream.adapted.adapted_conversation import LARGEST_SCHEMA_BYTES, size_of
 from mcp_gateway.transports.upstream.openapi import api_description
 from mcp_gateway.transports.upstream.openapi.api_description import DescriptionRefused, read_description, read_document
-from mcp_gateway.transports.upstream.openapi.api_schemas import LARGEST_SCHEMA_BYTES, size_of
 from tests.transports.upstream.openapi.described import described, small
 
 

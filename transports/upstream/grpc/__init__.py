@@ -1,0 +1,1 @@
+"""A gRPC server that tells its services by reflection, as tools: unary methods, and those that stream their answers."""

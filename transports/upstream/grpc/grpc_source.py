@@ -1,0 +1,132 @@
+"""Calls the methods of one gRPC server. Needs the extra `grpc`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message_factory import GetMessageClass
+
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
+from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.upstream.adapted.adapted_conversation import Report, ToolOutcome, WrongArguments
+
+from .reflected_methods import Method, ReflectionFailed, reflected_methods
+
+MOST_MESSAGES: Final = 10_000
+"""Of a stream of answers, which are one result in the end."""
+_REFLECTION_S: Final = 10.0
+_SHOWN_CHARACTERS: Final = 200
+
+
+class GrpcSource:
+    """Implements `ToolSource`. Its methods are asked for once, and again where the server does not know one any more."""
+
+    def __init__(self, backend: BackendSettings, max_message_bytes: int) -> None:
+        self.name = backend.title or backend.name
+        self._max_bytes = max_message_bytes
+        self._metadata = [(name.lower(), value) for name, value in backend.headers.items()]
+        scheme, _, rest = backend.grpc.rpartition("://")
+        options = [("grpc.max_receive_message_length", max_message_bytes)]
+        if scheme == "https":
+            self._channel = grpc.aio.secure_channel(rest, grpc.ssl_channel_credentials(), options)
+        else:
+            self._channel = grpc.aio.insecure_channel(rest, options)
+        self._known: dict[str, Method] | None = None
+        self._asking: SharedTasks[None, dict[str, Method]] = SharedTasks()
+
+    async def instructions(self) -> str:
+        return ""
+
+    async def tools(self) -> Sequence[Mapping[str, Any]]:
+        return [method.tool for method in (await self._methods()).values()]
+
+    async def call(self, name: str, arguments: Mapping[str, Any], timeout_s: float | None, report: Report) -> ToolOutcome | None:
+        method = (await self._methods()).get(name)
+        if method is None:
+            return None
+        request = _request(method, arguments)
+        try:
+            if method.streams:
+                return await self._stream(method, request, timeout_s, report)
+            call = self._channel.unary_unary(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
+            answer = MessageToDict(await call(request, timeout=timeout_s, metadata=self._metadata))
+        except grpc.aio.AioRpcError as error:
+            return self._refused(error)
+        return ToolOutcome([{"type": "text", "text": json.dumps(answer, ensure_ascii=False)}], answer)
+
+    async def _stream(self, method: Method, request: Any, timeout_s: float | None, report: Report) -> ToolOutcome:
+        call = self._channel.unary_stream(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
+        stream = call(request, timeout=timeout_s, metadata=self._metadata)
+        answers: list[Any] = []
+        size = 0
+        try:
+            async for message in stream:
+                size += message.ByteSize()
+                if size > self._max_bytes or len(answers) >= MOST_MESSAGES:
+                    text = f"the stream is longer than {MOST_MESSAGES} messages or {self._max_bytes} bytes; so far: "
+                    return ToolOutcome([{"type": "text", "text": text + json.dumps(answers)[:10_000]}], is_error=True)
+                answers.append(MessageToDict(message))
+                await report(len(answers), json.dumps(answers[-1], ensure_ascii=False)[:_SHOWN_CHARACTERS])
+        finally:
+            stream.cancel()
+        return ToolOutcome([{"type": "text", "text": json.dumps(answers, ensure_ascii=False)}], {"messages": answers})
+
+    async def probe(self, timeout_s: float) -> None:
+        await self._methods()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise UpstreamError(Fate.UNREACHABLE, "no connection in time") from None
+
+    async def close(self) -> None:
+        self._asking.cancel()
+        await self._channel.close()
+
+    def _refused(self, error: grpc.aio.AioRpcError) -> ToolOutcome:
+        """Raises: UpstreamError where it is no word of the method itself."""
+        code = error.code()
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise UpstreamError(Fate.CUT, "the connection failed: the gRPC server is not available") from error
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from error
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            self._known = None
+        details = (error.details() or "")[:10_000]
+        text = f"gRPC {code.name}: {details}" if details else f"gRPC {code.name}"
+        return ToolOutcome([{"type": "text", "text": text}], {"code": code.name, "message": details}, is_error=True)
+
+    async def _methods(self) -> dict[str, Method]:
+        if self._known is None:
+            self._known = await self._asking.join(None, self._ask_methods)
+        return self._known
+
+    async def _ask_methods(self) -> dict[str, Method]:
+        try:
+            return await reflected_methods(self._channel, _REFLECTION_S, self._metadata)
+        except ReflectionFailed as failed:
+            raise UpstreamError(Fate.BROKEN, f"its reflection cannot be used: {failed}") from None
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.UNIMPLEMENTED:
+                raise UpstreamError(Fate.BROKEN, "it does not tell its services: server reflection is off") from error
+            raise UpstreamError(Fate.UNREACHABLE, f"its services cannot be asked for: gRPC {code.name}") from error
+
+
+def _request(method: Method, arguments: Mapping[str, Any]) -> Any:
+    """Raises: WrongArguments"""
+    try:
+        return ParseDict(dict(arguments), GetMessageClass(method.descriptor.input_type)())
+    except (ParseError, ValueError, TypeError, RecursionError) as error:
+        raise WrongArguments(str(error)[:2_000] or "the arguments do not fit") from None
+
+
+def _bytes_of(message: Any) -> bytes:
+    return bytes(message.SerializeToString())

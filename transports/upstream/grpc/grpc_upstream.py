@@ -1,0 +1,53 @@
+"""The strategy towards gRPC servers; loads what it needs, an extra, with the first of them."""
+
+from __future__ import annotations
+
+from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    UpstreamAnswer,
+    UpstreamConversation,
+    UpstreamError,
+    UpstreamRequest,
+)
+from mcp_gateway.transports.protocol.eras.server_era import ServerEra
+from mcp_gateway.transports.upstream.adapted.adapted_conversation import AdaptedConversation
+
+
+class GrpcUpstream:
+    """Registry strategy for backends with `grpc`."""
+
+    name = "grpc_upstream"
+    schemes = frozenset({"grpc"})
+
+    def connect(
+        self,
+        backend: BackendSettings,
+        replica_index: int,
+        max_message_bytes: int,
+        max_overflow: int = 0,
+        era: ServerEra | None = None,
+    ) -> UpstreamConversation:
+        try:
+            from .grpc_source import GrpcSource
+        except ImportError:
+            return NotInstalled()
+        return AdaptedConversation(GrpcSource(backend, max_message_bytes))
+
+
+class NotInstalled:
+    """The wire to a server that nothing here can speak to."""
+
+    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        raise _missing()
+
+    async def probe(self, timeout_s: float) -> None:
+        raise _missing()
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _missing() -> UpstreamError:
+    return UpstreamError(Fate.UNREACHABLE, "gRPC is not installed here: pip install 'mcp-gateway[grpc]'")
