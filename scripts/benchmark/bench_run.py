@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from types import FrameType
 
@@ -24,11 +25,13 @@ import attrs
 import psutil
 
 from .bench_candidates import Candidate, CandidateFailed, Running, candidates
-from .bench_load import WrongAnswer, find_wrk, run_wrk
-from .bench_report import Record, broken_promises, load_table, resource_table
+from .bench_load import LEGACY, MODERN, WrongAnswer, find_wrk, run_wrk
+from .bench_report import Record, broken_promises, load_table, not_held, resource_table
 
 _WARM_UP_S = 1
 _SETTLE_S = 1.0
+_ERAS = {MODERN: "", LEGACY: ", sessions"}
+"""{revision: what stands behind the title of a candidate}"""
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -39,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5, help="length of one run of wrk (default 5)")
     parser.add_argument("--connections", default="1,32,128", help="comma-separated (default 1,32,128)")
     parser.add_argument("--only", default=",".join(names), help=f"comma-separated, of {', '.join(names)}")
-    parser.add_argument("--legacy", action="store_true", help="2025-11-25 sessions instead of stateless 2026-07-28 calls")
+    parser.add_argument("--eras", default=",".join(_ERAS), help=f"comma-separated, of {', '.join(_ERAS)}")
     parser.add_argument("--starts", type=int, default=3, help="starts of each candidate, for its start-up time (default 3)")
     parser.add_argument("--output", type=Path, help="file for the tables; default: standard output")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
@@ -47,6 +50,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.connections = [int(text) for text in options.connections.split(",")]
     options.only = options.only.split(",")
+    options.eras = options.eras.split(",")
+    if set(options.eras) - _ERAS.keys():
+        parser.error(f"eras are {' and '.join(_ERAS)}")
     unknown = set(options.only) - set(names)
     if unknown:
         parser.error(f"unknown candidates: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -63,42 +69,48 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Record]:
     py_spy = shutil.which("py-spy")
     c_profile = options.profile if options.profile and not py_spy else None
     chosen = [candidate for candidate in candidates(c_profile) if candidate.name in options.only]
-    records = {candidate.name: Record(name=candidate.name, title=candidate.title) for candidate in chosen}
+    records = {
+        (candidate.name, era): Record(name=candidate.name, title=candidate.title + _ERAS[era], era=era)
+        for era in options.eras
+        for candidate in chosen
+    }
+    first_era = options.eras[0]
     with ExitStack() as stack:
         backend = Running(candidates()[0], 0, scratch / "backend")
         stack.callback(backend.stop)
         running: dict[str, Running] = {}
         for candidate in chosen:
-            running[candidate.name] = _start(candidate, backend, scratch, options.starts, records[candidate.name])
+            running[candidate.name] = _start(candidate, backend, scratch, options.starts, records[candidate.name, first_era])
             stack.callback(_stop, running[candidate.name])
         for started in running.values():
-            started.check(legacy=options.legacy)
+            started.check(legacy=first_era != MODERN)
         time.sleep(_SETTLE_S)
         for name, started in running.items():
-            records[name].idle_pss_bytes = started.pss_bytes()
-            records[name].process_count = len(started.processes())
+            records[name, first_era].idle_pss_bytes = started.pss_bytes()
+            records[name, first_era].process_count = len(started.processes())
         for started in running.values():
-            run_wrk(started.port, connections=32, seconds=_WARM_UP_S, legacy=options.legacy, scratch=scratch)
+            run_wrk(started.port, connections=32, seconds=_WARM_UP_S, legacy=first_era != MODERN, scratch=scratch)
         if options.profile and py_spy and "embedded" in running:
             stack.callback(_record_with_py_spy(py_spy, running["embedded"].pid, options.profile))
         names = list(running)
         for round_number in range(options.rounds):
-            for connections in options.connections:
+            for era, connections in product(options.eras, options.connections):
                 # Whoever comes first differs from round to round: a machine that warms up or throttles favours nobody.
                 for name in names[round_number % len(names) :] + names[: round_number % len(names)]:
                     port, cpu_s = running[name].port, running[name].cpu_s()
-                    run = run_wrk(port, connections=connections, seconds=options.seconds, legacy=options.legacy, scratch=scratch)
+                    legacy = era != MODERN
+                    run = run_wrk(port, connections=connections, seconds=options.seconds, legacy=legacy, scratch=scratch)
                     run = attrs.evolve(run, cpu_s=running[name].cpu_s() - cpu_s)
-                    records[name].runs.setdefault(connections, []).append(run)
+                    records[name, era].runs.setdefault(connections, []).append(run)
                     _tell(
-                        f"round {round_number + 1}/{options.rounds} {name:>8} {connections:>4} connections: "
+                        f"round {round_number + 1}/{options.rounds} {name:>8} {era} {connections:>4} connections: "
                         f"{run.requests_per_second:8.0f}/s p50 {run.latency_ms['p50']:.2f} p99 {run.latency_ms['p99']:.2f} ms, "
                         f"{run.cpu_us:.0f} us of CPU" + (f", {run.failed} FAILED" if run.failed else "")
                     )
         time.sleep(_SETTLE_S)
         for name, started in running.items():
-            started.check(legacy=options.legacy)
-            records[name].loaded_pss_bytes = started.pss_bytes()
+            started.check(legacy=options.eras[-1] != MODERN)
+            records[name, first_era].loaded_pss_bytes = started.pss_bytes()
     return list(records.values())
 
 
@@ -139,7 +151,8 @@ def machine() -> str:
 
 
 def report(records: list[Record], options: argparse.Namespace, wrk_version: str) -> str:
-    load = "one `tools/call` each, " + ("2025-11-25 with sessions" if options.legacy else "2026-07-28, stateless")
+    eras = {MODERN: "stateless", LEGACY: "with sessions"}
+    load = "one `tools/call` each, " + " and ".join(f"{era} {eras[era]}" for era in options.eras)
     return "\n\n".join(
         (
             f"Machine: {machine()}; load and backend run on it too. {wrk_version}, {load}; "
@@ -183,6 +196,8 @@ def main() -> int:
         print(text)
     if options.profile and options.profile.exists() and not shutil.which("py-spy"):
         pstats.Stats(str(options.profile), stream=sys.stderr).sort_stats("tottime").print_stats(40)
+    for line in not_held(records):
+        _tell(f"not held: {line}")
     broken = broken_promises(records)
     for line in broken:
         _tell(f"broken promise: {line}")

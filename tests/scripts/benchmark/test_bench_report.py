@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from mcp_gateway.scripts.benchmark.bench_load import Measurement
-from mcp_gateway.scripts.benchmark.bench_report import Record, broken_promises, load_table, ratio_to_proxy, resource_table
+from mcp_gateway.scripts.benchmark.bench_report import (
+    Record,
+    broken_promises,
+    load_table,
+    not_held,
+    ratio_to_proxy,
+    resource_table,
+)
 
 
 def run(rate: float, *, p50_ms: float = 1.0, failed: int = 0) -> Measurement:
@@ -53,3 +61,21 @@ def test_tables_are_markdown_with_one_row_for_each_measurement() -> None:
     assert lines[5] == "| the embedded | 32 | 1 900 | 0.95 | 263 | 0.95 | 1.00 | 5.00 | 0 |"
     assert len(resource_table(records).splitlines()) == 4
     assert load_table(records[1:], [1]).splitlines()[2].split("|")[4] == " - "
+
+
+def test_each_era_is_compared_with_the_proxy_in_the_same_one() -> None:
+    records = [record("proxy", {32: [run(1000)]}), record("embedded", {32: [run(1000)]})]
+    for name, rate in (("proxy", 400), ("embedded", 300)):
+        records.append(Record(name=name, title=f"the {name}, sessions", era="2025-11-25", runs={32: [run(rate)]}))
+    assert broken_promises(records[:3]) == []
+    assert [line.split("|")[4] for line in load_table(records, [32]).splitlines()[2:]] == [" 1.00 ", " 1.00 ", " 1.00 ", " 0.75 "]
+    assert len(resource_table(records).splitlines()) == 4, "started once"
+
+
+@pytest.mark.parametrize(("cpu_s", "is_told"), [(2.5, False), (2.6, True)])
+def test_an_aim_that_is_missed_is_told(cpu_s: float, is_told: bool) -> None:
+    measured = run(1000)
+    records = [record("proxy", {32: [measured]}), record("embedded", {32: [attrs.evolve(measured, cpu_s=cpu_s)]})]
+    told = "the embedded: 1.92 of the proxy's calls by processor time at 32 connections, 2.0 aimed at"
+    assert not_held(records) == [told] * is_told
+    assert not_held(records[1:]) == []
