@@ -24,7 +24,8 @@ def add_backend_commands(commands: Any) -> None:
     adding = commands.add_parser(
         "add-backend",
         help="add a backend to a running gateway",
-        usage="mcp-gateway add-backend NAME [OPTIONS] (--replica URL ... | --openapi F | --grpc H:P | --builtin demo | -- COMMAND)",
+        usage="mcp-gateway add-backend NAME [OPTIONS]"
+        " (--replica URL ... | --openapi F | --grpc H:P | --builtin demo | -- COMMAND)",
         description="Add a backend to a running gateway. Exactly one kind of server: one of the options, or a command after --.",
     )
     adding.add_argument("name", metavar="NAME", help="a letter, then letters, digits, - and _")
