@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -349,6 +350,21 @@ def test_a_connection_with_more_behind_a_large_body_is_not_kept(more: bytes) -> 
             assert (await get(client, origin))[2] == LARGE
             await eventually(lambda: origin.ended == 1)
             assert (await get(client, origin))[2] == b"ok"
+
+    on_loop(body)
+
+
+def test_what_a_server_announces_and_does_not_send_takes_no_memory() -> None:
+    async def body() -> None:
+        origin = Origin(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 100_000)
+        async with asking(origin) as client:
+            tracemalloc.start()
+            try:
+                with pytest.raises(TimeoutError):
+                    await get(client, origin, timeout_s=0.5)
+                assert tracemalloc.get_traced_memory()[1] < 1_500_000
+            finally:
+                tracemalloc.stop()
 
     on_loop(body)
 
