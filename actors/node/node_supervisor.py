@@ -300,6 +300,10 @@ class NodeSupervisor(Supervisor):
 
     def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
         child = str(message.arguments.get("child", ""))
+        if child and (cluster := self._settings.now.cluster) is not None:
+            # Actors in a cell show their names in the cluster, and operators copy them.
+            child = child.removeprefix(f"{cluster.node}/")
+            message = attrs.evolve(message, arguments={**message.arguments, "child": child})
         shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
         cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
         if message.command == "log-level":

@@ -45,6 +45,15 @@ def test_every_node_tells_of_all_nodes(cluster: Cluster) -> None:
     assert cluster.status("a")["nodes"][1]["epoch"] == cluster.status("b")["epoch"]
 
 
+def test_a_part_of_a_node_is_named_with_its_node_or_without_it(cluster: Cluster) -> None:
+    a = cluster.nodes["a"]
+    for child in ("a/cell/0/router", "cell/0/router"):
+        assert a.command("restart", child).returncode == 0
+    done = a.command("restart", "b/cell/0/router")
+    assert done.returncode == 1
+    assert "there is no child 'b/cell/0/router'" in done.stderr
+
+
 # ---- sessions
 
 
