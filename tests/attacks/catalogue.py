@@ -16,6 +16,7 @@ from tests.attacks import (
     forged_tokens,
     hostile_servers,
     http_syntax,
+    misplaced_tokens,
     origins,
     other_peoples,
     principals,
@@ -41,7 +42,7 @@ CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(m
 PRINCIPAL_ATTACKS: Final = attacks_in(principals)
 SERVER_ATTACKS: Final = attacks_in(hostile_servers)
 PRIVILEGE_ATTACKS: Final = attacks_in(privileges)
-TOKEN_ATTACKS: Final = attacks_in(forged_tokens)
+TOKEN_ATTACKS: Final = [*attacks_in(forged_tokens), *attacks_in(misplaced_tokens)]
 LOCAL_ATTACKS: Final = [each for module in _OF_NEIGHBOURS for each in attacks_in(module)]
 PLACES: Final = (
     (among_hostile_clients, CLIENT_ATTACKS),

@@ -88,7 +88,7 @@ def among_forgers(directory: Path, form: Form) -> Iterator[Place]:
     for number, (issuer, names) in enumerate(issuers.items()):
         path = directory / f"keys-{number}.json"
         path.write_bytes(jwks(*(keys[name] for name in names)))
-        tables.append({"issuer": issuer, "jwks_file": str(path)})
+        tables.append({"issuer": issuer, "jwks_file": str(path), "logout_audience": "gateway"})
     operator = {"name": "ci", "hash": f"sha256:{hashlib.sha256(API_KEY.encode()).hexdigest()}", "scopes": ["mcp-gateway:operate"]}
     revoked = keys["ec"].token({"sub": "mallory", "exp": 2**40})
     auth = {"mode": "optional", "issuers": tables, "api_keys": [operator], "denied_subjects": ["mallory"]}
