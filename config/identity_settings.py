@@ -204,14 +204,16 @@ class AuditSettings:
 class TlsSettings:
     """`[tls]`: PEM files, read again when they change. Without this table the gateway speaks plain HTTP.
 
-    client_ca: of whom clients' certificates must be; "" asks for none. client_required: whether each client must have one.
-    hsts:      seconds for which browsers are told to come over TLS only; 0 tells nothing.
+    client_ca:  of whom clients' certificates must be; "" asks for none. client_required: whether each client must have one.
+    client_crl: which of these that authority has taken back; "" asks nobody. A list that has expired refuses all.
+    hsts:       seconds for which browsers are told to come over TLS only; 0 tells nothing.
     """
 
     certificate: str = attrs.field(validator=PATH)
     key: str = attrs.field(validator=PATH)
     client_ca: str = attrs.field(default="", validator=PATH)
     client_required: bool = attrs.field(default=False, validator=Flag())
+    client_crl: str = attrs.field(default="", validator=PATH)
     hsts: float = attrs.field(default=0.0, converter=as_seconds, validator=Number(0.0, 63_072_000.0))
 
 

@@ -59,7 +59,9 @@ class ServerTls:
     def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
         """What changes with a file, or with what a link leads to."""
         settings = self._settings
-        return tuple(_mark(path) for path in (settings.certificate, settings.key, settings.client_ca) if path)
+        return tuple(
+            _mark(path) for path in (settings.certificate, settings.key, settings.client_ca, settings.client_crl) if path
+        )
 
 
 def _mark(path: str) -> tuple[int, int, int] | None:
@@ -89,8 +91,23 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
             context.load_verify_locations(authority)
         except (OSError, ValueError) as error:
             raise TlsUnusableError(f"tls.client_ca: {authority}: {_words(error)}") from error
+        if settings.client_crl:
+            _take_revocations(context, Path(settings.client_crl).expanduser())
         context.verify_mode = ssl.CERT_REQUIRED if settings.client_required else ssl.CERT_OPTIONAL
     return context
+
+
+def _take_revocations(context: ssl.SSLContext, path: Path) -> None:
+    """Refuse certificates that this list names, and all where it is not of now. Source: RFC 5280, section 6.3.
+
+    Raises: TlsUnusableError
+    """
+    try:
+        x509.load_pem_x509_crl(path.read_bytes())  # OpenSSL takes a file without any list for one that names nobody
+        context.load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        raise TlsUnusableError(f"tls.client_crl: {path}: {_words(error)}") from error
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _no_passphrase() -> str:

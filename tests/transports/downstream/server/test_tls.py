@@ -364,3 +364,41 @@ def test_a_stream_ends_with_the_certificate_that_opened_it(authority: Authority)
             await known.authenticate(over)
 
     on_tls(authority, scenario, {"client_ca": str(authority.path)}, auth=CERTIFIED)
+
+
+def test_a_certificate_that_its_authority_has_taken_back_opens_nothing(authority: Authority) -> None:
+    """The list is read again as it changes; one that has expired is no word on anybody, so nobody is let in."""
+    alice, bob = authority.certify("alice", *ALICE), authority.certify("bob")
+    crl = authority.revoke(bob[0])
+
+    async def scenario(cell: RunningCell, base: str) -> None:
+        async def opens(certificate: tuple[Path, Path] | None) -> bool:
+            try:
+                return await who(cell, base, trusting(authority, certificate)) != 401
+            except OSError:  # of the handshake
+                return False
+
+        async def until(certificate: tuple[Path, Path], expected: bool) -> None:
+            async with asyncio.timeout(10):
+                while await opens(certificate) != expected:
+                    await asyncio.sleep(0.05)
+
+        assert [await opens(each) for each in (alice, bob, None)] == [True, False, False]
+        authority.revoke(alice[0])
+        await until(alice, False)
+        await until(bob, True)
+        authority.revoke(hours=-1)
+        await until(bob, False)
+
+    on_tls(authority, scenario, {"client_ca": str(authority.path), "client_crl": str(crl)}, auth=CERTIFIED)
+
+
+@pytest.mark.parametrize("content", [b"", b"no list", None])
+def test_a_list_that_is_none_is_no_list_that_names_nobody(authority: Authority, content: bytes | None) -> None:
+    certificate, key = authority.certify("server")
+    crl = authority.directory / "crl.pem"
+    if content is not None:
+        crl.write_bytes(content)
+    settings = TlsSettings(certificate=str(certificate), key=str(key), client_ca=str(authority.path), client_crl=str(crl))
+    with pytest.raises(TlsUnusableError, match="client_crl"):
+        ServerTls(settings)
