@@ -116,6 +116,8 @@ class BackendSettings:
               `pool_size` and `max_overflow` say, which stays the limit of a server that does not become slower.
     retry_budget: a share of its answers: so many requests that a server may have seen are sent again, where they only read or
               their tool may run twice, and ten a second more; 0 for none.
+    hedge_after: where a request that only reads, outside of any session, has no answer for so long, another replica is asked as
+              well; 0 asks one alone. For requests to this backend's own endpoint, or where it is the only one.
     request_timeout, pool_size: the loader takes them from `[gateway]` where a file does not give them.
     auth:     what the server is shown. "none" and "headers": `headers`, the latter with `${NAME}` and `${file:PATH}` filled in
               by the loader; "client_credentials": a token of the gateway's own; "token_exchange": one that the client's is
@@ -152,6 +154,7 @@ class BackendSettings:
     draining: bool = attrs.field(default=False, validator=Flag())
     draining_replicas: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=Each(_REPLICA_ID, most=1_000))
     adaptive_concurrency: bool = attrs.field(default=False, validator=Flag())
+    hedge_after: float = attrs.field(default=0.0, converter=as_seconds, validator=DURATION_OR_OFF)
     retry_budget: float = attrs.field(default=0.2, converter=as_seconds, validator=_RETRY_SHARE)
     title: str = attrs.field(default="", validator=_TITLE)
     tools: dict[str, Any] = attrs.field(factory=dict, converter=as_tools, validator=TOOLS, hash=False)

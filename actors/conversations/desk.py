@@ -31,6 +31,7 @@ class CallWish(msgspec.Struct, frozen=True, kw_only=True):
     excluded:      replicas that have refused this very call already.
     deadline_s:    on the monotonic clock; None for that of the exchange.
     last_event_id: where a broken stream shall resume.
+    hedges:        the call that another replica is asked beside, or 0.
     """
 
     message: Message | None
@@ -41,6 +42,7 @@ class CallWish(msgspec.Struct, frozen=True, kw_only=True):
     excluded: frozenset[str] = frozenset()
     deadline_s: float | None = None
     last_event_id: str | None = None
+    hedges: int = 0
 
 
 class Desk(Protocol):
@@ -70,6 +72,9 @@ class Desk(Protocol):
         """Send one call on its way; gives its id."""
 
     def cancel(self, call_id: int) -> None: ...
+
+    def hedge_after_s(self, backend: str) -> float:
+        """How long a replica may take to answer before another one is asked as well; 0.0 for as long as it takes."""
 
     def may_retry(self, backend: str) -> bool:
         """Whether a request that a server may have seen is within the backend's retry budget; it is paid for then."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 from msgspec import Raw
 
@@ -20,6 +22,8 @@ from .desk import CallWish, Desk
 from .repeat_rules import MAX_PAGES, may_repeat, needs_annotations, next_cursor, only_reads, tool_name, tools_request
 from .session_repair import Repair, SessionRepair
 
+_HEDGE: Final = "hedge"
+
 
 class RelayRequest(Conversation):
     """One request for one backend.
@@ -28,6 +32,10 @@ class RelayRequest(Conversation):
     broke and the request only reads, or its tool is annotated as one that may run twice. One that only reads goes to another
     replica as well after an answer that is none. What a server may have seen is sent again once, within the backend's retry
     budget. A session that was lost is opened again once, with the client's own parameters.
+
+    A request that only reads may be hedged: where one replica takes long, another one is asked as well, within the same budget,
+    and the first to say something is listened to.
+    Source: Dean, Barroso, "The Tail at Scale", hedged requests.
     """
 
     def __init__(
@@ -40,11 +48,14 @@ class RelayRequest(Conversation):
         self._excluded: frozenset[str] = frozenset()
         self._repair: SessionRepair | None = None
         self._broken: CallFailed | None = None  # how the request itself failed, while we find out whether it may be repeated
+        self._first_call = 0
+        self._hedge = 0
+        self._failed_beside: CallFailed | None = None  # how the one of two calls failed while the other still runs
         self._lookup_call = 0
         self._lookup_pages = 0
 
     def _start(self) -> None:
-        self._call(
+        self._first_call = self._call(
             CallWish(
                 message=self.exchange.message,
                 kind=self._kind,
@@ -53,6 +64,23 @@ class RelayRequest(Conversation):
                 excluded=self._excluded,
             )
         )
+
+        after_s = self.desk.hedge_after_s(self._backend)
+        if after_s and not self._hedge and self._may_be_hedged():
+            self.desk.retry_later(self.exchange, after_s, _HEDGE)
+
+    def _may_be_hedged(self) -> bool:
+        message = self.exchange.message
+        if self._kind is not RequestKind.REQUEST or self._session is not None:
+            return False
+        return isinstance(message, Request) and only_reads(message)
+
+    def retry(self, backend: str) -> None:
+        is_waiting = self._first_call in self._open_calls and not self._has_begun and not self._is_over
+        if backend == _HEDGE and is_waiting and not self._hedge and self.desk.may_retry(self._backend):
+            self._hedge = self._call(
+                CallWish(message=self.exchange.message, backend=self._backend, excluded=self._excluded, hedges=self._first_call)
+            )
 
     def _on_answer(self, answer: CallAnswered) -> None:
         if self._repair is not None and self._repair.owns(answer.call_id):
@@ -79,10 +107,19 @@ class RelayRequest(Conversation):
         self._answer_once_known(answer.status, body, answer.backend, answer.upstream_s)
 
     def _on_event(self, event: CallEvent) -> None:
+        if self._hedge:
+            for call_id in self._open_calls - {event.call_id}:
+                self._cancel(call_id)
         naming = self._naming(event.backend)
         self._forward(event, self._outer(naming, event, self._session), outer_event_id(naming, event.event_id))
 
     def _on_failure(self, failure: CallFailed) -> None:
+        if self._hedge and self._open_calls:  # the other one may have an answer
+            self._failed_beside = failure
+            return
+        beside = self._failed_beside
+        if beside is not None and beside.replica and not failure.replica:  # there was no other replica to ask
+            failure, self._failed_beside = beside, None
         has_session = self._session is not None and self._session.upstream(failure.backend) is not None
         can_go_elsewhere = not self._has_begun and may_go_elsewhere(failure, self._excluded)
         if has_turned_away(failure):

@@ -105,6 +105,7 @@ class EdgeDesk:
         self._alone = {backend.name: (Naming(backend.name, ""),) for backend in backends}
         self._per_user = frozenset(backend.name for backend in backends if backend.is_per_user)
         self._timeouts_s = {backend.name: backend.request_timeout for backend in backends}
+        self._hedges_after_s = {backend.name: backend.hedge_after for backend in backends if backend.hedge_after}
         known, self._retry_budgets = self._retry_budgets, {}
         for backend in backends:
             budget = known.get(backend.name)
@@ -184,6 +185,7 @@ class EdgeDesk:
             headers=exchange.headers,
             deadline_s=deadline_s,
             excluded=wish.excluded,
+            hedges=wish.hedges,
             is_rewritten=exchange.is_rewritten,
             last_event_id=wish.last_event_id,
             pinned_to=self._port.pinned_to(wish.message) if wish.session is None else "",
@@ -200,6 +202,9 @@ class EdgeDesk:
         budget = self._retry_budgets.get(backend)
         if budget is not None:
             budget.note_answer()
+
+    def hedge_after_s(self, backend: str) -> float:
+        return self._hedges_after_s.get(backend, 0.0)
 
     def may_retry(self, backend: str) -> bool:
         budget = self._retry_budgets.get(backend)

@@ -26,6 +26,7 @@ class Call:
     opens_session:   an `initialize`, which no existing upstream session must pin to a replica.
     excluded:        replicas that have refused this very call already.
     is_rewritten:    the message is another one than its headers tell of.
+    hedges:          the call whose replica must not be the one, or 0.
     pinned_to:       the replica that holds the parked call which this request goes on with, or "".
     """
 
@@ -46,6 +47,7 @@ class Call:
     excluded: frozenset[str] = frozenset()
     last_event_id: str | None = None
     pinned_to: str = ""
+    hedges: int = 0
     is_rewritten: bool = False
 
 

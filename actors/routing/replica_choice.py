@@ -102,10 +102,13 @@ def choose(
             breaker = breaker_of(address)
             is_trial = breaker is not None and breaker.state is not CircuitState.CLOSED
             able.append(Chosen(ReplicaId(route.backend, address), is_trial=is_trial))
-            if bound_to is not None or not _asks_for_more(route):
+            if bound_to is not None or not (call.hedges or _asks_for_more(route)):
                 return able[0]
         else:
             shut.append(address)
+    if call.hedges:  # the first is where the call is that it hedges; and a replica is not tried by a hedge
+        others = [each for each in able[1:] if not each.is_trial]
+        return others[0] if others else _nobody(call, route, backend, (), now_s)
     if able:
         return _first_with_room(able, call, route, backend, now_s, loads)
     waits_s = []
@@ -263,7 +266,7 @@ def _hash_key(route: Route, call: Call) -> str:
         value = call.hash_keys.get(source)
         if value:
             return value
-    return str(call.call_id)
+    return str(call.hedges or call.call_id)
 
 
 def _session_lost(call: Call, route: Route, text: str, replica: str = "") -> CallFailed:

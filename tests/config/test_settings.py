@@ -92,6 +92,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "request_timeout": 60.0,
         "pool_size": 50,
         "adaptive_concurrency": False,
+        "hedge_after": 0.0,
         "retry_budget": 0.2,
         "draining": False,
         "draining_replicas": (),

@@ -74,6 +74,7 @@ class RecordingDesk:
         self.grants: list[tuple[Any, int, int]] = []
         self.finished = 0
         self.has_retries = True
+        self.hedges_after_s: dict[str, float] = {}
         self.paid_retries: list[str] = []
         self.retries: list[tuple[float, str]] = []
         self.issued: list[SessionState] = []
@@ -133,6 +134,9 @@ class RecordingDesk:
     def cancel(self, call_id: int) -> None:
         del self.open_calls[call_id]
         self.cancelled.append(call_id)
+
+    def hedge_after_s(self, backend: str) -> float:
+        return self.hedges_after_s.get(backend, 0.0)
 
     def may_retry(self, backend: str) -> bool:
         self.paid_retries.append(backend)
@@ -300,8 +304,10 @@ class Scene:
         held_pages: Mapping[tuple[str | None, PageStart], bytes] | None = None,
         question: Question | None = None,
         searched_list: SearchedList | None = None,
+        hedge_after_s: float = 0.0,
     ) -> None:
         self.desk = RecordingDesk(*namings)
+        self.desk.hedges_after_s = dict.fromkeys((naming.backend for naming in namings), hedge_after_s)
         self.desk.held_pages.update(held_pages or {})
         self.desk.has_other_cells = has_other_cells
         self.desk.searched_list = searched_list

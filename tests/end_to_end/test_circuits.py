@@ -210,3 +210,22 @@ def test_no_safe_call_is_refused_while_one_server_of_two_is_well(start_gateway: 
                     server.end()
                     traffic.wait_for({"ok"}, time.monotonic() + 1.5)
             assert Counter(reason for _, _, reason in traffic.seen).keys() == {"ok"}
+
+
+@pytest.mark.parametrize("form", ["embedded", "two cells"])
+def test_a_slow_replica_keeps_no_reader_waiting_where_reads_are_hedged(start_gateway: StartGateway, form: Form) -> None:
+    with start_recording_backend() as slow, start_recording_backend() as quick:
+        slow.delay_s = 8.0
+        backend = {"name": "b", "prefix": "", "replicas": [slow.url, quick.url], "hedge_after": 0.1}
+        with start_gateway(form, [backend]) as gateway, ThreadPoolExecutor(8) as readers:
+
+            def read(number: int) -> tuple[int, float]:
+                began_s = time.monotonic()
+                url = f"{gateway.endpoint()}?user_id=user-{number}"
+                answer = ask_modern(url, request("resources/read", {"uri": "test://r"}))
+                return answer.status, time.monotonic() - began_s
+
+            answers = list(readers.map(read, range(16)))
+            assert {status for status, _ in answers} == {200}
+            assert max(took_s for _, took_s in answers) < 5.0
+            assert gateway.metric_sum("mcp_gateway_retries_total", outcome="sent") > 0

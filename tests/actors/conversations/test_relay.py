@@ -188,6 +188,98 @@ def test_another_replica_may_answer():
     scene.assert_over()
 
 
+# ---- hedges
+
+
+def hedged(**rest: Any) -> Scene:
+    return Scene(RelayRequest, ALONE, message=rest.pop("message", READ), arguments=("files",), hedge_after_s=0.2, **rest)
+
+
+READ = request("resources/read", uri="a:b")
+
+
+def test_what_only_reads_is_asked_of_another_replica_as_well_where_the_first_takes_long():
+    scene = hedged(revision=MODERN)
+    first = scene.last
+    assert scene.desk.retries == [(0.2, "hedge")]
+    scene.conversation.delay_passed("hedge")
+    assert (scene.last.hedges, scene.last.message) == (first.call_id, first.message)
+    assert scene.desk.paid_retries == ["files"]
+    scene.answer(scene.last, {"ok": 2})
+    assert scene.sink.result == {"ok": 2}
+    assert scene.desk.cancelled == [first.call_id]
+    scene.assert_over()
+
+
+def test_the_first_replica_may_still_be_the_first_to_answer():
+    scene = hedged(revision=MODERN)
+    first = scene.last
+    scene.conversation.delay_passed("hedge")
+    hedge = scene.last
+    scene.answer(first, {"ok": 1})
+    assert scene.sink.result == {"ok": 1}
+    assert scene.desk.cancelled == [hedge.call_id]
+
+
+@pytest.mark.parametrize("which", ["first", "hedge"])
+def test_where_one_of_two_fails_the_other_may_have_the_answer(which):
+    scene = hedged(revision=MODERN)
+    first = scene.last
+    scene.conversation.delay_passed("hedge")
+    failing, other = (first, scene.last) if which == "first" else (scene.last, first)
+    scene.fail(failing, fate=Fate.CUT, replica="files#0")
+    assert scene.sink.refused is None
+    scene.answer(other, {"ok": True})
+    assert scene.sink.result == {"ok": True}
+
+
+def test_where_there_is_no_other_replica_the_failure_of_the_only_one_counts():
+    scene = hedged(revision=MODERN)
+    first = scene.last
+    scene.conversation.delay_passed("hedge")
+    hedge = scene.last
+    scene.fail(first, fate=Fate.TIMED_OUT, reason="upstream_timeout", replica="files#0")
+    scene.fail(hedge, "no_backend", fate=Fate.TURNED_AWAY)
+    assert scene.sink.refused is not None
+    assert scene.sink.refused.reason == "upstream_timeout"
+
+
+def test_once_one_of_two_says_something_the_other_is_heard_no_more():
+    scene = hedged(revision=MODERN)
+    first = scene.last
+    scene.conversation.delay_passed("hedge")
+    scene.event(scene.last, PROGRESS)
+    assert scene.desk.cancelled == [first.call_id]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"message": CALL, "revision": MODERN},
+        {"message": request("resources/read", uri="a:b", requestState="s"), "revision": MODERN},
+        {"session": session_at("files")},
+    ],
+)
+def test_nothing_else_is_hedged(rest):
+    scene = hedged(**rest)
+    assert scene.desk.retries == []
+
+
+def test_a_hedge_comes_once_within_the_budget_and_not_after_the_answer_has_begun():
+    scene = hedged(revision=MODERN)
+    scene.desk.has_retries = False
+    scene.conversation.delay_passed("hedge")
+    assert len(scene.desk.sent) == 1
+    scene.desk.has_retries = True
+    scene.conversation.delay_passed("hedge")
+    scene.conversation.delay_passed("hedge")
+    assert len(scene.desk.sent) == 2
+    begun = hedged(revision=MODERN)
+    begun.event(begun.last, PROGRESS)
+    begun.conversation.delay_passed("hedge")
+    assert len(begun.desk.sent) == 1
+
+
 @pytest.mark.parametrize(
     "failure",
     [

@@ -318,6 +318,35 @@ def test_a_replica_whose_trials_failed_is_tried_sooner_where_the_call_would_be_r
     assert situation.choose() == expected
 
 
+# ---- hedges
+
+HEDGE = call_of_ada(call_id=8, hedges=7)
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        (Situation(call=HEDGE), SECOND),
+        (Situation(call=HEDGE, ejected=frozenset({FIRST})), THIRD),
+        (Situation(call=HEDGE, circuits=open_at(SECOND)), THIRD),
+        (Situation(call=HEDGE, circuits={SECOND: circuit("due")}), THIRD),
+        (Situation(call=HEDGE, circuits=open_at(SECOND, THIRD)), "no_backend"),
+        (Situation(call=HEDGE, ejected=frozenset(ALL)), "no_backend"),
+    ],
+)
+def test_a_hedge_goes_where_the_call_that_it_hedges_is_not(situation: Situation, expected: str) -> None:
+    chosen = situation.choose()
+    assert (chosen.why.reason if isinstance(chosen, CallFailed) else chosen.replica.address) == expected
+
+
+def test_calls_without_a_key_are_hedged_elsewhere_as_well() -> None:
+    for number in range(50):
+        call = call_of_ada(call_id=number, hash_keys={})
+        first, hedge = (Situation(call=each).choose() for each in (call, attrs.evolve(call, call_id=1_000, hedges=number)))
+        if number:
+            assert first != hedge
+
+
 # ---- draining replicas
 
 
