@@ -24,7 +24,7 @@ from .fault_acts import FaultActs
 from .fault_kinds import EMBEDDED, NODE
 from .followers import ChannelFollower, EventSourceFollower, Follower
 from .gateway_under_test import PRODUCT, GatewayFailed, GatewayUnderTest
-from .history import Following, Ran
+from .history import Following, History, Ran
 from .history import as_json as record_as_json
 from .http_clients import EventStreamClient, ParkingClient, SessionClient, StatelessClient, TaskClient
 from .invariants import Broken, check, excuses, unseen, what_was_taken_is_given_back
@@ -84,7 +84,7 @@ class ChaosRun:
     def __init__(self, scenario: Scenario, folder: Path, command: Sequence[str] = PRODUCT) -> None:
         self._scenario = scenario
         self._folder = folder
-        self.recorder = Recorder()
+        self.recorder = Recorder(History(scenario.patience))
         self._servers = Servers(folder)
         self._gateway = GatewayUnderTest(folder, scenario.form, scenario.cells, self._servers.addresses, command)
         self._runs = RunsReader(runs_path(folder))
@@ -224,6 +224,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--embedded", action="store_true", help="one cell in one process")
     form.add_argument("--cells", type=int, help="a node of so many cells (default 2)")
+    parser.add_argument("--patience", type=float, metavar="N", help="allow N times the time to recover: on a busy machine")
     parser.add_argument("--scenario", type=Path, metavar="F.toml", help=f"any of {', '.join(attrs.fields_dict(Scenario))}")
     parser.add_argument("--report", type=Path, metavar="DIR", help="for report, timeline and history (default: a new folder)")
     parser.add_argument("--gateway", metavar="COMMAND", help="another gateway than this one: what `serve` is put behind")
@@ -236,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": options.seconds,
         "seed": options.seed,
         "cells": options.cells,
+        "patience": options.patience,
         "form": EMBEDDED if options.embedded else NODE if options.cells else None,
     }
     try:

@@ -153,9 +153,13 @@ R = TypeVar("R")
 
 
 class History:
-    """Records, by their kind."""
+    """Records, by their kind.
 
-    def __init__(self) -> None:
+    patience: how many times longer than on a machine of its own the gateway may take to be well again.
+    """
+
+    def __init__(self, patience: float = 1.0) -> None:
+        self.patience = patience
         self._records: list[Record] = []
 
     def add(self, record: Record) -> None:

@@ -72,13 +72,17 @@ def excuses(history: History, now_s: float) -> list[Excuse]:
     ended = {each.fault_id: each.at_s for each in history.of(FaultEnded)}
     recovered = {each.fault_id: each.at_s for each in history.of(Recovered)}
     found: list[Excuse] = []
+    patience = history.patience
     for fault in history.of(FaultBegan):
         kind = KINDS[fault.fault]
         # Nobody is excused for longer than recovery may take: a tree that never comes back breaks all that follows, too.
-        over_s = recovered.get(fault.fault_id, min(now_s, ended.get(fault.fault_id, now_s) + kind.recovers_s)) + GRACE_S
+        over_s = (
+            recovered.get(fault.fault_id, min(now_s, ended.get(fault.fault_id, now_s) + kind.recovers_s * patience))
+            + GRACE_S * patience
+        )
         spans = [(fault.at_s, over_s)]
         if leaves_a_replica(kind, fault.target):
-            spans = [(fault.at_s, fault.at_s + LEARN_S), (ended.get(fault.fault_id, now_s), over_s)]
+            spans = [(fault.at_s, fault.at_s + LEARN_S * patience), (ended.get(fault.fault_id, now_s), over_s)]
         found += [
             Excuse(backend=backend, from_s=from_s, to_s=to_s)
             for backend in hurt_backends(kind, fault.target)
@@ -95,7 +99,7 @@ def _spans(history: History, what: str, now_s: float) -> list[tuple[float, float
     """From when to when faults end this, see `FaultKind.ends`, with the grace after them."""
     recovered = {each.fault_id: each.at_s for each in history.of(Recovered)}
     faults = [each for each in history.of(FaultBegan) if what in KINDS[each.fault].ends]
-    return [(each.at_s, recovered.get(each.fault_id, now_s) + GRACE_S) for each in faults]
+    return [(each.at_s, recovered.get(each.fault_id, now_s) + GRACE_S * history.patience) for each in faults]
 
 
 def each_request_ends_once_and_in_time(history: History, now_s: float) -> Iterator[Broken]:
@@ -188,7 +192,7 @@ def _taken_along(history: History) -> list[tuple[float, float]]:
     found = []
     for fault, well_s in faults:
         if CELL in KINDS[fault.fault].ends:
-            from_s = fault.at_s - ON_ITS_WAY_S
+            from_s = fault.at_s - ON_ITS_WAY_S * history.patience
             without_log = [each.at_s for each, to_s in faults if LOG in KINDS[each.fault].ends and from_s <= to_s <= well_s]
             found.append((min([from_s, *without_log]), well_s))
     return found
@@ -213,7 +217,7 @@ def all_is_well_again_in_time(history: History, now_s: float) -> Iterator[Broken
     for fault in history.of(FaultBegan):
         if fault.fault_id not in ended:
             continue
-        allowed_s = KINDS[fault.fault].recovers_s
+        allowed_s = KINDS[fault.fault].recovers_s * history.patience
         took_s = recovered.get(fault.fault_id, now_s) - ended[fault.fault_id]
         if took_s > allowed_s:
             verdict = f"took {took_s:.1f} s" if fault.fault_id in recovered else f"has not ended after {took_s:.1f} s"

@@ -27,6 +27,7 @@ class Scenario:
 
     seconds: of load, beside what starting and ending take. faults: names of kinds; () is all of them.
     each_s:  a fault begins every so many seconds on average. clients: of each kind. pause_s: of a client between two calls.
+    patience: how many times longer than on a machine of its own recovery may take.
     """
 
     seconds: float = attrs.field(default=60.0, validator=_positive)
@@ -37,6 +38,7 @@ class Scenario:
     each_s: float = attrs.field(default=4.0, validator=_positive)
     clients: int = attrs.field(default=2, validator=_positive)
     pause_s: float = attrs.field(default=0.2, validator=_positive)
+    patience: float = attrs.field(default=1.0, validator=_positive)
 
     def kinds(self, *, is_root: bool, has_namespaces: bool) -> tuple[FaultKind, ...]:
         """The kinds of faults that exist for this form and may be brought about here."""

@@ -44,7 +44,7 @@ def check_that_nothing_is_broken(folder: Path, *options: str, timeout_s: float) 
 
 def test_nothing_is_broken_by_faults_of_every_kind(tmp_path: Path) -> None:
     """With one seed, so that what fails here fails again."""
-    report = check_that_nothing_is_broken(tmp_path, "--seconds", "35", "--seed", "1", timeout_s=110)
+    report = check_that_nothing_is_broken(tmp_path, "--seconds", "35", "--seed", "1", "--patience", "4", timeout_s=110)
     assert report["calls"] > 500
     assert report["acknowledged"] > 50
     assert len(report["faults"]) >= 6

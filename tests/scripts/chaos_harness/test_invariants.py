@@ -191,6 +191,15 @@ def test_a_socket_that_ends_in_order_may_end_under_a_request_that_was_just_sent(
     assert (REFUSED not in broken(*records)) == is_excused
 
 
+def test_on_a_busy_machine_recovery_may_take_so_many_times_longer() -> None:
+    allowed_s = KINDS["kill cell"].recovers_s
+    for patience, is_broken in ((1.0, True), (3.0, False)):
+        slow = History(patience)
+        for record in (*fault("kill cell", "cell/0", 10, 10, 10 + 2 * allowed_s), *call("no_backend", 10 + 2 * allowed_s + 3)):
+            slow.add(record)
+        assert bool(check(slow, NOW_S)) == is_broken
+
+
 def test_a_tree_that_never_comes_back_excuses_nobody_for_ever() -> None:
     records = (*fault("kill cell", "cell/0", 100, 100), *call("no_backend", 900))
     assert REFUSED in broken(*records)
