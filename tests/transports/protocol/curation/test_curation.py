@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.protocol.curation import curation as curation_module
 from mcp_gateway.transports.protocol.curation.curation import Curation, UnknownTool
 
 TOOLS = ["read_file", "read_secret", "write", "a.b"]
@@ -59,6 +60,32 @@ def test_what_is_not_served_by_that_name_is_unknown(name: str) -> None:
 @pytest.mark.parametrize("params", [b"{}", b'{"name": 3}', b"[]", b""])
 def test_a_call_without_a_name_is_for_the_server_to_refuse(params: bytes) -> None:
     assert Curation({}, "").name_called(params) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        (b'{"name":"a.b-C_1","arguments":{"name":"x"}}', "a.b-C_1"),
+        (b' { "name" : "a" , "x":1}', "a"),
+        (b'{"arguments":{"name":"x"},"name":"a"}', "a"),
+        (b'{"name":"a\\u0062"}', "ab"),
+        ('{"name":"größe"}'.encode(), "größe"),
+        (b'{"nam\\u0065":"a"}', "a"),
+    ],
+)
+def test_a_name_is_found_wherever_and_however_it_is_written(params: bytes, name: str) -> None:
+    assert Curation({}, "").name_called(params) == name
+
+
+def test_only_names_that_pass_as_they_are_are_remembered_to_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation_module, "_MOST_PASSING", 2)
+    curation = Curation({"rename": {"read": "cat"}, "overrides": {"fixed": {"fixed": {"a": 1}}}}, "")
+    for name in ("cat", "fixed", "marked_0123abcd", "x" * 64):
+        curation.own_call(name, call(name))
+    assert [curation.passes(name) for name in ("cat", "fixed", "marked_0123abcd", "x" * 64)] == [False, False, False, True]
+    for name in "abc":
+        curation.own_call(name, call(name))
+    assert [curation.passes(name) for name in ("a", "b", "c")] == [False, True, True]
 
 
 @pytest.mark.parametrize("result", [b"[]", b'{"tools": 3}', b'{"tools": [3]}', b'{"tools": [{}]}', b'{"tools": [{"name": 3}]}'])
