@@ -62,6 +62,10 @@ class CellStatus:
                 }
                 for backend in self._port.settings.backends
             ],
+            "servers": [
+                {"name": server.name, "include": list(server.include), "exclude": list(server.exclude)}
+                for server in self._port.settings.servers
+            ],
             "left_out": [attrs.asdict(server) for server in self._port.settings.left_out],
             "sessions": len(self._port.sessions),
             "connections": self._server.connection_counts(),

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.config.backend_settings import BackendSettings, LeftOutServer, RouteSettings
+from mcp_gateway.config.curation_settings import SearchSettings, ServerSettings
 from mcp_gateway.config.identity_settings import ApiKeySettings, AuthSettings, IssuerSettings, PolicySettings, Revocations
 from mcp_gateway.config.settings import Settings
 
@@ -23,6 +24,8 @@ def keep_backends(path: Path, settings: Settings) -> None:
         "backends": [attrs.asdict(backend) for backend in settings.backends],
         "routes": [attrs.asdict(route) for route in settings.routes],
         "policies": [attrs.asdict(policy) for policy in settings.policies],
+        "servers": [attrs.asdict(server) for server in settings.servers],
+        "search": attrs.asdict(settings.search),
         "auth": None if settings.auth is None else attrs.asdict(settings.auth),
         "revocations": attrs.asdict(settings.revocations),
         "left_out": [attrs.asdict(server) for server in settings.left_out],
@@ -46,7 +49,15 @@ def with_kept_backends(path: Path, settings: Settings) -> Settings:
     revocations = Revocations(**tables["revocations"])
     left_out = tuple(LeftOutServer(**table) for table in tables["left_out"])
     return attrs.evolve(
-        settings, backends=backends, routes=routes, policies=policies, auth=auth, revocations=revocations, left_out=left_out
+        settings,
+        backends=backends,
+        routes=routes,
+        policies=policies,
+        servers=tuple(ServerSettings(**table) for table in tables["servers"]),
+        search=SearchSettings(**tables["search"]),
+        auth=auth,
+        revocations=revocations,
+        left_out=left_out,
     )
 
 

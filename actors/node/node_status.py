@@ -31,18 +31,20 @@ def tree_row(
 
 
 def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"backends", "left_out", "sessions", "connections", "viability"} of the node: counts are added, a replica is as bad as the
-    worst cell sees it, viability is what the one cell says that judges it, if any does, and all leave out the same servers.
+    """{"backends", "servers", "left_out", "sessions", "connections", "viability"} of the node: counts are added, a replica is as
+    bad as the worst cell sees it, viability is what the one cell says that judges it, if any does, and all have the same servers.
     """
     sessions = 0
     viability: Mapping[str, Any] = {}
     left_out: list[Mapping[str, Any]] = []
+    servers: list[Mapping[str, Any]] = []
     connections: dict[str, int] = {}
     backends: dict[str, dict[str, Any]] = {}
     for status in statuses:
         sessions += status.get("sessions", 0)
         viability = viability or status.get("viability", {})
         left_out = left_out or status.get("left_out", [])
+        servers = servers or status.get("servers", [])
         _add_counts(connections, status.get("connections", {}))
         for backend in status.get("backends", ()):
             known = backends.setdefault(backend["name"], {**backend, "replicas": []})
@@ -58,6 +60,7 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
         "backends": list(backends.values()),
         "sessions": sessions,
         "connections": connections,
+        **({"servers": servers} if servers else {}),
         **({"left_out": left_out} if left_out else {}),
         **({"viability": dict(viability)} if viability else {}),
     }

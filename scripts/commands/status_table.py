@@ -67,7 +67,8 @@ def address_lines_of(status: Mapping[str, Any]) -> list[str]:
     """Show the addresses to copy, where the gateway's own is known."""
     if "url" not in status:
         return []
-    names = ((str(backend["name"]), str(backend.get("title", ""))) for backend in status["backends"])
+    served = (*status["backends"], *status.get("servers", ()))
+    names = ((str(each["name"]), str(each.get("title", ""))) for each in served)
     return ["", "addresses:", *address_lines(addresses_to_copy(status["url"], names))]
 
 

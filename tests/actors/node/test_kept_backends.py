@@ -20,6 +20,18 @@ FULL = settings_from_mapping(
             {"name": "web", "replicas": ["http://u:p@127.0.0.1:1/mcp", "ws://127.0.0.1:2"], "headers": {"A": "\u00e9"}},
             {"name": "local", "command": ["python", "x.py"], "env": {"A": "b"}, "cwd": "/tmp", "instances": 2, "pool_size": 3},
             {"name": "demo", "builtin": "demo", "request_timeout": 0.5, "draining": True},
+            {
+                "name": "curated",
+                "builtin": "demo",
+                "tools": {
+                    "allow": ["a*"],
+                    "rename": {"a": "b"},
+                    "pin": "warn",
+                    "check": ["results"],
+                    "guard": {"callable": "a:b", "phases": ["after"]},
+                    "overrides": {"a": {"fixed": {"x": [1, {"y": None}]}}},
+                },
+            },
         ],
         "routes": [{"pattern": "tools/*", "backend": "web", "hash_on": "header:X", "transports": ["websocket"]}],
         "auth": {
@@ -28,6 +40,8 @@ FULL = settings_from_mapping(
             "issuers": [{"issuer": "https://id.example", "audience": ["x"], "leeway": 5}],
             "api_keys": [{"name": "ci", "hash": f"sha256:{'0' * 64}", "scopes": ["a"]}],
         },
+        "servers": [{"name": "part", "include": ["web/*"], "exclude": ["web/x"], "instructions": "Look."}],
+        "search": {"above": 3, "pinned": ["web__*"]},
         "policies": [{"effect": "allow", "tools": ["web__*"], "when": "arguments.a == 1"}],
     },
     "test",
@@ -46,7 +60,7 @@ def test_what_was_kept_comes_back_as_it_was_over_the_settings_of_the_start(kept:
     path = tmp_path / "backends.json"
     keep_backends(path, kept)
     expected = attrs.evolve(started, backends=kept.backends, routes=kept.routes, policies=kept.policies, left_out=kept.left_out)
-    expected = attrs.evolve(expected, auth=kept.auth, revocations=kept.revocations)
+    expected = attrs.evolve(expected, auth=kept.auth, revocations=kept.revocations, servers=kept.servers, search=kept.search)
     assert with_kept_backends(path, started) == expected
     keep_backends(path, FULL)  # again: the last one counts
     assert with_kept_backends(path, started).backends == FULL.backends

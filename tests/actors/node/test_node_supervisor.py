@@ -32,6 +32,12 @@ def test_counts_of_cells_are_added_and_a_replica_is_as_bad_as_the_worst_cell_see
     assert (replica["health"], replica["circuit"], replica["pool"]) == ("unhealthy", "open", {"idle": 7})
 
 
+def test_virtual_servers_are_the_same_in_every_cell() -> None:
+    servers = [{"name": "research", "include": ["files/*"], "exclude": []}]
+    assert merge_cell_statuses([cell_status("healthy", "open", 3) | {"servers": servers}] * 2)["servers"] == servers
+    assert "servers" not in merge_cell_statuses([cell_status("healthy", "open", 3) | {"servers": []}])
+
+
 def test_merging_changes_none_of_the_statuses_it_is_given() -> None:
     first, second = cell_status("healthy", "open", 3), cell_status("unhealthy", "closed", 4)
     merge_cell_statuses([first, second])

@@ -37,6 +37,8 @@ def test_the_addresses_to_copy_are_shown_where_the_url_is_known() -> None:
     assert lines[at + 1].split() == ["Streamable", "HTTP", "http://h:1/mcp"]
     assert lines[at + 4].split() == ["My", "Notes", "alone", "http://h:1/mcp/servers/my-notes"]
     assert "addresses:" not in status_lines(STATUS)
+    with_server = status_lines({**STATUS, "url": "http://h:1", "servers": [{"name": "research", "include": [], "exclude": []}]})
+    assert any(line.rstrip().endswith("http://h:1/mcp/servers/research") for line in with_server)
 
 
 def test_names_as_written_stand_at_the_end_where_any_differs() -> None:
