@@ -92,7 +92,7 @@ GROWTHS: Final = {
     "page": Growth(title="first page of `tools/list`", unit="page", backends=(100, 300), act=_first_pages, times=10, most=1.5),
     "list": Growth(title="all of `tools/list`", unit="tool", backends=(100, 300), act=_whole_lists, times=2, most=1.5),
     "call": Growth(title="a legacy `tools/call`", unit="call", backends=(1, 100), act=_legacy_calls, times=1_000, most=1.15),
-    "open": Growth(title="opening a session", unit="session", sessions=(100, 10_000), act=_session_openings, times=200, most=1.5),
+    "open": Growth(title="opening a session", unit="session", sessions=(100, 10_000), act=_session_openings, times=200, most=1.2),
 }
 
 

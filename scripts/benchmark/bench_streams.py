@@ -32,7 +32,7 @@ _PREFIXED: Final = with_backends(2)
 _CANDIDATES: Final = {each.name: each for each in (*candidates(), _PREFIXED) if each.name not in ("direct", "nginx", "node2")}
 
 # CPU of the bare proxy by CPU of the gateway: what the gateway promises, and what it shall reach.
-MIN_RATIO: Final = {"burst": 0.45, "1 MB": 0.75, "4 MB": 0.6}
+MIN_RATIO: Final = {"burst": 0.4, "1 MB": 0.75, "4 MB": 0.6}
 AIMED_RATIO: Final = {"burst": 0.6, "1 MB": 0.8, "4 MB": 0.8}
 AIMED_PREFIXED_RATIO: Final = {"burst": 0.6, "1 MB": 0.7, "4 MB": 0.7}
 
