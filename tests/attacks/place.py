@@ -195,6 +195,14 @@ def descriptor_count(gateway: RunningGateway) -> int:
     return total
 
 
+def thread_count(gateway: RunningGateway) -> int:
+    total = 0
+    for each in gateway.processes():
+        with suppress(psutil.Error):
+            total += each.num_threads()
+    return total
+
+
 def percentile(values: list[float], share: float = 0.99) -> float:
     """0 of none."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
