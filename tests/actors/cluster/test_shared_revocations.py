@@ -37,11 +37,13 @@ class Node:
     def __init__(self, hub: MemoryHub, own: Revocations) -> None:
         self.engine = MemoryEngine(hub)
         self.refused = own
+        self.told: list[Revocations] = []
         self.shared = SharedRevocations(self.engine, CIPHER, own, self._take)
         self.running = asyncio.create_task(self.shared.run())
 
     def _take(self, number: int, revocations: Revocations) -> None:
         self.refused = revocations
+        self.told.append(revocations)
 
     def refuses(self, *names: str) -> Callable[[], bool]:
         return lambda: set(self.refused.subjects) == set(names)
@@ -93,10 +95,12 @@ def test_what_is_revoked_while_the_engine_is_away_is_never_forgotten_and_reaches
         await b.shared.change(revoked("bob"))
         await until(b.refuses("first", "bob"))
         assert not waiting.done()
+        a.told.clear()
         hub.cut_off.clear()
         await waiting
         for node in (a, b):
             await until(node.refuses("first", "ann", "bob"))
+        assert all("ann" in told.subjects for told in a.told)
 
     run(test())
 
