@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.doubles.stream_reader import StreamReader
 from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
-from tests.end_to_end.raw_http import BOTH_ANSWERS, ask, open_session, request, tool_call
+from tests.end_to_end.raw_http import BOTH_ANSWERS, ask, modern, open_session, request, tool_call
 from tests.end_to_end.running_gateway import RunningGateway, start_gateway, wait_until
 
 DEMO = {"name": "demo", "prefix": "", "builtin": "demo"}
@@ -116,30 +116,40 @@ def test_who_was_revoked_stays_so_when_the_gateway_starts_again(tmp_path: Path) 
 def test_a_cell_that_ends_or_starts_refuses_who_is_revoked_meanwhile(tmp_path: Path) -> None:
     """A cell that is restarted serves those once more who are connected to it, while its last requests run."""
     eve, bob = (ISSUER_KEY.token({"sub": name}) for name in ("eve", "bob"))
-    table = {"public_url": PUBLIC_URL, "drain_timeout": 15.0}
+    table = {"public_url": PUBLIC_URL, "drain_timeout": 50.0}
     with start_gateway(tmp_path, "two cells", [DEMO], auth=auth_table(tmp_path), gateway=table) as gateway, ExitStack() as stack:
-        kept = [http.client.HTTPConnection(gateway.host, gateway.port, timeout=15) for _ in range(MANY)]
-        for connection in kept:
-            stack.enter_context(closing(connection))
-        assert 401 not in {_ping(connection, eve) for connection in kept}
-        shown = open_session(gateway.endpoint(), {"Authorization": f"Bearer {bob}"})
-        slow = [threading.Thread(target=ask, args=(gateway.endpoint(), _SLOW, shown)) for _ in kept]
+        kept, slow = ([_connection(gateway, stack) for _ in range(MANY)] for _ in range(2))
+        assert 401 not in {_ask(connection, eve, request("ping")) for connection in kept}
+        for connection in slow:  # which keep their cells from ending
+            _send(connection, bob, modern(tool_call("slow", {"seconds": 45})))
+        wait_until(lambda: gateway.status()["connections"].get("streamable_http", 0) >= MANY, 30, "the slow calls run")
         restart = threading.Thread(target=gateway.admin, args=("restart", "cell/0"))
-        for thread in slow:
-            thread.start()
-        wait_until(lambda: gateway.status()["connections"].get("streamable_http", 0) >= MANY, 10, "the slow calls run")
         restart.start()
-        wait_until(lambda: _starting_or_ending(gateway), 10, "the cell ends")
+        wait_until(lambda: _starting_or_ending(gateway), 30, "the cell ends")
         assert gateway.admin("revoke", "eve")[0] == 0
-        assert {_ping(connection, eve) for connection in kept} == {401}
+        assert {_ask(connection, eve, request("ping")) for connection in kept} == {401}
+        for connection in slow:
+            connection.close()
         while restart.is_alive():
             assert statuses(gateway, eve) == {401}
-        for thread in (*slow, restart):
-            thread.join()
         assert statuses(gateway, eve) == {401}
 
 
-_SLOW = tool_call("slow", {"seconds": 6})
+def _connection(gateway: RunningGateway, stack: ExitStack) -> http.client.HTTPConnection:
+    return stack.enter_context(closing(http.client.HTTPConnection(gateway.host, gateway.port, timeout=30)))
+
+
+def _send(connection: http.client.HTTPConnection, token: str, message: tuple[dict[str, Any], dict[str, str]]) -> None:
+    body, own = message
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": BOTH_ANSWERS, **own}
+    connection.request("POST", "/mcp", json.dumps(body), headers)
+
+
+def _ask(connection: http.client.HTTPConnection, token: str, message: dict[str, Any]) -> int:
+    _send(connection, token, (message, {}))
+    response = connection.getresponse()
+    response.read()
+    return response.status
 
 
 def _starting_or_ending(gateway: RunningGateway) -> bool:
@@ -148,11 +158,3 @@ def _starting_or_ending(gateway: RunningGateway) -> bool:
     for row in rows:
         rows += row["children"]
     return any(not row["children"] for row in rows if row["name"] in ("cell/0", "cell/1"))
-
-
-def _ping(connection: http.client.HTTPConnection, token: str) -> int:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": BOTH_ANSWERS}
-    connection.request("POST", "/mcp", json.dumps(request("ping")), headers)
-    response = connection.getresponse()
-    response.read()
-    return response.status
