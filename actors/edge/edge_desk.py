@@ -82,16 +82,19 @@ class EdgeDesk:
         self._addresses = addresses
 
     def configure(self, backends: Sequence[BackendSettings]) -> bool:
-        """These are the backends from now on; whether any is another server than before, or gone, or new."""
-        before = self._servers
+        """These are the backends from now on; whether any is another server than before, or gone, or new, or clients are shown
+        another part of them.
+        """
+        before, shown_before = self._servers, self._shown
         self._take(backends)
         others = {name for name in before.keys() | self._servers.keys() if before.get(name) != self._servers.get(name)}
         self._port.last_known_lists.forget(others)
         self._held_pages.forget_all()
         self._flaws = {flaw for flaw in self._flaws if flaw[0] not in others}
-        return bool(others)
+        return bool(others) or self._shown != shown_before
 
     def _take(self, backends: Sequence[BackendSettings]) -> None:
+        self._shown = self._port.settings.servers, self._port.settings.search
         self._late_backends.keep_only({backend.name for backend in backends})
         self._servers = {
             each.name: (

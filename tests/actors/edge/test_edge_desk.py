@@ -23,6 +23,7 @@ from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.between_cells import EndSession
 from mcp_gateway.actors.messages.calls import Call, CancelCall, RouteCall
 from mcp_gateway.actors.messages.events import PublishEvent
+from mcp_gateway.config.curation_settings import SearchSettings, ServerSettings
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.ports.principal import Principal
@@ -205,6 +206,14 @@ def test_what_a_server_lists_to_one_user_never_stands_in_for_another(auth: str) 
     assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
     bench.desk.remember_list("mail", "tools/list", LEGACY, [b"{}"])
     assert bench.desk.last_known_list("mail", "tools/list", LEGACY) == ((b"{}",), 0.0)
+
+
+def test_clients_are_told_when_they_are_shown_another_part_of_the_same_servers() -> None:
+    bench = Bench()
+    backends = bench.port.settings.backends
+    for other in ({"servers": (ServerSettings(name="part", include=("mail/*",)),)}, {"search": SearchSettings(above=3)}):
+        bench.port.take_settings(attrs.evolve(bench.port.settings, **other))
+        assert [bench.desk.configure(backends) for _ in range(2)] == [True, False]
 
 
 def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
