@@ -327,6 +327,6 @@ def read_document(content: bytes) -> Any:
     except ImportError:
         raise DescriptionRefused("it is no JSON, and for YAML pip install 'mcp-gateway[openapi]' is missing") from None
     try:
-        return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(content, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DescriptionRefused(f"it is neither JSON nor YAML: {str(error).splitlines()[0][:200]}") from None
