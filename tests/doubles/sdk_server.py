@@ -19,7 +19,7 @@ from tests.doubles.ports import free_port
 
 _PROGRAM = "tests.doubles.everything_server"
 _ROOT = Path(__file__).parents[2]
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 
 
 class SdkServer:

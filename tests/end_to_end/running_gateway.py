@@ -27,7 +27,7 @@ Form = Literal["embedded", "node", "two cells"]
 Transport = Literal["streamable_http", "http_sse", "websocket"]
 FORMS: tuple[Form, ...] = ("embedded", "node", "two cells")
 
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
 _Value = TypeVar("_Value")
 

@@ -102,23 +102,8 @@ def test_help_lists_what_exists_and_nothing_else() -> None:
     assert commands == {
         *("serve", "check-config", "status", "backends", "events", "restart", "kill", "log-level"),
         *("add-backend", "remove-backend", "drain", "undrain", "reload", "import"),
-        *(
-            "tools",
-            "resources",
-            "prompts",
-            "call",
-            "revoke",
-            "explain",
-            "audit",
-            "credentials",
-            "schema",
-            "completion",
-            "doctor",
-            "init",
-            "logs",
-            "sessions",
-            "top",
-        ),
+        *("tools", "resources", "prompts", "call", "revoke", "explain", "audit", "credentials", "approve"),
+        *("schema", "completion", "doctor", "init", "logs", "sessions", "top", "upgrade"),
     }
     assert "cell-factory" not in run_command("serve", "--help").stdout
 

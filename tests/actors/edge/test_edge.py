@@ -360,7 +360,7 @@ def test_a_call_that_a_server_may_have_seen_is_never_tried_twice(monkeypatch: py
         error = json.loads(sink.refused.body())
         assert (error["id"], error["error"]["data"]) == (
             "mine",
-            {"reason": "upstream_failed", "backend": "one", "upstream_error": {"code": 1}},
+            {"reason": "upstream_failed", "backend": "one", "upstream_error": {"code": 1}, "request_id": "cell/0#1"},
         )
 
     on_loop(body)

@@ -22,7 +22,7 @@ _LARGEST_PARAMS: Final = 2_048
 _LONGEST_TARGET: Final = 300
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Ended:
     """How a request ended. outcome: as `count_request` has it. status: of HTTP, 0 where there was none. text: of a refusal."""
 
@@ -34,20 +34,9 @@ class Ended:
     text: str = ""
 
 
-@attrs.frozen
-class _Kept:
-    """What is kept of a request: not its message, which may be large. at_s: since the epoch."""
-
-    at_s: float
-    name: str
-    target: str
-    transport: str
-    revision: str
-    session: SessionState | None
-    keys: Mapping[str, str]
-    params: bytes
-    ended: Ended
-    trace_id: str | None
+_Kept = tuple[float, int, str, str, str, SessionState | None, Mapping[str, str], bytes, Ended, str | None]
+"""(seconds since the epoch, exchange id, target, transport, revision, session, keys, params, how it ended, trace id), and not its
+message, which may be large. A tuple, since every call makes one."""
 
 
 class RecentRequests:
@@ -62,10 +51,10 @@ class RecentRequests:
         message = exchange.message
         params = message.params if isinstance(message, Request) and len(message.params) <= _LARGEST_PARAMS else b""
         self._newest.append(
-            _Kept(
+            (
                 time.time(),
-                request_name(self._cell_name, exchange),
-                exchange.target[:_LONGEST_TARGET],
+                exchange.exchange_id,
+                exchange.target,
                 exchange.transport,
                 exchange.revision,
                 exchange.session,
@@ -82,30 +71,40 @@ class RecentRequests:
         Each has {"at" (ms since the epoch, of its end), "id", "target", "transport", "revision", "client", "principal",
         "address", "backend", "outcome", "status", "text", "duration_s", "upstream_s", "trace_id"}; what is not known is "".
         """
-        return [_row(each) for each in reversed(self._newest)]
+        return [self._row(*each) for each in reversed(self._newest)]
+
+    def _row(
+        self,
+        at_s: float,
+        exchange_id: int,
+        target: str,
+        transport: str,
+        revision: str,
+        session: SessionState | None,
+        keys: Mapping[str, str],
+        params: bytes,
+        ended: Ended,
+        trace_id: str | None,
+    ) -> dict[str, Any]:
+        return {
+            "at": int(at_s * 1000),
+            "id": request_name(self._cell_name, exchange_id),
+            "target": target[:_LONGEST_TARGET],
+            "transport": transport,
+            "revision": revision,
+            "client": (client_of_request(params) if session is None else client_of_session(session.initialize))[0],
+            "principal": principal_of(keys),
+            "address": keys.get("ip", ""),
+            "backend": ended.backend,
+            "outcome": ended.outcome,
+            "status": ended.status,
+            "text": ended.text,
+            "duration_s": round(ended.duration_s, 6),
+            "upstream_s": round(ended.upstream_s, 6),
+            "trace_id": trace_id or "",
+        }
 
 
-def _row(kept: _Kept) -> dict[str, Any]:
-    session, ended = kept.session, kept.ended
-    return {
-        "at": int(kept.at_s * 1000),
-        "id": kept.name,
-        "target": kept.target,
-        "transport": kept.transport,
-        "revision": kept.revision,
-        "client": (client_of_request(kept.params) if session is None else client_of_session(session.initialize))[0],
-        "principal": principal_of(kept.keys),
-        "address": kept.keys.get("ip", ""),
-        "backend": ended.backend,
-        "outcome": ended.outcome,
-        "status": ended.status,
-        "text": ended.text,
-        "duration_s": round(ended.duration_s, 6),
-        "upstream_s": round(ended.upstream_s, 6),
-        "trace_id": kept.trace_id or "",
-    }
-
-
-def request_name(cell_name: str, exchange: Exchange) -> str:
+def request_name(cell_name: str, exchange_id: int) -> str:
     """What a request is called in the log, in refusals and on the dashboard."""
-    return f"{cell_name}#{exchange.exchange_id}"
+    return f"{cell_name}#{exchange_id}"

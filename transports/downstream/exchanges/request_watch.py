@@ -80,7 +80,7 @@ class RequestWatch:
 
     def name_of(self, exchange: Exchange) -> str:
         """What a client is told, so that somebody can look for its request."""
-        return request_name(self._cell_name, exchange)
+        return request_name(self._cell_name, exchange.exchange_id)
 
     def _is_written(self, outcome: str) -> bool:
         """What a server or the gateway has failed at is; all the rest where an access log is wanted."""
@@ -158,7 +158,7 @@ class WatchedSink:
         if self._exchange.target.startswith(_TOOL):
             _count_tool(backend, self._exchange.target[len(_TOOL) :], outcome)
         duration_s = time.monotonic() - self._started_s
-        ended = Ended(backend=backend, outcome=outcome, status=status, duration_s=duration_s, upstream_s=upstream_s, text=text)
+        ended = Ended(backend, outcome, status, duration_s, upstream_s, text)
         self._watch.note(self._exchange, self._method, self._span, ended)
 
 
