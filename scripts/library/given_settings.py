@@ -20,16 +20,19 @@ _GATEWAY: Final = {"port": 0, "state_dir": ""}
 
 
 def file_of(backends: Backends | None, tables: Mapping[str, Any]) -> dict[str, Any]:
-    """What `settings_from_mapping` takes. tables: of the file, by name, without the backends; {"gateway": {"port": 4000}}."""
+    """What `settings_from_mapping` takes; what is of no kind that we know is handed on, for it to say so.
+
+    tables: of the file, by name, without the backends; {"gateway": {"port": 4000}}.
+    """
     gateway = tables.get("gateway", {})
     merged = {**_GATEWAY, **gateway} if isinstance(gateway, Mapping) else gateway
     return {**tables, "gateway": merged, "backends": [_DEMO] if backends is None else _tables_of(backends)}
 
 
-def _tables_of(backends: Backends) -> list[Any]:
-    if not isinstance(backends, Mapping):
-        return list(backends)
-    return [_table_of(name, backend) for name, backend in backends.items()]
+def _tables_of(backends: Backends) -> Any:
+    if isinstance(backends, Mapping):
+        return [_table_of(name, backend) for name, backend in backends.items()]
+    return _as_array(backends)
 
 
 def _table_of(name: str, backend: Backend) -> Any:
@@ -39,4 +42,8 @@ def _table_of(name: str, backend: Backend) -> Any:
         case Mapping():
             return {"name": name, **backend}
         case _:
-            return {"name": name, "command": list(backend)}
+            return {"name": name, "command": _as_array(backend)}
+
+
+def _as_array(value: object) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
