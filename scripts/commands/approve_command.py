@@ -10,9 +10,10 @@ from mcp_gateway.config.shown_text import shown, shown_json
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, say, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from mcp_gateway.actors.storage.pin_file import ChangedTool
+    from mcp_gateway.config.settings import Settings
 
 
 def add_approve_command(commands: Any) -> None:
@@ -41,11 +42,12 @@ def _run(options: argparse.Namespace) -> int:
         changed = pins.changed()
         if options.tool is None and not options.all:
             return _list(changed, as_json=options.json)
-        prefixes = {backend.name: backend.prefix for backend in settings.backends}
-        chosen = changed if options.all else [each for each in changed if options.tool in _names_of(each, prefixes)]
+        chosen = changed if options.all else [each for each in changed if options.tool in _names_of(each, settings)]
         if not options.all and len(chosen) != 1:
             found = ", ".join(f"{each.backend}/{each.tool}" for each in chosen) or "no tool of that name"
             return say(f"{options.tool}: {found} has changed; say which, as BACKEND/TOOL", EXIT_REFUSED)
+        if not chosen:
+            return _list(chosen, as_json=options.json)
         for each in chosen:
             pins.approve(each.backend, each.tool)
             print(shown(f"{each.backend}/{each.tool} is approved"))
@@ -56,9 +58,16 @@ def _run(options: argparse.Namespace) -> int:
         pins.close()
 
 
-def _names_of(changed: ChangedTool, prefixes: Mapping[str, str]) -> set[str]:
-    prefix = prefixes.get(changed.backend, f"{changed.backend}__")
-    return {changed.tool, f"{changed.backend}/{changed.tool}", f"{prefix}{changed.tool}"}
+def _names_of(changed: ChangedTool, settings: Settings) -> set[str]:
+    """What a tool may be called here: its server's name for it, with the backend or alone, and its name at /mcp."""
+    from mcp_gateway.transports.protocol.curation.curation import Curation
+
+    names = {changed.tool, f"{changed.backend}/{changed.tool}"}
+    backend = next((each for each in settings.backends if each.name == changed.backend), None)
+    if backend is None:  # added while it ran, or known to another file
+        return {*names, f"{changed.backend}__{changed.tool}"}
+    served = Curation(backend.tools, backend.prefix).names.listed(changed.tool)
+    return names if served is None else {*names, f"{backend.prefix}{served}"}
 
 
 def _list(changed: Sequence[ChangedTool], *, as_json: bool) -> int:

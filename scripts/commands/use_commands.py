@@ -55,8 +55,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_attach_options(parser, with_config=True)
 
 
-def _client(options: argparse.Namespace, answers: Asked | None = None) -> StatelessClient:
-    """Raises: Refused, NothingToFollow."""
+def _client(options: argparse.Namespace, answers: Asked | None = None, chosen: str = "") -> StatelessClient:
+    """chosen: the tool that its lists are to have, and no other; "" for all.
+
+    Raises: Refused, NothingToFollow
+    """
     prefix = ""
     if options.url is None:
         settings = settings_of(options)
@@ -67,7 +70,8 @@ def _client(options: argparse.Namespace, answers: Asked | None = None) -> Statel
     else:
         raise Refused(f"--url: {options.url!r} is no http or https address")
     path = "/mcp" if options.server is None else f"/mcp/servers/{quote(options.server, safe='')}"
-    return StatelessClient(gateway, f"{prefix}{path}", answers=answers)
+    choice = f"?tools={quote(chosen, safe='')}" if chosen else ""
+    return StatelessClient(gateway, f"{prefix}{path}{choice}", answers=answers)
 
 
 def _using(run: Callable[[], int]) -> int:
@@ -144,7 +148,7 @@ def _call(options: argparse.Namespace) -> int:
         answers = FormAnswers() if sys.stdin.isatty() and options.json != "-" else None
         client = _client(options, answers)
         given = _given_json(options.json)
-        tools = list(client.items("tools/list", "tools")) if options.pairs else []
+        tools = _tools_for(options, client) if options.pairs else []
         arguments = {**given, **read_pairs(options.name, options.pairs, tools)}
         progress = _show_progress if sys.stderr.isatty() else None
         result = client.request("tools/call", {"name": options.name, "arguments": arguments}, progress)
@@ -152,6 +156,17 @@ def _call(options: argparse.Namespace) -> int:
         return EXIT_NOTHING_THERE if result.get("isError") else 0
 
     return _using(run)
+
+
+def _tools_for(options: argparse.Namespace, client: StatelessClient) -> list[dict[str, Any]]:
+    """The list with the tool that is called: where a search stands in for one that is too long, a list of that tool alone."""
+    from mcp_gateway.transports.protocol.curation.search_tools import SEARCH
+
+    tools = list(client.items("tools/list", "tools"))
+    names = {tool.get("name") for tool in tools}
+    if options.name in names or SEARCH not in names:
+        return tools
+    return list(_client(options, chosen=options.name).items("tools/list", "tools")) or tools
 
 
 def _given_json(text: str | None) -> dict[str, Any]:

@@ -43,11 +43,23 @@ def test_one_is_approved_by_its_backend_or_its_name_at_the_merged_server(
     assert capsys.readouterr().out == "mail/read: description\n"
 
 
+@pytest.mark.parametrize("name", ["files-cat", "files/read"])
+def test_one_is_approved_by_the_name_that_clients_see(state: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Renamed, behind a prefix of the operator's choice."""
+    config = state / "gateway.toml"
+    config.write_text(
+        '[[backends]]\nname = "files"\nseparator = "-"\nbuiltin = "demo"\n[backends.tools]\nrename = { read = "cat" }\n'
+    )
+    assert approve(state, name, "--config", str(config)) == 0
+    assert capsys.readouterr().out == "files/read is approved\n"
+
+
 def test_all_are_approved_at_once(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert approve(state, "--all") == 0
     capsys.readouterr()
-    assert approve(state) == 0
-    assert capsys.readouterr().out == "every tool is what was approved\n"
+    for options in ((), ("--all",)):
+        assert approve(state, *options) == 0
+        assert capsys.readouterr().out == "every tool is what was approved\n"
 
 
 @pytest.mark.parametrize(("name", "said"), [("read", "files/read, mail/read"), ("list", "no tool of that name")])

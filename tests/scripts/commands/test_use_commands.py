@@ -152,6 +152,17 @@ def test_progress_and_questions_meet_a_person_at_a_terminal(gateway: GatewayProc
     assert "Ada" in answer
 
 
+def test_a_tool_that_a_search_stands_in_for_is_called_by_its_name(tmp_path: Path) -> None:
+    """Its schema is known as that of any other: values are read by it, and a name that nothing has is told."""
+    with GatewayProcess(
+        tmp_path / "state", "--embedded", cell_factory=None, settings=f"{SETTINGS}[search]\nabove = 1\n"
+    ) as searched:
+        assert run(searched, "tools").stdout.splitlines()[1].startswith("search_tools ")
+        assert run(searched, "call", "all__add", "a=2", "b=3").stdout == "5\n"
+        nothing = run(searched, "call", "demo__nothing", "a=2")
+        assert (nothing.returncode, "there is no tool" in nothing.stderr) == (2, True)
+
+
 # ---- tables of cases
 
 
