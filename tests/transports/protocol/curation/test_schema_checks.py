@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from typing import Any
 
@@ -136,3 +137,28 @@ def test_any_schema_is_used_or_not_and_any_value_has_a_problem_or_none(schema: A
     except Uncheckable:
         return
     assert found is None or "\n" not in found
+
+
+CANDIDATES = {"enum": [f"x{number}" for number in range(5_000)]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": CANDIDATES},
+        {"anyOf": [{"items": CANDIDATES}, {"type": "string"}]},
+        {"oneOf": [{"items": CANDIDATES}, {"type": "string"}]},
+        {"$defs": {"each": {"items": CANDIDATES}}, "anyOf": [{"$ref": "#/$defs/each"}] * 300},
+    ],
+)
+def test_a_value_that_is_wrong_in_thousands_of_places_takes_no_memory_for_each(schema: Any) -> None:
+    read = check(schema)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read.problem(json.dumps([1] * 5_000).encode()) is not None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 150_000
+
+
+def test_alternatives_are_explained_where_they_are_few() -> None:
+    schema = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+    assert problem(schema, None) == "null is not valid under any of the schemas listed in the 'anyOf' keyword"
+    assert problem(schema, ["x" * 1_000_000]) == "it is not what the schema says"
