@@ -48,6 +48,7 @@ class CellStatus:
                     "title": backend.title or backend.name,
                     "protocol": backend.protocol,
                     "draining": backend.draining,
+                    "draining_replicas": list(backend.draining_replicas),
                     "replicas": [
                         {
                             "address": replica,

@@ -80,12 +80,13 @@ def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     has_titles = any(backend.get("title", backend["name"]) != backend["name"] for backend in backends)
     for backend in backends:
+        draining = backend.get("draining_replicas", ())
         for replica in backend.get("replicas") or [{}]:
             share = replica.get("ring_share")
             rows.append(
                 (
                     str(backend["name"]),
-                    "draining" if backend.get("draining") else "serving",
+                    "draining" if backend.get("draining") or replica.get("address") in draining else "serving",
                     str(backend.get("protocol", "-")),
                     str(replica.get("address", "-")),
                     str(replica.get("health", "-")),

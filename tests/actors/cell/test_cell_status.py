@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 
 from mcp_gateway.actors.cell import cell_status
@@ -72,6 +73,15 @@ def test_a_status_has_what_router_and_pool_say_of_each_replica() -> None:
     (backend,) = status["backends"]
     assert backend["replicas"] == [{"address": "builtin:demo", **routes, "pool": pools}]
     assert (status["sessions"], status["connections"], status["viability"]) == (2, {"websocket": 3}, {})
+
+
+def test_a_status_names_the_replicas_that_drain() -> None:
+    actors = Actors({})
+    (backend,) = actors.settings.backends
+    drained = attrs.evolve(backend, draining_replicas=("builtin:demo",))
+    actors.settings = attrs.evolve(actors.settings, backends=(drained,))
+    status = asyncio.run(status_of(actors).take())
+    assert [each["draining_replicas"] for each in status["backends"]] == [["builtin:demo"]]
 
 
 def test_an_actor_that_is_silent_or_away_leaves_its_part_unknown() -> None:

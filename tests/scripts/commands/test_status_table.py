@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp_gateway.scripts.commands.status_table import status_lines, table_lines
+from mcp_gateway.scripts.commands.status_table import backend_lines, status_lines, table_lines
 
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
@@ -51,6 +51,14 @@ def test_names_as_written_stand_at_the_end_where_any_differs() -> None:
     head = next(index for index, line in enumerate(lines) if line.startswith("BACKEND"))
     assert [line.split("  ")[-1].strip() for line in lines[head : head + 3]] == ["WRITTEN AS", "files", "My Notes"]
     assert "WRITTEN AS" not in "".join(status_lines({**STATUS, "backends": backends[:1]}))
+
+
+def test_a_replica_that_drains_alone_says_so_and_a_backend_that_drains_says_it_of_each() -> None:
+    replicas = [{"address": "http://a/mcp"}, {"address": "http://b/mcp"}]
+    backend = {"name": "files", "replicas": replicas, "draining_replicas": ["http://b/mcp"]}
+    for is_draining, states in ((False, ["serving", "draining"]), (True, ["draining", "draining"])):
+        lines = backend_lines([{**backend, "draining": is_draining}])
+        assert [line.split()[1] for line in lines[1:]] == states
 
 
 def test_a_server_that_is_left_out_has_a_line_with_the_reason() -> None:
