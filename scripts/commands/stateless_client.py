@@ -48,20 +48,29 @@ class StatelessClient:
         self._path = path
         self._answers = answers
         self._ids = itertools.count(1)
+        self.missing: dict[str, object] = {}  # {backend: why}
 
     def items(self, method: str, member: str) -> Iterator[dict[str, Any]]:
-        """Everything that a list has, whatever its pages.
+        """Everything that a list has, whatever its pages; `missing` has the backends then that gave no part of it.
 
         Raises: CallFailed
         """
         cursor = None
         for _ in range(_MOST_PAGES):
             result = self.request(method, {} if cursor is None else {"cursor": cursor})
+            self._note_missing(result)
             yield from result.get(member, ())
             cursor = result.get("nextCursor")
             if cursor is None:
                 return
         raise CallFailed(f"{method} has more than {_MOST_PAGES} pages")
+
+    def _note_missing(self, result: Mapping[str, Any]) -> None:
+        from mcp_gateway.transports.protocol.merging.merged_server import MISSING_BACKENDS
+
+        meta = result.get("_meta")
+        reasons = meta.get(MISSING_BACKENDS) if isinstance(meta, dict) else None
+        self.missing |= reasons if isinstance(reasons, dict) else {}
 
     def request(self, method: str, params: Mapping[str, Any], on_notification: Notified | None = None) -> dict[str, Any]:
         """The result. Questions in between are answered, each round with the answers to the one before.

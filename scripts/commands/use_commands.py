@@ -91,9 +91,16 @@ def _list(options: argparse.Namespace) -> int:
         client = _client(options)
         found = [item for method, member in _LISTS[options.listed] for item in client.items(method, member)]
         print(shown_json(found, indent=2) if options.json else "\n".join(list_lines(options.listed, found)), flush=True)
+        _tell_missing(client)
         return 0
 
     return _using(run)
+
+
+def _tell_missing(client: StatelessClient) -> None:
+    """Beside the list, so that a program which reads it is not disturbed."""
+    for backend, why in client.missing.items():
+        say(f"backend {backend!r} gives no list now: {why}", 0)
 
 
 def list_lines(listed: str, items: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -149,6 +156,7 @@ def _call(options: argparse.Namespace) -> int:
         client = _client(options, answers)
         given = _given_json(options.json)
         tools = _tools_for(options, client) if options.pairs else []
+        _tell_missing(client)
         arguments = {**given, **read_pairs(options.name, options.pairs, tools)}
         progress = _show_progress if sys.stderr.isatty() else None
         result = client.request("tools/call", {"name": options.name, "arguments": arguments}, progress)

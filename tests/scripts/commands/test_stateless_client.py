@@ -38,6 +38,16 @@ def test_all_pages_of_a_list_are_one() -> None:
     assert [params.get("cursor") for params in client.asked] == [None, "2"]
 
 
+@pytest.mark.parametrize("odd", [None, [], {"io.mcp-gateway/missingBackends": ["mail"]}])
+def test_who_is_missing_in_a_list_is_known_of_all_its_pages(odd: object) -> None:
+    """Whatever a server that is no gateway has in that place is passed over."""
+    pages = ({"files": "upstream_failed"}, {"mail": "upstream_timeout"})
+    answers = [{"tools": [], "nextCursor": "2", "_meta": {"io.mcp-gateway/missingBackends": page}} for page in pages]
+    client = Scripted(*answers, {"tools": [], "_meta": odd})
+    assert list(client.items("tools/list", "tools")) == []
+    assert client.missing == {"files": "upstream_failed", "mail": "upstream_timeout"}
+
+
 def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stateless_client, "_MOST_PAGES", 3)
     client = Scripted(*[{"tools": [], "nextCursor": "again"}] * 9)

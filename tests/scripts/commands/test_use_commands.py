@@ -152,6 +152,15 @@ def test_progress_and_questions_meet_a_person_at_a_terminal(gateway: GatewayProc
     assert "Ada" in answer
 
 
+def test_a_backend_that_gives_no_list_is_named_beside_it(tmp_path: Path) -> None:
+    settings = f'{SETTINGS}[[backends]]\nname = "away"\nreplicas = ["http://127.0.0.1:{free_port()}/mcp"]\n'
+    with GatewayProcess(tmp_path / "state", "--embedded", cell_factory=None, settings=settings) as partial:
+        done = run(partial, "tools", "--json")
+        assert (done.returncode, "demo__echo" in done.stdout) == (0, True)
+        assert done.stderr.startswith("mcp-gateway: backend 'away' gives no list now: ")
+        assert json.loads(done.stdout)
+
+
 def test_a_tool_that_a_search_stands_in_for_is_called_by_its_name(tmp_path: Path) -> None:
     """Its schema is known as that of any other: values are read by it, and a name that nothing has is told."""
     with GatewayProcess(
