@@ -30,6 +30,7 @@ from mcp_gateway.scripts.commands.attaching import (
 )
 from mcp_gateway.scripts.commands.audit_command import add_audit_command
 from mcp_gateway.scripts.commands.backend_commands import add_backend_commands, split_server_command
+from mcp_gateway.scripts.commands.command_parser import CommandParser
 from mcp_gateway.scripts.commands.completion_command import add_completion_command, complete_if_asked
 from mcp_gateway.scripts.commands.credentials_command import add_credentials_command
 from mcp_gateway.scripts.commands.doctor_command import add_doctor_command
@@ -85,7 +86,7 @@ def _have_an_environment() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mcp-gateway",
         description="A supervised actor gateway for the Model Context Protocol: any client, any server, one endpoint.",
     )
