@@ -41,6 +41,8 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     backends = [each.backend for each in exchange.session.upstreams] if exchange.session is not None else []
     told: list[tuple[str, Message | None]] = []
     if isinstance(message, Notification):
+        if not message.method.startswith("notifications/"):  # a server might run it all the same, whatever tool it names
+            raise Refused("forbidden", f"{message.method[:100]!r} is no notification")
         told = [(backend, message) for backend in backends]
     elif isinstance(message, Response):
         told = [_answered(exchange, message, desk)]

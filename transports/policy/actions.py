@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, members
+from mcp_gateway.transports.protocol.mcp.member_spelling import misspelt
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.revisions import LIST_MEMBERS, TASK_METHODS
 from mcp_gateway.transports.protocol.merging.naming import Naming
@@ -40,8 +41,6 @@ LISTED_BY: Final = {
 _FREE: Final = frozenset({"initialize", "ping", "server/discover"})
 _OWN: Final = frozenset({*LIST_MEMBERS, *TASK_METHODS, "logging/setLevel", "subscriptions/listen"})
 _LEADS_TO: Final = {"resources/subscribe": "resources/read/", "resources/unsubscribe": "resources/read/"}
-_DECIDED_ON: Final = ("name", "uri", "arguments", "ref", "notifications", "resourceSubscriptions", "taskId", "taskIds")
-_LIKE: Final = {name.casefold(): name for name in _DECIDED_ON}
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 
@@ -126,17 +125,8 @@ def actions_of(exchange: Exchange, names: Names) -> list[Asked]:
 
 
 def _check_spelling(params: bytes) -> None:
-    """Refuse a member that is nearly one of those that are decided on: some servers, Go's above all, take "Name" for "name", and
-    of both the last one.
-
-    Source: Go, package encoding/json: "preferring exact matches but also accepting case-insensitive matches".
-    """
-    values = members(params)
-    inner = [bytes(values[name]) for name in ("ref", "notifications") if name in values]
-    levels = [values, *(members(each) for each in inner if each.startswith(b"{"))]
-    for shown in (shown for level in levels for shown in level if shown not in _DECIDED_ON):
-        if (meant := _LIKE.get(shown.casefold())) is not None:
-            raise Refused("invalid_params", f"{shown[:100]!r} is not how {meant!r} is written")
+    if (problem := misspelt(params)) is not None:
+        raise Refused("invalid_params", problem)
 
 
 def _named(exchange: Exchange, names: Names, method: str, kind: str, shown: str, params: bytes) -> Action:

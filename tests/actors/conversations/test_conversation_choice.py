@@ -168,3 +168,9 @@ def test_an_answer_to_a_question_of_a_session_that_was_lost_answers_nothing_of_t
     reopened = session_at("files", replica="#1")
     with pytest.raises(Refused, match="as it is now"):
         Scene(conversation_for, FILES, MAIL, message=answered, session=reopened)
+
+
+def test_a_request_that_is_sent_as_a_notification_reaches_no_server() -> None:
+    for message in (Notification("tools/call", b'{"name":"files__a"}'), Notification("x", b"")):
+        with pytest.raises(Refused, match="is no notification"):
+            Scene(conversation_for, FILES, message=message, revision=LEGACY, session=session_at("files"))

@@ -43,14 +43,17 @@ class UnknownTool(Exception):
 
 
 class Curation:
-    """tools: as `config.tool_settings` has them. prefix: that stands before the names in the merged server."""
+    """tools: as `config.tool_settings` has them. prefix: that stands before the names in the merged server.
+
+    is_chosen: whether it says which tools are served, or as what.
+    """
 
     def __init__(self, tools: Mapping[str, Any], prefix: str) -> None:
         longest = 0 if tools.get("names") == AS_IS else room_beside(prefix)
         self.names = ToolNames(ToolChoice(tools), tools.get("rename", {}), longest)
         self._passing: set[str] = set()
         self._edits = {name: ToolEdit(override) for name, override in tools.get("overrides", {}).items()}
-        self._is_chosen = any(tools.get(key) for key in ("allow", "deny", "rename", "overrides"))
+        self.is_chosen = any(tools.get(key) for key in ("allow", "deny", "rename", "overrides"))
 
     def served_list(self, result: bytes, withheld: frozenset[str] = frozenset()) -> bytes:
         """A result of `tools/list` as clients see it: the same object where that is what the server says.
@@ -75,7 +78,7 @@ class Curation:
                         edit.shown(tool)
                     shown.append(tool)
         except msgspec.DecodeError:
-            if self._is_chosen or withheld:
+            if self.is_chosen or withheld:
                 raise
             return result  # for others to complain about
         values["tools"] = Raw(_encode(shown))

@@ -23,8 +23,8 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.curation.curation import Curation, UnknownTool
 from mcp_gateway.transports.protocol.eras.own_requests import TOOLS_ID
-from mcp_gateway.transports.protocol.mcp import jsonrpc
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.mcp.jsonrpc import NULL, Request, Response, members
+from mcp_gateway.transports.protocol.mcp.member_spelling import misspelt
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 
 from .pinned_tools import PinnedTools
@@ -58,6 +58,7 @@ class CuratedConversation:
         self._curation = curation
         self._backend = backend
         self._passes_all = pinned is None and rules is None
+        self._decides = curation.is_chosen or not self._passes_all
         self._look_up_from_s = 0.0
 
     def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
@@ -69,7 +70,11 @@ class CuratedConversation:
             return self._list(request, on_event)
         if self._rules is not None and gives_later(message.method):
             return self._take_later(self._rules, request, message, on_event)
-        name = self._curation.name_called(message.params) if message.method == "tools/call" else None
+        if message.method != "tools/call":
+            return self._wire.exchange(request, on_event)
+        if self._decides and (problem := _unclear(message.params)) is not None:
+            return _refused(message.id, problem)
+        name = self._curation.name_called(message.params)
         if name is None or (self._passes_all and self._curation.passes(name)):
             return self._wire.exchange(request, on_event)
         if self._has_to_look_up(name):
@@ -150,7 +155,7 @@ class CuratedConversation:
         """
         if time.monotonic() < self._look_up_from_s:
             return
-        meta = jsonrpc.members(message.params).get("_meta", Raw(b"{}"))
+        meta = members(message.params).get("_meta", Raw(b"{}"))
         headers = _without_parameters(request.headers)
         cursor: Raw | None = None
         for _ in range(_PAGES):
@@ -163,10 +168,10 @@ class CuratedConversation:
                 return
             self._served_list(answer.response.result)
             try:
-                cursor = jsonrpc.members(answer.response.result).get("nextCursor")
+                cursor = members(answer.response.result).get("nextCursor")
             except msgspec.DecodeError:
                 return
-            if cursor is None or bytes(cursor) == jsonrpc.NULL:
+            if cursor is None or bytes(cursor) == NULL:
                 break
         self._look_up_from_s = time.monotonic() + _LOOKED_UP_S
 
@@ -175,6 +180,19 @@ class CuratedConversation:
 
     async def close(self) -> None:
         await self._wire.close()
+
+
+def _unclear(params: bytes) -> str | None:
+    """Why a server may run another tool for this call than the one that was looked at; None where it cannot.
+
+    A list of one name is that name to a server in JavaScript which looks tools up without a closer look.
+    """
+    try:
+        if bytes(members(params).get("name", Raw(b""))).startswith((b"[", b"{")):
+            return "the name of a tool is a string"
+        return misspelt(params)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return f"params cannot be read: {error}"
 
 
 def _with_params(request: UpstreamRequest, message: Request, params: bytes) -> UpstreamRequest:

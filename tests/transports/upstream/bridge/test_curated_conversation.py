@@ -62,6 +62,29 @@ def call(name: object, **arguments: Any) -> Request:
     return Request(b"7", "tools/call", json.dumps({"name": name, "arguments": arguments}).encode())
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        (b'{"name":["write_file"],"arguments":{}}', "the name of a tool is a string"),
+        (b'{"name":"read","Name":"write_file"}', "'Name' is not how 'name' is written"),
+        (b'{"name":"read","arguments":{},"ARGUMENTS":{"x":1}}', "'ARGUMENTS' is not how 'arguments' is written"),
+    ],
+)
+def test_a_call_that_a_server_may_read_otherwise_is_refused_where_tools_are_chosen(params: bytes, said: str) -> None:
+    wire = Wire(b"{}")
+    conversation = curated(wire)
+    asyncio.run(exchanged(conversation, request_of(call("read"))))
+    answer = asyncio.run(exchanged(conversation, request_of(Request(b"7", "tools/call", params))))
+    assert answer.response is not None
+    assert (json.loads(answer.response.error)["message"], wire.asked) == (said, ["tools/call"])
+
+
+def test_where_every_tool_is_served_as_it_is_a_call_is_the_servers_to_refuse() -> None:
+    wire = Wire(b"{}")
+    asked(wire, Request(b"7", "tools/call", b'{"Name":"x"}'), {})
+    assert wire.asked == ["tools/call"]
+
+
 def page(*names: str, **beside: Any) -> bytes:
     return json.dumps({"tools": [{"name": name} for name in names], **beside}).encode()
 
