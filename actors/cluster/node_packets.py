@@ -91,9 +91,8 @@ class PacketSender:
 
 @attrs.define
 class _Incoming:
-    """How far a sender has come. parts: of the message that is not complete."""
+    """How far a sender has come in one of its epochs. parts: of the message that is not complete."""
 
-    epoch: int
     lane: int = 0
     number: int = 0
     parts: list[bytes] = attrs.field(factory=list)
@@ -101,11 +100,16 @@ class _Incoming:
 
 
 class PacketReceiver:
-    """What other nodes send to this one. Keeps the parts of one message of each, MAX_MESSAGE_BYTES at most."""
+    """What other nodes send to this one. Keeps the parts of one message of each, MAX_MESSAGE_BYTES at most.
+
+    How far a sender has come in an epoch is kept beyond it: the keys that tell of epochs are the engine's, and whoever can write
+    there could name one again and have its packets taken once more.
+    """
 
     def __init__(self, cipher: AESGCM) -> None:
         self._cipher = cipher
-        self._incoming: dict[str, _Incoming] = {}
+        self._epochs: dict[str, int] = {}  # of now
+        self._incoming: dict[tuple[str, int], _Incoming] = {}
 
     def take(self, packet: bytes, own: tuple[str, int]) -> tuple[str, bytes] | None:
         """(sender, message) where the packet completes one. own: (node, epoch) of now.
@@ -120,10 +124,13 @@ class PacketReceiver:
             raise PacketRefused("not of this cluster") from None
         if (head.target, head.target_epoch) != own:
             raise PacketRefused("for another node, or for this one before it joined anew")
-        known = self._incoming.get(head.sender)
-        if known is None or known.epoch < head.sender_epoch:
-            known = self._incoming[head.sender] = _Incoming(head.sender_epoch)
-        if known.epoch > head.sender_epoch or known.lane > head.lane:
+        epoch = self._epochs.get(head.sender, 0)
+        if epoch > head.sender_epoch:
+            raise PacketRefused("of before")
+        if epoch < head.sender_epoch:
+            self._begin(head.sender, head.sender_epoch)
+        known = self._incoming.setdefault((head.sender, head.sender_epoch), _Incoming())
+        if known.lane > head.lane:
             raise PacketRefused("of before")
         if known.lane < head.lane:
             known.lane, known.number, known.parts, known.size = head.lane, 0, [], 0
@@ -144,8 +151,17 @@ class PacketReceiver:
     def epochs_changed(self, epochs: Mapping[str, int]) -> None:
         """What the presence keys say of the other nodes, {node: epoch}: nothing is taken any more of another epoch that is older,
         and of a newer one as soon as it comes. Frees what is held of incomplete messages of nodes that are gone."""
-        for node, known in self._incoming.items():
+        for node, epoch in list(self._epochs.items()):
             if node not in epochs:
-                known.parts, known.size = [], 0
-            elif known.epoch != epochs[node]:
-                self._incoming[node] = _Incoming(epochs[node])
+                self._free(node, epoch)
+            elif epoch != epochs[node]:
+                self._begin(node, epochs[node])
+
+    def _begin(self, node: str, epoch: int) -> None:
+        if node in self._epochs:
+            self._free(node, self._epochs[node])
+        self._epochs[node] = epoch
+
+    def _free(self, node: str, epoch: int) -> None:
+        if (known := self._incoming.get((node, epoch))) is not None:
+            known.parts, known.size = [], 0

@@ -108,6 +108,16 @@ def test_of_a_sender_that_has_joined_anew_the_old_packets_are_refused() -> None:
         taking.take(late, B)
 
 
+def test_a_presence_that_names_an_earlier_epoch_again_has_none_of_its_packets_taken_twice() -> None:
+    taking = receiver()
+    (packet,) = sender(own=("a", 100)).packets(b"run this tool")
+    assert taking.take(packet, B) == ("a", b"run this tool")
+    for told in ({"a": 1}, {"a": 100}, {}, {"a": 100}):
+        taking.epochs_changed(told)
+    with pytest.raises(PacketRefused, match="come before"):
+        taking.take(packet, B)
+
+
 def test_after_the_engine_has_lost_its_revisions_the_epoch_that_the_presence_tells_counts() -> None:
     taking = receiver()
     taking.take(sender(own=("a", 100)).packets(b"1")[0], B)
