@@ -228,7 +228,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.downstream.exchanges.request_metrics": "end_to_end/test_metrics.py",
     "transports.downstream.server.tornado_answers": "end_to_end/test_http_parsers.py, and library/test_mounting.py",
     "transports.downstream.server.mounted_server": "library/test_mounting.py: in an application of Tornado",
-    "transports.downstream.operators.dashboard_page": "end_to_end/test_dashboard.py",
     "transports.downstream.operators.operations": "end_to_end/test_metrics.py",
     "transports.downstream.phoenix.phoenix_channel": "phoenix/test_phoenix_socket.py: a channel lives in a socket",
     "transports.downstream.phoenix.topic_pushes": "phoenix/test_phoenix_socket.py: a channel lives in a socket",

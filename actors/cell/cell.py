@@ -256,7 +256,7 @@ class Cell:
         operations = OperationsEndpoint(port, HealthRequested, server.is_operator)
         for path in OPERATIONS_PATHS:
             server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
-        dashboard = DashboardEndpoint(DashboardState(port, self._link, self._who_is_here).take)
+        dashboard = DashboardEndpoint(DashboardState(port, self._link, self._who_is_here).take, server.may_see_clients)
         for path in DASHBOARD_PATHS:
             is_page = path == DASHBOARD_PATH
             login_path = LOGIN_PATH if is_page else ""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
 
+import attrs
 import msgspec
 
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
@@ -26,6 +27,7 @@ _FILES: Final = {
 DASHBOARD_PATHS: Final = (*_FILES, _STATE)
 _KEPT_S: Final = 0.5
 """One snapshot serves everybody who asks within that time: a wall of dashboards costs as much as one."""
+_OF_CLIENTS: Final = ("requests", "clients")
 
 # Nothing but this page's own files and the gateway itself; it can be put into no frame and sends its address nowhere.
 _SECURITY: Final = {
@@ -40,20 +42,30 @@ _SECURITY: Final = {
 }
 
 
+@attrs.frozen
+class _Snapshot:
+    """As JSON."""
+
+    whole: bytes
+    without_clients: bytes
+
+
 class DashboardEndpoint:
     """Serves `/metrics/dashboard` and what belongs to it.
 
-    take_state: the snapshot, JSON-able; awaited once for all who ask meanwhile.
+    take_state:      the snapshot, JSON-able; awaited once for all who ask meanwhile.
+    may_see_clients: who is shown the part of it that is about others: addresses, names, what was asked for and refused.
     """
 
-    def __init__(self, take_state: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, take_state: Callable[[], Awaitable[dict[str, Any]]], may_see_clients: Callable[[Incoming], bool]) -> None:
         self._take_state = take_state
+        self._may_see_clients = may_see_clients
         folder = files(__package__) / "dashboard"
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
         self._tags = {path: f'"{hashlib.sha256(body).hexdigest()[:20]}"' for path, (body, _) in self._files.items()}
-        self._state = b""
+        self._state = _Snapshot(b"", b"")
         self._state_s = float("-inf")
-        self._taking: SharedTasks[str, bytes] = SharedTasks()
+        self._taking: SharedTasks[str, _Snapshot] = SharedTasks()
         self._answering = HeldTasks()
 
     def handle(self, incoming: Incoming) -> None:
@@ -73,14 +85,18 @@ class DashboardEndpoint:
             incoming.respond(200, body, headers, content_type=kind)
 
     async def _answer_state(self, incoming: Incoming) -> None:
-        incoming.respond(200, await self._newest_state(), {**_SECURITY, "Cache-Control": "no-store"})
+        newest = await self._newest_state()
+        shown = newest.whole if self._may_see_clients(incoming) else newest.without_clients
+        incoming.respond(200, shown, {**_SECURITY, "Cache-Control": "no-store"})
 
-    async def _newest_state(self) -> bytes:
+    async def _newest_state(self) -> _Snapshot:
         if time.monotonic() - self._state_s < _KEPT_S:
             return self._state
         return await self._taking.join(_STATE, self._take)
 
-    async def _take(self) -> bytes:
-        self._state = msgspec.json.encode(await self._take_state())
+    async def _take(self) -> _Snapshot:
+        state = await self._take_state()
+        others = {name: value for name, value in state.items() if name not in _OF_CLIENTS}
+        self._state = _Snapshot(msgspec.json.encode(state), msgspec.json.encode(others))
         self._state_s = time.monotonic()
         return self._state

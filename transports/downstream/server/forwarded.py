@@ -17,6 +17,8 @@ _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+")
 _PAIR: Final = re.compile(r'\s*([A-Za-z]+)=(?:"([^"\\]*)"|([^\s;,"]*))\s*')
 
+_TOLD_BY_PROXIES: Final = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
+
 _SUBSCRIBER_BITS: Final = 64
 """What one subscriber of IPv6 has at least, and may take any address of. Source: RFC 6177, section 2; RFC 4291, section 2.5.1."""
 
@@ -70,6 +72,13 @@ class TrustedProxies:
             host if _AUTHORITY.fullmatch(host) else "",
             prefix if _PREFIX.fullmatch(prefix) else "",
         )
+
+    def is_of_this_machine(self, peer: str, headers: Mapping[str, str]) -> bool:
+        """Whether the client surely runs here: what a proxy hands on that is not trusted may come from anywhere."""
+        if not self.are_at(peer) and any(name in headers for name in _TOLD_BY_PROXIES):
+            return False
+        address = _address(self.origin(peer, headers).address)
+        return address is not None and address.is_loopback
 
     def _client(self, peer: str, hops: list[str]) -> tuple[str, int]:
         """The client's address, and how many trusted proxies its request has passed. hops: farthest first."""

@@ -251,6 +251,12 @@ class GatewayServer(HTTPServerConnectionDelegate):
         """Whether it may see what operators do; where nobody is known, everybody may."""
         return self.gate is None or self.gate.is_operator(principal)
 
+    def may_see_clients(self, incoming: Incoming) -> bool:
+        """Whether an operators' page shows this reader what others do: to operators; where nobody is known, on this machine."""
+        if self.gate is not None:
+            return self.gate.is_operator(incoming.principal)
+        return self.proxies.is_of_this_machine(incoming.peer, incoming.headers)
+
     def on_log_out(self, principal: Principal | None, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back once what the client has shown ends; the function returned calls it off. Nobody in particular never does."""
         if self.gate is None or principal is None:

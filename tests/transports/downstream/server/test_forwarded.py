@@ -94,3 +94,23 @@ def test_no_address_of_a_network_counts_apart(address: IPv6Address, host: int) -
 @given(st.text())
 def test_whatever_is_no_address_counts_for_something(text: str) -> None:
     assert isinstance(network_of(text), str)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "headers", "is_here"),
+    [
+        ([], "127.0.0.1", {}, True),
+        ([], "::1", {}, True),
+        ([], "::ffff:127.0.0.1", {}, True),
+        ([], "192.0.2.1", {}, False),
+        ([], "", {}, False),
+        ([], "127.0.0.1", {FOR: "127.0.0.1"}, False),
+        ([], "127.0.0.1", {"Via": "1.1 proxy"}, False),
+        (["127.0.0.1"], "127.0.0.1", {FOR: "192.0.2.1"}, False),
+        (["10.0.0.1"], "10.0.0.1", {FOR: "127.0.0.1"}, True),
+    ],
+)
+def test_only_what_no_unknown_proxy_hands_on_is_of_this_machine(
+    trusted: list[str], peer: str, headers: dict[str, str], is_here: bool
+) -> None:
+    assert TrustedProxies(trusted).is_of_this_machine(peer, headers) is is_here
