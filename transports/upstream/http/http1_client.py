@@ -15,7 +15,8 @@ import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Final
 
 import aiohappyeyeballs
@@ -133,8 +134,7 @@ class Http1Client:
         self._open: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         verb: str,
         url: str,
@@ -143,7 +143,7 @@ class Http1Client:
         timeout_s: float | None = None,
         *,
         may_repeat: bool = False,
-    ) -> AsyncIterator[Answer]:
+    ) -> AbstractAsyncContextManager[Answer]:
         """Ask; the block begins when the head of the answer is there.
 
         url:        of this origin.
@@ -152,16 +152,10 @@ class Http1Client:
                     connections apart: a server that fails at a notification after it has said 202 closes the connection a
                     little later, and would take along the next call, whoever's it is.
 
-        Raises: CannotConnect, ExchangeCut, TimeoutError, ValueError for a header that cannot be sent.
+        Raises: ValueError for a header that cannot be sent; to begin the block CannotConnect, ExchangeCut, TimeoutError.
         """
         head = _head(verb, _target(url), {**self._headers, **headers}, body)
-        async with asyncio.timeout(timeout_s):
-            connection = self._idle_connection(may_repeat) or await self._connect()
-            try:
-                connection.send(head, body)
-                yield await connection.answer()
-            finally:
-                self._give_back(connection, may_repeat)
+        return _Asking(self, head, body, timeout_s, may_repeat=may_repeat)
 
     async def close(self) -> None:
         """End all connections, exchanges included."""
@@ -173,6 +167,10 @@ class Http1Client:
 
     # ---- connections
 
+    async def connection(self, *, may_repeat: bool) -> _Connection:
+        """One for an exchange, kept or new, to be given back. Raises: CannotConnect."""
+        return self._idle_connection(may_repeat) or await self._connect()
+
     def _idle_connection(self, may_repeat: bool) -> _Connection | None:
         too_old_s = time.monotonic() - _KEEP_ALIVE_S
         idle = self._idle[may_repeat]
@@ -183,7 +181,8 @@ class Http1Client:
             connection.transport.abort()
         return None
 
-    def _give_back(self, connection: _Connection, may_repeat: bool) -> None:
+    def give_back(self, connection: _Connection, *, may_repeat: bool) -> None:
+        """The exchange is over, or has failed."""
         if connection.is_cut_unheard:
             for other in self._idle[may_repeat]:  # a server that restarts, or fails at many messages: who asks again meets none
                 other.transport.abort()
@@ -233,6 +232,45 @@ class Http1Client:
         for idle in self._idle.values():
             if connection in idle:
                 idle.remove(connection)
+
+
+class _Asking:
+    """The block of `Http1Client.request`. No generator, of which the event loop would keep account with every call."""
+
+    __slots__ = ("_body", "_client", "_connection", "_head", "_may_repeat", "_timeout_s", "_timer")
+
+    _connection: _Connection
+    _timer: asyncio.Timeout
+
+    def __init__(self, client: Http1Client, head: bytes, body: bytes, timeout_s: float | None, *, may_repeat: bool) -> None:
+        self._client = client
+        self._head = head
+        self._body = body
+        self._timeout_s = timeout_s
+        self._may_repeat = may_repeat
+
+    async def __aenter__(self) -> Answer:
+        self._timer = asyncio.timeout(self._timeout_s)
+        await self._timer.__aenter__()
+        try:
+            connection = self._connection = await self._client.connection(may_repeat=self._may_repeat)
+            try:
+                connection.send(self._head, self._body)
+                return await connection.answer()
+            except BaseException:
+                self._client.give_back(connection, may_repeat=self._may_repeat)
+                raise
+        except BaseException as error:
+            await self._timer.__aexit__(type(error), error, error.__traceback__)  # raises TimeoutError where that is why
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._client.give_back(self._connection, may_repeat=self._may_repeat)
+        finally:
+            await self._timer.__aexit__(kind, error, traceback)
 
 
 class _Connection(asyncio.BufferedProtocol):
