@@ -18,19 +18,17 @@ class RetryBudget:
     Source: Finagle, `RetryBudget` (percentCanRetry, minRetriesPerSec, ttl); Envoy manual, retry budgets.
     """
 
-    __slots__ = ("_balance", "_counted_at_s", "share")
+    __slots__ = ("_balance", "_counted_at_s", "_most", "share")
 
     def __init__(self, share: float, now_s: float) -> None:
         self.share = share
+        self._most = RETRIES_PER_S * RESERVE_S if share else 0.0
         self._balance = self._most
         self._counted_at_s = now_s
 
-    @property
-    def _most(self) -> float:
-        return RETRIES_PER_S * RESERVE_S if self.share else 0.0
-
     def note_answer(self) -> None:
-        self._balance = min(self._most, self._balance + self.share)
+        if self._balance < self._most:  # as a rule it is full
+            self._balance = min(self._most, self._balance + self.share)
 
     def take(self, now_s: float) -> bool:
         """Whether one more retry is within the budget; it is paid for then."""

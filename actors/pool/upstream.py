@@ -120,6 +120,7 @@ class Upstream(GatewayActor):
         self._merged_tasks = TaskNaming(arguments.seal, self._naming, self._replica.address)
         self._own_tasks = TaskNaming(arguments.seal, Naming(self._backend, ""), self._replica.address)
         self._is_one_of_several = arguments.is_one_of_several
+        self._address = self.myAddress  # which Thespian looks up anew each time
         self._cells = arguments.cells
         self._wire: UpstreamConversation
         self._is_owner = self._cells.owner_of(self._replica) == self._cells.cell_name
@@ -206,10 +207,10 @@ class Upstream(GatewayActor):
         timeout_s = None if call.kind is RequestKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
         span = self._span(call)
         headers = call.headers if span is None else span.headers
-        message = self._inner_message(call, headers)
+        tasks = self._task_naming(call)
         request = UpstreamRequest(
             kind=call.kind,
-            message=message,
+            message=self._inner_message(call, headers, tasks),
             revision=call.revision if upstream is None else upstream.revision,
             session_id=None if upstream is None else upstream.session_id,
             headers=headers,
@@ -220,8 +221,7 @@ class Upstream(GatewayActor):
             hash_keys=call.hash_keys,
         )
 
-        tasks, owner = self._task_naming(call), owner_of(call.hash_keys)
-        own_address = self.myAddress  # which Thespian looks up anew each time
+        owner = "" if tasks is None else owner_of(call.hash_keys)
 
         async def on_event(event: Message | None, event_id: str | None) -> None:
             if isinstance(event, Request) and call.kind is RequestKind.REQUEST:
@@ -238,7 +238,7 @@ class Upstream(GatewayActor):
             if call.kind is RequestKind.STREAM:
                 event = _under_its_own_id(call, event)
             assert self.runtime is not None
-            self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, event, event_id, own_address))
+            self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, event, event_id, self._address))
 
         if span is None:
             return await self._wire.exchange(request, on_event)
@@ -267,10 +267,10 @@ class Upstream(GatewayActor):
         about = {"mcp_gateway.backend": self._backend, "mcp_gateway.replica": self._replica.address}
         return tracing.tracer.client_span(method, call.target, call.headers, about)
 
-    def _inner_message(self, call: Call, headers: Mapping[str, str]) -> Message | None:
+    def _inner_message(self, call: Call, headers: Mapping[str, str], tasks: TaskNaming | None) -> Message | None:
         """The message as the server shall see it: its own names, and for a stateless server an id that no other client uses."""
         message = call.message
-        if message is not None and (tasks := self._task_naming(call)) is not None:
+        if message is not None and tasks is not None:
             message = tasks.inner(message)
         if not isinstance(message, Request):
             return message

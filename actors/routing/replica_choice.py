@@ -83,7 +83,7 @@ def choose(
     """
 
     def breaker_of(address: str) -> CircuitBreaker | None:
-        return breakers.get((route.pattern, ReplicaId(route.backend, address)))
+        return breakers.get((route.pattern, ReplicaId(route.backend, address))) if breakers else None
 
     def shut_s(address: str, *, is_last_resort: bool = False) -> float:
         """Seconds until its circuit lets this call through; 0.0 where it does now."""
@@ -179,9 +179,9 @@ def _preferred(call: Call, route: Route, backend: Backend, bound_to: str | None)
     elif backend.is_draining:
         candidates = ()
     else:
-        preferred = backend.ring.preference_list(_hash_key(route, call))
-        candidates = (address for address in preferred if address not in backend.draining_replicas)
-    return (address for address in candidates if address not in call.excluded)
+        candidates = backend.ring.preference_list(_hash_key(route, call))
+    out = call.excluded if bound_to is not None else call.excluded | backend.draining_replicas
+    return (address for address in candidates if address not in out) if out else iter(candidates)
 
 
 def _asks_for_more(route: Route) -> bool:

@@ -37,19 +37,20 @@ class SharedBudget:
 
     def take(self, holder: str, amount: int = 1) -> bool:
         """Hold so much more; False, and nothing is held, where that would be too much."""
-        if not self.has_room(holder, amount):
+        held, own = self.held + amount, self._by_holder.get(holder, 0) + amount
+        if held > self.limit or own > self.largest_share:
             return False
-        self.held += amount
-        self._by_holder[holder] = self.held_by(holder) + amount
+        self.held = held
+        self._by_holder[holder] = own
         return True
 
     def give_back(self, holder: str, amount: int = 1) -> None:
         """Hold so much less. Raises: ValueError for more than the holder has."""
-        left = self.held_by(holder) - amount
-        if left < 0:
-            raise ValueError(f"{amount} given back of {self.held_by(holder)}")
+        own = self._by_holder.get(holder, 0)
+        if own < amount:
+            raise ValueError(f"{amount} given back of {own}")
         self.held -= amount
-        if left:
-            self._by_holder[holder] = left
+        if own > amount:
+            self._by_holder[holder] = own - amount
         else:
             self._by_holder.pop(holder, None)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.hash_keys import principal_of
@@ -22,8 +22,7 @@ _LARGEST_PARAMS: Final = 2_048
 _LONGEST_TARGET: Final = 300
 
 
-@attrs.frozen
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a request ended. outcome: as `count_request` has it. status: of HTTP, 0 where there was none. text: of a refusal."""
 
     backend: str
