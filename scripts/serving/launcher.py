@@ -90,6 +90,8 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     log_exposure(settings)
     run_directory = RunDirectory.make(state_path)
     manager = ServiceManager.taken_from(os.environ)
+    if settings.auth is not None and settings.auth.issuers:
+        importlib.import_module("jwt")  # for all cells at once, and before the first token waits for it
     try:
         _prepare_process(run_directory, key, settings.actor_system.bind, cell_factory)
         return Launcher(settings, cell_factory, run_directory, source, manager).run()

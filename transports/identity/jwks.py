@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import attrs
 import msgspec
-from jwt import PyJWK
-from jwt.exceptions import PyJWTError
 
 _MOST_KEYS: Final = 100
 _LONGEST_KEY_ID: Final = 500
@@ -77,6 +75,9 @@ def _signing_key(jwk: object) -> SigningKey | None:
     algorithms = tuple(each for each in possible if each == jwk.get("alg", each))
     if not algorithms:
         return None
+    from jwt import PyJWK  # 4 MB, which a gateway without issuers need not load
+    from jwt.exceptions import PyJWTError
+
     try:
         key = PyJWK(jwk, algorithms[0]).key
     except (PyJWTError, ValueError, TypeError, KeyError):

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
 from collections.abc import Container, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
-from jwt.algorithms import get_default_algorithms
-from jwt.exceptions import PyJWTError
 
 from mcp_gateway.config.identity_settings import ALGORITHMS, IssuerSettings
 from mcp_gateway.transports.ports.principal import Principal
@@ -25,6 +24,9 @@ from .claims import Audience, principal_of_claims
 from .jwks import SigningKey, keys_for
 from .rejection import CredentialRejected, KeyUnknown
 
+if TYPE_CHECKING:
+    from jwt.algorithms import Algorithm
+
 LONGEST_TOKEN: Final = 16_384
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -32,8 +34,6 @@ _ACCESS_TOKEN: Final = frozenset({"at+jwt", "application/at+jwt", "jwt", "applic
 _LONGEST_KEY_ID: Final = 500
 _MOST_KEYS_TRIED: Final = 5
 """Of a token that names no key, while an issuer has several: the old one, the new one, and those to come."""
-
-_VERIFIERS: Final = {name: get_default_algorithms()[name] for name in ALGORITHMS}
 
 
 @attrs.frozen
@@ -123,9 +123,20 @@ def _checked_header(header: dict[str, Any], issuer: IssuerSettings, types: Conta
     return algorithm, key_id
 
 
+@functools.cache
+def _verifiers() -> dict[str, Algorithm]:
+    """{algorithm: what checks its signatures}, loaded where there is one to check: that takes 4 MB."""
+    from jwt.algorithms import get_default_algorithms
+
+    known = get_default_algorithms()
+    return {name: known[name] for name in ALGORITHMS}
+
+
 def _is_signed_by(token: UnverifiedToken, algorithm: str, key: Any) -> bool:
+    from jwt.exceptions import PyJWTError
+
     try:
-        return _VERIFIERS[algorithm].verify(token.signed, key, token.signature)
+        return _verifiers()[algorithm].verify(token.signed, key, token.signature)
     except (PyJWTError, ValueError, TypeError):
         return False
 
