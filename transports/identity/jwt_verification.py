@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 LONGEST_TOKEN: Final = 16_384
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_ACCESS_TOKEN: Final = frozenset({"at+jwt", "application/at+jwt", "jwt", "application/jwt"})
+_MARKED_ACCESS_TOKEN: Final = frozenset({"at+jwt", "application/at+jwt"})
+_ACCESS_TOKEN: Final = _MARKED_ACCESS_TOKEN | {"jwt", "application/jwt"}
+_OF_ID_TOKENS: Final = ("nonce", "at_hash")
 _LONGEST_KEY_ID: Final = 500
 _MOST_KEYS_TRIED: Final = 5
 """Of a token that names no key, while an issuer has several: the old one, the new one, and those to come."""
@@ -91,6 +93,7 @@ def verify(
     Raises: CredentialRejected; KeyUnknown where the issuer's keys may be older than the token.
     """
     check_signature(token, keys, issuer, _ACCESS_TOKEN)
+    _refuse_id_token(token)
     return principal_of_claims(token.claims, issuer, audience, now_s, token.fingerprint)
 
 
@@ -130,6 +133,18 @@ def _verifiers() -> dict[str, Algorithm]:
 
     known = get_default_algorithms()
     return {name: known[name] for name in ALGORITHMS}
+
+
+def _refuse_id_token(token: UnverifiedToken) -> None:
+    """An ID token tells a client who has logged in; its audience is that client, and fits where `audience` is the id of one.
+
+    Source: RFC 9068, section 5, for the danger; OpenID Connect Core 1.0, sections 2 and 3.1.3.6, for the claims.
+
+    Raises: CredentialRejected.
+    """
+    is_marked = str(token.header.get("typ", "")).lower() in _MARKED_ACCESS_TOKEN
+    if not is_marked and any(claim in token.claims for claim in _OF_ID_TOKENS):
+        raise CredentialRejected("the token is an ID token")
 
 
 def _is_signed_by(token: UnverifiedToken, algorithm: str, key: Any) -> bool:
