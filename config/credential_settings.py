@@ -16,6 +16,9 @@ OAUTH_MODES: Final = frozenset({"client_credentials", "token_exchange", "user"})
 PER_USER_MODES: Final = frozenset({"token_exchange", "user"})
 """Those in which each client's user is shown as that user."""
 
+_SCHEMES_PER_USER: Final = ("http", "https")
+_SCHEMES: Final = (*_SCHEMES_PER_USER, "sse+http", "sse+https", "ws", "wss")
+_OPEN_SCHEMES: Final = frozenset({"http", "sse+http", "ws"})
 _OAUTH_KEYS: Final = ("token_url", "issuer", "client_id", "client_secret_file", "scopes", "resource", "allow_private")
 _LARGEST_SECRET_BYTES: Final = 65_536
 _REFERENCE: Final = re.compile(r"\$\{(?:(?P<variable>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^{}\x00]+))\}")
@@ -35,14 +38,17 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
                 allowed = f"only beside auth = {', '.join(quote(mode) for mode in AUTH_MODES if mode in OAUTH_MODES)}"
                 yield SettingProblem(key=key, found=f"set beside auth = {quote(auth)}", allowed=allowed)
         return
-    # A known gap: the connection of a WebSocket, of HTTP+SSE and of a process is shared by all who use it, and is opened once.
-    # What closes it: connections of these kinds for each user, and their handshakes repeated with a new token.
+    # A known gap: the connection of a WebSocket and of HTTP+SSE is shared by all who use it, and shows one token for all.
+    # What closes it: connections of these kinds for each user.
+    schemes = _SCHEMES_PER_USER if auth in PER_USER_MODES else _SCHEMES
     for index, url in enumerate(fields["replicas"]):
-        if not url.startswith(("http://", "https://")):
-            allowed = f"http and https URLs beside auth = {quote(auth)}"
+        scheme = url.partition("://")[0]
+        if scheme not in schemes:
+            why = ", as other connections are shared by all users" if auth in PER_USER_MODES else ""
+            allowed = f"URLs of {', '.join(schemes)} beside auth = {quote(auth)}{why}"
             yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
-        elif url.startswith("http://") and not fields.get("allow_private", True):
-            allowed = "an https URL, so that nobody on the way reads tokens, or allow_private = true beside it"
+        elif scheme in _OPEN_SCHEMES and not fields.get("allow_private", True):
+            allowed = "a URL with TLS (https, wss), so that nobody on the way reads tokens, or allow_private = true beside it"
             yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
     if not fields["replicas"]:
         yield SettingProblem(key="auth", found=quote(auth), allowed="only beside replicas")

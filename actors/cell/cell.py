@@ -73,7 +73,7 @@ from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLedger, TaskLimits
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
-from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport
+from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport, connection_token
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
 from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
@@ -202,13 +202,14 @@ class Cell:
             guard_of=guard_of,
             parked=self._parked,
         )
+        shared_token = functools.partial(connection_token, source_of=self._access.source_of)
         shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)
         http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
-        sse = BridgeTransport(SseUpstream(), site)
+        sse = BridgeTransport(SseUpstream(shared_token), site)
         stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
         others = (
             BridgeTransport(wire, site)
-            for wire in (stdio, WebSocketUpstream(), OpenApiUpstream(), GrpcUpstream(), BuiltinUpstream())
+            for wire in (stdio, WebSocketUpstream(shared_token), OpenApiUpstream(), GrpcUpstream(), BuiltinUpstream())
         )
         return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
 

@@ -87,6 +87,18 @@ def test_a_secret_goes_to_an_authorization_server_that_the_operator_has_named() 
         assert read({"auth": auth, "issuer": "https://id.example", **secret}).gets_tokens
 
 
+@pytest.mark.parametrize("scheme", ["sse+https", "wss"])
+def test_connections_that_all_share_show_a_token_of_the_gateways_own_and_none_of_a_user(scheme: str) -> None:
+    own = {"auth": "client_credentials", "client_id": "gw", "token_url": "https://id.example/t"}
+    assert read({**own, "replicas": [f"{scheme}://files.example/mcp"]}).gets_tokens
+    for auth in ({"auth": "user"}, EXCHANGE):
+        told = problems({**auth, "replicas": [f"{scheme}://files.example/mcp"]}, auth=AUTH)
+        assert "as other connections are shared by all users" in told
+    for url in (f"{scheme[:-1]}://files.example/mcp", "auto+https://files.example/mcp"):
+        assert "backends[0].replicas[0]: found" in problems({**own, "replicas": [url]})
+    assert read({**own, "replicas": [f"{scheme[:-1]}://files.example/mcp"], "allow_private": True}).gets_tokens
+
+
 def test_a_process_is_shown_no_token() -> None:
     assert "auth: found 'user'; allowed: only beside replicas" in problems({"auth": "user", "command": ["x"], "replicas": []})
 

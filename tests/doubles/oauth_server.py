@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -45,6 +46,8 @@ class OauthServer:
         self.answer_extra: dict[str, str] = {}
         self.expires_in = 3600
         self.sessions: set[str] = set()
+        self._answers: list[asyncio.Queue[str]] = []  # of each event stream
+        self._sockets: list[web.WebSocketResponse] = []
         self._codes: dict[str, dict[str, str]] = {}
 
     def routes(self) -> list[web.RouteDef]:
@@ -56,6 +59,9 @@ class OauthServer:
             web.get("/authorize", self._authorize),
             web.post("/token", self._token),
             web.route("*", "/mcp", self._mcp),
+            web.get("/sse", self._sse),
+            web.post("/post", self._posted),
+            web.get("/ws", self._socket),
         ]
 
     def count(self, path: str) -> int:
@@ -65,6 +71,10 @@ class OauthServer:
         """Nothing that was issued holds any more."""
         self.tokens.clear()
         self.refreshes.clear()
+
+    async def close_sockets(self) -> None:
+        while self._sockets:
+            await self._sockets.pop().close()
 
     # ---- the authorization server
 
@@ -130,7 +140,8 @@ class OauthServer:
 
     # ---- the MCP server
 
-    async def _mcp(self, request: web.Request) -> web.Response:
+    def _let_in(self, request: web.Request) -> str | web.Response:
+        """Whose token the request shows, or what it lacks."""
         shown = request.headers.get("Authorization", "")
         self.seen_authorizations.append(shown)
         told = f'resource_metadata="{self.url}/.well-known/oauth-protected-resource/mcp"'
@@ -141,6 +152,12 @@ class OauthServer:
         if not set(self.scopes_needed) <= set(scopes):
             lacking = f'Bearer error="insufficient_scope", scope="{" ".join(self.scopes_needed)}", {told}'
             return web.Response(status=403, headers={"WWW-Authenticate": lacking})
+        return user
+
+    async def _mcp(self, request: web.Request) -> web.Response:
+        user = self._let_in(request)
+        if isinstance(user, web.Response):
+            return user
         if request.method != "POST":
             return web.Response(status=405)
         message = await request.json()
@@ -156,6 +173,47 @@ class OauthServer:
             self.sessions.add(session_id)
         answer = {"jsonrpc": "2.0", "id": message["id"], "result": self._result(method, user)}
         return web.json_response(answer, headers=headers)
+
+    async def _sse(self, request: web.Request) -> web.StreamResponse:
+        user = self._let_in(request)
+        if isinstance(user, web.Response):
+            return user
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        await stream.write(f"event: endpoint\ndata: /post?stream={len(self._answers)}\n\n".encode())
+        self._answers.append(answers := asyncio.Queue())
+        while True:
+            await stream.write(f"data: {await answers.get()}\n\n".encode())
+
+    async def _posted(self, request: web.Request) -> web.Response:
+        user = self._let_in(request)
+        if isinstance(user, web.Response):
+            return user
+        if (answer := self._answer(await request.json(), user)) is not None:
+            self._answers[int(request.query["stream"])].put_nowait(answer)
+        return web.Response(status=202)
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        user = self._let_in(request)
+        if isinstance(user, web.Response):
+            return user
+        socket = web.WebSocketResponse(protocols=("mcp",))
+        await socket.prepare(request)
+        self._sockets.append(socket)
+        async for frame in socket:
+            if (answer := self._answer(json.loads(frame.data), user)) is not None:
+                await socket.send_str(answer)
+        return socket
+
+    def _answer(self, message: dict[str, Any], user: str) -> str | None:
+        """To a message on a connection, which is a session of its own."""
+        if "id" not in message:
+            return None
+        self.calls.append((message["method"], user))
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+        if message["method"] == "server/discover":
+            return json.dumps({**answer, "error": {"code": -32601, "message": "unknown"}})
+        return json.dumps({**answer, "result": self._result(message["method"], user)})
 
     def _result(self, method: str, user: str) -> dict[str, Any]:
         if method == "initialize":

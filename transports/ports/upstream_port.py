@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 
+from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
@@ -124,6 +125,39 @@ class CredentialRefused(UpstreamError):
         super().__init__(Fate.UNAUTHORIZED, f"the server does not accept what it was shown (status {status})")
         self.status = status
         self.headers = headers
+
+
+_Answer = TypeVar("_Answer")
+
+
+class ShowToken(Protocol):
+    """Asks a server with the headers that show it who asks; where it refuses them, once more with fresh ones."""
+
+    async def __call__(self, ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]) -> _Answer:
+        """What `ask` gives.
+
+        ask: raises CredentialRefused where the server has refused the headers, and nothing has run.
+
+        Raises: UpstreamError; whatever else `ask` raises.
+        """
+
+
+ConnectionToken = Callable[[BackendSettings], ShowToken | None]
+"""How the connections to a backend, which all who use it share, show its token; None where it gets none."""
+
+
+def shows_no_token(backend: BackendSettings) -> None:
+    """A `ConnectionToken`: no backend gets any."""
+
+
+async def ask_showing(show: ShowToken | None, ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]) -> _Answer:
+    """What `ask` gives, with the token where there is one to show."""
+    return await ask({}) if show is None else await show(ask)
+
+
+def refuses_credential(status: int, challenge: str) -> bool:
+    """Whether an answer is about what the server was shown. challenge: its `WWW-Authenticate`. Source: RFC 6750, section 3.1."""
+    return status == 401 or (status == 403 and "insufficient_scope" in challenge)
 
 
 def only_legacy() -> UpstreamError:

@@ -64,7 +64,7 @@ class AuthorizationServers:
         self._backend = backend
         self._fetch = fetch
         self._rules = FetchRules(allow_private=backend.allow_private)
-        self.server_url = url_of(backend.replicas[0])
+        self.server_url = _http_url(backend.replicas[0])
 
     async def discover(self, told: str) -> tuple[ProtectedResource, AuthorizationServer]:
         """What the server says of itself, and its authorization server. told: where its challenge says that it describes itself.
@@ -163,6 +163,12 @@ class AuthorizationServers:
             if secret:
                 return secret
         raise FlowRefused("the gateway's client_secret_file cannot be read")
+
+
+def _http_url(replica: str) -> str:
+    """Where metadata is asked for: a WebSocket begins as a request of HTTP at the same origin. Source: RFC 6455, section 1.3."""
+    url = url_of(replica)
+    return f"http{url.removeprefix('ws')}" if url.startswith("ws") else url
 
 
 def now_ms() -> int:

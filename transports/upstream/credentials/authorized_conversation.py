@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import attrs
 
@@ -13,6 +14,7 @@ from mcp_gateway.transports.ports.strategies import WireTransport
 from mcp_gateway.transports.ports.upstream_port import (
     CredentialRefused,
     EventHandler,
+    ShowToken,
     UpstreamAnswer,
     UpstreamConversation,
     UpstreamRequest,
@@ -27,6 +29,9 @@ MakeSource = Callable[[BackendSettings], TokenSource]
 """The one source of a backend in this cell, whichever of its replicas asks."""
 
 
+_Answer = TypeVar("_Answer")
+
+
 class AuthorizedConversation:
     """Shows the tokens of a source. A request that the server refuses for its token has not run, and is repeated once."""
 
@@ -35,16 +40,10 @@ class AuthorizedConversation:
         self._source = source
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        asker = Asker.of(request.hash_keys)
-        shown = await self._source.token(asker)
-        try:
-            return await self._wire.exchange(_with(request, shown), on_event)
-        except CredentialRefused as refused:
-            shown = await self._source.another(asker, shown, _challenge(refused))
-        try:
-            return await self._wire.exchange(_with(request, shown), on_event)
-        except CredentialRefused as refused:
-            raise self._source.refused_again(asker, shown, _challenge(refused)) from None
+        async def ask(shown: Mapping[str, str]) -> UpstreamAnswer:
+            return await self._wire.exchange(attrs.evolve(request, headers={**request.headers, **shown}), on_event)
+
+        return await _ask_with_token(self._source, Asker.of(request.hash_keys), ask)
 
     async def probe(self, timeout_s: float) -> None:
         """Nobody in particular asks: a server that wants to know who it is has answered."""
@@ -71,10 +70,33 @@ class AuthorizingTransport:
         return AuthorizedConversation(wire, self._source_of(backend)) if backend.gets_tokens else wire
 
 
-def _with(request: UpstreamRequest, tokens: Tokens | None) -> UpstreamRequest:
-    if tokens is None:
-        return request
-    return attrs.evolve(request, headers={**request.headers, "authorization": tokens.authorization})
+def connection_token(backend: BackendSettings, source_of: MakeSource) -> ShowToken | None:
+    """How connections that all who use the backend share show its token; None where there is none to show."""
+    if not backend.gets_tokens:
+        return None
+    source = source_of(backend)
+
+    async def show(ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]) -> _Answer:
+        return await _ask_with_token(source, Asker(), ask)
+
+    return show
+
+
+async def _ask_with_token(source: TokenSource, asker: Asker, ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]) -> _Answer:
+    """As `ShowToken`."""
+    shown = await source.token(asker)
+    try:
+        return await ask(_headers(shown))
+    except CredentialRefused as refused:
+        shown = await source.another(asker, shown, _challenge(refused))
+    try:
+        return await ask(_headers(shown))
+    except CredentialRefused as refused:
+        raise source.refused_again(asker, shown, _challenge(refused)) from None
+
+
+def _headers(tokens: Tokens | None) -> dict[str, str]:
+    return {} if tokens is None else {"authorization": tokens.authorization}
 
 
 def _challenge(refused: CredentialRefused) -> Challenge:

@@ -25,6 +25,7 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamRequest,
     ignore_events,
     only_legacy,
+    refuses_credential,
 )
 from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, PROBE_ID, discover, initialize, ping
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra, may_be_modern
@@ -251,7 +252,7 @@ class StreamableHttpConversation:
         status = response.status
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         session_id = response.headers.get("mcp-session-id")
-        if self._backend.gets_tokens and (status == 401 or (status == 403 and _lacks_scopes(response))):
+        if self._backend.gets_tokens and refuses_credential(status, response.headers.get("www-authenticate", "")):
             raise CredentialRefused(status, dict(response.headers))
         if not 200 <= status < 300:
             return await self._read_refusal(response, content_type == _EVENT_STREAM, request, on_event)
@@ -485,11 +486,6 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
         return negotiated_with_server(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"])
     except (KeyError, ValueError, RecursionError):
         return proposed
-
-
-def _lacks_scopes(response: Answer) -> bool:
-    """Source: RFC 6750, section 3.1."""
-    return "insufficient_scope" in response.headers.get("www-authenticate", "")
 
 
 def _may_repeat(message: jsonrpc.Message) -> bool:

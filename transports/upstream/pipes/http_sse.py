@@ -6,14 +6,22 @@ Source: MCP 2024-11-05, basic/transports, "HTTP with SSE".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.strategies import url_of
-from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
+from mcp_gateway.transports.ports.upstream_port import (
+    ConnectionToken,
+    CredentialRefused,
+    ShowToken,
+    UpstreamConversation,
+    ask_showing,
+    refuses_credential,
+    shows_no_token,
+)
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
@@ -34,6 +42,9 @@ class SseUpstream:
     name = "http_sse_upstream"
     schemes = frozenset({"sse+http", "sse+https"})
 
+    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
+        self._token_of = token_of
+
     def connect(
         self,
         backend: BackendSettings,
@@ -42,10 +53,10 @@ class SseUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url, tls = url_of(backend.replicas[replica_index]), ClientTls.of(backend)
+        url, tls, show = url_of(backend.replicas[replica_index]), ClientTls.of(backend), self._token_of(backend)
         return PipeConversation(
             backend.replica_ids[replica_index],
-            lambda: SsePipe(url, backend.headers, max_message_bytes, tls),
+            lambda: SsePipe(url, backend.headers, max_message_bytes, tls, show),
             backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
@@ -54,10 +65,18 @@ class SseUpstream:
 
 
 class SsePipe:
-    """A `MessagePipe`: one event stream with its endpoint."""
+    """A `MessagePipe`: one event stream with its endpoint. The token of the day goes with the stream and with each message."""
 
-    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: dict[str, str],
+        max_message_bytes: int,
+        tls: ClientTls | None = None,
+        show: ShowToken | None = None,
+    ) -> None:
         self._url = url
+        self._show = show
         self._tls = tls or ClientTls()
         self._headers = headers
         self._parser = EventStreamParser(max_message_bytes)
@@ -75,7 +94,7 @@ class SsePipe:
             read_bufsize=2**16,
         )
         try:
-            self._stream = stream = await self._get()
+            self._stream = stream = await ask_showing(self._show, self._get)
             content_type = stream.content_type
             if stream.status != 200 or content_type != "text/event-stream":
                 raise PipeClosed(f"the server answered with status {stream.status} and {content_type}")
@@ -88,27 +107,36 @@ class SsePipe:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PipeClosed(f"cannot connect: {failure_text(error)}") from None
 
-    async def _get(self) -> aiohttp.ClientResponse:
+    async def _get(self, shown: Mapping[str, str]) -> aiohttp.ClientResponse:
         assert self._http is not None
         for _ in range(MAX_REDIRECTS + 1):
-            stream = await self._http.get(self._url, headers={"Accept": "text/event-stream"}, allow_redirects=False)
+            stream = await self._http.get(self._url, headers={"Accept": "text/event-stream", **shown}, allow_redirects=False)
+            self._check_credential(stream)
             if not is_redirect("GET", stream.status):
                 return stream
             stream.release()
             self._url = address_within_origin(self._url, stream.headers.get("Location", ""))
         raise LedAstray("the server redirects too often")
 
+    def _check_credential(self, response: aiohttp.ClientResponse) -> None:
+        """Raises: CredentialRefused."""
+        if self._show is not None and refuses_credential(response.status, response.headers.get("WWW-Authenticate", "")):
+            response.release()
+            raise CredentialRefused(response.status, {name.lower(): value for name, value in response.headers.items()})
+
     # ---- messages
 
     async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
+        await ask_showing(self._show, lambda shown: self._post(message, shown, on_begin))
+
+    async def _post(self, message: bytes, shown: Mapping[str, str], on_begin: Callable[[], None]) -> None:
         assert self._http is not None
-        endpoint = self._endpoint
+        endpoint, headers = self._endpoint, {"Content-Type": "application/json", **shown}
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 on_begin()
-                async with self._http.post(
-                    endpoint, data=message, headers={"Content-Type": "application/json"}, allow_redirects=False
-                ) as response:
+                async with self._http.post(endpoint, data=message, headers=headers, allow_redirects=False) as response:
+                    self._check_credential(response)
                     if 200 <= response.status < 300:
                         return
                     if response.status == 404:

@@ -6,13 +6,21 @@ Source: ours, as no revision defines it; the subprotocol is that of the official
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 
 from mcp_gateway.config.backend_settings import BackendSettings
-from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
+from mcp_gateway.transports.ports.upstream_port import (
+    ConnectionToken,
+    CredentialRefused,
+    ShowToken,
+    UpstreamConversation,
+    ask_showing,
+    refuses_credential,
+    shows_no_token,
+)
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
@@ -33,6 +41,9 @@ class WebSocketUpstream:
     name = "websocket_upstream"
     schemes = frozenset({"ws", "wss"})
 
+    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
+        self._token_of = token_of
+
     def connect(
         self,
         backend: BackendSettings,
@@ -41,10 +52,10 @@ class WebSocketUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        url, tls = backend.replicas[replica_index], ClientTls.of(backend)
+        url, tls, show = backend.replicas[replica_index], ClientTls.of(backend), self._token_of(backend)
         return PipeConversation(
             backend.replica_ids[replica_index],
-            lambda: WebSocketPipe(url, backend.headers, max_message_bytes, tls),
+            lambda: WebSocketPipe(url, backend.headers, max_message_bytes, tls, show),
             backend=backend.name,
             max_pipes=backend.pool_size + max_overflow,
             era=era or ServerEra(backend.protocol),
@@ -53,10 +64,18 @@ class WebSocketUpstream:
 
 
 class WebSocketPipe:
-    """A `MessagePipe`: one WebSocket."""
+    """A `MessagePipe`: one WebSocket. A token is shown in its handshake, and holds as long as the server lets it."""
 
-    def __init__(self, url: str, headers: dict[str, str], max_message_bytes: int, tls: ClientTls | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: dict[str, str],
+        max_message_bytes: int,
+        tls: ClientTls | None = None,
+        show: ShowToken | None = None,
+    ) -> None:
         self._url = url
+        self._show = show
         self._tls = tls or ClientTls()
         self._headers = headers
         self._max_message_bytes = max_message_bytes
@@ -71,16 +90,23 @@ class WebSocketPipe:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[_within_origin()],
         )
+        await ask_showing(self._show, self._shake_hands)
+
+    async def _shake_hands(self, shown: Mapping[str, str]) -> None:
+        assert self._http is not None
         try:
             self._socket = await self._http.ws_connect(
                 self._url,
                 protocols=("mcp",),
-                headers={**self._headers, "User-Agent": "mcp-gateway"},
+                headers={**self._headers, **shown, "User-Agent": "mcp-gateway"},
                 heartbeat=_PING_INTERVAL_S,
                 max_msg_size=self._max_message_bytes,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
             )
         except aiohttp.WSServerHandshakeError as error:
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            if self._show is not None and refuses_credential(error.status, headers.get("www-authenticate", "")):
+                raise CredentialRefused(error.status, headers) from None
             raise PipeClosed(f"the server answered the handshake with status {error.status}") from None
         except LedAstray as error:
             raise PipeClosed(str(error)) from None

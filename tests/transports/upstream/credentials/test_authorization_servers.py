@@ -33,6 +33,14 @@ def test_what_a_challenge_names_is_asked_and_nothing_else_of_the_server() -> Non
     assert fetch.asked == ["https://files.example/meta", METADATA]
 
 
+@pytest.mark.parametrize("replica", ["wss://files.example/mcp", "sse+https://files.example/mcp"])
+def test_metadata_of_another_transport_is_asked_for_over_http_at_the_same_origin(replica: str) -> None:
+    fetch = ScriptedFetch()
+    own = {"auth": "client_credentials", "client_id": "gw"}
+    assert asyncio.run(servers(fetch, replicas=(replica,), **own).discover(""))[0].resource == SERVER
+    assert fetch.asked[0] == f"{RESOURCE}/mcp"
+
+
 def test_openid_discovery_is_asked_where_the_other_is_not_there() -> None:
     fetch = ScriptedFetch()
     fetch.places[f"{ISSUER}/.well-known/openid-configuration"] = fetch.places.pop(METADATA)

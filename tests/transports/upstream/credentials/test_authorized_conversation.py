@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ from mcp_gateway.transports.ports.hash_keys import CREDENTIAL, PRINCIPAL, Asker
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import CredentialRefused, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
-from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizedConversation
+from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizedConversation, connection_token
 from mcp_gateway.transports.upstream.credentials.challenge import Challenge
 from mcp_gateway.transports.upstream.credentials.tokens import Tokens
 from tests.doubles.scripted_wire import ScriptedWire, settle
+from tests.transports.upstream.credentials.scripted_servers import backend
 
 ASK = UpstreamRequest(
     kind=RequestKind.REQUEST,
@@ -113,5 +114,28 @@ def test_a_server_that_wants_to_know_who_probes_it_is_well() -> None:
         wire.probe_error = UpstreamError(Fate.UNREACHABLE, "away")
         with pytest.raises(UpstreamError, match="away"):
             await AuthorizedConversation(wire, Source(first=True)).probe(1.0)
+
+    on_loop(body)
+
+
+def test_a_connection_that_all_share_shows_what_is_given_to_nobody_in_particular_and_something_fresh_once() -> None:
+    async def body() -> None:
+        source = Source(first=True)
+        show = connection_token(backend(auth="client_credentials", client_id="gw"), lambda _: source)
+        assert show is not None
+        seen: list[Any] = []
+
+        async def ask(headers: Mapping[str, str]) -> int:
+            seen.append(headers["authorization"])
+            if len(seen) != 2:
+                raise refusal()
+            return len(seen)
+
+        assert await show(ask) == 2
+        assert source.asked == [(Asker(), source.given[0], Challenge(status=401, scopes=("read",)))]
+        with pytest.raises(UpstreamError, match="at-1 is not accepted"):
+            await show(ask)
+        assert seen == ["Bearer at-0", "Bearer at-1", "Bearer at-0", "Bearer at-1"]
+        assert connection_token(backend(auth="none"), lambda _: source) is None
 
     on_loop(body)

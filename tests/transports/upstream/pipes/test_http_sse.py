@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.http_sse import SsePipe
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed, SendFailed
 from tests.doubles.odd_http_server import answer, event_stream, odd_http_server
+from tests.doubles.shown_tokens import ShownTokens, takes_from
 
 ENDPOINT = b"event: endpoint\ndata: /post?id=1\n\n"
 SECRET = {"Authorization": "Bearer secret"}
@@ -144,5 +146,36 @@ def test_an_event_beyond_the_limit_and_the_end_of_the_stream_close_the_connectio
                             await pipe.receive()
                     finally:
                         await pipe.close()
+
+    run(check)
+
+
+def test_the_stream_and_each_message_show_a_token_and_a_fresh_one_where_the_server_refuses_it() -> None:
+    async def check() -> None:
+        show = ShownTokens()
+        lacking = 'Bearer error="insufficient_scope", scope="write"'
+        routes = {"sse": takes_from(1, event_stream(ENDPOINT)), "post": takes_from(2, answer(202), 403, lacking)}
+        async with odd_http_server(**routes) as url:
+            pipe = SsePipe(f"{url}/sse", {}, 10_000, show=show)
+            await pipe.open()
+            await pipe.send(b"{}", lambda: None)
+            await pipe.send(b"{}", lambda: None)
+            assert show.refusals == [(401, "Bearer"), (403, lacking)]
+            await pipe.close()
+        async with odd_http_server(sse=event_stream(ENDPOINT), post=takes_from(9, answer(202))) as url:
+            pipe = SsePipe(f"{url}/sse", {}, 10_000, show=show)
+            await pipe.open()
+            with pytest.raises(CredentialRefused):
+                await pipe.send(b"{}", lambda: None)
+            await pipe.close()
+
+    run(check)
+
+
+def test_a_server_that_gets_no_tokens_and_refuses_who_asks_is_one_that_cannot_be_used() -> None:
+    async def check() -> None:
+        async with odd_http_server(sse=answer(401, WWW_Authenticate="Bearer")) as url:
+            with pytest.raises(PipeClosed, match="status 401"):
+                await opened(f"{url}/sse")
 
     run(check)

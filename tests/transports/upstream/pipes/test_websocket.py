@@ -8,9 +8,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketPipe
 from tests.doubles.odd_http_server import Handler, answer, odd_http_server
+from tests.doubles.shown_tokens import ShownTokens, takes_from
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -48,6 +50,7 @@ def socket(play: Play, protocols: tuple[str, ...] = ("mcp",)) -> Handler:
     ("handler", "why"),
     [
         (answer(404), "the handshake with status 404"),
+        (answer(401, WWW_Authenticate="Bearer"), "the handshake with status 401"),
         (answer(200), "the handshake with status 200"),
         (answer(302, Location="http://127.0.0.1:1/ws"), "an address of another origin"),
     ],
@@ -114,6 +117,26 @@ def test_a_connection_that_breaks_is_closed_with_a_reason(end: str) -> None:
             with pytest.raises(PipeClosed) as caught:
                 await pipe.receive()
             assert str(caught.value)
+            await pipe.close()
+
+    run(check)
+
+
+def test_the_handshake_shows_a_token_and_a_fresh_one_where_the_server_refuses_it() -> None:
+    async def check() -> None:
+        async def play(peer: web.WebSocketResponse, _request: web.Request) -> None:
+            await peer.send_str("{}")
+
+        async with odd_http_server(ws=takes_from(1, socket(play)), never=takes_from(9, socket(play))) as url:
+            show = ShownTokens()
+            pipe = WebSocketPipe(f"{url}/ws".replace("http:", "ws:"), {}, 10_000, show=show)
+            await pipe.open()
+            assert await pipe.receive() == b"{}"
+            assert (show.number, show.refusals) == (1, [(401, "Bearer")])
+            await pipe.close()
+            pipe = WebSocketPipe(f"{url}/never".replace("http:", "ws:"), {}, 10_000, show=show)
+            with pytest.raises(CredentialRefused):
+                await pipe.open()
             await pipe.close()
 
     run(check)
