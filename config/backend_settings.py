@@ -43,6 +43,7 @@ from .tool_settings import TOOLS, as_tools
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
 URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss")
+_KINDS = ("replicas", "command", "openapi", "grpc", "builtin")
 # What the gateway says itself in a request to a server.
 RESERVED_HEADERS = frozenset(
     {
@@ -263,13 +264,16 @@ def default_prefix(name: str, separator: str = "__") -> str:
 
 def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     """Check one backend: exactly one kind of server, and only the keys that mean something for it."""
-    if not {"replicas", "command", "builtin"} <= fields.keys():
+    if not fields.keys() >= set(_KINDS):  # one of them is wrong, which is told already
         return
-    kinds = [kind for kind in ("replicas", "command", "openapi", "grpc", "builtin") if fields.get(kind)]
+    kinds = [kind for kind in _KINDS if fields.get(kind)]
     if len(kinds) != 1:
         found = " and ".join(kinds) or "none of them"
-        yield SettingProblem(key="", found=found, allowed="exactly one of replicas, command, openapi, grpc, builtin")
+        yield SettingProblem(key="", found=found, allowed=f"exactly one of {', '.join(_KINDS)}")
         return
+    if str(fields["openapi"]).startswith("http://") and not fields.get("allow_private"):
+        allowed = "a file, an https URL, or allow_private = true beside it"
+        yield SettingProblem(key="openapi", found=quote_url(fields["openapi"]), allowed=allowed)
     for key, unset in (("env", {}), ("cwd", "."), ("instances", 1)):
         if kinds[0] != "command" and fields.get(key, unset) != unset:
             yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")

@@ -154,6 +154,23 @@ def test_a_mistake_is_told_once_even_where_other_settings_depend_on_it():
     assert set(problems_of({"transports": {"websocket": websocket}})) == {"transports.websocket.ping_interval"}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("replicas", 3), ("command", 3), ("openapi", 3), ("grpc", "no port"), ("builtin", "no")]
+)
+def test_a_kind_of_server_that_is_wrong_is_not_told_to_be_missing_as_well(key, value):
+    mapping = {"backends": [{"name": "a", key: value}]}
+    assert set(problems_of(mapping)) == {f"backends[0].{key}"}
+
+
+def test_a_description_over_plain_http_is_told_what_it_needs():
+    backend = {"name": "a", "openapi": "http://127.0.0.1:1/api.json?key=secret"}
+    found = problems_of({"backends": [backend]})
+    assert set(found) == {"backends[0].openapi"}
+    assert "secret" not in found["backends[0].openapi"].found
+    assert "allow_private" in found["backends[0].openapi"].allowed
+    assert problems_or_none(settings_from_mapping, {"backends": [{**backend, "allow_private": True}]}, "f") == ()
+
+
 def test_a_backend_inherits_what_the_gateway_section_says():
     mapping = {"gateway": {"request_timeout": 7, "pool_size": 3}, "backends": [{"name": "a", "builtin": "demo", "pool_size": 9}]}
     (backend,) = settings_from_mapping(mapping, "g.toml").backends
