@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import os
 import resource
 import shutil
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,15 +26,16 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.setting_rules import quote_url
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.scripts.serving.start_checks import StartRefused, check_tls, live_runs, reserve_port
+from mcp_gateway.scripts.serving.start_checks import StartRefused, check_cluster, check_tls, live_runs, reserve_port
 from mcp_gateway.transports.identity.discovery import metadata_urls
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRules, fetch
+from mcp_gateway.transports.upstream.openapi.api_description import DescriptionRefused, read_description, read_document
 
 _CONNECT_S: Final = 3.0
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _FEW_FILES: Final = 4_096
 _SOON_S: Final = 14 * 86_400.0
-_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "nats": 4222, "tls": 4222}
 
 
 class Verdict(Enum):
@@ -172,6 +175,25 @@ async def _unreachable(issuer: str, rules: FetchRules) -> str | None:
     return "; ".join(dict.fromkeys(failures))
 
 
+def _cluster(settings: Settings) -> Iterator[Finding]:
+    """One NATS server that is reached is enough; that it takes this node shows when the node starts."""
+    if settings.cluster is None:
+        return
+    try:
+        check_cluster(settings)
+    except StartRefused as refusal:
+        text = str(refusal).removeprefix("[cluster]: ")
+        yield Finding("cluster", Verdict.PROBLEM, text, "name files that this user can read, the same key_file at every node")
+        return
+    urls = settings.cluster.url.split(",")
+    problems = {url: problem for url in urls if (problem := asyncio.run(_not_connected(url))) is not None}
+    for url, problem in problems.items():
+        verdict = Verdict.PROBLEM if len(problems) == len(urls) else Verdict.WARNING
+        yield Finding("cluster", verdict, f"{url}: {problem}", "start NATS there, or correct cluster.url")
+    if not problems:
+        yield Finding("cluster", Verdict.OK, f"{', '.join(urls)}: takes connections")
+
+
 def _backends(settings: Settings) -> Iterator[Finding]:
     if not settings.backends:
         yield Finding("backends", Verdict.WARNING, "there are none", "add [[backends]], or --mcp-json with your servers")
@@ -186,20 +208,52 @@ def _backend(backend: BackendSettings) -> Iterator[Finding]:
     elif backend.command:
         yield _program(what, backend)
     elif backend.openapi and "://" not in backend.openapi:
-        yield _description(what, Path(backend.openapi).expanduser())
+        yield _description(what, Path(backend.openapi).expanduser(), backend.base_url)
+    elif backend.openapi:
+        yield _server(what, backend.openapi)
+    elif backend.grpc:
+        yield _server(what, backend.grpc if "://" in backend.grpc else f"http://{backend.grpc}")
+        if find_spec("grpc") is None:
+            yield Finding(what, Verdict.PROBLEM, "no gRPC is installed", "pip install 'mcp-gateway[grpc]'")
     for url in backend.replicas:
-        problem = asyncio.run(_not_connected(url))
-        shown = quote_url(url)[1:-1]
-        if problem is None:
-            yield Finding(what, Verdict.OK, f"{shown} takes connections")
-        else:
-            yield Finding(what, Verdict.PROBLEM, f"{shown}: {problem}", "start the server, or correct its address")
+        yield _server(what, url)
+    if "guard" in backend.tools:
+        yield _guard(f"guard of {backend.name}", backend.tools["guard"])
 
 
-def _description(what: str, path: Path) -> Finding:
-    if not os.access(path, os.R_OK):
-        return Finding(what, Verdict.PROBLEM, f"{path} cannot be read", "correct openapi, or make the file readable")
-    return Finding(what, Verdict.OK, f"{path} is there")
+def _server(what: str, url: str) -> Finding:
+    problem = asyncio.run(_not_connected(url))
+    shown = quote_url(url)[1:-1]
+    if problem is None:
+        return Finding(what, Verdict.OK, f"{shown} takes connections")
+    return Finding(what, Verdict.PROBLEM, f"{shown}: {problem}", "start the server, or correct its address")
+
+
+def _guard(what: str, guard: Mapping[str, Any]) -> Finding:
+    """Imported, as the gateway does when it asks first; not asked."""
+    if "url" in guard:
+        return _server(what, guard["url"])
+    named = str(guard["callable"])
+    module, _, function = named.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever an operator's module does
+        return Finding(what, Verdict.PROBLEM, f"{named}: {error}", "correct callable, or install its module beside the gateway")
+    if not callable(found):
+        return Finding(what, Verdict.PROBLEM, f"{named} is no function", "correct callable")
+    return Finding(what, Verdict.OK, f"{named} is there")
+
+
+def _description(what: str, path: Path, base_url: str) -> Finding:
+    try:
+        described = read_description(read_document(path.read_bytes()), base_url, "")
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}"
+        return Finding(what, Verdict.PROBLEM, text, "correct openapi, or make the file readable")
+    except DescriptionRefused as refused:
+        return Finding(what, Verdict.PROBLEM, f"{path}: {refused}", "correct the description")
+    left_out = f", {len(described.left_out)} left out" if described.left_out else ""
+    return Finding(what, Verdict.OK, f"{path} describes {len(described.operations)} operations{left_out}")
 
 
 def _program(what: str, backend: BackendSettings) -> Finding:
@@ -238,5 +292,6 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _ports,
     _limits,
     _issuers,
+    _cluster,
     _backends,
 )

@@ -19,6 +19,7 @@ from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.commands.doctor_checks import Finding, Verdict, findings
 from tests.doubles.gateway_process import GatewayProcess, run_command
+from tests.doubles.pet_api import PETSTORE
 from tests.doubles.ports import free_port
 
 DEMO = {"name": "demo", "builtin": "demo"}
@@ -165,6 +166,55 @@ def test_the_program_of_a_server_is_looked_for_where_it_will_be(
     backend: dict[str, Any], expected: Verdict, tmp_path: Path
 ) -> None:
     assert verdict(settings_of(tmp_path, {"name": "a", **backend}), "backend a") is expected
+
+
+def test_a_description_is_read_and_one_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "api.json"
+    settings = settings_of(tmp_path, {"name": "a", "openapi": str(path)})
+    assert verdict(settings, "backend a") is Verdict.PROBLEM
+    path.write_text('{"openapi": "3.1.0", "paths": ')
+    assert verdict(settings, "backend a") is Verdict.PROBLEM
+    path.write_text(PETSTORE.read_text())
+    (finding,) = found(settings, "backend a")
+    assert (finding.verdict, "operations" in finding.text) == (Verdict.OK, True)
+
+
+@pytest.mark.parametrize("key", ["openapi", "grpc"])
+def test_an_api_elsewhere_is_connected_to_as_any_server(key: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        place = f"127.0.0.1:{port}" if key == "grpc" else f"http://127.0.0.1:{port}/api.json"
+        settings = settings_of(tmp_path, {"name": "a", key: place, **({"allow_private": True} if key == "openapi" else {})})
+        assert verdict(settings, "backend a") is Verdict.OK
+    assert verdict(settings, "backend a") is Verdict.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("guard", "expected"),
+    [
+        ({"callable": "mcp_gateway.config.mask_secrets:judge"}, Verdict.OK),
+        ({"callable": "no_such_module:judge"}, Verdict.PROBLEM),
+        ({"callable": "mcp_gateway.config.mask_secrets:nothing"}, Verdict.PROBLEM),
+        ({"callable": "mcp_gateway.config.mask_secrets:__name__"}, Verdict.PROBLEM),
+        ({"url": "http://127.0.0.1:9/guard"}, Verdict.PROBLEM),
+    ],
+)
+def test_a_guard_is_looked_for_before_it_is_asked(guard: dict[str, Any], expected: Verdict, tmp_path: Path) -> None:
+    assert verdict(settings_of(tmp_path, {**DEMO, "tools": {"guard": guard}}), "guard of demo") is expected
+
+
+def test_a_cluster_needs_its_key_and_one_nats_server(tmp_path: Path) -> None:
+    key, gone = tmp_path / "cluster.key", f"nats://127.0.0.1:{free_port()}"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"nats://127.0.0.1:{listening.getsockname()[1]}"
+        cluster = {"url": url, "node": "a", "key_file": str(key)}
+        assert verdict(settings_of(tmp_path, cluster=cluster), "cluster") is Verdict.PROBLEM
+        key.write_bytes(b"k" * 32)
+        key.chmod(0o600)
+        assert verdict(settings_of(tmp_path, cluster=cluster), "cluster") is Verdict.OK
+        one_of_two = settings_of(tmp_path, cluster={**cluster, "url": f"{url},{gone}"})
+        assert verdict(one_of_two, "cluster") is Verdict.WARNING
+    assert verdict(settings_of(tmp_path, cluster=cluster), "cluster") is Verdict.PROBLEM
 
 
 # ---- certificates, and the command
