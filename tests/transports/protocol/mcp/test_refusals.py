@@ -30,6 +30,7 @@ CONTRACT = {
     "circuit_open": (5031, 503, True),
     "pool_exhausted": (5032, 503, True),
     "draining": (5033, 503, True),
+    "owner_unreachable": (5034, 503, True),
     "upstream_failed": (5020, 502, False),
     "upstream_timeout": (5040, 504, False),
 }
