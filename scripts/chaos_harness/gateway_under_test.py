@@ -121,8 +121,12 @@ builtin = "demo"
             await asyncio.sleep(0.05)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[str]:
+        """Raises: GatewayFailed"""
         with self.log_path.open("a") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, text=True, start_new_session=True)
+            try:
+                return subprocess.Popen(command, stdout=log, stderr=log, text=True, start_new_session=True)
+            except OSError as error:
+                raise GatewayFailed(f"{command[0]} cannot be started: {error.strerror}") from error
 
     async def start_again(self) -> None:
         """After its process was killed."""

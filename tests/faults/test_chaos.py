@@ -87,6 +87,8 @@ def test_the_harness_finds_each_mechanism_that_is_broken_on_purpose(tmp_path: Pa
 def test_a_gateway_that_does_not_start_and_a_scenario_that_is_none_are_told(tmp_path: Path) -> None:
     exit_code, _, said = run_chaos(tmp_path, "--gateway", "false")
     assert (exit_code, "chaos: the gateway did not start" in said) == (EXIT_FAILED, True)
+    exit_code, _, said = run_chaos(tmp_path, "--gateway", "no-such-command")
+    assert (exit_code, said) == (EXIT_FAILED, "chaos: no-such-command cannot be started: No such file or directory\n")
     (tmp_path / "s.toml").write_text("speed = 1")
     exit_code, _, said = run_chaos(tmp_path, "--scenario", str(tmp_path / "s.toml"))
     assert (exit_code, "chaos: speed: unknown" in said) == (EXIT_FAILED, True)
