@@ -16,7 +16,10 @@ from mcp_gateway.config.shown_text import shown, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
 
 _LONGEST_FILE_BYTES = 65_536
-_TABLE_KEYS = ("builtin", "openapi", "base_url", "grpc", "prefix", "protocol", "pool_size", "request_timeout", "cwd", "instances")
+_TABLE_KEYS = (
+    *("builtin", "openapi", "base_url", "allow_private", "grpc", "prefix", "protocol", "pool_size", "request_timeout", "cwd"),
+    "instances",
+)
 
 
 def add_backend_commands(commands: Any) -> None:
@@ -32,6 +35,9 @@ def add_backend_commands(commands: Any) -> None:
     adding.add_argument("--replica", metavar="URL", action="append", help="where a server listens; again for each equal one")
     adding.add_argument("--openapi", metavar="F", help="the OpenAPI description of an HTTP API: a file or an https URL")
     adding.add_argument("--base-url", metavar="URL", help="of that API; what its description says if not given")
+    adding.add_argument(
+        "--allow-private", action="store_const", const=True, help="that description may be at a private address, over plain HTTP"
+    )
     adding.add_argument("--grpc", metavar="H:P", help="a gRPC server that tells its services by reflection")
     adding.add_argument("--builtin", metavar="demo", help="the demo server inside the gateway")
     adding.add_argument("--prefix", metavar="P", help="before the names of its tools and prompts; NAME__ if not given")

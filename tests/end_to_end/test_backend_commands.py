@@ -206,6 +206,13 @@ def test_a_reload_takes_over_backends_and_routes_and_leaves_what_has_not_changed
         assert all(stream.is_open for stream in streams)
 
 
+def test_a_description_at_a_private_address_is_taken_where_that_is_said(gateway: RunningGateway) -> None:
+    pets = ["add-backend", "pets", "--openapi", "http://127.0.0.1:1/openapi.json"]
+    assert gateway.admin(*pets)[0] == 2
+    assert gateway.admin(*pets, "--allow-private") == (0, "pets added\n")
+    assert gateway.admin("remove-backend", "pets") == (0, "pets removed\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
