@@ -12,7 +12,7 @@ from msgspec import Raw
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.guard_port import Guard, Guarded, GuardRefused, Phase
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.curation.cut_results import cut_result
+from mcp_gateway.transports.protocol.curation.cut_results import cut_result, is_final
 from mcp_gateway.transports.protocol.curation.tool_checks import ToolChecks
 from mcp_gateway.transports.protocol.mcp.jsonrpc import members
 from mcp_gateway.transports.telemetry import metrics
@@ -65,7 +65,7 @@ class ToolRules:
 
     async def after(self, tool: str, result: bytes, user: str) -> bytes:
         """What a call has given, as the client gets it. Raises: UpstreamError; msgspec.DecodeError where it is no result."""
-        if self._guard is not None and _is_final(result):
+        if self._guard is not None and is_final(members(result)):
             result = await self._judged(self._guard, Phase.AFTER, tool, user, result)
         problem = None if self.checks is None or not tool else self.checks.result_problem(tool, result)
         self._tell_unusable()
@@ -108,9 +108,3 @@ class ToolRules:
 
 def gives_later(method: str) -> bool:
     return method in _LATER
-
-
-def _is_final(result: bytes) -> bool:
-    """Whether it is what the tool has given, and no question or task."""
-    values = members(result)
-    return "content" in values or "structuredContent" in values

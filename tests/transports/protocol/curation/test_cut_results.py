@@ -62,3 +62,15 @@ def test_what_is_left_is_about_as_much_as_may_be(texts: list[str], most: int) ->
     shown = cut_result(encoded, most)
     assert shown is encoded or len(shown) <= 4 * most + 400
     json.loads(shown)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"_meta": {"x": "y" * 5_000}}, {"said": "y" * 5_000}, {"isError": ["y" * 5_000]}, {"toolResult": "y" * 5_000}],
+)
+@pytest.mark.parametrize("content", [{}, {"content": [{"type": "text", "text": "z" * 5_000}]}])
+def test_nothing_beside_the_content_makes_a_result_larger_than_it_may_be(beside: Any, content: Any) -> None:
+    cut = cut_result(json.dumps({**content, **beside, "resultType": "complete"}).encode(), 500)
+    assert len(cut) < 1_000
+    assert json.loads(cut)["resultType"] == "complete"
+    assert "Cut by the gateway" in json.loads(cut)["content"][-1]["text"]

@@ -97,6 +97,15 @@ def test_a_question_or_a_task_is_no_result_to_be_judged() -> None:
     assert guard.asked == []
 
 
+@pytest.mark.parametrize(
+    "result",
+    [{"toolResult": "evil"}, {"task": {}, "toolResult": "evil"}, {"said": "evil"}, {"resultType": "other", "said": "evil"}],
+)
+def test_a_result_without_content_is_judged_as_well(result: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamError, match="that is evil"):
+        after(made(Guard()), **result)
+
+
 def test_what_the_guard_puts_in_is_held_against_the_schema_as_well() -> None:
     class Careless:
         async def judge(self, guarded: Guarded) -> bytes:
