@@ -37,6 +37,7 @@ def request_of(operation: Operation, arguments: Mapping[str, Any]) -> ApiRequest
     known = {*operation.parameters, *([operation.body.argument] if operation.body is not None else [])}
     if unknown := sorted(arguments.keys() - known):
         raise WrongArguments(f"unknown arguments: {', '.join(unknown)[:500]}; there are {', '.join(sorted(known)) or 'none'}")
+    query_names = {each.name for each in operation.parameters.values() if each.place == "query"}
     path, query, headers = operation.path, list[tuple[str, str]](), dict[str, str]()
     for argument, parameter in operation.parameters.items():
         value = arguments.get(argument)
@@ -46,7 +47,10 @@ def request_of(operation: Operation, arguments: Mapping[str, Any]) -> ApiRequest
         elif parameter.place == "path":
             path = path.replace(f"{{{parameter.name}}}", _path_value(argument, parameter, value))
         elif parameter.place == "query":
-            query += _query_values(parameter, value)
+            values = list(_query_values(parameter, value))
+            if taken := (query_names - {parameter.name}).intersection(name for name, _ in values):
+                raise WrongArguments(f"{argument} has {sorted(taken)[0]!r} in it, which is another argument")
+            query += values
         else:
             headers[parameter.name] = _header_value(argument, parameter, value)
     body = b""

@@ -18,7 +18,7 @@ _TEXTS: Final = frozenset(
 
 
 def outcome_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> ToolOutcome:
-    """headers: lower-case names. url: that was asked, for content that is neither text nor a picture.
+    """headers: lower-case names. url: that it is shown under, for content that is neither text nor a picture.
 
     An API's JSON is structured content: an object as it is, anything else under `result`. What it refuses is a tool's error, with
     its status first, so that a model can tell what to mend. Of redirects none is followed: they may lead anywhere.

@@ -112,7 +112,8 @@ class OpenApiSource:
         if body is None:
             text = f"HTTP {answer.status}: the answer is larger than {self._max_message_bytes} bytes"
             return ToolOutcome([{"type": "text", "text": text}], is_error=True)
-        return outcome_of(answer.status, answer.headers, body, base_url + request.target)
+        # Not the address that was asked: addresses of backends are the gateway's own.
+        return outcome_of(answer.status, answer.headers, body, f"openapi://{self._backend.name}{request.target}")
 
     async def _read(self, answer: Answer) -> bytes | None:
         parts, size = [], 0

@@ -106,3 +106,20 @@ def test_whatever_an_argument_is_it_stays_in_its_place(value: str) -> None:
     assert (parts.path.count("/"), parts.query, parts.fragment) == (3, "", "")
     assert unquote(parts.path.split("/")[2]) == value
     assert parse_qsl(urlsplit(in_query).query, keep_blank_values=True) == [("p", value)]
+
+
+@pytest.mark.parametrize(
+    ("style", "inner", "is_refused"),
+    [("form", "tenant", True), ("form", "other", False), ("deepObject", "tenant", False), ("deepObject", "x", True)],
+)
+def test_what_is_spread_over_the_query_says_nothing_in_place_of_another_argument(
+    style: str, inner: str, is_refused: bool
+) -> None:
+    parameters = [{"name": name, "in": "query", "schema": {}} for name in ("tenant", "f[x]")]
+    parameters.append({"name": "f", "in": "query", "schema": {}, "style": style, "explode": True})
+    operation = read_description(small({"operationId": "t", "parameters": parameters}), "", "").operations["t"]
+    if is_refused:
+        with pytest.raises(WrongArguments, match="which is another argument"):
+            request_of(operation, {"f": {inner: "theirs"}, "tenant": "ours"})
+    else:
+        assert "theirs" in request_of(operation, {"f": {inner: "theirs"}, "tenant": "ours"}).target

@@ -129,6 +129,12 @@ def test_an_answer_larger_than_a_message_may_be_is_an_error_of_the_tool(api: Pet
     assert (found.is_error, found.content[0]["text"]) == (True, "HTTP 200: the answer is larger than 10000 bytes")
 
 
+def test_what_is_no_text_is_shown_under_no_address_of_the_api(api: PetApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openapi_source, "outcome_of", lambda status, headers, body, url: url)
+    pets = source(str(PETSTORE), base_url=f"{api.url}/v1")
+    assert run(called(pets, "listPets", limit=1)) == f"openapi://{pets._backend.name}/pets?limit=1"
+
+
 def test_a_probe_tells_a_server_that_is_there_from_one_that_is_not(api: PetApi) -> None:
     async def probe(url: str) -> None:
         pets = source(str(PETSTORE), base_url=url)
