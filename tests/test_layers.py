@@ -248,7 +248,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "transports.upstream.bridge.legacy_to_legacy": "bridge/test_era_bridge.py",
     "transports.upstream.bridge.parameter_headers": "bridge/test_legacy_to_modern.py",
     "transports.upstream.bridge.parkable_call": "bridge/test_calls_that_ask.py",
-    "transports.upstream.grpc.reflected_methods": "grpc/test_grpc_source.py: of a real server",
     "transports.upstream.openapi.api_schemas": "openapi/test_api_description.py: by what tools have",
     "transports.upstream.pipes.open_pipe": "pipes/test_pipe_conversation.py",
 }

@@ -23,6 +23,8 @@ from .message_schemas import schema_of
 
 MOST_FILES: Final = 1_000
 MOST_METHODS: Final = 2_000
+MOST_BYTES: Final = 33_554_432
+"""Of all that a server says of its services: ten times what the largest public ones do."""
 _OWN_SERVICES: Final = ("grpc.reflection.", "grpc.health.", "grpc.channelz.")
 """Services of gRPC itself are no tools."""
 
@@ -55,8 +57,14 @@ async def reflected_methods(
     stub = ServerReflectionStub(channel)
     shown = tuple(metadata)
 
+    size = 0
+
     async def ask(questions: list[ServerReflectionRequest]) -> AsyncIterator[ServerReflectionResponse]:
+        nonlocal size
         async for answer in stub.ServerReflectionInfo(iter(questions), timeout=timeout_s, metadata=shown):
+            size += answer.ByteSize()
+            if size > MOST_BYTES:
+                raise ReflectionFailed(f"it says more than {MOST_BYTES} bytes of its services")
             yield answer
 
     services: list[str] = []
@@ -64,6 +72,7 @@ async def reflected_methods(
         services += [each.name for each in answer.list_services_response.service]
     services = [name for name in services if not name.startswith(_OWN_SERVICES)]
     files: dict[str, FileDescriptorProto] = {}
+    asked_for: set[str] = set()
     questions = [ServerReflectionRequest(file_containing_symbol=name) for name in services]
     while questions:
         async for answer in ask(questions):
@@ -72,9 +81,9 @@ async def reflected_methods(
                 files[file.name] = file
         if len(files) > MOST_FILES:
             raise ReflectionFailed(f"it has more than {MOST_FILES} files")
-        wanted = {name for file in files.values() for name in file.dependency} - files.keys()
-        known = {question.file_by_filename for question in questions}
-        questions = [ServerReflectionRequest(file_by_filename=name) for name in sorted(wanted - known)]
+        wanted = {name for file in files.values() for name in file.dependency} - files.keys() - asked_for
+        asked_for |= wanted  # once: a server may answer with something else, again and again
+        questions = [ServerReflectionRequest(file_by_filename=name) for name in sorted(wanted)]
     return _methods(_pool(files), services)
 
 
