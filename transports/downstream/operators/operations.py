@@ -126,7 +126,7 @@ class OperationsEndpoint:
             _logger.exception("a scrape failed")
             _respond(incoming, 503, {"error": "the metrics of the node cannot be read"})
             return
-        incoming.respond(200, body, {}, content_type=content_type)
+        incoming.respond(200, body, {"Cache-Control": "no-store"}, content_type=content_type)  # by a cookie, for no proxy to keep
 
     async def _have_shown(self, cell_name: str) -> None:
         with contextlib.suppress(LookupError, TimeoutError):

@@ -40,7 +40,9 @@ def test_a_person_is_led_to_the_form_and_back_and_reads_what_operators_read() ->
             assert "form-action 'self'" in form.headers["content-security-policy"]
             cookie = await logged_in(client)
             for path in ("/metrics/dashboard", "/metrics/dashboard/state", "/metrics"):
-                assert (await client.ask("GET", path, **cookie)).status == 200, path
+                answer = await client.ask("GET", path, **cookie)
+                assert answer.status == 200, path
+                assert answer.headers["cache-control"] in ("no-store", "no-cache"), "and no proxy keeps it for others"
             left = await sent(client, out="1")
             assert (left.status, left.headers["set-cookie"].partition(";")[0]) == (303, f"{COOKIE}=")
             clients.end(OPERATOR)
