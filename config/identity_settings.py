@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -120,6 +120,10 @@ class AuthSettings:
     api_keys: tuple[ApiKeySettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(ApiKeySettings), instance_of(tuple)), kw_only=True
     )
+
+    def makes_operator(self, scopes: Container[str]) -> bool:
+        """Whether who is known, and has these scopes, is an operator."""
+        return not self.operator_scope or self.operator_scope in scopes
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 EXIT_DENIED: Final = 1
 _VOUCHERS: Final = ("api-key", "proxy", "certificate")
 """Issuers of principals that are no authorization servers."""
-_TOPICS: Final = ("topics/follow", "topics/publish")
+_FOLLOW: Final = "topics/follow"
+_TOPICS: Final = (_FOLLOW, "topics/publish")
 
 
 def add_explain_command(commands: Any) -> None:
@@ -42,37 +43,63 @@ def add_explain_command(commands: Any) -> None:
 
 def _explain(options: argparse.Namespace) -> int:
     try:
-        decisions = _decisions(settings_of(options), options)
+        answers = _answers(settings_of(options), options)
     except Refused as refusal:
         return say(str(refusal), EXIT_REFUSED)
-    if not decisions:
+    if not answers:
         print("allowed: no policy is asked for that")
-    for action, decision in decisions:
-        print(shown(_line(action, decision)))
-    return 0 if all(decision.is_allowed for _, decision in decisions) else EXIT_DENIED
+    for _, line in answers:
+        print(shown(line))
+    return 0 if all(is_allowed for is_allowed, _ in answers) else EXIT_DENIED
 
 
-def _decisions(settings: Settings, options: argparse.Namespace) -> list[tuple[Action, Decision]]:
-    """Raises: Refused."""
+def _answers(settings: Settings, options: argparse.Namespace) -> list[tuple[bool, str]]:
+    """Whether what is asked for is allowed, with the line that says so.
+
+    Raises: Refused.
+    """
     import msgspec
 
     from mcp_gateway.actors.cell.cell_permissions import permissions_of
-    from mcp_gateway.transports.policy.policies import Action, Policies
     from mcp_gateway.transports.protocol.mcp.refusals import Refused as RequestRefused
 
     if options.server and options.server not in {backend.name for backend in settings.backends}:
         raise Refused(f"no backend {options.server!r} is configured")
     permissions = permissions_of(settings, lambda _: None)
+    method, name = _method_and_name(options.what, options.name)
+    if method == _FOLLOW and (refusal := _operators_refusal(settings, _principal(options, settings), name)):
+        return [(False, refusal)]
     if permissions is None:
         return []
-    method, name = _method_and_name(options.what, options.name)
-    if method in _TOPICS:
-        action = Action(method=method, kind="topic", name=name)
-        return [(action, Policies(settings.policies).decide(_principal(options), action))]
     try:
-        return permissions.decisions(_exchange(options, method, name))
+        if method in _TOPICS:
+            decisions = [permissions.topic_decision(_principal(options, settings), method, name)]
+        else:
+            decisions = permissions.decisions(_exchange(options, _principal(options, settings), method, name))
+        return [(decision.is_allowed, _line(action, decision)) for action, decision in decisions]
     except (RequestRefused, msgspec.DecodeError, ValueError) as error:
         raise Refused(f"{method} of {name!r} with these arguments is no request: {error}") from None
+
+
+def _operators_refusal(settings: Settings, principal: Principal | None, pattern: str) -> str:
+    """Why topics are not followed whatever the policies say: those of the gateway's own are for operators; "" where they may be.
+
+    Raises: Refused.
+    """
+    from mcp_gateway.transports.protocol.topics.client_events import is_for_operators
+    from mcp_gateway.transports.protocol.topics.topic_log import InvalidTopic, TopicPattern
+
+    try:
+        is_theirs = is_for_operators(TopicPattern(pattern))
+    except InvalidTopic as error:
+        raise Refused(f"{_FOLLOW}: {error}") from None
+    if not is_theirs or settings.auth is None:
+        return ""
+    if principal is None:
+        return f"{_FOLLOW} of {pattern!r}: denied, as it is for operators, and nobody has logged in"
+    if settings.auth.makes_operator(principal.scopes):
+        return ""
+    return f"{_FOLLOW} of {pattern!r}: denied, as it is for operators, who have the scope {settings.auth.operator_scope}"
 
 
 def _method_and_name(what: str, name: str | None) -> tuple[str, str]:
@@ -86,7 +113,8 @@ def _method_and_name(what: str, name: str | None) -> tuple[str, str]:
     return what, ""
 
 
-def _principal(options: argparse.Namespace) -> Principal | None:
+def _principal(options: argparse.Namespace, settings: Settings) -> Principal | None:
+    from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER, with_operator_scope
     from mcp_gateway.transports.ports.principal import Principal
 
     if options.subject is None:
@@ -96,10 +124,13 @@ def _principal(options: argparse.Namespace) -> Principal | None:
     if not issuer and rest and (first in _VOUCHERS or "://" in first):  # as policies have it; other names may have spaces
         issuer, subject = first, rest
     groups, scopes = frozenset(options.group), frozenset(options.scope)
-    return Principal(issuer=issuer, subject=subject, client=options.client, groups=groups, scopes=scopes)
+    user = Principal(issuer=issuer, subject=subject, client=options.client, groups=groups, scopes=scopes)
+    if settings.auth is None or issuer not in (PROXY_ISSUER, CERTIFICATE_ISSUER):
+        return user
+    return with_operator_scope(user, settings.auth)
 
 
-def _exchange(options: argparse.Namespace, method: str, name: str) -> Exchange:
+def _exchange(options: argparse.Namespace, principal: Principal | None, method: str, name: str) -> Exchange:
     """The request as an edge would get it.
 
     Raises: ValueError, Refused of the protocol.
@@ -123,7 +154,7 @@ def _exchange(options: argparse.Namespace, method: str, name: str) -> Exchange:
         kind=RequestKind.REQUEST,
         message=Request(b"0", method, params),
         target=route_target(method, params, b"0"),
-        principal=_principal(options),
+        principal=principal,
         deadline_s=0.0,
     )
 
@@ -132,6 +163,8 @@ def _line(action: Action, decision: Decision) -> str:
     what = f"{action.method} of {action.name!r}" if action.name else action.method
     if action.backend:
         what += f" at backend {action.backend!r}"
+    if action.kind == "topics":
+        return f"{what}: allowed, with those of its events that may be followed each by itself"
     if decision.is_allowed and decision.rule is None:
         return f"{what}: allowed, as no policy denies it"
     if decision.scopes:

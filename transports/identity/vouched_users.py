@@ -37,5 +37,10 @@ def vouched_principal(credential: Credential, settings: AuthSettings) -> Princip
         expires_ms=credential.expires_ms,
         fingerprint=fingerprint_of(name.encode("utf-8", "surrogatepass")),
     )
+    return with_operator_scope(user, settings)
+
+
+def with_operator_scope(user: Principal, settings: AuthSettings) -> Principal:
+    """The same user, with the scope of operators where the settings name it as one."""
     is_operator = bool(settings.operator_scope) and SubjectNames(settings.operators).has(user)
-    return attrs.evolve(user, scopes=frozenset({settings.operator_scope})) if is_operator else user
+    return attrs.evolve(user, scopes=user.scopes | {settings.operator_scope}) if is_operator else user

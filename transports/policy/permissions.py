@@ -21,7 +21,8 @@ from .name_patterns import topics_from
 from .policies import ALLOWED, DENIED, Action, Decision, Policies
 
 _LONGEST_SHOWN: Final = 100
-_FOLLOW: Final = "topics/follow"
+FOLLOW: Final = "topics/follow"
+PUBLISH: Final = "topics/publish"
 _ANYWHERE: Final = "ping"
 _UPDATED: Final = "notifications/resources/updated"
 _MOST_KNOWN: Final = 1_024
@@ -97,7 +98,7 @@ class Permissions:
         return decide(principal, asked.action)
 
     def may_follow(self, principal: Principal | None, topic: str) -> bool:
-        return self._policies.decide(principal, Action(method=_FOLLOW, kind="topic", name=topic)).is_allowed
+        return self._policies.decide(principal, Action(method=FOLLOW, kind="topic", name=topic)).is_allowed
 
     def check_followed(self, principal: Principal | None, pattern: str) -> None:
         """Whether it may follow some of what a topic or a pattern stands for; who wants everything, of all or of clients, gets
@@ -105,18 +106,23 @@ class Permissions:
 
         Raises: Refused, as `check` does.
         """
-        wants_everything = topics_from(pattern) in ("", CLIENT_TOPICS)
-        if wants_everything or self._policies.may_ever(principal, Action(method=_FOLLOW, kind="topics", name=pattern)):
-            self._noted(principal, Action(method=_FOLLOW, kind="topics", name=pattern), ALLOWED)
-        else:
-            self._check_topic(principal, Action(method=_FOLLOW, kind="topic", name=pattern))
+        self._check_topic(principal, *self.topic_decision(principal, FOLLOW, pattern))
 
     def check_published(self, principal: Principal | None, topic: str) -> None:
         """Raises: Refused, as `check` does."""
-        self._check_topic(principal, Action(method="topics/publish", kind="topic", name=topic))
+        self._check_topic(principal, *self.topic_decision(principal, PUBLISH, topic))
 
-    def _check_topic(self, principal: Principal | None, action: Action) -> None:
+    def topic_decision(self, principal: Principal | None, method: str, topic: str) -> tuple[Action, Decision]:
+        """What `check_followed` and `check_published` decide by. Of a pattern of which some is allowed, the kind is "topics"."""
+        action = Action(method=method, kind="topic", name=topic)
         decision = self._policies.decide(principal, action)
+        if method == FOLLOW and not decision.is_allowed:
+            some = Action(method=method, kind="topics", name=topic)
+            if topics_from(topic) in ("", CLIENT_TOPICS) or self._policies.may_ever(principal, some):
+                return some, ALLOWED
+        return action, decision
+
+    def _check_topic(self, principal: Principal | None, action: Action, decision: Decision) -> None:
         self._noted(principal, action, decision)
         if not decision.is_allowed:
             raise self._refusal(principal, action, decision, None)

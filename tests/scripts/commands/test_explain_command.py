@@ -72,7 +72,9 @@ resources = ["*"]
         ),
         (["--as", "ann", "--scope", "mail:read", "--scope", "mail:send", "resources/read/mail+a:b"], 0, "allowed by policies[2]"),
         (["topics/follow/client.*"], 0, "topics/follow of 'client.*': allowed by policies[3]"),
-        (["topics/follow/all"], 1, "topics/follow of 'all': denied by default"),
+        (["topics/follow/vsm.*"], 1, "topics/follow of 'vsm.*': denied by default"),
+        (["topics/publish/all"], 1, "topics/publish of 'all': denied by default"),
+        (["topics/follow/all"], 0, "topics/follow of 'all': allowed, with those of its events that may be followed"),
         (["--as", "https://id.example intern-1", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
         (["--as", "intern-1", "--issuer", "https://id.example", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
         (["--as", "api-key ci", "resources/read/mail+a:b"], 1, "denied by policies[4]"),
@@ -96,6 +98,7 @@ def test_the_rule_that_decides_is_named(
         (["tools/call/a", "--arguments", "{"], "is no request"),
         (["tools/call/a", "--arguments", "[]"], "is no request"),
         (["completion/complete"], "is no request"),
+        (["topics/follow/a b"], "is no topic and no pattern"),
         (["tools/call/a", "--server", "other"], "no backend 'other' is configured"),
     ],
 )
@@ -116,3 +119,50 @@ def test_without_policies_all_is_allowed(capsys: pytest.CaptureFixture[str]) -> 
 def test_vouchers_are_called_as_principals_call_them() -> None:
     """Written down again, since reading the issuers would load what verifies tokens."""
     assert explain_command._VOUCHERS == (API_KEY_ISSUER, PROXY_ISSUER, CERTIFICATE_ISSUER)
+
+
+AUTH = """
+[gateway]
+trusted_proxies = ["10.0.0.1"]
+[auth]
+user_header = "X-User"
+operators = ["amy"]
+[[auth.api_keys]]
+name = "ci"
+hash = "sha256:%s"
+""" % ("0" * 64)
+OPERATOR = ["--as", "ann", "--scope", "mcp-gateway:operate"]
+
+
+@pytest.mark.parametrize(
+    ("words", "policies", "code", "said"),
+    [
+        (["--as", "ann", "topics/follow/all"], "", 1, "for operators, who have the scope mcp-gateway:operate"),
+        (["topics/follow/vsm.algedonic.pain"], "", 1, "for operators, and nobody has logged in"),
+        ([*OPERATOR, "topics/follow/all"], "", 0, "allowed: no policy is asked for that"),
+        (["--as", "proxy amy", "topics/follow/all"], "", 0, "allowed: no policy is asked for that"),
+        (["--as", "proxy bob", "topics/follow/all"], "", 1, "for operators, who have the scope"),
+        (["--as", "ann", "topics/follow/client.*"], "", 0, "allowed: no policy is asked for that"),
+        ([*OPERATOR, "topics/follow/all"], CONFIG, 0, "allowed, with those of its events"),
+        ([*OPERATOR, "topics/follow/vsm.*"], CONFIG, 1, "denied by default"),
+        (["--as", "ann", "topics/follow/client.*"], CONFIG, 0, "allowed by policies[3]"),
+    ],
+)
+def test_topics_of_the_gateways_own_are_for_operators_whatever_the_policies_say(
+    words: list[str], policies: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(policies + AUTH)
+    assert main(["explain", "--config", str(file), *words]) == code
+    assert said in capsys.readouterr().out
+
+
+def test_a_pattern_is_allowed_with_what_of_it_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the gateway does: a channel for a pattern opens, and has those events."""
+    file = tmp_path / "gateway.toml"
+    file.write_text('[[policies]]\neffect = "allow"\ntopics = ["client.orders.paid"]\n')
+    for pattern, code in (("client.orders.*", 0), ("client.orders.paid", 0), ("client.other.*", 1)):
+        assert main(["explain", "--config", str(file), f"topics/follow/{pattern}"]) == code
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert "with those of its events" in first
+    assert "allowed by policies[0]" in second

@@ -127,7 +127,7 @@ class Gate:
             raise self._noted(refused, incoming, credential) from None
 
     def is_operator(self, principal: Principal | None) -> bool:
-        return principal is not None and (not self.auth.operator_scope or self.auth.operator_scope in principal.scopes)
+        return principal is not None and self.auth.makes_operator(principal.scopes)
 
     def check_operator(self, principal: Principal | None) -> None:
         """Raises: Refused, with the scope that is needed."""

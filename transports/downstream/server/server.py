@@ -20,7 +20,7 @@ from mcp_gateway.transports.ports.hash_keys import is_principal
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.topics.client_events import CLIENT_TOPICS
+from mcp_gateway.transports.protocol.topics.client_events import is_for_operators
 from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
@@ -265,7 +265,7 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     def check_topic(self, principal: Principal | None, pattern: TopicPattern) -> None:
         """Raises: Refused where these topics are for operators: all but those of clients, and patterns that match more."""
-        if self.gate is not None and not pattern.is_within(CLIENT_TOPICS):
+        if self.gate is not None and is_for_operators(pattern):
             self.gate.check_operator(principal)
 
     # ---- requests

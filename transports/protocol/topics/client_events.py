@@ -9,12 +9,17 @@ import msgspec
 
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
-from .topic_log import InvalidTopic, check_topic
+from .topic_log import InvalidTopic, TopicPattern, check_topic
 
 CLIENT_TOPICS: Final = "client."
 """Where the topics of clients begin: nobody outside can publish what an actor would."""
 MAX_PAYLOAD_BYTES: Final = 16_384
 """As JSON. Ours: every cell holds the whole retention in memory, at most 160 MB of it for 10 000 events."""
+
+
+def is_for_operators(pattern: TopicPattern) -> bool:
+    """Where clients are known: the gateway's own topics, and patterns that match any of those."""
+    return not pattern.is_within(CLIENT_TOPICS)
 
 
 def check_client_event(topic: object, payload: object) -> tuple[str, Mapping[str, Any]]:
