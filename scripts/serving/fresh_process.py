@@ -11,6 +11,7 @@ import sys
 
 from mcp_gateway.actors.runtime import thespian_hardening
 
+from .freed_memory import keep_freed_memory
 from .log_lines import configure_logging
 
 
@@ -19,6 +20,7 @@ def main(descriptor: int) -> None:
     handover = thespian_hardening.take_handover(descriptor)
     logging_settings, cell_factory = handover.context()
     configure_logging(logging_settings)
+    keep_freed_memory()
     gc.disable()  # as the launcher does: what is loaded here stays
     for module in ("mcp_gateway.actors.node.cell_process", cell_factory.partition(":")[0]):
         importlib.import_module(module)
