@@ -209,7 +209,8 @@ class TlsSettings:
     """`[tls]`: PEM files, read again when they change. Without this table the gateway speaks plain HTTP.
 
     client_ca:  of whom clients' certificates must be; "" asks for none. client_required: whether each client must have one.
-    client_crl: which of these that authority has taken back; "" asks nobody. A list that has expired refuses all.
+    client_crl: which of these that authority has taken back; "" asks nobody. A list that has expired refuses all; what a
+                certificate has opened ends once the list names it.
     hsts:       seconds for which browsers are told to come over TLS only; 0 tells nothing.
     """
 

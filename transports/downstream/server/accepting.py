@@ -16,6 +16,7 @@ import socket
 import time
 from http.client import responses
 from typing import Any, Final
+from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
@@ -65,6 +66,7 @@ class BoundedHttpServer(HTTPServer):
         keywords["ssl_options"] = None if tls is None else tls.context
         super().initialize(*arguments, **keywords)
         self._tls = tls
+        self._encrypted: WeakSet[IOStream] = WeakSet()  # those that speak another protocol by now, too
         self.conn_params.header_timeout = None  # a timer for each request would cost more than the request's head
         self._is_tornado = gateway.http_parser == TORNADO
         self._proxies = proxies
@@ -107,6 +109,8 @@ class BoundedHttpServer(HTTPServer):
             given_up.end_waiting(_CROWDED, "descriptors")
         stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         stream.close = functools.partial(self._close, stream)  # type: ignore[method-assign]
+        if self._tls is not None:
+            self._encrypted.add(stream)
         peer = str(address[0])
         # Each connection of a proxy may be another client's: it counts for itself.
         holder = f"{peer} {address[1]}" if self._proxies.are_at(peer) else network_of(peer)
@@ -132,9 +136,11 @@ class BoundedHttpServer(HTTPServer):
             connection.end_waiting(_CROWDED, "waiting")
 
     def refresh_tls(self) -> None:
-        """Have connections from now on use the certificates that the files hold now."""
+        """Have connections from now on use the certificates that the files hold now, and end those of clients taken back."""
         if self._tls is not None and self._tls.refresh():
             self.ssl_options = self._tls.context
+            for stream in [each for each in self._encrypted if self._tls.is_revoked(each)]:
+                stream.close()
 
     def end_overdue(self, now_s: float) -> None:
         """Close connections that have waited for a request for too long."""

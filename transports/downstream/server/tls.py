@@ -6,19 +6,22 @@ import base64
 import hashlib
 import logging
 import os
+import re
 import ssl
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
 from mcp_gateway.config.identity_settings import TlsSettings
 
 if TYPE_CHECKING:  # commands ask this module whether a gateway can start, and need no web server for that
+    from cryptography import x509
     from tornado.iostream import IOStream
 
 _logger = logging.getLogger(__name__)
+_PEM_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 class TlsUnusableError(Exception):
@@ -26,7 +29,8 @@ class TlsUnusableError(Exception):
 
 
 class ServerTls:
-    """The context for new connections. Those that are open keep what they were opened with.
+    """The context for new connections. Those that are open keep what they were opened with; whose client's certificate is taken
+    back meanwhile is told by `is_revoked`.
 
     Raises: TlsUnusableError where the files cannot be used now; later ones that cannot leave those that could.
     """
@@ -35,7 +39,7 @@ class ServerTls:
         self._settings = settings
         self._seen = self._signature()
         self._is_failing = False
-        self.context = _context(settings)
+        self.context, self._revoked = _context(settings)
 
     def refresh(self) -> bool:
         """Look at the files; whether there is another context now.
@@ -46,7 +50,7 @@ class ServerTls:
         if signature == self._seen and not self._is_failing:
             return False
         try:
-            self.context = _context(self._settings)
+            self.context, self._revoked = _context(self._settings)
         except TlsUnusableError as error:
             if not self._is_failing or signature != self._seen:
                 _logger.warning("the certificate of before is used further: %s", error)
@@ -55,6 +59,14 @@ class ServerTls:
         self._is_failing, self._seen = False, signature
         _logger.info("certificates were read again")
         return True
+
+    def is_revoked(self, stream: IOStream) -> bool:
+        """Whether the list names the certificate of the client at the other end; one that has expired names those it did."""
+        try:
+            shown = _shown(stream) if self._revoked else None
+        except ValueError:  # it shakes hands still, by the list of before
+            return True
+        return shown is not None and _named(shown) in self._revoked
 
     def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
         """What changes with a file, or with what a link leads to."""
@@ -72,8 +84,16 @@ def _mark(path: str) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _context(settings: TlsSettings) -> ssl.SSLContext:
-    """Source: RFC 9325, sections 3.1.1 and 3.3 to 3.5: TLS 1.2 at least, neither compression nor renegotiation."""
+_Named: TypeAlias = "tuple[x509.Name, int]"
+"""Issuer and serial number: what a list names a certificate by. Source: RFC 5280, section 5.1."""
+
+
+def _context(settings: TlsSettings) -> tuple[ssl.SSLContext, frozenset[_Named]]:
+    """The context, and which certificates of clients are taken back.
+
+    Source: RFC 9325, sections 3.1.1 and 3.3 to 3.5: TLS 1.2 at least, neither compression nor renegotiation.
+    """
+    revoked: frozenset[_Named] = frozenset()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -92,10 +112,10 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
         except (OSError, ValueError) as error:
             raise TlsUnusableError(f"tls.client_ca: {authority}: {_words(error)}") from error
         if settings.client_crl:
-            _take_revocations(context, Path(settings.client_crl).expanduser())
+            revoked = _take_revocations(context, Path(settings.client_crl).expanduser())
         context.verify_mode = ssl.CERT_REQUIRED if settings.client_required else ssl.CERT_OPTIONAL
         _x509()  # before the first client waits for it
-    return context
+    return context, revoked
 
 
 def _x509() -> ModuleType:
@@ -105,17 +125,20 @@ def _x509() -> ModuleType:
     return x509
 
 
-def _take_revocations(context: ssl.SSLContext, path: Path) -> None:
+def _take_revocations(context: ssl.SSLContext, path: Path) -> frozenset[_Named]:
     """Refuse certificates that this list names, and all where it is not of now. Source: RFC 5280, section 6.3.
 
     Raises: TlsUnusableError
     """
     try:
-        _x509().load_pem_x509_crl(path.read_bytes())  # OpenSSL takes a file without any list for one that names nobody
+        content = path.read_bytes()
+        read = _x509().load_pem_x509_crl
+        lists = [read(pem) for pem in _PEM_LIST.findall(content) or (content,)]  # none is no list of nobody
         context.load_verify_locations(path)
     except (OSError, ValueError) as error:
         raise TlsUnusableError(f"tls.client_crl: {path}: {_words(error)}") from error
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return frozenset((each.issuer, revoked.serial_number) for each in lists for revoked in each)
 
 
 def _no_passphrase() -> str:
@@ -144,8 +167,7 @@ class ClientCertificate:
 
 def client_certificate(stream: IOStream) -> ClientCertificate | None:
     """The certificate of the client at the other end; None where it has shown none."""
-    connection = stream.socket
-    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    shown = _shown(stream)
     if shown is None:
         return None
     certificate = _x509().load_der_x509_certificate(shown)
@@ -155,3 +177,13 @@ def client_certificate(stream: IOStream) -> ClientCertificate | None:
         subject = ""
     thumbprint = base64.urlsafe_b64encode(hashlib.sha256(shown).digest()).rstrip(b"=").decode()
     return ClientCertificate(subject, thumbprint, int(certificate.not_valid_after_utc.timestamp() * 1000))
+
+
+def _shown(stream: IOStream) -> bytes | None:
+    connection = stream.socket
+    return connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+
+
+def _named(certificate: bytes) -> _Named:
+    read = _x509().load_der_x509_certificate(certificate)
+    return read.issuer, read.serial_number

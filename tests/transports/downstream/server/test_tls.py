@@ -11,10 +11,11 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 import websockets
@@ -391,6 +392,63 @@ def test_a_certificate_that_its_authority_has_taken_back_opens_nothing(authority
         await until(bob, False)
 
     on_tls(authority, scenario, {"client_ca": str(authority.path), "client_crl": str(crl)}, auth=CERTIFIED)
+
+
+def test_what_a_certificate_has_opened_ends_when_its_authority_takes_it_back(authority: Authority) -> None:
+    """A socket and a stream of each, after the list was written anew; nobody else's end."""
+    certificates = {name: authority.certify(name) for name in ("alice", "bob")}
+    crl = authority.revoke()
+
+    async def scenario(cell: RunningCell, base: str) -> None:
+        address = f"{base.replace('https:', 'wss:')}/mcp/ws"
+        async with AsyncExitStack() as stack:
+            sockets, streams = {}, {}
+            for name, certificate in certificates.items():
+                context = trusting(authority, certificate)
+                opened = websockets.connect(address, ssl=context, subprotocols=[Subprotocol("mcp")], open_timeout=10)
+                sockets[name] = await stack.enter_async_context(opened)
+                http = await stack.enter_async_context(aiohttp.ClientSession())
+                streams[name] = await stack.enter_async_context(http.get(f"{base}/sse", ssl=context))
+                assert streams[name].status == 200
+            authority.revoke(certificates["alice"][0])
+            async with asyncio.timeout(10):
+                await sockets["alice"].wait_closed()
+                with suppress(aiohttp.ClientError):
+                    while await streams["alice"].content.readany():
+                        pass
+            await (await sockets["bob"].ping())
+            assert not streams["bob"].content.at_eof()
+
+    on_tls(authority, scenario, {"client_ca": str(authority.path), "client_crl": str(crl)}, auth=CERTIFIED)
+
+
+def test_a_client_that_shakes_hands_by_the_list_of_before_has_to_begin_anew(authority: Authority) -> None:
+    crl = authority.revoke()
+
+    async def scenario(cell: RunningCell, base: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", cell.settings.gateway.port)
+        try:
+            await who(cell, base, trusting(authority))  # by now the other one is accepted
+            authority.revoke(authority.certify("alice")[0])
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+        finally:
+            writer.close()
+
+    on_tls(authority, scenario, {"client_ca": str(authority.path), "client_crl": str(crl)}, auth=CERTIFIED)
+
+
+@pytest.mark.parametrize("listed", [(0,), (1,), (0, 1)])
+def test_a_file_of_several_lists_takes_back_what_any_of_them_names(tmp_path: Path, listed: tuple[int, ...]) -> None:
+    authority = Authority(tmp_path)
+    certificates = [authority.certify(name)[0] for name in ("alice", "bob")]
+    crl = authority.revoke()
+    lists = [authority.revoke(certificates[index]).read_bytes() for index in listed]
+    crl.write_bytes(b"".join(lists))
+    server, key = authority.certify("server")
+    tls = ServerTls(TlsSettings(certificate=str(server), key=str(key), client_ca=str(authority.path), client_crl=str(crl)))
+    numbers = [x509.load_pem_x509_certificate(path.read_bytes()).serial_number for path in certificates]
+    assert {numbers.index(number) for _, number in tls._revoked} == set(listed)
 
 
 @pytest.mark.parametrize("content", [b"", b"no list", None])
