@@ -160,9 +160,7 @@ def test_the_keyboard_reaches_everything_that_can_be_used(gateway: RunningGatewa
     browser.open(page_of(gateway))
     browser.wait_for("#events", "mcp.")
     reached = []
-    for _ in range(200):
-        if reached[-1:] == ["load-tools"]:
-            break
+    for _ in range(12):
         browser.press("Tab")
         reached.append(browser.evaluate("document.activeElement.id || document.activeElement.className"))
     assert reached[0] == "skip"
