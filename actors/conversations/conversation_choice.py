@@ -42,7 +42,7 @@ def conversation_for(exchange: Exchange, sink: AnswerSink, desk: Desk) -> Conver
     told: list[tuple[str, Message | None]] = []
     if isinstance(message, Notification):
         if not message.method.startswith("notifications/"):  # a server might run it all the same, whatever tool it names
-            raise Refused("forbidden", f"{message.method[:100]!r} is no notification")
+            raise Refused("invalid_request", f"{message.method[:100]!r} is no notification")
         told = [(backend, message) for backend in backends]
     elif isinstance(message, Response):
         told = [_answered(exchange, message, desk)]

@@ -40,7 +40,7 @@ def _start_again(chosen: int) -> None:
         with start_gateway(Path(directory), "embedded", _DEMO) as gateway:
             session = open_session(gateway.endpoint())
         databases = sorted((Path(directory) / "state").glob("*.sqlite3"))
-        assert len(databases) == 3, databases
+        assert len(databases) == 4, databases
         for number, path in enumerate(databases):
             _CHANGES[(chosen + number) % len(_CHANGES)](path)
         with start_gateway(Path(directory), "embedded", _DEMO, expects_errors=True) as gateway:

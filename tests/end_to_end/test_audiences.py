@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ from tests.end_to_end.running_gateway import RunningGateway
 
 KEY = IssuerKey.make("k")
 BACKENDS = [{"name": "one", "builtin": "demo"}, {"name": "two", "builtin": "demo"}]
-WHOLE, ONE, TWO = (KEY.token({"aud": f"{PUBLIC_URL}/mcp{below}"}) for below in ("", "/servers/one", "/servers/two"))
+A_DAY_S = 86_400  # modules are loaded long before their tests run
+WHOLE, ONE, TWO = (
+    KEY.token({"aud": f"{PUBLIC_URL}/mcp{below}", "exp": int(time.time()) + A_DAY_S})
+    for below in ("", "/servers/one", "/servers/two")
+)
 
 
 @pytest.fixture(name="gateway", scope="module", params=["embedded", "two cells"])

@@ -65,23 +65,31 @@ BROKEN_ON_PURPOSE = {
 }
 
 
+@pytest.mark.timeout(300)
 def test_the_harness_finds_each_mechanism_that_is_broken_on_purpose(tmp_path: Path) -> None:
-    """Events are not sent again, a call that must not run twice is, a circuit never closes."""
+    """Events are not sent again, a call that must not run twice is, a circuit never closes.
 
-    def found(what: str) -> set[str]:
-        faults, _ = BROKEN_ON_PURPOSE[what]
-        folder = tmp_path / what
+    Whether a fault meets what is broken is a matter of moments, so that each is given three seeds.
+    """
+
+    def found(what: str) -> bool:
+        faults, invariant = BROKEN_ON_PURPOSE[what]
+        return any(invariant in broken_by(what, faults, seed) for seed in (1, 2, 3))
+
+    def broken_by(what: str, faults: list[str], seed: int) -> set[str]:
+        folder = tmp_path / f"{what}-{seed}"
         folder.mkdir()
         scenario = folder / "scenario.toml"
         scenario.write_text(f"seconds = 18\ncells = 1\nclients = 2\neach_s = 1\npause_s = 0.05\nfaults = {json.dumps(faults)}\n")
         command = f"{sys.executable} {BROKEN_GATEWAY} {what}"
-        exit_code, report, said = run_chaos(folder, "--scenario", str(scenario), "--gateway", command)
-        assert exit_code == EXIT_BROKEN, said
+        exit_code, report, said = run_chaos(folder, "--scenario", str(scenario), "--gateway", command, "--seed", str(seed))
+        assert exit_code in (0, EXIT_BROKEN), said
         return {each["invariant"] for each in report["broken"]}
 
     with ThreadPoolExecutor(len(BROKEN_ON_PURPOSE)) as pool:
-        for what, broken in zip(BROKEN_ON_PURPOSE, pool.map(found, BROKEN_ON_PURPOSE), strict=True):
-            assert BROKEN_ON_PURPOSE[what][1] in broken, what
+        assert dict(zip(BROKEN_ON_PURPOSE, pool.map(found, BROKEN_ON_PURPOSE), strict=True)) == dict.fromkeys(
+            BROKEN_ON_PURPOSE, True
+        )
 
 
 def test_a_gateway_that_does_not_start_and_a_scenario_that_is_none_are_told(tmp_path: Path) -> None:
@@ -100,10 +108,9 @@ def check_soak(folder: Path, *options: str, timeout_s: float) -> None:
     assert report["broken"] == []
     assert min(report["abandoned"].values()) > 0
     before, full, _ = report["rested"]
-    opened = full["sessions"] - before["sessions"]
-    assert opened > 0
+    assert report["idle_count"] > 0
     # What a process takes for its heap at once does not grow with the sessions; a few of them would be charged with all of it.
-    assert (full["memory_mb"] - before["memory_mb"]) * 1e6 < 8e6 + 12_000 * opened
+    assert (full["memory_mb"] - before["memory_mb"]) * 1e6 < 8e6 + 12_000 * report["idle_count"]
 
 
 def test_what_clients_leave_behind_is_given_back(tmp_path: Path) -> None:

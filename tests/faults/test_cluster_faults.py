@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.doubles.cluster_nodes import Cluster, cluster_key, node_settings, running_cluster
-from tests.doubles.gateway_process import DOUBLES, STAND_IN, GatewayProcess, wait_until
+from tests.doubles.gateway_process import DOUBLES, STAND_IN, GatewayProcess, is_gone, wait_until
 from tests.doubles.nats_server import NatsServer
 from tests.doubles.sdk_server import SdkServer
 from tests.end_to_end.moving_session import Session
@@ -71,6 +71,7 @@ def test_a_session_whose_node_has_died_goes_on_at_the_other_one_in_a_process_of_
     a, b = cluster.nodes["a"], cluster.nodes["b"]
     stateless, process = Session(a, "/mcp/servers/legacy"), Session(a, "/mcp/servers/stdio")
     pid = process.text(b, "pid")
+    stdio = psutil.Process(int(pid))
     for each in a.note_processes():
         if not each.is_running() or each.name() == "nats-server":
             continue
@@ -80,7 +81,7 @@ def test_a_session_whose_node_has_died_goes_on_at_the_other_one_in_a_process_of_
     other = process.text(b, "pid")
     assert other != pid
     assert process.text(b, "pid") == other
-    assert not psutil.pid_exists(int(pid))
+    wait_until(lambda: is_gone(stdio), 10, "the process of the node that has died is gone")
 
 
 @pytest.mark.timeout(240)
