@@ -41,6 +41,13 @@ def keep_circuits_open() -> None:
     for name in ("allows", "would_allow", "record_probe"):
         setattr(CircuitBreaker, name, not_once_open(getattr(CircuitBreaker, name)))
 
+    usual = CircuitBreaker.retry_after_s
+
+    def never_due(self: CircuitBreaker, *arguments: Any, **options: Any) -> float:
+        return 60.0 if self.state is CircuitState.OPEN else usual(self, *arguments, **options)
+
+    CircuitBreaker.retry_after_s = never_due  # type: ignore[method-assign]
+
 
 BROKEN = {"replay": forget_unacknowledged_events, "repeat": repeat_every_call, "breaker": keep_circuits_open}
 
