@@ -36,13 +36,13 @@ def called(gateway: RunningGateway, name: str, backend: str = "") -> Any:
     return ask(gateway.endpoint(backend), message, headers).message
 
 
-def told_of(gateway: RunningGateway, topic: str, is_last: Callable[[Any], bool]) -> list[Any]:
-    """The payloads of a topic since the gateway began, up to one."""
+def told_of(gateway: RunningGateway, topic: str, is_enough: Callable[[list[Any]], bool]) -> list[Any]:
+    """The payloads of a topic since the gateway began, as many as are enough."""
 
     async def read() -> list[Any]:
         payloads: list[Any] = []
         async with read_topic(gateway.port, topic, last_event_id="0") as reader:
-            while not payloads or not is_last(payloads[-1]):
+            while not is_enough(payloads):
                 payloads.append((await reader.next("vsm_event")).data["payload"])
         return payloads
 
@@ -72,13 +72,13 @@ def test_a_tool_that_has_changed_is_not_served_until_it_is_approved(
         session = open_session(gateway.endpoint("strict"))
         assert ask(gateway.endpoint("strict"), tool_call("cat"), session).message["error"]["code"] == -32602
         assert "result" in called(gateway, "open__read")
-        # 3. It is an event, and pain.
-        events = told_of(gateway, "mcp.tool.changed", lambda change: change["backend"] == "open")
-        assert {(event["backend"], event["tool"], event["is_served"]) for event in events} == {
+        # 3. It is an event, and pain. Either backend may have been listed first, and each cell tells of what it lists.
+        changes = told_of(gateway, "mcp.tool.changed", lambda seen: {each["backend"] for each in seen} == {"strict", "open"})
+        assert {(change["backend"], change["tool"], change["is_served"]) for change in changes} == {
             ("strict", "read", False),
             ("open", "read", True),
         }
-        told_of(gateway, "vsm.algedonic.pain", lambda pain: pain["source"] == "tools/strict")
+        told_of(gateway, "vsm.algedonic.pain", lambda seen: any(pain["source"] == "tools/strict" for pain in seen))
         # 4. An operator approves it.
         assert main(["approve", "strict/read", "--state-dir", str(gateway.state_dir)]) == 0
         assert listed(gateway) == ["strict__cat", "strict__other", "open__read", "open__other"]
