@@ -7,7 +7,6 @@ import resource
 import selectors
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -16,9 +15,9 @@ from statistics import median
 
 import attrs
 
-from .bench_candidates import Candidate, CandidateFailed, Running, candidates
+from .bench_candidates import Candidate, Running, candidates
 from .bench_clients import CLIENT_KINDS, Follow, NotServed, Publisher
-from .bench_run import machine
+from .bench_command import machine, measured, positive_int, some_of, tell, verdict
 
 _SETTLE_S = 1.0
 _DELIVERY_TIMEOUT_S = 30.0
@@ -156,25 +155,22 @@ def broken_promises(measured: Sequence[FanOut]) -> list[str]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench --fan-out", description=__doc__)
-    parser.add_argument("--clients", type=int, default=1_000, help="clients of each kind, each way (default 1000)")
-    parser.add_argument("--events", type=int, default=20, help="events that are published (default 20)")
-    parser.add_argument("--kinds", default=",".join(CLIENT_KINDS), help=f"comma-separated, of {', '.join(CLIENT_KINDS)}")
-    parser.add_argument("--only", default=",".join(_GATEWAYS), help=f"comma-separated, of {', '.join(_GATEWAYS)}")
+    parser.add_argument("--clients", type=positive_int, default=1_000, help="clients of each kind, each way (default 1000)")
+    parser.add_argument("--events", type=positive_int, default=20, help="events that are published (default 20)")
+    parser.add_argument(
+        "--kinds", type=some_of(CLIENT_KINDS), default=[*CLIENT_KINDS], help=f"comma-separated, of {', '.join(CLIENT_KINDS)}"
+    )
+    parser.add_argument(
+        "--only", type=some_of(_GATEWAYS), default=[*_GATEWAYS], help=f"comma-separated, of {', '.join(_GATEWAYS)}"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
-    options = parser.parse_args(arguments)
-    options.kinds = options.kinds.split(",")
-    options.only = options.only.split(",")
-    if unknown := (set(options.kinds) - set(CLIENT_KINDS)) | (set(options.only) - set(_GATEWAYS)):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if options.clients < 1 or options.events < 1:
-        parser.error("clients and events must be positive")
-    return options
+    return parser.parse_args(arguments)
 
 
 def measure_all(options: argparse.Namespace, scratch: Path) -> list[FanOut]:
     """A gateway of its own for each row, so that no kind of clients pays for what another has left in memory."""
     by_name: dict[str, Candidate] = {candidate.name: candidate for candidate in candidates()}
-    measured = []
+    rows = []
     with ExitStack() as stack:
         backend = Running(by_name["direct"], 0, scratch / "backend")
         stack.callback(backend.stop)
@@ -182,28 +178,20 @@ def measure_all(options: argparse.Namespace, scratch: Path) -> list[FanOut]:
             for kind in options.kinds:
                 gateway = Running(by_name[name], backend.port, scratch / f"{name}-{kind}")
                 try:
-                    measured.append(measure(gateway, kind, options.clients, options.events))
+                    rows.append(measure(gateway, kind, options.clients, options.events))
                 finally:
                     gateway.stop()
-                print(table(measured[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    return measured
+                tell(table(rows[-1:]).splitlines()[-1])
+    return rows
 
 
 def main() -> int:
     options = parse()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        with tempfile.TemporaryDirectory(prefix="mcp-gateway-bench-") as folder:
-            measured = measure_all(options, Path(folder))
-    except (CandidateFailed, NotServed, TimeoutError, OSError) as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 2
-    print(f"Machine: {machine()}; the clients run on it too. {options.events} events, one after the other.\n\n{table(measured)}")
-    broken = broken_promises(measured)
-    for line in broken:
-        print(f"broken promise: {line}", file=sys.stderr)
-    return 1 if broken and options.check else 0
+    rows = measured(lambda scratch: measure_all(options, scratch))
+    print(f"Machine: {machine()}; the clients run on it too. {options.events} events, one after the other.\n\n{table(rows)}")
+    return verdict(broken_promises(rows), is_checked=options.check)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,11 @@ Every number of its tables was measured in the same run on the same machine; rea
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import pstats
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 
 import attrs
-import psutil
 
-from .bench_candidates import Candidate, CandidateFailed, Running, candidates
-from .bench_load import LEGACY, MODERN, WrongAnswer, find_wrk, run_wrk
+from .bench_candidates import Candidate, Running, candidates
+from .bench_command import machine, measured, positive_int, some_of, tell, verdict
+from .bench_load import LEGACY, MODERN, find_wrk, run_wrk
 from .bench_report import Record, broken_promises, load_table, not_held, resource_table
 
 _WARM_UP_S = 1
@@ -38,27 +35,22 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     names = [candidate.name for candidate in candidates()]
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=int, default=5, help="length of one run of wrk (default 5)")
-    parser.add_argument("--connections", default="1,32,128", help="comma-separated (default 1,32,128)")
-    parser.add_argument("--only", default=",".join(names), help=f"comma-separated, of {', '.join(names)}")
-    parser.add_argument("--eras", default=",".join(_ERAS), help=f"comma-separated, of {', '.join(_ERAS)}")
-    parser.add_argument("--starts", type=int, default=3, help="starts of each candidate, for its start-up time (default 3)")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--seconds", type=positive_int, default=5, help="length of one run of wrk (default 5)")
+    parser.add_argument("--connections", type=_counts, default=[1, 32, 128], help="comma-separated (default 1,32,128)")
+    parser.add_argument("--only", type=some_of(names), default=names, help=f"comma-separated, of {', '.join(names)}")
+    parser.add_argument("--eras", type=some_of(_ERAS), default=[*_ERAS], help=f"comma-separated, of {', '.join(_ERAS)}")
+    parser.add_argument(
+        "--starts", type=positive_int, default=3, help="starts of each candidate, for its start-up time (default 3)"
+    )
     parser.add_argument("--output", type=Path, help="file for the tables; default: standard output")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
     parser.add_argument("--profile", type=Path, help="profile the embedded gateway into this file (py-spy, or cProfile)")
-    options = parser.parse_args(arguments)
-    options.connections = [int(text) for text in options.connections.split(",")]
-    options.only = options.only.split(",")
-    options.eras = options.eras.split(",")
-    if set(options.eras) - _ERAS.keys():
-        parser.error(f"eras are {' and '.join(_ERAS)}")
-    unknown = set(options.only) - set(names)
-    if unknown:
-        parser.error(f"unknown candidates: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if options.rounds < 1 or options.starts < 1 or options.seconds < 1 or min(options.connections) < 1:
-        parser.error("rounds, starts, seconds and connections must be positive")
-    return options
+    return parser.parse_args(arguments)
+
+
+def _counts(text: str) -> list[int]:
+    return [positive_int(each) for each in text.split(",")]
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> list[Record]:
@@ -102,7 +94,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Record]:
                     run = run_wrk(port, connections=connections, seconds=options.seconds, legacy=legacy, scratch=scratch)
                     run = attrs.evolve(run, cpu_s=running[name].cpu_s() - cpu_s)
                     records[name, era].runs.setdefault(connections, []).append(run)
-                    _tell(
+                    tell(
                         f"round {round_number + 1}/{options.rounds} {name:>8} {era} {connections:>4} connections: "
                         f"{run.requests_per_second:8.0f}/s p50 {run.latency_ms['p50']:.2f} p99 {run.latency_ms['p99']:.2f} ms, "
                         f"{run.cpu_us:.0f} us of CPU" + (f", {run.failed} FAILED" if run.failed else "")
@@ -119,7 +111,7 @@ def _start(candidate: Candidate, backend: Running, scratch: Path, starts: int, r
     for number in range(starts):
         started = Running(candidate, backend.port, scratch / f"{candidate.name}-{number}")
         record.startups_s.append(started.startup_s)
-        _tell(f"{candidate.name} answered after {started.startup_s:.2f} s")
+        tell(f"{candidate.name} answered after {started.startup_s:.2f} s")
         if number < starts - 1:
             _stop(started)
     return started
@@ -128,7 +120,7 @@ def _start(candidate: Candidate, backend: Running, scratch: Path, starts: int, r
 def _stop(running: Running) -> None:
     leftovers = running.stop()
     if leftovers:
-        _tell(f"{running.candidate.name} left {len(leftovers)} processes behind; they were killed")
+        tell(f"{running.candidate.name} left {len(leftovers)} processes behind; they were killed")
 
 
 def _record_with_py_spy(py_spy: str, pid: int, output: Path) -> Callable[[], None]:
@@ -139,15 +131,6 @@ def _record_with_py_spy(py_spy: str, pid: int, output: Path) -> Callable[[], Non
         recorder.wait(30)
 
     return finish
-
-
-def machine() -> str:
-    """What a reader needs to compare with his own numbers; no names."""
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, Linux {platform.release().split('-')[0]}, "
-        f"{platform.python_implementation()} {platform.python_version()}"
-    )
 
 
 def report(records: list[Record], options: argparse.Namespace, wrk_version: str) -> str:
@@ -164,10 +147,6 @@ def report(records: list[Record], options: argparse.Namespace, wrk_version: str)
     )
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Unwind once; a second Ctrl-C must not keep the first from stopping what was started."""
     for again in _INTERRUPTS:
@@ -181,14 +160,10 @@ def main() -> int:
     for number in _INTERRUPTS:
         signal.signal(number, _interrupt)
     try:
-        with tempfile.TemporaryDirectory(prefix="mcp-gateway-bench-") as folder:
-            records = measure(options, Path(folder))
+        records = measured(lambda scratch: measure(options, scratch))
     except KeyboardInterrupt:
-        _tell("bench: interrupted; everything it started has been stopped")
+        tell("bench: interrupted; everything it started has been stopped")
         return 130
-    except (CandidateFailed, WrongAnswer, RuntimeError) as failure:
-        _tell(f"bench: {failure}")
-        return 2
     text = report(records, options, wrk_version)
     if options.output:
         options.output.write_text(text + "\n")
@@ -196,12 +171,7 @@ def main() -> int:
         print(text)
     if options.profile and options.profile.exists() and not shutil.which("py-spy"):
         pstats.Stats(str(options.profile), stream=sys.stderr).sort_stats("tottime").print_stats(40)
-    for line in not_held(records):
-        _tell(f"not held: {line}")
-    broken = broken_promises(records)
-    for line in broken:
-        _tell(f"broken promise: {line}")
-    return 1 if broken and options.check else 0
+    return verdict(broken_promises(records), not_held(records), is_checked=options.check)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,7 @@ What a gateway does by itself meanwhile, such as its probes, is measured before 
 from __future__ import annotations
 
 import argparse
-import http.client
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -19,9 +16,9 @@ from typing import Final
 
 import attrs
 
-from .bench_candidates import CandidateFailed, Running, server, with_backends
-from .bench_load import CheckedClient, WrongAnswer
-from .bench_run import machine
+from .bench_candidates import Running, server, with_backends
+from .bench_command import machine_of, measured, positive_float, positive_int, some_of, tell, verdict
+from .bench_load import CheckedClient
 
 _MORE_TOOLS: Final = 47
 """Beside the three of the backend: fifty for each, as many as a large server has."""
@@ -110,7 +107,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
                 gateway = Running(with_backends(backends), backend.port, scratch / f"{name}-{size}")
                 stack.callback(gateway.stop)
                 pairs[name].append(gateway)
-                _tell(f"{name}: {growth.title}, {backends} backends, {sessions} sessions")
+                tell(f"{name}: {growth.title}, {backends} backends, {sessions} sessions")
                 _session_openings(gateway, int(sessions * options.scale))
                 growth.act(gateway, 1)
         for round_number in range(options.rounds):
@@ -119,9 +116,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
                 times = max(1, int(growth.times * options.scale))
                 small, large = (_cost_us(gateway, growth, times) for gateway in pairs[row.growth])
                 row.cpu_us.append((small, large))
-                _tell(
-                    f"round {round_number + 1}/{options.rounds} {row.growth:>5}: {small:.0f} and {large:.0f} us a {growth.unit}"
-                )
+                tell(f"round {round_number + 1}/{options.rounds} {row.growth:>5}: {small:.0f} and {large:.0f} us a {growth.unit}")
     return rows
 
 
@@ -133,10 +128,6 @@ def _cost_us(gateway: Running, growth: Growth, times: int) -> float:
     units = growth.act(gateway, times)
     own_s = gateway.cpu_s() - before_s - idle_share * (time.monotonic() - began_s)
     return max(0.0, own_s) / units * 1e6
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 # ---- pure: table and verdicts
@@ -185,34 +176,20 @@ def broken_promises(rows: Iterable[Row]) -> list[str]:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench --scale", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of what is done in a round, and of the sessions (default 1)")
-    parser.add_argument("--only", default=",".join(GROWTHS), help=f"comma-separated, of {', '.join(GROWTHS)}")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument(
+        "--scale", type=positive_float, default=1.0, help="of what is done in a round, and of the sessions (default 1)"
+    )
+    parser.add_argument("--only", type=some_of(GROWTHS), default=[*GROWTHS], help=f"comma-separated, of {', '.join(GROWTHS)}")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
-    options = parser.parse_args(arguments)
-    options.only = options.only.split(",")
-    if unknown := set(options.only) - set(GROWTHS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if options.rounds < 1 or options.scale <= 0:
-        parser.error("rounds and scale must be positive")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
     options = parse()
-    try:
-        with tempfile.TemporaryDirectory(prefix="mcp-gateway-bench-") as folder:
-            rows = measure(options, Path(folder))
-    except (CandidateFailed, WrongAnswer, OSError, http.client.HTTPException) as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 2
-    load = os.getloadavg()[0]
-    told = f"Machine: {machine()}, load {load:.1f}; clients and server run on it too. Medians of {options.rounds} rounds."
-    print(f"{told}\n\n{table(rows)}")
-    broken = broken_promises(rows)
-    for line in broken:
-        print(f"broken promise: {line}", file=sys.stderr)
-    return 1 if broken and options.check else 0
+    rows = measured(lambda scratch: measure(options, scratch))
+    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
+    return verdict(broken_promises(rows), is_checked=options.check)
 
 
 if __name__ == "__main__":

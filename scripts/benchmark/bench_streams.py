@@ -8,9 +8,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +19,9 @@ from typing import Any, Final
 
 import attrs
 
-from .bench_candidates import CandidateFailed, Running, candidates, with_backends
+from .bench_candidates import Running, candidates, with_backends
+from .bench_command import machine_of, measured, positive_float, positive_int, some_of, tell, verdict
 from .bench_load import WrongAnswer, call_headers, echo_params
-from .bench_run import machine
 
 _CONNECTIONS: Final = 4
 _TIMEOUT_S: Final = 60.0
@@ -128,7 +126,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
                 row.cpu_us.append((started.cpu_s() - cpu_s) / (calls * work.units) * 1e6)
                 took_s = time.monotonic() - began_s
                 text = f"round {round_number + 1}/{options.rounds} {row.candidate:>8} {row.work:>6}: {row.cpu_us[-1]:8.1f} us"
-                print(f"{text} a {work.unit}, {took_s:.1f} s", file=sys.stderr, flush=True)
+                tell(f"{text} a {work.unit}, {took_s:.1f} s")
     return rows
 
 
@@ -181,37 +179,21 @@ def _below(rows: Sequence[Row], bound: Callable[[Row], float], what: str) -> lis
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench --streams", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the calls of a round (default 1)")
-    parser.add_argument("--works", default=",".join(WORKS), help=f"comma-separated, of {', '.join(WORKS)}")
-    parser.add_argument("--only", default=",".join(_CANDIDATES), help=f"comma-separated, of {', '.join(_CANDIDATES)}")
+    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--scale", type=positive_float, default=1.0, help="of the calls of a round (default 1)")
+    parser.add_argument("--works", type=some_of(WORKS), default=[*WORKS], help=f"comma-separated, of {', '.join(WORKS)}")
+    parser.add_argument(
+        "--only", type=some_of(_CANDIDATES), default=[*_CANDIDATES], help=f"comma-separated, of {', '.join(_CANDIDATES)}"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
-    options = parser.parse_args(arguments)
-    options.works, options.only = options.works.split(","), options.only.split(",")
-    if unknown := (set(options.works) - set(WORKS)) | (set(options.only) - set(_CANDIDATES)):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if options.rounds < 1 or options.scale <= 0:
-        parser.error("rounds and scale must be positive")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
     options = parse()
-    try:
-        with tempfile.TemporaryDirectory(prefix="mcp-gateway-bench-") as folder:
-            rows = measure(options, Path(folder))
-    except (CandidateFailed, WrongAnswer, OSError, http.client.HTTPException) as failure:
-        print(f"bench: {failure}", file=sys.stderr)
-        return 2
-    load = os.getloadavg()[0]
-    told = f"Machine: {machine()}, load {load:.1f}; clients and server run on it too. Medians of {options.rounds} rounds."
-    print(f"{told}\n\n{table(rows)}")
-    for line in not_held(rows):
-        print(f"not held: {line}", file=sys.stderr)
-    broken = broken_promises(rows)
-    for line in broken:
-        print(f"broken promise: {line}", file=sys.stderr)
-    return 1 if broken and options.check else 0
+    rows = measured(lambda scratch: measure(options, scratch))
+    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
+    return verdict(broken_promises(rows), not_held(rows), is_checked=options.check)
 
 
 if __name__ == "__main__":
