@@ -11,6 +11,7 @@ import contextlib
 import logging
 import pickle
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -34,7 +35,7 @@ from .membership import (
     presence_key,
     read_presence,
 )
-from .node_packets import PacketReceiver, PacketRefused, PacketSender, packet_cipher
+from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer, packet_cipher
 
 _PING: Final = b"ping"
 _TAKEN: Final = b"taken"
@@ -71,6 +72,10 @@ class _Link:
     sender: PacketSender
 
 
+def _peer_of(presence: Presence) -> Peer:
+    return Peer(presence.node, presence.epoch, presence.member)
+
+
 class Member:
     """One node's membership. Everything runs on one loop.
 
@@ -79,14 +84,14 @@ class Member:
 
     def __init__(self, connect: Callable[[], Awaitable[Engine]], own: Presence, secret: bytes, site: MemberSite) -> None:
         self._connect = connect
-        self._own = own
+        self._own = msgspec.structs.replace(own, member=uuid.uuid4().hex)
         self._site = site
         self._cipher = packet_cipher(secret)
         self._receiver = PacketReceiver(self._cipher)
         self._lease = OwnLease()
         self._nodes = Nodes(own.node)
         self._engine: Engine | None = None
-        self._links: dict[tuple[str, int], _Link] = {}  # by (node, epoch)
+        self._links: dict[Peer, _Link] = {}
         self._lanes = Lanes(self._transmit, self._give_up, max_batch_bytes=_BATCH_BYTES)
         self._has_work = asyncio.Event()
         self._is_connected = asyncio.Event()
@@ -263,7 +268,7 @@ class Member:
     def _tell(self) -> None:
         others = self._nodes.others() if self._lease.is_member else {}
         self._receiver.epochs_changed({node: presence.epoch for node, presence in self._nodes.others().items()})
-        current = {(node, presence.epoch) for node, presence in others.items()}
+        current = {_peer_of(presence) for presence in others.values()}
         self._links = {known: link for known, link in self._links.items() if known in current}
         self._site.nodes_changed(others, is_member=self._lease.is_member)
 
@@ -274,10 +279,14 @@ class Member:
 
     # ---- messages
 
+    @property
+    def _peer(self) -> Peer:
+        return _peer_of(msgspec.structs.replace(self._own, epoch=self._lease.epoch))
+
     @staticmethod
     def _subject(presence: Presence) -> str:
-        """Of one start of a node: whoever has its name next is never sent what was for this one."""
-        return f"req.{presence.node}.{presence.incarnation}"
+        """Of one start of a member: whoever has its name next is never sent what was for this one."""
+        return f"req.{presence.node}.{presence.member}"
 
     def _transmit(self, node: str, message: object, on_result: Callable[[str | None], None]) -> None:
         items = message.items if isinstance(message, Batch) else (message,)
@@ -289,10 +298,11 @@ class Member:
         presence = self._nodes.others().get(node) if self._lease.is_member else None
         if presence is None or self._engine is None:
             return _UNSENT
-        link = self._links.get((node, presence.epoch))
+        target = _peer_of(presence)
+        link = self._links.get(target)
         if link is None:
-            sender = PacketSender(self._cipher, (self._own.node, self._lease.epoch), (node, presence.epoch))
-            link = self._links[node, presence.epoch] = _Link(self._subject(presence), sender)
+            sender = PacketSender(self._cipher, self._peer, target)
+            link = self._links[target] = _Link(self._subject(presence), sender)
         try:
             packets = link.sender.packets(pickle.dumps(items, pickle.HIGHEST_PROTOCOL))
         except ValueError as error:
@@ -328,7 +338,7 @@ class Member:
         if not self._lease.is_member:
             return _REFUSED
         try:
-            taken = self._receiver.take(packet, (self._own.node, self._lease.epoch))
+            taken = self._receiver.take(packet, self._peer)
             # Made with the cluster's key, so that it is as good as what comes from another process of this node.
             forwards = () if taken is None else pickle.loads(taken[1])
         except PacketRefused as refused:

@@ -28,6 +28,7 @@ class Presence(msgspec.Struct, frozen=True):
 
     epoch:       0 in the first value of a key, whose revision it is then.
     incarnation: random for each start of the node: a second one with its name is another.
+    member:      random for each start of the process that takes what other nodes send; that may crash while its node goes on.
     cells:       {name within the node: incarnation} of those that run.
     cell_count:  of those configured; they share out the node's servers.
     revocations: the number of the state of the shared ones that all its cells have taken.
@@ -36,6 +37,7 @@ class Presence(msgspec.Struct, frozen=True):
     node: str
     epoch: int
     incarnation: str
+    member: str = ""
     cells: dict[str, int] = {}
     cell_count: int = 1
     is_draining: bool = False

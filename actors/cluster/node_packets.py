@@ -1,8 +1,8 @@
 """What nodes say to each other, on its way through the engine: encrypted, in parts, each taken once and in its order. Pure.
 
 The engine carries the packets and is not trusted with them: whoever can write to it can neither read nor forge one, nor have one
-taken twice. All nodes have the key of the cluster. Encryption is AES-256-GCM (RFC 5116); the names and epochs of both nodes and
-the packet's place are authenticated with it.
+taken twice. All nodes have the key of the cluster. Encryption is AES-256-GCM (RFC 5116); the names and epochs of both nodes, the
+incarnation of the one that is to take it, and the packet's place are authenticated with it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,19 @@ class PacketRefused(Exception):
     """A packet that was not made with the cluster's key for this node, or has come before, or out of order."""
 
 
+@attrs.frozen
+class Peer:
+    """One end of what is sent.
+
+    epoch:       of the membership. The engine gives it, so whoever has the engine can give one out again.
+    incarnation: random for each start of the process that takes packets, which alone knows what it has taken.
+    """
+
+    node: str
+    epoch: int
+    incarnation: str
+
+
 class _Head(msgspec.Struct, frozen=True, array_like=True):
     """Authenticated, in the clear. lane: rises when the sender begins anew after a loss. number: within the lane."""
 
@@ -39,6 +52,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     sender_epoch: int
     target: str
     target_epoch: int
+    target_incarnation: str
     lane: int
     number: int
     is_last_part: bool
@@ -63,8 +77,7 @@ def packet_cipher(secret: bytes) -> AESGCM:
 class PacketSender:
     """One node's packets to another one, as long as both have their epochs."""
 
-    def __init__(self, cipher: AESGCM, own: tuple[str, int], target: tuple[str, int]) -> None:
-        """own, target: (node, epoch)."""
+    def __init__(self, cipher: AESGCM, own: Peer, target: Peer) -> None:
         self._cipher = cipher
         self._own, self._target = own, target
         self._lane = 1
@@ -84,7 +97,9 @@ class PacketSender:
 
     def _packet(self, part: bytes, *, is_last_part: bool) -> bytes:
         self._number += 1
-        head = _encode(_Head(*self._own, *self._target, self._lane, self._number, is_last_part))
+        own, target = self._own, self._target
+        place = (self._lane, self._number, is_last_part)
+        head = _encode(_Head(own.node, own.epoch, target.node, target.epoch, target.incarnation, *place))
         nonce = os.urandom(_NONCE_BYTES)
         return _encode(_Packet(head, nonce, self._cipher.encrypt(nonce, part, head)))
 
@@ -111,8 +126,8 @@ class PacketReceiver:
         self._epochs: dict[str, int] = {}  # of now
         self._incoming: dict[tuple[str, int], _Incoming] = {}
 
-    def take(self, packet: bytes, own: tuple[str, int]) -> tuple[str, bytes] | None:
-        """(sender, message) where the packet completes one. own: (node, epoch) of now.
+    def take(self, packet: bytes, own: Peer) -> tuple[str, bytes] | None:
+        """(sender, message) where the packet completes one. own: this node as it is now.
 
         Raises: PacketRefused.
         """
@@ -122,8 +137,8 @@ class PacketReceiver:
             part = self._cipher.decrypt(read.nonce, read.sealed, read.head)
         except (msgspec.DecodeError, InvalidTag, ValueError):
             raise PacketRefused("not of this cluster") from None
-        if (head.target, head.target_epoch) != own:
-            raise PacketRefused("for another node, or for this one before it joined anew")
+        if Peer(head.target, head.target_epoch, head.target_incarnation) != own:
+            raise PacketRefused("for another node, or for this one before it started or joined anew")
         epoch = self._epochs.get(head.sender, 0)
         if epoch > head.sender_epoch:
             raise PacketRefused("of before")

@@ -221,6 +221,39 @@ def test_the_member_of_a_node_whose_member_has_crashed_joins_at_once_under_anoth
     run(test())
 
 
+def test_a_recorded_message_is_refused_by_a_node_that_has_started_anew_with_the_epoch_that_it_had() -> None:
+    """Whoever has the engine has all that was sent, and says which revision, so which epoch, a key gets."""
+
+    async def test() -> None:
+        hub, a, b = await pair()
+        (subject,) = [each for each in hub.servers if each.startswith("req.b.")]
+        engine, answer = hub.servers[subject]
+        recorded: list[bytes] = []
+
+        async def record(packet: bytes) -> bytes:
+            recorded.append(packet)
+            return await answer(packet)
+
+        hub.servers[subject] = (engine, record)
+        a.say("b", "run this tool")
+        await until(lambda: b.taken)
+        epoch = b.member.epoch
+        await b.die()
+        await until(lambda: not a.others)
+        a.running.cancel()
+        hub.revision = epoch - 1
+        again = Node(hub, "b", incarnation="2")
+        await until(lambda: again.is_member)
+        assert again.member.epoch == epoch
+        (subject,) = [each for each in hub.servers if each.startswith("req.b.") and hub.servers[each][0] is again.engine]
+        for packet in recorded:
+            await hub.servers[subject][1](packet)
+        assert any(packet != b"ping" for packet in recorded)
+        assert not again.taken
+
+    run(test())
+
+
 def test_a_node_with_another_key_is_neither_heard_nor_understood() -> None:
     async def test() -> None:
         hub, a, b = await pair()

@@ -13,14 +13,15 @@ from mcp_gateway.actors.cluster.node_packets import (
     PacketReceiver,
     PacketRefused,
     PacketSender,
+    Peer,
     packet_cipher,
 )
 
 SECRET = b"s" * 32
-A, B = ("a", 3), ("b", 7)
+A, B = Peer("a", 3, "a-1"), Peer("b", 7, "b-1")
 
 
-def sender(own: tuple[str, int] = A, target: tuple[str, int] = B, secret: bytes = SECRET) -> PacketSender:
+def sender(own: Peer = A, target: Peer = B, secret: bytes = SECRET) -> PacketSender:
     return PacketSender(packet_cipher(secret), own, target)
 
 
@@ -92,9 +93,19 @@ def test_after_a_loss_a_new_lane_begins_and_what_was_left_of_the_old_one_is_refu
 
 def test_packets_for_another_node_or_another_epoch_of_it_are_refused() -> None:
     (packet,) = sender().packets(b"")
-    for own in (("b", 8), ("c", 7)):
+    for own in (Peer("b", 8, "b-1"), Peer("c", 7, "b-1")):
         with pytest.raises(PacketRefused, match="another node"):
             receiver().take(packet, own)
+
+
+def test_packets_that_were_recorded_are_refused_by_a_node_that_has_started_anew_though_the_engine_gives_it_its_old_epoch() -> (
+    None
+):
+    """Whoever has the engine says which epoch a node has, and the node that starts remembers no packet that it has taken."""
+    recorded = sender().packets(b"run this tool")
+    assert receiver().take(recorded[0], B) == ("a", b"run this tool")
+    with pytest.raises(PacketRefused, match="started"):
+        receiver().take(recorded[0], Peer("b", 7, "b-2"))
 
 
 def test_of_a_sender_that_has_joined_anew_the_old_packets_are_refused() -> None:
@@ -102,7 +113,7 @@ def test_of_a_sender_that_has_joined_anew_the_old_packets_are_refused() -> None:
     old = sender()
     (packet, late) = (old.packets(b"1")[0], old.packets(b"2")[0])
     taking.take(packet, B)
-    (fresh,) = sender(own=("a", 9)).packets(b"3")
+    (fresh,) = sender(own=Peer("a", 9, "a-1")).packets(b"3")
     assert taking.take(fresh, B) == ("a", b"3")
     with pytest.raises(PacketRefused, match="of before"):
         taking.take(late, B)
@@ -110,7 +121,7 @@ def test_of_a_sender_that_has_joined_anew_the_old_packets_are_refused() -> None:
 
 def test_a_presence_that_names_an_earlier_epoch_again_has_none_of_its_packets_taken_twice() -> None:
     taking = receiver()
-    (packet,) = sender(own=("a", 100)).packets(b"run this tool")
+    (packet,) = sender(own=Peer("a", 100, "a-1")).packets(b"run this tool")
     assert taking.take(packet, B) == ("a", b"run this tool")
     for told in ({"a": 1}, {"a": 100}, {}, {"a": 100}):
         taking.epochs_changed(told)
@@ -120,8 +131,8 @@ def test_a_presence_that_names_an_earlier_epoch_again_has_none_of_its_packets_ta
 
 def test_after_the_engine_has_lost_its_revisions_the_epoch_that_the_presence_tells_counts() -> None:
     taking = receiver()
-    taking.take(sender(own=("a", 100)).packets(b"1")[0], B)
-    (packet,) = sender(own=("a", 2)).packets(b"2")
+    taking.take(sender(own=Peer("a", 100, "a-1")).packets(b"1")[0], B)
+    (packet,) = sender(own=Peer("a", 2, "a-1")).packets(b"2")
     with pytest.raises(PacketRefused, match="of before"):
         taking.take(packet, B)
     taking.epochs_changed({"a": 2})
