@@ -39,7 +39,7 @@ class ClusterSettings:
     node:            the name of this node, another on each.
     key_file:        a secret of at least 32 bytes, the same on all nodes; ids of sessions and what nodes say are sealed with it.
     name:            of the cluster: those of other names may use the same servers.
-    replicas:        NATS servers that keep the keys and events.
+    replicas:        NATS servers that keep the keys and events; without a number three, where `url` names as many.
     user:            as which the servers know the gateway, with the content of `password_file`.
     tls_ca:          whose certificates the servers have, where that is not the system's choice.
     tls_certificate: shown to the servers, with `tls_key`.
@@ -49,12 +49,16 @@ class ClusterSettings:
     node: str = attrs.field(validator=NAME)
     key_file: str = attrs.field(validator=PATH)
     name: str = attrs.field(default="mcp-gateway", validator=NAME)
-    replicas: int = attrs.field(default=1, validator=_Replicas())
+    replicas: int = attrs.field(validator=_Replicas())
     user: str = attrs.field(default="", validator=LINE)
     password_file: str = attrs.field(default="", validator=PATH)
     tls_ca: str = attrs.field(default="", validator=PATH)
     tls_certificate: str = attrs.field(default="", validator=PATH)
     tls_key: str = attrs.field(default="", validator=PATH)
+
+    @replicas.default
+    def _replicas_of_servers(self) -> int:
+        return 3 if str(self.url).count(",") >= 2 else 1
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -143,9 +143,12 @@ class NatsEngine:
         )
         for name, config in configs.items():
             try:
-                await self._jet.stream_info(name)
+                found = (await self._jet.stream_info(name)).config
             except NotFoundError:
                 await self._make_stream(config)
+            else:
+                if (found.num_replicas or 1) < self._replicas:  # there are more servers than when it was made
+                    await self._copy_to_more(found)
 
     async def _make_stream(self, config: api.StreamConfig) -> None:
         try:
@@ -153,6 +156,12 @@ class NatsEngine:
         except APIError as error:
             if error.err_code != _STREAM_IS_THERE:  # another member was faster
                 raise
+
+    async def _copy_to_more(self, config: api.StreamConfig) -> None:
+        try:
+            await self._jet.update_stream(config.evolve(num_replicas=self._replicas))
+        except APIError as error:  # what is kept is kept as before
+            _logger.warning("%s is not kept by %d servers: %s", config.name, self._replicas, error)
 
     def _message_subject(self, subject: str) -> str:
         return f"{self._cluster}.m.{subject}"

@@ -35,6 +35,12 @@ def test_several_servers_are_one_text() -> None:
     assert several.urls == ("nats://one:4222", "tls://two", "nats://[::1]:4222")
 
 
+def test_as_many_servers_as_make_a_majority_keep_what_there_is_unless_it_is_said_otherwise() -> None:
+    urls = ["nats://one", "nats://two", "nats://three", "nats://four"]
+    assert [ClusterSettings(**{**GIVEN, "url": ",".join(urls[:count])}).replicas for count in (1, 2, 3, 4)] == [1, 1, 3, 3]
+    assert ClusterSettings(**{**GIVEN, "url": ",".join(urls), "replicas": 1}).replicas == 1
+
+
 @pytest.mark.parametrize("url", ["", "http://one", "nats://", "nats://u:p@one", "nats://one,", "nats://one/path", 5])
 def test_what_names_no_nats_server_is_refused(url: object) -> None:
     assert [each.partition(":")[0] for each in problems(url=url)] == ["cluster.url"]

@@ -16,10 +16,9 @@ from tests.doubles.nats_server import NatsServer
 
 
 @attrs.define
-class Cluster:
-    """nodes: {name: gateway}."""
+class Nodes:
+    """{name: gateway}, those of one cluster."""
 
-    nats: NatsServer
     nodes: dict[str, GatewayProcess]
 
     def status(self, node: str) -> dict[str, Any]:
@@ -38,6 +37,13 @@ class Cluster:
             wait_until(lambda name=name: self.sees(name, names - {name}), 30, f"{name} sees all of {names}")  # type: ignore[misc]
 
 
+@attrs.define
+class Cluster(Nodes):
+    """With the one NATS server that joins them."""
+
+    nats: NatsServer
+
+
 def node_settings(nats_url: str, node: str, key_file: Path, rest: str, *, cells: int = 2) -> str:
     cluster = f'[cluster]\nurl = "{nats_url}"\nnode = "{node}"\nkey_file = "{key_file}"\n'
     return f"[gateway]\ncells = {cells}\n{cluster}{rest}"
@@ -51,19 +57,30 @@ def cluster_key(folder: Path) -> Path:
 
 
 @contextmanager
-def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2, cell_factory: str | None = None) -> Iterator[Cluster]:
+def running_nodes(
+    folder: Path, nats_url: str, rest: str, *names: str, cells: int = 2, cell_factory: str | None = None
+) -> Iterator[Nodes]:
     """rest: of the configuration, the same on all nodes."""
+    key_file = cluster_key(folder)
     with ExitStack() as stack:
-        nats = stack.enter_context(NatsServer(folder / "nats"))
-        key_file = cluster_key(folder)
-        nodes = {
+        running = {
             name: stack.enter_context(
                 GatewayProcess(
-                    folder / name, cell_factory=cell_factory, settings=node_settings(nats.url, name, key_file, rest, cells=cells)
+                    folder / name, cell_factory=cell_factory, settings=node_settings(nats_url, name, key_file, rest, cells=cells)
                 )
             )
             for name in names
         }
-        cluster = Cluster(nats, nodes)
-        cluster.wait_until_all_see_all()
-        yield cluster
+        nodes = Nodes(running)
+        nodes.wait_until_all_see_all()
+        yield nodes
+
+
+@contextmanager
+def running_cluster(folder: Path, rest: str, *names: str, cells: int = 2, cell_factory: str | None = None) -> Iterator[Cluster]:
+    """As `running_nodes`, with one NATS server."""
+    with (
+        NatsServer(folder / "nats") as nats,
+        running_nodes(folder, nats.url, rest, *names, cells=cells, cell_factory=cell_factory) as running,
+    ):
+        yield Cluster(running.nodes, nats)

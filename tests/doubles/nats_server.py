@@ -34,6 +34,10 @@ class NatsServer:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         """Return when it takes connections."""
         options = ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder), "-l", str(self.folder) + ".log"]
