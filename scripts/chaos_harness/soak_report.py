@@ -54,8 +54,10 @@ class Soak:
 
     @property
     def bytes_per_session(self) -> float:
+        """0 where no idle session was opened. Sessions that were known before may have ended meanwhile: they are no measure."""
         before, full, _ = self.rested
-        return max(0.0, full.memory_mb - before.memory_mb) * 1e6 / max(1, full.sessions - before.sessions)
+        grown_mb = max(0.0, full.memory_mb - before.memory_mb)
+        return grown_mb * 1e6 / self.idle_count if self.idle_count else 0.0
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

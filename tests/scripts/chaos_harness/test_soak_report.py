@@ -75,6 +75,14 @@ def test_the_report_tells_what_a_session_costs_and_what_was_left_behind() -> Non
     assert "Broken promises: 0" in as_markdown(attrs.evolve(soak(), churned=()))
 
 
+def test_what_a_session_costs_is_shared_by_the_idle_sessions_alone() -> None:
+    """Sessions of clients that came and went may still be known before, and no more when the idle ones are there."""
+    before, full, after = soak().rested
+    busy = attrs.evolve(soak(), rested=(attrs.evolve(before, sessions=999), full, after))
+    assert busy.bytes_per_session == pytest.approx(4000)
+    assert attrs.evolve(busy, idle_count=0).bytes_per_session == 0.0
+
+
 @given(st.lists(st.integers(-1000, 1000), min_size=2, unique=True), st.integers(-50, 50), st.integers(-50, 50))
 def test_a_straight_line_has_its_own_slope(places: list[int], rise: int, start: int) -> None:
     assert slope([(x, start + rise * x) for x in places]) == pytest.approx(rise, abs=1e-6)
