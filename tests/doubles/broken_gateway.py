@@ -29,8 +29,10 @@ def repeat_every_call() -> None:
 
 
 def keep_circuits_open() -> None:
-    """A circuit that has opened lets no call through any more, and no probe closes it."""
+    """A circuit that has opened lets no call through any more: no probe closes it, nor does the end of an ejection."""
     from mcp_gateway.actors.routing.circuit_breaker import CircuitBreaker, CircuitState
+    from mcp_gateway.actors.routing.router import Router
+    from mcp_gateway.transports.ports.replica_id import ReplicaId
 
     def not_once_open(method: Callable[..., Any]) -> Callable[..., Any]:
         def unless_open(self: CircuitBreaker, *arguments: Any, **options: Any) -> Any:
@@ -47,6 +49,12 @@ def keep_circuits_open() -> None:
         return 60.0 if self.state is CircuitState.OPEN else usual(self, *arguments, **options)
 
     CircuitBreaker.retry_after_s = never_due  # type: ignore[method-assign]
+
+    def end_ejection(self: Router, replica: ReplicaId) -> None:
+        if (backend := self._backends.get(replica.backend)) is not None:
+            backend.ejected.pop(replica.address, None)
+
+    Router._take_in = end_ejection  # type: ignore[method-assign]
 
 
 BROKEN = {"replay": forget_unacknowledged_events, "repeat": repeat_every_call, "breaker": keep_circuits_open}

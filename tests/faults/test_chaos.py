@@ -69,22 +69,21 @@ BROKEN_ON_PURPOSE = {
 def test_the_harness_finds_each_mechanism_that_is_broken_on_purpose(tmp_path: Path) -> None:
     """Events are not sent again, a call that must not run twice is, a circuit never closes.
 
-    Whether a fault meets what is broken is a matter of moments, so that each is given three seeds.
+    One seed is enough: that something breaks is no matter of moments. What is published while there is no event log is lost
+    unless it is sent again; of what servers run and do not answer nearly every call must not run again; and the first fault meets
+    the only server of a backend, for longer than it takes to open a circuit, which then never lets its calls through.
     """
 
     def found(what: str) -> bool:
         faults, invariant = BROKEN_ON_PURPOSE[what]
-        return any(invariant in broken_by(what, faults, seed) for seed in (1, 2, 3))
-
-    def broken_by(what: str, faults: list[str], seed: int) -> set[str]:
-        folder = tmp_path / f"{what}-{seed}"
+        folder = tmp_path / what
         folder.mkdir()
         scenario = folder / "scenario.toml"
         scenario.write_text(f"seconds = 18\ncells = 1\nclients = 2\neach_s = 1\npause_s = 0.05\nfaults = {json.dumps(faults)}\n")
         command = f"{sys.executable} {BROKEN_GATEWAY} {what}"
-        exit_code, report, said = run_chaos(folder, "--scenario", str(scenario), "--gateway", command, "--seed", str(seed))
+        exit_code, report, said = run_chaos(folder, "--scenario", str(scenario), "--gateway", command, "--seed", "5")
         assert exit_code in (0, EXIT_BROKEN), said
-        return {each["invariant"] for each in report["broken"]}
+        return invariant in {each["invariant"] for each in report["broken"]}
 
     with ThreadPoolExecutor(len(BROKEN_ON_PURPOSE)) as pool:
         assert dict(zip(BROKEN_ON_PURPOSE, pool.map(found, BROKEN_ON_PURPOSE), strict=True)) == dict.fromkeys(
