@@ -20,11 +20,17 @@ _LEAST_SHARE: Final = 0.5
 
 @attrs.frozen
 class CpuUse:
-    """What a process has used up to a moment. used_s: processor time; wants_more: it waits for a processor, or for the disk."""
+    """What a process has used up to a moment.
+
+    used_s:     processor time.
+    wants_more: it waits for a processor, or for the disk.
+    is_stopped: by a signal, all of it. What only a debugger holds is not: that lets go by itself.
+    """
 
     at_s: float
     used_s: float
     wants_more: bool
+    is_stopped: bool = False
 
 
 def cpu_use(pid: int) -> CpuUse | None:
@@ -34,7 +40,12 @@ def cpu_use(pid: int) -> CpuUse | None:
         states = [_state(path.read_text()) for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except (psutil.Error, OSError):
         return None
-    return CpuUse(time.monotonic(), times.user + times.system, wants_more=any(state in "RD" for state in states))
+    return CpuUse(
+        at_s=time.monotonic(),
+        used_s=times.user + times.system,
+        wants_more=any(state in "RD" for state in states),
+        is_stopped=bool(states) and all(state == "T" for state in states),
+    )
 
 
 def is_starved(before: CpuUse, now: CpuUse) -> bool:
@@ -52,7 +63,10 @@ class _Pulse:
 
 
 class Heartbeats:
-    """Counts what children have not answered. read: gives what a process has used of the processor."""
+    """Counts what children have not answered. read: gives what a process has used of the processor.
+
+    One that is stopped need not be waited for: it hangs when the second heartbeat is due and the first has no answer.
+    """
 
     def __init__(self, read: Callable[[int], CpuUse | None] = cpu_use) -> None:
         self._read = read
@@ -67,6 +81,8 @@ class Heartbeats:
             return pulse.missed_count
         if pulse.missed_count == 1 and pid is not None:
             pulse.used = self._read(pid)
+            if pulse.used is not None and pulse.used.is_stopped:
+                return pulse.missed_count
         pulse.missed_count += 1
         return None
 

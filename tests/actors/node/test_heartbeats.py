@@ -41,10 +41,10 @@ def test_who_wants_to_run_and_is_let_for_less_than_half_the_time_is_starved(
 
 
 class Machine:
-    """What one process gets. share: of a core, in each second; wants_more: it could use more."""
+    """What one process gets. share: of a core, in each second; wants_more: it could use more; is_stopped: by a signal."""
 
-    def __init__(self, share: float, *, wants_more: bool) -> None:
-        self.share, self.wants_more = share, wants_more
+    def __init__(self, share: float, *, wants_more: bool, is_stopped: bool = False) -> None:
+        self.share, self.wants_more, self.is_stopped = share, wants_more, is_stopped
         self.now_s = self.used_s = 0.0
 
     def second(self) -> None:
@@ -53,7 +53,7 @@ class Machine:
 
     def read(self, pid: int) -> CpuUse:
         assert pid == 7
-        return CpuUse(self.now_s, self.used_s, self.wants_more)
+        return CpuUse(self.now_s, self.used_s, self.wants_more, self.is_stopped)
 
 
 def missed(machine: Machine, *, answers_at: int = 0, seconds: int = 30) -> int | None:
@@ -76,6 +76,12 @@ def test_a_child_that_could_answer_and_does_not_hangs_after_three(share: float, 
 
 def test_a_child_that_is_not_let_run_has_longer_but_not_for_ever() -> None:
     assert missed(Machine(0.1, wants_more=True)) == MAX_MISSED_STARVING == 10
+
+
+def test_a_child_that_is_stopped_hangs_when_the_second_heartbeat_is_due() -> None:
+    """The issue: SIGSTOP of a cell is found within two heartbeats."""
+    assert missed(Machine(0.0, wants_more=False, is_stopped=True)) == 1
+    assert missed(Machine(0.0, wants_more=False, is_stopped=True), answers_at=1, seconds=2) is None
 
 
 def test_an_answer_ends_the_count() -> None:
@@ -136,6 +142,16 @@ def test_a_process_that_waits_or_is_stopped_is_not(way: str) -> None:
             os.kill(pid, signal.SIGSTOP)
         wait_until(lambda: (use := cpu_use(pid)) is not None and not use.wants_more, 20, "it does not run")
         assert not state_after(pid, 0.2)
+        use = cpu_use(pid)
+        assert use is not None
+        assert use.is_stopped is (way == "stopped")
+
+
+def test_a_process_of_which_one_thread_runs_is_not_stopped() -> None:
+    with running(THREAD_SPINS, min(os.sched_getaffinity(0))) as pid:
+        use = cpu_use(pid)
+        assert use is not None
+        assert not use.is_stopped
 
 
 def test_a_process_that_has_ended_uses_nothing() -> None:
