@@ -84,7 +84,7 @@ class ChaosRun:
     def __init__(self, scenario: Scenario, folder: Path, command: Sequence[str] = PRODUCT) -> None:
         self._scenario = scenario
         self._folder = folder
-        self.recorder = Recorder(History(scenario.patience))
+        self.recorder = Recorder(History(scenario.patience, scenario.recovers_s))
         self._servers = Servers(folder)
         self._gateway = GatewayUnderTest(folder, scenario.form, scenario.cells, self._servers.addresses, command)
         self._runs = RunsReader(runs_path(folder))

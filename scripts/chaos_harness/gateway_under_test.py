@@ -72,6 +72,7 @@ class GatewayUnderTest:
         self._admin_port = free_port()
         self._config.write_text(self._settings(servers) + tables)
         self._process: subprocess.Popen[str] | None = None
+        self._seen: set[psutil.Process] = set()
 
     def _settings(self, servers: dict[str, list[str]]) -> str:
         return f"""\
@@ -139,14 +140,14 @@ builtin = "demo"
         return self._process
 
     async def stop(self) -> Stopped:
-        """SIGTERM, and SIGKILL for what is left of it."""
-        everyone = self.tree()
+        """SIGTERM, and SIGKILL for what is left of it, or of anything that it has ever started."""
+        self.tree()
         began_s = time.monotonic()
         self._launcher.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._launcher.wait, STOP_S + 10)
         took_s, exit_code = time.monotonic() - began_s, self._launcher.poll()
-        left = [process for process in everyone if _runs(process)]
+        left = [process for process in self._seen if _runs(process)]
         self.kill()
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -173,9 +174,11 @@ builtin = "demo"
         """Its first process, and everything below that now."""
         try:
             first = psutil.Process(self._launcher.pid)
-            return [process for process in (first, *first.children(recursive=True)) if _runs(process)]
+            found = [process for process in (first, *first.children(recursive=True)) if _runs(process)]
         except psutil.NoSuchProcess:
             return []
+        self._seen.update(found)
+        return found
 
     def processes(self) -> dict[str, psutil.Process]:
         """{name as in `status`: process} of those that are the gateway's own; servers and their guards are none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -155,11 +155,13 @@ R = TypeVar("R")
 class History:
     """Records, by their kind.
 
-    patience: how many times longer than on a machine of its own the gateway may take to be well again.
+    patience:   how many times longer than on a machine of its own the gateway may take to be well again.
+    recovers_s: {fault: seconds} of those that have to be recovered from in another time than their kind says.
     """
 
-    def __init__(self, patience: float = 1.0) -> None:
+    def __init__(self, patience: float = 1.0, recovers_s: Mapping[str, float] | None = None) -> None:
         self.patience = patience
+        self.recovers_s = dict(recovers_s or {})
         self._records: list[Record] = []
 
     def add(self, record: Record) -> None:

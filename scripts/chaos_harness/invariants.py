@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from .fault_kinds import CELL, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, SOCKETS, hurt_backends, leaves_a_replica
+from .fault_kinds import CELL, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, SOCKETS, FaultKind, hurt_backends, leaves_a_replica
 from .history import (
     CUT,
     LATE,
@@ -77,7 +77,7 @@ def excuses(history: History, now_s: float) -> list[Excuse]:
         kind = KINDS[fault.fault]
         # Nobody is excused for longer than recovery may take: a tree that never comes back breaks all that follows, too.
         over_s = (
-            recovered.get(fault.fault_id, min(now_s, ended.get(fault.fault_id, now_s) + kind.recovers_s * patience))
+            recovered.get(fault.fault_id, min(now_s, ended.get(fault.fault_id, now_s) + _recovers_s(history, kind)))
             + GRACE_S * patience
         )
         spans = [(fault.at_s, over_s)]
@@ -89,6 +89,10 @@ def excuses(history: History, now_s: float) -> list[Excuse]:
             for from_s, to_s in spans
         ]
     return found
+
+
+def _recovers_s(history: History, kind: FaultKind) -> float:
+    return history.recovers_s.get(kind.name, kind.recovers_s) * history.patience
 
 
 def _is_excused(known: list[Excuse], backend: str, from_s: float, to_s: float) -> bool:
@@ -217,7 +221,7 @@ def all_is_well_again_in_time(history: History, now_s: float) -> Iterator[Broken
     for fault in history.of(FaultBegan):
         if fault.fault_id not in ended:
             continue
-        allowed_s = KINDS[fault.fault].recovers_s * history.patience
+        allowed_s = _recovers_s(history, KINDS[fault.fault])
         took_s = recovered.get(fault.fault_id, now_s) - ended[fault.fault_id]
         if took_s > allowed_s:
             verdict = f"took {took_s:.1f} s" if fault.fault_id in recovered else f"has not ended after {took_s:.1f} s"

@@ -28,6 +28,7 @@ class Scenario:
     seconds: of load, beside what starting and ending take. faults: names of kinds; () is all of them.
     each_s:  a fault begins every so many seconds on average. clients: of each kind. pause_s: of a client between two calls.
     patience: how many times longer than on a machine of its own recovery may take.
+    recovers_s: {fault: seconds} where recovery may take another time than its kind says.
     """
 
     seconds: float = attrs.field(default=60.0, validator=_positive)
@@ -39,6 +40,7 @@ class Scenario:
     clients: int = attrs.field(default=2, validator=_positive)
     pause_s: float = attrs.field(default=0.2, validator=_positive)
     patience: float = attrs.field(default=1.0, validator=_positive)
+    recovers_s: dict[str, float] = attrs.field(factory=dict)
 
     def kinds(self, *, is_root: bool, has_namespaces: bool) -> tuple[FaultKind, ...]:
         """The kinds of faults that exist for this form and may be brought about here."""
@@ -63,14 +65,22 @@ def read_scenario(path: Path | None, given: Mapping[str, Any]) -> Scenario:
     if unknown := sorted(table.keys() - fields.keys()):
         raise ScenarioInvalid(f"{', '.join(unknown)}: unknown; there are {', '.join(fields)}")
     table |= {name: value for name, value in given.items() if value is not None}
+    recovers_s = table.pop("recovers_s", {})
+    if not isinstance(recovers_s, dict):
+        raise ScenarioInvalid(f"recovers_s: found {recovers_s!r}; allowed: a table")
     for name, value in table.items():
         _check_kind(name, value, fields[name].default)
     faults = tuple(table.pop("faults", ()))
-    if missing := sorted(set(faults) - KINDS.keys()):
-        raise ScenarioInvalid(f"faults: there is no {', '.join(missing)}; there are {', '.join(KINDS)}")
+    for where, names in (("faults", set(faults)), ("recovers_s", recovers_s.keys())):
+        if missing := sorted(names - KINDS.keys()):
+            raise ScenarioInvalid(f"{where}: there is no {', '.join(missing)}; there are {', '.join(KINDS)}")
+    for name, value in recovers_s.items():
+        _check_kind(f"recovers_s.{name}", value, 1.0)
+        if value <= 0:
+            raise ScenarioInvalid(f"recovers_s.{name}: found {value}; allowed: more than 0")
     if table.get("form", NODE) not in (NODE, "embedded"):
         raise ScenarioInvalid(f"form: found {table['form']!r}; allowed: node, embedded")
-    return Scenario(**table, faults=faults)
+    return Scenario(**table, faults=faults, recovers_s=recovers_s)
 
 
 def _check_kind(name: str, value: object, default: object) -> None:

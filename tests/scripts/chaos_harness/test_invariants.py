@@ -200,6 +200,14 @@ def test_on_a_busy_machine_recovery_may_take_so_many_times_longer() -> None:
         assert bool(check(slow, NOW_S)) == is_broken
 
 
+def test_a_scenario_may_promise_another_time_to_recover() -> None:
+    for took_s, is_broken in ((1.0, False), (1.1, True)):
+        promised = History(2.0, {"kill cell": 0.5})
+        for record in fault("kill cell", "cell/0", 10, 10, 10 + took_s):
+            promised.add(record)
+        assert bool(check(promised, NOW_S)) == is_broken
+
+
 def test_a_tree_that_never_comes_back_excuses_nobody_for_ever() -> None:
     records = (*fault("kill cell", "cell/0", 100, 100), *call("no_backend", 900))
     assert REFUSED in broken(*records)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from mcp_gateway.scripts.chaos_harness.chaos_run import REST_S, WARM_UP_S
 from mcp_gateway.scripts.chaos_harness.fault_kinds import EMBEDDED, FAULTS, NODE
 from mcp_gateway.scripts.chaos_harness.scenario import Scenario, ScenarioInvalid, read_scenario
+from mcp_gateway.scripts.chaos_harness.schedule import plan
+
+KILLS_EVERY_PROCESS = Path(__file__).parents[3] / "scripts" / "chaos_harness" / "processes.toml"
 
 
 def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> None:
@@ -16,6 +22,28 @@ def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> 
     found = read_scenario(file, {"seed": 9, "seconds": None})
     assert found == Scenario(seed=9, seconds=10, faults=("kill cell", "slow loris"))
     assert read_scenario(None, {}) == Scenario()
+    file.write_text('[recovers_s]\n"kill cell" = 1\n')
+    assert read_scenario(file, {}) == Scenario(recovers_s={"kill cell": 1})
+
+
+def test_the_scenario_that_is_shipped_kills_every_process_of_a_node_twenty_times() -> None:
+    """And the gateway does not give itself up meanwhile: its system may die five times a minute."""
+    scenario = read_scenario(KILLS_EVERY_PROCESS, {})
+    kinds = scenario.kinds(is_root=False, has_namespaces=False)
+    targets = {target for kind in kinds for target in kind.targets}
+    assert targets == {"cell/*", "event-log", "node-supervisor", "admin"}
+    faults = plan(
+        random.Random(scenario.seed),
+        scenario.seconds,
+        kinds,
+        scenario.cells,
+        each_s=scenario.each_s,
+        warm_up_s=WARM_UP_S,
+        rest_s=REST_S,
+    )
+    assert min(Counter(fault.kind.name for fault in faults).values()) == 20
+    deaths_s = [fault.at_s for fault in faults if fault.target in ("node-supervisor", "admin")]
+    assert all(later_s - first_s > 61 for first_s, later_s in zip(deaths_s, deaths_s[5:], strict=False))
 
 
 @pytest.mark.parametrize(
@@ -28,6 +56,10 @@ def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> 
         ('faults = "kill cell"', "faults: found"),
         ('faults = ["earthquake"]', "there is no earthquake"),
         ('form = "cloud"', "form: found 'cloud'"),
+        ("recovers_s = 1", "recovers_s: found 1; allowed: a table"),
+        ("recovers_s = {earthquake = 1}", "recovers_s: there is no earthquake"),
+        ('recovers_s = {"kill cell" = "soon"}', "recovers_s.kill cell: found 'soon'"),
+        ('recovers_s = {"kill cell" = 0}', "recovers_s.kill cell: found 0; allowed: more than 0"),
         ("= 1", "s.toml"),
     ],
 )
