@@ -24,6 +24,7 @@ from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedA
 
 from .http_sse import SsePipe
 from .message_pipe import PipeClosed
+from .network_pipes import PipeTarget
 
 _ASK_S: Final = 10.0
 _ENDPOINT_S: Final = 5.0
@@ -83,7 +84,7 @@ def _is_of_mcp(body: bytes) -> bool:
 
 
 async def _names_endpoint(url: str, headers: Mapping[str, str]) -> bool:
-    pipe = SsePipe(url, dict(headers), _LARGEST_REFUSAL_BYTES)
+    pipe = SsePipe(PipeTarget(url, headers, _LARGEST_REFUSAL_BYTES))
     try:
         async with asyncio.timeout(_ENDPOINT_S):
             await pipe.open()

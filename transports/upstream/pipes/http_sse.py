@@ -11,75 +11,28 @@ from typing import Final
 
 import aiohttp
 
-from mcp_gateway.config.backend_settings import BackendSettings
-from mcp_gateway.transports.ports.strategies import url_of
 from mcp_gateway.transports.ports.upstream_port import (
-    ConnectionToken,
     CredentialRefused,
-    ShowToken,
-    UpstreamConversation,
     ask_showing,
     refuses_credential,
-    shows_no_token,
 )
-from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge, ServerSentEvent
-from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
 from .message_pipe import PipeClosed, SendFailed, TooLarge
-from .pipe_connector import pipe_connector
-from .pipe_conversation import PipeConversation
+from .network_pipes import CONNECT_TIMEOUT_S, NetworkUpstream, PipeTarget
 
-_CONNECT_TIMEOUT_S: Final = 5.0
 _LONGEST_ENDPOINT_BYTES: Final = 4_096
-
-
-class SseUpstream:
-    """Registry strategy for sse+http(s) replicas."""
-
-    name = "http_sse_upstream"
-    schemes = frozenset({"sse+http", "sse+https"})
-
-    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
-        self._token_of = token_of
-
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
-        url, tls, show = url_of(backend.replicas[replica_index]), ClientTls.of(backend), self._token_of(backend)
-        return PipeConversation(
-            backend.replica_ids[replica_index],
-            lambda: SsePipe(url, backend.headers, max_message_bytes, tls, show),
-            backend=backend.name,
-            max_pipes=backend.pool_size + max_overflow,
-            era=era or ServerEra(backend.protocol),
-            longest_call_s=backend.request_timeout,
-        )
 
 
 class SsePipe:
     """A `MessagePipe`: one event stream with its endpoint. The token of the day goes with the stream and with each message."""
 
-    def __init__(
-        self,
-        url: str,
-        headers: dict[str, str],
-        max_message_bytes: int,
-        tls: ClientTls | None = None,
-        show: ShowToken | None = None,
-    ) -> None:
-        self._url = url
-        self._show = show
-        self._tls = tls or ClientTls()
-        self._headers = headers
-        self._parser = EventStreamParser(max_message_bytes)
+    def __init__(self, target: PipeTarget) -> None:
+        self._target = target
+        self._url = target.url
+        self._parser = EventStreamParser(target.max_message_bytes)
         self._events: deque[ServerSentEvent] = deque()
         self._http: aiohttp.ClientSession | None = None
         self._stream: aiohttp.ClientResponse | None = None
@@ -87,14 +40,14 @@ class SsePipe:
 
     async def open(self) -> None:
         self._http = aiohttp.ClientSession(
-            connector=pipe_connector(self._url, self._tls),
-            headers={**self._headers, "User-Agent": "mcp-gateway", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+            connector=self._target.connector(),
+            headers={**self._target.headers, "User-Agent": "mcp-gateway", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=2**16,
         )
         try:
-            self._stream = stream = await ask_showing(self._show, self._get)
+            self._stream = stream = await ask_showing(self._target.show, self._get)
             content_type = stream.content_type
             if stream.status != 200 or content_type != "text/event-stream":
                 raise PipeClosed(f"the server answered with status {stream.status} and {content_type}")
@@ -120,14 +73,14 @@ class SsePipe:
 
     def _check_credential(self, response: aiohttp.ClientResponse) -> None:
         """Raises: CredentialRefused."""
-        if self._show is not None and refuses_credential(response.status, response.headers.get("WWW-Authenticate", "")):
+        if self._target.show is not None and refuses_credential(response.status, response.headers.get("WWW-Authenticate", "")):
             response.release()
             raise CredentialRefused(response.status, {name.lower(): value for name, value in response.headers.items()})
 
     # ---- messages
 
     async def send(self, message: bytes, on_begin: Callable[[], None]) -> None:
-        await ask_showing(self._show, lambda shown: self._post(message, shown, on_begin))
+        await ask_showing(self._target.show, lambda shown: self._post(message, shown, on_begin))
 
     async def _post(self, message: bytes, shown: Mapping[str, str], on_begin: Callable[[], None]) -> None:
         assert self._http is not None
@@ -176,3 +129,11 @@ class SsePipe:
             self._stream.close()
         if self._http is not None:
             await self._http.close()
+
+
+class SseUpstream(NetworkUpstream):
+    """Registry strategy for sse+http(s) replicas."""
+
+    name = "http_sse_upstream"
+    schemes = frozenset({"sse+http", "sse+https"})
+    pipe = SsePipe

@@ -11,101 +11,53 @@ from typing import Any, Final
 
 import aiohttp
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.upstream_port import (
-    ConnectionToken,
     CredentialRefused,
-    ShowToken,
-    UpstreamConversation,
     ask_showing,
     refuses_credential,
-    shows_no_token,
 )
-from mcp_gateway.transports.protocol.eras.server_era import ServerEra
-from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import LedAstray, address_within_origin
 
 from .message_pipe import PipeClosed, TooLarge
-from .pipe_connector import pipe_connector
-from .pipe_conversation import PipeConversation
+from .network_pipes import CONNECT_TIMEOUT_S, NetworkUpstream, PipeTarget
 
-_CONNECT_TIMEOUT_S: Final = 5.0
 _PING_INTERVAL_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 1.0
-
-
-class WebSocketUpstream:
-    """Registry strategy for ws(s) replicas."""
-
-    name = "websocket_upstream"
-    schemes = frozenset({"ws", "wss"})
-
-    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
-        self._token_of = token_of
-
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
-        url, tls, show = backend.replicas[replica_index], ClientTls.of(backend), self._token_of(backend)
-        return PipeConversation(
-            backend.replica_ids[replica_index],
-            lambda: WebSocketPipe(url, backend.headers, max_message_bytes, tls, show),
-            backend=backend.name,
-            max_pipes=backend.pool_size + max_overflow,
-            era=era or ServerEra(backend.protocol),
-            longest_call_s=backend.request_timeout,
-        )
 
 
 class WebSocketPipe:
     """A `MessagePipe`: one WebSocket. A token is shown in its handshake, and holds as long as the server lets it."""
 
-    def __init__(
-        self,
-        url: str,
-        headers: dict[str, str],
-        max_message_bytes: int,
-        tls: ClientTls | None = None,
-        show: ShowToken | None = None,
-    ) -> None:
-        self._url = url
-        self._show = show
-        self._tls = tls or ClientTls()
-        self._headers = headers
-        self._max_message_bytes = max_message_bytes
+    def __init__(self, target: PipeTarget) -> None:
+        self._target = target
         self._http: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         self._http = aiohttp.ClientSession(
-            connector=pipe_connector(self._url, self._tls),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+            connector=self._target.connector(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[_within_origin()],
         )
-        await ask_showing(self._show, self._shake_hands)
+        await ask_showing(self._target.show, self._shake_hands)
 
     async def _shake_hands(self, shown: Mapping[str, str]) -> None:
         assert self._http is not None
         try:
             self._socket = await self._http.ws_connect(
-                self._url,
+                self._target.url,
                 protocols=("mcp",),
-                headers={**self._headers, **shown, "User-Agent": "mcp-gateway"},
+                headers={**self._target.headers, **shown, "User-Agent": "mcp-gateway"},
                 heartbeat=_PING_INTERVAL_S,
-                max_msg_size=self._max_message_bytes,
+                max_msg_size=self._target.max_message_bytes,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
             )
         except aiohttp.WSServerHandshakeError as error:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            if self._show is not None and refuses_credential(error.status, headers.get("www-authenticate", "")):
+            if self._target.show is not None and refuses_credential(error.status, headers.get("www-authenticate", "")):
                 raise CredentialRefused(error.status, headers) from None
             raise PipeClosed(f"the server answered the handshake with status {error.status}") from None
         except LedAstray as error:
@@ -161,3 +113,11 @@ def _within_origin() -> aiohttp.TraceConfig:
     tracing = aiohttp.TraceConfig()
     tracing.on_request_redirect.append(check)
     return tracing
+
+
+class WebSocketUpstream(NetworkUpstream):
+    """Registry strategy for ws(s) replicas."""
+
+    name = "websocket_upstream"
+    schemes = frozenset({"ws", "wss"})
+    pipe = WebSocketPipe

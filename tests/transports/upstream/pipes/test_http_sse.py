@@ -10,6 +10,7 @@ from aiohttp import web
 from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.http_sse import SsePipe
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed, SendFailed
+from mcp_gateway.transports.upstream.pipes.network_pipes import PipeTarget
 from tests.doubles.odd_http_server import answer, event_stream, odd_http_server
 from tests.doubles.shown_tokens import ShownTokens, takes_from
 
@@ -26,7 +27,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def opened(url: str, max_message_bytes: int = 10_000) -> SsePipe:
-    pipe = SsePipe(url, SECRET, max_message_bytes)
+    pipe = SsePipe(PipeTarget(url, SECRET, max_message_bytes))
     try:
         await pipe.open()
     except BaseException:
@@ -156,14 +157,14 @@ def test_the_stream_and_each_message_show_a_token_and_a_fresh_one_where_the_serv
         lacking = 'Bearer error="insufficient_scope", scope="write"'
         routes = {"sse": takes_from(1, event_stream(ENDPOINT)), "post": takes_from(2, answer(202), 403, lacking)}
         async with odd_http_server(**routes) as url:
-            pipe = SsePipe(f"{url}/sse", {}, 10_000, show=show)
+            pipe = SsePipe(PipeTarget(f"{url}/sse", {}, 10_000, show=show))
             await pipe.open()
             await pipe.send(b"{}", lambda: None)
             await pipe.send(b"{}", lambda: None)
             assert show.refusals == [(401, "Bearer"), (403, lacking)]
             await pipe.close()
         async with odd_http_server(sse=event_stream(ENDPOINT), post=takes_from(9, answer(202))) as url:
-            pipe = SsePipe(f"{url}/sse", {}, 10_000, show=show)
+            pipe = SsePipe(PipeTarget(f"{url}/sse", {}, 10_000, show=show))
             await pipe.open()
             with pytest.raises(CredentialRefused):
                 await pipe.send(b"{}", lambda: None)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
+from mcp_gateway.transports.upstream.pipes.network_pipes import PipeTarget
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketPipe
 from tests.doubles.odd_http_server import Handler, answer, odd_http_server
 from tests.doubles.shown_tokens import ShownTokens, takes_from
@@ -24,7 +25,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def opened(url: str, max_message_bytes: int = 10_000) -> WebSocketPipe:
-    pipe = WebSocketPipe(url.replace("http:", "ws:"), {"Authorization": "Bearer secret"}, max_message_bytes)
+    pipe = WebSocketPipe(PipeTarget(url.replace("http:", "ws:"), {"Authorization": "Bearer secret"}, max_message_bytes))
     try:
         await pipe.open()
     except BaseException:
@@ -129,12 +130,12 @@ def test_the_handshake_shows_a_token_and_a_fresh_one_where_the_server_refuses_it
 
         async with odd_http_server(ws=takes_from(1, socket(play)), never=takes_from(9, socket(play))) as url:
             show = ShownTokens()
-            pipe = WebSocketPipe(f"{url}/ws".replace("http:", "ws:"), {}, 10_000, show=show)
+            pipe = WebSocketPipe(PipeTarget(f"{url}/ws".replace("http:", "ws:"), {}, 10_000, show=show))
             await pipe.open()
             assert await pipe.receive() == b"{}"
             assert (show.number, show.refusals) == (1, [(401, "Bearer")])
             await pipe.close()
-            pipe = WebSocketPipe(f"{url}/never".replace("http:", "ws:"), {}, 10_000, show=show)
+            pipe = WebSocketPipe(PipeTarget(f"{url}/never".replace("http:", "ws:"), {}, 10_000, show=show))
             with pytest.raises(CredentialRefused):
                 await pipe.open()
             await pipe.close()

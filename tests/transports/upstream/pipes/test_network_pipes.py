@@ -8,15 +8,17 @@ import pytest
 
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
-from mcp_gateway.transports.upstream.pipes.pipe_connector import pipe_connector
+from mcp_gateway.transports.upstream.pipes.network_pipes import PipeTarget
 
 
 @pytest.mark.parametrize("url", ["https://server.example/sse", "wss://server.example/"])
 def test_a_certificate_that_cannot_be_read_closes_the_pipe(url: str) -> None:
+    unreadable = ClientTls("/nowhere.pem", "/nowhere-key.pem")
+
     async def body() -> None:
         with pytest.raises(PipeClosed, match="certificate"):
-            pipe_connector(url, ClientTls("/nowhere.pem", "/nowhere-key.pem"))
-        await pipe_connector(url, ClientTls()).close()
-        await pipe_connector(url.replace("s:", ":", 1), ClientTls("/nowhere.pem", "/nowhere-key.pem")).close()
+            PipeTarget(url, {}, 10_000, unreadable).connector()
+        await PipeTarget(url, {}, 10_000).connector().close()
+        await PipeTarget(url.replace("s:", ":", 1), {}, 10_000, unreadable).connector().close()
 
     asyncio.run(body())
