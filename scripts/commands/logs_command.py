@@ -45,7 +45,9 @@ def _count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .log_reader import LogFollower, follow, kept_lines, line_filter, text_of
+    from mcp_gateway.transports.telemetry.kept_log import kept_lines, line_filter
+
+    from .log_reader import LogFollower, follow, text_of
 
     try:
         settings = settings_of(options)

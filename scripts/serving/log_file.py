@@ -7,11 +7,8 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-FILE_NAME: Final = "gateway.log"
-OLDER_NAME: Final = "gateway.log.1"
-"""What was written before; there are two parts, of half the bound each."""
+from mcp_gateway.transports.telemetry.kept_log import FILE_NAME, OLDER_NAME
 
 
 class LogFile(logging.Handler):

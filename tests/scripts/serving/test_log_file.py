@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.config.settings import LoggingSettings
-from mcp_gateway.scripts.serving.log_file import FILE_NAME, OLDER_NAME, LogFile
+from mcp_gateway.scripts.serving.log_file import LogFile
 from mcp_gateway.scripts.serving.log_lines import keep_log
+from mcp_gateway.transports.telemetry.kept_log import FILE_NAME, OLDER_NAME
 
 
 def say(handler: logging.Handler, text: str) -> None:
