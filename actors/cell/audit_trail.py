@@ -1,4 +1,6 @@
-"""Notes what policies have decided for the clients of a cell: a line each in the node's audit trail, beside the loop."""
+"""Notes what policies have decided for the clients of a cell, and what operators have done there: a line each in the node's audit
+trail, beside the loop.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +85,17 @@ class AuditTrail:
             "address": address,
         }
         self._add(principal, entry | ({"left_out": left_out} if left_out else {}))
+
+    def note_action(self, principal: Principal | None, command: str, about: str, outcome: str, text: str, address: str) -> None:
+        """An operator has had something done, or tried to. outcome: "done", "failed", or the reason of a refusal."""
+        entry = {
+            "method": f"operate/{command}",
+            "name": _USER.sub("//…@", about[:_LONGEST_WORD]),
+            "outcome": outcome,
+            "rule": text[:_LONGEST_WORD],
+            "address": address,
+        }
+        self._add(principal, entry)
 
     def _add(self, principal: Principal | None, entry: dict[str, Any]) -> None:
         if len(self._waiting) >= MOST_WAITING or self._is_closed:

@@ -19,7 +19,7 @@ from mcp_gateway.actors.edge.present_clients import MOST_ROWS, present_clients
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.actors.messages.events import EventsLogged
-from mcp_gateway.actors.messages.health import HealthRequested, ReplicaProbed
+from mcp_gateway.actors.messages.health import ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import Wiring
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.messages.topology import Topology
@@ -42,9 +42,6 @@ from mcp_gateway.transports.downstream.http.streamable_http import (
     StreamableHttpTransport,
 )
 from mcp_gateway.transports.downstream.http.topic_stream import TOPIC_STREAM_PATH, TopicStreamEndpoint
-from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATH, DASHBOARD_PATHS, DashboardEndpoint
-from mcp_gateway.transports.downstream.operators.login_page import LOGIN_PATH, LoginEndpoint
-from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.operators.start_page import START_PATH, StartPageEndpoint
 from mcp_gateway.transports.downstream.phoenix.phoenix_socket import PHOENIX_PATH, PhoenixEndpoint
 from mcp_gateway.transports.downstream.server.gate import Access
@@ -93,6 +90,8 @@ from .cell_status import CellStatus
 from .dashboard_state import DashboardState
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
 from .lookup_threads import LookupThreads
+from .operator_actions import OperatorActions
+from .operator_pages import add_operator_pages
 
 _logger = logging.getLogger(__name__)
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
@@ -151,11 +150,11 @@ class Cell:
         self._access = self._make_access(seal)
         self._forget_denied(self._settings)
         self._make_edge(seal)
-        self._add_endpoints()
+        self._pins = PinFile(self._settings.gateway.state_path)
+        self._add_endpoints(seal)
         if self._hosting is Hosting.OWN:
             asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
         self._tasks = TaskJournal(self._settings.gateway.state_path)
-        self._pins = PinFile(self._settings.gateway.state_path)
         self._start_actors(self._wires(seal))
         try:
             if self._hosting is Hosting.MOUNTED:
@@ -226,9 +225,9 @@ class Cell:
         share = settings.gateway.max_share_per_address
         self._tickets = None if known is None else Tickets(seal, self._cells, known, share)
         noting = None if known is None else NotingAuthenticator(known, self._subjects)
-        note_log_in = None if self._audit is None else self._audit.note_log_in
+        self._note_log_in = None if self._audit is None else self._audit.note_log_in
         self._cookies = OperatorCookies(seal, (settings.gateway.public_url or settings.url).rstrip("/"))
-        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, note_log_in, self._cookies)
+        self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, self._note_log_in, self._cookies)
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
 
@@ -241,7 +240,7 @@ class Cell:
         with contextlib.suppress(LookupError):  # it is being started again, and hears of the next one
             self._port.tell("health-monitor", probed)
 
-    def _add_endpoints(self) -> None:
+    def _add_endpoints(self, seal: Seal) -> None:
         """What is served under which path."""
         settings, server, port = self._settings, self._server, self._port
         self._sockets = WebSockets(settings, server, port)
@@ -254,17 +253,9 @@ class Cell:
         server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets), takes_ticket=True)
         server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port), takes_ticket=True)
         server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets), takes_ticket=True)
-        operations = OperationsEndpoint(port, HealthRequested, server.is_operator)
-        for path in OPERATIONS_PATHS:
-            server.add_endpoint(path, operations, access=OPERATIONS_PATHS[path])
-        dashboard = DashboardEndpoint(DashboardState(port, self._link, self._who_is_here).take, server.may_see_clients)
-        for path in DASHBOARD_PATHS:
-            is_page = path == DASHBOARD_PATH
-            login_path = LOGIN_PATH if is_page else ""
-            server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=is_page, login_path=login_path)
-        if server.gate is not None:
-            login = LoginEndpoint(server.gate, self._cookies)
-            server.add_endpoint(LOGIN_PATH, login, access=Access.EVERYBODY, is_page=True)
+        state = DashboardState(port, self._link, self._who_is_here)
+        actions = OperatorActions(port, self._link, self._pins, None if self._audit is None else self._audit.note_action)
+        add_operator_pages(server, port, seal, self._cookies, state.take, actions, self._note_log_in)
         if server.gate is not None and server.gate.auth.issuers:  # else there is nowhere to log in
             metadata = MetadataEndpoint(server, server.gate)
             for path in METADATA_PATHS:

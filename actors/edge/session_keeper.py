@@ -124,6 +124,10 @@ class SessionKeeper:
         """Set what the client has asked for; gives the new state, None for an unknown session."""
         return self._journaled(self._table.replace_facts(key, facts))
 
+    def known(self, key: str) -> SessionState | None:
+        """A session that this cell has seen, as it is here."""
+        return self._table.known(key)
+
     def end(self, key: str) -> None:
         """Refuse this session from now on."""
         self._table.end(key)

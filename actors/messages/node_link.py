@@ -41,8 +41,8 @@ class NodeLink(Protocol):
         """
 
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Change what the whole node runs, as `backend_changes.backend_change` has it; the answer as in `CommandAnswered`, once
-        every cell has taken it in.
+        """Have a command carried out that `CommandRequested` names, for the whole node: "restart", "log-level", or a change as
+        `backend_changes.backend_change` has it; the answer as in `CommandAnswered`, once every cell has taken it in.
 
         Raises: TimeoutError
         """

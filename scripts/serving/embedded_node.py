@@ -15,7 +15,7 @@ from mcp_gateway.actors.node.backend_changes import BackendChange, backend_chang
 from mcp_gateway.actors.node.kept_revocations import keep_revocations
 from mcp_gateway.actors.node.node_status import tree_row
 from mcp_gateway.config.loader import ConfigError
-from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.settings import LOG_LEVELS, Settings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
@@ -124,6 +124,10 @@ class EmbeddedNode:
         self._escalations.put_nowait(reason)
 
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if command == "restart":
+            return await self._restart(str(arguments["child"]))
+        if command == "log-level":
+            return _change_log_level(str(arguments["level"]))
         try:
             change = backend_change(self.settings, command, arguments)
         except ConfigError as error:
@@ -137,6 +141,11 @@ class EmbeddedNode:
         self.take(change)
         return {"ok": True}
 
+    async def _restart(self, child: str) -> dict[str, Any]:
+        if self.content is None or not child.startswith(f"{CELL_NAME}/"):
+            return {"error": f"an embedded gateway has the actors of {CELL_NAME} to restart ({CELL_NAME}/router)"}
+        return await self.content.command("restart", {"child": child.removeprefix(f"{CELL_NAME}/")})
+
     async def node_status(self) -> dict[str, Any]:
         status = await self.content.status() if self.content is not None else {}
         uptime_s = time.time() - self._started_at_s
@@ -145,3 +154,11 @@ class EmbeddedNode:
 
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(f"{cell_name} does not run: an embedded gateway is one cell")
+
+
+def _change_log_level(level: str) -> dict[str, Any]:
+    """Of this package's own lines: the program around it may have others."""
+    if level not in LOG_LEVELS:
+        return {"error": f"{level!r} is no level; there are {', '.join(LOG_LEVELS)}"}
+    logging.getLogger("mcp_gateway").setLevel(level.upper())
+    return {"ok": True, "level": level}

@@ -168,3 +168,18 @@ def test_while_the_disk_takes_nothing_entries_wait_and_what_is_lost_is_counted(m
     asyncio.run(run())
     assert sum(entry["outcome"] == "allowed" for entry in file.entries) == MOST_WAITING
     assert [entry["count"] for entry in file.entries if entry["outcome"] == "lost"] == [5]
+
+
+def test_what_an_operator_does_is_noted_with_its_outcome_and_no_password(tmp_path: Path) -> None:
+    async def run() -> None:
+        trail = AuditTrail(AuditFile(tmp_path, 1e9, 10**9, print), "cell/0")
+        trail.note_action(ANN, "drain", f"files http://u:{SECRET}@host/mcp", "done", "it takes nothing new", "192.0.2.1")
+        await trail.close()
+
+    asyncio.run(run())
+    (entry,) = written(tmp_path)
+    assert SECRET not in json.dumps(entry)
+    named = ("subject", "method", "name", "outcome", "rule", "address")
+    assert tuple(entry[name] for name in named) == (
+        *("ann", "operate/drain", "files http://…@host/mcp", "done", "it takes nothing new", "192.0.2.1"),
+    )

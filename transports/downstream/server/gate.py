@@ -43,13 +43,15 @@ class Access(Enum):
     """Whom an address serves.
 
     EVERYBODY: nobody is asked who it is. ANYBODY: who says who it is may be told more. CLIENTS: who is known, or whoever where
-    authentication is optional. OPERATORS: who has the operator scope.
+    authentication is optional. OPERATORS: who has the operator scope; a browser's cookie tells so for reading alone.
+    ACTIONS: the same, where the cookie counts for more, because the endpoint asks for a proof beside it.
     """
 
     EVERYBODY = "everybody"
     ANYBODY = "anybody"
     CLIENTS = "clients"
     OPERATORS = "operators"
+    ACTIONS = "actions"
 
 
 class Gate:
@@ -98,7 +100,7 @@ class Gate:
         try:
             is_from_proxy = self._is_proxy(incoming.peer)
             shown = self._reader.read(incoming.headers, incoming.query, is_from_proxy=is_from_proxy, takes_ticket=takes_ticket)
-            if shown is None and access is Access.OPERATORS and self._cookies is not None and incoming.method in _READS:
+            if shown is None and self._cookies is not None and _takes_cookie(access, incoming.method):
                 shown = self._cookies.credential_in(incoming.headers.get("Cookie", ""))
             if shown is None and self.auth.client_certificates:
                 shown = self._certified(incoming)
@@ -164,7 +166,7 @@ class Gate:
             if certificate is None or certificate.thumbprint != principal.bound_to:
                 raise _not_good_here("the token is bound to a certificate, which its client has to show", principal)
         incoming.principal = principal
-        if access is Access.OPERATORS:
+        if access in (Access.OPERATORS, Access.ACTIONS):
             self.check_operator(principal)
         elif principal is None and access is Access.CLIENTS and self.auth.mode == "required":
             raise Refused("unauthorized", "log in, and send an access token in the header Authorization")
@@ -231,6 +233,10 @@ class Gate:
             principal = refused.principal if isinstance(refused, LogInRefused) else incoming.principal
             self._note(principal, how, incoming.remote_ip, incoming.path, refused)
         return refused
+
+
+def _takes_cookie(access: Access, method: str) -> bool:
+    return access is Access.ACTIONS or (access is Access.OPERATORS and method in _READS)
 
 
 def _not_good_here(text: str, principal: Principal) -> LogInRefused:

@@ -1,4 +1,5 @@
-"""How a browser shows the operator that has logged in with it: a cookie for the operators' pages, and for reading only.
+"""How a browser shows the operator that has logged in with it: a cookie for the operators' pages. It is for reading, but where an
+action asks for a proof besides.
 
 It holds the credential itself, sealed: whoever is revoked, or expires, is so here as well.
 """
@@ -43,14 +44,20 @@ class OperatorCookies:
 
     def credential_in(self, cookies: str) -> Credential | None:
         """What a request shows. cookies: its header."""
-        if COOKIE not in cookies:
-            return None
-        try:
-            found = SimpleCookie(cookies).get(COOKIE)
-        except CookieError:
-            return None
-        login = None if found is None else read_login(self._seal, found.value, _now_ms())
+        shown = shown_cookie(cookies)
+        login = read_login(self._seal, shown, _now_ms()) if shown else None
         return None if login is None else Credential(kind=CredentialKind.BEARER, value=login.credential)
+
+
+def shown_cookie(cookies: str) -> str:
+    """What the cookie says, as it is sealed; "" where it is not among them."""
+    if COOKIE not in cookies:
+        return ""
+    try:
+        found = SimpleCookie(cookies).get(COOKIE)
+    except CookieError:
+        return ""
+    return "" if found is None else found.value
 
 
 def _now_ms() -> int:

@@ -114,20 +114,24 @@ class OriginRules:
         return asked.is_address or asked.is_loopback or any((asked.name, port) in self._known for port in ports)
 
     def _is_allowed(self, origin: str, host: str, public_host: str) -> bool:
-        if origin in self._allowed:
+        if origin in self._allowed or self.is_own_page(origin, host, public_host):
             return True
-        found = _ORIGIN.fullmatch(origin)
-        page = Authority.read(found[2]) if found is not None else None
-        if found is None or page is None:
+        _, page = _read_origin(origin)
+        if page is None:
             return False
-        scheme, (public_scheme, public) = found[1].lower(), self._public
-        asked = [each for each in map(Authority.read, (host, public_host)) if each is not None]
-        if any(page.is_same(each, scheme) for each in asked):
-            return True
-        if public is not None and scheme == public_scheme and page.is_same(public, scheme):
-            return True
+        asked = _known_of(host, public_host)
         # Of whom a request reaches under another name than localhost, localhost may be a page on quite another machine.
         return self._takes_localhost and page.name in _LOCALHOST and bool(asked) and all(each.is_loopback for each in asked)
+
+    def is_own_page(self, origin: str, host: str, public_host: str = "") -> bool:
+        """Whether this is the origin of the gateway's own pages, as this request, which has been checked, has found it."""
+        scheme, page = _read_origin(origin)
+        if page is None:
+            return False
+        public_scheme, public = self._public
+        if any(page.is_same(each, scheme) for each in _known_of(host, public_host)):
+            return True
+        return public is not None and scheme == public_scheme and page.is_same(public, scheme)
 
     def answer_headers(self, origin: str, host: str, public_host: str = "") -> Mapping[str, str]:
         """Headers that let a page of an allowed origin read the answer. Source: WHATWG Fetch, "CORS protocol"."""
@@ -138,6 +142,16 @@ class OriginRules:
             "Vary": "Origin",
             "Access-Control-Expose-Headers": "Mcp-Session-Id, Retry-After, WWW-Authenticate",
         }
+
+
+def _read_origin(origin: str) -> tuple[str, Authority | None]:
+    """(scheme, whom it names); None for what is no origin of a page on the web."""
+    found = _ORIGIN.fullmatch(origin)
+    return ("", None) if found is None else (found[1].lower(), Authority.read(found[2]))
+
+
+def _known_of(*hosts: str) -> list[Authority]:
+    return [each for each in map(Authority.read, hosts) if each is not None]
 
 
 def check_site(headers: Mapping[str, str], *, is_page: bool) -> None:
