@@ -10,6 +10,7 @@ from mcp_gateway.actors.messages.health import HealthRequested
 from mcp_gateway.transports.downstream.operators.actions import ActionOutcome, OperatorAction
 from mcp_gateway.transports.downstream.operators.actions_endpoint import ACTIONS_PATH, ActionsEndpoint
 from mcp_gateway.transports.downstream.operators.dashboard_page import DASHBOARD_PATH, DASHBOARD_PATHS, DashboardEndpoint
+from mcp_gateway.transports.downstream.operators.log_endpoint import LOG_PATH, LogEndpoint
 from mcp_gateway.transports.downstream.operators.login_page import LOGIN_PATH, LoginEndpoint
 from mcp_gateway.transports.downstream.operators.operations import OPERATIONS_PATHS, OperationsEndpoint
 from mcp_gateway.transports.downstream.server.gate import Access, NoteLogIn
@@ -38,6 +39,8 @@ def add_operator_pages(
     for path in DASHBOARD_PATHS:
         is_page = path == DASHBOARD_PATH
         server.add_endpoint(path, dashboard, access=Access.OPERATORS, is_page=is_page, login_path=LOGIN_PATH if is_page else "")
+    log = LogEndpoint(port.settings.gateway.state_path, server.may_see_clients)
+    server.add_endpoint(LOG_PATH, log, access=Access.OPERATORS)
     if server.gate is not None:
         server.add_endpoint(LOGIN_PATH, LoginEndpoint(server.gate, cookies), access=Access.EVERYBODY, is_page=True)
 
