@@ -56,7 +56,7 @@ from mcp_gateway.config.loader import ConfigError
 from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_archive import archive_process
-from mcp_gateway.transports.upstream.pipes.process_guard import GUARD_NAME
+from mcp_gateway.transports.upstream.pipes.process_guard import is_guard
 
 from .backend_changes import BACKEND_COMMANDS
 from .heartbeats import Heartbeats
@@ -495,6 +495,6 @@ class NodeSupervisor(Supervisor):
             for process in [admin, *admin.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     # The guards of stdio servers know what those have started meanwhile; they leave when their cells have.
-                    if process.pid != os.getpid() and process.name() != GUARD_NAME:
+                    if process.pid != os.getpid() and not is_guard(process.cmdline()):
                         process.kill()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _MOST_LOOKS: Final = 20
 _LOOK_AGAIN_S: Final = 0.02
 _MARK: Final = "MCP_GATEWAY_GUARD"
 """Names the environment variable. Source: Jenkins, `ProcessTreeKiller`, ends by a cookie what builds have left behind."""
-GUARD_NAME: Final = "mcp-gateway: stdio-guard"
+_GUARD_NAME: Final = "mcp-gateway: stdio-guard"
 
 
 class ProcessGuard:
@@ -106,6 +107,12 @@ def _start_guard(mark: str) -> subprocess.Popen[bytes]:
     )
 
 
+def is_guard(command_line: Sequence[str]) -> bool:
+    """Whether a process with this command line is a guard; also one that has yet to give itself its name."""
+    text = " ".join(command_line)
+    return text.startswith(_GUARD_NAME) or f" -m {__name__} " in text
+
+
 def end_group(group: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Send the signal to every process of the group; nothing where there is none."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -159,5 +166,5 @@ PROCESS_GUARD: Final = ProcessGuard()
 if __name__ == "__main__":
     from setproctitle import setproctitle
 
-    setproctitle(GUARD_NAME)
+    setproctitle(_GUARD_NAME)
     run_guard(sys.stdin.buffer, *sys.argv[1:2])

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mcp_gateway.transports.upstream.pipes.process_guard import ProcessGuard, end_marked, run_guard
+from mcp_gateway.transports.upstream.pipes.process_guard import ProcessGuard, end_marked, is_guard, run_guard
 from tests.doubles.gateway_process import is_gone, wait_until
 
 ODD = Path(__file__).parents[3] / "doubles" / "odd_stdio_server.py"
@@ -132,3 +132,23 @@ def test_the_guard_knows_for_which_processes_somebody_waits() -> None:
     guard.forget(1_000_000)
     assert not guard.owns(1_000_000)
     guard.stop()
+
+
+def test_a_guard_is_known_as_one_from_its_first_moment_and_nothing_else_is() -> None:
+    """Whoever ends all others of a node must leave it its work, however long the machine takes to let it begin."""
+    guard = ProcessGuard()
+    assert guard.environment
+    server = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        guard.watch(server.pid)
+        assert guard._process is not None
+        assert isinstance(guard._process.args, list)
+        assert is_guard([str(each) for each in guard._process.args])
+        process = psutil.Process(guard._process.pid)
+        wait_until(lambda: process.cmdline()[0] != sys.executable, 20, "it has its name")
+        assert is_guard(process.cmdline())
+    finally:
+        guard.stop()
+        server.wait(5)
+    assert not is_guard(["mcp-gateway: cell/0"])
+    assert not is_guard([sys.executable, str(ODD), "stdio-guard"])
