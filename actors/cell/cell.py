@@ -79,10 +79,9 @@ from mcp_gateway.transports.upstream.guard.guardrail import guard_of
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.openapi.openapi_source import OpenApiUpstream
 from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
-from mcp_gateway.transports.upstream.pipes.http_sse import SseUpstream
+from mcp_gateway.transports.upstream.pipes.network_pipes import SseUpstream, WebSocketUpstream
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
-from mcp_gateway.transports.upstream.pipes.websocket import WebSocketUpstream
 
 from .audit_trail import AuditTrail
 from .cell_permissions import permissions_of, views_of

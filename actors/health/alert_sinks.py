@@ -7,9 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
-
-import aiohttp
+from typing import TYPE_CHECKING, Protocol
 
 from mcp_gateway.config.settings import AlertsSettings
 from mcp_gateway.transports.ports.edge_port import TopicFeed
@@ -18,6 +16,9 @@ from mcp_gateway.transports.protocol.topics.topic_log import Event, TopicPattern
 from mcp_gateway.transports.telemetry import metrics
 
 from .alerts import Alert, AlertQueue, Severity, alert_of, signed_headers
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ _PAGE = 100
 _LEVELS = {Severity.CRITICAL: logging.ERROR, Severity.WARNING: logging.WARNING, Severity.RESOLVED: logging.INFO}
 
 
+class SinkFailed(Exception):
+    """An alert was not passed on, and trying again may help."""
+
+
 class Sink(Protocol):
     """Takes alerts one at a time."""
 
@@ -36,7 +41,7 @@ class Sink(Protocol):
     async def send(self, alert: Alert) -> bool:
         """Pass it on. False: it will never be taken, so that trying again is of no use.
 
-        Raises: OSError, TimeoutError, aiohttp.ClientError where trying again may help.
+        Raises: SinkFailed.
         """
 
     async def close(self) -> None: ...
@@ -59,7 +64,7 @@ class LogSink:
 
 
 class WebhookSink:
-    """Posts each alert, signed."""
+    """Posts each alert, signed. Loads what it posts with when there is one to post: most gateways have no webhook."""
 
     name = "webhook"
 
@@ -68,17 +73,24 @@ class WebhookSink:
         self._http: aiohttp.ClientSession | None = None
 
     async def send(self, alert: Alert) -> bool:
+        import aiohttp
+
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=self._settings.webhook_timeout)
             self._http = aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "mcp-gateway"})
         body = alert.body()
         headers = signed_headers(alert, body, self._settings.webhook_secret, int(time.time()))
-        async with self._http.post(self._settings.webhook_url, data=body, headers=headers, allow_redirects=False) as response:
-            if 200 <= response.status < 300:
-                return True
-            if 400 <= response.status < 500 and response.status not in (408, 425, 429):
-                return False
-            raise aiohttp.ClientError(f"the webhook answered with status {response.status}")
+        url = self._settings.webhook_url
+        try:
+            async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                status = response.status
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            raise SinkFailed(f"{type(error).__name__}: {error}") from error
+        if 200 <= status < 300:
+            return True
+        if 400 <= status < 500 and status not in (408, 425, 429):
+            return False
+        raise SinkFailed(f"the webhook answered with status {status}")
 
     async def close(self) -> None:
         if self._http is not None:
@@ -115,12 +127,12 @@ class _Delivery:
     async def _try(self, alert: Alert) -> None:
         try:
             is_taken = await self._sink.send(alert)
-        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+        except SinkFailed as error:
             pause_s = self._queue.failed(time.monotonic())
             self._count("failed")
             if not self._is_failing:  # once, not for every try: a sink may be dead for days
                 self._is_failing = True
-                text = f"alerts to the {self._sink.name} fail, {len(self._queue)} wait: {type(error).__name__}: {error}"
+                text = f"alerts to the {self._sink.name} fail, {len(self._queue)} wait: {error}"
                 _logger.warning(text, extra={"actor": "alerts", "fields": {"retry_in_s": pause_s}})
             return
         self._is_failing = False

@@ -19,7 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import psutil
 from setproctitle import setproctitle
@@ -66,6 +66,8 @@ MAX_RESTARTS = 5  # of the whole system
 RESTART_PERIOD_S = 60.0
 MAX_SILENCE_S = 6.0  # a node supervisor without a heartbeat for that long is as good as dead; no work of its own takes longer
 
+_WITH_AIOHTTP: Final = ("sse+", "auto+", "ws:", "wss:")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -90,27 +92,35 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     log_exposure(settings)
     run_directory = RunDirectory.make(state_path)
     manager = ServiceManager.taken_from(os.environ)
-    if settings.auth is not None and settings.auth.issuers:
-        importlib.import_module("jwt")  # for all cells at once, and before the first token waits for it
     try:
-        _prepare_process(run_directory, key, settings.actor_system.bind, cell_factory)
+        _prepare_process(run_directory, key, settings, cell_factory)
         return Launcher(settings, cell_factory, run_directory, source, manager).run()
     finally:
         kill_descendants()
         run_directory.remove()
 
 
-def _prepare_process(run_directory: RunDirectory, key: bytes, bind: str, cell_factory: str) -> None:
+def _prepare_process(run_directory: RunDirectory, key: bytes, settings: Settings, cell_factory: str) -> None:
     thespian_hardening.set_environment(log_file=run_directory.path / "thespian.log")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run_directory.metrics_path)
     thespian_hardening.become_subreaper()
     gc.disable()  # start-up allocates and keeps: collections would find nothing
     # What the forked processes need is loaded once, here, and shared by all of them.
-    for module in ("mcp_gateway.actors.node.node_supervisor", cell_factory.partition(":")[0]):
+    for module in ("mcp_gateway.actors.node.node_supervisor", cell_factory.partition(":")[0], *needed_libraries(settings)):
         importlib.import_module(module)
-    thespian_hardening.harden(key, bind)
+    thespian_hardening.harden(key, settings.actor_system.bind)
     gc.freeze()  # a collection in a child would otherwise write to, and so copy, every page
     gc.enable()
+
+
+def needed_libraries(settings: Settings) -> Iterator[str]:
+    """What some gateways need and most do not: for all cells at once, and before the first call or token waits for it."""
+    has_issuers = settings.auth is not None and bool(settings.auth.issuers)
+    if has_issuers:
+        yield "jwt"
+    replicas = (replica for backend in settings.backends for replica in backend.replicas)
+    if has_issuers or settings.alerts.webhook_url or any(each.startswith(_WITH_AIOHTTP) for each in replicas):
+        yield "aiohttp"
 
 
 # Nobody logs through Thespian's logger process: each process writes its own lines to standard error.

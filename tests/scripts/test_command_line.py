@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mcp_gateway.scripts.commands.backend_commands import split_server_command
@@ -129,7 +130,7 @@ print([name for name in ("tornado", "aiohttp", "prometheus_client") if name in s
 
 def test_serving_loads_what_few_gateways_need_only_where_one_does() -> None:
     """Ours: each of these takes megabytes, and some tens of milliseconds of a start."""
-    heavy = {"cryptography.x509", "grpc", "jsonschema_rs", "jwt", "nats", "openapi_pydantic", "rich", "yaml"}
+    heavy = {"aiohttp", "cryptography.x509", "grpc", "jsonschema_rs", "jwt", "nats", "openapi_pydantic", "rich", "yaml"}
     loaded = "mcp_gateway.actors.cell.cell, mcp_gateway.scripts.command_line, mcp_gateway.scripts.serving.embedded"
     code = f"import sys, {loaded}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
@@ -256,16 +257,20 @@ def quickest_s(take: Callable[[], float], limit_s: float) -> float:
     return least_s
 
 
-def test_status_is_a_table_for_people_and_quick(gateway: GatewayProcess) -> None:
-    def ask() -> float:
-        started_s = time.monotonic()
-        done = gateway.command("status")
-        took_s = time.monotonic() - started_s
-        assert done.returncode == 0
-        assert "└─ node-supervisor" in done.stdout
-        return took_s
+def processor_s(process: psutil.Process) -> float:
+    """What it has taken of the processors: a machine with other work makes that no longer, unlike the time on the wall."""
+    times = process.cpu_times()
+    return times.user + times.system
 
-    assert quickest_s(ask, 2) < 2
+
+def test_status_is_a_table_for_people_and_costs_a_second_of_a_processor_at_most(gateway: GatewayProcess) -> None:
+    before_s = psutil.Process().cpu_times()
+    done = gateway.command("status")
+    after_s = psutil.Process().cpu_times()
+    assert done.returncode == 0
+    assert "└─ node-supervisor" in done.stdout
+    spent_s = after_s.children_user - before_s.children_user + after_s.children_system - before_s.children_system
+    assert 0 < spent_s < 1
 
 
 def test_a_terminal_that_cannot_show_a_tree_shows_the_rest(gateway: GatewayProcess) -> None:
@@ -348,16 +353,16 @@ def test_a_gateway_in_memory_only_cannot_be_asked() -> None:
 # ---- start and end
 
 
-@pytest.mark.parametrize(("arguments", "limit_s"), [([], 3.0), (["--embedded"], 1.5)])
-def test_a_node_serves_within_3_s_and_an_embedded_gateway_within_1_5_s(
+@pytest.mark.parametrize(("arguments", "limit_s"), [([], 1.5), (["--embedded"], 0.8)])
+def test_a_node_starts_with_1_5_s_of_a_processor_and_an_embedded_gateway_with_0_8_s(
     arguments: list[str], limit_s: float, tmp_path: Path
 ) -> None:
-    def start() -> float:
-        with GatewayProcess(tmp_path / "state", *arguments) as running:
-            assert running.get("/pid")
-            return running.start_s
-
-    assert quickest_s(start, limit_s) < limit_s
+    """Quiet, they serve within about as long; the cell's content comes on top of it."""
+    with GatewayProcess(tmp_path / "state", *arguments) as running:
+        assert running.get("/pid")
+        launcher = psutil.Process(running.process.pid)
+        spent_s = sum(processor_s(each) for each in (launcher, *launcher.children(recursive=True)))
+    assert 0 < spent_s < limit_s
 
 
 @pytest.mark.parametrize("arguments", [[], ["--embedded"]])

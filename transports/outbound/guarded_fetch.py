@@ -1,5 +1,7 @@
 """One request to an address that may come from a stranger: https, public addresses, no redirects, bounded in size and time.
 
+The HTTP client is loaded with the first of them: most gateways fetch nothing.
+
 Source: OWASP, Server-Side Request Forgery Prevention; MCP security best practices, "Server-Side Request Forgery".
 """
 
@@ -11,13 +13,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
 import attrs
 
 from .public_addresses import is_public
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _logger = logging.getLogger(__name__)
 _LONGEST_URL: Final = 4_096
@@ -74,6 +78,8 @@ async def fetch(
 
     Raises: FetchFailed.
     """
+    import aiohttp
+
     parts = _checked(url, rules)
     body, sent_headers = _body_of(form, json)
     sent_headers |= {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
@@ -113,6 +119,8 @@ def _checked(url: str, rules: FetchRules) -> SplitResult:
 
 def _body_of(form: Mapping[str, str] | None, json: Any) -> tuple[aiohttp.FormData | bytes | None, dict[str, str]]:
     if form is not None:
+        import aiohttp
+
         return aiohttp.FormData(dict(form)), {}
     if json is not None:
         return json_codec.dumps(json).encode(), {"Content-Type": "application/json"}
@@ -149,6 +157,8 @@ def _is_not_public(error: BaseException) -> bool:
 
 def _words_of(error: BaseException) -> str:
     """The cause in our words: a library's may name the whole URL."""
+    import aiohttp
+
     if _is_not_public(error):
         return "its address is not public"
     if isinstance(error, asyncio.TimeoutError):

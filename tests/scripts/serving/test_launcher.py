@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.scripts.serving.launcher import needed_libraries
 
 _FAMILY = """
 import os, signal, sys, time
@@ -56,6 +60,7 @@ def test_another_child_is_not_taken_for_the_admin() -> None:
 
 _DEATH = """
 import sys
+from typing import Any
 import psutil
 from thespian.actors import ActorSystemException
 from mcp_gateway.config.settings import Settings
@@ -120,3 +125,21 @@ def test_a_node_supervisor_that_ends_before_it_is_watched_is_a_death_of_the_syst
     """Otherwise it would be waited for as one that starts slowly."""
     done = subprocess.run([sys.executable, "-c", _SHORT_LIFE], capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout, done.returncode) == ("the node supervisor has ended\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tables", "libraries"),
+    [
+        ({}, []),
+        ({"backends": [{"name": "b", "replicas": ["https://b.example/mcp"]}, {"name": "c", "command": ["server"]}]}, []),
+        ({"backends": [{"name": "b", "replicas": ["wss://b.example/mcp"]}]}, ["aiohttp"]),
+        ({"backends": [{"name": "b", "replicas": ["sse+http://b.example/sse"]}]}, ["aiohttp"]),
+        ({"alerts": {"webhook_url": "https://alerts.example/"}}, ["aiohttp"]),
+        (
+            {"auth": {"mode": "required", "issuers": [{"issuer": "https://login.example", "audience": ["us"]}]}},
+            ["jwt", "aiohttp"],
+        ),
+    ],
+)
+def test_what_few_gateways_need_is_loaded_before_cells_fork_where_one_does(tables: dict[str, Any], libraries: list[str]) -> None:
+    assert [*needed_libraries(settings_from_mapping(tables, "gateway.toml"))] == libraries

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import ssl
 import time
 from typing import Final
-
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_gateway.transports.protocol.framing.sse import EventTooLarge
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
@@ -26,20 +22,22 @@ _LINES: Final = 3
 _PERIOD_S: Final = 60.0
 """Probes fail every few seconds for as long as a server is away."""
 
-# The first that fits. What is not in the table is named by its class alone.
-_WORDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (socket.gaierror, "its name cannot be resolved"),
-    (aiohttp.ClientConnectorDNSError, "its name cannot be resolved"),
-    (aiohttp.ServerDisconnectedError, "the server closed the connection"),
-    (aiohttp.ClientPayloadError, "the answer breaks off, or is not encoded as its headers say"),
-    (aiohttp.InvalidURL, "an address is not valid"),
-    (aiohttp.ClientResponseError, "what the server sent is not HTTP"),
-    (HttpProcessingError, "what the server sent is not HTTP"),
-    (aiohttp.WebSocketError, "the server does not keep to the WebSocket protocol"),
-    (TimeoutError, "no answer in time"),
-    (aiohttp.ClientConnectionError, "the connection was lost"),
-    (ValueError, "what the server sent cannot be read"),
-)
+_WORDS: Final = {
+    "socket.gaierror": "its name cannot be resolved",
+    "builtins.TimeoutError": "no answer in time",
+    "builtins.ValueError": "what the server sent cannot be read",
+    "aiohttp.client_exceptions.ClientConnectorDNSError": "its name cannot be resolved",
+    "aiohttp.client_exceptions.ServerDisconnectedError": "the server closed the connection",
+    "aiohttp.client_exceptions.ServerTimeoutError": "no answer in time",
+    "aiohttp.client_exceptions.ClientConnectionError": "the connection was lost",
+    "aiohttp.client_exceptions.ClientPayloadError": "the answer breaks off, or is not encoded as its headers say",
+    "aiohttp.client_exceptions.ClientResponseError": "what the server sent is not HTTP",
+    "aiohttp.client_exceptions.InvalidURL": "an address is not valid",
+    "aiohttp.http_exceptions.HttpProcessingError": "what the server sent is not HTTP",
+    "aiohttp._websocket.models.WebSocketError": "the server does not keep to the WebSocket protocol",
+}
+"""{class of an error: why}: the nearest of its bases counts; what has none is named by its class alone. By name: a gateway
+whose servers speak plain Streamable HTTP or stdio never loads aiohttp."""
 
 
 def failure_text(error: BaseException) -> str:
@@ -53,7 +51,8 @@ def failure_text(error: BaseException) -> str:
         return os.strerror(number)  # asyncio puts the address into the error's own text
     if isinstance(error, EventTooLarge | ExchangeCut):
         return str(error)
-    return next((words for kind, words in _WORDS if isinstance(error, kind)), type(error).__name__)
+    bases = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((_WORDS[base] for base in bases if base in _WORDS), type(error).__name__)
 
 
 class FailureLog:

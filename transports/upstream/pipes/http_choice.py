@@ -1,7 +1,7 @@
 """Which of the two HTTP transports a server speaks: asked in the order that the specification gives.
 
 Source: MCP 2025-11-25, basic/transports, "Backwards Compatibility": POST an `initialize`; where it is answered with 400, 404 or
-405, GET, and expect an event stream whose first event is `endpoint`.
+405, GET, and expect an event stream whose first event is `endpoint`. What asks is loaded with the first question.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Final
-
-import aiohttp
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
@@ -22,9 +20,7 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
-from .http_sse import SsePipe
 from .message_pipe import PipeClosed
-from .network_pipes import PipeTarget
 
 _ASK_S: Final = 10.0
 _ENDPOINT_S: Final = 5.0
@@ -38,6 +34,8 @@ async def speaks_sse(url: str, headers: Mapping[str, str]) -> bool | None:
 
     Raises: UpstreamError where it cannot be reached, or is unwell.
     """
+    import aiohttp
+
     try:
         is_streamable = await _takes_initialize(url, headers)
     except LedAstray as error:
@@ -51,6 +49,8 @@ async def speaks_sse(url: str, headers: Mapping[str, str]) -> bool | None:
 
 async def _takes_initialize(url: str, headers: Mapping[str, str]) -> bool:
     """Whether a POST meets anything but the refusals that a server of HTTP+SSE has for it; a session that it opens is ended."""
+    import aiohttp
+
     body = jsonrpc.encode(initialize(TRANSPORT_ID))
     ours = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "User-Agent": "mcp-gateway"}
     async with aiohttp.ClientSession(
@@ -84,6 +84,9 @@ def _is_of_mcp(body: bytes) -> bool:
 
 
 async def _names_endpoint(url: str, headers: Mapping[str, str]) -> bool:
+    from .http_sse import SsePipe
+    from .pipe_target import PipeTarget
+
     pipe = SsePipe(PipeTarget(url, headers, _LARGEST_REFUSAL_BYTES))
     try:
         async with asyncio.timeout(_ENDPOINT_S):

@@ -21,7 +21,7 @@ from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 
 from .message_pipe import PipeClosed, SendFailed, TooLarge
-from .network_pipes import CONNECT_TIMEOUT_S, NetworkUpstream, PipeTarget
+from .pipe_target import CONNECT_TIMEOUT_S, PipeTarget
 
 _LONGEST_ENDPOINT_BYTES: Final = 4_096
 
@@ -129,11 +129,3 @@ class SsePipe:
             self._stream.close()
         if self._http is not None:
             await self._http.close()
-
-
-class SseUpstream(NetworkUpstream):
-    """Registry strategy for sse+http(s) replicas."""
-
-    name = "http_sse_upstream"
-    schemes = frozenset({"sse+http", "sse+https"})
-    pipe = SsePipe

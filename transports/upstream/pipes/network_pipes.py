@@ -1,62 +1,32 @@
-"""Pipes over the network: where one leads to and what it shows there, and the strategy of servers that are reached by them."""
+"""The strategies towards servers that are reached by a pipe over the network; what opens one is loaded with the first of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Final, Protocol
-
-import aiohttp
-import attrs
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.strategies import url_of
-from mcp_gateway.transports.ports.upstream_port import ConnectionToken, ShowToken, UpstreamConversation, shows_no_token
+from mcp_gateway.transports.ports.upstream_port import ConnectionToken, UpstreamConversation, shows_no_token
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
-from mcp_gateway.transports.upstream.http.failure_text import failure_text
 
-from .message_pipe import MessagePipe, PipeClosed
+from .message_pipe import MessagePipe
 from .pipe_conversation import PipeConversation
 
-CONNECT_TIMEOUT_S: Final = 5.0
+if TYPE_CHECKING:
+    from .pipe_target import PipeTarget
 
 
-@attrs.frozen
-class PipeTarget:
-    """tls: what is shown where the connection is encrypted. show: gives the gateway's own token, where the server wants one."""
-
-    url: str
-    headers: Mapping[str, str]
-    max_message_bytes: int
-    tls: ClientTls = attrs.field(factory=ClientTls)
-    show: ShowToken | None = None
-
-    def connector(self) -> aiohttp.TCPConnector:
-        """Any number of connections.
-
-        Raises: PipeClosed where the certificate of the gateway cannot be read.
-        """
-        if not self.url.startswith(("https:", "wss:")):
-            return aiohttp.TCPConnector(limit=0)
-        try:
-            return aiohttp.TCPConnector(limit=0, ssl=self.tls.context())
-        except OSError as error:
-            raise PipeClosed(f"the certificate to show cannot be used: {failure_text(error)}") from None
-
-
-class MakePipe(Protocol):
-    """Of a pipe that is not open yet."""
-
-    def __call__(self, target: PipeTarget, /) -> MessagePipe: ...
-
-
-class NetworkUpstream:
+class NetworkUpstream(ABC):
     """What the registry strategies of such servers share."""
-
-    pipe: ClassVar[MakePipe]
 
     def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
         self._token_of = token_of
+
+    @abstractmethod
+    def pipe(self, target: PipeTarget) -> MessagePipe:
+        """One that is not open yet."""
 
     def connect(
         self,
@@ -66,6 +36,8 @@ class NetworkUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
+        from .pipe_target import PipeTarget
+
         url = url_of(backend.replicas[replica_index])
         target = PipeTarget(url, backend.headers, max_message_bytes, ClientTls.of(backend), self._token_of(backend))
         return PipeConversation(
@@ -76,3 +48,27 @@ class NetworkUpstream:
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
         )
+
+
+class SseUpstream(NetworkUpstream):
+    """Registry strategy for sse+http(s) replicas."""
+
+    name = "http_sse_upstream"
+    schemes = frozenset({"sse+http", "sse+https"})
+
+    def pipe(self, target: PipeTarget) -> MessagePipe:
+        from .http_sse import SsePipe
+
+        return SsePipe(target)
+
+
+class WebSocketUpstream(NetworkUpstream):
+    """Registry strategy for ws(s) replicas."""
+
+    name = "websocket_upstream"
+    schemes = frozenset({"ws", "wss"})
+
+    def pipe(self, target: PipeTarget) -> MessagePipe:
+        from .websocket import WebSocketPipe
+
+        return WebSocketPipe(target)

@@ -20,7 +20,7 @@ from mcp_gateway.transports.upstream.http.failure_text import failure_text
 from mcp_gateway.transports.upstream.http.same_origin import LedAstray, address_within_origin
 
 from .message_pipe import PipeClosed, TooLarge
-from .network_pipes import CONNECT_TIMEOUT_S, NetworkUpstream, PipeTarget
+from .pipe_target import CONNECT_TIMEOUT_S, PipeTarget
 
 _PING_INTERVAL_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 1.0
@@ -113,11 +113,3 @@ def _within_origin() -> aiohttp.TraceConfig:
     tracing = aiohttp.TraceConfig()
     tracing.on_request_redirect.append(check)
     return tracing
-
-
-class WebSocketUpstream(NetworkUpstream):
-    """Registry strategy for ws(s) replicas."""
-
-    name = "websocket_upstream"
-    schemes = frozenset({"ws", "wss"})
-    pipe = WebSocketPipe

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import importlib
 import json
 import socket
 import struct
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.upstream.http.failure_text import failure_text
+from mcp_gateway.transports.upstream.http.failure_text import _WORDS, failure_text
 from tests.doubles.ports import free_port
 from tests.doubles.running_cell import cell_settings, running_cell
 from tests.doubles.scripted_http import on_loop
@@ -170,3 +171,24 @@ def test_no_text_of_a_library_is_told(said: str, kind: type[Exception]) -> None:
 def test_the_systems_own_words_are_told() -> None:
     assert failure_text(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")) == "Connection refused"
     assert failure_text(TimeoutError()) == "no answer in time"
+
+
+@pytest.mark.parametrize("name", _WORDS)
+def test_each_class_that_has_words_is_there_under_that_name(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (aiohttp.ConnectionTimeoutError(), "no answer in time"),
+        (aiohttp.ContentTypeError(None, ()), "what the server sent is not HTTP"),  # type: ignore[arg-type]
+        (aiohttp.InvalidUrlClientError("x"), "an address is not valid"),
+        (aiohttp.ServerDisconnectedError(), "the server closed the connection"),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, ""), "what the server sent cannot be read"),
+        (KeyError("secret"), "KeyError"),
+    ],
+)
+def test_the_nearest_of_its_bases_says_why(error: Exception, text: str) -> None:
+    assert failure_text(error) == text

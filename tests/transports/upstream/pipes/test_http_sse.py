@@ -10,7 +10,7 @@ from aiohttp import web
 from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.http_sse import SsePipe
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed, SendFailed
-from mcp_gateway.transports.upstream.pipes.network_pipes import PipeTarget
+from mcp_gateway.transports.upstream.pipes.pipe_target import PipeTarget
 from tests.doubles.odd_http_server import answer, event_stream, odd_http_server
 from tests.doubles.shown_tokens import ShownTokens, takes_from
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from mcp_gateway.transports.ports.upstream_port import CredentialRefused
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
-from mcp_gateway.transports.upstream.pipes.network_pipes import PipeTarget
+from mcp_gateway.transports.upstream.pipes.pipe_target import PipeTarget
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketPipe
 from tests.doubles.odd_http_server import Handler, answer, odd_http_server
 from tests.doubles.shown_tokens import ShownTokens, takes_from
