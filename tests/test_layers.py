@@ -369,8 +369,11 @@ def _message_problems(trees: Mapping[str, ast.Module]) -> list[str]:
             home[node.name] = module
             decorators = " ".join(ast.unparse(each) for each in node.decorator_list)
             bases = {ast.unparse(base) for base in node.bases}
-            if not bases & {"Protocol", "Enum"} and "attrs.frozen" not in decorators:
-                problems.append(f"{module}.{node.name}: a message is attrs.frozen")
+            is_frozen = "attrs.frozen" in decorators or (
+                "LeanMessage" in bases and "frozen=True" in map(ast.unparse, node.keywords)
+            )
+            if not is_frozen and not bases & {"Protocol", "Enum"}:
+                problems.append(f"{module}.{node.name}: a message is attrs.frozen, or a LeanMessage that is frozen")
     return problems
 
 
@@ -482,4 +485,7 @@ def test_two_messages_of_one_name_and_one_that_can_change_are_found() -> None:
     frozen = ast.parse("@attrs.frozen(kw_only=True)\nclass Ping: ...")
     assert _message_problems({"one": frozen}) == []
     assert _message_problems({"one": frozen, "two": frozen}) == ["two.Ping: a message of this name is in one already"]
-    assert _message_problems({"one": ast.parse("@attrs.define\nclass Ping: ...")}) == ["one.Ping: a message is attrs.frozen"]
+    assert _message_problems({"one": ast.parse("class Ping(LeanMessage, frozen=True): ...")}) == []
+    for changing in ("@attrs.define\nclass Ping: ...", "class Ping(LeanMessage): ...", "class Ping(Struct, frozen=True): ..."):
+        told = _message_problems({"one": ast.parse(changing)})
+        assert told == ["one.Ping: a message is attrs.frozen, or a LeanMessage that is frozen"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
+import msgspec
 from msgspec import Raw
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallEvent, CallFailed
@@ -253,5 +253,5 @@ class RelayList(RelayRequest):
         message, response = self.exchange.message, answer.response
         if isinstance(message, Request) and response is not None and response.result:
             result = self.desk.shown_list(self.exchange, answer.backend, message.method, response.result)
-            answer = attrs.evolve(answer, response=Response(response.id, result, b""))
+            answer = msgspec.structs.replace(answer, response=Response(response.id, result, b""))
         super()._deliver(answer)

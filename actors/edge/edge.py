@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import attrs
+import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.conversations.conversation_choice import conversation_for
@@ -133,7 +133,7 @@ class Edge(GatewayActor):
 
     def _open(self, exchange: Exchange, sink: AnswerSink) -> None:
         if exchange.session is not None:
-            exchange = attrs.evolve(exchange, session=self._desk.use_session(exchange.session))
+            exchange = msgspec.structs.replace(exchange, session=self._desk.use_session(exchange.session))
         try:
             conversation = conversation_for(exchange, sink, self._desk)
         except Refused as refused:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import attrs
+import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.transports.ports.failure import Failure
+from mcp_gateway.transports.ports.lean_message import LeanMessage
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 
-@attrs.frozen(kw_only=True)
-class Call:
+class Call(LeanMessage, frozen=True, kw_only=True):
     """One message for one backend. An exchange makes one call, or several where it spans backends.
 
     call_id:         unique in this cell; also the request id that a stateless server sees.
@@ -30,19 +32,21 @@ class Call:
     pinned_to:       the replica that holds the parked call which this request goes on with, or "".
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"edge", "message", "session", "hash_keys", "headers"})
+
     call_id: int
-    edge: ActorAddress = attrs.field(repr=False)
+    edge: ActorAddress
     kind: RequestKind
     transport: str
     revision: str
     target: str
     backend: str = ""
     is_merged: bool = False
-    message: Request | Notification | Response | None = attrs.field(default=None, repr=False)
-    session: SessionState | None = attrs.field(default=None, repr=False)
+    message: Request | Notification | Response | None = None
+    session: SessionState | None = None
     opens_session: bool = False
-    hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    hash_keys: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     deadline_s: float
     excluded: frozenset[str] = frozenset()
     last_event_id: str | None = None
@@ -51,15 +55,13 @@ class Call:
     is_rewritten: bool = False
 
 
-@attrs.frozen
-class RouteCall:
+class RouteCall(LeanMessage, frozen=True):
     """Edge -> router: find the replica for this call."""
 
     call: Call
 
 
-@attrs.frozen(kw_only=True)
-class LeaseCall:
+class LeaseCall(LeanMessage, frozen=True, kw_only=True):
     """Router -> connection pool: run this call on this replica as soon as a connection is free.
 
     route:    pattern of the route that matched; names the circuit breaker.
@@ -68,17 +70,18 @@ class LeaseCall:
     is_counted: the router counts what runs, and waits for CallLeft.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"router"})
+
     call: Call
     replica: ReplicaId
     route: str
     is_trial: bool
     slow_after_s: float = math.inf
     is_counted: bool = False
-    router: ActorAddress = attrs.field(repr=False)
+    router: ActorAddress
 
 
-@attrs.frozen
-class RunCall:
+class RunCall(LeanMessage, frozen=True):
     """Connection pool -> upstream: the lease is granted, speak to the server."""
 
     leased: LeaseCall
@@ -116,8 +119,7 @@ class CancelCall:
     call_id: int
 
 
-@attrs.frozen(kw_only=True)
-class CallAnswered:
+class CallAnswered(LeanMessage, frozen=True, kw_only=True):
     """Upstream -> edge: the server has answered.
 
     status:              HTTP status for the client; servers without HTTP give 200.
@@ -127,25 +129,28 @@ class CallAnswered:
     upstream_s:          seconds from the first byte sent to the last one read.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"response", "upstream_session_id"})
+
     call_id: int
     backend: str
     replica: str
     status: int
-    response: Response | None = attrs.field(repr=False)
-    upstream_session_id: str | None = attrs.field(default=None, repr=False)
+    response: Response | None
+    upstream_session_id: str | None = None
     upstream_revision: str | None = None
     upstream_s: float = 0.0
 
 
-@attrs.frozen
-class CallEvent:
+class CallEvent(LeanMessage, frozen=True):
     """Upstream -> edge: a message before the answer, or on a stream. message is None for a priming event (an id alone)."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"message", "upstream"})
 
     call_id: int
     backend: str
-    message: Request | Notification | Response | None = attrs.field(repr=False)
+    message: Request | Notification | Response | None
     event_id: str | None
-    upstream: ActorAddress = attrs.field(repr=False)
+    upstream: ActorAddress
 
 
 @attrs.frozen

@@ -7,10 +7,10 @@ from typing import Any
 import attrs
 
 from mcp_gateway.transports.ports.edge_port import Exchange
+from mcp_gateway.transports.ports.lean_message import LeanMessage
 
 
-@attrs.frozen
-class ExchangeOpened:
+class ExchangeOpened(LeanMessage, frozen=True):
     """Handler -> edge: a client asks for something; its sink waits in the edge's port."""
 
     exchange: Exchange

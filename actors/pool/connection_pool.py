@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import attrs
+import msgspec
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
@@ -220,8 +221,8 @@ class ConnectionPool(Supervisor):
         now_s = self.monotonic_s()
         due_s = now_s + replica.backend.request_timeout
         if due_s < call.deadline_s:  # the edge did not know to which backend its target leads
-            call = attrs.evolve(call, deadline_s=due_s)
-            message = attrs.evolve(message, call=call)
+            call = msgspec.structs.replace(call, deadline_s=due_s)
+            message = msgspec.structs.replace(message, call=call)
         if call.kind is not RequestKind.REQUEST:  # it may be what the calls wait for that hold all leases
             self._run(replica, message)
             return

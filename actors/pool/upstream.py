@@ -255,7 +255,7 @@ class Upstream(GatewayActor):
 
     async def _refuse_question(self, request: UpstreamRequest, answer: Response) -> None:
         """The call that it was asked for goes on, and no faster than its server takes these."""
-        told = attrs.evolve(request, kind=RequestKind.MESSAGE, message=answer, timeout_s=_REFUSAL_S)
+        told = msgspec.structs.replace(request, kind=RequestKind.MESSAGE, message=answer, timeout_s=_REFUSAL_S)
         with contextlib.suppress(UpstreamError):
             await self._wire.exchange(told, ignore_events)
 

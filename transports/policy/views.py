@@ -50,7 +50,7 @@ class Views:
         """An exchange that was addressed to a virtual server is one of the merged server, of which it sees a part."""
         if exchange.endpoint not in self._servers:
             return exchange
-        return attrs.evolve(exchange, endpoint="", server=exchange.endpoint)
+        return msgspec.structs.replace(exchange, endpoint="", server=exchange.endpoint)
 
     def check(self, exchange: Exchange) -> None:
         """Raises: Refused with invalid_params or unknown_method where the exchange asks for what its view does not have."""

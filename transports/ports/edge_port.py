@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-import attrs
+import msgspec
 
 from mcp_gateway.transports.protocol.curation.search_tools import Question
 from mcp_gateway.transports.protocol.framing.pieces import Pieces
@@ -16,13 +16,13 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState
 from mcp_gateway.transports.protocol.topics.topic_log import Page, TopicPattern
 
 from .authenticator import Authenticator
+from .lean_message import LeanMessage
 from .principal import Principal
 from .request_kind import RequestKind
 from .request_terms import RequestTerms
 
 
-@attrs.frozen(kw_only=True)
-class Exchange:
+class Exchange(LeanMessage, frozen=True, kw_only=True):
     """One request of a client, checked, with all that is needed to serve it and nothing of its socket.
 
     exchange_id:   unique in this cell; names the exchange in every message and log line.
@@ -44,6 +44,8 @@ class Exchange:
     takes_events:  whether the client reads an event stream; else it waits for one JSON answer.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"message", "session", "hash_keys", "headers", "principal"})
+
     exchange_id: int
     transport: str
     revision: str
@@ -53,13 +55,13 @@ class Exchange:
     question: Question | None = None
     is_rewritten: bool = False
     kind: RequestKind
-    message: Message | None = attrs.field(default=None, repr=False)
+    message: Message | None = None
     target: str = ""
-    session: SessionState | None = attrs.field(default=None, repr=False)
-    hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    session: SessionState | None = None
+    hash_keys: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     deadline_s: float
-    principal: Principal | None = attrs.field(default=None, repr=False)
+    principal: Principal | None = None
     last_event_id: str | None = None
     takes_events: bool = True
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
+import msgspec
 
 from mcp_gateway.transports.protocol.curation.search_tools import CALL, SEARCH, call_of, question_of
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -33,7 +33,7 @@ def as_meant(exchange: Exchange, hash_keys: HashKeys) -> Exchange:
         message, question = question_of(message)
     else:
         message = call_of(message)
-    return attrs.evolve(
+    return msgspec.structs.replace(
         exchange,
         message=message,
         question=question,

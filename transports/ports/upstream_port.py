@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Response
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 from .failure import Failure, Fate
+from .lean_message import LeanMessage
 from .replica_id import ReplicaId
 from .request_kind import RequestKind
 
@@ -24,8 +25,7 @@ async def ignore_events(message: Message | None, event_id: str | None) -> None:
     """For exchanges of which the answer alone counts."""
 
 
-@attrs.frozen(kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(LeanMessage, frozen=True, kw_only=True):
     """What one exchange with a server needs.
 
     message:       None for a session's own stream and for its end.
@@ -41,23 +41,24 @@ class UpstreamRequest:
     is_curated:    tools in it are called as the server calls them, and so they shall be in the answer.
     """
 
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"message", "session_id", "headers", "session", "hash_keys", "on_open"})
+
     kind: RequestKind
-    message: Message | None = attrs.field(default=None, repr=False)
+    message: Message | None = None
     revision: str
-    session_id: str | None = attrs.field(default=None, repr=False)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    session_id: str | None = None
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     has_headers: bool = False
     timeout_s: float | None = None
     last_event_id: str | None = None
-    session: SessionState | None = attrs.field(default=None, repr=False)
-    hash_keys: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    on_open: Callable[[], None] | None = attrs.field(default=None, repr=False)
+    session: SessionState | None = None
+    hash_keys: Mapping[str, str] = msgspec.field(default_factory=dict)
+    on_open: Callable[[], None] | None = None
     is_relayed: bool = False
     is_curated: bool = False
 
 
-@attrs.frozen
-class UpstreamAnswer:
+class UpstreamAnswer(LeanMessage, frozen=True):
     """What ended an exchange.
 
     status:   HTTP status, 200 where there is none.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 from thespian.actors import ActorAddress
 
@@ -501,7 +501,7 @@ def test_of_two_requests_that_open_a_session_again_one_says_farewell_and_its_str
         assert [call.opens_session for call in openings] == [True, True]
         for number, call in enumerate(openings):
             answer = CallAnswered(call_id=call.call_id, backend="one", replica=REPLICA, status=200, response=opened)
-            bench.tell(attrs.evolve(answer, upstream_session_id=f"new{number}"))
+            bench.tell(msgspec.structs.replace(answer, upstream_session_id=f"new{number}"))
         assert bench.cancelled() == [listening.call_id]
         calls = bench.calls()
         assert {(call.kind, call.session.upstreams[0].session_id) for call in calls if call.session} == {

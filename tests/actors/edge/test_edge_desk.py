@@ -114,7 +114,7 @@ def test_a_call_ends_at_the_first_of_its_deadlines(how: dict[str, Any], left_s: 
 
 
 def test_a_call_carries_what_the_exchange_tells_of_its_client() -> None:
-    exchange = attrs.evolve(EXCHANGE, endpoint="files", target="ping", hash_keys={"ip": "::1"}, headers={"a": "b"})
+    exchange = msgspec.structs.replace(EXCHANGE, endpoint="files", target="ping", hash_keys={"ip": "::1"}, headers={"a": "b"})
     call = Bench().call(exchange=exchange)
     assert (call.edge, call.transport, call.revision, call.target) == ("edge", "t", LEGACY, "ping")
     assert (call.hash_keys, call.headers, call.is_merged) == ({"ip": "::1"}, {"a": "b"}, False)
@@ -178,7 +178,7 @@ def test_a_backend_that_was_late_gets_less_time_until_it_answers() -> None:
         bench.desk.note_punctuality("files", was_late=was_late)
         left_s.append([bench.desk.fan_out_deadline_s(EXCHANGE, name) - NOW_S for name in ("files", "mail")])
     assert left_s == [[LATE_FAN_OUT_S, FAN_OUT_S], [FAN_OUT_S, FAN_OUT_S]]
-    assert bench.desk.fan_out_deadline_s(attrs.evolve(EXCHANGE, deadline_s=NOW_S + 1), "mail") == NOW_S + 1
+    assert bench.desk.fan_out_deadline_s(msgspec.structs.replace(EXCHANGE, deadline_s=NOW_S + 1), "mail") == NOW_S + 1
 
 
 def test_each_backend_has_a_retry_budget_that_its_answers_fill_and_a_reload_keeps() -> None:
@@ -227,13 +227,13 @@ def test_a_list_is_kept_until_its_backend_is_another_server() -> None:
     assert bench.desk.last_known_list("files", "tools/list", LEGACY) is None
     assert bench.desk.namings(EXCHANGE) == (Naming("mail", "mail__"),)
     assert (bench.desk.merged_naming("mail"), bench.desk.merged_naming("files")) == (Naming("mail", "mail__"), None)
-    mail, files = (attrs.evolve(EXCHANGE, endpoint=name) for name in ("mail", "files"))
+    mail, files = (msgspec.structs.replace(EXCHANGE, endpoint=name) for name in ("mail", "files"))
     assert (bench.desk.namings(mail), bench.desk.namings(files)) == ((Naming("mail", ""),), ())
 
 
 def test_pages_are_held_for_their_session_until_their_time_has_passed_or_other_servers_are_asked() -> None:
     bench = Bench()
-    own = attrs.evolve(EXCHANGE, session=session_at("files"))
+    own = msgspec.structs.replace(EXCHANGE, session=session_at("files"))
     for let_go in (lambda: bench.desk.sweep(NOW_S + 30), lambda: bench.desk.configure(bench.port.settings.backends[1:])):
         bench.desk.hold_pages(own, {1000: b"{}"})
         assert (bench.desk.held_page(own, 1000), bench.desk.held_page(EXCHANGE, 1000)) == (b"{}", None)
@@ -244,11 +244,11 @@ def test_pages_are_held_for_their_session_until_their_time_has_passed_or_other_s
 def test_pages_are_held_for_who_their_reader_was_and_the_policies_of_the_day() -> None:
     bench = Bench()
     ada = Principal(issuer="api-key", subject="ada")
-    own = attrs.evolve(EXCHANGE, session=session_at("files"), principal=ada)
+    own = msgspec.structs.replace(EXCHANGE, session=session_at("files"), principal=ada)
     bench.desk.hold_pages(own, {1000: b"{}"})
     assert bench.desk.held_page(own, 1000) == b"{}"
     for other in (None, attrs.evolve(ada, subject="eve"), attrs.evolve(ada, groups=frozenset({"staff"}))):
-        assert bench.desk.held_page(attrs.evolve(own, principal=other), 1000) is None
+        assert bench.desk.held_page(msgspec.structs.replace(own, principal=other), 1000) is None
     bench.port.permissions = object()  # type: ignore[assignment]
     assert bench.desk.held_page(own, 1000) is None
 

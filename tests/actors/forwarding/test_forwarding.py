@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import attrs
+import msgspec
 import pytest
 
 from mcp_gateway.actors.forwarding import forwarding
@@ -116,7 +117,7 @@ def test_a_cell_that_leaves_waits_neither_for_streams_nor_beyond_its_time(
     async def body() -> None:
         node = JoinedCells(ONE, TWO)
         node.cells[TWO].serve(STDIO, ScriptedWire())
-        request = attrs.evolve(REQUEST, timeout_s=timeout_s)
+        request = msgspec.structs.replace(REQUEST, timeout_s=timeout_s)
         held = asyncio.ensure_future(node.cells[ONE].exchange_at(TWO, replica=STDIO, request=request, on_event=ignore))
         await settle()
         await node.cells[TWO].leave(float("inf") if timeout_s is None else 0.0)
@@ -268,7 +269,7 @@ def test_a_defect_of_the_other_cell_is_a_failure_here_and_is_told_in_its_own_log
 def test_an_owner_that_is_late_is_no_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         monkeypatch.setattr(forwarding, "_GRACE_S", 0.0)
-        error = await Carried(attrs.evolve(REQUEST, timeout_s=0.01)).error()
+        error = await Carried(msgspec.structs.replace(REQUEST, timeout_s=0.01)).error()
         assert (error.failure.reason, error.fate.was_sent, error.fate.is_verdict) == ("upstream_timeout", True, False)
 
     on_loop(body)
@@ -377,7 +378,7 @@ def test_a_stream_of_which_an_event_does_not_arrive_ends_and_can_be_opened_again
     monkeypatch.setattr(forwarding, "_AGAIN_S", 0.01)
 
     async def body() -> None:
-        carried = Carried(attrs.evolve(REQUEST, kind=RequestKind.STREAM, message=None, timeout_s=None))
+        carried = Carried(msgspec.structs.replace(REQUEST, kind=RequestKind.STREAM, message=None, timeout_s=None))
         await settle()
         (exchange,) = carried.wire.exchanges
         carried.node.hung.add(ONE)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from thespian.actors import ActorExitRequest
 
@@ -379,7 +380,7 @@ def test_what_calls_may_wait_for_needs_no_lease_and_cannot_outlive_its_deadline(
 def test_the_router_hears_once_of_the_end_of_each_call_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         bench = Bench(monkeypatch)
-        counted = [attrs.evolve(bench.leased(), is_counted=True) for _ in range(5)]
+        counted = [msgspec.structs.replace(bench.leased(), is_counted=True) for _ in range(5)]
         for leased in counted:
             bench.stage.tell(bench.pool, leased)
         await turn()

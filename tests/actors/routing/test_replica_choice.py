@@ -8,6 +8,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.actors.routing.bounded_load import Loads
@@ -101,10 +102,10 @@ OF_SESSION = call_of_ada(session=session_at(SECOND))
         (Situation(call=OF_SESSION, is_draining=True), SECOND),
         (Situation(call=OF_SESSION, ejected=frozenset(ALL)), SECOND),
         (Situation(call=OF_SESSION, ejected=frozenset({SECOND}), is_draining=True), SECOND),
-        (Situation(call=attrs.evolve(OF_SESSION, kind=RequestKind.MESSAGE), ejected=frozenset({SECOND})), SECOND),
+        (Situation(call=replace(OF_SESSION, kind=RequestKind.MESSAGE), ejected=frozenset({SECOND})), SECOND),
         (Situation(call=call_of_ada(pinned_to=THIRD), ejected=frozenset({THIRD}), is_draining=True), THIRD),
         # An initialize is not bound to where the session was.
-        (Situation(call=attrs.evolve(OF_SESSION, opens_session=True)), FIRST),
+        (Situation(call=replace(OF_SESSION, opens_session=True)), FIRST),
     ],
 )
 def test_a_call_goes_to(situation: Situation, replica: str) -> None:
@@ -342,7 +343,7 @@ def test_a_hedge_goes_where_the_call_that_it_hedges_is_not(situation: Situation,
 def test_calls_without_a_key_are_hedged_elsewhere_as_well() -> None:
     for number in range(50):
         call = call_of_ada(call_id=number, hash_keys={})
-        first, hedge = (Situation(call=each).choose() for each in (call, attrs.evolve(call, call_id=1_000, hedges=number)))
+        first, hedge = (Situation(call=each).choose() for each in (call, replace(call, call_id=1_000, hedges=number)))
         if number:
             assert first != hedge
 
@@ -360,7 +361,7 @@ def test_calls_without_a_key_are_hedged_elsewhere_as_well() -> None:
         # Sessions that are open go on, and no session moves to one that drains.
         (Situation(call=OF_SESSION, draining=frozenset({SECOND})), SECOND),
         (Situation(call=OF_SESSION, draining=frozenset({FIRST, THIRD}), circuits=open_at(SECOND)), "circuit_open"),
-        (Situation(call=attrs.evolve(OF_SESSION, opens_session=True), draining=frozenset({FIRST})), SECOND),
+        (Situation(call=replace(OF_SESSION, opens_session=True), draining=frozenset({FIRST})), SECOND),
     ],
 )
 def test_a_replica_that_drains_takes_only_what_is_bound_to_it(situation: Situation, expected: str) -> None:

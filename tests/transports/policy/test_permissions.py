@@ -52,7 +52,7 @@ def exchange(method: str, params: Any, principal: Principal | None = ANN) -> Exc
 
 def refusal(of: Permissions, method: str, params: Any, principal: Principal | None = ANN, endpoint: str = "") -> Refused | None:
     try:
-        of.check(attrs.evolve(exchange(method, params, principal), endpoint=endpoint))
+        of.check(msgspec.structs.replace(exchange(method, params, principal), endpoint=endpoint))
     except Refused as refused:
         return refused
     return None

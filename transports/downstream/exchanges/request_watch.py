@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-import attrs
+import msgspec
 
 from mcp_gateway.config.settings import LoggingSettings
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
@@ -51,7 +51,7 @@ class RequestWatch:
             context = context_in_params(message.params)
             if context:
                 headers = {**headers, **context}
-                exchange = attrs.evolve(exchange, headers=headers)
+                exchange = msgspec.structs.replace(exchange, headers=headers)
         is_traced = "traceparent" in headers
         if not (self._logs or tracing.tracer is not None or is_traced or _names_something(exchange)):
             return exchange, sink
@@ -62,7 +62,7 @@ class RequestWatch:
             if exchange.principal is not None:
                 about["enduser.id"] = exchange.principal.subject  # Source: OpenTelemetry semantic conventions, "General identity"
             span = tracing.tracer.server_span(method, exchange.target, headers, about)
-            exchange = attrs.evolve(exchange, headers=span.headers)
+            exchange = msgspec.structs.replace(exchange, headers=span.headers)
         return exchange, WatchedSink(self, exchange, sink, method, span)
 
     def note(self, exchange: Exchange, method: str, span: tracing.Span | None, ended: Ended) -> None:

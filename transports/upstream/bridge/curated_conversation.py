@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -87,11 +86,11 @@ class CuratedConversation:
         return self._rules is not None and self._rules.has_to_look_up(self._curation.names.called(name) or name)
 
     async def _list(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        answer = await self._wire.exchange(attrs.evolve(request, is_curated=True), on_event)
+        answer = await self._wire.exchange(msgspec.structs.replace(request, is_curated=True), on_event)
         if answer.response is None or not answer.response.result:
             return answer
         result = self._served_list(answer.response.result)
-        return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
+        return msgspec.structs.replace(answer, response=Response(answer.response.id, result, b""))
 
     def _served_list(self, result: bytes) -> bytes:
         try:
@@ -139,7 +138,7 @@ class CuratedConversation:
         self, rules: ToolRules, request: UpstreamRequest, message: Request, on_event: EventHandler
     ) -> UpstreamAnswer:
         user = request.hash_keys.get(PRINCIPAL, "")
-        answer = await self._wire.exchange(attrs.evolve(request, is_curated=True), on_event)
+        answer = await self._wire.exchange(msgspec.structs.replace(request, is_curated=True), on_event)
         return await _changed(answer, lambda result: rules.later(message.method, result, user))
 
     async def _call_after_look_up(
@@ -162,7 +161,7 @@ class CuratedConversation:
             params = msgspec.json.encode({"_meta": meta} | ({} if cursor is None else {"cursor": cursor}))
             listing = Request(TOOLS_ID, "tools/list", params)
             answer = await self._wire.exchange(
-                attrs.evolve(request, message=listing, headers=headers, is_curated=True), ignore_events
+                msgspec.structs.replace(request, message=listing, headers=headers, is_curated=True), ignore_events
             )
             if answer.response is None or not answer.response.result:
                 return
@@ -197,7 +196,7 @@ def _unclear(params: bytes) -> str | None:
 
 def _with_params(request: UpstreamRequest, message: Request, params: bytes) -> UpstreamRequest:
     """Headers that repeat arguments are those of what the client has sent: the bridge makes them anew."""
-    return attrs.evolve(
+    return msgspec.structs.replace(
         request,
         message=Request(message.id, message.method, params),
         headers=_without_parameters(request.headers),
@@ -216,7 +215,7 @@ async def _changed(answer: UpstreamAnswer, change: Callable[[bytes], Awaitable[b
         raise UpstreamError(Fate.ENDED, f"the server sent a malformed result: {error}") from None
     if result is answer.response.result:
         return answer
-    return attrs.evolve(answer, response=Response(answer.response.id, result, b""))
+    return msgspec.structs.replace(answer, response=Response(answer.response.id, result, b""))
 
 
 def _without_parameters(headers: Mapping[str, str]) -> dict[str, str]:

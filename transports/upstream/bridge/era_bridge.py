@@ -310,4 +310,4 @@ def _discovered(answer: UpstreamAnswer) -> UpstreamAnswer:
         result = with_own_offers(response.result)
     except (msgspec.DecodeError, RecursionError):
         return answer
-    return attrs.evolve(answer, response=Response(response.id, result, b""))
+    return msgspec.structs.replace(answer, response=Response(response.id, result, b""))

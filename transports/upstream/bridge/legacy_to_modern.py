@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -260,7 +259,7 @@ class LegacyToModern:
         Raises: UpstreamError.
         """
         ttl_ms, params = task_wish(message.params)
-        detached = attrs.evolve(request, timeout_s=self._site.tasks.limits.ttl_s)
+        detached = msgspec.structs.replace(request, timeout_s=self._site.tasks.limits.ttl_s)
         call = Request(message.id, message.method, params)
 
         async def run(ask: Ask) -> Response:

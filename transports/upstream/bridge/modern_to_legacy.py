@@ -416,7 +416,7 @@ class ModernToLegacy:
     async def _relay(self, cell: str, request: UpstreamRequest, relayed: Relayed) -> None:
         """Listen in another cell for as long as it is wanted; one that is started again is asked again."""
         assert self._site.elsewhere is not None
-        request = attrs.evolve(request, is_relayed=True)
+        request = msgspec.structs.replace(request, is_relayed=True)
         while True:
             with contextlib.suppress(UpstreamError):
                 await self._site.elsewhere.exchange_at(cell, replica=self._replica, request=request, on_event=relayed.hear)

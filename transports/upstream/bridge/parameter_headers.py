@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -65,7 +64,7 @@ class ParameterHeaders:
         has_refreshed = False
         while True:
             headers = await self.of(request, message, info, capabilities)
-            sent = attrs.evolve(request, headers={**request.headers, **headers}) if headers else request
+            sent = msgspec.structs.replace(request, headers={**request.headers, **headers}) if headers else request
             answer = await self._wire.exchange(sent, on_event)
             error = answer.response.error if answer.response is not None else b""
             if has_refreshed or error_code(error) != HEADER_MISMATCH:

@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import (
@@ -93,7 +93,7 @@ class SameEraTasks:
         if progress_token_of(message.params) is not None:
             patience_s = None if request.timeout_s is None else request.timeout_s * 0.8
         audience = _Audience(on_event)
-        detached = attrs.evolve(request, timeout_s=limits.ttl_s)
+        detached = replace(request, timeout_s=limits.ttl_s)
         call = asyncio.ensure_future(self._send_modern(detached, audience.hear))
         try:
             await asyncio.wait({call}, timeout=patience_s)
@@ -147,7 +147,7 @@ class SameEraTasks:
             asked = {key: ask(method, question) for key, (method, question) in needed.requests.items()}
             answers = {key: (await answered).result for key, answered in asked.items()}
             again = Request(self._next_id(), message.method, retried_params(params, answers, needed.request_state))
-            answer = await self._send_modern(attrs.evolve(request, message=again), ignore_events)
+            answer = await self._send_modern(replace(request, message=again), ignore_events)
         raise UpstreamError(Fate.BROKEN, f"the server asked for input {MAX_ROUNDS} times")
 
     def _about(self, request: UpstreamRequest, params: Mapping[str, msgspec.Raw]) -> AskAbout:
@@ -155,7 +155,7 @@ class SameEraTasks:
 
         async def ask_about(method: str, about: Mapping[str, Any]) -> dict[str, Any]:
             asked = Request(self._next_id(), method, msgspec.json.encode({**about, "_meta": params.get("_meta", {})}))
-            answer = await self._send_modern(attrs.evolve(request, message=asked), ignore_events)
+            answer = await self._send_modern(replace(request, message=asked), ignore_events)
             if answer.response is None or not answer.response.result:
                 error = b"" if answer.response is None else answer.response.error
                 raise UpstreamError(Fate.REFUSED, f"the server has refused {method}", error=error)
@@ -182,7 +182,7 @@ class SameEraTasks:
         if announced == capabilities:
             return answer
         shown = msgspec.json.encode({**result, "capabilities": announced})
-        return attrs.evolve(answer, response=Response(response.id, shown, b""))
+        return replace(answer, response=Response(response.id, shown, b""))
 
     def serve_legacy(self, request: UpstreamRequest, on_event: EventHandler) -> Exchange | None:
         """What of a legacy client's session needs more than to be passed on; None for all else."""
@@ -211,7 +211,7 @@ class SameEraTasks:
             shown = with_optional_tasks(response.result)
         except (msgspec.DecodeError, RecursionError):
             return answer
-        return attrs.evolve(answer, response=Response(response.id, shown, b""))
+        return replace(answer, response=Response(response.id, shown, b""))
 
     async def _call_legacy(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         """Source: MCP 2025-11-25, basic/utilities/tasks, "Creating Tasks" and "Tool-Level Negotiation".
@@ -225,7 +225,7 @@ class SameEraTasks:
         ttl_ms, params = task_wish(message.params)
         # Under an id of our own: the client is done with its request when it has the task.
         call = Request(self._next_id(), message.method, params)
-        work = SessionCall(self._send_legacy, attrs.evolve(request, message=call, timeout_s=self._site.tasks.limits.ttl_s))
+        work = SessionCall(self._send_legacy, replace(request, message=call, timeout_s=self._site.tasks.limits.ttl_s))
         try:
             refused = await work.refused(_FIRST_WORDS_S)
         except asyncio.CancelledError:
@@ -238,7 +238,7 @@ class SameEraTasks:
 
     async def _list_tools(self, request: UpstreamRequest, params: bytes) -> UpstreamAnswer:
         asked = Request(self._next_id(), "tools/list", params)
-        return await self._send_legacy(attrs.evolve(request, message=asked, timeout_s=READING_S), ignore_events)
+        return await self._send_legacy(replace(request, message=asked, timeout_s=READING_S), ignore_events)
 
     def _next_id(self) -> bytes:
         """Unlike any other id at the same server."""

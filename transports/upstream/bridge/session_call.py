@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -180,7 +179,7 @@ class SessionCall:
         self._tell()
 
     async def _say(self, message: Message) -> None:
-        told = attrs.evolve(self._request, kind=RequestKind.MESSAGE, message=message, timeout_s=_MESSAGE_S)
+        told = msgspec.structs.replace(self._request, kind=RequestKind.MESSAGE, message=message, timeout_s=_MESSAGE_S)
         await self._send(told, ignore_events)
 
     def _say_later(self, message: Message) -> None:

@@ -108,7 +108,7 @@ class CachedConversation:
         if not is_own and response.result and (_asks(response.result) or not (principal or is_public(response.result))):
             # It asks whoever made that request, and carries its state; or it is for that one's eyes only.
             return await self._wire.exchange(request, on_event)
-        return attrs.evolve(answer, response=response.to(message.id))
+        return msgspec.structs.replace(answer, response=response.to(message.id))
 
     async def _fly(self, key: CacheKey, principal: str, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         try:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-import attrs
+import msgspec
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.hash_keys import Asker
@@ -41,7 +41,7 @@ class AuthorizedConversation:
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         async def ask(shown: Mapping[str, str]) -> UpstreamAnswer:
-            return await self._wire.exchange(attrs.evolve(request, headers={**request.headers, **shown}), on_event)
+            return await self._wire.exchange(msgspec.structs.replace(request, headers={**request.headers, **shown}), on_event)
 
         return await _ask_with_token(self._source, Asker.of(request.hash_keys), ask)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
@@ -113,7 +113,7 @@ class ConsentConversation:
             await asyncio.sleep(_POLL_S)
         left_s = None if request.timeout_s is None else max(0.1, request.timeout_s - (time.monotonic() - started_s))
         retried = Request(message.id, message.method, without_reply(message.params))
-        return attrs.evolve(request, message=retried, timeout_s=left_s)
+        return msgspec.structs.replace(request, message=retried, timeout_s=left_s)
 
     async def _without_session(self, request: UpstreamRequest) -> UpstreamAnswer:
         """What a client says whose session the server does not know yet.
@@ -144,7 +144,7 @@ class ConsentConversation:
         )
         opened = await self._inner.exchange(opening, ignore_events)
         if opened.session_id is not None:
-            end = attrs.evolve(opening, kind=RequestKind.TERMINATE, message=None, session_id=opened.session_id)
+            end = msgspec.structs.replace(opening, kind=RequestKind.TERMINATE, message=None, session_id=opened.session_id)
             await self._inner.exchange(end, ignore_events)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
@@ -179,7 +180,7 @@ class StreamableHttpConversation:
 
     async def _ping_sign(self, request: UpstreamRequest, timeout_s: float) -> SessionSign | None:
         """How the server refuses a ping in the session of the request; None where it does not."""
-        ask = attrs.evolve(
+        ask = replace(
             request, kind=RequestKind.REQUEST, message=ping(PROBE_ID), timeout_s=timeout_s, on_open=None, last_event_id=None
         )
         assert ask.message is not None
@@ -211,8 +212,11 @@ class StreamableHttpConversation:
             left_s = give_up_s - time.monotonic()
             if left_s <= 0:
                 raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time")
-            rest = attrs.evolve(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
-            headers = {**self._headers(attrs.evolve(rest, kind=RequestKind.STREAM, message=None)), "Accept": "text/event-stream"}
+            rest = replace(request, timeout_s=left_s, last_event_id=event_id, on_open=None)
+            headers = {
+                **self._headers(replace(rest, kind=RequestKind.STREAM, message=None)),
+                "Accept": "text/event-stream",
+            }
             try:
                 return await self._speak("GET", b"", headers, rest, on_event)
             except _Unfinished as again:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from mcp_gateway.config.settings import LoggingSettings
@@ -229,7 +229,7 @@ def test_the_access_log_and_the_trace_say_who_asked(caplog: pytest.LogCaptureFix
     ada = Principal(issuer="https://id.example", subject="ada", client="editor")
     with caplog.at_level(logging.INFO, "mcp_gateway.access"):
         for principal in (ada, None):
-            _, watched = watch.watch(attrs.evolve(exchange(), principal=principal), Sink())
+            _, watched = watch.watch(msgspec.structs.replace(exchange(), principal=principal), Sink())
             watched.answer(200, b"", {}, "files", 0.2)
     known, anonymous = (record.__dict__["fields"] for record in caplog.records)
     assert (known["user"], known["client"]) == ("https://id.example ada", "editor")

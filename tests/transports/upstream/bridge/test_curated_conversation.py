@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from mcp_gateway.transports.ports.request_kind import RequestKind
@@ -111,7 +111,7 @@ def test_all_else_passes_as_it_is(message: Request | None) -> None:
 def test_a_call_by_another_name_reaches_the_server_by_its_own_without_the_headers_of_what_the_client_sent() -> None:
     wire = Wire(b"{}")
     conversation = curated(wire, {"rename": {"read": "cat"}, "overrides": {"read": {"fixed": {"root": "/"}}}})
-    request = attrs.evolve(request_of(call("cat", n=1)), headers={"mcp-param-root": "/etc", "traceparent": "t"})
+    request = msgspec.structs.replace(request_of(call("cat", n=1)), headers={"mcp-param-root": "/etc", "traceparent": "t"})
     asyncio.run(exchanged(conversation, request))
     (sent,) = wire.requests
     assert isinstance(sent.message, Request)
@@ -131,7 +131,7 @@ def test_what_another_cell_has_curated_passes() -> None:
     wire = Wire(page("read", "write"))
     conversation = curated(wire, {"rename": {"read": "write", "write": "read"}})
     for message in (call("read"), Request(b"7", "tools/list", b"")):
-        request = attrs.evolve(request_of(message), is_curated=True)
+        request = msgspec.structs.replace(request_of(message), is_curated=True)
         answer = asyncio.run(exchanged(conversation, request))
         assert answer.response is not None
         assert (answer.response.result, wire.requests[-1]) == (page("read", "write"), request)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from mcp_gateway.transports.ports.failure import Failure, Fate
@@ -51,7 +51,7 @@ class Stage:
         request = UpstreamRequest(
             kind=RequestKind.REQUEST, message=message, revision="2025-11-25", hash_keys={PRINCIPAL: "iss ann"}, timeout_s=5.0
         )
-        return await self.conversation.exchange(attrs.evolve(request, **more), ignore_events)
+        return await self.conversation.exchange(msgspec.structs.replace(request, **more), ignore_events)
 
     async def pending(self, method: str = "tools/call", **more: Any) -> UpstreamAnswer:
         return await self.ask(method, session_id=PENDING_SESSION, **more)
