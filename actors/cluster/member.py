@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import pickle
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
@@ -20,6 +19,7 @@ import msgspec
 
 from mcp_gateway.actors.messages.cluster import ForwardToNode
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
+from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from mcp_gateway.transports.telemetry import metrics
 
 from .engine import Engine, EngineAway, NoResponders, WrongRevision
@@ -36,6 +36,8 @@ from .membership import (
     read_presence,
 )
 from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer, packet_cipher
+from .owner_claims import OwnerClaims
+from .ownership import Ownership, Standing
 
 _PING: Final = b"ping"
 _TAKEN: Final = b"taken"
@@ -62,6 +64,12 @@ class MemberSite(Protocol):
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
         """A message for another node has not reached it, as far as is known."""
+
+    def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
+        """Who owns what, {thing: owner}, and until when this node keeps what it owns; told again at each renewal.
+
+        lease_until_s: on the clock of leases; 0 where it is no member, which then knows of no owners.
+        """
 
 
 @attrs.define
@@ -97,6 +105,8 @@ class Member:
         self._is_connected = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stop_serving: Callable[[], Awaitable[None]] | None = None
+        self._claims: OwnerClaims | None = None
+        self._may_create_s = 0.0
         self._said = ""  # what was logged last of a step that failed
 
     # ---- what the node asks of it
@@ -113,6 +123,10 @@ class Member:
         return sorted(name for name, presence in views.items() if presence.revocations < number)
 
     @property
+    def node(self) -> str:
+        return self._own.node
+
+    @property
     def epoch(self) -> int:
         """Of this membership, or of the last one."""
         return self._lease.epoch
@@ -126,7 +140,9 @@ class Member:
                 self._say(f"the engine of the cluster cannot be reached: {error}")
                 await asyncio.sleep(_CONNECT_AGAIN_S)
         self._is_connected.set()
+        self._claims = OwnerClaims(self._engine, self)
         self._start(self._watch(self._engine))
+        self._start(self._claims.run())
         try:
             while True:
                 await self._take_step(self._engine)
@@ -139,6 +155,8 @@ class Member:
         if self._engine is None:
             return
         if self._lease.is_member:
+            if self._claims is not None:
+                await self._claims.release()
             with contextlib.suppress(EngineAway, WrongRevision):
                 await self._engine.delete(presence_key(self._own.node), self._lease.revision)
             self._lease.fenced()
@@ -161,15 +179,23 @@ class Member:
         self._lanes.queue(node, node, forward)
         self._lanes.flush()
 
+    def want(self, thing: str) -> None:
+        """Have this node own it, unless another one does: `owners_told` says who. Without the engine nothing comes of it."""
+        if self._claims is not None and self._lease.is_member:
+            self._claims.want(thing)
+
     def status(self) -> dict[str, Any]:
         """As `status --json` has it."""
-        age_s = self._lease.age_s(time.monotonic())
+        age_s = self._lease.age_s(lease_clock_s())
         return {
             "node": self._own.node,
             "epoch": self._lease.epoch,
             "is_member": self._lease.is_member,
             "lease_age_seconds": None if age_s is None else round(age_s, 3),
             "engine": "connected" if self._engine is not None and self._engine.is_connected else "away",
+            "owned": [
+                {"thing": thing, "node": owner.node, "token": owner.token} for thing, owner in sorted(self._owners().items())
+            ],
             "nodes": [
                 {
                     "name": presence.node,
@@ -186,7 +212,7 @@ class Member:
     # ---- membership
 
     async def _take_step(self, engine: Engine) -> None:
-        now_s = time.monotonic()
+        now_s = lease_clock_s()
         step = self._lease.next_step(now_s)
         if step is Step.WAIT:
             self._has_work.clear()
@@ -217,16 +243,22 @@ class Member:
         key = presence_key(self._own.node)
         found = await engine.get(key)
         presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
-        said = encoded(msgspec.structs.replace(self._own, epoch=0))
+        said = msgspec.structs.replace(self._own, epoch=0, term=0)
         if found is None:
-            epoch = await engine.create(key, said, PRESENCE_TTL_S)
+            epoch = await engine.create(key, encoded(said), PRESENCE_TTL_S)
+            term = epoch
         elif presence is not None and presence.incarnation == self._own.incarnation:
             # Of this node, before its member crashed. What was on its way then is lost, so the others shall see another epoch.
-            epoch = await engine.update(key, said, found.revision, PRESENCE_TTL_S)
+            term = presence.term
+            said = msgspec.structs.replace(said, term=term)
+            epoch = await engine.update(key, encoded(said), found.revision, PRESENCE_TTL_S)
         else:
             self._say(f"a node named {self._own.node} is there already, or has been a moment ago: this one waits")
             return
-        self._own = msgspec.structs.replace(self._own, epoch=epoch)
+        if epoch < self._lease.epoch:
+            # The engine has lost its data, owner records too: nobody is given what others may run until they have found out.
+            self._may_create_s = lease_clock_s() + PRESENCE_TTL_S
+        self._own = msgspec.structs.replace(self._own, epoch=epoch, term=term)
         self._lease.joined(epoch, sent_s)
         self._said = ""
         _logger.info("node %s is a member of the cluster, epoch %d", self._own.node, epoch)
@@ -253,6 +285,7 @@ class Member:
             revision = await engine.update(key, value, found.revision, PRESENCE_TTL_S)
         self._lease.renewed(revision, sent_s)
         self._said = ""
+        self.owners_changed()
 
     def _fence(self, why: str) -> None:
         _logger.error("node %s is cut off from its cluster: %s", self._own.node, why)
@@ -271,6 +304,25 @@ class Member:
         current = {_peer_of(presence) for presence in others.values()}
         self._links = {known: link for known, link in self._links.items() if known in current}
         self._site.nodes_changed(others, is_member=self._lease.is_member)
+        self.owners_changed()
+
+    # ---- ownership: `ClaimSite`
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self._own.node, self._own.term if self._lease.left_s(lease_clock_s()) else 0)
+
+    @property
+    def may_create_s(self) -> float:
+        return self._may_create_s
+
+    def owners_changed(self) -> None:
+        self._site.owners_told(self._owners(), self._lease.until_s)
+
+    def _owners(self) -> dict[str, Ownership]:
+        if self._claims is None or not self._lease.is_member:
+            return {}
+        return self._claims.owners([*self._nodes.others().values(), self._own])
 
     def _say(self, text: str) -> None:
         if text != self._said:

@@ -2,8 +2,8 @@
 
 A node is a name and an epoch. It is there while its presence key is, which it renews in time, and only where a ping through its
 own subject has come back: a node that nobody can reach must not keep its things. Before the key could end, it fences itself: from
-then on nobody may rely on what it owns. Times are of a monotonic clock that this node alone reads; all that nodes must agree on
-is how long a second is.
+then on nobody may rely on what it owns. Times are of a clock that this node alone reads, and that goes on while its machine
+sleeps; all that nodes must agree on is how long a second is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Presence(msgspec.Struct, frozen=True):
     """What a node says of itself in its presence key.
 
     epoch:       0 in the first value of a key, whose revision it is then.
+    term:        the epoch in which the key was made. While it lives the node may have other epochs, of members that crashed and
+                 joined again, and owns what it did.
     incarnation: random for each start of the node: a second one with its name is another.
     member:      random for each start of the process that takes what other nodes send; that may crash while its node goes on.
     cells:       {name within the node: incarnation} of those that run.
@@ -44,6 +46,7 @@ class Presence(msgspec.Struct, frozen=True):
     revocations: int = 0
     version: str = ""
     url: str = ""
+    term: int = 0
 
 
 _decode = msgspec.msgpack.Decoder(Presence).decode
@@ -63,7 +66,9 @@ def read_presence(value: bytes, revision: int) -> Presence | None:
         presence = _decode(value)
     except msgspec.DecodeError:
         return None
-    return presence if presence.epoch else msgspec.structs.replace(presence, epoch=revision)
+    if presence.epoch:
+        return presence
+    return msgspec.structs.replace(presence, epoch=revision, term=presence.term or revision)
 
 
 class Step(Enum):
@@ -103,9 +108,14 @@ class OwnLease:
             due_s = min(due_s, self._valid_s + FENCE_S)
         return max(due_s, now_s)
 
+    @property
+    def until_s(self) -> float:
+        """When the node must fence itself; 0 where it is no member."""
+        return 0.0 if self._valid_s is None else self._valid_s + FENCE_S
+
     def left_s(self, now_s: float) -> float:
         """Until the node must fence itself."""
-        return 0.0 if self._valid_s is None else max(self._valid_s + FENCE_S - now_s, 0.0)
+        return max(self.until_s - now_s, 0.0)
 
     def hurry(self) -> None:
         """What the key says has changed: renew now."""

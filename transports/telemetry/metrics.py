@@ -242,6 +242,11 @@ cluster_nodes = Gauge(
 )
 cluster_fenced_total = Counter("mcp_gateway_cluster_fenced_total", "Times that this node was cut off from its cluster")
 cluster_packets_total = Counter("mcp_gateway_cluster_packets_total", "Packets between nodes: sent, taken, refused", ["outcome"])
+cluster_ownership_total = Counter(
+    "mcp_gateway_cluster_ownership_total",
+    "Writes of owner records by this node: acquired, released, refused, unknown",
+    ["outcome"],
+)
 
 
 def forget(gauge: Gauge, *labels: str) -> None:

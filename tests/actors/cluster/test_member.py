@@ -14,7 +14,9 @@ from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import Presence, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.cluster.ownership import Ownership
 from mcp_gateway.actors.messages.cluster import ForwardToNode
+from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 
 SECRET = b"s" * 32
 SOON_S = 10.0
@@ -38,6 +40,8 @@ class Node:
         self.is_member = False
         self.taken: list[ForwardToNode] = []
         self.lost: list[tuple[ForwardToNode, bool]] = []
+        self.owners: dict[str, Ownership] = {}
+        self.lease_until_s = 0.0
         own = Presence(node=name, epoch=0, incarnation=f"{name}{incarnation}", cells={"cell/0": 1})
         self.member = Member(self._connect, own, secret, self)
         self.running = asyncio.create_task(self.member.run())
@@ -55,6 +59,14 @@ class Node:
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
         self.lost.append((forward, is_unsent))
+
+    def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
+        self.owners, self.lease_until_s = dict(owners), lease_until_s
+
+    def owns(self, thing: str) -> bool:
+        """As a cell of it decides that."""
+        owner = self.owners.get(thing)
+        return owner is not None and owner.node == self.member.node and lease_clock_s() < self.lease_until_s
 
     def say(self, to: str, message: Any) -> None:
         self.member.forward(ForwardToNode(to_cell=f"{to}/cell/0", from_cell="x/cell/0", message=message))
@@ -277,5 +289,108 @@ def test_a_node_starts_before_its_engine_does() -> None:
         hub.cut_off.clear()
         await until(lambda: a.is_member)
         assert a.member.status()["engine"] == "connected"
+
+    run(test())
+
+
+# ---- ownership
+
+
+def test_of_two_nodes_that_want_a_thing_one_owns_it_and_both_know_who() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        for node in (a, b):
+            node.member.want("the/thing")
+        await until(lambda: a.owners and a.owners == b.owners)
+        assert [a.owns("the/thing"), b.owns("the/thing")].count(True) == 1
+        assert a.member.status()["owned"] == [
+            {"thing": "the/thing", "node": a.owners["the/thing"].node, "token": a.owners["the/thing"].token}
+        ]
+
+    run(test())
+
+
+def test_what_a_node_owns_is_taken_over_after_its_presence_has_ended_and_never_before() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        a.member.want("thing")
+        await until(lambda: a.owns("thing") and b.owners)
+        token = a.owners["thing"].token
+        hub.cut_off.add(a.engine)  # as a node whose network is gone: it goes on, and knows only its own clock
+        async with asyncio.timeout(SOON_S):
+            while not b.owns("thing"):
+                b.member.want("thing")
+                await asyncio.sleep(0.005)
+                assert not (a.owns("thing") and b.owns("thing"))
+                assert not b.owns("thing") or presence_key("a") not in hub.keys
+        assert b.owners["thing"].token > token
+        hub.cut_off.clear()
+        await until(lambda: a.is_member and a.owners == b.owners)
+        assert (a.owns("thing"), b.owns("thing")) == (False, True)
+
+    run(test())
+
+
+def test_a_node_that_was_cut_off_and_finds_nobody_in_its_place_owns_its_things_again_with_a_higher_token() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        a.member.want("thing")
+        await until(lambda: a.owns("thing"))
+        token = a.owners["thing"].token
+        hub.cut_off.add(a.engine)
+        await until(lambda: not a.owns("thing") and not b.others)
+        hub.cut_off.clear()
+        await until(lambda: a.is_member)
+        assert not a.owns("thing")
+        a.member.want("thing")
+        await until(lambda: a.owns("thing"))
+        assert a.owners["thing"].token > token
+
+    run(test())
+
+
+def test_a_member_that_crashes_leaves_its_node_what_it_owns_under_the_same_token() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        a.member.want("thing")
+        await until(lambda: a.owns("thing") and b.owners)
+        before = a.owners["thing"]
+        await a.die()
+        again = Node(hub, "a")
+        await until(lambda: again.is_member and again.owns("thing"))
+        b.member.want("thing")
+        assert again.owners["thing"] == before
+        await until(lambda: b.owners.get("thing") == before)
+
+    run(test())
+
+
+def test_a_node_that_leaves_in_order_lets_go_so_that_nobody_waits() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        a.member.want("thing")
+        await until(lambda: a.owns("thing") and b.owners)
+        token = a.owners["thing"].token
+        a.running.cancel()
+        await asyncio.wait([a.running])
+        await a.member.leave()
+        await until(lambda: not b.owners)
+        b.member.want("thing")
+        await until(lambda: b.owns("thing"))
+        assert b.owners["thing"].token > token
+
+    run(test())
+
+
+def test_a_node_that_is_no_member_is_given_nothing() -> None:
+    async def test() -> None:
+        hub, a, _ = await pair()
+        hub.cut_off.add(a.engine)
+        await until(lambda: not a.is_member)
+        a.member.want("thing")
+        await asyncio.sleep(0.3)
+        hub.cut_off.clear()
+        await until(lambda: a.is_member)
+        assert not a.owners
 
     run(test())

@@ -24,7 +24,8 @@ from mcp_gateway.actors.cluster.membership import (
 
 
 def presence(node: str, epoch: int = 0, **fields: Any) -> Presence:
-    return Presence(node=node, epoch=epoch, incarnation=f"{node}-1", **fields)
+    """As a node says it, of the term that began with this epoch."""
+    return Presence(node=node, epoch=epoch, incarnation=f"{node}-1", term=epoch, **fields)
 
 
 def told(node: str, revision: int, epoch: int = 0, **fields: Any) -> tuple[str, int, bytes | None]:

@@ -1,0 +1,188 @@
+"""This node's part in who owns what, on an event loop: claims things by compare-and-set, watches all owners, lets go of its own.
+
+What to do is decided by `ownership`. Every operation is written to the log as one line that begins with "owner-record" and is
+JSON after it, so that a checker can prove from the logs of all nodes that no thing had two owners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import Awaitable
+from typing import Any, Final, Protocol
+
+from mcp_gateway.transports.ports.lease_clock import lease_clock_s
+from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.telemetry import metrics
+
+from .engine import Engine, EngineAway, WrongRevision
+from .membership import Presence, presence_key, read_presence
+from .ownership import (
+    OWNER_PREFIX,
+    Create,
+    Held,
+    HeldElsewhere,
+    NoMember,
+    OwnerRecord,
+    OwnerRecords,
+    Ownership,
+    Standing,
+    TakeOver,
+    decide,
+    encoded_record,
+    owner_key,
+    read_record,
+)
+
+TAKE_OVER_AFTER_S: Final = 1.0
+"""After an owner was found to be gone: what it ran has been told to end before its presence did, and takes a while for it."""
+
+MOST_THINGS: Final = 1_000
+"""That a cluster may have owners for."""
+
+_AGAIN_S: Final = 0.5
+_HISTORY: Final = "owner-record"
+
+_logger = logging.getLogger(__name__)
+
+
+class ClaimSite(Protocol):
+    """The membership around it.
+
+    may_create_s: on the clock of leases; before it, records that are not there may have been lost.
+    """
+
+    @property
+    def standing(self) -> Standing: ...
+
+    @property
+    def may_create_s(self) -> float: ...
+
+    def owners_changed(self) -> None:
+        """Somebody owns something else now."""
+
+
+class OwnerClaims:
+    """Claims, and knows, owners. Runs on the loop of its engine."""
+
+    def __init__(self, engine: Engine, site: ClaimSite) -> None:
+        self._engine = engine
+        self._site = site
+        self._records = OwnerRecords()
+        self._claiming: set[str] = set()
+        self._tasks = HeldTasks()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async for entries in self._engine.watch(OWNER_PREFIX):
+                self._know(*((entry.key, entry.revision, entry.value) for entry in entries))
+        finally:
+            self._tasks.cancel()
+
+    def owners(self, presences: list[Presence]) -> dict[str, Ownership]:
+        """{thing: owner}. presences: of all members, this one too."""
+        return self._records.owners((presence.node, presence.term) for presence in presences)
+
+    def want(self, thing: str) -> None:
+        """Own it, unless another node does. Who owns it then is told by `owners_changed`."""
+        if thing not in self._claiming and len(self._claiming) < MOST_THINGS:
+            self._claiming.add(thing)
+            self._tasks.start(self._claim(thing))
+
+    async def release(self) -> None:
+        """Let go of all that this node owns, whose use has ended, so that others need not wait for the end of its presence."""
+        own = self._site.standing
+        for record, revision in list(self._records.of(own.node, own.term)):
+            key = owner_key(record.thing)
+            with contextlib.suppress(EngineAway, WrongRevision):
+                await self._write("released", record, self._engine.delete(key, revision), revision)
+                self._know((key, revision + 1, None))
+
+    async def _claim(self, thing: str) -> None:
+        try:
+            while not await self._try_to_own(thing):
+                await asyncio.sleep(_AGAIN_S)
+        finally:
+            self._claiming.discard(thing)
+
+    async def _try_to_own(self, thing: str) -> bool:
+        """Whether who owns it is known now, or need not be."""
+        own = self._site.standing
+        key = owner_key(thing)
+        try:
+            # The record first: its owner had joined before it was written, so a presence that is not there then has ended.
+            began_s = lease_clock_s()
+            found = await self._engine.get(key)
+            revision = 0 if found is None else found.revision
+            record = None if found is None else read_record(key, found.value)
+            _tell_history("read", thing, own, began_s, claim="" if record is None else record.claim)
+            owner = None
+            if record is not None and (there := await self._engine.get(presence_key(record.node))) is not None and there.value:
+                owner = read_presence(there.value, there.revision)
+            decision = decide(record, revision, owner, own)
+            if isinstance(decision, NoMember):
+                return True
+            if isinstance(decision, Held | HeldElsewhere):
+                assert found is not None
+                self._know((key, revision, found.value))
+                return True
+            if isinstance(decision, Create) and lease_clock_s() < self._site.may_create_s:
+                return False
+            if isinstance(decision, TakeOver) and not decision.is_own:
+                await asyncio.sleep(TAKE_OVER_AFTER_S)
+            claimed = OwnerRecord(thing, own.node, own.term, uuid.uuid4().hex[:12])
+            await self._take(key, claimed, record, decision)
+        except EngineAway:
+            return False
+        except WrongRevision:  # another node was faster, and is known the next time
+            return False
+        return True
+
+    async def _take(self, key: str, claimed: OwnerRecord, before: OwnerRecord | None, decision: Create | TakeOver) -> None:
+        """Raises: EngineAway, WrongRevision."""
+        value = encoded_record(claimed)
+        expected = decision.revision if isinstance(decision, TakeOver) else 0
+        writing = self._engine.update(key, value, expected) if expected else self._engine.create(key, value)
+        revision = await self._write("acquired", claimed, writing, expected, before="" if before is None else before.claim)
+        assert revision is not None
+        _logger.info("node %s owns %s, token %d", claimed.node, claimed.thing, revision)
+        self._know((key, revision, value))
+
+    async def _write(
+        self, event: str, record: OwnerRecord, writing: Awaitable[int | None], expected: int, *, before: str | None = None
+    ) -> int | None:
+        """Carry out a write, and tell how it has ended; the revision that it has made, if any.
+
+        before: the claim that it replaces; its own where it lets go.
+
+        Raises: EngineAway, WrongRevision.
+        """
+        began_s, own = lease_clock_s(), Standing(record.node, record.term)
+        told: dict[str, Any] = {"expected": expected, "claim": record.claim, "before": record.claim if before is None else before}
+        _tell_history("trying", record.thing, own, began_s, tried=event, **told)  # this process may end before it knows
+        try:
+            revision = await writing
+        except WrongRevision:
+            _tell_history("refused", record.thing, own, began_s, tried=event, **told)
+            metrics.cluster_ownership_total.labels("refused").inc()
+            raise
+        except BaseException:  # also a cancellation: whether it was done is not known
+            metrics.cluster_ownership_total.labels("unknown").inc()
+            raise
+        _tell_history(event, record.thing, own, began_s, tried=event, token=revision or expected, **told)
+        metrics.cluster_ownership_total.labels(event).inc()
+        return revision
+
+    def _know(self, *entries: tuple[str, int, bytes | None]) -> None:
+        if self._records.changed(entries):
+            self._site.owners_changed()
+
+
+def _tell_history(event: str, thing: str, own: Standing, began_s: float, **more: Any) -> None:
+    """began_s, ended_s: on the clock of leases, which all nodes of one machine share."""
+    line = {"event": event, "thing": thing, "node": own.node, "term": own.term, "began_s": began_s, "ended_s": lease_clock_s()}
+    _logger.info("%s %s", _HISTORY, json.dumps({**line, **more}))
