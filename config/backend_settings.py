@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ from .tool_settings import TOOLS, as_tools
 
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 TRANSPORT_NAMES = ("streamable_http", "http_sse", "websocket")
-URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss")
+URL_SCHEMES = ("http", "https", "sse+http", "sse+https", "auto+http", "auto+https", "ws", "wss", "grpc", "grpcs")
 _KINDS = ("replicas", "command", "openapi", "grpc", "builtin")
 # What the gateway says itself in a request to a server.
 RESERVED_HEADERS = frozenset(
@@ -60,18 +61,22 @@ RESERVED_HEADERS = frozenset(
 )
 # Source: MCP 2025-11-25, server/tools, "Tool Names": what the name of a tool may consist of.
 _SEPARATOR = Text(r"[A-Za-z0-9_.-]{1,8}", "letters, digits, _ - and ., 1 to 8 characters", longest=8)
+_PORT_NUMBER = r"(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _PREFIX = Text(r"[A-Za-z0-9_.-]*", "letters, digits, _ - and ., 66 characters at most", longest=66)
 _URL = Text(
-    r"(?:(?:sse|auto)\+https?|https?|wss?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
-    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:(?:sse|auto)\+https?|https?|wss?|grpcs?)://(?:[^\s/?#@\x00-\x1f\ud800-\udfff]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+    rf"(?::{_PORT_NUMBER})?"
     r"(?:[/?][^\s#\x00-\x1f\x7f\ud800-\udfff]*)?",
     f"a URL with one of the schemes {', '.join(URL_SCHEMES)}, without a fragment",
     longest=2_000,
     show=quote_url,
 )
+_GRPC_REPLICA = re.compile(rf"grpcs?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):{_PORT_NUMBER}")
+# Source: gRPC, "PROTOCOL-HTTP2", Custom-Metadata: "-bin" ends the names of those that carry bytes.
+_METADATA = re.compile(r"(?!.*-bin$)(?!grpc-)[0-9a-z_.-]+", re.IGNORECASE)
 _REPLICA_ID = Text(r"[^\x00-\x1f\x7f\ud800-\udfff]+", "a replica as status names it", longest=2_100)
 _GRPC = Text(
-    r"|(?:https?://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}",
+    rf"|(?:https?://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):{_PORT_NUMBER}",
     "host:port, http://host:port, or https://host:port over TLS",
     longest=300,
 )
@@ -104,8 +109,8 @@ class BackendSettings:
     title:    its name for people, such as the one that another program's file has for it; "" is `name`.
     separator: what is put behind the name to make a prefix of it.
     prefix:   stands before the names of its tools and prompts; name and separator if not given.
-    replicas: URLs; or `command` with `env`, `cwd` and `instances` for a stdio server; or `openapi`;
-              or `grpc`; or `builtin`. Exactly one of them.
+    replicas: URLs, those of gRPC of servers that speak MCP's own proto; or `command` with `env`, `cwd` and `instances` for a
+              stdio server; or `openapi`; or `grpc`; or `builtin`. Exactly one of them.
     openapi:  file or http(s) URL of the OpenAPI description of an HTTP API, whose operations are its tools.
     base_url: of that API, where it is another than its description says.
     grpc:     host:port of a gRPC server that tells its methods by reflection; https://host:port over TLS.
@@ -281,8 +286,24 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
         yield SettingProblem(key="headers", found=f"set beside {kinds[0]}", allowed="only beside replicas, openapi and grpc")
     if kinds[0] != "openapi" and fields.get("base_url"):
         yield SettingProblem(key="base_url", found=f"set beside {kinds[0]}", allowed="only beside openapi")
+    yield from _grpc_problems(fields)
     yield from credential_problems(fields)
     yield from _certificate_problems(fields)
+
+
+def _grpc_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """What gRPC has no form of: addresses with more than a host and a port, older revisions, headers of some names."""
+    spoken = [url for url in fields["replicas"] if str(url).startswith(("grpc:", "grpcs:"))]
+    for url in spoken:
+        if not _GRPC_REPLICA.fullmatch(url):
+            yield SettingProblem(key="replicas", found=quote_url(url), allowed="grpc://host:port, or grpcs://host:port over TLS")
+    if spoken and fields.get("protocol") not in (None, "auto", REVISIONS[-1]):
+        yield SettingProblem(key="protocol", found=quote(fields["protocol"]), allowed=f"auto or {REVISIONS[-1]} over gRPC")
+    if spoken or fields["grpc"]:
+        for name, value in (fields.get("headers") or {}).items():
+            if not (_METADATA.fullmatch(name) and value.isascii()):
+                allowed = "letters, digits, _ - and ., neither grpc- before nor -bin behind them, and an ASCII value, over gRPC"
+                yield SettingProblem(key="headers", found=quote(name), allowed=allowed)
 
 
 def _certificate_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:

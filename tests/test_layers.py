@@ -74,7 +74,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.protocol.mcp": (f"{_PROTOCOL}framing",),
     **{
         f"{_PROTOCOL}{package}": (f"{_PROTOCOL}mcp", f"{_PROTOCOL}framing", "config.version")
-        for package in ("merging", "sealed", "eras", "topics")
+        for package in ("merging", "sealed", "eras", "topics", "grpc")
     },
     f"{_PROTOCOL}curation": (f"{_PROTOCOL}mcp", f"{_PROTOCOL}framing", f"{_PROTOCOL}merging"),
     "transports.ports": ("transports.protocol", "config"),
@@ -102,7 +102,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "transports.upstream.bridge": (*_SERVER, "transports.upstream.cache"),
     "transports.upstream.builtin": _SERVER,
     "transports.upstream.adapted": _SERVER,
-    "transports.upstream.grpc": (*_SERVER, "transports.upstream.adapted"),
+    "transports.upstream.grpc": (*_SERVER, "transports.upstream.adapted", "transports.upstream.http"),
     "transports.upstream.openapi": (
         *_SERVER,
         *("transports.outbound", "transports.upstream.adapted", "transports.upstream.http"),
@@ -134,7 +134,10 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
-    "grpc": ("transports.upstream.grpc.grpc_source", "transports.upstream.grpc.reflected_methods"),
+    "grpc": tuple(
+        f"transports.upstream.grpc.{module}"
+        for module in ("grpc_channel", "grpc_source", "mcp_conversation", "reflected_methods")
+    ),
     "cel": ("config.conditions",),
     "nats": ("actors.cluster.nats_engine",),
 }

@@ -35,7 +35,7 @@ _CONNECT_S: Final = 3.0
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _FEW_FILES: Final = 4_096
 _SOON_S: Final = 14 * 86_400.0
-_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "nats": 4222, "tls": 4222}
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80, "grpcs": 443, "nats": 4222, "tls": 4222}
 
 
 class Verdict(Enum):
@@ -213,10 +213,11 @@ def _backend(backend: BackendSettings) -> Iterator[Finding]:
         yield _server(what, backend.openapi)
     elif backend.grpc:
         yield _server(what, backend.grpc if "://" in backend.grpc else f"http://{backend.grpc}")
-        if find_spec("grpc") is None:
-            yield Finding(what, Verdict.PROBLEM, "no gRPC is installed", "pip install 'mcp-gateway[grpc]'")
     for url in backend.replicas:
         yield _server(what, url)
+    speaks_grpc = backend.grpc or any(url.startswith(("grpc:", "grpcs:")) for url in backend.replicas)
+    if speaks_grpc and find_spec("grpc") is None:
+        yield Finding(what, Verdict.PROBLEM, "no gRPC is installed", "pip install 'mcp-gateway[grpc]'")
     if "guard" in backend.tools:
         yield _guard(f"guard of {backend.name}", backend.tools["guard"])
 
@@ -271,7 +272,7 @@ def _program(what: str, backend: BackendSettings) -> Finding:
 async def _not_connected(url: str) -> str | None:
     """Why no connection to the server can be had; None where one can. Nothing is said to it."""
     parts = urlsplit(url.rpartition("+")[2] if "+" in url.partition("://")[0] else url)
-    context = ssl.create_default_context() if parts.scheme in ("https", "wss") else None
+    context = ssl.create_default_context() if parts.scheme in ("https", "wss", "grpcs") else None
     try:
         async with asyncio.timeout(_CONNECT_S):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or _PORTS[parts.scheme], ssl=context)

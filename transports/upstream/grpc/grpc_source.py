@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +16,7 @@ from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import Report, ToolOutcome, WrongArguments
 
+from .grpc_channel import connect, metadata_of, not_cancelled_by_close, open_channel
 from .reflected_methods import Method, ReflectionFailed, reflected_methods
 
 MOST_MESSAGES: Final = 10_000
@@ -31,13 +31,9 @@ class GrpcSource:
     def __init__(self, backend: BackendSettings, max_message_bytes: int) -> None:
         self.name = backend.title or backend.name
         self._max_bytes = max_message_bytes
-        self._metadata = [(name.lower(), value) for name, value in backend.headers.items()]
-        scheme, _, rest = backend.grpc.rpartition("://")
-        options = [("grpc.max_receive_message_length", max_message_bytes)]
-        if scheme == "https":
-            self._channel = grpc.aio.secure_channel(rest, grpc.ssl_channel_credentials(), options)
-        else:
-            self._channel = grpc.aio.insecure_channel(rest, options)
+        self._metadata = metadata_of(backend.headers)
+        scheme, _, address = backend.grpc.rpartition("://")
+        self._channel = open_channel(address, max_message_bytes, is_secure=scheme == "https")
         self._known: dict[str, Method] | None = None
         self._asking: SharedTasks[None, dict[str, Method]] = SharedTasks()
 
@@ -53,10 +49,13 @@ class GrpcSource:
             return None
         request = _request(method, arguments)
         try:
-            if method.streams:
-                return await self._stream(method, request, timeout_s, report)
-            call = self._channel.unary_unary(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
-            answer = MessageToDict(await call(request, timeout=timeout_s, metadata=self._metadata))
+            with not_cancelled_by_close():
+                if method.streams:
+                    return await self._stream(method, request, timeout_s, report)
+                call = self._channel.unary_unary(
+                    method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString
+                )
+                answer = MessageToDict(await call(request, timeout=timeout_s, metadata=self._metadata))
         except grpc.aio.AioRpcError as error:
             return self._refused(error)
         return ToolOutcome([{"type": "text", "text": json.dumps(answer, ensure_ascii=False)}], answer)
@@ -80,11 +79,7 @@ class GrpcSource:
 
     async def probe(self, timeout_s: float) -> None:
         await self._methods()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._channel.channel_ready()
-        except TimeoutError:
-            raise UpstreamError(Fate.UNREACHABLE, "no connection in time") from None
+        await connect(self._channel, timeout_s)
 
     async def close(self) -> None:
         self._asking.cancel()
@@ -110,7 +105,8 @@ class GrpcSource:
 
     async def _ask_methods(self) -> dict[str, Method]:
         try:
-            return await reflected_methods(self._channel, _REFLECTION_S, self._metadata)
+            with not_cancelled_by_close():
+                return await reflected_methods(self._channel, _REFLECTION_S, self._metadata)
         except ReflectionFailed as failed:
             raise UpstreamError(Fate.BROKEN, f"its reflection cannot be used: {failed}") from None
         except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""The strategy towards gRPC servers; loads what it needs, an extra, with the first of them."""
+"""The strategy towards gRPC servers, by MCP's own proto or by reflection; loads what it needs, an extra, with the first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mcp_gateway.transports.upstream.adapted.adapted_conversation import Adapted
 
 
 class GrpcUpstream:
-    """Registry strategy for backends with `grpc`."""
+    """Registry strategy for replicas at grpc:// and grpcs://, which speak MCP, and for backends with `grpc`, which do not."""
 
     name = "grpc_upstream"
-    schemes = frozenset({"grpc"})
+    schemes = frozenset({"grpc", "grpcs"})
 
     def connect(
         self,
@@ -31,8 +31,11 @@ class GrpcUpstream:
     ) -> UpstreamConversation:
         try:
             from .grpc_source import GrpcSource
+            from .mcp_conversation import McpOverGrpc
         except ImportError:
             return NotInstalled()
+        if backend.replicas:
+            return McpOverGrpc(backend, replica_index, max_message_bytes)
         return AdaptedConversation(GrpcSource(backend, max_message_bytes))
 
 

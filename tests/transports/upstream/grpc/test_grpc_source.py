@@ -107,3 +107,21 @@ def test_a_server_that_is_not_there_is_unreachable() -> None:
     with pytest.raises(UpstreamError) as caught:
         called(f"127.0.0.1:{free_port()}", "Catalog_Find", {})
     assert caught.value.fate is Fate.UNREACHABLE
+
+
+def test_a_source_that_is_closed_cancels_nobody_who_waits_for_it(shop: GrpcShop) -> None:
+    async def use(source: GrpcSource) -> UpstreamError:
+        before = len(shop.metadata)
+        task = asyncio.create_task(source.call("Catalog_Find", {"namePart": "slow"}, 20.0, ignore_report))
+        while len(shop.metadata) == before:
+            await asyncio.sleep(0.01)
+        await source.close()
+        with pytest.raises(UpstreamError) as raised:
+            await task
+        return raised.value
+
+    assert run(with_source(shop.address, use)).fate is Fate.CUT
+
+
+async def ignore_report(progress: float, text: str) -> None:
+    """Nobody reads it."""
