@@ -22,9 +22,13 @@ def _weight_bytes(message: Message | None) -> int:
 
 @attrs.frozen(kw_only=True)
 class Forwarded:
-    """Cell -> another cell: for the content of that one, one of the messages below."""
+    """Cell -> another cell: for the content of that one, one of the messages below.
+
+    incarnation: of the cell that sends it; None where that is one of another node.
+    """
 
     from_cell: str
+    incarnation: int | None = None
     message: object = attrs.field(repr=False)
 
     @property

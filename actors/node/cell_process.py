@@ -43,6 +43,7 @@ from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics
 
 from .cell_factory import load_cell_factory
+from .cell_mail import CellMail
 
 STOP_CONTENT_S = 3.0
 RESEND_INTERVAL_S = 1.0
@@ -93,6 +94,7 @@ class CellProcess(AsyncioActor):
         self._cells: dict[
             str, tuple[ActorAddress, int]
         ] = {}  # the other ones of the node: {name in the cluster: (address, incarnation)}
+        self._mail = CellMail()
         self._nodes: NodesChanged | None = None  # None without a cluster, or before its member has said anything
         self._member: ActorAddress | None = None
         self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -245,6 +247,8 @@ class CellProcess(AsyncioActor):
     def _take_cells(self, message: CellsChanged) -> None:
         self._cells = {self._name_in_cluster(name): cell for name, cell in message.cells.items() if name != self.name}
         self._tell_of_cells()
+        for cell, early in self._mail.cells_changed({name: incarnation for name, (_, incarnation) in self._cells.items()}):
+            self._hand_over(cell, early)
 
     def receiveMsg_NodesChanged(self, message: NodesChanged, sender: ActorAddress) -> None:
         self.call_loop(self._take_nodes, message, sender)
@@ -269,8 +273,12 @@ class CellProcess(AsyncioActor):
         self.call_loop(self._take_forwarded, message)
 
     def _take_forwarded(self, message: Forwarded) -> None:
+        if message.incarnation is None or self._mail.is_due(message.from_cell, message.incarnation, message.message):
+            self._hand_over(message.from_cell, message.message)
+
+    def _hand_over(self, from_cell: str, message: object) -> None:
         if self._content is not None:
-            self._content.deliver_forwarded(message.from_cell, message.message)
+            self._content.deliver_forwarded(from_cell, message)
 
     def _fail_forwarded(self, target: ActorAddress, messages: tuple[object, ...]) -> None:
         name = next((name for name, (address, _) in self._cells.items() if address == target), None)
@@ -335,7 +343,8 @@ class CellProcess(AsyncioActor):
     def forward(self, cell_name: str, message: object) -> None:
         own_name = self._name_in_cluster(self.name)
         if cell_name in self._cells:
-            self.deliver(self._cells[cell_name][0], Forwarded(from_cell=own_name, message=message))
+            forwarded = Forwarded(from_cell=own_name, incarnation=self.incarnation, message=message)
+            self.deliver(self._cells[cell_name][0], forwarded)
         elif self._nodes is not None and self._member is not None and cell_name in self._nodes.cells:
             self.deliver(self._member, ForwardToNode(to_cell=cell_name, from_cell=own_name, message=message))
         else:

@@ -1,0 +1,70 @@
+"""Mail of another cell is read when both the mail and the news that the cell runs are there, in whichever order they come."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.actors.node.cell_mail import MOST_EARLY, CellMail
+
+
+def test_mail_of_a_cell_that_is_known_is_read_at_once() -> None:
+    mail = CellMail()
+    assert list(mail.cells_changed({"cell/1": 1})) == []
+    assert mail.is_due("cell/1", 1, "hello")
+    assert list(mail.cells_changed({"cell/1": 1})) == []
+
+
+def test_mail_that_is_early_waits_until_its_sender_is_told_of() -> None:
+    mail = CellMail()
+    assert not mail.is_due("cell/1", 1, "first")
+    assert not mail.is_due("cell/1", 1, "second")
+    assert list(mail.cells_changed({"cell/2": 1})) == []
+    assert list(mail.cells_changed({"cell/1": 1, "cell/2": 1})) == [("cell/1", "first"), ("cell/1", "second")]
+
+
+def test_mail_of_a_successor_waits_while_its_predecessor_is_thought_to_run() -> None:
+    mail = CellMail()
+    list(mail.cells_changed({"cell/1": 1}))
+    assert not mail.is_due("cell/1", 2, "new")
+    assert mail.is_due("cell/1", 1, "old")
+    assert list(mail.cells_changed({"cell/1": 2})) == [("cell/1", "new")]
+
+
+def test_late_mail_of_a_cell_that_has_been_replaced_is_dropped() -> None:
+    """That one leaves, say: it would be taken for news of its successor."""
+    mail = CellMail()
+    list(mail.cells_changed({"cell/1": 2}))
+    assert not mail.is_due("cell/1", 1, "I leave")
+    list(mail.cells_changed({}))
+    assert not mail.is_due("cell/1", 2, "I leave, too")  # it may be on its way back
+    assert list(mail.cells_changed({"cell/1": 3})) == []
+    assert list(mail.cells_changed({"cell/1": 3})) == []
+
+
+def test_no_more_waits_than_may() -> None:
+    mail = CellMail()
+    for number in range(MOST_EARLY + 1):
+        mail.is_due("cell/1", 1, number)
+    assert [message for _, message in mail.cells_changed({"cell/1": 1})] == list(range(1, MOST_EARLY + 1))
+
+
+@given(st.lists(st.one_of(st.integers(1, 4), st.none()), max_size=40))
+def test_what_an_incarnation_says_is_read_once_and_in_order_if_it_is_told_of_at_all(steps: list[int | None]) -> None:
+    """A number: that incarnation says something. None: the next incarnation is told of."""
+    mail, told = CellMail(), 0
+    said: dict[int, list[int]] = {}
+    read: dict[int, list[int]] = {}
+    for place, step in enumerate(steps):
+        if step is None:
+            told += 1
+            for _, message in mail.cells_changed({"cell/1": told}):
+                assert isinstance(message, tuple)
+                read.setdefault(message[0], []).append(message[1])
+        elif step >= told:
+            said.setdefault(step, []).append(place)
+            if mail.is_due("cell/1", step, (step, place)):
+                read.setdefault(step, []).append(place)
+        else:
+            assert not mail.is_due("cell/1", step, (step, place))
+    assert read == {incarnation: places for incarnation, places in said.items() if incarnation <= told}
