@@ -97,7 +97,7 @@ _LOOKUPS = 32  # names looked up at once; the default is a few more than there a
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 _LEAST_CLOSE_WIRES_S = 0.4
 _SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who has more to ask hears by then where to go
-_TASKS_S = 3.0  # for calls that run as tasks in a cell that leaves; who has started a longer one is told that it was lost
+_KEPT_FOR_LEAVING = 0.1  # the same, for what other cells have begun to ask, where others serve
 _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
@@ -357,7 +357,7 @@ class Cell:
                 break
             await asyncio.sleep(0.02)
         if others_serve:
-            await self._let_tasks_end(min(give_up_s, now_s + _TASKS_S))
+            await self._let_held_calls_end(give_up_s - deadline_s * _KEPT_FOR_LEAVING)
             await self._cells.leave(give_up_s)
             while (
                 self._port.waiting and time.monotonic() < give_up_s
@@ -366,10 +366,13 @@ class Cell:
         if self._port.waiting:
             _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
 
-    async def _let_tasks_end(self, until_s: float) -> None:
-        """Those that are over are on disk, where any cell finds them; those that run end with this cell."""
-        while self._hosted_tasks.running_count and time.monotonic() < until_s:
+    async def _let_held_calls_end(self, until_s: float) -> None:
+        """Those that run as tasks, or wait for their clients, who come by way of other cells; what is longer ends here."""
+        while (self._hosted_tasks.running_count or self._parked.unfinished_count) and time.monotonic() < until_s:
             await asyncio.sleep(0.02)
+        held_count = self._hosted_tasks.running_count + self._parked.unfinished_count
+        if held_count:
+            _logger.warning("drain: %d calls that run as tasks or wait for their clients did not end in time", held_count)
 
     async def stop(self) -> None:
         self._cells.close()

@@ -358,7 +358,7 @@ class ModernToLegacy:
         answers = {key: bytes(value) for key, value in (modern.input_responses or {}).items()}
         if not all(value.startswith(b"{") for value in answers.values()):
             raise _refusal("invalid_params", "inputResponses must be objects")
-        self._site.parked.leave(call.name)
+        self._site.parked.resume(call.name)
         call.is_attended = True  # a second retry with the same state must not come between
         try:
             await call.answer(answers)
@@ -389,7 +389,7 @@ class ModernToLegacy:
 
     def _forget(self, call: ParkableCall) -> None:
         self._parked.pop(call.name, None)
-        self._site.parked.leave(call.name)
+        self._site.parked.end(call.name)
         if call.is_augmented:
             call.is_augmented = False
             self.sessions.give_back(call.session)

@@ -26,7 +26,7 @@ class ParkingLimits:
 
 
 class ParkedCalls:
-    """Which calls are parked now, and what they hold."""
+    """Which calls are parked now, and what they hold; and which were once and have not ended."""
 
     def __init__(self, limits: ParkingLimits) -> None:
         self.limits = limits
@@ -34,6 +34,12 @@ class ParkedCalls:
         self._bytes = SharedBudget(limits.in_all_bytes, 0.25)
         self._of_client: Counter[str] = Counter()
         self._of_backend: Counter[str] = Counter()
+        self._unfinished: set[str] = set()
+
+    @property
+    def unfinished_count(self) -> int:
+        """How many live on in this cell alone: those that are parked, and those whose client has answered."""
+        return len(self._unfinished)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -59,12 +65,18 @@ class ParkedCalls:
         if not self._bytes.take(client, byte_count):
             return "the calls that wait for their clients hold too many bytes already"
         self._calls[call] = (client, backend, byte_count)
+        self._unfinished.add(call)
         self._of_client[client] += 1
         self._of_backend[backend] += 1
         return ""
 
-    def leave(self, call: str) -> None:
-        """The call is resumed, or has ended."""
+    def end(self, call: str) -> None:
+        """The call has ended."""
+        self.resume(call)
+        self._unfinished.discard(call)
+
+    def resume(self, call: str) -> None:
+        """Its client has answered."""
         found = self._calls.pop(call, None)
         if found is not None:
             client, backend, byte_count = found
@@ -76,6 +88,7 @@ class ParkedCalls:
 
     def assert_consistent(self) -> None:
         assert sum(self._of_client.values()) == sum(self._of_backend.values()) == len(self._calls) <= self.limits.in_all
+        assert self._calls.keys() <= self._unfinished
         assert self._bytes.held == sum(byte_count for _, _, byte_count in self._calls.values())
         assert all(0 < count <= self.limits.per_client for count in self._of_client.values())
         assert all(0 < count <= self.limits.per_backend for count in self._of_backend.values())

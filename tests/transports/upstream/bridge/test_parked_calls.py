@@ -38,10 +38,25 @@ def test_a_call_that_leaves_makes_room_and_one_that_is_parked_already_takes_none
     calls = ParkedCalls(LIMITS)
     assert [calls.park(name, "a", "x") for name in ("1", "2", "2")] == ["", "", ""]
     assert calls.park("3", "a", "x")
-    calls.leave("1")
-    calls.leave("1")
+    calls.resume("1")
+    calls.resume("1")
     assert calls.park("3", "a", "x") == ""
     assert len(calls) == 2
+
+
+def test_a_call_whose_client_has_answered_is_unfinished_until_it_ends() -> None:
+    """It may ask again, and its client would come back to it."""
+    calls = ParkedCalls(LIMITS)
+    assert calls.unfinished_count == 0
+    calls.park("1", "a", "x")
+    assert calls.park("2", "a", "x" * 9) == ""
+    assert calls.park("3", "a", "x") != ""
+    calls.resume("1")
+    assert (len(calls), calls.unfinished_count) == (1, 2)
+    calls.end("1")
+    calls.end("2")
+    calls.end("3")
+    assert (len(calls), calls.unfinished_count) == (0, 0)
 
 
 def test_the_requests_of_one_client_that_wait_hold_a_share_of_the_bytes_and_no_more() -> None:
@@ -49,17 +64,22 @@ def test_the_requests_of_one_client_that_wait_hold_a_share_of_the_bytes_and_no_m
     assert calls.park("1", "a", "x", 20) == ""
     assert calls.park("2", "a", "x", 6).startswith("the calls that wait for their clients hold too many bytes")
     assert calls.park("3", "b", "x", 25) == ""
-    calls.leave("1")
+    calls.resume("1")
     assert calls.park("2", "a", "x", 25) == ""
     calls.assert_consistent()
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 40))))
-def test_the_counts_are_those_of_the_parked_calls(steps: list[tuple[bool, int, str, str, int]]) -> None:
+STEPS = st.tuples(
+    st.booleans(), st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 40)
+)
+
+
+@given(st.lists(STEPS))
+def test_the_counts_are_those_of_the_parked_calls(steps: list[tuple[bool, bool, int, str, str, int]]) -> None:
     calls = ParkedCalls(LIMITS)
-    for is_arrival, name, client, backend, byte_count in steps:
+    for is_arrival, is_over, name, client, backend, byte_count in steps:
         if is_arrival:
             calls.park(str(name), client, backend, byte_count)
         else:
-            calls.leave(str(name))
+            (calls.end if is_over else calls.resume)(str(name))
         calls.assert_consistent()
