@@ -198,6 +198,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "scripts.benchmark.bench_clients": "benchmark/test_bench_fan_out.py runs it",
     "scripts.benchmark.bench_load": "benchmark/test_bench_candidates.py runs it",
     "scripts.benchmark.bench_run": "benchmark/test_bench_report.py: of what it prints",
+    "scripts.benchmark.bench_sockets": "benchmark/test_bench_callers.py: what it opens and sends",
     "scripts.benchmark.fast_backend": "benchmark/test_bench_candidates.py starts it",
     **{
         f"scripts.chaos_harness.{name}": "faults/test_chaos.py: of a whole run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import json
 import shutil
 import signal
 import socket
@@ -50,18 +51,23 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _gateway(
-    cells: int, *, embedded: bool = False, profile: Path | None = None, backends: int = 1
+    cells: int, *, embedded: bool = False, profile: Path | None = None, backends: int = 1, is_stdio: bool = False
 ) -> Callable[[int, int, Path], list[str]]:
-    """backends: how many, all with the one server behind them; of several the tools are called `b0__echo` and so on."""
+    """backends: how many, all with the one server behind them; of several the tools are called `b0__echo` and so on.
+
+    is_stdio: the server is a process of the gateway's own, beside the one at `backend_port`.
+    """
 
     def command(port: int, backend_port: int, folder: Path) -> list[str]:
         config = folder / "gateway.toml"
+        at_http = f'replicas = ["http://127.0.0.1:{backend_port}/mcp"]'
+        where = f"command = {json.dumps(_module('fast_backend', '--stdio'))}" if is_stdio else at_http
         servers = "\n".join(
             f"""\
 [[backends]]
 name = "b{number}"
 {'prefix = ""' if backends == 1 else ""}
-replicas = ["http://127.0.0.1:{backend_port}/mcp"]
+{where}
 """
             for number in range(backends)
         )
@@ -159,6 +165,11 @@ def with_backends(count: int) -> Candidate:
         command=_gateway(1, embedded=True, backends=count),
         tool="echo" if count == 1 else "b0__echo",
     )
+
+
+def over_stdio() -> Candidate:
+    """An embedded gateway before a server of standard input and output."""
+    return Candidate(name="stdio", title="gateway, embedded, with its server", command=_gateway(1, embedded=True, is_stdio=True))
 
 
 class Running:

@@ -15,8 +15,8 @@ from typing import TypeVar
 import psutil
 
 from .bench_candidates import CandidateFailed
-from .bench_clients import NotServed
 from .bench_load import WrongAnswer
+from .bench_sockets import NotServed
 
 T = TypeVar("T")
 

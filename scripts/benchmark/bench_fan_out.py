@@ -16,8 +16,9 @@ from statistics import median
 import attrs
 
 from .bench_candidates import Candidate, Running, candidates
-from .bench_clients import CLIENT_KINDS, Follow, NotServed, Publisher
+from .bench_clients import CLIENT_KINDS, Follow, Publisher
 from .bench_command import machine, measured, positive_int, some_of, tell, verdict
+from .bench_sockets import NotServed
 
 _SETTLE_S = 1.0
 _DELIVERY_TIMEOUT_S = 30.0

@@ -1,8 +1,8 @@
 """A small MCP server that costs almost nothing, so that a benchmark measures what stands in front of it.
 
 Three tools: `echo`; `progress`, which tells of its progress `count` times, `interval_ms` apart, in a stream of events; and
-`large`, with a result of `bytes` characters. Both eras, decided by the header of each request; over HTTP/1.1 with keep-alive. It
-keeps no sessions: it hands out ids and accepts any.
+`large`, with a result of `bytes` characters. Both eras, decided by the header of each request; over HTTP/1.1 with keep-alive, or
+over stdio. It keeps no sessions: it hands out ids and accepts any.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterable
 from itertools import count
 
 import msgspec
 from msgspec import Raw
 
 _MODERN = b"mcp-protocol-version: 2026-07-28"
+_MODERN_META = b'protocolVersion":"2026-07-28"'
 _LENGTH = b"content-length:"
 _SERVER = {"name": "fast-backend", "version": "1"}
 
@@ -211,13 +214,31 @@ async def serve(port: int) -> None:
     server.close()
 
 
+def serve_lines(requests: Iterable[bytes], write: Callable[[bytes], object]) -> None:
+    """The same over stdio, a message a line, until the last one; the era is that of each request's `_meta`."""
+    for line in requests:
+        answered = answer(line, modern=_MODERN_META in line)
+        if isinstance(answered, Telling):
+            for message in answered.messages:
+                time.sleep(answered.interval_s)
+                write(message + b"\n")
+            write(answered.answer + b"\n")
+        elif body := answered.partition(b"\r\n\r\n")[2]:
+            write(body + b"\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--more-tools", type=int, default=0, help="tools beside these three, which do as echo does")
+    parser.add_argument("--stdio", action="store_true", help="speak over standard input and output instead")
     options = parser.parse_args()
     more = [_tool(f"tool_{number}", "Returns its message.", message="string") for number in range(options.more_tools)]
     _OTHERS["tools/list"] = _in_its_era({"tools": _TOOLS + more})
+    if options.stdio:
+        with open(1, "wb", buffering=0, closefd=False) as output:
+            serve_lines(sys.stdin.buffer, output.write)
+        return
     asyncio.run(serve(options.port))
 
 

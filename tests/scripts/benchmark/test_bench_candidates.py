@@ -13,7 +13,7 @@ import pytest
 
 from mcp_gateway.scripts.benchmark.bench_candidates import CandidateFailed, Running, candidates, free_port
 from mcp_gateway.scripts.benchmark.bench_load import CheckedClient, WrongAnswer, wrk_script
-from mcp_gateway.scripts.benchmark.fast_backend import answer
+from mcp_gateway.scripts.benchmark.fast_backend import answer, serve_lines
 from tests.doubles.scripted_upstreams import EchoUpstream
 
 DIRECT, PROXY = candidates()[:2]
@@ -52,6 +52,21 @@ def test_the_fast_backend_refuses_what_it_does_not_know() -> None:
     assert asked("no/such", {}, modern=False)[1]["error"]["code"] == -32601
     assert answer(b"{oops", modern=False).startswith(b"HTTP/1.1 400 ")
     assert answer(b'{"jsonrpc":"2.0","method":"notifications/initialized"}', modern=False).startswith(b"HTTP/1.1 202 ")
+
+
+def test_the_fast_backend_says_the_same_over_stdio_a_message_a_line() -> None:
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    requests = [
+        {"method": "tools/call", "id": "a", "params": {"name": "echo", "arguments": {"message": "é"}, "_meta": meta}},
+        {"method": "notifications/initialized"},
+        {"method": "tools/call", "id": 2, "params": {"name": "progress", "arguments": {"count": 2}}},
+    ]
+    written: list[bytes] = []
+    serve_lines((json.dumps(each, separators=(",", ":")).encode() + b"\n" for each in requests), written.append)
+    said = [json.loads(line) for line in written]
+    assert [each.get("id", each.get("method")) for each in said] == ["a", "notifications/progress", "notifications/progress", 2]
+    assert said[0]["result"] == {"content": [{"type": "text", "text": "é"}], "isError": False, "resultType": "complete"}
+    assert "resultType" not in said[3]["result"]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
