@@ -403,6 +403,12 @@ class Cell:
     def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
         self._cells.nodes_changed(cell_counts, is_member=is_member)
 
+    def hold_limits(self, default: float, parts: Mapping[str, float]) -> None:
+        self._server.limiter.hold(default, parts)
+
+    def limits_asked(self) -> dict[str, float]:
+        return self._server.limiter.take_asked()
+
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         self._cells.deliver(from_cell, message)
 

@@ -17,6 +17,8 @@ from mcp_gateway.actors.messages.cluster import (
     ClusterMemberArguments,
     ForwardLost,
     ForwardToNode,
+    LimitsAsked,
+    LimitsHeld,
     NodesChanged,
     OwnRevocations,
     RevocationsSpread,
@@ -39,9 +41,11 @@ from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.telemetry import metrics
 
 from .configured_engine import connect
+from .limit_parts import Held
 from .member import Member
 from .membership import Presence, remote_cells
 from .node_packets import packet_cipher
+from .shared_limits import SharedLimits
 from .shared_revocations import SharedRevocations, change_between
 
 _LEAVE_S = 2.0
@@ -55,9 +59,9 @@ class ClusterMember(AsyncioActor):
     """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
 
     Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, CommandAnswered
-              (NodeSupervisor); ForwardToNode (cells)
-    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, Forwarded, ForwardLost
-              (cells)
+              (NodeSupervisor); ForwardToNode, LimitsAsked (cells)
+    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, Forwarded, ForwardLost,
+              LimitsHeld (cells)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
     """
@@ -71,6 +75,8 @@ class ClusterMember(AsyncioActor):
         self._shared: SharedRevocations | None = None
         self._revocations = Revocations()
         self._knows_revocations = asyncio.Event()
+        self._limits: SharedLimits | None = None
+        self._held = Held()  # by this node, of limits that the cluster shares
         self._others: NodesChanged = NodesChanged(cells={}, cell_counts={}, is_member=False)
 
     # ---- wiring
@@ -94,7 +100,8 @@ class ClusterMember(AsyncioActor):
         self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
         self._member.describe(cells=dict(self._told))
         self._running = asyncio.ensure_future(self._member.run())
-        others = [asyncio.ensure_future(self._describe_often()), asyncio.ensure_future(self._share(self._member))]
+        beside = (self._describe_often(), self._share(self._member), self._share_limits(self._member))
+        others = [asyncio.ensure_future(each) for each in beside]
         try:
             await self._running
         finally:
@@ -147,6 +154,25 @@ class ClusterMember(AsyncioActor):
                 error_text = ""
         self.deliver(asker, RevocationsSpread(request_id=message.request_id, error_text=error_text))
 
+    # ---- limits
+
+    async def _share_limits(self, member: Member) -> None:
+        engine = await member.connected()
+        self._limits = SharedLimits(engine, packet_cipher(self._secret), member, self._tell_limits)
+        await self._limits.run()
+
+    def _tell_limits(self, held: Held) -> None:
+        self._held = held
+        for address in self._cells.values():
+            self.deliver(address, LimitsHeld(default=held.default, parts=held.parts))
+
+    def receiveMsg_LimitsAsked(self, message: LimitsAsked, sender: ActorAddress) -> None:
+        self.call_loop(self._take_asked, message)
+
+    def _take_asked(self, message: LimitsAsked) -> None:
+        if self._limits is not None:
+            self._limits.asked(message.wanted)
+
     def receiveMsg_Ping(self, message: Ping, sender: ActorAddress) -> None:
         self.call_loop(self.deliver, sender, Pong(name=self.name, incarnation=self.incarnation, sequence=message.sequence))
 
@@ -161,6 +187,7 @@ class ClusterMember(AsyncioActor):
         for name, incarnation in incarnations.items():
             if self._told.get(name) != incarnation:
                 self.deliver(self._cells[name], self._others)
+                self.deliver(self._cells[name], LimitsHeld(default=self._held.default, parts=self._held.parts))
         self._told = incarnations
         if self._member is not None:
             self._member.describe(cells=incarnations)

@@ -126,6 +126,13 @@ class Member:
     def node(self) -> str:
         return self._own.node
 
+    def members(self) -> tuple[tuple[str, int], ...]:
+        """(node, epoch) of all members, this one too, sorted; nobody where it is none."""
+        if not self._lease.is_member:
+            return ()
+        others = [(node, presence.epoch) for node, presence in self._nodes.others().items()]
+        return tuple(sorted([*others, (self._own.node, self._lease.epoch)]))
+
     @property
     def epoch(self) -> int:
         """Of this membership, or of the last one."""

@@ -83,7 +83,8 @@ class MemoryEngine:
         if server is None or answer is None or not server.is_connected:
             raise NoResponders(subject)
         try:
-            return await asyncio.wait_for(answer(payload), timeout_s)
+            async with asyncio.timeout(timeout_s):  # `wait_for` may take no notice of a task that is cancelled
+                return await answer(payload)
         except TimeoutError:
             raise EngineAway(f"{subject} has not answered") from None
         except Exception:

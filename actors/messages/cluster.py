@@ -96,3 +96,18 @@ class ClusterDescribed:
     """ClusterMember -> NodeSupervisor, after each change and every few seconds: the part "cluster" of the node's status."""
 
     status: dict[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class LimitsAsked:
+    """Cell -> ClusterMember, every second: so much was asked for, {client: parts of its limit per second}."""
+
+    wanted: dict[str, float] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class LimitsHeld:
+    """ClusterMember -> every cell: of clients' limits the node holds these parts, {client: part}, and of all others `default`."""
+
+    default: float
+    parts: dict[str, float] = attrs.field(repr=False)

@@ -99,6 +99,12 @@ class CellContent(Protocol):
         is_member: whether this node is there for them; where not, there are none.
         """
 
+    def hold_limits(self, default: float, parts: Mapping[str, float]) -> None:
+        """Hold clients to these parts of their limits; see `LimitsHeld`. Never called without a cluster."""
+
+    def limits_asked(self) -> dict[str, float]:
+        """What clients have asked for since the last time; see `LimitsAsked`. Never called without a cluster."""
+
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         """Take a message that another cell has forwarded."""
 

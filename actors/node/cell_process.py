@@ -13,9 +13,11 @@ import attrs
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ActorExitRequest
 
+from mcp_gateway.actors.cluster.limit_parts import NEW_PART
+from mcp_gateway.actors.cluster.shared_limits import REPORT_S
 from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.messages.between_cells import Forwarded
-from mcp_gateway.actors.messages.cluster import ForwardLost, ForwardToNode, NodesChanged
+from mcp_gateway.actors.messages.cluster import ForwardLost, ForwardToNode, LimitsAsked, LimitsHeld, NodesChanged
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import (
@@ -71,10 +73,11 @@ class CellProcess(AsyncioActor):
 
     Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,
               CommandAnswered, ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
-              EventsDistributed (EventLog); Forwarded (other cells, ClusterMember); NodesChanged, ForwardLost (ClusterMember)
+              EventsDistributed (EventLog); Forwarded (other cells, ClusterMember);
+              NodesChanged, ForwardLost, LimitsHeld (ClusterMember)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, NodeStatusReported, NodeStatusRequested,
               CommandRequested, CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog);
-              Forwarded (other cells); ForwardToNode (ClusterMember)
+              Forwarded (other cells); ForwardToNode, LimitsAsked (ClusterMember)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -97,6 +100,7 @@ class CellProcess(AsyncioActor):
         self._mail = CellMail()
         self._nodes: NodesChanged | None = None  # None without a cluster, or before its member has said anything
         self._member: ActorAddress | None = None
+        self._held = LimitsHeld(default=NEW_PART, parts={})  # of limits that the cluster shares
         self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     # ---- wiring
@@ -119,6 +123,10 @@ class CellProcess(AsyncioActor):
         last_event_id = self._outbox.last_event_id
         await content.start()
         self._content = content
+        if settings.cluster is not None:
+            content.hold_limits(self._held.default, self._held.parts)
+            if settings.limits.requests_per_second:
+                self.run_async(self._report_limits(content))
         for waiting in self._unapplied:
             self._apply_settings(*waiting)
         content.deliver_events(self._outbox.events_after(last_event_id))
@@ -264,6 +272,21 @@ class CellProcess(AsyncioActor):
             self._content.nodes_changed(self._nodes.cell_counts, is_member=self._nodes.is_member)
         own = {name: incarnation for name, (_, incarnation) in self._cells.items()}
         self._content.cells_changed({**own, **({} if self._nodes is None else self._nodes.cells)})
+
+    def receiveMsg_LimitsHeld(self, message: LimitsHeld, sender: ActorAddress) -> None:
+        self.call_loop(self._hold_limits, message)
+
+    def _hold_limits(self, message: LimitsHeld) -> None:
+        self._held = message
+        if self._content is not None:
+            self._content.hold_limits(message.default, message.parts)
+
+    async def _report_limits(self, content: CellContent) -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            wanted = content.limits_asked()
+            if wanted and self._member is not None:
+                self.deliver(self._member, LimitsAsked(wanted=wanted))
 
     def _name_in_cluster(self, cell_name: str) -> str:
         settings: Settings = self.arguments.settings

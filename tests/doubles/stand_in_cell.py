@@ -103,6 +103,12 @@ class StandInCell:
     def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
         """There is no cluster."""
 
+    def hold_limits(self, default: float, parts: Mapping[str, float]) -> None:
+        """There is no limit."""
+
+    def limits_asked(self) -> dict[str, float]:
+        return {}
+
     def cells_changed(self, running: Mapping[str, object]) -> None:
         self.other_cells = dict(running)
 

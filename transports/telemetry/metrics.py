@@ -241,6 +241,9 @@ cluster_nodes = Gauge(
     "mcp_gateway_cluster_nodes", "Nodes of the cluster that this one sees, itself too", multiprocess_mode="livemax"
 )
 cluster_fenced_total = Counter("mcp_gateway_cluster_fenced_total", "Times that this node was cut off from its cluster")
+cluster_limit_part = Gauge(
+    "mcp_gateway_cluster_limit_part", "Part of each client's limit that this node holds by default", multiprocess_mode="livemax"
+)
 cluster_packets_total = Counter("mcp_gateway_cluster_packets_total", "Packets between nodes: sent, taken, refused", ["outcome"])
 cluster_ownership_total = Counter(
     "mcp_gateway_cluster_ownership_total",

@@ -2,10 +2,14 @@
 
 A session is free to open and a header free to choose: a client that is told apart by them has its own limit, and with all others
 of its address one of CLIENTS_OF_ADDRESS times that. `user` is who a client has proved to be, not who it says it is.
+
+Where nodes share the limits, each gives out the part of them that it is told to hold, and says what it was asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,7 +19,7 @@ from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
-from .token_bucket import TokenBuckets
+from .token_bucket import MOST_KEYS, TokenBuckets
 
 _TELL_S = 1.0
 CLIENTS_OF_ADDRESS: Final = 4
@@ -27,11 +31,14 @@ EVENT_BURST: Final = 5_000.0
 who follow its topic, and to the disk."""
 
 Publish = Callable[[str, Mapping[str, Any]], None]
+_ADDRESS: Final = "address"
+_MOST_TOLD: Final = 200
+_SHORTEST_LOOK_S: Final = 0.1
 _KNOWN_SOURCES: Final = frozenset({"user", "ip"})
 
 
 class RequestLimiter:
-    """Counts the requests of each client; what is promised for the node is shared out among its cells.
+    """Counts the requests of each client; what the node holds is shared out among its cells.
 
     publish: tells the bus of attenuation, at most once in _TELL_S for all clients together.
     """
@@ -46,6 +53,11 @@ class RequestLimiter:
             burst = max(1.0, (limits.burst or limits.requests_per_second) / cell_count)
             self._buckets = TokenBuckets(rate, burst)
             self._of_addresses = TokenBuckets(rate * CLIENTS_OF_ADDRESS, burst * CLIENTS_OF_ADDRESS)
+            self._limits = {"": limits.requests_per_second, _ADDRESS: limits.requests_per_second * CLIENTS_OF_ADDRESS}
+        self._is_shared = False
+        self._default, self._parts = 1.0, dict[str, float]()
+        self._asked: dict[tuple[str, str], int] = {}  # {(kind of limit, client): requests since the last look}
+        self._looked_s = time.monotonic()
         self._events = TokenBuckets(EVENTS_PER_S / cell_count, max(1.0, EVENT_BURST / cell_count))
         self._refused: dict[str, int] = {}
         self._told_s = float("-inf")
@@ -64,11 +76,34 @@ class RequestLimiter:
             return
         source, client = self._client(keys)
         now_s = time.monotonic()
-        wait_s = self._buckets.take(f"{source}:{client}", now_s)
+        key = f"{source}:{client}"
+        wait_s = self._buckets.take(key, now_s, self._part("", key))
         if not wait_s and source not in _KNOWN_SOURCES:
-            wait_s, source = self._of_addresses.take(keys.get("ip", ""), now_s), "ip"
+            address = keys.get("ip", "")
+            wait_s, source = self._of_addresses.take(address, now_s, self._part(_ADDRESS, address)), "ip"
         if wait_s:
             raise self._refusal(source, wait_s, now_s, request_id)
+
+    def hold(self, default: float, parts: Mapping[str, float]) -> None:
+        """Give out these parts of the limits from now on: {client, as `take_asked` names it: part}, and of others `default`."""
+        self._is_shared = True
+        self._default, self._parts = default, dict(parts)
+
+    def take_asked(self) -> dict[str, float]:
+        """What clients have asked for since the last time, {client: parts of its limit per second}; those who ask most."""
+        now_s = time.monotonic()
+        elapsed_s, self._looked_s = max(now_s - self._looked_s, _SHORTEST_LOOK_S), now_s
+        asked, self._asked = self._asked, {}
+        most = heapq.nlargest(_MOST_TOLD, asked.items(), key=lambda each: each[1] / self._limits[each[0][0]])
+        return {_name_of(*client): count / elapsed_s / self._limits[client[0]] for client, count in most}
+
+    def _part(self, kind: str, key: str) -> float:
+        if not self._is_shared:
+            return 1.0
+        client = (kind, key)
+        if client in self._asked or len(self._asked) < MOST_KEYS:
+            self._asked[client] = self._asked.get(client, 0) + 1
+        return self._parts.get(_name_of(kind, key), self._default) if self._parts else self._default
 
     def admit_event(self, holder: str) -> None:
         """Count one event that a client publishes. holder: see `hash_keys.holder_of`.
@@ -96,3 +131,8 @@ class RequestLimiter:
             if value:
                 return source, value
         return "ip", keys.get("ip", "")
+
+
+def _name_of(kind: str, key: str) -> str:
+    """Of a client, for other nodes: short, and it does not say who it is."""
+    return hashlib.blake2b(f"{kind} {key}".encode(errors="surrogatepass"), digest_size=12).hexdigest()

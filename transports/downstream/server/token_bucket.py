@@ -30,13 +30,17 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, key: str, now_s: float) -> float:
-        """Take one token; 0 where there was one, else the seconds until there will be."""
+    def take(self, key: str, now_s: float, part: float = 1.0) -> float:
+        """Take one token; 0 where there was one, else the seconds until there will be.
+
+        part: of rate and burst, more than 0, where others give out the rest; one token fits into any bucket.
+        """
         if len(key) > _LONGEST_KEY:  # a header that is a source of keys may have any length
             key = hashlib.blake2b(key.encode(errors="surrogatepass")).hexdigest()
-        tokens, counted_s = self._buckets.get(key, (self._burst, now_s))
-        tokens = min(self._burst, tokens + max(0.0, now_s - counted_s) * self._rate)
-        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / self._rate
+        rate, burst = self._rate * part, max(1.0, self._burst * part)
+        tokens, counted_s = self._buckets.get(key, (burst, now_s))
+        tokens = min(burst, tokens + max(0.0, now_s - counted_s) * rate)
+        wait_s = 0.0 if tokens >= 1 else (1 - tokens) / rate
         self._buckets[key] = (tokens if wait_s else tokens - 1, now_s)
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._most_keys:

@@ -134,3 +134,47 @@ def test_an_address_publishes_so_many_events_and_no_more_and_others_go_on(monkey
         limits.admit_event("1")
     with pytest.raises(Refused):
         limits.admit_event("1")
+
+
+# ---- limits that nodes share
+
+
+def test_a_node_gives_out_the_part_that_it_holds_and_says_what_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=10, burst=10, key="user|session|ip")
+    assert [passes(limits, ip="0") for _ in range(11)] == [True] * 10 + [False], "all of it before it shares"
+    limits.hold(0.5, {})
+    assert [passes(limits, ip="1") for _ in range(6)] == [True] * 5 + [False]
+    clock.now_s += 2.0
+    (name, wanted) = limits.take_asked().popitem()
+    assert wanted == pytest.approx(6 / 2 / 10)
+    assert limits.take_asked() == {}
+    clock.now_s += 100.0
+    limits.hold(0.5, {name: 0.2})
+    assert [passes(limits, ip="1") for _ in range(3)] == [True, True, False]
+    assert [passes(limits, ip="2") for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_a_client_that_is_told_apart_by_what_it_can_change_shares_the_limit_of_its_address_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=10, burst=10)
+    limits.hold(0.1, {})
+    assert [passes(limits, session=f"s{number}", ip="1") for number in range(5)] == [True] * 4 + [False]
+    clock.now_s += 1.0
+    asked = limits.take_asked()
+    assert sorted(asked.values()) == pytest.approx([0.1] * 5 + [5 / 40])
+    assert not any("s1" in name for name in asked), "names that do not say who it is"
+
+
+def test_of_many_clients_those_who_ask_most_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=10)
+    limits.hold(1.0, {})
+    for number in range(300):
+        passes(limits, ip=f"{number}")
+    passes(limits, ip="7")
+    clock.now_s += 1.0
+    asked = limits.take_asked()
+    assert (len(asked), max(asked.values())) == (200, 0.2)

@@ -71,6 +71,15 @@ def test_no_more_pass_than_the_burst_and_the_rate_allow(rate: float, burst: floa
         assert passed <= burst + now_s * rate + 1e-6
 
 
+def test_of_a_limit_that_is_shared_out_a_part_passes_which_may_change_at_any_time() -> None:
+    buckets = TokenBuckets(rate=10.0, burst=10)
+    assert [buckets.take("a", 0.0, 0.5) > 0 for _ in range(6)] == [False] * 5 + [True]
+    assert buckets.take("a", 0.0, 0.5) == pytest.approx(0.2)
+    assert buckets.take("a", 0.1, 1.0) == 0.0, "more from now on"
+    assert [buckets.take("a", 100.0, 0.2) > 0 for _ in range(3)] == [False, False, True], "and less"
+    assert [buckets.take("b", 0.0, 0.01) > 0 for _ in range(2)] == [False, True], "one fits into any bucket"
+
+
 def test_a_long_key_is_told_from_others_and_not_kept_as_it_is() -> None:
     buckets = TokenBuckets(rate=1.0, burst=1)
     first, second = "x" * 100_000 + "1", "x" * 100_000 + "\ud800"
