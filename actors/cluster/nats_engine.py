@@ -33,6 +33,8 @@ _PING_S: Final = 2
 _ANSWER_S: Final = 3.0
 _LOOK_AGAIN_S: Final = 1.0
 """Of a watch: keys that end by themselves are told to nobody."""
+GATHER_S: Final = 0.05
+"""Of a watch: changes that come one upon another are read at once; each node renews its key, and all others are told."""
 _MARKERS_S: Final = 60
 """How long the stream keeps the fact that a key is gone; a watch that was away for longer compares what is there."""
 _WRONG_LAST_SEQUENCE: Final = 10071
@@ -297,6 +299,7 @@ class NatsEngine:
                     pass
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(has_news.wait(), _LOOK_AGAIN_S)
+                    await asyncio.sleep(GATHER_S)
         finally:
             if stop is not None:
                 await stop()
