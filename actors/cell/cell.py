@@ -58,6 +58,7 @@ from mcp_gateway.transports.ports.authenticator import Authenticator
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.subject_tokens import NotingAuthenticator, SubjectTokens
+from mcp_gateway.transports.protocol.curation.curation import Curation
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionIds
@@ -143,6 +144,7 @@ class Cell:
         self._subjects = SubjectTokens()
         self._denied: tuple[str, ...] = ()
         self._parked = ParkedCalls(ParkingLimits())
+        self._curations: dict[str, Curation] = {}
 
     async def start(self) -> None:
         seal = Seal(_secret(self._settings))
@@ -196,6 +198,7 @@ class Cell:
             tasks=self._hosted_tasks,
             records=self._tasks,
             pins=self._pins,
+            curations=self._curations,
             publish=self._port.publish,
             guard_of=guard_of,
             parked=self._parked,
@@ -252,7 +255,7 @@ class Cell:
         server.add_endpoint(WEBSOCKET_PATH, WebSocketEndpoint(server, port, self._sockets), takes_ticket=True)
         server.add_endpoint(TOPIC_STREAM_PATH, TopicStreamEndpoint(settings, server, port), takes_ticket=True)
         server.add_endpoint(PHOENIX_PATH, PhoenixEndpoint(settings, server, port, self._sockets), takes_ticket=True)
-        state = DashboardState(port, self._link, self._who_is_here)
+        state = DashboardState(port, self._link, self._who_is_here, self._curations, self._pins)
         actions = OperatorActions(port, self._link, self._pins, None if self._audit is None else self._audit.note_action)
         add_operator_pages(server, port, seal, self._cookies, state.take, actions, self._note_log_in)
         if server.gate is not None and server.gate.auth.issuers:  # else there is nowhere to log in

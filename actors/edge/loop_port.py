@@ -137,6 +137,10 @@ class LoopPort:
         """Those that have ended, the latest first; see `RecentRequests.shown`."""
         return self._watch.recent.shown()
 
+    def last_failures(self) -> dict[str, dict[str, Any]]:
+        """As `RecentRequests.failures`."""
+        return self._watch.recent.failures()
+
     def open(self, exchange: Exchange, sink: AnswerSink) -> None:
         if self._runtime is None or self._address is None:
             sink.refuse(Refused("draining", "the gateway is starting"), "")

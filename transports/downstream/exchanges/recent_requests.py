@@ -16,6 +16,9 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
 MOST_KEPT: Final = 200
+MOST_FAILURES: Final = 1_000
+"""Backends of which the last failure is kept."""
+_SERVERS_OWN: Final = ("upstream_failed", "upstream_timeout")
 _LARGEST_PARAMS: Final = 2_048
 """Those of a larger request are not kept, and with them not what its program calls itself: 400 kB a cell at most."""
 
@@ -44,25 +47,31 @@ class RecentRequests:
     def __init__(self, cell_name: str) -> None:
         self._cell_name = cell_name
         self._newest: deque[_Kept] = deque(maxlen=MOST_KEPT)
+        self._failures: dict[str, _Kept] = {}  # {backend: the last one that its server is to blame for}
 
     def note(self, exchange: Exchange, ended: Ended, trace_id: str | None) -> None:
         """One is over."""
         message = exchange.message
         params = message.params if isinstance(message, Request) and len(message.params) <= _LARGEST_PARAMS else b""
-        self._newest.append(
-            (
-                time.time(),
-                exchange.exchange_id,
-                exchange.target,
-                exchange.transport,
-                exchange.revision,
-                exchange.session,
-                exchange.hash_keys,
-                params,
-                ended,
-                trace_id,
-            )
+        kept = (
+            time.time(),
+            exchange.exchange_id,
+            exchange.target,
+            exchange.transport,
+            exchange.revision,
+            exchange.session,
+            exchange.hash_keys,
+            params,
+            ended,
+            trace_id,
         )
+        self._newest.append(kept)
+        if ended.outcome in _SERVERS_OWN and (ended.backend in self._failures or len(self._failures) < MOST_FAILURES):
+            self._failures[ended.backend] = kept
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """{backend: the last request that its server did not answer, as in `shown`}."""
+        return {backend: self._row(*kept) for backend, kept in self._failures.items()}
 
     def shown(self) -> list[dict[str, Any]]:
         """JSON-able, the latest first.

@@ -19,15 +19,15 @@ _STATE: Final = "/metrics/dashboard/state"
 _FILES: Final = {
     DASHBOARD_PATH: ("index.html", "text/html; charset=utf-8"),
     "/metrics/dashboard/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
-    "/metrics/dashboard/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
-    "/metrics/dashboard/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
-    "/metrics/dashboard/calls.js": ("calls.js", "text/javascript; charset=utf-8"),
-    "/metrics/dashboard/try_tool.js": ("try_tool.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/metrics/dashboard/{name}": (name, "text/javascript; charset=utf-8")
+        for name in ("charts.js", "dashboard.js", "actions.js", "curation.js", "log.js", "calls.js", "try_tool.js")
+    },
 }
 DASHBOARD_PATHS: Final = (*_FILES, _STATE)
 _KEPT_S: Final = 0.5
 """One snapshot serves everybody who asks within that time: a wall of dashboards costs as much as one."""
-_OF_CLIENTS: Final = ("requests", "clients")
+_OF_CLIENTS: Final = ("requests", "failures", "clients", "curation", "revoked", "log_level")
 
 # Nothing but this page's own files and the gateway itself; it can be put into no frame and sends its address nowhere.
 _SECURITY: Final = {
@@ -54,7 +54,8 @@ class DashboardEndpoint:
     """Serves `/metrics/dashboard` and what belongs to it.
 
     take_state:      the snapshot, JSON-able; awaited once for all who ask meanwhile.
-    may_see_clients: who is shown the part of it that is about others: addresses, names, what was asked for and refused.
+    may_see_clients: who is shown the part of it that is about others: addresses, names, what was asked for and refused, which
+                     tools are hidden. Who is not shown it may do nothing either, and the page offers nothing.
     """
 
     def __init__(self, take_state: Callable[[], Awaitable[dict[str, Any]]], may_see_clients: Callable[[Incoming], bool]) -> None:

@@ -19,6 +19,7 @@ from .tool_names import ToolNames
 
 AS_IS: Final = "as_is"
 _NAME_FIRST: Final = re.compile(rb'\s*\{\s*"name"\s*:\s*"([A-Za-z0-9_.-]{1,128})"')
+MOST_SEEN: Final = 1_000
 _MOST_PASSING: Final = 1_000
 """Names that are remembered to pass as they are."""
 
@@ -46,11 +47,14 @@ class Curation:
     """tools: as `config.tool_settings` has them. prefix: that stands before the names in the merged server.
 
     is_chosen: whether it says which tools are served, or as what.
+    seen:      {the server's name of a tool: what it is served as, None where it is not} of those that lists have shown so far and
+               that are not served by their own name, `MOST_SEEN` at most.
     """
 
     def __init__(self, tools: Mapping[str, Any], prefix: str) -> None:
         longest = 0 if tools.get("names") == AS_IS else room_beside(prefix)
         self.names = ToolNames(ToolChoice(tools), tools.get("rename", {}), longest)
+        self.seen: dict[str, str | None] = {}
         self._passing: set[str] = set()
         self._edits = {name: ToolEdit(override) for name, override in tools.get("overrides", {}).items()}
         self.is_chosen = any(tools.get(key) for key in ("allow", "deny", "rename", "overrides"))
@@ -69,6 +73,7 @@ class Curation:
             here = [None if name in withheld else self.names.listed(name) for name in own]
             if here == own and not (self._edits and any(name in self._edits for name in own)):
                 return result
+            self._note_seen(own, here)
             shown = []
             for tool, name, own_name in zip(_decode_tools(listed), here, own, strict=True):
                 if name is not None:
@@ -83,6 +88,13 @@ class Curation:
             return result  # for others to complain about
         values["tools"] = Raw(_encode(shown))
         return _encode(values)
+
+    def _note_seen(self, own: list[str], here: list[str | None]) -> None:
+        for own_name, name in zip(own, here, strict=True):
+            if name == own_name:
+                self.seen.pop(own_name, None)
+            elif own_name in self.seen or len(self.seen) < MOST_SEEN:
+                self.seen[own_name] = name
 
     def passes(self, here: str) -> bool:
         """Whether a call by this name is known to pass as it is."""

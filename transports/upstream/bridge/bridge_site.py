@@ -9,6 +9,7 @@ import attrs
 
 from mcp_gateway.transports.ports.guard_port import Guard
 from mcp_gateway.transports.ports.upstream_port import Elsewhere
+from mcp_gateway.transports.protocol.curation.curation import Curation
 from mcp_gateway.transports.protocol.curation.tool_pins import Comparison, Definition
 from mcp_gateway.transports.protocol.eras.tasks import KeptTask
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -60,6 +61,7 @@ class BridgeSite:
     records:   of them on disk; None where nothing outlives the process.
     pins:      of the tools of all backends that have them pinned.
     publish:   tells the event bus.
+    curations: {backend: how its tools are served here}, of each backend that has been connected to.
     guard_of:  what is asked about calls of a backend with these settings of its tools; None where nobody is.
     """
 
@@ -72,5 +74,6 @@ class BridgeSite:
     hosted: dict[str, Callable[[], None]] = attrs.field(factory=dict)
     records: TaskRecords | None = None
     pins: ToolPins | None = None
+    curations: dict[str, Curation] = attrs.field(factory=dict)
     publish: Callable[[str, Mapping[str, Any]], None] = _publish_nothing
     guard_of: Callable[[Mapping[str, Any]], Guard | None] = _no_guard

@@ -87,9 +87,10 @@ class BridgeTransport:
             era=era,
             uncached=wire,
         )
+        curation = self._site.curations[backend.name] = Curation(backend.tools, backend.prefix)
         return CuratedConversation(
             bridge,
-            Curation(backend.tools, backend.prefix),
+            curation,
             backend.name,
             pinned=self._pinned(backend),
             rules=ToolRules.of(backend.name, backend.tools, self._site.guard_of(backend.tools)),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from mcp_gateway.transports.downstream.exchanges import recent_requests
 from mcp_gateway.transports.downstream.exchanges.recent_requests import MOST_KEPT, Ended, RecentRequests
 from mcp_gateway.transports.ports.edge_port import Exchange
 from mcp_gateway.transports.ports.hash_keys import PRINCIPAL
@@ -63,3 +66,22 @@ def test_only_so_many_are_kept_and_of_a_large_message_nothing() -> None:
         recent.note(exchange(number), WELL, None)
     ids = [row["id"] for row in recent.shown()]
     assert (len(ids), ids[0], ids[-1]) == (MOST_KEPT, f"cell/0#{MOST_KEPT + 4}", "cell/0#5")
+
+
+def test_the_last_failure_of_each_server_outlives_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_requests, "MOST_FAILURES", 2)
+    recent = RecentRequests("cell/0")
+
+    def fail(number: int, backend: str, outcome: str) -> None:
+        recent.note(exchange(number), Ended(backend, outcome, 502, 0.1, 0.1, f"text {number}"), None)
+
+    fail(1, "files", "upstream_failed")
+    fail(2, "files", "upstream_timeout")
+    fail(3, "files", "circuit_open")
+    fail(4, "mail", "invalid_params")
+    for number in range(MOST_KEPT + 5):
+        recent.note(exchange(number + 10), WELL, None)
+    assert {backend: row["text"] for backend, row in recent.failures().items()} == {"files": "text 2"}
+    for number, backend in enumerate(("mail", "third", "files"), 500):
+        fail(number, backend, "upstream_failed")
+    assert {backend: row["text"] for backend, row in recent.failures().items()} == {"files": "text 502", "mail": "text 500"}

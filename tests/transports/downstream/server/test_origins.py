@@ -132,6 +132,25 @@ def test_the_page_at_the_public_address_is_the_gateways_own_whatever_name_its_pr
             rules.check(other, "127.0.0.1:4000")
 
 
+@pytest.mark.parametrize(
+    ("origin", "is_own"),
+    [
+        ("http://127.0.0.1:4000", True),
+        ("https://public.example", True),
+        ("https://app.example", False),
+        ("http://localhost:4000", False),
+        ("http://localhost:3000", False),
+        ("http://127.0.0.1:4001", False),
+        ("http://public.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_a_page_that_may_send_requests_is_not_yet_one_of_the_gateways_own(origin: str, is_own: bool) -> None:
+    rules = OriginRules("127.0.0.1", ("https://app.example",), public_url="https://public.example")
+    assert rules.is_own_page(origin, "127.0.0.1:4000") is is_own
+
+
 def test_pages_of_localhost_are_allowed_by_name_only_where_the_settings_say_so() -> None:
     rules = OriginRules("127.0.0.1", ("http://localhost:3000",), localhost_origins=False)
     rules.check("http://localhost:3000", "127.0.0.1:4000")

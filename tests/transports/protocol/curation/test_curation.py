@@ -43,6 +43,19 @@ def test_a_list_lacks_what_is_not_served_and_keeps_what_stands_beside() -> None:
     assert {key: result[key] for key in ("nextCursor", "_meta")} == {"nextCursor": "c", "_meta": {"x": 1}}
 
 
+def test_it_is_known_of_each_tool_that_is_not_served_by_its_own_name_and_of_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    curation = Curation({"deny": ["*secret"], "rename": {"read_file": "cat"}}, "b__")
+    curation.served_list(page(*TOOLS), frozenset({"write"}))
+    hidden = {"read_secret": None, "write": None}
+    assert {name: curation.seen[name] for name in hidden} == hidden
+    assert (curation.seen["read_file"], str(curation.seen["a.b"]).startswith("a_b_"), len(curation.seen)) == ("cat", True, 4)
+    curation.served_list(page(*TOOLS))
+    assert "write" not in curation.seen, "it is served again"
+    monkeypatch.setattr(curation_module, "MOST_SEEN", 3)
+    curation.served_list(page("another_secret"))
+    assert len(curation.seen) == 3
+
+
 def test_a_call_reaches_the_server_by_its_own_name_with_the_arguments_that_it_shall_have() -> None:
     override = {"read_file": {"fixed": {"root": "/srv"}, "defaults": {"limit": 3}}}
     curation = Curation({"rename": {"read_file": "cat"}, "overrides": override}, "files__")

@@ -45,23 +45,26 @@ function showCalls() {
     $('followed').hidden = followed === null;
     if (followed) {
         const trace = followed.trace_id ? `, trace ${followed.trace_id}` : '';
-        setText($('followed'), `Over ${followed.transport}, revision ${followed.revision}${trace}. What the log has of it: mcp-gateway logs --request '${followed.id}'`);
+        setText($('followed'), `Over ${followed.transport}, revision ${followed.revision}${trace}. What the log has of it is below, and by mcp-gateway logs --request '${followed.id}'`);
     }
 }
 
 function followCall(id) {
     $('call-filter').value = $('call-filter').value === id ? '' : id;
     showCalls();
+    showLogOf($('call-filter').value);
     $('call-filter').focus();
 }
 
 function showClients(state) {
     const clients = state.clients || [];
-    keep($('clients'), clients, client => client.session || `${whoOf(client)} ${client.endpoint}`, () => {
+    keep($('clients'), clients, client => client.session || `${whoOf(client)} ${client.endpoint}`, client => {
         const head = make('th', '');
         head.scope = 'row';
         const cells = [0, 1, 2, 3].map(index => make('td', index === 0 ? '' : 'number'));
-        const row = make('tr', '', head, ...cells);
+        const act = clientChoices(client).length ? actionButton('End…', `End what ${whoOf(client)} has open`,
+            () => askToAct(`${whoOf(client)}`, clientChoices(client))) : null;
+        const row = make('tr', '', head, ...cells, make('td', 'number', act));
         row.parts = [head, ...cells];
         return row;
     }, (row, client) => {

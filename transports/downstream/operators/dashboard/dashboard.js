@@ -217,7 +217,9 @@ const SPARKS = [
 function makeBackend(backend) {
     const article = make('article', 'backend panel');
     const protocol = make('p', 'muted');
-    const header = make('header', '', make('div', '', make('h3', '', backend.title || backend.name), protocol));
+    const act = actionButton('Drain…', `Drain or undrain ${backend.title || backend.name}`,
+        () => askToAct(backend.title || backend.name, drainChoices(article.backend)));
+    const header = make('header', '', make('div', '', make('h3', '', backend.title || backend.name), protocol, act));
     const sparks = {};
     for (const spark of SPARKS) {
         const chart = document.createElementNS(SVG, 'svg');
@@ -232,22 +234,31 @@ function makeBackend(backend) {
         head.scope = 'col';
         return head;
     });
-    article.append(header, make('table', '', make('thead', '', make('tr', '', ...heads)), body));
-    article.parts = { protocol, sparks, body };
+    const failure = make('p', 'failure');
+    article.append(header, make('table', '', make('thead', '', make('tr', '', ...heads)), body), failure);
+    article.parts = { protocol, sparks, body, act, failure };
     return article;
 }
 
-function updateBackend(article, backend, measured) {
-    const { protocol, sparks, body } = article.parts;
+// failure: of the last call that its server did not answer. reasons: {replica: why it is not well}.
+function updateBackend(article, backend, measured, failure, reasons) {
+    const { protocol, sparks, body, act } = article.parts;
+    article.backend = backend;
+    act.hidden = !mayAct();
+    article.parts.failure.hidden = !failure;
+    if (failure) {
+        setText(article.parts.failure, `Last error, ${clock(failure.at)}: ${nameOf(failure.target)}: ${failure.text || failure.outcome.replaceAll('_', ' ')} (${failure.id})`);
+    }
     const drift = measured && measured.drift >= 1.5 ? `, ${measured.drift.toFixed(1)} times its usual latency` : '';
     const name = backend.title && backend.title !== backend.name ? `${backend.name}, ` : '';
-    setText(protocol, `${name}${backend.protocol === 'auto' ? 'revision auto' : backend.protocol}${drift}`);
+    setText(protocol, `${name}${backend.protocol === 'auto' ? 'revision auto' : backend.protocol}${drift}${backend.draining ? ', draining' : ''}`);
     for (const spark of SPARKS) {
         setText(sparks[spark.key].value, measured ? spark.show(measured) : '–');
         if (measured) drawSparkline(sparks[spark.key].chart, measured.series[spark.key], spark.top);
     }
     keep(body, backend.replicas, replica => replica.address, replica => {
-        const head = make('th', 'address', replica.address);
+        const reason = make('span', 'reason');
+        const head = make('th', 'address', replica.address, reason);
         head.scope = 'row';
         const cells = ['Health', 'Circuit', 'Ring', 'Leased', 'Idle', 'Waiting'].map((label, index) => {
             const cell = make('td', index > 2 ? 'number' : '');
@@ -259,11 +270,13 @@ function updateBackend(article, backend, measured) {
         cells[1].append(circuit);
         cells[2].append(make('span', 'share', bar), share);
         const row = make('tr', '', head, ...cells);
-        row.parts = { health, circuit, bar, share, counts: cells.slice(3) };
+        row.parts = { health, circuit, bar, share, reason, counts: cells.slice(3) };
         return row;
     }, (row, replica) => {
         setMark(row.parts.health, replica.health);
         setMark(row.parts.circuit, replica.circuit);
+        const why = [(backend.draining_replicas || []).includes(replica.address) ? 'draining' : '', reasons[`${backend.name}/${replica.address}`]];
+        setText(row.parts.reason, why.filter(Boolean).join(', '));
         row.parts.bar.style.width = `${(replica.ring_share || 0) * 100}%`;
         setText(row.parts.share, percent(replica.ring_share || 0));
         ['leased', 'idle', 'waiting'].forEach((state, index) => setText(row.parts.counts[index], String((replica.pool || {})[state] ?? '–')));
@@ -437,8 +450,12 @@ function show(state) {
     for (const signal of state.viability.timeline || []) takeSignal(signal);
     showViability(state.viability, now);
     showTimeline(now);
+    const reasons = Object.fromEntries(Object.entries(state.health.components || {}).map(([name, health]) => [name, health.reason]));
     keep($('backends'), node.backends || [], backend => backend.name, makeBackend,
-        (article, backend) => updateBackend(article, backend, (state.viability.backends || {})[backend.name]));
+        (article, backend) => updateBackend(article, backend, (state.viability.backends || {})[backend.name],
+            (state.failures || {})[backend.name], reasons));
+    showCuration(state);
+    showActions(state);
     showTree(node.tree || []);
     showCounts('connections', node.connections, 'none');
     showCounts('sessions', state.viability.sessions, 'none');
@@ -446,6 +463,7 @@ function show(state) {
         { key: name, name, status: health.status, reason: health.reason, isMono: true })));
     takeCalls(state);
     showEvents();
+    refreshLog();
 }
 
 // ---- start
