@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.attacks import (
+    actions,
     actor_ports,
     bombs,
     consents,
@@ -39,7 +40,7 @@ _OF_CLIENTS: Final = (http_syntax, slowness, bombs, origins, forged_ids, other_p
 _OF_NEIGHBOURS: Final = (actor_ports, state_files, shown, consents)
 
 CLIENT_ATTACKS: Final = [each for module in _OF_CLIENTS for each in attacks_in(module)]
-PRINCIPAL_ATTACKS: Final = attacks_in(principals)
+PRINCIPAL_ATTACKS: Final = [*attacks_in(principals), *attacks_in(actions)]
 SERVER_ATTACKS: Final = attacks_in(hostile_servers)
 PRIVILEGE_ATTACKS: Final = attacks_in(privileges)
 TOKEN_ATTACKS: Final = [*attacks_in(forged_tokens), *attacks_in(misplaced_tokens)]

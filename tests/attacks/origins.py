@@ -135,3 +135,25 @@ async def a_host_that_is_none(arena: Arena, transport: str) -> str:
     """Hosts with a user before them, without a name, or with characters that none has."""
     hosts = ("localhost:1@evil.example", ":80", "localhost:x", "a b", "127.0.0.1:80/evil.example")
     return await knock(arena, transport, host=hosts[next(arena.numbers) % len(hosts)])
+
+
+@attack("origin_forbidden", "forbidden", tries=6)
+async def an_action_where_nobody_logs_in(arena: Arena) -> str:
+    """What operators do on the dashboard, asked for by pages that a browser of this machine shows."""
+    port = arena.gateway.port
+    own = f"Origin: http://{arena.host}"
+    proof = json.loads((await arena.post(b"", path="/metrics/actions", verb="GET")).body)["proof"]
+    shown = f"Mcp-Gateway-Proof: {proof}"
+    tries: tuple[tuple[tuple[str, ...], str | None], ...] = (
+        ((own,), None),
+        (("Origin: http://localhost:3000", "Sec-Fetch-Site: same-site", shown), None),
+        (("Origin: https://evil.example", shown), None),
+        ((f"Origin: http://evil.example:{port}", shown), f"evil.example:{port}"),
+        ((own, "Sec-Fetch-Site: cross-site", shown), None),
+        ((own, "X-Forwarded-For: 192.0.2.7", shown), None),
+    )
+    lines, host = tries[next(arena.numbers) % len(tries)]
+    answer = await arena.post(b'{"command":"drain","name":"demo"}', *lines, path="/metrics/actions", host=host)
+    state = json.loads((await arena.post(b"", verb="GET", path="/metrics/dashboard/state")).body)
+    assert not any(backend["draining"] for backend in state["node"]["backends"]), "it has been done"
+    return answer.reads
