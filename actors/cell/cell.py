@@ -98,7 +98,7 @@ _LOOKUPS = 32  # names looked up at once; the default is a few more than there a
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
 _LEAST_CLOSE_WIRES_S = 0.4
 _SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who has more to ask hears by then where to go
-_KEPT_FOR_LEAVING = 0.1  # the same, for what other cells have begun to ask, where others serve
+_KEPT_FOR_LEAVING = 0.3  # of the time of a drain: for what other cells ask until they know that this one leaves
 _KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
