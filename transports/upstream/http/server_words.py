@@ -115,6 +115,7 @@ def _places(urls: Iterable[str]) -> Iterable[str]:
 
 
 def _shown(character: str) -> str:
-    """Control characters part words; those of direction and without width are left out."""
-    category = unicodedata.category(character)
-    return " " if category == "Cc" else "" if category in ("Cf", "Cs") else character
+    """Control characters part words; those of direction, without width or without a meaning are left out."""
+    if character.isprintable() or character.isspace():
+        return character
+    return " " if unicodedata.category(character) == "Cc" else ""

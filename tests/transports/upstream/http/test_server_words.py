@@ -27,6 +27,7 @@ def words() -> ServerWords:
         (b"licence expired", "licence expired"),
         (b" two\r\n\tlines\x00\x1b[31m ", "two lines [31m"),
         ("\u202eevil\u200b\u2066".encode(), "evil"),
+        ("of \ue000private\U0010ffff use".encode(), "of private use"),
         (b"no \xff text", "no \ufffd text"),
         (b"token hush-hush is old", "token *** is old"),
         (b"Bearer hush-hush and k3y! and k3y%21", "*** and *** and ***"),
@@ -49,6 +50,7 @@ def test_any_text_becomes_short_and_legible(said: str) -> None:
     shown = words().text(said)
     assert len(shown) <= MAX_CHARACTERS
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs"}
+    assert shown.isprintable()
     assert "hush-hush" not in shown
 
 
