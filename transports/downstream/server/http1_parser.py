@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 import httptools
@@ -23,7 +22,10 @@ from .request_head import HEADERS_TOO_LARGE, check_fields, check_lines, malforme
 _END: Final = b"\r\n\r\n"
 _ANY_END: Final = re.compile(rb"\n\r?\n")
 _ANY_REQUEST: Final = b"GET / HTTP/1.1\r\n"
-_LONGEST_KEPT_NAME: Final = 64
+_MOST_KEPT_LINES: Final = 1_024
+_LONGEST_KEPT_LINE: Final = 128
+_NEVER_KEPT: Final = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Mcp-Session-Id"})
+"""What gives access to something is gone with its request."""
 _LINE_END: Final = b"\r\n"
 _SIZE: Final = re.compile(rb"[0-9a-fA-F]+")
 _LONGEST_SIZE_LINE: Final = 64
@@ -129,47 +131,53 @@ class RequestParser:
 def read_head(head: bytes) -> RequestHead:
     """head: all up to the empty line. Raises: Refused."""
     line = check_lines(head)
-    method, target, version = (each.decode("latin-1") for each in line.group().split())
-    fields = _Fields()
-    try:
-        httptools.HttpRequestParser(fields).feed_data(_ANY_REQUEST + head[line.end() :])
-    except httptools.HttpParserUpgrade:
-        pass  # it stops there, and so do we
-    except httptools.HttpParserError as error:
-        raise malformed(f"the head is malformed: {error}") from None
-    values = fields.values
+    method, target, version = line.group().strip().decode("latin-1").split(" ")
+    headers: dict[str, str] = {}
+    repeated: set[str] = set()
+    for raw in head[line.end() : -len(_END)].split(_LINE_END):
+        if not raw:  # of a head without fields
+            continue
+        name, value = _known_fields.get(raw) or _field(raw)
+        if name in headers:
+            repeated.add(name)
+            value = f"{headers[name]},{value}"
+        headers[name] = value
+
+    def values(name: str) -> list[str]:
+        """None, the one, or more than one: which they are does not matter then."""
+        value = headers.get(name)
+        return [] if value is None else [value, value] if name in repeated else [value]
+
     check_fields(f"{method} {target} {version}", values("Host"), values("Content-Length"), values("Transfer-Encoding"))
-    return RequestHead(method, target, version, fields.headers)
+    return RequestHead(method, target, version, headers)
 
 
-class _Fields:
-    """Takes what llhttp calls for. repeated: names that came more than once."""
+class _Line:
+    """Takes what llhttp calls for."""
 
-    __slots__ = ("headers", "repeated")
-
-    def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
-        self.repeated: set[str] = set()
+    __slots__ = ("field",)
 
     def on_header(self, raw_name: bytes, raw_value: bytes) -> None:
-        name = _name(raw_name) if len(raw_name) <= _LONGEST_KEPT_NAME else _spelled(raw_name)
-        value = raw_value.decode("latin-1").strip(" \t")
-        if name in self.headers:
-            self.repeated.add(name)
-            value = f"{self.headers[name]},{value}"
-        self.headers[name] = value
-
-    def values(self, name: str) -> list[str]:
-        """None, the one, or more than one: which they are does not matter then."""
-        value = self.headers.get(name)
-        return [] if value is None else [value, value] if name in self.repeated else [value]
+        name = "-".join([word.capitalize() for word in raw_name.decode("latin-1").split("-")])
+        self.field = name, raw_value.decode("latin-1").strip(" \t")
 
 
-def _spelled(name: bytes) -> str:
-    return "-".join([word.capitalize() for word in name.decode("latin-1").split("-")])
+_known_fields: dict[bytes, tuple[str, str]] = {}
+"""{line: (name, value)}: clients send the same few with every request, and to read them anew took a twentieth of a call."""
 
 
-_name = lru_cache(maxsize=1_024)(_spelled)  # clients send the same few with every request
+def _field(raw: bytes) -> tuple[str, str]:
+    """The name and the value in a line of a head. Raises: Refused."""
+    line = _Line()
+    try:
+        httptools.HttpRequestParser(line).feed_data(_ANY_REQUEST + raw + _END)
+    except httptools.HttpParserError as error:
+        raise malformed(f"the head is malformed: {error}") from None
+    if len(raw) <= _LONGEST_KEPT_LINE and line.field[0] not in _NEVER_KEPT:
+        if len(_known_fields) >= _MOST_KEPT_LINES:
+            _known_fields.clear()
+        _known_fields[raw] = line.field
+    return line.field
 
 
 class _CountedBody:

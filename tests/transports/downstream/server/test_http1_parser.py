@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPInputError
 
-from mcp_gateway.transports.downstream.server.http1_parser import END, Event, RequestHead, RequestParser, read_head
+from mcp_gateway.transports.downstream.server.http1_parser import (
+    _LONGEST_KEPT_LINE,
+    _MOST_KEPT_LINES,
+    END,
+    Event,
+    RequestHead,
+    RequestParser,
+    _known_fields,
+    read_head,
+)
 from mcp_gateway.transports.downstream.server.request_head import check_fields, check_lines
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
@@ -157,6 +166,33 @@ def test_any_method_that_is_a_token_is_read() -> None:
         read_one, end = only(head(first=f"{method} /mcp HTTP/1.1"))
         assert isinstance(read_one, RequestHead)
         assert (read_one.method, end) == (method, END)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "proxy-authorization", "COOKIE", "Mcp-Session-Id"])
+def test_what_gives_access_is_not_kept_for_the_next_head(name: str) -> None:
+    for _ in range(2):
+        read_one = only(head(f"{name}: of {name}", "User-Agent: kept"))[0]
+        assert isinstance(read_one, RequestHead)
+        assert f"of {name}" in read_one.headers.values()
+    assert b"User-Agent: kept" in _known_fields
+    assert not any(f"of {name}".encode() in line for line in _known_fields)
+
+
+def test_so_many_lines_are_kept_and_none_that_is_long() -> None:
+    for number in range(3 * _MOST_KEPT_LINES):
+        read_one = only(head(f"X: {number}"))[0]
+        assert isinstance(read_one, RequestHead)
+        assert read_one.headers["X"] == str(number)
+        assert len(_known_fields) <= _MOST_KEPT_LINES
+    longest, longer = "X: ".ljust(_LONGEST_KEPT_LINE, "x"), "X: ".ljust(_LONGEST_KEPT_LINE + 1, "x")
+    only(head(longest, longer))
+    assert longest.encode() in _known_fields
+    assert longer.encode() not in _known_fields
+
+
+def test_a_line_that_was_refused_once_is_refused_again() -> None:
+    for _ in range(2):
+        assert refusal(only(head("X : 1"))) == 400
 
 
 # ---- any bytes
