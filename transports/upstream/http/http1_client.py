@@ -23,6 +23,8 @@ import aiohappyeyeballs
 import httptools
 from yarl import URL
 
+from mcp_gateway.transports.ports.deadlines import Deadlines
+
 from .client_tls import ClientTls
 
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -125,10 +127,12 @@ class Http1Client:
         assert origin.port is not None
         self._host, self._port = origin.raw_host, origin.port
         self._tls = (tls or ClientTls()) if origin.scheme == "https" else None
-        self._headers = {"Host": origin.host_port_subcomponent or "", **headers}
+        own = {"Host": origin.host_port_subcomponent or "", **headers}
         if origin.user is not None:
             credentials = f"{origin.user}:{origin.password or ''}".encode()
-            self._headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
+            own["Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
+        self._lines = _lines(own)
+        self.deadlines = Deadlines()
         # {whether they carry what may be repeated: the one that was used last is at the end, and used next}
         self._idle: dict[bool, list[_Connection]] = {True: [], False: []}
         self._open: set[_Connection] = set()
@@ -154,7 +158,7 @@ class Http1Client:
 
         Raises: ValueError for a header that cannot be sent; to begin the block CannotConnect, ExchangeCut, TimeoutError.
         """
-        head = _head(verb, _target(url), {**self._headers, **headers}, body)
+        head = _head(verb, _target(url), {**self._lines, **_lines(headers)}, body)
         return _Asking(self, head, body, timeout_s, may_repeat=may_repeat)
 
     async def close(self) -> None:
@@ -237,21 +241,19 @@ class Http1Client:
 class _Asking:
     """The block of `Http1Client.request`. No generator, of which the event loop would keep account with every call."""
 
-    __slots__ = ("_body", "_client", "_connection", "_head", "_may_repeat", "_timeout_s", "_timer")
+    __slots__ = ("_body", "_client", "_connection", "_deadline", "_head", "_may_repeat")
 
     _connection: _Connection
-    _timer: asyncio.Timeout
 
     def __init__(self, client: Http1Client, head: bytes, body: bytes, timeout_s: float | None, *, may_repeat: bool) -> None:
         self._client = client
         self._head = head
         self._body = body
-        self._timeout_s = timeout_s
+        self._deadline = client.deadlines.within(timeout_s)
         self._may_repeat = may_repeat
 
     async def __aenter__(self) -> Answer:
-        self._timer = asyncio.timeout(self._timeout_s)
-        await self._timer.__aenter__()
+        self._deadline.__enter__()
         try:
             connection = self._connection = await self._client.connection(may_repeat=self._may_repeat)
             try:
@@ -261,7 +263,7 @@ class _Asking:
                 self._client.give_back(connection, may_repeat=self._may_repeat)
                 raise
         except BaseException as error:
-            await self._timer.__aexit__(type(error), error, error.__traceback__)  # raises TimeoutError where that is why
+            self._deadline.__exit__(type(error), error, error.__traceback__)  # raises TimeoutError where that is why
             raise
 
     async def __aexit__(
@@ -270,7 +272,7 @@ class _Asking:
         try:
             self._client.give_back(self._connection, may_repeat=self._may_repeat)
         finally:
-            await self._timer.__aexit__(kind, error, traceback)
+            self._deadline.__exit__(kind, error, traceback)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -476,10 +478,13 @@ def _target(url: str) -> str:
     return URL(url).raw_path_qs
 
 
-def _head(verb: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Raises: ValueError for a header that cannot be sent."""
+def _lines(headers: Mapping[str, str]) -> dict[str, str]:
+    """{lower-case name: line of a head}. Raises: ValueError for a header that cannot be sent."""
     if _NO_TOKEN.search("".join(headers)) or _NO_VALUE.search("".join(headers.values())):
         raise ValueError("a header holds characters that no header may hold")
-    unique = {name.lower(): f"{name}: {value}\r\n" for name, value in headers.items()}
+    return {name.lower(): f"{name}: {value}\r\n" for name, value in headers.items()}
+
+
+def _head(verb: str, target: str, lines: Mapping[str, str], body: bytes) -> bytes:
     length = f"Content-Length: {len(body)}\r\n" if body or verb == "POST" else ""
-    return f"{verb} {target} HTTP/1.1\r\n{''.join(unique.values())}{length}\r\n".encode()
+    return f"{verb} {target} HTTP/1.1\r\n{''.join(lines.values())}{length}\r\n".encode()

@@ -141,6 +141,8 @@ class StreamableHttpConversation:
             raise only_legacy()
         body = jsonrpc.encode(message)
         give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
+        if not _is_in_session(request):
+            return await self._post(body, give_up_s, headers, request, on_event)
         try:
             answer = await self._post(body, give_up_s, headers, request, on_event)
         except UpstreamError as error:
@@ -172,7 +174,7 @@ class StreamableHttpConversation:
 
         Raises: UpstreamError with SESSION_LOST: the request was refused as every other one in this session is.
         """
-        if sign is None or request.session_id is None or is_modern(request.revision):
+        if sign is None or not _is_in_session(request):
             return
         left_s = min(_LONGEST_PING_S, give_up_s - time.monotonic())
         if left_s > 0 and sign.is_confirmed_by(await self._ping_sign(request, left_s)):
@@ -494,6 +496,10 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
 
 def _may_repeat(message: jsonrpc.Message) -> bool:
     return not isinstance(message, Request) or message.method in _REPEATABLE
+
+
+def _is_in_session(request: UpstreamRequest) -> bool:
+    return request.session_id is not None and not is_modern(request.revision)
 
 
 def _sign_of(outcome: UpstreamAnswer | UpstreamError) -> SessionSign | None:
