@@ -12,6 +12,9 @@ from thespian.actors import ActorAddress
 class Runtime(Protocol):
     """What an in-process actor may ask of the event loop that carries it."""
 
+    def send(self, sender: ActorAddress, target: ActorAddress, message: object) -> None:
+        """Send from a handler: the message is delivered once that has returned, and those before it."""
+
     def post(self, target: ActorAddress, message: object) -> None:
         """Send from loop code (a task, a callback), and let the actors run."""
 

@@ -123,6 +123,9 @@ class Stage:
 
     # ---- Runtime
 
+    def send(self, sender: ActorAddress, target: ActorAddress, message: object) -> None:
+        self.system.send(sender, target, message)
+
     def post(self, target: ActorAddress, message: object) -> None:
         self.system.post(target, message)
 

@@ -80,6 +80,25 @@ def test_messages_are_delivered_in_the_order_they_were_sent() -> None:
     asyncio.run(body())
 
 
+def test_mail_of_handlers_and_of_thespian_is_delivered_in_one_order() -> None:
+    """An exit request, which Thespian queues itself, does not overtake what was sent before it, nor the other way round."""
+
+    async def body() -> None:
+        system, actor = started()
+        system.post(actor, "make child")
+        Journalist.journal.clear()
+        child = system._registry[actor.actorAddressString].instance.child
+        system._is_pumping = True
+        system.send(actor, child, "before")
+        system._base.actor_send(actor, child, ActorExitRequest())
+        system.send(actor, child, "after")
+        system._is_pumping = False
+        system.pump()
+        assert Journalist.journal == ["enter before", "leave before", "exit", "child exited"], "the dead get no mail"
+
+    asyncio.run(body())
+
+
 def test_an_answer_to_loop_code_comes_back_to_the_actor_and_does_not_pile_up_in_thespian() -> None:
     async def body() -> None:
         system, actor = started()
