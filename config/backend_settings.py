@@ -111,6 +111,7 @@ class BackendSettings:
     prefix:   stands before the names of its tools and prompts; name and separator if not given.
     replicas: URLs, those of gRPC of servers that speak MCP's own proto; or `command` with `env`, `cwd` and `instances` for a
               stdio server; or `openapi`; or `grpc`; or `builtin`. Exactly one of them.
+    one_per_cluster: whether all nodes of a cluster together run `instances` of the command, instead of each node.
     openapi:  file or http(s) URL of the OpenAPI description of an HTTP API, whose operations are its tools.
     base_url: of that API, where it is another than its description says.
     grpc:     host:port of a gRPC server that tells its methods by reflection; https://host:port over TLS.
@@ -149,6 +150,7 @@ class BackendSettings:
     env: dict[str, str] = attrs.field(factory=dict, converter=as_dict, validator=_ENV, repr=False, hash=False)
     cwd: str = attrs.field(default=".", validator=PATH)
     instances: int = attrs.field(default=1, validator=Whole(1, 1_000))
+    one_per_cluster: bool = attrs.field(default=False, validator=Flag())
     openapi: str = attrs.field(default="", validator=PATH, repr=quote_url)
     base_url: str = attrs.field(default="", validator=WEB_URL)
     grpc: str = attrs.field(default="", validator=_GRPC)
@@ -279,7 +281,7 @@ def backend_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     if str(fields["openapi"]).startswith("http://") and not fields.get("allow_private"):
         allowed = "a file, an https URL, or allow_private = true beside it"
         yield SettingProblem(key="openapi", found=quote_url(fields["openapi"]), allowed=allowed)
-    for key, unset in (("env", {}), ("cwd", "."), ("instances", 1)):
+    for key, unset in (("env", {}), ("cwd", "."), ("instances", 1), ("one_per_cluster", False)):
         if kinds[0] != "command" and fields.get(key, unset) != unset:
             yield SettingProblem(key=key, found=f"set beside {kinds[0]}", allowed="only beside command")
     if kinds[0] not in ("replicas", "openapi", "grpc") and fields.get("headers"):

@@ -20,6 +20,9 @@ from mcp_gateway.actors.messages.cluster import (
     LimitsAsked,
     LimitsHeld,
     NodesChanged,
+    Ownership,
+    OwnershipWanted,
+    OwnersTold,
     OwnRevocations,
     RevocationsSpread,
     ShareRevocations,
@@ -59,9 +62,9 @@ class ClusterMember(AsyncioActor):
     """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
 
     Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, CommandAnswered
-              (NodeSupervisor); ForwardToNode, LimitsAsked (cells)
-    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, Forwarded, ForwardLost,
-              LimitsHeld (cells)
+              (NodeSupervisor); ForwardToNode, LimitsAsked, OwnershipWanted (cells)
+    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, Forwarded,
+              ForwardLost, LimitsHeld (cells)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
     """
@@ -78,6 +81,7 @@ class ClusterMember(AsyncioActor):
         self._limits: SharedLimits | None = None
         self._held = Held()  # by this node, of limits that the cluster shares
         self._others: NodesChanged = NodesChanged(cells={}, cell_counts={}, is_member=False)
+        self._owners = OwnersTold(owners={}, lease_until_s=0.0)
 
     # ---- wiring
 
@@ -188,6 +192,7 @@ class ClusterMember(AsyncioActor):
             if self._told.get(name) != incarnation:
                 self.deliver(self._cells[name], self._others)
                 self.deliver(self._cells[name], LimitsHeld(default=self._held.default, parts=self._held.parts))
+                self.deliver(self._cells[name], self._owners)
         self._told = incarnations
         if self._member is not None:
             self._member.describe(cells=incarnations)
@@ -222,6 +227,18 @@ class ClusterMember(AsyncioActor):
         for address in self._cells.values():
             self.deliver(address, self._others)
         self._describe()
+
+    def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
+        self._owners = OwnersTold(owners=dict(owners), lease_until_s=lease_until_s)
+        for address in self._cells.values():
+            self.deliver(address, self._owners)
+
+    def receiveMsg_OwnershipWanted(self, message: OwnershipWanted, sender: ActorAddress) -> None:
+        self.call_loop(self._want, message.thing)
+
+    def _want(self, thing: str) -> None:
+        if self._member is not None:
+            self._member.want(thing)
 
     def take_forward(self, forward: ForwardToNode) -> None:
         address = self._cells.get(forward.to_cell.partition("/")[2])

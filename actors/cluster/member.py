@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import attrs
 import msgspec
 
-from mcp_gateway.actors.messages.cluster import ForwardToNode
+from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from mcp_gateway.transports.telemetry import metrics
@@ -37,7 +37,7 @@ from .membership import (
 )
 from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer, packet_cipher
 from .owner_claims import OwnerClaims
-from .ownership import Ownership, Standing
+from .ownership import Standing
 
 _PING: Final = b"ping"
 _TAKEN: Final = b"taken"

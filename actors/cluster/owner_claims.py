@@ -1,21 +1,21 @@
 """This node's part in who owns what, on an event loop: claims things by compare-and-set, watches all owners, lets go of its own.
 
-What to do is decided by `ownership`. Every operation is written to the log as one line that begins with "owner-record" and is
-JSON after it, so that a checker can prove from the logs of all nodes that no thing had two owners.
+What to do is decided by `ownership`; what is done to records is told to the log (`owner_history`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import uuid
 from collections.abc import Awaitable
 from typing import Any, Final, Protocol
 
+from mcp_gateway.actors.messages.cluster import Ownership
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
+from mcp_gateway.transports.ports.owner_history import tell_of_owner
 from mcp_gateway.transports.telemetry import metrics
 
 from .engine import Engine, EngineAway, WrongRevision
@@ -28,7 +28,6 @@ from .ownership import (
     NoMember,
     OwnerRecord,
     OwnerRecords,
-    Ownership,
     Standing,
     TakeOver,
     decide,
@@ -44,7 +43,6 @@ MOST_THINGS: Final = 1_000
 """That a cluster may have owners for."""
 
 _AGAIN_S: Final = 0.5
-_HISTORY: Final = "owner-record"
 
 _logger = logging.getLogger(__name__)
 
@@ -119,7 +117,7 @@ class OwnerClaims:
             found = await self._engine.get(key)
             revision = 0 if found is None else found.revision
             record = None if found is None else read_record(key, found.value)
-            _tell_history("read", thing, own, began_s, claim="" if record is None else record.claim)
+            tell_of_owner("read", thing, own.node, began_s, claim="" if record is None else record.claim)
             owner = None
             if record is not None and (there := await self._engine.get(presence_key(record.node))) is not None and there.value:
                 owner = read_presence(there.value, there.revision)
@@ -161,28 +159,22 @@ class OwnerClaims:
 
         Raises: EngineAway, WrongRevision.
         """
-        began_s, own = lease_clock_s(), Standing(record.node, record.term)
+        began_s = lease_clock_s()
         told: dict[str, Any] = {"expected": expected, "claim": record.claim, "before": record.claim if before is None else before}
-        _tell_history("trying", record.thing, own, began_s, tried=event, **told)  # this process may end before it knows
+        tell_of_owner("trying", record.thing, record.node, began_s, tried=event, **told)  # this process may end before it knows
         try:
             revision = await writing
         except WrongRevision:
-            _tell_history("refused", record.thing, own, began_s, tried=event, **told)
+            tell_of_owner("refused", record.thing, record.node, began_s, tried=event, **told)
             metrics.cluster_ownership_total.labels("refused").inc()
             raise
         except BaseException:  # also a cancellation: whether it was done is not known
             metrics.cluster_ownership_total.labels("unknown").inc()
             raise
-        _tell_history(event, record.thing, own, began_s, tried=event, token=revision or expected, **told)
+        tell_of_owner(event, record.thing, record.node, began_s, tried=event, fence=revision or expected, **told)
         metrics.cluster_ownership_total.labels(event).inc()
         return revision
 
     def _know(self, *entries: tuple[str, int, bytes | None]) -> None:
         if self._records.changed(entries):
             self._site.owners_changed()
-
-
-def _tell_history(event: str, thing: str, own: Standing, began_s: float, **more: Any) -> None:
-    """began_s, ended_s: on the clock of leases, which all nodes of one machine share."""
-    line = {"event": event, "thing": thing, "node": own.node, "term": own.term, "began_s": began_s, "ended_s": lease_clock_s()}
-    _logger.info("%s %s", _HISTORY, json.dumps({**line, **more}))

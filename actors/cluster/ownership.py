@@ -18,6 +18,8 @@ from typing import Final
 import attrs
 import msgspec
 
+from mcp_gateway.actors.messages.cluster import Ownership
+
 from .membership import Presence
 
 OWNER_PREFIX: Final = "owner."
@@ -114,14 +116,6 @@ def decide(record: OwnerRecord | None, revision: int, owner: Presence | None, ow
     if owner is not None and record.node != own.node and owner.term == record.term:
         return HeldElsewhere(record.node, revision)
     return TakeOver(revision, is_own=record.node == own.node)
-
-
-@attrs.frozen
-class Ownership:
-    """Who owns a thing now. token: of the fence, higher than that of every owner before."""
-
-    node: str
-    token: int
 
 
 class OwnerRecords:

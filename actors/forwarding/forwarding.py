@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
@@ -46,6 +46,7 @@ from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 
+from .holdings import Holdings
 from .owners import Owners
 
 _logger = logging.getLogger(__name__)
@@ -69,6 +70,9 @@ _GRACE_S = 1.0
 
 _AGAIN_S = 1.0
 """Until what did not reach a cell is said to it again."""
+
+
+CarryOut = Callable[[int, UpstreamRequest, EventHandler], Awaitable[UpstreamAnswer]]
 
 
 @attrs.define(eq=False)
@@ -118,7 +122,9 @@ class Forwarding:
         self._has_changed = asyncio.Event()
         self._answerers: dict[type, Callable[[Any], Any]] = {}
         self._takers: dict[type, Callable[[Any], None]] = {}
+        self.holdings = Holdings(self._owners.node, link.want)
         self._wires: dict[ReplicaId, UpstreamConversation] = {}
+        self._owned: dict[ReplicaId, CarryOut] = {}  # of those of them that the cluster has once
         self._left_alone: set[ReplicaId] = set()  # whose wire has told another cell last that it waits with its server
         self._asked: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._sent: dict[str, _Sent] = {}
@@ -171,8 +177,12 @@ class Forwarding:
         """
         owner = self._owners.owner_for(replica, session)
         if owner is None:
-            raise _unreachable(f"node {'' if session is None else session.node}")
+            raise owner_unreachable(f"node {'' if session is None else session.node}")
         return owner
+
+    def cell_at(self, node: str, replica: ReplicaId) -> str:
+        """The cell that holds the connection to this replica on a node."""
+        return self._owners.cell_at(node, replica)
 
     def _forget_cell(self, name: str) -> None:
         for question_id, (cell, future) in list(self._asked.items()):
@@ -213,9 +223,15 @@ class Forwarding:
         """Other cells may speak to this replica by this wire, until `withdraw`."""
         self._wires[replica] = wire
 
+    def serve_owned(self, replica: ReplicaId, wire: UpstreamConversation, carry_out: CarryOut) -> None:
+        """The same for what the cluster has once; other nodes, which know this one as its owner, are served by `carry_out`."""
+        self.serve(replica, wire)
+        self._owned[replica] = carry_out
+
     def withdraw(self, replica: ReplicaId, wire: UpstreamConversation) -> None:
         if self._wires.get(replica) is wire:
             del self._wires[replica]
+            self._owned.pop(replica, None)
             self._left_alone.discard(replica)
 
     def is_left_alone(self, replica: ReplicaId) -> bool:
@@ -247,12 +263,12 @@ class Forwarding:
         self._takers[kind] = take
 
     async def exchange_at(
-        self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler
+        self, cell_name: str, *, replica: ReplicaId, request: UpstreamRequest, on_event: EventHandler, token: int = 0
     ) -> UpstreamAnswer:
         await self._wait_for_cell(cell_name, request.timeout_s)
         exchange_id = self._next_id()
         sent = self._sent[exchange_id] = _Sent(cell_name)
-        forwarded = ExchangeForwarded(exchange_id=exchange_id, replica=replica, request=request)
+        forwarded = ExchangeForwarded(exchange_id=exchange_id, replica=replica, request=request, token=token)
         is_over = False
         try:
             self._forward(cell_name, forwarded)
@@ -288,7 +304,7 @@ class Forwarding:
         if self.is_gone(cell_name):
             raise UpstreamError(Fate.CELL_LOST, f"the node of {cell_name}, which held the connection to the server, is gone")
         if self._owners.is_cut_off_from(cell_name):
-            raise _unreachable(cell_name)
+            raise owner_unreachable(cell_name)
         most_s = SUCCESSOR_COMES_S if cell_name in self._leaving else OWNER_RETURNS_S
         try:
             async with asyncio.timeout(most_s if timeout_s is None else min(most_s, timeout_s)):
@@ -335,7 +351,7 @@ class Forwarding:
                     asked[1].set_exception(LookupError(f"{cell_name} does not take messages"))
             elif isinstance(message, ExchangeForwarded) and (sent := self._sent.get(message.exchange_id)) is not None:
                 text = f"{cell_name}, which holds the connection to the server, takes no messages"
-                sent.outcomes.put_nowait(_unreachable(cell_name) if is_unsent else UpstreamError(Fate.ENDED, text))
+                sent.outcomes.put_nowait(owner_unreachable(cell_name) if is_unsent else UpstreamError(Fate.ENDED, text))
             elif isinstance(message, ForwardedEvent):
                 carried = self._carried.get(message.exchange_id)
                 if carried is not None and not carried.is_given_up:  # its reader would wait for ever for an event that is lost
@@ -432,7 +448,11 @@ class Forwarding:
             if wire is None:
                 text = f"{self.cell_name} has no connection to this replica now"
                 raise UpstreamError(Fate.TURNED_AWAY, text)
-            answer = await wire.exchange(forwarded.request, on_event)
+            carry_out = None if self._owners.is_of_node(carried.cell) else self._owned.get(forwarded.replica)
+            if carry_out is None:
+                answer = await wire.exchange(forwarded.request, on_event)
+            else:  # not by the wire: that would look for an owner again, and send it on
+                answer = await carry_out(forwarded.token, forwarded.request, on_event)
         except UpstreamError as error:
             self._note(forwarded.replica, error.failure)
             outcome: object = ForwardedFailure(exchange_id=exchange_id, failure=error.failure)
@@ -494,6 +514,7 @@ class Forwarding:
         return f"{self._own}:{next(self._numbers)}"
 
 
-def _unreachable(who: str) -> UpstreamError:
+def owner_unreachable(who: str) -> UpstreamError:
+    """Nothing was sent: it is not known, or cannot be reached now, who holds what is asked for."""
     text = f"{who}, which holds the connection to the server, cannot be reached now"
     return UpstreamError(Fate.TURNED_AWAY, text, reason="owner_unreachable", retry_after_s=UNREACHABLE_AGAIN_S)

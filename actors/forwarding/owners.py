@@ -62,6 +62,10 @@ class Owners:
             node = max((self.node, *self._others), key=lambda each: _score(session.key, each))
         return self._owner_in(node, self._others.get(node, self._cell_count), replica)
 
+    def cell_at(self, node: str, replica: ReplicaId) -> str:
+        """The cell that holds the connection to this replica on a node."""
+        return self._owner_in(node, self._cell_count if node == self.node else self._others.get(node, 1), replica)
+
     @staticmethod
     def _owner_in(node: str, cell_count: int, replica: ReplicaId) -> str:
         cell = next(iter(_ring(cell_count).preference_list(str(replica))))

@@ -88,10 +88,14 @@ class SessionsUsed:
 
 @attrs.frozen(kw_only=True)
 class ExchangeForwarded:
-    """Speak to this replica for me: you hold its connection, or the call that this request goes on with."""
+    """Speak to this replica for me: you hold its connection, or the call that this request goes on with.
+
+    token: under which your node owns what the cluster has once, as far as I know; 0 for what needs none.
+    """
 
     exchange_id: str
     replica: ReplicaId
+    token: int = 0
     request: UpstreamRequest = attrs.field(repr=False)
 
     @property

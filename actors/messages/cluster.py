@@ -42,6 +42,32 @@ class NodesChanged:
     is_member: bool
 
 
+@attrs.frozen
+class Ownership:
+    """Who owns a thing that the cluster has once. token: of the fence, higher than that of every owner before."""
+
+    node: str
+    token: int
+
+
+@attrs.frozen(kw_only=True)
+class OwnersTold:
+    """ClusterMember -> every cell, after each change and each renewal: who owns what, {thing: owner}.
+
+    lease_until_s: until when this node may use what it owns, on the clock of leases; 0 where it is no member.
+    """
+
+    owners: dict[str, Ownership]
+    lease_until_s: float
+
+
+@attrs.frozen
+class OwnershipWanted:
+    """Cell -> ClusterMember: have this node own the thing, unless another one does."""
+
+    thing: str
+
+
 @attrs.frozen(kw_only=True)
 class ForwardToNode:
     """Cell -> ClusterMember -> that of another node, which passes it on as `Forwarded`. Cells by their names in the cluster."""

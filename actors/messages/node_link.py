@@ -9,6 +9,8 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
+from .cluster import Ownership
+
 
 class NodeLink(Protocol):
     """What a cell's content may ask of the node around it. Loop thread only.
@@ -39,6 +41,9 @@ class NodeLink(Protocol):
 
         Raises: LookupError where no such cell runs.
         """
+
+    def want(self, thing: str) -> None:
+        """Have this node own what the cluster has once, unless another one does; `owners_told` says who."""
 
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Have a command carried out that `CommandRequested` names, for the whole node: "restart", "log-level", or a change as
@@ -104,6 +109,9 @@ class CellContent(Protocol):
 
     def limits_asked(self) -> dict[str, float]:
         """What clients have asked for since the last time; see `LimitsAsked`. Never called without a cluster."""
+
+    def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
+        """As `OwnersTold`; never called without a cluster."""
 
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         """Take a message that another cell has forwarded."""

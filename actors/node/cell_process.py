@@ -17,7 +17,15 @@ from mcp_gateway.actors.cluster.limit_parts import NEW_PART
 from mcp_gateway.actors.cluster.shared_limits import REPORT_S
 from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.messages.between_cells import Forwarded
-from mcp_gateway.actors.messages.cluster import ForwardLost, ForwardToNode, LimitsAsked, LimitsHeld, NodesChanged
+from mcp_gateway.actors.messages.cluster import (
+    ForwardLost,
+    ForwardToNode,
+    LimitsAsked,
+    LimitsHeld,
+    NodesChanged,
+    OwnershipWanted,
+    OwnersTold,
+)
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import (
@@ -74,10 +82,10 @@ class CellProcess(AsyncioActor):
     Receives  Wiring, StopRequested, Ping, DrainRequested, NodeStatusRequested, NodeStatusReported, CommandRequested,
               CommandAnswered, ApplySettings, EventLogMoved, CellsChanged, PublishForNode (NodeSupervisor);
               EventsDistributed (EventLog); Forwarded (other cells, ClusterMember);
-              NodesChanged, ForwardLost, LimitsHeld (ClusterMember)
+              NodesChanged, ForwardLost, LimitsHeld, OwnersTold (ClusterMember)
     Sends     ChildReady once the content serves, Pong from the loop, CellDrained, NodeStatusReported, NodeStatusRequested,
               CommandRequested, CommandAnswered, SettingsApplied (NodeSupervisor); JoinEventLog, PublishEvents (EventLog);
-              Forwarded (other cells); ForwardToNode, LimitsAsked (ClusterMember)
+              Forwarded (other cells); ForwardToNode, LimitsAsked, OwnershipWanted (ClusterMember)
     On crash  its client connections end; events it published that the log had not stored are lost with it
     """
 
@@ -101,6 +109,7 @@ class CellProcess(AsyncioActor):
         self._nodes: NodesChanged | None = None  # None without a cluster, or before its member has said anything
         self._member: ActorAddress | None = None
         self._held = LimitsHeld(default=NEW_PART, parts={})  # of limits that the cluster shares
+        self._owners: OwnersTold | None = None
         self._node_questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     # ---- wiring
@@ -131,6 +140,8 @@ class CellProcess(AsyncioActor):
             self._apply_settings(*waiting)
         content.deliver_events(self._outbox.events_after(last_event_id))
         self._tell_of_cells()
+        if self._owners is not None:
+            self._take_owners(self._owners)
         self.deliver(self.myAddress, ContentServes())
 
     def receiveMsg_ContentServes(self, message: ContentServes, sender: ActorAddress) -> None:
@@ -265,6 +276,14 @@ class CellProcess(AsyncioActor):
         self._nodes, self._member = message, member
         self._tell_of_cells()
 
+    def receiveMsg_OwnersTold(self, message: OwnersTold, sender: ActorAddress) -> None:
+        self.call_loop(self._take_owners, message)
+
+    def _take_owners(self, message: OwnersTold) -> None:
+        self._owners = message
+        if self._content is not None:
+            self._content.owners_told(message.owners, message.lease_until_s)
+
     def _tell_of_cells(self) -> None:
         if self._content is None:
             return
@@ -372,6 +391,10 @@ class CellProcess(AsyncioActor):
             self.deliver(self._member, ForwardToNode(to_cell=cell_name, from_cell=own_name, message=message))
         else:
             raise LookupError(f"{cell_name} does not run")
+
+    def want(self, thing: str) -> None:
+        if self._member is not None:
+            self.deliver(self._member, OwnershipWanted(thing))
 
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         request_id = uuid.uuid4().hex

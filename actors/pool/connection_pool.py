@@ -32,11 +32,12 @@ from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec, RestartIntensity, Strategy
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.backend_settings import BackendSettings
-from mcp_gateway.config.settings import Settings
+from mcp_gateway.config.settings import GatewaySettings, Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
+from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.telemetry import metrics
@@ -78,6 +79,11 @@ class ConnectionPoolArguments:
     settings: Settings
     cells: Forwarding = attrs.field(repr=False)
     seal: Seal = attrs.field(repr=False)
+
+
+FENCING_TOKEN = "MCP_GATEWAY_FENCING_TOKEN"
+"""In the environment of a process that the cluster has once: higher than that of every process before. What it writes to can
+refuse an older one, which a machine that was stopped may still run for a moment when it goes on."""
 
 
 class ConnectionPool(Supervisor):
@@ -176,16 +182,12 @@ class ConnectionPool(Supervisor):
         for replica_id, known in self._replicas.items():
             if scheme_of(replica_id.address) != message.scheme or known.child in self.supervision.names:
                 continue
+            connect = functools.partial(_connect, strategy, known.backend, known.index, self._gateway)
             arguments = UpstreamArguments(
                 replica=replica_id,
                 naming=Naming(replica_id.backend, known.backend.prefix),
-                connect=functools.partial(
-                    strategy.connect,
-                    known.backend,
-                    known.index,
-                    self._gateway.max_message_bytes,
-                    self._gateway.max_overflow,
-                ),
+                connect=connect,
+                connect_owned=connect if known.backend.one_per_cluster and self._cells.node else None,
                 cells=self._cells,
                 seal=self._seal,
                 is_one_of_several=len(known.backend.replica_ids) > 1,
@@ -409,6 +411,15 @@ class ConnectionPool(Supervisor):
 def _connection(backend: BackendSettings, index: int) -> tuple[object, ...]:
     """What a connection to a replica is made from: it is made anew where this changes, and only there."""
     url = backend.replicas[index] if backend.replicas else ""
-    program = (backend.command, backend.env, backend.cwd, backend.builtin)
+    program = (backend.command, backend.env, backend.cwd, backend.builtin, backend.one_per_cluster)
     described = (backend.openapi, backend.base_url, backend.allow_private, backend.grpc)
     return (url, backend.prefix, backend.protocol, backend.headers, backend.tools, *program, *described)
+
+
+def _connect(
+    strategy: UpstreamTransport, backend: BackendSettings, index: int, gateway: GatewaySettings, token: int | None = None
+) -> UpstreamConversation:
+    """token: under which this node owns the server; told to its process, for what it writes to elsewhere."""
+    if token is not None:
+        backend = attrs.evolve(backend, env={**backend.env, FENCING_TOKEN: str(token)})
+    return strategy.connect(backend, index, gateway.max_message_bytes, gateway.max_overflow)

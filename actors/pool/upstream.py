@@ -15,6 +15,7 @@ from msgspec import Raw
 from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
+from mcp_gateway.actors.forwarding.owned_conversation import OwnedConversation
 from mcp_gateway.actors.forwarding.remote_conversation import RemoteConversation
 from mcp_gateway.actors.forwarding.session_conversation import SessionConversation
 from mcp_gateway.actors.messages.calls import (
@@ -68,12 +69,14 @@ class UpstreamArguments:
     """What the connection pool tells a new upstream.
 
     connect: opens the wire; called once, on the event loop, by the cell that owns the connection.
+    connect_owned: opens the wire under a fencing token, where the cluster has one such server; else None.
     is_one_of_several: the backend has other replicas, which know nothing of the tasks of this one.
     """
 
     replica: ReplicaId
     naming: Naming
     connect: Any = attrs.field(repr=False)
+    connect_owned: Any = attrs.field(default=None, repr=False)
     cells: Forwarding = attrs.field(repr=False)
     seal: Seal = attrs.field(repr=False)
     is_one_of_several: bool = False
@@ -123,13 +126,20 @@ class Upstream(GatewayActor):
         self._address = self.myAddress  # which Thespian looks up anew each time
         self._cells = arguments.cells
         self._wire: UpstreamConversation
+        self._own_wire: UpstreamConversation
         self._is_owner = self._cells.owner_of(self._replica) == self._cells.cell_name
         if self._is_owner:
             self._connect()
         else:
-            self._wire = self._of_all_nodes(RemoteConversation(self._cells, self._replica))
+            remote = RemoteConversation(self._cells, self._replica)
+            self._wire = remote if arguments.connect_owned is not None else self._of_all_nodes(remote)
 
     def _connect(self) -> None:
+        if self.arguments.connect_owned is not None:
+            owned = OwnedConversation(self._cells, self._replica, self.arguments.connect_owned)
+            self._wire = self._own_wire = owned
+            self._cells.serve_owned(self._replica, owned, owned.carry_out)
+            return
         self._own_wire = self.arguments.connect()
         self._wire = self._of_all_nodes(self._own_wire)
         self._cells.serve(self._replica, self._own_wire)

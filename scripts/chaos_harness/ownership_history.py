@@ -58,8 +58,8 @@ def _of_records(history: list[dict[str, Any]]) -> Iterator[str]:
         yield f"no order of its operations explains one of {', '.join(map(str, wrong))}"
     taken = sorted((record for record in history if record["event"] == "acquired"), key=lambda record: float(record["ended_s"]))
     for before, after in itertools.pairwise(taken):
-        if after["began_s"] > before["ended_s"] and after["token"] <= before["token"]:
-            yield f"token {after['token']} of {after['node']} follows token {before['token']} of {before['node']}"
+        if after["began_s"] > before["ended_s"] and after["fence"] <= before["fence"]:
+            yield f"token {after['fence']} of {after['node']} follows token {before['fence']} of {before['node']}"
 
 
 def _written(trying: dict[str, Any], over: dict[str, Any] | None) -> Operation | None:
@@ -78,9 +78,9 @@ def _of_uses(history: list[dict[str, Any]], ended_s: dict[str, float]) -> Iterat
 
     A node whose processes were all stopped and go on says late that it has left: what counts is the end of its lease.
     """
-    tokens = {(record["node"], record["token"]) for record in history if record["event"] == "acquired"}
+    tokens = {(record["node"], record["fence"]) for record in history if record["event"] == "acquired"}
     left = {
-        (record["node"], record["token"], record["use"]): min(record["ended_s"], record["lease_until_s"])
+        (record["node"], record["fence"], record["use"]): min(record["ended_s"], record["lease_until_s"])
         for record in history
         if record["event"] == "left"
     }
@@ -88,12 +88,12 @@ def _of_uses(history: list[dict[str, Any]], ended_s: dict[str, float]) -> Iterat
     last: dict[str, Any] | None = None
     last_end_s = -math.inf
     for use in uses:
-        if (use["node"], use["token"]) not in tokens:
-            yield f"{use['node']} uses it under token {use['token']}, which it never got"
+        if (use["node"], use["fence"]) not in tokens:
+            yield f"{use['node']} uses it under token {use['fence']}, which it never got"
         if use["began_s"] < last_end_s and last is not None:
-            yield f"{use['node']} uses it while {last['node']} does (tokens {use['token']} and {last['token']})"
-        if last is not None and use["token"] < last["token"]:
-            yield f"{use['node']} uses it under token {use['token']} after {last['token']}"
-        end_s = left.get((use["node"], use["token"], use["use"]), ended_s.get(use["node"], math.inf))
+            yield f"{use['node']} uses it while {last['node']} does (tokens {use['fence']} and {last['fence']})"
+        if last is not None and use["fence"] < last["fence"]:
+            yield f"{use['node']} uses it under token {use['fence']} after {last['fence']}"
+        end_s = left.get((use["node"], use["fence"], use["use"]), ended_s.get(use["node"], math.inf))
         if end_s >= last_end_s:
             last, last_end_s = use, end_s

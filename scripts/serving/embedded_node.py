@@ -123,6 +123,9 @@ class EmbeddedNode:
     def request_stop(self, reason: str) -> None:
         self._escalations.put_nowait(reason)
 
+    def want(self, thing: str) -> None:
+        """There is no cluster that could have it."""
+
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if command == "restart":
             return await self._restart(str(arguments["child"]))

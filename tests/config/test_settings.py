@@ -83,6 +83,7 @@ def test_backend_and_route_defaults_are_those_of_the_contract():
         "env": {},
         "cwd": ".",
         "instances": 1,
+        "one_per_cluster": False,
         "openapi": "",
         "base_url": "",
         "grpc": "",

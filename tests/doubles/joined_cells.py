@@ -21,6 +21,7 @@ class JoinedCells:
         self.incarnations = dict.fromkeys(names, 1)
         self.hung: set[str] = set()
         self.sent: list[tuple[str, str, Any]] = []
+        self.wanted: list[tuple[str, str]] = []  # (cell, thing)
         self.cells = {name: Forwarding(_Link(self, name), name, cells_of_a_node or len(names)) for name in names}
         self.announce()
 
@@ -60,6 +61,9 @@ class _Link:
         else:
             copy = pickle.loads(pickle.dumps(message))
             loop.call_soon(lambda: cell_name in node.cells and node.cells[cell_name].deliver(self._name, copy))
+
+    def want(self, thing: str) -> None:
+        self._node.wanted.append((self._name, thing))
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         raise AssertionError("forwarding publishes nothing")

@@ -63,6 +63,9 @@ class RecordingLink:
     def forward(self, cell_name: str, message: object) -> None:
         raise LookupError(cell_name)
 
+    def want(self, thing: str) -> None:
+        """There is no cluster that could have it."""
+
     async def change(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         assert self.cell is not None
         assert self.settings is not None

@@ -109,6 +109,9 @@ class StandInCell:
     def limits_asked(self) -> dict[str, float]:
         return {}
 
+    def owners_told(self, owners: Mapping[str, object], lease_until_s: float) -> None:
+        """It holds nothing."""
+
     def cells_changed(self, running: Mapping[str, object]) -> None:
         self.other_cells = dict(running)
 

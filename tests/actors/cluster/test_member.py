@@ -14,8 +14,7 @@ from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import Presence, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
-from mcp_gateway.actors.cluster.ownership import Ownership
-from mcp_gateway.actors.messages.cluster import ForwardToNode
+from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 
 SECRET = b"s" * 32

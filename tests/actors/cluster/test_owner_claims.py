@@ -15,7 +15,8 @@ from mcp_gateway.actors.cluster.membership import Presence, encoded, presence_ke
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.nats_engine import NatsEngine
 from mcp_gateway.actors.cluster.owner_claims import TAKE_OVER_AFTER_S, OwnerClaims
-from mcp_gateway.actors.cluster.ownership import Ownership, Standing
+from mcp_gateway.actors.cluster.ownership import Standing
+from mcp_gateway.actors.messages.cluster import Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from tests.doubles.nats_server import NatsServer
@@ -128,7 +129,7 @@ def test_of_all_that_want_a_thing_at_one_time_one_gets_it(engines: Engines, capl
                 node.claims.want(thing)
         owners = await all_know(nodes, things)
         acquired = [record for record in read_history(caplog.messages) if record["event"] == "acquired"]
-        assert {(each["thing"], each["node"], each["token"]) for each in acquired} == {
+        assert {(each["thing"], each["node"], each["fence"]) for each in acquired} == {
             (thing, owner.node, owner.token) for thing, owner in owners.items()
         }
         assert len(acquired) == len(things)

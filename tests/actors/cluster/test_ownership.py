@@ -18,7 +18,6 @@ from mcp_gateway.actors.cluster.ownership import (
     NoMember,
     OwnerRecord,
     OwnerRecords,
-    Ownership,
     Standing,
     TakeOver,
     decide,
@@ -26,6 +25,7 @@ from mcp_gateway.actors.cluster.ownership import (
     owner_key,
     read_record,
 )
+from mcp_gateway.actors.messages.cluster import Ownership
 
 THING = "files/stdio:files#0"
 KEY = owner_key(THING)

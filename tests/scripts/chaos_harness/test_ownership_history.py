@@ -16,15 +16,15 @@ def record(event: str, node: str, at_s: float, **more: Any) -> dict[str, Any]:
 
 def got(node: str, at_s: float, before: str, claim: str, token: int) -> list[dict[str, Any]]:
     more = {"before": before, "claim": claim, "tried": "acquired"}
-    return [record("trying", node, at_s, **more), record("acquired", node, at_s, token=token, **more)]
+    return [record("trying", node, at_s, **more), record("acquired", node, at_s, fence=token, **more)]
 
 
 def used(node: str, at_s: float, token: int, use: int = 1) -> dict[str, Any]:
-    return record("used", node, at_s, token=token, use=use)
+    return record("used", node, at_s, fence=token, use=use)
 
 
 def left(node: str, at_s: float, token: int, lease_until_s: float, use: int = 1) -> dict[str, Any]:
-    return record("left", node, at_s, token=token, lease_until_s=lease_until_s, use=use)
+    return record("left", node, at_s, fence=token, lease_until_s=lease_until_s, use=use)
 
 
 A_HAD_IT = [*got("a", 0, "", "c1", 5), used("a", 1, 5)]
@@ -48,7 +48,7 @@ GOOD = {
         *A_HAD_IT,
         left("a", 2, 5, 8),
         record("trying", "a", 3, before="c1", claim="c1", tried="released"),
-        record("released", "a", 3, before="c1", claim="c1", tried="released", token=5),
+        record("released", "a", 3, before="c1", claim="c1", tried="released", fence=5),
         *got("b", 4, "", "c2", 9),
     ],
 }
