@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--since", metavar="ID", type=_event_id, help="start after this event instead of now; 0: with the oldest")
     events.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     kill = commands.add_parser("kill", help="fault injection: a signal to a process, or the crash of an in-process actor")
-    kill.add_argument("child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router")
+    kill.add_argument(
+        "child", metavar="CHILD", help="cell/0, event-log, node-supervisor, admin, logger, cell/0/router; NODE/cell/0"
+    )
     kill.add_argument("--signal", metavar="N", type=int, help="for a process; default 9")
     log_level = commands.add_parser("log-level", help="change what a running gateway writes to its log")
     log_level.add_argument("level", metavar="LEVEL", help="debug, info, warning, error")

@@ -29,6 +29,7 @@ from mcp_gateway.actors.messages.cluster import (
 )
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import (
+    NODE_SUPERVISOR,
     TAKE_REVOCATIONS,
     CellsChanged,
     CommandAnswered,
@@ -62,9 +63,9 @@ class ClusterMember(AsyncioActor):
     """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
 
     Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, CommandAnswered
-              (NodeSupervisor); ForwardToNode, LimitsAsked, OwnershipWanted (cells)
-    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, Forwarded,
-              ForwardLost, LimitsHeld (cells)
+              (NodeSupervisor); ForwardToNode (cells, NodeSupervisor), LimitsAsked, OwnershipWanted (cells)
+    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, LimitsHeld
+              (cells); Forwarded, ForwardLost (cells, NodeSupervisor)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
     """
@@ -133,7 +134,12 @@ class ClusterMember(AsyncioActor):
         self.deliver(self.addresses["supervisor"], request)
 
     def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
-        if message.answer.get("ok"):
+        asker, _, request_id = message.request_id.rpartition(" ")
+        if asker:  # another node's supervisor
+            own = f"{self.arguments.settings.node}/{NODE_SUPERVISOR}"
+            answered = CommandAnswered(request_id=request_id, answer=message.answer)
+            self.call_loop(self._forward, ForwardToNode(to_cell=asker, from_cell=own, message=answered))
+        elif message.answer.get("ok"):
             self.call_loop(self._say_taken, int(message.request_id))
         else:
             self.log(logging.ERROR, f"the revocations of the cluster were not taken: {message.answer}")
@@ -240,13 +246,19 @@ class ClusterMember(AsyncioActor):
         if self._member is not None:
             self._member.want(thing)
 
+    def _named(self, name: str) -> ActorAddress | None:
+        """A cell of this node, or its supervisor, by its name in the cluster."""
+        part = name.partition("/")[2]
+        supervisor: ActorAddress = self.addresses["supervisor"]
+        return supervisor if part == NODE_SUPERVISOR else self._cells.get(part)
+
     def take_forward(self, forward: ForwardToNode) -> None:
-        address = self._cells.get(forward.to_cell.partition("/")[2])
+        address = self._named(forward.to_cell)
         if address is not None:  # else it has ended: its node's presence says so, to whom it concerns
             self.deliver(address, Forwarded(from_cell=forward.from_cell, message=forward.message))
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
-        address = self._cells.get(forward.from_cell.partition("/")[2])
+        address = self._named(forward.from_cell)
         if address is not None:
             self.deliver(address, ForwardLost(forward=forward, is_unsent=is_unsent))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the pure modules that share these messages import no Thespi
 
 EVENT_LOG = "event-log"  # its name among the children of a node
 CLUSTER_MEMBER = "cluster-member"
+NODE_SUPERVISOR = "node-supervisor"
 TAKE_REVOCATIONS = "take-revocations"  # a command of the cluster member: what all nodes refuse
 NODE_GLOBAL_NAME = "mcp-gateway-node"  # under which launcher and admin commands find the NodeSupervisor
 

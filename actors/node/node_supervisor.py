@@ -19,8 +19,11 @@ import psutil
 from setproctitle import setproctitle
 from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
+from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import (
     ClusterDescribed,
+    ForwardLost,
+    ForwardToNode,
     OwnRevocations,
     RevocationsSpread,
     ShareRevocations,
@@ -30,6 +33,7 @@ from mcp_gateway.actors.messages.lifecycle import LogLevelChanged
 from mcp_gateway.actors.messages.node import (
     CLUSTER_MEMBER,
     EVENT_LOG,
+    NODE_SUPERVISOR,
     ApplySettings,
     CellArguments,
     CellDrained,
@@ -60,6 +64,7 @@ from mcp_gateway.transports.upstream.pipes.process_guard import is_guard
 
 from .backend_changes import BACKEND_COMMANDS
 from .heartbeats import Heartbeats
+from .named_nodes import DRAIN_NODE, NODE_COMMANDS, named_command
 from .node_children import node_children
 from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
@@ -83,11 +88,11 @@ class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
     Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands, cells);
-              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed, RevocationsSpread (its
-              children)
+              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed, RevocationsSpread,
+              Forwarded, ForwardLost (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
               (admin commands, cells); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
-              CellsChanged, PublishForNode, OwnRevocations, ShareRevocations (its children)
+              CellsChanged, PublishForNode, OwnRevocations, ShareRevocations, ForwardToNode (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
     """
 
@@ -299,11 +304,22 @@ class NodeSupervisor(Supervisor):
     # ---- commands
 
     def receiveMsg_CommandRequested(self, message: CommandRequested, sender: ActorAddress) -> None:
+        settings = self._settings.now
+        named = named_command(
+            message.command,
+            message.arguments,
+            own="" if settings.cluster is None else settings.cluster.node,
+            others=[row["name"] for row in self._cluster.get("nodes", ()) if row["name"] != self._cluster["node"]],
+            backends=[backend.name for backend in settings.backends],
+        )
+        message = attrs.evolve(message, command=named.command, arguments=named.arguments)
+        if named.node:
+            self._ask_node(named.node, message, sender)
+        else:
+            self._carry_out_here(message, sender)
+
+    def _carry_out_here(self, message: CommandRequested, sender: ActorAddress) -> None:
         child = str(message.arguments.get("child", ""))
-        if child and (cluster := self._settings.now.cluster) is not None:
-            # Actors in a cell show their names in the cluster, and operators copy them.
-            child = child.removeprefix(f"{cluster.node}/")
-            message = attrs.evolve(message, arguments={**message.arguments, "child": child})
         shorts = {self.child_full_name(self.supervision.spec(short)): short for short in self.supervision.names}
         cell = next((full for _, full, _, _ in self._cells() if child.startswith(f"{full}/")), None)
         if message.command == "log-level":
@@ -312,6 +328,10 @@ class NodeSupervisor(Supervisor):
             self._change_backends(message, sender)
         elif message.command == "upgrade":
             self._answer_command(sender, message, self._upgrade(str(message.arguments.get("fingerprint"))))
+        elif message.command == DRAIN_NODE:  # the launcher does so as for any other SIGTERM; the answer goes first
+            done = {"ok": True, "changes": [("drains, and ends then", "the node")], "tables": [], "left": []}
+            answer = CommandAnswered(request_id=message.request_id, answer=done)
+            send_with_result(self, sender, answer, lambda _: os.kill(self._node.launcher_pid, signal.SIGTERM), ANSWER_DEADLINE_S)
         elif message.command not in ("restart", "kill", "sessions"):
             self._answer_command(sender, message, {"error": f"unknown command {message.command!r}"})
         elif cell is not None:
@@ -453,6 +473,40 @@ class NodeSupervisor(Supervisor):
 
     def _answer_command(self, asker: ActorAddress, message: CommandRequested, answer: dict[str, Any]) -> None:
         self.send(asker, CommandAnswered(request_id=message.request_id, answer=answer))
+
+    # ---- other nodes
+
+    def _ask_node(self, node: str, message: CommandRequested, asker: ActorAddress) -> None:
+        """Have another node of the cluster carry out a command of an operator of this one."""
+        member = self.child_address(CLUSTER_MEMBER)
+        if member is None:
+            self._answer_command(asker, message, {"error": f"node {node} cannot be reached: the cluster member is starting"})
+            return
+        question_id = self._next_question_id()
+        self.send(member, self._to_node(node, attrs.evolve(message, request_id=question_id)))
+        outcome = {"error": f"node {node} has not answered: whether it was done is not known"}
+        self._wait_for(question_id, [CLUSTER_MEMBER], asker, message.request_id, COMMAND_DEADLINE_S, outcome)
+
+    def _to_node(self, node: str, message: object) -> ForwardToNode:
+        assert self._settings.now.cluster is not None
+        own = f"{self._settings.now.cluster.node}/{NODE_SUPERVISOR}"
+        return ForwardToNode(to_cell=f"{node}/{NODE_SUPERVISOR}", from_cell=own, message=message)
+
+    def receiveMsg_Forwarded(self, message: Forwarded, sender: ActorAddress) -> None:
+        """Of the supervisor of another node, by this node's member, who takes the answer back."""
+        said = message.message
+        if isinstance(said, CommandAnswered):
+            self._answer_questions(self._questions.settled(said.request_id, said.answer))
+        elif isinstance(said, CommandRequested) and said.command in NODE_COMMANDS:
+            self.log(logging.WARNING, f"{message.from_cell} has {said.command} carried out: {said.arguments}")
+            self._carry_out_here(attrs.evolve(said, request_id=f"{message.from_cell} {said.request_id}"), sender)
+
+    def receiveMsg_ForwardLost(self, message: ForwardLost, sender: ActorAddress) -> None:
+        lost = message.forward.message
+        if isinstance(lost, CommandRequested):
+            node = message.forward.to_cell.partition("/")[0]
+            what = "nothing was done" if message.is_unsent else "whether it was done is not known"
+            self._answer_questions(self._questions.settled(lost.request_id, {"error": f"node {node} cannot be reached: {what}"}))
 
     # ---- questions to cells
 

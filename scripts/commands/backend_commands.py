@@ -61,10 +61,13 @@ def add_backend_commands(commands: Any) -> None:
     )
     adding.add_argument("--instances", metavar="N", type=int, help="how many of a command to run")
     removing = commands.add_parser("remove-backend", help="remove a backend from a running gateway; calls that it runs fail")
-    draining = commands.add_parser("drain", help="no new sessions and no stateless calls for a backend; open sessions go on")
+    draining = commands.add_parser(
+        "drain", help="no new sessions and no stateless calls for a backend, or for a node; open sessions go on"
+    )
     undraining = commands.add_parser("undrain", help="take a backend in again that was drained")
-    for parser in (removing, draining, undraining):
+    for parser in (removing, undraining):
         parser.add_argument("name", metavar="NAME", help="a backend, as `backends` lists it")
+    draining.add_argument("name", metavar="NAME", help="a backend; or a node of the cluster, which ends when it has drained")
     for parser in (draining, undraining):
         parser.add_argument("--replica", metavar="ADDRESS", help="only this one of its replicas, as `status` lists it")
     reloading = commands.add_parser("reload", help="have a running gateway take the backends and routes of its changed file")

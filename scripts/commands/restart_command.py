@@ -16,7 +16,7 @@ def add_restart_command(commands: Any) -> None:
     """commands: what `add_subparsers` returned."""
     parser = commands.add_parser("restart", help="restart a part of a running gateway in good order")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("child", metavar="CHILD", nargs="?", help="cell/0, event-log, cell/0/router")
+    what.add_argument("child", metavar="CHILD", nargs="?", help="cell/0, event-log, cell/0/router; NODE/cell/0 of another node")
     what.add_argument("--rolling", action="store_true", help="every cell, one after the other, while the others serve")
     add_attach_options(parser, with_config=True)
     parser.set_defaults(run=_run)

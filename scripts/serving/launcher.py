@@ -232,7 +232,7 @@ class Launcher:
         from thespian.actors import ActorSystem
 
         from mcp_gateway.actors.messages.lifecycle import ChildReady, Wiring
-        from mcp_gateway.actors.messages.node import NODE_GLOBAL_NAME, NodeArguments
+        from mcp_gateway.actors.messages.node import NODE_GLOBAL_NAME, NODE_SUPERVISOR, NodeArguments
         from mcp_gateway.actors.node.node_supervisor import NodeSupervisor
 
         self._start_count += 1
@@ -255,7 +255,7 @@ class Launcher:
             started_at_s=self._started_at_s,
             fresh_entry=FRESH_ENTRY,
         )
-        wiring = Wiring(name="node-supervisor", incarnation=self._start_count, addresses={}, arguments=arguments)
+        wiring = Wiring(name=NODE_SUPERVISOR, incarnation=self._start_count, addresses={}, arguments=arguments)
         self._system.tell(self._node, wiring)
         started = [process for process in admin.children() if process.pid not in before]
         if not started and len(before) < 2:  # there was the logger at most

@@ -45,13 +45,20 @@ def test_every_node_tells_of_all_nodes(cluster: Cluster) -> None:
     assert cluster.status("a")["nodes"][1]["epoch"] == cluster.status("b")["epoch"]
 
 
-def test_a_part_of_a_node_is_named_with_its_node_or_without_it(cluster: Cluster) -> None:
-    a = cluster.nodes["a"]
-    for child in ("a/cell/0/router", "cell/0/router"):
+def test_a_part_of_any_node_is_named_with_its_node_and_without_one_it_is_of_the_node_that_is_asked(cluster: Cluster) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    for child in ("a/cell/0/router", "cell/0/router", "b/cell/0/router"):
         assert a.command("restart", child).returncode == 0
-    done = a.command("restart", "b/cell/0/router")
-    assert done.returncode == 1
-    assert "there is no child 'b/cell/0/router'" in done.stderr
+    assert [node.rows()["b/cell/0/router" if node is b else "a/cell/0/router"]["incarnation"] for node in (a, b)] == [3, 2]
+    pid = b.pid("cell/1")
+    killed = a.command("kill", "b/cell/1")
+    assert (killed.returncode, killed.stdout) == (0, "b/cell/1 killed\n")
+    b.wait_for_another("cell/1", pid, 20)
+    for child, text in (("b/cell/7", "there is no child 'cell/7'"), ("c/cell/0", "there is no child 'c/cell/0'")):
+        done = a.command("restart", child)
+        assert done.returncode == 1
+        assert text in done.stderr
+    cluster.wait_until_all_see_all()
 
 
 # ---- sessions

@@ -102,6 +102,20 @@ def test_a_node_that_is_stopped_in_order_is_missed_at_once_and_may_come_back_und
 
 
 @pytest.mark.timeout(240)
+def test_a_node_is_drained_from_another_one_and_none_of_its_clients_is_refused(cluster: Cluster) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    session = Session(b, "/mcp/servers/legacy")
+    drained = a.command("drain", "b")
+    assert drained.returncode == 0, drained.stderr
+    assert b.process.wait(20) == 0
+    wait_until(lambda: cluster.sees("a", set()), 5, "node a knows that node b has gone")
+    assert session.text(a, "echo", message="hello") == "hello"
+    gone = a.command("kill", "b/cell/0")
+    assert gone.returncode == 1
+    assert "there is no child 'b/cell/0'" in gone.stderr
+
+
+@pytest.mark.timeout(240)
 def test_a_node_starts_and_serves_without_its_engine_and_joins_when_that_comes(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats")
     settings = node_settings(server.url, "a", cluster_key(tmp_path), STDIO, cells=1)
