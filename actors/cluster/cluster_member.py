@@ -13,6 +13,7 @@ from thespian.actors import ActorAddress
 
 from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import (
+    ChangeSpread,
     ClusterDescribed,
     ClusterMemberArguments,
     ForwardLost,
@@ -24,13 +25,14 @@ from mcp_gateway.actors.messages.cluster import (
     OwnershipWanted,
     OwnersTold,
     OwnRevocations,
-    RevocationsSpread,
     ShareRevocations,
+    ShareSettings,
 )
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import (
     NODE_SUPERVISOR,
     TAKE_REVOCATIONS,
+    TAKE_SETTINGS,
     CellsChanged,
     CommandAnswered,
     CommandRequested,
@@ -45,26 +47,29 @@ from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.telemetry import metrics
 
 from .configured_engine import connect
+from .engine import EngineAway, WrongRevision
 from .limit_parts import Held
 from .member import Member
 from .membership import Presence, remote_cells
 from .node_packets import packet_cipher
 from .shared_limits import SharedLimits
 from .shared_revocations import SharedRevocations, change_between
+from .shared_settings import ClusterSettingsState, SharedSettings
 
 _LEAVE_S = 2.0
 _DESCRIBE_S = 1.0
 _SPREAD_S = 15.0  # a node that hangs is no member any more by then
 _LOOK_S = 0.05
 _NOT_SPREAD = "this node has taken it; the others take it as soon as they and this one reach the cluster"
+_SHARED = ("revocations", "settings")  # what all nodes of a cluster have, by number
 
 
 class ClusterMember(AsyncioActor):
     """One node's membership as a process of its node. It is no part of any call but those that another node has to answer.
 
-    Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, CommandAnswered
-              (NodeSupervisor); ForwardToNode (cells, NodeSupervisor), LimitsAsked, OwnershipWanted (cells)
-    Sends     Pong, ClusterDescribed, RevocationsSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, LimitsHeld
+    Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, ShareSettings,
+              CommandAnswered (NodeSupervisor); ForwardToNode (cells, NodeSupervisor), LimitsAsked, OwnershipWanted (cells)
+    Sends     Pong, ClusterDescribed, ChangeSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, LimitsHeld
               (cells); Forwarded, ForwardLost (cells, NodeSupervisor)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
@@ -79,6 +84,7 @@ class ClusterMember(AsyncioActor):
         self._shared: SharedRevocations | None = None
         self._revocations = Revocations()
         self._knows_revocations = asyncio.Event()
+        self._settings: SharedSettings | None = None
         self._limits: SharedLimits | None = None
         self._held = Held()  # by this node, of limits that the cluster shares
         self._others: NodesChanged = NodesChanged(cells={}, cell_counts={}, is_member=False)
@@ -105,8 +111,8 @@ class ClusterMember(AsyncioActor):
         self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
         self._member.describe(cells=dict(self._told))
         self._running = asyncio.ensure_future(self._member.run())
-        beside = (self._describe_often(), self._share(self._member), self._share_limits(self._member))
-        others = [asyncio.ensure_future(each) for each in beside]
+        shared = (self._share(self._member), self._share_settings(self._member), self._share_limits(self._member))
+        others = [asyncio.ensure_future(each) for each in (self._describe_often(), *shared)]
         try:
             await self._running
         finally:
@@ -130,23 +136,23 @@ class ClusterMember(AsyncioActor):
 
     def _tell_revocations(self, number: int, revocations: Revocations) -> None:
         arguments = {"revocations": revocations}
-        request = CommandRequested(request_id=str(number), command=TAKE_REVOCATIONS, arguments=arguments)
+        request = CommandRequested(request_id=f"revocations {number}", command=TAKE_REVOCATIONS, arguments=arguments)
         self.deliver(self.addresses["supervisor"], request)
 
     def receiveMsg_CommandAnswered(self, message: CommandAnswered, sender: ActorAddress) -> None:
-        asker, _, request_id = message.request_id.rpartition(" ")
-        if asker:  # another node's supervisor
+        about, _, request_id = message.request_id.rpartition(" ")
+        if about not in _SHARED:  # it is the supervisor of the node that asks
             own = f"{self.arguments.settings.node}/{NODE_SUPERVISOR}"
             answered = CommandAnswered(request_id=request_id, answer=message.answer)
-            self.call_loop(self._forward, ForwardToNode(to_cell=asker, from_cell=own, message=answered))
+            self.call_loop(self._forward, ForwardToNode(to_cell=about, from_cell=own, message=answered))
         elif message.answer.get("ok"):
-            self.call_loop(self._say_taken, int(message.request_id))
+            self.call_loop(self._say_taken, about, int(request_id))
         else:
-            self.log(logging.ERROR, f"the revocations of the cluster were not taken: {message.answer}")
+            self.log(logging.ERROR, f"the {about} of the cluster were not taken: {message.answer}")
 
-    def _say_taken(self, number: int) -> None:
+    def _say_taken(self, shared: str, number: int) -> None:
         if self._member is not None:
-            self._member.describe(revocations=number)
+            self._member.describe(**{shared: number})
 
     def receiveMsg_ShareRevocations(self, message: ShareRevocations, sender: ActorAddress) -> None:
         self.run_async(self._spread(message, sender))
@@ -158,11 +164,49 @@ class ClusterMember(AsyncioActor):
                 while self._shared is None or self._member is None:
                     await asyncio.sleep(_LOOK_S)
                 number = await asyncio.shield(self._shared.change(change_between(message.before, message.after)))
-                while behind := self._member.behind(number):
+                while behind := self._member.behind(revocations=number):
                     error_text = f"not taken yet by {', '.join(behind)}: {_NOT_SPREAD}"
                     await asyncio.sleep(_LOOK_S)
                 error_text = ""
-        self.deliver(asker, RevocationsSpread(request_id=message.request_id, error_text=error_text))
+        self.deliver(asker, ChangeSpread(request_id=message.request_id, error_text=error_text))
+
+    # ---- settings
+
+    async def _share_settings(self, member: Member) -> None:
+        engine = await member.connected()
+        self._settings = SharedSettings(engine, packet_cipher(self._secret), self._tell_settings)
+        await self._settings.run()
+
+    def _tell_settings(self, state: ClusterSettingsState) -> None:
+        arguments = {"number": state.number, "file": state.file, "tables": state.tables}
+        request = CommandRequested(request_id=f"settings {state.number}", command=TAKE_SETTINGS, arguments=arguments)
+        self.deliver(self.addresses["supervisor"], request)
+
+    def receiveMsg_ShareSettings(self, message: ShareSettings, sender: ActorAddress) -> None:
+        self.run_async(self._spread_settings(message, sender))
+
+    async def _spread_settings(self, message: ShareSettings, asker: ActorAddress) -> None:
+        error_text = await self._change_settings(message)
+        self.deliver(asker, ChangeSpread(request_id=message.request_id, error_text=error_text))
+
+    async def _change_settings(self, message: ShareSettings) -> str:
+        """Why the settings are not those of all nodes now, or ""."""
+        if self._member is None or self._settings is None or not self._member.members():
+            return "the cluster cannot be reached: nothing has changed"
+        error_text = "the cluster does not answer: see `backends` for what runs"
+        try:
+            async with asyncio.timeout(_SPREAD_S):
+                number = await self._settings.change(message.taken, message.file, message.tables)
+                while behind := self._member.behind(settings=number):
+                    error_text = f"not taken yet by {', '.join(behind)}; see there, and the log"
+                    await asyncio.sleep(_LOOK_S)
+                return ""
+        except WrongRevision:
+            return "another node has changed something at the same time: nothing has changed, say it again"
+        except ValueError as error:
+            return f"too large for the cluster, nothing has changed: {error}"
+        except (EngineAway, TimeoutError):
+            return error_text
 
     # ---- limits
 

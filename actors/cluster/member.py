@@ -117,10 +117,12 @@ class Member:
         assert self._engine is not None
         return self._engine
 
-    def behind(self, number: int) -> list[str]:
-        """Names of the members, this one too, that have not taken this state of the shared revocations."""
+    def behind(self, *, revocations: int = 0, settings: int = 0) -> list[str]:
+        """Names of the members, this one too, that have not taken these states of what all nodes share."""
         views = {**self._nodes.others(), self._own.node: self._own}
-        return sorted(name for name, presence in views.items() if presence.revocations < number)
+        return sorted(
+            name for name, presence in views.items() if presence.revocations < revocations or presence.settings < settings
+        )
 
     @property
     def node(self) -> str:

@@ -33,7 +33,7 @@ class Presence(msgspec.Struct, frozen=True):
     member:      random for each start of the process that takes what other nodes send; that may crash while its node goes on.
     cells:       {name within the node: incarnation} of those that run.
     cell_count:  of those configured; they share out the node's servers.
-    revocations: the number of the state of the shared ones that all its cells have taken.
+    revocations, settings: the numbers of the state of the shared ones that all its cells have taken.
     """
 
     node: str
@@ -44,6 +44,7 @@ class Presence(msgspec.Struct, frozen=True):
     cell_count: int = 1
     is_draining: bool = False
     revocations: int = 0
+    settings: int = 0
     version: str = ""
     url: str = ""
     term: int = 0

@@ -110,8 +110,23 @@ class ShareRevocations:
 
 
 @attrs.frozen(kw_only=True)
-class RevocationsSpread:
-    """The answer: every node that is there has taken them. error_text: why some have not, or ""."""
+class ShareSettings:
+    """NodeSupervisor -> ClusterMember: have all nodes, this one too, run with these settings, unless another was faster.
+
+    taken:  the number of the settings of the cluster that they were made from.
+    file:   fingerprint of the file that they come from.
+    tables: as `settings_tables.encoded_tables` gives them.
+    """
+
+    request_id: str
+    taken: int
+    file: str
+    tables: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ChangeSpread:
+    """The answer to ShareRevocations and ShareSettings: every node that is there has taken them. error_text: why not, or ""."""
 
     request_id: str
     error_text: str = ""

@@ -17,6 +17,7 @@ EVENT_LOG = "event-log"  # its name among the children of a node
 CLUSTER_MEMBER = "cluster-member"
 NODE_SUPERVISOR = "node-supervisor"
 TAKE_REVOCATIONS = "take-revocations"  # a command of the cluster member: what all nodes refuse
+TAKE_SETTINGS = "take-settings"  # the same for backends and what else may change
 NODE_GLOBAL_NAME = "mcp-gateway-node"  # under which launcher and admin commands find the NodeSupervisor
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from mcp_gateway.actors.messages.node import TAKE_REVOCATIONS
+from mcp_gateway.actors.messages.node import TAKE_REVOCATIONS, TAKE_SETTINGS
 from mcp_gateway.config.backend_settings import BackendSettings, RouteSettings
 from mcp_gateway.config.identity_settings import AuthSettings
 from mcp_gateway.config.loader import ConfigError, ConfigProblem, backend_from_mapping, raise_list_problems
@@ -16,8 +17,12 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.protocol.merging.naming import Naming
 
 from .revocation_changes import changed_revocations
+from .settings_tables import with_tables
 
-BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke", TAKE_REVOCATIONS)
+BACKEND_COMMANDS = ("add-backend", "remove-backend", "drain", "undrain", "reload", "revoke", TAKE_REVOCATIONS, TAKE_SETTINGS)
+SHARED_COMMANDS: Final = frozenset({"add-backend", "remove-backend", "reload"})
+"""Those that all nodes of a cluster follow."""
+
 _FOLLOWING: Final = ("policies", "servers", "search")
 _CHANGEABLE: Final = ("backends", "routes", *_FOLLOWING, "revocations", "left_out", "warnings")
 _ABSENT: Final = object()
@@ -38,6 +43,11 @@ class BackendChange:
     tables: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """As the command is answered once all have taken it."""
+        return {"ok": True, "changes": self.events, "tables": self.tables, "left": self.left}
+
 
 def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any]) -> BackendChange:
     """What one of the BACKEND_COMMANDS changes. A command that finds everything as it wants it changes nothing.
@@ -45,7 +55,7 @@ def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any
     arguments: {"backend": a [[backends]] table} to add, {"name": of the backend} to remove, drain and undrain,
                {"name", "replica": as status names it} to drain and undrain one alone,
                {"settings": those of the file} to reload, what `changed_revocations` takes to revoke,
-               {"revocations": all of them} to take those of a cluster.
+               {"revocations": all of them} to take those of a cluster, {"tables": as encoded} to take its settings.
 
     Raises: ConfigError with everything that is wrong, also where what may change does not fit what may not.
     """
@@ -66,6 +76,8 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
         return BackendChange(settings=attrs.evolve(settings, revocations=revoked), events=())
     if command == TAKE_REVOCATIONS:
         return BackendChange(settings=attrs.evolve(settings, revocations=arguments["revocations"]), events=())
+    if command == TAKE_SETTINGS:
+        return _reloaded(settings, _of_cluster(settings, arguments["tables"]))
     if command == "add-backend":
         backends, routes = _with_backend(settings, arguments["backend"])
     elif command == "remove-backend":
@@ -81,6 +93,17 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
         else:
             backends = _with_drain(settings.backends, {name}, command == "drain")
     return _change(settings, backends, routes)
+
+
+def _of_cluster(settings: Settings, tables: bytes) -> Settings:
+    """Raises: ConfigError for what another version has written, InvalidSetting."""
+    try:
+        return with_tables(settings, json.loads(tables))
+    except (TypeError, KeyError, ValueError) as error:
+        if isinstance(error, InvalidSetting):
+            raise
+        allowed = "those of nodes of one version"
+        raise ConfigError([ConfigProblem(file=TAKE_SETTINGS, key="tables", found=repr(error), allowed=allowed)]) from None
 
 
 def _with_backend(settings: Settings, table: Mapping[str, Any]) -> tuple[tuple[BackendSettings, ...], tuple[RouteSettings, ...]]:

@@ -21,12 +21,13 @@ from thespian.actors import ActorAddress, ThespianWatch, WatchMessage
 
 from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import (
+    ChangeSpread,
     ClusterDescribed,
     ForwardLost,
     ForwardToNode,
     OwnRevocations,
-    RevocationsSpread,
     ShareRevocations,
+    ShareSettings,
 )
 from mcp_gateway.actors.messages.event_log import EventLogMoved
 from mcp_gateway.actors.messages.lifecycle import LogLevelChanged
@@ -62,7 +63,7 @@ from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_archive import archive_process
 from mcp_gateway.transports.upstream.pipes.process_guard import is_guard
 
-from .backend_changes import BACKEND_COMMANDS
+from .backend_changes import BACKEND_COMMANDS, SHARED_COMMANDS
 from .heartbeats import Heartbeats
 from .named_nodes import DRAIN_NODE, NODE_COMMANDS, named_command
 from .node_children import node_children
@@ -70,6 +71,7 @@ from .node_status import merge_cell_statuses
 from .process_tree import launcher_row, thespian_processes
 from .question_ledger import Question, QuestionLedger
 from .running_settings import RunningSettings
+from .settings_tables import encoded_tables
 from .wire_fingerprint import WIRE_FINGERPRINT
 
 HEARTBEAT_S = 1.0
@@ -88,11 +90,11 @@ class NodeSupervisor(Supervisor):
     """Keeps the processes of a node running, and ends with its launcher.
 
     Receives  Wiring, DrainRequested (launcher); NodeStatusRequested, CommandRequested (admin commands, cells);
-              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed, RevocationsSpread,
-              Forwarded, ForwardLost (its children)
+              Pong, CellDrained, NodeStatusReported, CommandAnswered, SettingsApplied, ClusterDescribed, ChangeSpread, Forwarded,
+              ForwardLost (its children)
     Sends     ChildReady, Pong every second, NodeDrained, NodeFailed (launcher); NodeStatusReported, CommandAnswered
               (admin commands, cells); Ping, DrainRequested, NodeStatusRequested, CommandRequested, ApplySettings, EventLogMoved,
-              CellsChanged, PublishForNode, OwnRevocations, ShareRevocations, ForwardToNode (its children)
+              CellsChanged, PublishForNode, OwnRevocations, ShareRevocations, ShareSettings, ForwardToNode (its children)
     On crash  everything below ends with it, and the launcher starts the whole system again, with the backends of now
     """
 
@@ -365,6 +367,8 @@ class NodeSupervisor(Supervisor):
     def _change_backends(self, message: CommandRequested, asker: ActorAddress) -> None:
         before, revoked_before = self._settings.revision, self._settings.now.revocations
         try:
+            if message.command in SHARED_COMMANDS and self._has_member and self._share_settings(message, asker):
+                return
             change = self._settings.change(message.command, message.arguments)
         except ConfigError as error:
             self._answer_command(asker, message, {"refused": str(error).splitlines()})
@@ -372,7 +376,7 @@ class NodeSupervisor(Supervisor):
         except OSError as error:
             self._answer_command(asker, message, {"error": f"{self._node.kept_path} cannot be written: {error.strerror}"})
             return
-        outcome = {"ok": True, "changes": change.events, "tables": change.tables, "left": change.left}
+        outcome = change.outcome
         if self._settings.revision == before:
             question_id = self._next_question_id()
             waiting = self._share_revocations(message.command, question_id, revoked_before)  # perhaps not all nodes have it yet
@@ -389,6 +393,21 @@ class NodeSupervisor(Supervisor):
         waiting = self._tell_settings() | self._share_revocations(message.command, question_id, revoked_before)
         self._wait_for(question_id, waiting, asker, message.request_id, COMMAND_DEADLINE_S, outcome)
 
+    def _share_settings(self, message: CommandRequested, asker: ActorAddress) -> bool:
+        """Have all nodes of the cluster change, this one as any other; False where nothing would change. Raises: ConfigError."""
+        change, file = self._settings.preview(message.command, message.arguments)
+        if change.settings == self._settings.now:
+            return False
+        if (member := self.child_address(CLUSTER_MEMBER)) is None:
+            self._answer_command(asker, message, {"error": "the node joins its cluster just now: nothing has changed"})
+            return True
+        question_id = self._next_question_id()
+        tables = encoded_tables(change.settings)
+        self.send(member, ShareSettings(request_id=question_id, taken=self._settings.taken.number, file=file, tables=tables))
+        self._sharing.add(question_id)
+        self._wait_for(question_id, [_ALL_NODES], asker, message.request_id, COMMAND_DEADLINE_S, change.outcome)
+        return True
+
     def _share_revocations(self, command: str, question_id: str, before: Revocations) -> set[str]:
         """Have the cluster refuse what this node does; who is to be waited for."""
         if command != "revoke" or not self._has_member:
@@ -400,7 +419,7 @@ class NodeSupervisor(Supervisor):
             return {_ALL_NODES}
         return set()  # the next one takes all that this node refuses to the cluster
 
-    def receiveMsg_RevocationsSpread(self, message: RevocationsSpread, sender: ActorAddress) -> None:
+    def receiveMsg_ChangeSpread(self, message: ChangeSpread, sender: ActorAddress) -> None:
         self._sharing.discard(message.request_id)
         if message.error_text:
             self._answer_questions(self._questions.settled(message.request_id, {"error": message.error_text}))

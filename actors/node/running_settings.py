@@ -6,21 +6,34 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
+from mcp_gateway.actors.messages.node import TAKE_SETTINGS
 from mcp_gateway.config.settings import Settings
 
 from .backend_changes import BackendChange, backend_change
-from .kept_backends import keep_backends
+from .kept_backends import Taken, keep_backends, kept_taken
 from .kept_revocations import keep_revocations
+from .settings_tables import fingerprint_of
 
 
 class RunningSettings:
-    """now: what cells shall run with. revision: counts the changes; 0 is what the node was started with."""
+    """now: what cells shall run with. revision: counts the changes; 0 is what the node was started with.
+
+    taken: which settings of a cluster that is.
+    """
 
     def __init__(self, settings: Settings, kept_path: Path) -> None:
         self.now = settings
         self.revision = 0
+        self.taken = kept_taken(kept_path, settings)
         self._kept_path = kept_path
         self._told: dict[str, tuple[int, int]] = {}  # {name of a cell: (incarnation, revision)}
+
+    def preview(self, command: str, arguments: Mapping[str, Any]) -> tuple[BackendChange, str]:
+        """What a command would change, and the fingerprint of the file that the outcome comes from. Raises: ConfigError."""
+        file = fingerprint_of(arguments["settings"]) if command == "reload" else self.taken.file
+        return backend_change(self.now, command, arguments), file
 
     def change(self, command: str, arguments: Mapping[str, Any]) -> BackendChange:
         """Carry out one of `backend_changes.BACKEND_COMMANDS`.
@@ -29,13 +42,22 @@ class RunningSettings:
 
         Raises: ConfigError where it may not be done, OSError where it cannot be kept; then nothing has changed.
         """
+        taken = self.taken
+        if command == TAKE_SETTINGS:
+            # A node that has started with another file than the others had runs what its own file says, until the next change.
+            has_other_file = not taken.number and taken.file != arguments["file"]
+            if has_other_file or arguments["number"] <= taken.number:
+                self.taken = attrs.evolve(taken, number=max(arguments["number"], taken.number))
+                return BackendChange(settings=self.now, events=())
+            taken = Taken(arguments["number"], arguments["file"])
         change = backend_change(self.now, command, arguments)
-        if change.settings != self.now:
-            keep_backends(self._kept_path, change.settings)
+        has_changed = change.settings != self.now
+        if has_changed:
+            keep_backends(self._kept_path, change.settings, taken)
             if change.settings.revocations != self.now.revocations and (state_path := self.now.gateway.state_path) is not None:
                 keep_revocations(state_path, change.settings.revocations)
-            self.now = change.settings
-        elif command != "reload":  # told in any case: what it is for may have been mended beside the file
+        self.now, self.taken = change.settings, taken
+        if not has_changed and command != "reload":  # told in any case: what it is for may have been mended beside the file
             return change
         self.revision += 1
         return change

@@ -61,6 +61,41 @@ def test_a_part_of_any_node_is_named_with_its_node_and_without_one_it_is_of_the_
     cluster.wait_until_all_see_all()
 
 
+# ---- what operators change
+
+
+def names_of_backends(cluster: Cluster, node: str) -> set[str]:
+    return {backend["name"] for backend in cluster.nodes[node].status()["backends"]}
+
+
+def test_a_backend_that_is_added_or_removed_at_one_node_is_so_at_both_when_the_command_ends(cluster: Cluster) -> None:
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    before = names_of_backends(cluster, "a")
+    done = a.command("add-backend", "more", "--builtin", "demo")
+    assert (done.returncode, done.stdout) == (0, "more added\n"), done.stderr
+    assert Session(b, "/mcp/servers/more").text(b, "echo", message="hello") == "hello"
+    assert names_of_backends(cluster, "a") == names_of_backends(cluster, "b") == before | {"more"}
+    assert a.command("add-backend", "more", "--builtin", "demo").returncode == 2
+    done = b.command("remove-backend", "more")
+    assert done.returncode == 0, done.stderr
+    assert names_of_backends(cluster, "a") == names_of_backends(cluster, "b") == before
+
+
+def test_a_file_that_is_read_again_at_one_node_is_followed_by_both(cluster: Cluster) -> None:
+    b = cluster.nodes["b"]
+    before = names_of_backends(cluster, "b")
+    file = b.state_dir.with_suffix(".toml")
+    text = file.read_text()
+    file.write_text(f'{text}[[backends]]\nname = "read"\nbuiltin = "demo"\n')
+    try:
+        assert b.command("reload").returncode == 0
+        assert names_of_backends(cluster, "a") == names_of_backends(cluster, "b") == before | {"read"}
+    finally:
+        file.write_text(text)
+    assert b.command("reload").returncode == 0
+    assert names_of_backends(cluster, "a") == names_of_backends(cluster, "b") == before
+
+
 # ---- sessions
 
 

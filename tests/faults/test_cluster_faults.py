@@ -60,6 +60,10 @@ def test_while_the_engine_is_away_everything_goes_on_but_what_lives_on_another_n
     wait_until(lambda: not cluster.status("b")["is_member"], 20, "node b has fenced itself")
     assert cluster.status("b")["engine"] == "away"
     assert is_unreachable(process, b)  # and does not start the process once more
+    done = a.command("add-backend", "more", "--builtin", "demo")
+    assert done.returncode == 1
+    assert "nothing has changed" in done.stderr
+    assert "more" not in {backend["name"] for backend in a.status()["backends"]}
     check_what_goes_on()
     cluster.nats.start()
     cluster.wait_until_all_see_all()

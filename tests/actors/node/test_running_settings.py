@@ -9,7 +9,9 @@ import pytest
 from mcp_gateway.actors.node.kept_backends import with_kept_backends
 from mcp_gateway.actors.node.kept_revocations import with_kept_revocations
 from mcp_gateway.actors.node.running_settings import RunningSettings
+from mcp_gateway.actors.node.settings_tables import encoded_tables, fingerprint_of
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
+from mcp_gateway.config.settings import Settings
 
 STARTED = settings_from_mapping({"backends": [{"name": "demo", "builtin": "demo"}]}, "test")
 ADD = {"backend": {"name": "two", "builtin": "demo"}}
@@ -58,3 +60,55 @@ def test_who_loses_access_is_kept_beyond_the_node_before_any_cell_is_told(tmp_pa
     assert running.to_tell([("cell/0", 1)]) == set()
     running.change("reload", {"settings": started})
     assert running.now.revocations.subjects == ("alice",)
+
+
+# ---- settings of a cluster
+
+
+def of_cluster(settings: Settings, number: int, file: Settings = STARTED) -> dict[str, object]:
+    return {"number": number, "file": fingerprint_of(file), "tables": encoded_tables(settings)}
+
+
+def test_settings_of_the_cluster_are_taken_once_and_older_ones_never(tmp_path: Path) -> None:
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    change, file = running.preview("add-backend", ADD)
+    assert (running.now, running.revision) == (STARTED, 0)
+    assert running.change("take-settings", of_cluster(change.settings, 3)).events == (("added", "two"),)
+    assert (running.now, running.revision, running.taken.number) == (change.settings, 1, 3)
+    assert file == running.taken.file
+    for number in (3, 2):
+        assert running.change("take-settings", of_cluster(STARTED, number)).events == ()
+    assert (running.now, running.revision) == (change.settings, 1)
+    again = RunningSettings(with_kept_backends(tmp_path / "kept.json", STARTED), tmp_path / "kept.json")
+    assert (again.now, again.taken) == (running.now, running.taken)
+
+
+def test_settings_that_the_node_has_anyway_are_taken_without_telling_any_cell(tmp_path: Path) -> None:
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    running.change("take-settings", of_cluster(STARTED, 4))
+    assert (running.taken.number, running.revision) == (4, 0)
+
+
+def test_who_has_started_with_another_file_runs_that_until_the_next_change(tmp_path: Path) -> None:
+    other = settings_from_mapping({"backends": [{"name": "new", "builtin": "demo"}]}, "test")
+    running = RunningSettings(other, tmp_path / "kept.json")
+    running.change("take-settings", of_cluster(STARTED, 5))
+    assert (running.now, running.taken.number) == (other, 5)
+    running.change("take-settings", of_cluster(STARTED, 6))
+    assert running.now.backends == STARTED.backends
+
+
+def test_what_is_draining_at_this_node_goes_on_draining(tmp_path: Path) -> None:
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    shared = running.preview("add-backend", ADD)[0].settings
+    running.change("drain", {"name": "demo"})
+    running.change("take-settings", of_cluster(shared, 1))
+    assert [(each.name, each.draining) for each in running.now.backends] == [("demo", True), ("two", False)]
+
+
+def test_what_cannot_be_read_is_refused_and_not_counted_as_taken(tmp_path: Path) -> None:
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    for tables in (b"{}", b"no json"):
+        with pytest.raises(ConfigError):
+            running.change("take-settings", {**of_cluster(STARTED, 1), "tables": tables})
+    assert running.taken.number == 0
