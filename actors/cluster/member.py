@@ -167,7 +167,8 @@ class Member:
             if self._claims is not None:
                 await self._claims.release()
             with contextlib.suppress(EngineAway, WrongRevision):
-                await self._engine.delete(presence_key(self._own.node), self._lease.revision)
+                # A renewal that was cut short may have been carried out, so that the key has another revision than is known.
+                await self._engine.delete(presence_key(self._own.node), await self._own_revision(self._engine))
             self._lease.fenced()
         if self._stop_serving is not None:
             with contextlib.suppress(EngineAway):
@@ -279,22 +280,20 @@ class Member:
         try:
             revision = await engine.update(key, value, self._lease.revision, PRESENCE_TTL_S)
         except WrongRevision:  # one that had no answer has been carried out, or it is gone
-            found = await engine.get(key)
-            presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
-            if (
-                found is None
-                or presence is None
-                or (presence.incarnation, presence.epoch)
-                != (
-                    self._own.incarnation,
-                    self._own.epoch,
-                )
-            ):
-                raise
-            revision = await engine.update(key, value, found.revision, PRESENCE_TTL_S)
+            revision = await engine.update(key, value, await self._own_revision(engine), PRESENCE_TTL_S)
         self._lease.renewed(revision, sent_s)
         self._said = ""
         self.owners_changed()
+
+    async def _own_revision(self, engine: Engine) -> int:
+        """Of this node's presence key. Raises: EngineAway; WrongRevision where it is gone, or another's."""
+        key = presence_key(self._own.node)
+        found = await engine.get(key)
+        presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
+        own = (self._own.incarnation, self._own.epoch)
+        if found is None or presence is None or (presence.incarnation, presence.epoch) != own:
+            raise WrongRevision(key)
+        return found.revision
 
     def _fence(self, why: str) -> None:
         _logger.error("node %s is cut off from its cluster: %s", self._own.node, why)

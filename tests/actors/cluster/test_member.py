@@ -169,6 +169,29 @@ def test_a_node_that_leaves_in_order_is_missed_at_once_and_its_name_is_free() ->
     run(test())
 
 
+def test_a_node_that_leaves_while_a_renewal_is_under_way_is_missed_at_once_as_well() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        update = b.engine.update
+        has_renewed = asyncio.Event()
+
+        async def update_without_answer(*arguments: Any) -> int:
+            await update(*arguments)
+            has_renewed.set()
+            await asyncio.sleep(3_600)
+            raise AssertionError("the node has left")
+
+        b.engine.update = update_without_answer  # type: ignore[method-assign]
+        await has_renewed.wait()
+        b.running.cancel()
+        await asyncio.wait([b.running])
+        await b.member.leave()
+        assert presence_key("b") not in hub.keys
+        await until(lambda: not a.others)
+
+    run(test())
+
+
 def test_a_node_that_is_cut_off_fences_itself_before_the_others_miss_it_and_comes_back_under_another_epoch() -> None:
     async def test() -> None:
         hub, a, b = await pair()
