@@ -16,6 +16,7 @@ import attrs
 from .backend_settings import BackendSettings, RouteSettings
 from .cluster_settings import ClusterSettings
 from .curation_settings import SearchSettings, ServerSettings
+from .grpc_settings import GrpcSettings
 from .identity_settings import (
     ApiKeySettings,
     AuditSettings,
@@ -48,6 +49,7 @@ _TABLES: Final[Mapping[str, type[Any]]] = {
     "cluster": ClusterSettings,
     "audit": AuditSettings,
     "search": SearchSettings,
+    "grpc": GrpcSettings,
 }
 _LISTS: Final[Mapping[str, type[Any]]] = {
     "policies": PolicySettings,

@@ -20,6 +20,7 @@ from .cluster_settings import ClusterSettings, cluster_problems
 from .credential_settings import filled_in, user_credential_problems
 from .curation_settings import SearchSettings, ServerSettings, server_list_problems, unknown_parts
 from .environment import SOURCE, names_backends, put_over, variable_behind
+from .grpc_settings import GrpcSettings, grpc_problems
 from .identity_settings import (
     ApiKeySettings,
     AuditSettings,
@@ -51,7 +52,7 @@ _LARGEST_FILE_BYTES = 4_194_304
 _MOST_TABLES = 10_000
 _SECTIONS = (
     *("gateway", "actor_system", "transports", "limits", "logging", "alerts", "telemetry"),
-    *("auth", "tls", "cluster", "policies", "audit", "backends", "routes", "servers", "search"),
+    *("auth", "tls", "cluster", "policies", "audit", "backends", "routes", "servers", "search", "grpc"),
 )
 _TRANSPORTS: dict[str, type[Any]] = {
     "http_sse": HttpSseSettings,
@@ -173,6 +174,8 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
     report.add("", server_list_problems(servers, names))
     report.add("", unknown_parts(servers, names))
     search = report.read_table("search", mapping.get("search", {}), SearchSettings)
+    grpc = report.read_table("grpc", mapping.get("grpc", {}), GrpcSettings)
+    report.add("", grpc_problems(grpc, gateway, actor_system, tls))
     report.raise_if_any()
     return Settings(
         gateway=GatewaySettings(**gateway),
@@ -191,6 +194,7 @@ def settings_from_mapping(mapping: Mapping[str, Any], file: str) -> Settings:
         routes=tuple(RouteSettings(**route) for route in routes),
         servers=tuple(ServerSettings(**server) for server in servers),
         search=SearchSettings(**search),
+        grpc=GrpcSettings(**grpc),
     )
 
 

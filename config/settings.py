@@ -30,6 +30,7 @@ from .common_rules import (
 )
 from .credential_settings import user_credential_problems
 from .curation_settings import SearchSettings, ServerSettings, server_list_problems
+from .grpc_settings import GrpcSettings, grpc_problems
 from .identity_settings import AuditSettings, AuthSettings, PolicySettings, Revocations, TlsSettings
 from .setting_rules import (
     Each,
@@ -316,6 +317,7 @@ class Settings:
     logging: LoggingSettings = attrs.field(factory=LoggingSettings, validator=instance_of(LoggingSettings))
     alerts: AlertsSettings = attrs.field(factory=AlertsSettings, validator=instance_of(AlertsSettings))
     telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings, validator=instance_of(TelemetrySettings))
+    grpc: GrpcSettings = attrs.field(factory=GrpcSettings, validator=instance_of(GrpcSettings))
     backends: tuple[BackendSettings, ...] = attrs.field(
         default=(), validator=deep_iterable(instance_of(BackendSettings), instance_of(tuple))
     )
@@ -346,6 +348,8 @@ class Settings:
         raise_first(route_list_problems(routes, {backend.name for backend in self.backends}))
         raise_first(server_list_problems([fields_of(each) for each in self.servers], {each.name for each in self.backends}))
         raise_first(port_problems(fields_of(self.gateway), fields_of(self.actor_system)))
+        tls = None if self.tls is None else fields_of(self.tls)
+        raise_first(grpc_problems(fields_of(self.grpc), fields_of(self.gateway), fields_of(self.actor_system), tls))
         cluster = None if self.cluster is None else fields_of(self.cluster)
         raise_first(cluster_problems(cluster, fields_of(self.actor_system)))
         raise_first(user_credential_problems(backends, fields_of(self.gateway), has_auth=self.auth is not None))

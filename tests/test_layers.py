@@ -89,6 +89,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         f"transports.downstream.{package}": (*_CLIENT, "transports.downstream.server", "transports.downstream.exchanges")
         for package in ("http", "websocket", "operators")
     },
+    "transports.downstream.grpc": (*_CLIENT, "transports.downstream.server", "transports.downstream.http"),
     "transports.downstream.consent": (*_CLIENT, "transports.downstream.server"),
     "transports.downstream.phoenix": (
         *_CLIENT,
@@ -134,9 +135,12 @@ ONLY_IN: Final[dict[str, tuple[str, ...]]] = {
     "yarl": ("transports.upstream.http",),
     "thespian": ("actors", "scripts"),
     "sqlite3": ("actors.storage",),
-    "grpc": tuple(
-        f"transports.upstream.grpc.{module}"
-        for module in ("grpc_channel", "grpc_source", "mcp_conversation", "reflected_methods")
+    "grpc": (
+        *(
+            f"transports.upstream.grpc.{module}"
+            for module in ("grpc_channel", "grpc_source", "mcp_conversation", "reflected_methods")
+        ),
+        "transports.downstream.grpc.grpc_listener",
     ),
     "cel": ("config.conditions",),
     "nats": ("actors.cluster.nats_engine",),

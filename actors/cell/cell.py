@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.edge.present_clients import MOST_ROWS, present_clients
@@ -94,6 +94,9 @@ from .lookup_threads import LookupThreads
 from .operator_actions import OperatorActions
 from .operator_pages import add_operator_pages
 
+if TYPE_CHECKING:
+    from mcp_gateway.transports.downstream.grpc.grpc_listener import GrpcListener
+
 _logger = logging.getLogger(__name__)
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
 _CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
@@ -163,6 +166,8 @@ class Cell:
                 self._server.serve()
             else:
                 self._server.listen()
+            if self._grpc is not None:
+                await self._grpc.listen()
         except OSError:
             await self.stop()
             raise
@@ -231,8 +236,16 @@ class Cell:
         self._note_log_in = None if self._audit is None else self._audit.note_log_in
         self._cookies = OperatorCookies(seal, (settings.gateway.public_url or settings.url).rstrip("/"))
         self._server = GatewayServer(self._settings, self._port.publish, noting, self._tickets, self._note_log_in, self._cookies)
+        self._grpc = self._make_grpc() if settings.grpc.port else None
         self._cells.take_from_cells(ReplicaProbed, self._take_probe)
         self._status = CellStatus(self._name, self._port, self._server)
+
+    def _make_grpc(self) -> GrpcListener:
+        """What it needs is an extra, and not loaded by who does without."""
+        from mcp_gateway.transports.downstream.grpc.grpc_listener import GrpcListener, GrpcTransport
+
+        self._port.downstream_transports.append(GrpcTransport())
+        return GrpcListener(self._settings, self._server, self._port)
 
     def _permit(self, settings: Settings) -> None:
         note = None if self._audit is None else self._audit.note
@@ -382,6 +395,8 @@ class Cell:
         self._cells.close()
         if self._alerts is not None:
             await self._alerts.close()
+        if self._grpc is not None:
+            await self._grpc.close()
         await self._sockets.close()
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))

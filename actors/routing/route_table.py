@@ -13,6 +13,7 @@ from mcp_gateway.transports.protocol.merging.wildcard import Wildcard
 
 # Clients choose the targets: neither many nor long ones may fill the memory of a cell.
 _CACHED_TARGETS = 4_096
+_ROUTED_AS = {"grpc": "streamable_http"}  # the stateless revision on another wire: routes do not tell the two apart
 _LONGEST_CACHED_TARGET = 512
 
 
@@ -64,6 +65,7 @@ class RouteTable:
 
     def match(self, target: str, transport: str) -> Route | None:
         """The route for a target that came in over a transport; None when nothing serves it."""
+        transport = _ROUTED_AS.get(transport, transport)
         if len(target) > _LONGEST_CACHED_TARGET:
             return self._find(target, transport)
         return self._cached_find(target, transport)

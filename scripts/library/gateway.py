@@ -21,6 +21,7 @@ from mcp_gateway.config.settings import IN_PROCESS_BASE, Settings
 from mcp_gateway.scripts.serving.embedded_node import EmbeddedNode
 from mcp_gateway.scripts.serving.start_checks import (
     StartRefused,
+    check_grpc,
     check_tls,
     prepare_state_directory,
     reserve_port,
@@ -147,6 +148,7 @@ class Gateway:
         prepare_state_directory(settings.gateway.state_path)
         settings = with_revocations(settings)
         check_tls(settings)
+        check_grpc(settings)
         if self._is_mounted:
             return settings
         self._reserved = reserve_port(settings.gateway.host, settings.gateway.port)

@@ -36,6 +36,7 @@ from .start_checks import (
     StartRefused,
     allow_many_files,
     announce,
+    check_grpc,
     check_tls,
     log_exposure,
     log_what_was_left_out,
@@ -64,6 +65,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     log_what_was_left_out(settings)
     settings = with_revocations(settings)
     check_tls(settings)
+    check_grpc(settings)
     reserved = reserve_port(settings.gateway.host, settings.gateway.port)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1])
     gc.disable()  # start-up allocates and keeps: collections would find nothing

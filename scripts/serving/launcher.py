@@ -42,6 +42,7 @@ from .start_checks import (
     allow_many_files,
     announce,
     check_cluster,
+    check_grpc,
     check_tls,
     log_exposure,
     log_what_was_left_out,
@@ -86,6 +87,7 @@ def serve(settings: Settings, cell_factory: str, source: SettingsSource) -> int:
     settings = with_revocations(settings)
     check_tls(settings)
     check_cluster(settings)
+    check_grpc(settings)
     key = read_or_make_key(state_path)
     reserved, admin_port = reserve_ports(settings)
     settings = with_real_ports(settings, port=reserved[0].getsockname()[1], admin_port=admin_port)

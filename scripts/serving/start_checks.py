@@ -15,6 +15,7 @@ import socket
 import stat
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -216,6 +217,17 @@ def check_tls(settings: Settings) -> None:
             ServerTls(settings.tls)
         except TlsUnusableError as error:
             raise StartRefused(str(error)) from error
+
+
+def check_grpc(settings: Settings) -> None:
+    """Raises: StartRefused where [grpc] cannot be served."""
+    port = settings.grpc.port
+    if not port:
+        return
+    if find_spec("grpc") is None or find_spec("mcp_grpc_transport_proto") is None:
+        raise StartRefused("[grpc]: gRPC is not installed here: pip install 'mcp-gateway[grpc]'")
+    for held in reserve_port(settings.gateway.host, port):
+        held.close()
 
 
 def check_cluster(settings: Settings) -> None:

@@ -34,6 +34,13 @@ def test_most_literal_pattern_wins_then_the_one_declared_first():
     assert backend_for(table_of("*a", "a*"), "aa") == "0"
 
 
+def test_a_client_over_grpc_is_routed_like_one_over_streamable_http():
+    """Ours: it speaks the same revision, and no file that names transports need be written anew."""
+    table = RouteTable([Route(pattern="*", backend="http", transports=frozenset({"streamable_http"}))])
+    assert backend_for(table, "tools/call/a", "grpc") == "http"
+    assert backend_for(RouteTable([Route(pattern="*", backend="ws", transports=frozenset({"websocket"}))]), "a", "grpc") is None
+
+
 def test_a_route_serves_its_transports_only():
     table = RouteTable(
         [

@@ -13,6 +13,7 @@ import pytest
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.cluster_settings import ClusterSettings
+from mcp_gateway.config.grpc_settings import GrpcSettings
 from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
 from mcp_gateway.scripts.serving.start_checks import (
@@ -20,6 +21,7 @@ from mcp_gateway.scripts.serving.start_checks import (
     StartRefused,
     allow_many_files,
     check_cluster,
+    check_grpc,
     live_runs,
     log_exposure,
     prepare_state_directory,
@@ -197,3 +199,14 @@ def test_a_node_of_a_cluster_does_not_start_without_the_key_of_the_cluster(tmp_p
 
 def test_a_node_that_is_alone_needs_no_key() -> None:
     check_cluster(Settings())
+
+
+def test_a_port_for_grpc_that_is_in_use_and_an_extra_that_is_not_there_are_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_grpc(Settings())
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        taken = Settings(grpc=GrpcSettings(port=held.getsockname()[1]))
+        with pytest.raises(StartRefused, match="is in use"):
+            check_grpc(taken)
+        monkeypatch.setattr(start_checks, "find_spec", lambda name: None)
+        with pytest.raises(StartRefused, match=r"pip install 'mcp-gateway\[grpc\]'"):
+            check_grpc(taken)

@@ -48,21 +48,25 @@ class StreamableHttpTransport:
 
 
 class StreamableHttpEndpoint:
-    """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`, with `/mcp` after it too."""
+    """Turns a request into an exchange, or refuses it. Serves `/mcp` and `/mcp/servers/{backend}`, with `/mcp` after it too.
 
-    def __init__(self, server: GatewayServer, port: EdgePort) -> None:
+    transport: by which its requests come, where that is another that carries the same.
+    """
+
+    def __init__(self, server: GatewayServer, port: EdgePort, transport: str = StreamableHttpTransport.name) -> None:
         self._server = server
         self._port = port
+        self._transport = transport
 
     def handle(self, incoming: Incoming) -> None:
         try:
             self._handle(incoming)
         except Refused as refused:
-            count_request(StreamableHttpTransport.name, "other", "", refused.reason, 0.0, 0.0)
+            count_request(self._transport, "other", "", refused.reason, 0.0, 0.0)
             raise
 
     def _handle(self, incoming: Incoming) -> None:
-        if StreamableHttpTransport.name not in self._port.enabled_transports:
+        if self._transport not in self._port.enabled_transports:
             raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
         if self._port.is_draining and not (self._server.sends_away and incoming.method == "POST"):
             raise Refused("draining", "the gateway is draining", request_id=jsonrpc.request_id_in(incoming.body))
@@ -143,7 +147,7 @@ class StreamableHttpEndpoint:
         if isinstance(message, Request):
             if message.method == "ping":
                 self._admit(self._keys_of(incoming), session, message.id)
-                count_request(StreamableHttpTransport.name, "ping", "", "ok", 0.0, 0.0)
+                count_request(self._transport, "ping", "", "ok", 0.0, 0.0)
                 _respond(incoming, 200, jsonrpc.encode_result(message.id, {}), {})
                 return
             target = route_target(message.method, message.params, message.id)
@@ -207,7 +211,7 @@ class StreamableHttpEndpoint:
         if request_id is not None:
             self._admit(connection, session, request_id)
         try:
-            self._server.take_connection(StreamableHttpTransport.name, incoming.holder)
+            self._server.take_connection(self._transport, incoming.holder)
         except Refused as refused:
             refused.request_id = request_id
             raise
@@ -216,7 +220,7 @@ class StreamableHttpEndpoint:
         travels_on = context_in_headers(shown)
         exchange = Exchange(
             exchange_id=self._port.next_exchange_id(),
-            transport=StreamableHttpTransport.name,
+            transport=self._transport,
             revision=revision,
             endpoint=endpoint,
             tools=chosen_tools(incoming.headers, incoming.query),
@@ -249,6 +253,7 @@ class _Answer:
         "_request_id",
         "_server",
         "_started_s",
+        "_transport",
     )
 
     def __init__(self, server: GatewayServer, port: EdgePort, incoming: Incoming | BatchPart, exchange: Exchange) -> None:
@@ -257,6 +262,7 @@ class _Answer:
         self._incoming = incoming
         self._exchange_id = exchange.exchange_id
         self._method = exchange.method
+        self._transport = exchange.transport
         self._request_id = exchange.request_id
         self._has_begun = False
         self._is_over = False
@@ -342,10 +348,10 @@ class _Answer:
         self._call_off()
         self._server.open_streams.discard(self)
         duration_s = time.monotonic() - self._started_s
-        count_request(StreamableHttpTransport.name, self._method, backend, outcome, duration_s, upstream_s)
+        count_request(self._transport, self._method, backend, outcome, duration_s, upstream_s)
 
     def _release(self) -> None:
-        self._server.release_connection(StreamableHttpTransport.name, self._incoming.holder)
+        self._server.release_connection(self._transport, self._incoming.holder)
 
 
 def _respond(incoming: Incoming | BatchPart, status: int, body: Pieces, headers: Mapping[str, str]) -> None:

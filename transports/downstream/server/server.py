@@ -41,6 +41,7 @@ from .unsent_bytes import UnsentBytes
 
 _logger = logging.getLogger(__name__)
 
+_GRPC: Final = "grpc"
 _MAX_HEADER_BYTES: Final = 65_536
 _SWEEP_S: Final = 1.0
 _KEEP_ALIVE_EVENT_S: Final = 15.0
@@ -237,7 +238,8 @@ class GatewayServer(HTTPServerConnectionDelegate):
 
     def _limit(self, transport: str) -> SharedBudget:
         gateway = self._settings.gateway
-        limit: int = getattr(self._settings.transports, transport).max_connections
+        table = self._settings.grpc if transport == _GRPC else getattr(self._settings.transports, transport)
+        limit: int = table.max_connections
         return SharedBudget(-(-limit // gateway.cell_count), gateway.max_share_per_address)
 
     # ---- who clients are
@@ -285,10 +287,18 @@ class GatewayServer(HTTPServerConnectionDelegate):
             incoming.respond(404, msgspec.json.encode({"error": "no such endpoint", "endpoints": self._paths()}), {})
         elif incoming.method == "OPTIONS":
             self._preflight(incoming)
-        elif self.gate is None or served.access is Access.EVERYBODY:
-            served.endpoint.handle(incoming)
         else:
-            self.gate.admit(incoming, served.access, served.takes_ticket, served.endpoint.handle)
+            self._admit(incoming, served.endpoint, served.access, takes_ticket=served.takes_ticket)
+
+    def serve_client(self, incoming: Incoming, endpoint: Endpoint) -> None:
+        """Have the endpoint answer a client whose request has come by another way than this server's own port."""
+        self._carry_out(incoming, lambda: self._admit(incoming, endpoint, Access.CLIENTS))
+
+    def _admit(self, incoming: Incoming, endpoint: Endpoint, access: Access, *, takes_ticket: bool = False) -> None:
+        if self.gate is None or access is Access.EVERYBODY:
+            endpoint.handle(incoming)
+        else:
+            self.gate.admit(incoming, access, takes_ticket, endpoint.handle)
 
     def _carry_out(self, incoming: Incoming, work: Callable[[], None]) -> None:
         """Do it, and answer the request where that fails."""

@@ -168,8 +168,11 @@ class ClientCertificate:
 def client_certificate(stream: IOStream) -> ClientCertificate | None:
     """The certificate of the client at the other end; None where it has shown none."""
     shown = _shown(stream)
-    if shown is None:
-        return None
+    return None if shown is None else certificate_in(shown)
+
+
+def certificate_in(shown: bytes) -> ClientCertificate:
+    """What a certificate says, in DER, which TLS has checked."""
     certificate = _x509().load_der_x509_certificate(shown)
     try:
         subject = certificate.subject.rfc4514_string()
