@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import attrs
+import msgspec
 import pytest
 
 from mcp_gateway.actors.forwarding import holdings as holdings_module
@@ -239,7 +240,7 @@ def test_the_next_process_waits_for_the_end_of_the_one_before_on_one_node_as_wel
 def test_what_nobody_owns_has_no_session_that_would_have_to_be_ended() -> None:
     async def body(nodes: TwoNodes) -> None:
         nodes.tell_both("", 0)
-        ended = await nodes.conversations[A].exchange(attrs.evolve(CALL, kind=RequestKind.TERMINATE), ignore_events)
+        ended = await nodes.conversations[A].exchange(msgspec.structs.replace(CALL, kind=RequestKind.TERMINATE), ignore_events)
         assert ended.status == 200
         assert not nodes.joined.wanted
 
