@@ -91,7 +91,11 @@ class LoopPort:
         self.last_known_lists = LastKnownLists()
         self.permissions: Permissions | None = None
         self.exchanges = OpenExchanges()
-        self.topics = CellTopicFeed(settings.transports.http_sse.retention_events, lambda: self._post(ClientEventsWaiting()))
+        self.topics = CellTopicFeed(
+            settings.transports.http_sse.retention_events,
+            lambda: self._post(ClientEventsWaiting()),
+            ids_never_fall=settings.cluster is not None,
+        )
         self.downstream_transports: list[Any] = []
         self.enabled_transports: frozenset[str] = frozenset()
         self.is_draining = False

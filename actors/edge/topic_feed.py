@@ -33,7 +33,8 @@ class CellTopicFeed:
     outgoing:     events to publish; the edge takes them out.
     """
 
-    def __init__(self, retention: int, wake_edge: Callable[[], None]) -> None:
+    def __init__(self, retention: int, wake_edge: Callable[[], None], *, ids_never_fall: bool = False) -> None:
+        self.ids_never_fall = ids_never_fall
         self.is_caught_up = False
         self.outgoing: deque[PublishEvent] = deque()
         self._log = RetainedEvents(retention)

@@ -137,6 +137,10 @@ class TopicFeed(Protocol):
     def is_caught_up(self) -> bool:
         """Whether everything is here that the log had when this cell joined it; until then nothing can be called new."""
 
+    @property
+    def ids_never_fall(self) -> bool:
+        """Whether the log goes on with higher ids where it was lost, as that of a cluster does."""
+
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
         """As `topic_log.TopicLog.read`."""
 

@@ -13,13 +13,20 @@ AHEAD_GRACE_S: Final = 5.0
 
 
 class ReadableLog(Protocol):
-    """The log as a cursor sees it; `is_caught_up` is False while the cell still waits for what the log had before."""
+    """The log as a cursor sees it.
+
+    is_caught_up:   False while the cell still waits for what the log had before.
+    ids_never_fall: whoever comes with an id that is not here yet was at another node, which has more.
+    """
 
     @property
     def last_id(self) -> int: ...
 
     @property
     def is_caught_up(self) -> bool: ...
+
+    @property
+    def ids_never_fall(self) -> bool: ...
 
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page: ...
 
@@ -99,6 +106,8 @@ class TopicCursor:
             self._after_id = log.last_id
         if self._after_id <= log.last_id:
             self._ahead_since_s = None
+        elif log.ids_never_fall:
+            return None
         elif self._ahead_since_s is None:
             self._ahead_since_s = now_s
             return None

@@ -18,6 +18,7 @@ class Log:
     def __init__(self, *topics: str, retention: int = 100, is_caught_up: bool = True) -> None:
         self._log = TopicLog(retention)
         self.is_caught_up = is_caught_up
+        self.ids_never_fall = False
         self.publish(*topics)
 
     def publish(self, *topics: str) -> None:
@@ -125,6 +126,15 @@ def test_a_place_in_a_log_that_is_no_more_starts_this_one_from_the_beginning() -
     assert reader.take(log, 10.0) == Portion(wait_s=AHEAD_GRACE_S)
     assert reader.take(log, 10.0 + AHEAD_GRACE_S - 0.5) == Portion(wait_s=0.5)
     assert ids(reader.take(log, 10.0 + AHEAD_GRACE_S)) == [1, 2]
+
+
+def test_a_place_that_another_node_of_a_cluster_has_given_is_waited_for_as_long_as_this_one_is_behind() -> None:
+    log, reader = Log("a", "a"), cursor(4)
+    log.ids_never_fall = True
+    for now_s in (10.0, 10.0 + AHEAD_GRACE_S, 1_000.0):
+        assert reader.take(log, now_s) == Portion()
+    log.publish("a", "a", "a")
+    assert ids(reader.take(log, 1_001.0)) == [5]
 
 
 def test_the_grace_begins_when_the_log_is_complete() -> None:
