@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -20,13 +21,24 @@ import attrs
 
 from .chaos_report import Summary, as_json, as_markdown, summary
 from .clients import CallingClient
+from .cluster_acts import ClusterActs
+from .cluster_under_test import ClusterUnderTest
 from .fault_acts import FaultActs
-from .fault_kinds import EMBEDDED, NODE
+from .fault_kinds import CLUSTER, EMBEDDED, NODE
 from .followers import ChannelFollower, EventSourceFollower, Follower
 from .gateway_under_test import PRODUCT, GatewayFailed, GatewayUnderTest
 from .history import Following, History, Ran
 from .history import as_json as record_as_json
-from .http_clients import EventStreamClient, ParkingClient, SessionClient, StatelessClient, TaskClient
+from .http_clients import (
+    EventStreamClient,
+    MovingParkingClient,
+    MovingSessionClient,
+    MovingTaskClient,
+    ParkingClient,
+    SessionClient,
+    StatelessClient,
+    TaskClient,
+)
 from .invariants import Broken, check, excuses, unseen, what_was_taken_is_given_back
 from .recorder import Recorder
 from .scenario import Scenario, ScenarioInvalid, read_scenario
@@ -45,6 +57,12 @@ CALLERS: Final[dict[str, type[CallingClient]]] = {
     "websocket": WebSocketClient,
     "phoenix": PhoenixClient,
 }
+MOVING: Final[dict[str, type[CallingClient]]] = {
+    "moving-session": MovingSessionClient,
+    "parking": MovingParkingClient,
+    "task": MovingTaskClient,
+}
+"""What clients of a cluster do as well, or instead: each request may reach another node."""
 FOLLOWERS: Final[dict[str, type[Follower]]] = {"topic-stream": EventSourceFollower, "topic-channel": ChannelFollower}
 WARM_UP_S: Final = 3.0
 REST_S: Final = 6.0
@@ -86,10 +104,38 @@ class ChaosRun:
         self._folder = folder
         self.recorder = Recorder(History(scenario.patience, scenario.recovers_s))
         self._servers = Servers(folder)
-        self._gateway = GatewayUnderTest(folder, scenario.form, scenario.cells, self._servers.addresses, command)
+        self._gateway = self._under_test(command)
         self._runs = RunsReader(runs_path(folder))
         self._told: set[tuple[str, float]] = set()
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _under_test(self, command: Sequence[str]) -> GatewayUnderTest | ClusterUnderTest:
+        addresses = self._servers.addresses
+        if self._scenario.form == CLUSTER:
+            return ClusterUnderTest(self._folder, addresses, command)
+        return GatewayUnderTest(self._folder, self._scenario.form, self._scenario.cells, addresses, command)
+
+    def _callers(self) -> dict[str, type[CallingClient]]:
+        return CALLERS | MOVING if isinstance(self._gateway, ClusterUnderTest) else CALLERS
+
+    def _followers(self) -> list[Follower]:
+        """Where there are several nodes, one at each and one that goes from node to node."""
+        url = self._gateway.url
+        if isinstance(self._gateway, ClusterUnderTest):
+            at_nodes = [EventSourceFollower(node.url, name, self.recorder) for name, node in self._gateway.nodes.items()]
+            return [*at_nodes, ChannelFollower(url, "moving", self.recorder)]
+        return [kind(url, name, self.recorder) for name, kind in FOLLOWERS.items()]
+
+    def _publish_at(self) -> list[str]:
+        """At each node: what one keeps while it is cut off comes after what the others have published meanwhile."""
+        if isinstance(self._gateway, ClusterUnderTest):
+            return [node.url for node in self._gateway.nodes.values()]
+        return [self._gateway.url]
+
+    def _acts(self) -> FaultActs | ClusterActs:
+        if isinstance(self._gateway, ClusterUnderTest):
+            return ClusterActs(self._gateway, self.recorder)
+        return FaultActs(self._gateway, self._servers, self.recorder)
 
     async def run(self) -> Summary:
         """Raises: GatewayFailed, ServerFailed"""
@@ -111,18 +157,22 @@ class ChaosRun:
 
     async def _load_and_break(self) -> None:
         stop = asyncio.Event()
-        follow = [self._spawn(kind(self._gateway.url, name, self.recorder).keep_following()) for name, kind in FOLLOWERS.items()]
+        followers = self._followers()
+        follow = [self._spawn(each.keep_following()) for each in followers]
         calls = [
             self._spawn(kind(self._gateway.url, f"{name}-{number}", self.recorder, self._scenario.pause_s).keep_calling(stop))
-            for name, kind in CALLERS.items()
+            for name, kind in self._callers().items()
             for number in range(self._scenario.clients)
         ]
-        calls.append(self._spawn(keep_publishing(self._gateway.url, self.recorder, stop, self._scenario.pause_s)))
+        urls = self._publish_at()
+        for place, url in enumerate(urls, start=1):
+            numbers = itertools.count(place, len(urls))
+            calls.append(self._spawn(keep_publishing(url, self.recorder, stop, self._scenario.pause_s, numbers)))
         await asyncio.sleep(WARM_UP_S)
         for task in (*calls, *follow):
             if task.done():
                 task.result()
-        if len(self.recorder.history.of(Following)) < len(FOLLOWERS):
+        if len(self.recorder.history.of(Following)) < len(followers):
             raise GatewayFailed("the followers have seen nothing of what was published during the warm-up")
         self.recorder.add(self._gateway.weigh())
         checking = self._spawn(self._keep_checking())
@@ -139,7 +189,7 @@ class ChaosRun:
 
     async def _break(self) -> list[asyncio.Task[None]]:
         scenario = self._scenario
-        acts = FaultActs(self._gateway, self._servers, self.recorder)
+        acts = self._acts()
         kinds = scenario.kinds(is_root=os.geteuid() == 0, has_namespaces=self._servers.namespace is not None)
         faults = plan(
             random.Random(scenario.seed),
@@ -192,7 +242,7 @@ class ChaosRun:
     def _judge(self, began_s: float) -> Summary:
         broken = self._broken(is_over=True)
         history = self.recorder.history
-        form = EMBEDDED if self._scenario.form == EMBEDDED else f"a node of {self._scenario.cells} cells"
+        form = f"a node of {self._scenario.cells} cells" if self._scenario.form == NODE else self._scenario.form
         title = f"Chaos: {form}, seed {self._scenario.seed}"
         known = excuses(history, time.monotonic())
         (self._folder / "timeline.svg").write_text(draw(history, began_s, time.monotonic()))
@@ -223,6 +273,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="the same faults again (default 1)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--embedded", action="store_true", help="one cell in one process")
+    form.add_argument("--cluster", action="store_true", help="three nodes, on three NATS servers, behind a TCP balancer")
     form.add_argument("--cells", type=int, help="a node of so many cells (default 2)")
     parser.add_argument("--patience", type=float, metavar="N", help="allow N times the time to recover: on a busy machine")
     parser.add_argument("--scenario", type=Path, metavar="F.toml", help=f"any of {', '.join(attrs.fields_dict(Scenario))}")
@@ -238,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seed": options.seed,
         "cells": options.cells,
         "patience": options.patience,
-        "form": EMBEDDED if options.embedded else NODE if options.cells else None,
+        "form": EMBEDDED if options.embedded else CLUSTER if options.cluster else NODE if options.cells else None,
     }
     try:
         scenario = read_scenario(options.scenario, given)

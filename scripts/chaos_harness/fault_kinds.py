@@ -22,9 +22,12 @@ breaker that learns within a second of recovery", and a second for a busy machin
 LEARN_S: Final = REQUEST_TIMEOUT_S + 2 * PROBE_S
 """How long it may take to learn that one replica of several is gone: calls it has taken run into their timeout."""
 
-NODE, EMBEDDED = "node", "embedded"
+NODE, EMBEDDED, CLUSTER = "node", "embedded", "cluster"
 FULL_DISK: Final = "full disk"
 CELL, LOG, SOCKETS = "cell", "log", "sockets"
+
+
+_ONE_GATEWAY: Final = frozenset({NODE, EMBEDDED})
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +49,7 @@ class FaultKind:
     name: str
     targets: tuple[str, ...]
     hurts: str = ""
-    forms: frozenset[str] = frozenset({NODE, EMBEDDED})
+    forms: frozenset[str] = _ONE_GATEWAY
     lasts_s: tuple[float, float] = (0.0, 0.0)
     recovers_s: float = 5.0
     needs_root: bool = False
@@ -54,6 +57,9 @@ class FaultKind:
 
 
 _ON_A_NODE: Final = frozenset({NODE})
+_CLUSTER: Final = frozenset({CLUSTER})
+_NODES: Final = ("node/*",)
+_NATS: Final = ("nats/*",)
 _ALONE: Final = frozenset({EMBEDDED})
 _SERVERS: Final = (*REPLICAS[PAIR], *REPLICAS[ALONE])
 _AWHILE: Final = (1.0, 4.0)
@@ -104,6 +110,16 @@ FAULTS: Final = tuple(
         FaultKind(name="cutting clients", targets=("clients",), lasts_s=_AWHILE),
         FaultKind(name="slow loris", targets=("clients",), lasts_s=_AWHILE),
         FaultKind(name="half-open sockets", targets=("clients",), lasts_s=_AWHILE),
+        # Of a cluster: what needs another node, or the one that is gone, may be refused until all are one again. A node that dies
+        # is missed after 10 s, one that is cut off comes back when it has reached a NATS server and its presence has ended.
+        FaultKind(
+            name="kill node", targets=_NODES, ends=(CELL, LOG), hurts=EVERYTHING, forms=_CLUSTER, lasts_s=_AWHILE, recovers_s=40.0
+        ),
+        FaultKind(name="stop node", targets=_NODES, hurts=EVERYTHING, forms=_CLUSTER, lasts_s=_AWHILE, recovers_s=30.0),
+        FaultKind(name="kill nats", targets=_NATS, hurts=EVERYTHING, forms=_CLUSTER, lasts_s=_AWHILE, recovers_s=30.0),
+        FaultKind(name="kill most nats", targets=_NATS, hurts=EVERYTHING, forms=_CLUSTER, lasts_s=_AWHILE, recovers_s=40.0),
+        FaultKind(name="cut off node", targets=_NODES, hurts=EVERYTHING, forms=_CLUSTER, lasts_s=(2.0, 12.0), recovers_s=40.0),
+        FaultKind(name="slow links", targets=("links",), forms=_CLUSTER, lasts_s=_AWHILE, recovers_s=10.0),
         FaultKind(name="network cut", targets=("pair-1",), hurts="target", lasts_s=_AWHILE, needs_root=True),
     ]
 )

@@ -50,6 +50,7 @@ class GatewayUnderTest:
 
     command: what starts it; `serve` and the other commands are put behind. servers: {backend: addresses, or a command}.
     tables:  of its configuration, beside those that all runs have.
+    beside:  names of processes that it has by that.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class GatewayUnderTest:
         servers: dict[str, list[str]],
         command: Sequence[str] = PRODUCT,
         tables: str = "",
+        beside: frozenset[str] = frozenset(),
     ) -> None:
+        self._beside = beside
         self.form = form
         self.cells = cells if form == NODE else 1
         self.port = free_port()
@@ -194,7 +197,8 @@ builtin = "demo"
     def _expected(self) -> frozenset[str]:
         if self.form == EMBEDDED:
             return frozenset({"embedded"})
-        return frozenset({"launcher", "admin", "node-supervisor", "event-log", *(f"cell/{index}" for index in range(self.cells))})
+        own = {"launcher", "admin", "node-supervisor", "event-log", *self._beside}
+        return frozenset({*own, *(f"cell/{index}" for index in range(self.cells))})
 
     def is_whole(self) -> bool:
         return self._expected <= self.processes().keys()

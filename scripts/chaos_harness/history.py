@@ -64,10 +64,11 @@ class SessionLost:
 
 @attrs.frozen(kw_only=True)
 class Acknowledged:
-    """The gateway has told a publisher that it has this event."""
+    """The gateway has told a publisher that it has this event. Of each publisher they come in its order."""
 
     number: int
     at_s: float
+    publisher: str = ""
 
 
 @attrs.frozen(kw_only=True)

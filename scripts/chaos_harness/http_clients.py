@@ -23,14 +23,25 @@ WORK_S = 1.3
 
 
 class HttpClient(CallingClient):
-    """One kept connection, as a client library has it."""
+    """One kept connection, as a client library has it.
 
+    moves: takes a new one for each request, which may lead to another node.
+    """
+
+    moves = False
     _http: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=None)
-            self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1, keepalive_timeout=300), timeout=timeout)
+            self._http = aiohttp.ClientSession(connector=self._connector(), timeout=timeout)
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return (
+            aiohttp.TCPConnector(limit=1, force_close=True)
+            if self.moves
+            else aiohttp.TCPConnector(limit=1, keepalive_timeout=300)
+        )
 
     async def close(self) -> None:
         http, self._http = self._http, None
@@ -155,6 +166,18 @@ class TaskClient(StatelessClient):
             task = await self.ask("tasks/get", {"taskId": task["taskId"]})
         if task["status"] != "completed":
             raise Refused("task_failed")
+
+
+class MovingSessionClient(SessionClient):
+    moves = True
+
+
+class MovingParkingClient(ParkingClient):
+    moves = True
+
+
+class MovingTaskClient(TaskClient):
+    moves = True
 
 
 class EventStreamClient(CallingClient):

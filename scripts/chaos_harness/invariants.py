@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 import attrs
@@ -163,7 +163,7 @@ def unseen(history: History, before_s: float) -> Iterator[tuple[str, list[int]]]
 
 
 def no_acknowledged_event_is_lost_doubled_or_reordered(history: History, now_s: float) -> Iterator[Broken]:
-    acknowledged = {each.number: each.at_s for each in history.of(Acknowledged)}
+    acknowledged = {each.number: each for each in history.of(Acknowledged)}
     seen: dict[str, list[Seen]] = defaultdict(list)
     for each in history.of(Seen):
         seen[each.follower].append(each)
@@ -171,19 +171,32 @@ def no_acknowledged_event_is_lost_doubled_or_reordered(history: History, now_s: 
         numbers = Counter(each.number for each in mine)
         if doubled := [number for number, count in numbers.items() if count > 1]:
             yield _broken(f"{follower} has seen {len(doubled)} events twice, the first {min(doubled)}", mine[-1].at_s)
-        in_order = [each for each in mine if each.number in acknowledged]
+        in_order: dict[str, list[Seen]] = defaultdict(list)
+        for each in mine:
+            if each.number in acknowledged:
+                in_order[acknowledged[each.number].publisher].append(each)
         for earlier, later in pairwise(mine):
             if later.event_id <= earlier.event_id:
                 yield _broken(f"{follower} has seen id {later.event_id} after {earlier.event_id}", later.at_s)
-        for earlier, later in pairwise(in_order):
+        for earlier, later in chain.from_iterable(map(pairwise, in_order.values())):
             if later.number < earlier.number:
                 yield _broken(f"{follower} has seen event {later.number} after {earlier.number}", later.at_s)
     is_quiet = _last_trouble_s(history, now_s) < now_s - SETTLE_S
     for follower, lost in unseen(history, now_s - SETTLE_S) if is_quiet else ():
-        yield _broken(f"{follower} has never seen {len(lost)} events, the first {lost[0]}", acknowledged[lost[0]])
+        yield _broken(f"{follower} has never seen {len(lost)} events, the first {lost[0]}", acknowledged[lost[0]].at_s)
     for gap in history.of(Missed):
         if not _ends_what_disk_has_missed(history, gap):
             yield _broken(f"{gap.follower} was told that ids {gap.first_id} to {gap.last_id} are gone", gap.at_s)
+
+
+def all_followers_see_one_order(history: History, now_s: float) -> Iterator[Broken]:
+    """An event has one id, at whichever node it is read."""
+    first: dict[int, Seen] = {}
+    for each in history.of(Seen):
+        other = first.setdefault(each.number, each)
+        if other.follower != each.follower and other.event_id != each.event_id:
+            text = f"event {each.number} is {other.event_id} to {other.follower} and {each.event_id} to {each.follower}"
+            yield _broken(text, each.at_s)
 
 
 def _taken_along(history: History) -> list[tuple[float, float]]:
@@ -273,6 +286,7 @@ ALWAYS: Final[tuple[Check, ...]] = (
     each_request_ends_once_and_in_time,
     no_unsafe_call_runs_twice,
     no_acknowledged_event_is_lost_doubled_or_reordered,
+    all_followers_see_one_order,
     sessions_go_on,
     all_is_well_again_in_time,
     nobody_is_refused_while_somebody_is_well,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from .fault_kinds import FAULTS, KINDS, NODE, FaultKind
+from .fault_kinds import CLUSTER, EMBEDDED, FAULTS, KINDS, NODE, FaultKind
+
+CLUSTER_EACH_S: Final = 10.0
+"""A cluster takes as long to miss a node: faults at shorter distances would meet it broken every time."""
 
 
 class ScenarioInvalid(Exception):
@@ -26,7 +29,8 @@ class Scenario:
     """One run.
 
     seconds: of load, beside what starting and ending take. faults: names of kinds; () is all of them.
-    each_s:  a fault begins every so many seconds on average. clients: of each kind. pause_s: of a client between two calls.
+    each_s:  a fault begins every so many seconds on average, CLUSTER_EACH_S in a cluster. clients: of each kind.
+    pause_s: of a client between two calls.
     patience: how many times longer than on a machine of its own recovery may take.
     recovers_s: {fault: seconds} where recovery may take another time than its kind says.
     """
@@ -65,6 +69,8 @@ def read_scenario(path: Path | None, given: Mapping[str, Any]) -> Scenario:
     if unknown := sorted(table.keys() - fields.keys()):
         raise ScenarioInvalid(f"{', '.join(unknown)}: unknown; there are {', '.join(fields)}")
     table |= {name: value for name, value in given.items() if value is not None}
+    if table.get("form") == CLUSTER:
+        table.setdefault("each_s", CLUSTER_EACH_S)
     recovers_s = table.pop("recovers_s", {})
     if not isinstance(recovers_s, dict):
         raise ScenarioInvalid(f"recovers_s: found {recovers_s!r}; allowed: a table")
@@ -78,8 +84,8 @@ def read_scenario(path: Path | None, given: Mapping[str, Any]) -> Scenario:
         _check_kind(f"recovers_s.{name}", value, 1.0)
         if value <= 0:
             raise ScenarioInvalid(f"recovers_s.{name}: found {value}; allowed: more than 0")
-    if table.get("form", NODE) not in (NODE, "embedded"):
-        raise ScenarioInvalid(f"form: found {table['form']!r}; allowed: node, embedded")
+    if table.get("form", NODE) not in (forms := (NODE, EMBEDDED, CLUSTER)):
+        raise ScenarioInvalid(f"form: found {table['form']!r}; allowed: {', '.join(forms)}")
     return Scenario(**table, faults=faults, recovers_s=recovers_s)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -131,19 +132,18 @@ class PhoenixClient(CallingClient):
             await socket.close()
 
 
-async def keep_publishing(url: str, recorder: Recorder, stop: asyncio.Event, pause_s: float) -> None:
+async def keep_publishing(url: str, recorder: Recorder, stop: asyncio.Event, pause_s: float, numbers: Iterator[int]) -> None:
     """Publish numbers one after the other, and write down those that were acknowledged; none is published twice."""
     socket: PhoenixSocket | None = None
-    number = 0
     while not stop.is_set():
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 if socket is None or not socket.is_connected:
                     socket = await PhoenixSocket.join(url, "publisher", "mcp:client.publisher")
-                number += 1
+                number = next(numbers)
                 await socket.push("event", {"event": TOPIC.removeprefix("client."), "data": {"n": number}})
                 await socket.reply()
-            recorder.add(Acknowledged(number=number, at_s=recorder.now_s()))
+            recorder.add(Acknowledged(number=number, at_s=recorder.now_s(), publisher=url))
         except (*CUTS, TimeoutError, Refused):
             if socket is not None:
                 await asyncio.wait({asyncio.ensure_future(socket.close())}, timeout=1)

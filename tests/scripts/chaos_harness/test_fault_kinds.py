@@ -7,6 +7,7 @@ import pytest
 from mcp_gateway.scripts.chaos_harness.fault_kinds import (
     ALONE,
     BACKENDS,
+    CLUSTER,
     EMBEDDED,
     FAULTS,
     KINDS,
@@ -29,6 +30,8 @@ from mcp_gateway.scripts.chaos_harness.fault_kinds import (
         ("kill process", "local-0", (LOCAL,), False),
         ("slow server", "alone-0", (), False),
         ("full disk", "gateway", (), False),
+        ("kill node", "node/1", BACKENDS, False),
+        ("slow links", "links", (), False),
     ],
 )
 def test_a_fault_hurts_the_backend_of_its_server_or_all_or_none(
@@ -40,7 +43,8 @@ def test_a_fault_hurts_the_backend_of_its_server_or_all_or_none(
 
 def test_every_kind_exists_for_some_form_and_every_target_is_known() -> None:
     for kind in FAULTS:
-        assert kind.forms <= {NODE, EMBEDDED}
+        assert kind.forms <= {NODE, EMBEDDED, CLUSTER}
+        assert kind.forms != {CLUSTER} or {target.partition("/")[0] for target in kind.targets} <= {"node", "nats", "links"}
         assert kind.forms
         if kind.hurts == "target":
             assert all(backend_of(target) in BACKENDS for target in kind.targets)

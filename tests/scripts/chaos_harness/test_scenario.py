@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.scripts.chaos_harness.chaos_run import REST_S, WARM_UP_S
-from mcp_gateway.scripts.chaos_harness.fault_kinds import EMBEDDED, FAULTS, NODE
-from mcp_gateway.scripts.chaos_harness.scenario import Scenario, ScenarioInvalid, read_scenario
+from mcp_gateway.scripts.chaos_harness.fault_kinds import CLUSTER, EMBEDDED, FAULTS, NODE
+from mcp_gateway.scripts.chaos_harness.scenario import CLUSTER_EACH_S, Scenario, ScenarioInvalid, read_scenario
 from mcp_gateway.scripts.chaos_harness.schedule import plan
 
 KILLS_EVERY_PROCESS = Path(__file__).parents[3] / "scripts" / "chaos_harness" / "processes.toml"
@@ -83,3 +83,11 @@ def test_only_faults_that_can_be_brought_about_here_are_planned() -> None:
         assert not any(kind.needs_root for kind in Scenario(form=NODE).kinds(is_root=is_root, has_namespaces=has_namespaces))
     embedded = Scenario(form=EMBEDDED, faults=("kill cell", "kill gateway")).kinds(is_root=False, has_namespaces=False)
     assert [kind.name for kind in embedded] == ["kill gateway"]
+
+
+def test_a_cluster_has_faults_of_its_own_and_none_of_a_single_node() -> None:
+    assert read_scenario(None, {"form": CLUSTER}).each_s == CLUSTER_EACH_S
+    kinds = Scenario(form=CLUSTER).kinds(is_root=True, has_namespaces=True)
+    assert {kind.name for kind in kinds} == {
+        *("kill node", "stop node", "cut off node", "slow links", "kill nats", "kill most nats"),
+    }
