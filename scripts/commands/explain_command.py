@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp_gateway.config.shown_text import shown
 
 from .attaching import EXIT_REFUSED, Refused, say, settings_of
+from .principal_options import add_principal_options, principal_of
 
 if TYPE_CHECKING:
     from mcp_gateway.config.settings import Settings
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from mcp_gateway.transports.ports.principal import Principal
 
 EXIT_DENIED: Final = 1
-_VOUCHERS: Final = ("api-key", "proxy", "certificate")
-"""Issuers of principals that are no authorization servers."""
 _FOLLOW: Final = "topics/follow"
 _TOPICS: Final = (_FOLLOW, "topics/publish")
 
@@ -25,13 +24,7 @@ _TOPICS: Final = (_FOLLOW, "topics/publish")
 def add_explain_command(commands: Any) -> None:
     """commands: what `add_subparsers` returned."""
     parser = commands.add_parser("explain", help="say which policy decides what somebody may do; exit 0 allowed, 1 denied")
-    parser.add_argument(
-        "--as", metavar="SUBJECT", dest="subject", help="who asks, or 'ISSUER SUBJECT'; nobody in particular if not given"
-    )
-    parser.add_argument("--issuer", metavar="I", default="", help=f"who vouches for it: an issuer's URL, {', '.join(_VOUCHERS)}")
-    parser.add_argument("--group", metavar="G", action="append", default=[], help="of which group; may be given again")
-    parser.add_argument("--scope", metavar="S", action="append", default=[], help="with which scope; may be given again")
-    parser.add_argument("--client", metavar="C", default="", help="through which program (client_id)")
+    add_principal_options(parser, "nobody in particular if not given")
     parser.add_argument("--config", metavar="F.toml", help="the configuration with the policies")
     parser.add_argument("--server", metavar="NAME", default="", help="at /mcp/servers/NAME, with the names that it has there")
     parser.add_argument("--transport", metavar="T", default="streamable_http", help="over which transport; routes may ask for it")
@@ -67,15 +60,15 @@ def _answers(settings: Settings, options: argparse.Namespace) -> list[tuple[bool
         raise Refused(f"no backend {options.server!r} is configured")
     permissions = permissions_of(settings, lambda _: None)
     method, name = _method_and_name(options.what, options.name)
-    if method == _FOLLOW and (refusal := _operators_refusal(settings, _principal(options, settings), name)):
+    if method == _FOLLOW and (refusal := _operators_refusal(settings, principal_of(options, settings), name)):
         return [(False, refusal)]
     if permissions is None:
         return []
     try:
         if method in _TOPICS:
-            decisions = [permissions.topic_decision(_principal(options, settings), method, name)]
+            decisions = [permissions.topic_decision(principal_of(options, settings), method, name)]
         else:
-            decisions = permissions.decisions(_exchange(options, _principal(options, settings), method, name))
+            decisions = permissions.decisions(_exchange(options, principal_of(options, settings), method, name))
         return [(decision.is_allowed, _line(action, decision)) for action, decision in decisions]
     except (RequestRefused, msgspec.DecodeError, ValueError) as error:
         raise Refused(f"{method} of {name!r} with these arguments is no request: {error}") from None
@@ -111,23 +104,6 @@ def _method_and_name(what: str, name: str | None) -> tuple[str, str]:
         if what.startswith(f"{method}/"):
             return method, what.removeprefix(f"{method}/")
     return what, ""
-
-
-def _principal(options: argparse.Namespace, settings: Settings) -> Principal | None:
-    from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER, with_operator_scope
-    from mcp_gateway.transports.ports.principal import Principal
-
-    if options.subject is None:
-        return None
-    issuer, subject = options.issuer, options.subject
-    first, _, rest = subject.partition(" ")
-    if not issuer and rest and (first in _VOUCHERS or "://" in first):  # as policies have it; other names may have spaces
-        issuer, subject = first, rest
-    groups, scopes = frozenset(options.group), frozenset(options.scope)
-    user = Principal(issuer=issuer, subject=subject, client=options.client, groups=groups, scopes=scopes)
-    if settings.auth is None or issuer not in (PROXY_ISSUER, CERTIFICATE_ISSUER):
-        return user
-    return with_operator_scope(user, settings.auth)
 
 
 def _exchange(options: argparse.Namespace, principal: Principal | None, method: str, name: str) -> Exchange:

@@ -15,6 +15,7 @@ from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, add_attach_options, say, settings_of
 from .form_answers import FormAnswers
 from .gateway_address import TOKEN_EPILOG, GatewayAddress, NothingToFollow, find_gateway, token_of_user
+from .principal_options import add_principal_options, principal_of
 from .stateless_client import Asked, CallFailed, StatelessClient
 from .status_table import table_lines
 
@@ -33,6 +34,7 @@ def add_use_commands(commands: Any) -> None:
         listing = commands.add_parser(name, help=f"the {name} that a running gateway serves")
         listing.add_argument("--json", action="store_true", help="for programs: a list as the protocol has it")
         _add_common(listing)
+        add_principal_options(listing, "what of the list the policies of --config let it use, where you may use all")
         listing.set_defaults(run=_list, listed=name)
     calling = commands.add_parser(
         "call",
@@ -89,12 +91,23 @@ def _using(run: Callable[[], int]) -> int:
 def _list(options: argparse.Namespace) -> int:
     def run() -> int:
         client = _client(options)
-        found = [item for method, member in _LISTS[options.listed] for item in client.items(method, member)]
+        found: list[Mapping[str, Any]] = []
+        for method, member in _LISTS[options.listed]:
+            items = list(client.items(method, member))
+            found += items if options.subject is None else _permitted(options, method, items)
         print(shown_json(found, indent=2) if options.json else "\n".join(list_lines(options.listed, found)), flush=True)
         _tell_missing(client)
         return 0
 
     return _using(run)
+
+
+def _permitted(options: argparse.Namespace, method: str, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Raises: Refused"""
+    from .permitted_items import permitted_items
+
+    settings = settings_of(options)
+    return permitted_items(settings, principal_of(options, settings), method, options.server, items)
 
 
 def _tell_missing(client: StatelessClient) -> None:

@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.scripts.command_line import main
-from mcp_gateway.scripts.commands import explain_command
-from mcp_gateway.transports.identity.api_keys import API_KEY_ISSUER
-from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER
 
 CONFIG = """
 [[backends]]
@@ -114,11 +111,6 @@ def test_what_is_no_question_is_refused_in_a_line(
 def test_without_policies_all_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--as", "ann", "tools/call/echo"]) == 0
     assert capsys.readouterr().out == "allowed: no policy is asked for that\n"
-
-
-def test_vouchers_are_called_as_principals_call_them() -> None:
-    """Written down again, since reading the issuers would load what verifies tokens."""
-    assert explain_command._VOUCHERS == (API_KEY_ISSUER, PROXY_ISSUER, CERTIFICATE_ISSUER)
 
 
 AUTH = """

@@ -1,0 +1,44 @@
+"""Options that say who somebody is, for commands that tell what they would be allowed."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mcp_gateway.config.settings import Settings
+    from mcp_gateway.transports.ports.principal import Principal
+
+API_KEY: Final = "api-key"
+VOUCHERS: Final = (API_KEY, "proxy", "certificate")
+"""Issuers of principals that are no authorization servers."""
+
+
+def add_principal_options(parser: argparse.ArgumentParser, without: str) -> None:
+    """without: what holds where --as is not given."""
+    parser.add_argument("--as", metavar="SUBJECT", dest="subject", help=f"who asks, or 'ISSUER SUBJECT'; {without}")
+    parser.add_argument("--issuer", metavar="I", default="", help=f"who vouches for it: an issuer's URL, {', '.join(VOUCHERS)}")
+    parser.add_argument("--group", metavar="G", action="append", default=[], help="of which group; may be given again")
+    parser.add_argument("--scope", metavar="S", action="append", default=[], help="with which scope; may be given again")
+    parser.add_argument("--client", metavar="C", default="", help="through which program (client_id)")
+
+
+def principal_of(options: argparse.Namespace, settings: Settings) -> Principal | None:
+    """Who the options say it is; of an API key that is configured, with its groups and scopes as well. None for nobody."""
+    from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER, with_operator_scope
+    from mcp_gateway.transports.ports.principal import Principal
+
+    if options.subject is None:
+        return None
+    issuer, subject = options.issuer, options.subject
+    first, _, rest = subject.partition(" ")
+    if not issuer and rest and (first in VOUCHERS or "://" in first):  # as policies have it; other names may have spaces
+        issuer, subject = first, rest
+    groups, scopes = frozenset(options.group), frozenset(options.scope)
+    for key in settings.auth.api_keys if settings.auth is not None and issuer == API_KEY else ():
+        if key.name == subject:
+            groups, scopes = groups | frozenset(key.groups), scopes | frozenset(key.scopes)
+    user = Principal(issuer=issuer, subject=subject, client=options.client, groups=groups, scopes=scopes)
+    if settings.auth is None or issuer not in (PROXY_ISSUER, CERTIFICATE_ISSUER):
+        return user
+    return with_operator_scope(user, settings.auth)
