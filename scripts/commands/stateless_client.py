@@ -151,6 +151,8 @@ class StatelessClient:
         text = str(fields.get("message") or "the server has failed without a word")
         if reason == "consent_required" and isinstance(url := data.get("url"), str):
             text = f"{text}: open {url}, and call again"
+        elif isinstance(request_id := data.get("request_id"), str):
+            text = f"{text} (request {request_id})"
         return CallFailed(refusal(text, reason, self._gateway), reason)
 
 

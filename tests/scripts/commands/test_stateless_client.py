@@ -105,6 +105,12 @@ def test_a_token_is_shown_and_nothing_where_there_is_none() -> None:
     assert "Authorization" not in without.headers[0]
 
 
+def test_the_id_by_which_the_log_knows_a_request_is_told() -> None:
+    error = {"message": "the server has ended", "data": {"reason": "upstream_failed", "request_id": "cell/0#7"}}
+    with pytest.raises(CallFailed, match=r"^the server has ended \(request cell/0#7\)$"):
+        Scripted([{"error": error}]).request("tools/call", {"name": "t"})
+
+
 def test_where_a_user_must_consent_and_nobody_can_be_asked_the_address_is_told() -> None:
     error = {"code": 4033, "message": "mail needs consent", "data": {"reason": "consent_required", "url": "https://gw/connect?a"}}
     with pytest.raises(CallFailed, match=r"^mail needs consent: open https://gw/connect\?a, and call again$"):
