@@ -35,7 +35,11 @@ def exposure_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _policies_of_nothing(settings: Settings) -> Iterator[str]:
-    """A slip of the pen in a deny leaves allowed what it meant. Backends may come while the gateway runs, so it is no mistake."""
+    """A slip of the pen in a deny leaves allowed what it meant. Backends may come while the gateway runs, so it is no mistake.
+    Nor is it one that nobody may do anything, but it is seldom what was meant.
+    """
+    if settings.policies and all(policy.effect == "deny" for policy in settings.policies):
+        yield 'policies: all deny, and what none allows is denied to everybody; one with effect = "allow" alone allows the rest'
     known = {backend.name for backend in settings.backends}
     for index, policy in enumerate(settings.policies):
         for name in policy.backends:

@@ -84,3 +84,12 @@ def test_a_policy_that_names_no_backend_is_told_wherever_the_gateway_is_reached(
     assert list(exposure_warnings(settings)) == [
         "policies[1].backends: 'dmeo' is the name of no backend: this policy is about nothing there"
     ]
+
+
+@pytest.mark.parametrize(
+    ("effects", "is_warned"), [((), False), (("deny",), True), (("deny", "deny"), True), (("deny", "allow"), False)]
+)
+def test_policies_that_only_deny_are_warned_of_since_they_shut_everybody_out(effects: tuple[str, ...], is_warned: bool) -> None:
+    policies = tuple(PolicySettings(effect=effect, tools=("*delete*",)) for effect in effects)
+    warnings = list(exposure_warnings(attrs.evolve(Settings.demo(), policies=policies)))
+    assert [warning.startswith("policies: all deny") for warning in warnings] == [True] * is_warned
