@@ -75,7 +75,8 @@ def _init(options: argparse.Namespace) -> int:
         return say(f"{output} is there already: name another with --output, or move it away", EXIT_REFUSED)
     try:
         settings_from_mapping({"gateway": {"host": options.host, "port": options.port}}, "init")
-        files = options.files or (_asked_for(found_files(Path.cwd(), Path.home()), _read_line) if sys.stdin.isatty() else [])
+        found = [] if options.files else found_files(Path.cwd(), Path.home())
+        files = options.files or (_asked_for(found, _read_line) if sys.stdin.isatty() else [])
         servers = load_desktop_files(files) if files else None
     except ConfigError as error:
         return say(str(error), EXIT_REFUSED)
@@ -89,6 +90,8 @@ def _init(options: argparse.Namespace) -> int:
         say(f"server {server.title!r} is left out: {server.reason}", 0)
     count = 0 if servers is None else len(servers.backends)
     print(shown(f"{output}: {count or 'no'} server{'' if count == 1 else 's'} of yours"))
+    for path in found if not files else ():
+        print(shown(f"not taken: the servers of {path}, which --from {path} takes"))
     print(shown(f"next: mcp-gateway doctor --config {output} && mcp-gateway serve --config {output}"))
     return 0
 

@@ -75,6 +75,21 @@ def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     assert (done.returncode, output.read_text()) == (2, "# mine\n")
 
 
+def test_elsewhere_than_at_a_terminal_it_is_told_which_files_could_be_taken(tmp_path: Path) -> None:
+    (tmp_path / ".mcp.json").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-m", "mcp_gateway.scripts.command_line", "init"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path / "home")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"--from {tmp_path / '.mcp.json'}" in done.stdout
+
+
 def test_files_of_the_project_come_before_those_of_the_user(tmp_path: Path) -> None:
     here, home = tmp_path / "here", tmp_path / "home"
     for path in (here / ".vscode" / "mcp.json", home / ".cursor" / "mcp.json"):
