@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import http.client
 import importlib
+import json
 import os
 import resource
 import shutil
@@ -31,7 +33,10 @@ from mcp_gateway.transports.identity.discovery import metadata_urls
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.upstream.openapi.api_description import DescriptionRefused, read_description, read_document
 
+from .gateway_address import TOKEN_VARIABLE, NothingToFollow, find_gateway
+
 _CONNECT_S: Final = 3.0
+_LARGEST_HEALTH_BYTES: Final = 4_194_304
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _FEW_FILES: Final = 4_096
 _SOON_S: Final = 14 * 86_400.0
@@ -286,6 +291,43 @@ async def _not_connected(url: str) -> str | None:
     return None
 
 
+def _running(settings: Settings) -> Iterator[Finding]:
+    """What a gateway that runs here says of its own health: a program that is there may end at once."""
+    try:
+        gateway = find_gateway(settings.gateway.state_path, None, settings.actor_system.admin_port)
+        connection = gateway.connection()
+        try:
+            connection.request("GET", "/health", headers=gateway.headers())
+            health = json.loads(connection.getresponse().read(_LARGEST_HEALTH_BYTES))
+        finally:
+            connection.close()
+    except NothingToFollow:
+        return
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        text = f"it does not answer: {error or type(error).__name__}"
+        yield Finding("health", Verdict.PROBLEM, text, "look at `mcp-gateway status` and `mcp-gateway logs`")
+        return
+    yield from health_findings(health)
+
+
+def health_findings(health: Any) -> Iterator[Finding]:
+    """health: the answer of `/health`."""
+    status = health.get("status") if isinstance(health, dict) else None
+    if status == "healthy":
+        yield Finding("health", Verdict.OK, "all that runs is well")
+        return
+    components = health.get("components") if isinstance(health, dict) else None
+    if not isinstance(components, dict):
+        yield Finding("health", Verdict.WARNING, str(status), f"with an operator's token in {TOKEN_VARIABLE} it says why")
+        return
+    for name, component in components.items():
+        if component.get("status") == "unhealthy":
+            text = str(component.get("reason") or "it does not do its work")
+            yield Finding(f"health of {name}", Verdict.PROBLEM, text, "`mcp-gateway logs` says more")
+        elif component.get("status") == "degraded":
+            yield Finding(f"health of {name}", Verdict.WARNING, str(component.get("reason") or "it is not well"))
+
+
 CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _exposure,
     _certificates,
@@ -295,4 +337,5 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _issuers,
     _cluster,
     _backends,
+    _running,
 )

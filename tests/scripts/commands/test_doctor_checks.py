@@ -17,10 +17,11 @@ import pytest
 
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.scripts.commands.doctor_checks import Finding, Verdict, findings
+from mcp_gateway.scripts.commands.doctor_checks import Finding, Verdict, findings, health_findings
 from tests.doubles.gateway_process import GatewayProcess, run_command
 from tests.doubles.pet_api import PETSTORE
 from tests.doubles.ports import free_port
+from tests.end_to_end.running_gateway import wait_until
 
 DEMO = {"name": "demo", "builtin": "demo"}
 
@@ -239,3 +240,38 @@ def test_the_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     assert run_command("doctor", "--config", str(config)).returncode == 0
     config.write_text("[gateway]\nport = -1\n")
     assert run_command("doctor", "--config", str(config)).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        ({"status": "healthy", "components": {}}, [("health", Verdict.OK)]),
+        ({"status": "degraded"}, [("health", Verdict.WARNING)]),
+        ([], [("health", Verdict.WARNING)]),
+        (
+            {
+                "status": "unhealthy",
+                "components": {
+                    "router": {"status": "healthy"},
+                    "files/stdio:files#0": {"status": "unhealthy", "reason": "ended with exit status 1"},
+                    "memory": {"status": "degraded"},
+                },
+            },
+            [("health of files/stdio:files#0", Verdict.PROBLEM), ("health of memory", Verdict.WARNING)],
+        ),
+    ],
+)
+def test_what_a_gateway_that_runs_says_of_itself_is_told(health: Any, expected: list[tuple[str, Verdict]]) -> None:
+    assert [(finding.what, finding.verdict) for finding in health_findings(health)] == expected
+
+
+def test_a_server_that_ends_at_once_is_found_where_the_gateway_runs(tmp_path: Path) -> None:
+    backend = {"name": "ends", "command": [sys.executable, "-c", "import sys; sys.exit('no key')"]}
+    settings = settings_of(tmp_path, backend, gateway={"health_check_interval": 0.2})
+    text = f"[gateway]\nhealth_check_interval = 0.2\n[[backends]]\nname = 'ends'\ncommand = {json.dumps(backend['command'])}\n"
+    with GatewayProcess(tmp_path / "state", "--embedded", cell_factory=None, settings=text):
+
+        def why() -> str:
+            return " ".join(finding.text for finding in found(settings, "health of ends/stdio:ends#0"))
+
+        wait_until(lambda: "no key" in why(), 30, "the reason of the server's end")
