@@ -83,10 +83,10 @@ class ActionsEndpoint:
         is_read = incoming.method == "GET"
         if not self._may_act(incoming):
             raise Refused("forbidden", "where nobody has to log in, only who is on the gateway's machine may do this")
-        if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-            raise Refused("origin_forbidden", "only pages of this gateway may do this")
-        if origin is not None and not self._origins.is_own_page(origin, headers.get("Host", ""), incoming.origin.host):
-            raise Refused("origin_forbidden", "only pages of this gateway may do this")
+        is_own = origin is None or self._origins.is_own_page(origin, headers.get("Host", ""), incoming.origin.host)
+        if not is_own or headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            text = "only pages of this gateway may do this; behind a proxy, public_url of [gateway] says whose those are"
+            raise Refused("origin_forbidden", text)
         if is_read or (self._knows_clients and headers.get("Authorization", "").lower().startswith("bearer ")):
             return
         if origin is None:

@@ -218,7 +218,7 @@ function makeBackend(backend) {
     const article = make('article', 'backend panel');
     const protocol = make('p', 'muted');
     const act = actionButton('Drain…', `Drain or undrain ${backend.title || backend.name}`,
-        () => askToAct(backend.title || backend.name, drainChoices(article.backend)));
+        () => askToAct(`Drain or undrain ${backend.title || backend.name}`, drainChoices(article.backend)));
     const header = make('header', '', make('div', '', make('h3', '', backend.title || backend.name), protocol, act));
     const sparks = {};
     for (const spark of SPARKS) {
