@@ -80,19 +80,15 @@ class ProcessGuard:
                 self.stop()
 
     def stop(self) -> None:
-        """Let the guard end, which it does at once; it kills the groups that were not forgotten, and what has left one."""
+        """Let the guard end, which it does soon; it kills the groups that were not forgotten, and what has left one."""
         process, self._process = self._process, None
         if process is None:
             return
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # on a busy machine it has more to do; reaped later
             process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # on a busy machine; subprocess reaps it later
-                process.wait(_LEAVE_S)
 
 
 def _start_guard(mark: str) -> subprocess.Popen[bytes]:
