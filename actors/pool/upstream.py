@@ -88,12 +88,19 @@ _OPTIONAL_METHODS: Final = frozenset({"logging/setLevel", "resources/subscribe",
 
 @attrs.define
 class _Running:
-    """One call on the wire. credit: for events that its client has yet to take. asked: questions of the server meanwhile."""
+    """One call on the wire. asked: questions of the server meanwhile."""
 
     leased: LeaseCall
     asked: int = 0
     task: asyncio.Task[None] | None = None
-    credit: Credit = attrs.field(factory=lambda: Credit(EVENT_WINDOW))
+    _credit: Credit | None = None
+
+    @property
+    def credit(self) -> Credit:
+        """For events that its client has yet to take; most calls have none."""
+        if self._credit is None:
+            self._credit = Credit(EVENT_WINDOW)
+        return self._credit
 
 
 class Upstream(GatewayActor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import attrs
+import msgspec
 
 from mcp_gateway.actors.messages.calls import Call, CallFailed
 from mcp_gateway.transports.ports.failure import Failure, Fate
@@ -52,8 +53,7 @@ class Backend:
     returned_at_s: dict[str, float] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """The replica that gets the call.
 
     is_trial: its circuit is not closed, and the call has to take the trial.

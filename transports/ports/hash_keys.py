@@ -74,7 +74,7 @@ def holder_of(keys: Mapping[str, str]) -> str:
 
 def holder(principal: Principal | None, address: str) -> str:
     """The same before there are keys."""
-    return holder_of({"ip": address} if principal is None else {PRINCIPAL: principal.key})
+    return address if principal is None else f"{_OF_PRINCIPAL}{principal.key}"
 
 
 def is_principal(holder: str) -> bool:

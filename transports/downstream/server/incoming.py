@@ -55,6 +55,7 @@ class Incoming(RequestDelegate):
     headers:   {name as in "Mcp-Session-Id": value}; a header that came twice has both values, joined by a comma.
     version:   "HTTP/1.1" or "HTTP/1.0".
     origin:    whose request it is, and the address that the client wrote, where trusted proxies tell.
+    remote_ip: where the client is, for shares, limits and keys: its address, or of IPv6 its network. See `forwarded.network_of`.
     peer:      the address at the other end of its connection.
     principal: who its client has proved to be, once that is found out; None where nobody knows.
 
@@ -80,6 +81,7 @@ class Incoming(RequestDelegate):
         "peer",
         "principal",
         "query",
+        "remote_ip",
         "started_s",
         "version",
     )
@@ -110,6 +112,7 @@ class Incoming(RequestDelegate):
         self.version = version
         self.peer = self._connection.peer.remote_ip
         self.origin = self._server.proxies.origin(self.peer, headers)
+        self.remote_ip = self.origin.network
         self.started_s = time.monotonic()
         self._server.reading.add(self)
         length = self.headers.get("Content-Length", "0")
@@ -211,11 +214,6 @@ class Incoming(RequestDelegate):
         return body
 
     # ---- answering
-
-    @property
-    def remote_ip(self) -> str:
-        """Where the client is, for shares, limits and keys: its address, or of IPv6 its network. See `forwarded.network_of`."""
-        return self.origin.network
 
     @property
     def certificate(self) -> ClientCertificate | None:
