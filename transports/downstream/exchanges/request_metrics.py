@@ -12,7 +12,9 @@ _MORE_METHODS: Final = frozenset(
     {"notifications/initialized", "notifications/cancelled", "stream", "terminate", "message", "echo", "time"}
 )
 
-_counters: dict[tuple[str, str, str, str], CounterTally] = {}
+_Tallies = tuple[CounterTally, HistogramTally]
+_as_labelled: dict[tuple[str, str, str, str], _Tallies] = {}
+"""{(transport, method, backend, outcome): where it is counted}, as they are shown."""
 _histograms: dict[tuple[str, str], HistogramTally] = {}
 _gateway_time = HistogramTally(metrics.gateway_latency_seconds.labels("gateway"))
 _upstream_time = HistogramTally(metrics.gateway_latency_seconds.labels("upstream"))
@@ -31,16 +33,22 @@ def count_request(transport: str, method: str, backend: str, outcome: str, durat
     outcome:    "ok", "error" (the server's own), "client_gone", or the reason of a refusal.
     upstream_s: the part of duration_s that the server took.
     """
-    method, backend = method_label(method), metrics.known_backend(backend)
-    counter = _counters.get((transport, method, backend, outcome))
-    if counter is None:
-        counter = CounterTally(metrics.requests_total.labels(transport, method, backend, outcome))
-        _counters[transport, method, backend, outcome] = counter
+    counter, histogram = _as_labelled.get((transport, method, backend, outcome)) or _tallies(
+        transport, method_label(method), metrics.known_backend(backend), outcome
+    )
     counter.inc()
-    histogram = _histograms.get((method, backend))
-    if histogram is None:
-        histogram = HistogramTally(metrics.request_duration_seconds.labels(method, backend))
-        _histograms[method, backend] = histogram
     histogram.observe(duration_s)
     _gateway_time.observe(max(0.0, duration_s - upstream_s))
     _upstream_time.observe(upstream_s)
+
+
+def _tallies(transport: str, method: str, backend: str, outcome: str) -> _Tallies:
+    """method and backend: as they are shown, so that what clients make up does not make many."""
+    tallies = _as_labelled.get((transport, method, backend, outcome))
+    if tallies is None:
+        histogram = _histograms.get((method, backend))
+        if histogram is None:
+            histogram = _histograms[method, backend] = HistogramTally(metrics.request_duration_seconds.labels(method, backend))
+        counter = CounterTally(metrics.requests_total.labels(transport, method, backend, outcome))
+        tallies = _as_labelled[transport, method, backend, outcome] = counter, histogram
+    return tallies
