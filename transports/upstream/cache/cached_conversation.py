@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -53,12 +53,16 @@ class CachedConversation:
         self._flights: dict[CacheKey, _Flight] = {}
         self._listening: asyncio.Task[None] | None = None
 
-    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
+        """The wire's own exchange where there is nothing to look up: not even a coroutine lies between."""
         message = request.message
         if request.kind is RequestKind.STREAM:
-            return await self._wire.exchange(request, self._noting_changes(on_event))
+            return self._wire.exchange(request, self._noting_changes(on_event))
         if not isinstance(message, Request) or message.method not in CACHEABLE_METHODS or not is_modern(request.revision):
-            return await self._wire.exchange(request, on_event)
+            return self._wire.exchange(request, on_event)
+        return self._look_up(request, message, on_event)
+
+    async def _look_up(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         try:
             key = cache_key(message.method, message.params)
         except (msgspec.DecodeError, RecursionError):

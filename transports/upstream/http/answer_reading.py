@@ -47,8 +47,12 @@ def read_said(body: bytes, request_id: bytes) -> Said:
             messages.append(jsonrpc.decode_from_server(part))
         except Refused as refused:
             malformed = malformed or refused.text
-    if len(messages) == 1 and not isinstance(messages[0], Response):  # as in an event before the answer
-        return Said(None, (messages[0],), problem="no response")
+    if len(messages) == 1:  # as nearly always: the answer, or an event before it
+        (only,) = messages
+        if not isinstance(only, Response):
+            return Said(None, (only,), problem="no response")
+        if only.id == request_id != jsonrpc.NULL:
+            return Said(only)
     responses = [message for message in messages if isinstance(message, Response)]
     beside = tuple(message for message in messages if not isinstance(message, Response))
     answer = _answer_among(responses, request_id)
