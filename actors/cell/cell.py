@@ -18,7 +18,7 @@ from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.edge.present_clients import MOST_ROWS, present_clients
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
-from mcp_gateway.actors.messages.cluster import Ownership
+from mcp_gateway.actors.messages.cluster import ClusterDescribed, Ownership
 from mcp_gateway.actors.messages.events import EventsLogged
 from mcp_gateway.actors.messages.health import ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import Wiring
@@ -430,6 +430,10 @@ class Cell:
 
     def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
         self._cells.holdings.told(owners, lease_until_s)
+
+    def cluster_described(self, status: Mapping[str, Any]) -> None:
+        with contextlib.suppress(LookupError):  # it is being started again, and hears of it in a second
+            self._port.tell("health-monitor", ClusterDescribed(status=dict(status)))
 
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         self._cells.deliver(from_cell, message)

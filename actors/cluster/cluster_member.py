@@ -69,8 +69,8 @@ class ClusterMember(AsyncioActor):
 
     Receives  Wiring, Ping, CellsChanged, DrainRequested, StopRequested, OwnRevocations, ShareRevocations, ShareSettings,
               CommandAnswered (NodeSupervisor); ForwardToNode (cells, NodeSupervisor), LimitsAsked, OwnershipWanted (cells)
-    Sends     Pong, ClusterDescribed, ChangeSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, LimitsHeld
-              (cells); Forwarded, ForwardLost (cells, NodeSupervisor)
+    Sends     Pong, ChangeSpread, CommandRequested (NodeSupervisor); NodesChanged, OwnersTold, LimitsHeld (cells);
+              ClusterDescribed, Forwarded, ForwardLost (cells, NodeSupervisor)
     On crash  what was on its way to and from other nodes is lost: the next one joins under another epoch, by which both sides
               know. Until then the cells serve what needs no other node
     """
@@ -262,7 +262,9 @@ class ClusterMember(AsyncioActor):
 
     def _describe(self) -> None:
         if self._member is not None:
-            self.deliver(self.addresses["supervisor"], ClusterDescribed(status=self._member.status()))
+            described = ClusterDescribed(status=self._member.status())
+            for address in (self.addresses["supervisor"], *self._cells.values()):
+                self.deliver(address, described)
 
     # ---- MemberSite
 

@@ -47,6 +47,8 @@ _TAKE_S: Final = 5.0
 """For another node to take a packet: it only reads it, so one that needs longer hangs."""
 _CONNECT_AGAIN_S: Final = 1.0
 _BATCH_BYTES: Final = 400_000
+_NO_EVENT: Final = 2**62
+"""An id that no event ever has: the log says how far it is, and reads nothing."""
 _UNSENT: Final = "not sent"
 _UNKNOWN: Final = "no answer"
 
@@ -107,6 +109,9 @@ class Member:
         self._stop_serving: Callable[[], Awaitable[None]] | None = None
         self._claims: OwnerClaims | None = None
         self._may_create_s = 0.0
+        self._revision = 0  # the highest that is known of any key
+        self._last_event_id = 0  # that the cluster's log has
+        self._renewed_s: dict[str, float] = {}  # {node: when its presence was seen to be renewed}
         self._said = ""  # what was logged last of a step that failed
 
     # ---- what the node asks of it
@@ -152,6 +157,7 @@ class Member:
         self._claims = OwnerClaims(self._engine, self)
         self._start(self._watch(self._engine))
         self._start(self._claims.run())
+        self._start(self._read_log_state(self._engine))
         try:
             while True:
                 await self._take_step(self._engine)
@@ -203,6 +209,8 @@ class Member:
             "is_member": self._lease.is_member,
             "lease_age_seconds": None if age_s is None else round(age_s, 3),
             "engine": "connected" if self._engine is not None and self._engine.is_connected else "away",
+            "revision": self._revision,
+            "last_event_id": self._last_event_id,
             "owned": [
                 {"thing": thing, "node": owner.node, "token": owner.token} for thing, owner in sorted(self._owners().items())
             ],
@@ -212,6 +220,7 @@ class Member:
                     "epoch": presence.epoch,
                     "cells": len(presence.cells),
                     "draining": presence.is_draining,
+                    "lease_age_seconds": round(lease_clock_s() - self._renewed_s[presence.node], 3),
                     "version": presence.version,
                     "url": presence.url,
                 }
@@ -303,8 +312,17 @@ class Member:
 
     async def _watch(self, engine: Engine) -> None:
         async for entries in engine.watch(PRESENCE_PREFIX):
+            for entry in entries:
+                self._revision = max(self._revision, entry.revision)
+                self._renewed_s[entry.key.removeprefix(PRESENCE_PREFIX)] = lease_clock_s()
             if self._nodes.changed((entry.key, entry.revision, entry.value) for entry in entries):
                 self._tell()
+
+    async def _read_log_state(self, engine: Engine) -> None:
+        while True:
+            with contextlib.suppress(EngineAway):
+                self._last_event_id = (await engine.read_log(_NO_EVENT)).last_sequence
+            await asyncio.sleep(RENEW_S)
 
     def _tell(self) -> None:
         others = self._nodes.others() if self._lease.is_member else {}

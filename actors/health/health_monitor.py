@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 from thespian.actors import ActorAddress
 
+from mcp_gateway.actors.messages.cluster import ClusterDescribed
 from mcp_gateway.actors.messages.events import EventPublished, PublishEvent, Subscribe
 from mcp_gateway.actors.messages.health import (
     ComponentProbed,
@@ -29,12 +31,14 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.telemetry import metrics
 
+from .cluster_rules import cluster_facts, judge_cluster
 from .health_rules import Change, HealthRecord, RiseFall, Status, StatusChanged, SteadyVerdict
 from .resource_meter import ResourceMeter
 from .resource_rules import resource_problems
 
 _COMPONENTS = ("event-bus", "transport-registry", "connection-pool", "router")
 _BACKENDS = "backends"
+_CLUSTER = "cluster"
 _LEFT_OUT = "left-out"
 _RESOURCES_S = 5.0
 """Longer than most intervals of probes: a burst of work is no shortage."""
@@ -58,7 +62,7 @@ class HealthMonitor(GatewayActor):
     """Judges components, replicas and the cell's own resources, each by rise and fall of what is found of it.
 
     Receives  ComponentProbed (components), ReplicaProbed (upstreams of the cell that probes), HealthRequested, StatusRequested
-              (edge), Topology (cell), EventPublished (event bus: verdicts of the cell that probes)
+              (edge), Topology, ClusterDescribed (cell), EventPublished (event bus: verdicts of the cell that probes)
     Sends     ProbeComponent (components), ProbeReplicas (connection pool), ReplicaEjected, ReplicaRestored (router),
               PublishEvent (event bus), HealthReported, StatusReported (edge)
     On crash  verdicts and history are forgotten; the router keeps its last view of a replica until that one's next probe
@@ -78,6 +82,8 @@ class HealthMonitor(GatewayActor):
         self._found_up: set[ReplicaId] = set()
         self._retries_s: dict[ReplicaId, float] = {}  # for how long each was to be left alone when it was probed last
         self._left_out: set[str] = set()
+        self._cluster: Mapping[str, Any] = {}
+        self._cluster_heard_s = 0.0
 
     def on_wired(self) -> None:
         arguments: HealthMonitorArguments = self.arguments
@@ -85,6 +91,8 @@ class HealthMonitor(GatewayActor):
         self._components = {name: self.addresses[name] for name in _COMPONENTS}
         self._arrange(arguments.settings.backends)
         self._judge_left_out(arguments.settings.left_out)
+        self._cluster_heard_s = self.monotonic_s()
+        self._judge_cluster()
         self._meter = ResourceMeter()
         if not arguments.probes_replicas or arguments.settings.gateway.cell_count > 1:
             pattern = _RESTARTED if arguments.probes_replicas else "mcp.replica.*"
@@ -119,6 +127,16 @@ class HealthMonitor(GatewayActor):
             if not self.arguments.probes_replicas:  # events tell of changes only: what they never name is up
                 self._judge_replica(replica, is_up=True, is_failing=False, reason="")
 
+    # ---- the cluster
+
+    def receiveMsg_ClusterDescribed(self, message: ClusterDescribed, sender: ActorAddress) -> None:
+        self._cluster, self._cluster_heard_s = message.status, self.monotonic_s()
+        self._judge_cluster()
+
+    def _judge_cluster(self) -> None:
+        if self.arguments.settings.cluster is not None:
+            self._judge(_CLUSTER, *judge_cluster(self._cluster, self.monotonic_s() - self._cluster_heard_s))
+
     # ---- rounds
 
     def receiveTimer_round(self, _: Any) -> None:
@@ -127,6 +145,7 @@ class HealthMonitor(GatewayActor):
             self._find(component, Status.UNHEALTHY, "does not answer")
         self._round += 1
         self._unanswered = set(self._components)
+        self._judge_cluster()
         for address in self._components.values():
             self.send(address, ProbeComponent(str(self._round)))
         if self.arguments.probes_replicas:
@@ -268,6 +287,7 @@ class HealthMonitor(GatewayActor):
                 "status": health.status.value,
                 **({"reason": health.reason} if health.reason else {}),
                 "since": _time_text(health.since_s + offset_s),
+                **(cluster_facts(self._cluster) if name == _CLUSTER else {}),
             }
             for name, health in self._record.components.items()
         }

@@ -134,7 +134,10 @@ class ChangeSpread:
 
 @attrs.frozen(kw_only=True)
 class ClusterDescribed:
-    """ClusterMember -> NodeSupervisor, after each change and every few seconds: the part "cluster" of the node's status."""
+    """ClusterMember -> NodeSupervisor, cells -> their health monitors; after each change and every second.
+
+    status: the part "cluster" of the node's status; a cell adds "lag_events", by how much it is behind the cluster's log.
+    """
 
     status: dict[str, Any] = attrs.field(repr=False)
 

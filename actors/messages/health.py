@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from thespian.actors import ActorAddress
@@ -82,12 +83,12 @@ class HealthRequested:
 
 @attrs.frozen(kw_only=True)
 class HealthReported:
-    """Health monitor -> edge: overall status and {component: {"status", "since", "reason"?}}.
+    """Health monitor -> edge: overall status and {component: {"status", "since", "reason"?}}; of the cluster with more.
 
     history: the last changes, oldest first: {"at", "component", "was", "status", "reason"?}; times are RFC 3339.
     """
 
     request_id: str
     status: str
-    components: Mapping[str, Mapping[str, str]]
+    components: Mapping[str, Mapping[str, Any]]
     history: tuple[Mapping[str, str], ...] = attrs.field(default=(), repr=False)

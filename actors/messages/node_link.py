@@ -113,6 +113,9 @@ class CellContent(Protocol):
     def owners_told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
         """As `OwnersTold`; never called without a cluster."""
 
+    def cluster_described(self, status: Mapping[str, Any]) -> None:
+        """As `ClusterDescribed`; never called without a cluster."""
+
     def deliver_forwarded(self, from_cell: str, message: object) -> None:
         """Take a message that another cell has forwarded."""
 

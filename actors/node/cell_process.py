@@ -18,6 +18,7 @@ from mcp_gateway.actors.cluster.shared_limits import REPORT_S
 from mcp_gateway.actors.events.event_outbox import EventOutbox, OutboxFull
 from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import (
+    ClusterDescribed,
     ForwardLost,
     ForwardToNode,
     LimitsAsked,
@@ -54,6 +55,7 @@ from mcp_gateway.transports.telemetry import metrics
 
 from .cell_factory import load_cell_factory
 from .cell_mail import CellMail
+from .node_status import with_lag
 
 STOP_CONTENT_S = 3.0
 RESEND_INTERVAL_S = 1.0
@@ -176,6 +178,7 @@ class CellProcess(AsyncioActor):
 
     async def _report_status(self, request_id: str, asker: ActorAddress) -> None:
         status = await self._content.status() if self._content is not None else {}
+        status = {**status, "last_event_id": self._outbox.last_event_id}
         self.deliver(asker, NodeStatusReported(request_id=request_id, name=self.name, status=status))
 
     def receiveMsg_NodeStatusReported(self, message: NodeStatusReported, sender: ActorAddress) -> None:
@@ -283,6 +286,13 @@ class CellProcess(AsyncioActor):
         self._owners = message
         if self._content is not None:
             self._content.owners_told(message.owners, message.lease_until_s)
+
+    def receiveMsg_ClusterDescribed(self, message: ClusterDescribed, sender: ActorAddress) -> None:
+        self.call_loop(self._describe_cluster, message.status)
+
+    def _describe_cluster(self, status: dict[str, Any]) -> None:
+        if self._content is not None:
+            self._content.cluster_described(with_lag(status, [self._outbox.last_event_id]))
 
     def _tell_of_cells(self) -> None:
         if self._content is None:

@@ -66,6 +66,14 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
     }
 
 
+def with_lag(cluster: Mapping[str, Any], last_event_ids: Iterable[int]) -> dict[str, Any]:
+    """What the member says, with "lag_events": how many of the cluster's log the one of these that is the farthest behind has
+    not got yet; 0 where nobody knows.
+    """
+    last = min(last_event_ids, default=0)
+    return {**cluster, "lag_events": max(cluster["last_event_id"] - last, 0) if last else 0}
+
+
 def _worse(one: Any, other: Any, order: Sequence[str]) -> Any:
     """The value that comes later in the order; one that is not in it says nothing."""
     ranks = [order.index(value) if value in order else -1 for value in (one, other)]

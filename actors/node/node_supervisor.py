@@ -67,7 +67,7 @@ from .backend_changes import BACKEND_COMMANDS, SHARED_COMMANDS
 from .heartbeats import Heartbeats
 from .named_nodes import DRAIN_NODE, NODE_COMMANDS, named_command
 from .node_children import node_children
-from .node_status import merge_cell_statuses
+from .node_status import merge_cell_statuses, with_lag
 from .process_tree import launcher_row, thespian_processes
 from .question_ledger import Question, QuestionLedger
 from .running_settings import RunningSettings
@@ -294,12 +294,13 @@ class NodeSupervisor(Supervisor):
 
     def _report_status(self, question: Question) -> None:
         trees = {name: status.get("tree", ()) for name, status in question.answers.items()}
+        last_ids = [answer["last_event_id"] for answer in question.answers.values()]
         status = {
             "version": version("mcp-gateway"),
             "uptime_seconds": round(time.time() - self._node.started_at_s, 3),
             "tree": [launcher_row(self.snapshot(), trees, self._admin_pid, self._node)],
             **merge_cell_statuses(question.answers.values()),
-            **({"cluster": self._cluster} if self._cluster else {}),
+            **({"cluster": with_lag(self._cluster, last_ids)} if self._cluster else {}),
         }
         self.send(question.asker, NodeStatusReported(request_id=question.request_id, name=self.name, status=status))
 

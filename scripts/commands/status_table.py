@@ -43,19 +43,29 @@ def cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
     """Show the nodes of the cluster as this one sees them; nothing for a node that is alone."""
     if not cluster:
         return []
+    has_leases = all("lease_age_seconds" in node for node in cluster["nodes"])
     rows = [
         (
             f"{node['name']} (this one)" if node["name"] == cluster["node"] else node["name"],
             str(node["epoch"]),
             str(node["cells"]),
             "draining" if node["draining"] else "serving",
+            *([f"{duration_text(node['lease_age_seconds'])} ago"] if has_leases else []),
             node["version"],
             node["url"],
         )
         for node in cluster["nodes"]
     ]
-    membership = "" if cluster["is_member"] else ", cut off: what lives on other nodes cannot be reached"
-    return ["", *table_lines(_NODE_COLUMNS, rows), f"engine: {cluster['engine']}{membership}"]
+    columns = [*_NODE_COLUMNS]
+    if has_leases:
+        columns.insert(4, "RENEWED")
+    engine = f"engine: {cluster['engine']}"
+    if "revision" in cluster:
+        engine += f", revision {cluster['revision']}, {cluster['lag_events']} events behind"
+    if not cluster["is_member"]:
+        engine += ", cut off: what lives on other nodes cannot be reached"
+    owned = [f"{row['thing']} runs once, on {row['node']} (fencing token {row['token']})" for row in cluster.get("owned", ())]
+    return ["", *table_lines(columns, rows), engine, *map(shown, owned)]
 
 
 def left_out_lines(servers: Sequence[Mapping[str, Any]]) -> list[str]:

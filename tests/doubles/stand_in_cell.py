@@ -112,6 +112,9 @@ class StandInCell:
     def owners_told(self, owners: Mapping[str, object], lease_until_s: float) -> None:
         """It holds nothing."""
 
+    def cluster_described(self, status: Mapping[str, Any]) -> None:
+        """Nobody asks it how the cluster is."""
+
     def cells_changed(self, running: Mapping[str, object]) -> None:
         self.other_cells = dict(running)
 

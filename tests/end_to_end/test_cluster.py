@@ -6,11 +6,12 @@ import json
 import sys
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.doubles.cluster_nodes import Cluster, running_cluster
-from tests.doubles.gateway_process import DOUBLES, wait_until
+from tests.doubles.gateway_process import DOUBLES, GatewayProcess, wait_until
 from tests.doubles.sdk_server import SdkServer
 from tests.doubles.tcp_balancer import TcpBalancer
 from tests.doubles.topic_follower import TopicFollower
@@ -43,6 +44,20 @@ def test_every_node_tells_of_all_nodes(cluster: Cluster) -> None:
         assert (status["node"], status["engine"]) == (name, "connected")
         assert [(row["name"], row["cells"]) for row in status["nodes"]] == [("a", 2), ("b", 2)]
     assert cluster.status("a")["nodes"][1]["epoch"] == cluster.status("b")["epoch"]
+
+
+def test_health_tells_of_the_cluster_at_every_node(cluster: Cluster) -> None:
+    for name, node in cluster.nodes.items():
+        found = wait_until(lambda node=node: health(node).get("nodes") == 2 and health(node), 10, "health tells of both")  # type: ignore[misc]
+        assert (found["status"], found["node"], found["engine"]) == ("healthy", name, "connected")
+        assert found["revision"] > 0
+        assert found["lease_age_seconds"] >= 0
+        assert found["lag_events"] >= 0
+
+
+def health(node: GatewayProcess) -> dict[str, Any]:
+    component: dict[str, Any] = node.get("/health")["components"]["cluster"]
+    return component
 
 
 def test_a_part_of_any_node_is_named_with_its_node_and_without_one_it_is_of_the_node_that_is_asked(cluster: Cluster) -> None:

@@ -59,6 +59,9 @@ def test_while_the_engine_is_away_everything_goes_on_but_what_lives_on_another_n
     wait_until(lambda: not cluster.status("a")["is_member"], 20, "node a has fenced itself")
     wait_until(lambda: not cluster.status("b")["is_member"], 20, "node b has fenced itself")
     assert cluster.status("b")["engine"] == "away"
+    told = b.get("/health")
+    assert (told["status"], told["components"]["cluster"]["status"]) == ("degraded", "degraded")
+    assert "the engine is away; this node is no member" in told["components"]["cluster"]["reason"]
     assert is_unreachable(process, b)  # and does not start the process once more
     done = a.command("add-backend", "more", "--builtin", "demo")
     assert done.returncode == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mcp_gateway.actors.node.node_status import merge_cell_statuses, tree_row
+from mcp_gateway.actors.node.node_status import merge_cell_statuses, tree_row, with_lag
 from tests.doubles.gateway_process import GatewayProcess, wait_until
 
 # ---- status of several cells (pure)
@@ -60,6 +60,12 @@ def test_what_is_left_out_is_told_once_by_all_cells() -> None:
 
 def test_a_node_without_cells_has_an_empty_status() -> None:
     assert merge_cell_statuses([]) == {"backends": [], "sessions": 0, "connections": {}}
+
+
+@pytest.mark.parametrize(("last_ids", "lag"), [([40, 37], 4), ([41], 0), ([45], 0), ([], 0), ([0, 41], 0)])
+def test_a_node_is_behind_the_log_of_its_cluster_as_the_last_of_its_cells_is(last_ids: list[int], lag: int) -> None:
+    """A cell that has got no event yet does not know by how much."""
+    assert with_lag({"node": "a", "last_event_id": 41}, last_ids) == {"node": "a", "last_event_id": 41, "lag_events": lag}
 
 
 def test_a_row_has_the_fields_of_the_contract() -> None:

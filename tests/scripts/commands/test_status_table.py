@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp_gateway.scripts.commands.status_table import backend_lines, status_lines, table_lines
+from mcp_gateway.scripts.commands.status_table import backend_lines, cluster_lines, status_lines, table_lines
 
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
@@ -77,6 +77,19 @@ def test_nodes_of_a_cluster_are_shown_as_this_one_sees_them() -> None:
         "a (this one)  3      2      serving   1.2.3    http://a:4000",
         "b             3      2      draining  1.2.3    http://a:4000",
         "engine: away, cut off: what lives on other nodes cannot be reached",
+    ]
+
+
+def test_leases_lag_and_owners_of_a_cluster_are_shown() -> None:
+    node = {"name": "a", "epoch": 3, "cells": 2, "draining": False, "version": "1", "url": "http://a", "lease_age_seconds": 1.23}
+    cluster = {"node": "a", "is_member": True, "engine": "connected", "nodes": [node], "revision": 41, "lag_events": 2}
+    owned = [{"thing": "files/stdio:files#0", "node": "b", "token": 17}]
+    assert cluster_lines({**cluster, "owned": owned}) == [
+        "",
+        "NODE          EPOCH  CELLS  STATE    RENEWED   VERSION  URL",
+        "a (this one)  3      2      serving  1.2s ago  1        http://a",
+        "engine: connected, revision 41, 2 events behind",
+        "files/stdio:files#0 runs once, on b (fencing token 17)",
     ]
 
 
