@@ -158,9 +158,13 @@ class Member:
         self._start(self._watch(self._engine))
         self._start(self._claims.run())
         self._start(self._read_log_state(self._engine))
+        running = asyncio.current_task()
+        assert running is not None
         try:
-            while True:
+            # `wait_for` of Python 3.11, which engines use, forgets a cancellation that comes as what it waits for is there.
+            while not running.cancelling():
                 await self._take_step(self._engine)
+            raise asyncio.CancelledError
         finally:
             for task in list(self._tasks):
                 task.cancel()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 
 from mcp_gateway.actors.cluster import member as member_module
-from mcp_gateway.actors.cluster import membership
+from mcp_gateway.actors.cluster import membership, owner_claims
 from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import Presence, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
+from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 
 SECRET = b"s" * 32
@@ -33,8 +36,10 @@ def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
 class Node:
     """A member and what its node is told."""
 
-    def __init__(self, hub: MemoryHub, name: str, incarnation: str = "1", secret: bytes = SECRET) -> None:
-        self.engine = MemoryEngine(hub)
+    def __init__(
+        self, hub: MemoryHub, name: str, incarnation: str = "1", secret: bytes = SECRET, engine: MemoryEngine | None = None
+    ) -> None:
+        self.engine = engine or MemoryEngine(hub)
         self.others: dict[str, Presence] = {}
         self.is_member = False
         self.taken: list[ForwardToNode] = []
@@ -188,6 +193,31 @@ def test_a_node_that_leaves_while_a_renewal_is_under_way_is_missed_at_once_as_we
         await b.member.leave()
         assert presence_key("b") not in hub.keys
         await until(lambda: not a.others)
+
+    run(test())
+
+
+def test_a_member_that_is_to_end_does_though_its_engine_has_forgotten_that() -> None:
+    """Source: asyncio.wait_for before Python 3.12: cancelled as its future is done, it returns the result."""
+
+    async def test() -> None:
+        _, _, b = await pair()
+        is_asked = asyncio.Event()
+
+        async def forgetful(subject: str, payload: bytes, timeout_s: float) -> bytes:
+            is_asked.set()
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                return b"ping"
+            raise AssertionError("it is cancelled")
+
+        b.engine.request = forgetful  # type: ignore[method-assign]
+        await is_asked.wait()
+        b.running.cancel()
+        async with asyncio.timeout(SOON_S):
+            await asyncio.wait([b.running])
+        assert b.running.cancelled()
 
     run(test())
 
@@ -416,3 +446,74 @@ def test_a_node_that_is_no_member_is_given_nothing() -> None:
         assert not a.owners
 
     run(test())
+
+
+class FlakyEngine(MemoryEngine):
+    """One that now and then does what it is asked, and does not say so."""
+
+    def __init__(self, hub: MemoryHub, chance: random.Random) -> None:
+        super().__init__(hub)
+        self._chance = chance
+
+    def _lose_some_answers(self) -> None:
+        if self._chance.random() < 0.1:
+            raise EngineAway("the answer is lost")
+
+    async def create(self, key: str, value: bytes, ttl_s: int | None = None) -> int:
+        revision = await super().create(key, value, ttl_s)
+        self._lose_some_answers()
+        return revision
+
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
+        revision = await super().update(key, value, revision, ttl_s)
+        self._lose_some_answers()
+        return revision
+
+
+RUNS = 20
+RUN_S = 5.0
+
+
+async def run_with_faults(number: int) -> None:
+    """Three nodes that all want three things, while they are cut off, come back, die and are started again."""
+    chance = random.Random(number)
+    hub = MemoryHub()
+    things = [f"run-{number}/{name}" for name in "xyz"]
+    nodes = [Node(hub, name, engine=FlakyEngine(hub, chance)) for name in "abc"]
+    end_s = lease_clock_s() + RUN_S
+    starts = 1
+    while lease_clock_s() < end_s:
+        index = chance.randrange(3)
+        match chance.choice(("nothing", "nothing", "cut off", "join", "die")):
+            case "cut off":
+                hub.cut_off.add(nodes[index].engine)
+            case "join":
+                hub.cut_off.clear()
+            case "die":
+                await nodes[index].die()
+                starts += 1
+                nodes[index] = Node(hub, "abc"[index], incarnation=f"{starts}", engine=FlakyEngine(hub, chance))
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            for thing in things:
+                assert [node.owns(thing) for node in nodes].count(True) <= 1
+                nodes[chance.randrange(3)].member.want(thing)
+    for node in nodes:
+        node.running.cancel()
+
+
+def test_twenty_runs_with_faults_have_one_owner_at_a_time_and_histories_that_an_order_explains(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(owner_claims, "TAKE_OVER_AFTER_S", 0.1)
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        await asyncio.gather(*(run_with_faults(number) for number in range(RUNS)))
+
+    run(test())
+    history = read_history(caplog.messages)
+    events = [record["event"] for record in history]
+    assert events.count("acquired") > RUNS * 3
+    assert events.count("refused") > 0
+    assert broken_promises(history) == []
