@@ -137,6 +137,33 @@ def test_what_a_node_says_of_itself_is_told_to_the_others() -> None:
     run(test())
 
 
+def test_who_has_not_taken_what_all_nodes_share_is_known_by_name_until_it_has_or_is_gone() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        assert a.member.behind(revocations=0, settings=0) == []
+        assert a.member.behind(settings=2) == ["a", "b"]
+        a.member.describe(settings=2, revocations=3)
+        assert a.member.behind(settings=2) == a.member.behind(revocations=3) == ["b"]
+        b.member.describe(settings=2)
+        await until(lambda: not a.member.behind(settings=2))
+        assert a.member.behind(revocations=3) == ["b"]
+        await b.die()
+        await until(lambda: not a.member.behind(revocations=3))
+
+    run(test())
+
+
+def test_who_is_a_member_and_under_which_epoch_all_members_see_alike() -> None:
+    async def test() -> None:
+        hub, a, b = await pair()
+        both = (("a", a.member.epoch), ("b", b.member.epoch))
+        await until(lambda: a.member.members() == b.member.members() == both)
+        hub.cut_off.add(b.engine)
+        await until(lambda: b.member.members() == ())
+
+    run(test())
+
+
 def test_what_is_for_a_node_that_is_not_there_was_certainly_not_sent() -> None:
     async def test() -> None:
         _, a, _ = await pair()
