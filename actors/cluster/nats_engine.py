@@ -39,6 +39,11 @@ _MARKERS_S: Final = 60
 """How long the stream keeps the fact that a key is gone; a watch that was away for longer compares what is there."""
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Source: JSStreamWrongLastSequenceErrF in nats-server, server/errors.json."""
+_ANOTHER_UNDER_WAY: Final = 10164
+"""Another message of the subject is on its way to the other servers of a cluster: what comes of it is not known yet.
+Source: JSStreamWrongLastSequenceConstantErr, there."""
+_UNDER_WAY_S: Final = 0.05
+_UNDER_WAY_TRIES: Final = 20
 _STREAM_IS_THERE: Final = 10058
 """Source: JSStreamNameExistErr, there."""
 _NUMBER: Final = "Mcp-Gateway-Number"
@@ -366,13 +371,17 @@ class NatsEngine:
     async def _publish(self, subject: str, data: bytes, expected: int, headers: dict[str, str]) -> int:
         """Put a message into its stream where the last one of its subject has this sequence; its own."""
         headers = {**headers, api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(expected)}
-        try:
-            acknowledged = await self._reach(lambda: self._jet.publish(subject, data, headers=headers), data)
-        except APIError as error:
-            if error.err_code == _WRONG_LAST_SEQUENCE:
-                raise WrongRevision(subject) from None
-            raise EngineAway(str(error)) from None
-        return acknowledged.seq
+        for _ in range(_UNDER_WAY_TRIES):
+            try:
+                acknowledged = await self._reach(lambda: self._jet.publish(subject, data, headers=headers), data)
+                return acknowledged.seq
+            except APIError as error:
+                if error.err_code == _WRONG_LAST_SEQUENCE:
+                    raise WrongRevision(subject) from None
+                if error.err_code != _ANOTHER_UNDER_WAY:
+                    raise EngineAway(str(error)) from None
+            await asyncio.sleep(_UNDER_WAY_S)
+        raise EngineAway(f"another message of {subject} is under way")
 
     async def _state(self, stream: str) -> api.StreamState:
         try:

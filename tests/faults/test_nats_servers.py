@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_gateway.actors.cluster.engine import WrongRevision
 from mcp_gateway.actors.cluster.nats_engine import NatsEngine
 from tests.doubles.cluster_nodes import Nodes, running_nodes
 from tests.doubles.gateway_process import DOUBLES, GatewayProcess, wait_until
@@ -22,9 +23,9 @@ STDIO = f'[[backends]]\nname = "stdio"\ncommand = {json.dumps([sys.executable, s
 KEYS, LOG = "mcp-gateway-keys", "mcp-gateway-events"
 
 
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[NatsCluster]:
-    with NatsCluster(tmp_path / "nats") as running:
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    with NatsCluster(tmp_path_factory.mktemp("nats") / "nats") as running:
         yield running
 
 
@@ -56,6 +57,25 @@ def publish(node: GatewayProcess, name: str, first: int, last: int) -> None:
 def is_unreachable(session: Session, node: GatewayProcess) -> bool:
     answer = session.call(node, "pid")
     return answer.status == 503 and answer.body["error"]["data"]["reason"] == "owner_unreachable"
+
+
+@pytest.mark.timeout(240)
+def test_of_those_who_change_a_key_at_once_one_succeeds_and_the_others_are_told_that_it_has_changed(servers: NatsCluster) -> None:
+    """While a change is on its way to the other servers, the one that orders them says so in another way than afterwards."""
+
+    async def change_at_once() -> None:
+        urls = tuple(servers.url.split(","))
+        members = [await NatsEngine.connect(urls, cluster="keys", name=name, replicas=3) for name in ("one", "other")]
+        revision = await members[0].create("key", b"")
+        for _ in range(20):
+            changes = [member.update("key", b"", revision) for member in members * 2]
+            ended = await asyncio.gather(*changes, return_exceptions=True)
+            (revision,) = [each for each in ended if isinstance(each, int)]
+            assert [type(each) for each in ended if not isinstance(each, int)] == [WrongRevision] * 3
+        for member in members:
+            await member.close()
+
+    asyncio.run(change_at_once())
 
 
 @pytest.mark.timeout(240)
