@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -12,13 +13,14 @@ from typing import Final
 from .cluster_under_test import ClusterUnderTest
 from .fault_acts import Act
 from .gateway_under_test import GatewayFailed
-from .history import FaultBegan, FaultEnded, Recovered
+from .history import Acknowledged, FaultBegan, FaultEnded, Following, Recovered, Seen
 from .nats_servers import NATS
 from .recorder import Recorder
 from .schedule import Planned
 
 SLOW_S: Final = 0.05
 _POLL_S: Final = 0.2
+_SILENCE_S: Final = 5.0
 
 
 class ClusterActs:
@@ -46,10 +48,25 @@ class ClusterActs:
             )
             async with self._acts[planned.kind.name](planned.target):
                 await asyncio.sleep(planned.lasts_s)
-            self._recorder.add(FaultEnded(fault_id=planned.fault_id, at_s=self._recorder.now_s()))
-            while not (self._cluster.is_whole() and await self._cluster.all_answer()):
+            ended_s = self._recorder.now_s()
+            self._recorder.add(FaultEnded(fault_id=planned.fault_id, at_s=ended_s))
+            while not (self._cluster.is_whole() and await self._cluster.all_answer() and self._events_pass(ended_s)):
                 await asyncio.sleep(_POLL_S)
             self._recorder.add(Recovered(fault_id=planned.fault_id, at_s=self._recorder.now_s()))
+
+    def _events_pass(self, since_s: float) -> bool:
+        """Whether what was published since then, at each node, has come to all followers; or nobody publishes any more."""
+        history = self._recorder.history
+        acknowledged = history.of(Acknowledged)
+        if acknowledged and acknowledged[-1].at_s < self._recorder.now_s() - _SILENCE_S:
+            return True
+        followers = {each.follower for each in history.of(Following)}
+        seen: dict[int, set[str]] = defaultdict(set)
+        for each in history.of(Seen):
+            if each.at_s > since_s:
+                seen[each.number].add(each.follower)
+        published = [each for each in acknowledged if each.at_s > since_s and seen[each.number] == followers]
+        return len({each.publisher for each in published}) == len(self._cluster.nodes)
 
     @asynccontextmanager
     async def _kill_node(self, target: str) -> AsyncIterator[None]:
