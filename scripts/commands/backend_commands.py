@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 from setproctitle import setproctitle
 
+from mcp_gateway.config.registry_entry import KINDS, RegistryRefused, registry_server
 from mcp_gateway.config.shown_text import shown, shown_lines
 
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, add_attach_options, ask, say
@@ -28,10 +29,18 @@ def add_backend_commands(commands: Any) -> None:
         "add-backend",
         help="add a backend to a running gateway",
         usage="mcp-gateway add-backend NAME [OPTIONS]"
-        " (--replica URL ... | --openapi F | --grpc H:P | --builtin demo | -- COMMAND)",
+        " (--replica URL ... | --openapi F | --grpc H:P | --builtin demo | -- COMMAND)\n"
+        "       mcp-gateway add-backend [NAME] --registry FILE [--kind KIND] [OPTIONS]",
         description="Add a backend to a running gateway. Exactly one kind of server: one of the options, or a command after --.",
     )
-    adding.add_argument("name", metavar="NAME", help="a letter, then letters, digits, - and _")
+    adding.add_argument("name", metavar="NAME", nargs="?", default="", help="a letter, then letters, digits, - and _")
+    adding.add_argument(
+        "--registry",
+        metavar="FILE",
+        type=_content,
+        help="a server.json of the MCP registry, or - for standard input; what it asks for is read from environment variables",
+    )
+    adding.add_argument("--kind", metavar="KIND", choices=KINDS, help=f"which of its forms: {', '.join(KINDS)}; the first it has")
     adding.add_argument("--replica", metavar="URL", action="append", help="where a server listens; again for each equal one")
     adding.add_argument("--openapi", metavar="F", help="the OpenAPI description of an HTTP API: a file or an https URL")
     adding.add_argument("--base-url", metavar="URL", help="of that API; what its description says if not given")
@@ -141,17 +150,39 @@ def _add_backend(options: argparse.Namespace) -> int:
     if any(given.is_in_sight for given in options.header or ()):
         setproctitle(f"mcp-gateway: add-backend {options.name}")
         say("--header NAME=VALUE shows the value to every user of this machine; --header @FILE or @- does not", 0)
+    if options.registry is None and not options.name:
+        return say("the name of the backend is wanted, or --registry FILE", EXIT_REFUSED)
     table: dict[str, Any] = {"name": options.name}
+    if options.registry is not None:
+        try:
+            table = _of_registry(options)
+        except RegistryRefused as refused:
+            print(shown_lines(str(refused)), file=sys.stderr)
+            return EXIT_REFUSED
     table |= {key: value for key in _TABLE_KEYS if (value := getattr(options, key)) is not None}
     table |= {key: value for key, value in (("replicas", options.replica), ("command", options.server_command)) if value}
     for key, given in (("headers", options.header), ("env", options.env)):
         if given:
-            table[key] = dict(pair for each in given for pair in each.pairs)
+            table[key] = {**table.get(key, {}), **dict(pair for each in given for pair in each.pairs)}
     if "command" in table or "cwd" in table:
         table["cwd"] = os.path.abspath(os.path.expanduser(table.get("cwd", ".")))
     if "://" not in table.get("openapi", "://"):
         table["openapi"] = os.path.abspath(os.path.expanduser(table["openapi"]))
     return _change(options, "add-backend", {"backend": table})
+
+
+def _of_registry(options: argparse.Namespace) -> dict[str, Any]:
+    """Raises: RegistryRefused"""
+    from mcp_gateway.config.json_text import NotJson, read_json
+
+    try:
+        document = read_json(options.registry.encode()).value
+    except NotJson as error:
+        raise RegistryRefused(f"the server.json: {error.found}; wanted: {error.allowed}") from None
+    found = registry_server(document, os.environ, name=options.name, kind=options.kind or "")
+    for note in found.notes:
+        say(note, 0)
+    return dict(found.table)
 
 
 def _remove_backend(options: argparse.Namespace) -> int:

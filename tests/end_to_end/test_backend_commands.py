@@ -305,3 +305,15 @@ def serves_with(gateway: RunningGateway, cell_count: int) -> bool:
 def whoami(gateway: RunningGateway, session: dict[str, str]) -> Any:
     answer = ask(gateway.endpoint(), tool_call("local__whoami", {}), session)
     return answer.message["result"]["structuredContent"]
+
+
+def test_a_server_of_the_registry_is_added_by_its_description(gateway: RunningGateway, tmp_path: Path) -> None:
+    described = tmp_path / "server.json"
+    url = {"type": "streamable-http", "url": gateway.endpoint("demo"), "headers": [{"name": "X-Key", "default": "k"}]}
+    described.write_text(json.dumps({"name": "io.github.example/weather", "version": "1", "remotes": [url]}))
+    assert gateway.admin("add-backend", "--registry", str(described)) == (0, "weather added\n")
+    wait_until(lambda: echo_stateless(gateway, "weather").text == "hi", 30, "it serves")
+    assert gateway.admin("remove-backend", "weather")[0] == 0
+    described.write_text(json.dumps({"name": "a/b", "packages": [{"registryType": "nuget", "identifier": "b"}]}))
+    code, text = gateway.admin("add-backend", "--registry", str(described))
+    assert (code, "it has nuget" in text) == (2, True)
