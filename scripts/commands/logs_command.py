@@ -60,9 +60,11 @@ def _run(options: argparse.Namespace) -> int:
     most = options.lines if options.lines is not None else None if options.request else _LINES
     show = shown_json if options.json else text_of
     follower = LogFollower(folder) if options.follow else None
+    has_shown = False
     try:
         for line in kept_lines(folder, matches, most, None if follower is None else follower.began_bytes):
             print(show(line))
+            has_shown = True
     except FileNotFoundError:
         if follower is None:
             return say(f"no gateway has kept a log in {folder}", EXIT_NOTHING_THERE)
@@ -72,4 +74,6 @@ def _run(options: argparse.Namespace) -> int:
         print(end="", flush=True)
         for line in follow(follower, matches):
             print(show(line), flush=True)
+    elif options.request and most != 0 and not has_shown:
+        return say(f"nothing in the log is about {options.request!r}", EXIT_NOTHING_THERE)
     return 0

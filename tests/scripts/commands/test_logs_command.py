@@ -36,6 +36,10 @@ def test_the_log_is_followed_through_a_restart_and_read_when_nothing_runs(tmp_pa
     assert after.returncode == 0
     assert len(after.stdout.splitlines()) == 1
     assert "\x1b" not in after.stdout
+    unknown = run_command("logs", "--state-dir", str(state), "--request", "cell/0#made-up")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr == "mcp-gateway: nothing in the log is about 'cell/0#made-up'\n"
+    assert run_command("logs", "--state-dir", str(state), "--request", "made-up", "-n", "0").returncode == 0
     warnings = run_command("logs", "--state-dir", str(state), "--level", "warning", "--json")
     assert {json.loads(line)["level"] for line in warnings.stdout.splitlines()} <= {"warning", "error"}
 
