@@ -26,7 +26,7 @@ def add_explain_command(commands: Any) -> None:
     parser = commands.add_parser("explain", help="say which policy decides what somebody may do; exit 0 allowed, 1 denied")
     add_principal_options(parser, "nobody in particular if not given")
     parser.add_argument("--config", metavar="F.toml", help="the configuration with the policies")
-    parser.add_argument("--server", metavar="NAME", default="", help="at /mcp/servers/NAME, with the names that it has there")
+    parser.add_argument("--server", metavar="NAME", default="", help="at /mcp/servers/NAME, with names as there")
     parser.add_argument("--transport", metavar="T", default="streamable_http", help="over which transport; routes may ask for it")
     parser.add_argument("--arguments", metavar="JSON", default="{}", help="of the tool or prompt, for conditions")
     parser.add_argument("what", metavar="METHOD/NAME", help="tools/call/files__read, resources/read/URI, topics/follow/all, …")
@@ -53,22 +53,31 @@ def _answers(settings: Settings, options: argparse.Namespace) -> list[tuple[bool
     """
     import msgspec
 
-    from mcp_gateway.actors.cell.cell_permissions import permissions_of
+    from mcp_gateway.actors.cell.cell_permissions import permissions_of, views_of
     from mcp_gateway.transports.protocol.mcp.refusals import Refused as RequestRefused
 
-    if options.server and options.server not in {backend.name for backend in settings.backends}:
-        raise Refused(f"no backend {options.server!r} is configured")
+    known = {*(backend.name for backend in settings.backends), *(server.name for server in settings.servers)}
+    if options.server and options.server not in known:
+        raise Refused(f"no backend {options.server!r} is configured, and no virtual server of that name")
     permissions = permissions_of(settings, lambda _: None)
     method, name = _method_and_name(options.what, options.name)
     if method == _FOLLOW and (refusal := _operators_refusal(settings, principal_of(options, settings), name)):
         return [(False, refusal)]
-    if permissions is None:
-        return []
     try:
         if method in _TOPICS:
+            if permissions is None:
+                return []
             decisions = [permissions.topic_decision(principal_of(options, settings), method, name)]
         else:
-            decisions = permissions.decisions(_exchange(options, principal_of(options, settings), method, name))
+            views = views_of(settings, lambda _: None)
+            exchange = views.addressed(_exchange(options, principal_of(options, settings), method, name))
+            try:
+                views.check(exchange)
+            except RequestRefused:
+                return [(False, f"{method} of {name!r}: denied, as the virtual server {options.server!r} does not have it")]
+            if permissions is None:
+                return []
+            decisions = permissions.decisions(exchange)
         return [(decision.is_allowed, _line(action, decision)) for action, decision in decisions]
     except (RequestRefused, msgspec.DecodeError, ValueError) as error:
         raise Refused(f"{method} of {name!r} with these arguments is no request: {error}") from None

@@ -158,3 +158,43 @@ def test_a_pattern_is_allowed_with_what_of_it_is_allowed(tmp_path: Path, capsys:
     first, second, _ = capsys.readouterr().out.splitlines()
     assert "with those of its events" in first
     assert "allowed by policies[0]" in second
+
+
+VIRTUAL = """
+[[backends]]
+name = "files"
+builtin = "demo"
+[[backends]]
+name = "other"
+builtin = "demo"
+[[servers]]
+name = "reading"
+include = ["files/read_*"]
+"""
+DENIES = """
+[[policies]]
+effect = "allow"
+tools = ["files__read_*"]
+[[policies]]
+effect = "deny"
+tools = ["files__read_secret"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("tool", "policies", "code", "said"),
+    [
+        ("files__read_a", "", 0, "allowed: no policy is asked for that"),
+        ("files__write", "", 1, "denied, as the virtual server 'reading' does not have it"),
+        ("other__read_a", "", 1, "denied, as the virtual server 'reading' does not have it"),
+        ("files__read_a", DENIES, 0, "allowed by policies[0]"),
+        ("files__read_secret", DENIES, 1, "denied by policies[1]"),
+    ],
+)
+def test_a_virtual_server_has_a_part_of_what_the_policies_allow(
+    tool: str, policies: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(VIRTUAL + policies)
+    assert main(["explain", "--config", str(file), "--server", "reading", f"tools/call/{tool}"]) == code
+    assert said in capsys.readouterr().out
