@@ -11,7 +11,6 @@ import os
 import random
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +40,7 @@ from .http_clients import (
 )
 from .invariants import Broken, check, excuses, unseen, what_was_taken_is_given_back
 from .recorder import Recorder
+from .report_folder import FolderUnusable, made_folder
 from .scenario import Scenario, ScenarioInvalid, read_scenario
 from .schedule import plan
 from .servers import ServerFailed, Servers
@@ -293,10 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         scenario = read_scenario(options.scenario, given)
-        folder = options.report or Path(tempfile.mkdtemp(prefix="mcp-gateway-chaos-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        found = run_scenario(scenario, folder.resolve(), shlex.split(options.gateway) if options.gateway else PRODUCT)
-    except (ScenarioInvalid, GatewayFailed, ServerFailed) as error:
+        folder = made_folder(options.report, "mcp-gateway-chaos-")
+        found = run_scenario(scenario, folder, shlex.split(options.gateway) if options.gateway else PRODUCT)
+    except (ScenarioInvalid, FolderUnusable, GatewayFailed, ServerFailed) as error:
         _tell(f"chaos: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -7,7 +7,6 @@ import asyncio
 import itertools
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +17,7 @@ import aiohttp
 from .abandoning import WAYS, NotOpened, abandon, open_session
 from .fault_kinds import EMBEDDED, NODE
 from .gateway_under_test import GatewayFailed, GatewayUnderTest
+from .report_folder import FolderUnusable, made_folder
 from .servers import ServerFailed, Servers
 from .soak_report import Sample, Soak, as_json, as_markdown, broken_promises
 
@@ -130,11 +130,10 @@ def main(arguments: list[str] | None = None) -> int:
     form.add_argument("--cells", type=int, default=2, help="a node of so many cells (default 2)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="for the report and the log (default: a new folder)")
     options = parser.parse_args(arguments)
-    folder = (options.report or Path(tempfile.mkdtemp(prefix="mcp-gateway-soak-"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder = made_folder(options.report, "mcp-gateway-soak-")
         soak = asyncio.run(SoakRun(folder, EMBEDDED if options.embedded else NODE, options.cells, options.seconds).run())
-    except (GatewayFailed, ServerFailed) as error:
+    except (FolderUnusable, GatewayFailed, ServerFailed) as error:
         print(f"chaos --soak: {error}", file=sys.stderr)
         return _EXIT_FAILED
     except KeyboardInterrupt:
