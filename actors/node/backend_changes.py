@@ -36,17 +36,19 @@ class BackendChange:
     events:   (last part of the topic, name of the backend): ("added", "files").
     tables:   other tables of a file that have changed: "policies".
     left:     keys of a file that differ from what runs and cannot follow: "gateway.port".
+    orphans:  virtual servers that name a backend which has gone, and have nothing of it any more.
     """
 
     settings: Settings
     events: tuple[tuple[str, str], ...]
     tables: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    orphans: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> dict[str, Any]:
         """As the command is answered once all have taken it."""
-        return {"ok": True, "changes": self.events, "tables": self.tables, "left": self.left}
+        return {"ok": True, "changes": self.events, "tables": self.tables, "left": self.left, "orphans": self.orphans}
 
 
 def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any]) -> BackendChange:
@@ -85,6 +87,8 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
         backends = tuple(backend for backend in settings.backends if backend.name != name)
         # Where none is left each backend is found by its prefix, as with a file that has no routes.
         routes = tuple(route for route in settings.routes if route.backend != name)
+        orphans = tuple(each.name for each in settings.servers if any(part.startswith(f"{name}/") for part in each.include))
+        return attrs.evolve(_change(settings, backends, routes), orphans=orphans)
     else:
         name = _known_name(settings, command, arguments["name"])
         routes = settings.routes

@@ -68,6 +68,7 @@ class SettingsWatch:
 def change_lines(answer: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """What a change of settings has changed, and what it has left as it was; a line each, for people."""
     done = [f"{backend} {kind}" for kind, backend in answer["changes"]] + [f"[{table}] changed" for table in answer["tables"]]
+    done += [f"server {name} includes tools of it, and has none of them any more" for name in answer.get("orphans", ())]
     left = [f"{key} differs from what runs and was left: it changes when the gateway starts again" for key in answer["left"]]
     return done if done or left else ["nothing has changed"], left
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_gateway.actors.node.backend_changes import BackendChange, backend_change
 from mcp_gateway.config.backend_settings import LeftOutServer
+from mcp_gateway.config.curation_settings import ServerSettings
 from mcp_gateway.config.identity_settings import PolicySettings
 from mcp_gateway.config.loader import ConfigError, settings_from_mapping
 from mcp_gateway.config.settings import Settings
@@ -94,6 +95,13 @@ def test_a_removed_backend_is_gone_and_the_last_one_may_go() -> None:
     change = backend_change(RUNNING, "remove-backend", {"name": "files"})
     assert ([backend.name for backend in change.settings.backends], change.events) == (["demo"], (("removed", "files"),))
     assert backend_change(change.settings, "remove-backend", {"name": "demo"}).settings.backends == ()
+
+
+def test_virtual_servers_that_name_a_backend_which_goes_are_told() -> None:
+    servers = [ServerSettings(name="some", include=["files/read_*"]), ServerSettings(name="all", include=["*/*", "demo/x"])]
+    change = backend_change(attrs.evolve(RUNNING, servers=tuple(servers)), "remove-backend", {"name": "files"})
+    assert (change.orphans, change.outcome["orphans"]) == (("some",), ("some",))
+    assert change.settings.servers == tuple(servers), "it may come back"
 
 
 def test_a_drain_and_its_end_change_one_flag_once() -> None:
