@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -107,6 +108,8 @@ def configure_logging(settings: LoggingSettings | None = None) -> None:
     # Tornado logs every request that ends in an error of the client, and asyncio its choice of selector.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # gRPC writes past all of this, in lines of its own, where a server ends its connection; read once it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def keep_log(state_path: Path | None, settings: LoggingSettings) -> None:

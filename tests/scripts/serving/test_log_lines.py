@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -116,3 +118,38 @@ def test_lines_are_for_whoever_reads_them(form: str, is_terminal: bool, kind: ty
     finally:
         logging.root.handlers[:] = before[0]
         logging.root.setLevel(before[1])
+
+
+_SPEAKS_GRPC = """
+import asyncio
+from mcp_gateway.scripts.serving.log_lines import configure_logging
+
+configure_logging()
+import grpc
+
+async def wait(data, context):
+    await asyncio.sleep(60)
+
+class Waits(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.unary_stream_rpc_method_handler(wait)
+
+async def scene():
+    for _ in range(10):
+        server = grpc.aio.server(handlers=[Waits()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            calls = [asyncio.ensure_future(channel.unary_unary("/a/b")(b"").code()) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            await server.stop(0)
+            await asyncio.gather(*calls)
+
+asyncio.run(scene())
+"""
+
+
+def test_a_server_that_ends_its_connection_puts_no_lines_of_grpc_between_those_of_the_log() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run([sys.executable, "-c", _SPEAKS_GRPC], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

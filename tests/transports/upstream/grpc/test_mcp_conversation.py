@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
 
@@ -13,6 +15,7 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest, ignore_events
+from mcp_gateway.transports.protocol.grpc.methods import SERVICE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 from mcp_gateway.transports.upstream.grpc.mcp_conversation import McpOverGrpc
@@ -224,3 +227,25 @@ def test_a_server_without_a_word_of_its_own_has_no_stream_and_takes_notification
         return [(await wire.exchange(each, ignore_events)).status for each in (told, end)]
 
     assert with_wire(nobody.address, use) == [202, 200]
+
+
+def test_a_server_that_answers_without_end_is_given_up_in_time() -> None:
+    """The proto has one answer to a call; what comes behind it waits in the window of HTTP/2, and is not read."""
+    sent: list[int] = []
+
+    def endless(data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        while context.is_active() and len(sent) < 10_000:
+            sent.append(len(data))
+            yield b"\x20\x01" * 50_000
+
+    handler = grpc.unary_stream_rpc_method_handler(endless)
+    service = grpc.method_handlers_generic_handler(SERVICE, {"CallTool": handler})
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[service])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        refused = failure(GrpcMcpServer(address=f"127.0.0.1:{port}"), "echo", timeout_s=1.0)
+    finally:
+        server.stop(0.1).wait(10)
+    assert refused.fate in (Fate.TIMED_OUT, Fate.BROKEN)
+    assert len(sent) < 1_000, "100 MB would have been read"
