@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.scripts.benchmark.bench_clients import Follow, NotServed, Publisher, follow_over_phoenix, follow_over_sse
+from mcp_gateway.scripts.benchmark.bench_clients import Follow, Publisher, follow_over_phoenix, follow_over_sse
 from mcp_gateway.scripts.benchmark.bench_fan_out import deliver
+from mcp_gateway.scripts.benchmark.bench_sockets import NotServed
 from mcp_gateway.scripts.serving.start_checks import allow_many_files
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, ServerSentEvent
 from tests.doubles.gateway_process import GatewayProcess, wait_until
