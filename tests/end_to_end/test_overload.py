@@ -16,14 +16,14 @@ from tests.end_to_end.raw_http import LEGACY, ask, open_session, request, tool_c
 from tests.end_to_end.running_gateway import RunningGateway
 
 Full = tuple[RunningGateway, SdkServer]
-_AT_ONCE_S = 2.0
-"""Far below the checkout timeout that anything would wait for which needs a connection."""
+_AT_ONCE_S = 15.0
+"""On any machine; far below the checkout timeout that anything would wait for which needs a connection."""
 
 
 @pytest.fixture(scope="module", params=["embedded", "two cells"])
 def narrow(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Iterator[Full]:
     """A gateway that carries one call at a time, in each cell."""
-    gateway_table = {"max_overflow": 0, "checkout_timeout": 8.0}
+    gateway_table = {"max_overflow": 0, "checkout_timeout": 60.0}
     with start_sdk_server(era="legacy", midway=True) as server:
         backend = {"name": "b", "prefix": "", "replicas": [server.url], "pool_size": 1}
         with start_gateway(request.param, [backend], gateway=gateway_table) as gateway:
@@ -35,7 +35,7 @@ def test_a_call_that_asks_its_client_is_answered_though_it_holds_the_only_connec
 
     async def converse() -> str:
         async with connected(gateway.endpoint(), "legacy") as (client, record):
-            answer = await asyncio.wait_for(client.call_tool("midway", {"tag": "full", "questions": 3}), _AT_ONCE_S + 3)
+            answer = await asyncio.wait_for(client.call_tool("midway", {"tag": "full", "questions": 3}), _AT_ONCE_S)
             assert len(record.questions) == 3
             return text_of(answer)
 
@@ -60,7 +60,7 @@ def test_a_cancellation_reaches_the_server_while_calls_hold_and_wait_for_its_onl
     assert gateway.metric_sum("mcp_gateway_pool_connections", state="leased") >= 0
     if gateway.form != "embedded":
         assert gateway.status()["backends"]
-    assert time.monotonic() - began_s < _AT_ONCE_S + (3.0 if gateway.form != "embedded" else 0.0)  # a command starts a Python
+    assert time.monotonic() - began_s < _AT_ONCE_S
 
     # 2. The server hears of the end of the call that it runs, and of that of the others before they have begun.
     for number in (72, 73, 71):

@@ -92,8 +92,8 @@ def test_a_killed_replica_costs_nobody_a_session_and_takes_its_keys_back_when_it
     victim.wait_for(lambda counters: tag in counters["started"])
     victim.kill()
     killed_s = time.monotonic()
-    caller.join(5)
-    assert time.monotonic() - killed_s < 3
+    caller.join(12)
+    assert time.monotonic() - killed_s < 10  # it would run for 20
     assert (running[0].message["id"], running[0].reason) == ("hit", "upstream_failed")
     assert tag not in survivor.counters()["started"]
 

@@ -363,7 +363,7 @@ def test_a_second_signal_ends_the_drain(gateway: GatewayProcess) -> None:
     wait_until(lambda: not gateway.serves(), 5, "the first signal is taken: two at once are one")
     ended_s = time.monotonic()
     assert gateway.end(signal.SIGTERM) == 0
-    assert time.monotonic() - ended_s < 2
+    assert time.monotonic() - ended_s < 6  # the drain would take 8
     client.join()
     assert gateway.left_over() == []
 
