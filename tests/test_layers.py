@@ -174,6 +174,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
             "weight",
         )
     },
+    "actors.cell.cell_wires": "cell/test_cell.py: of a running cell",
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
     "actors.cell.operator_pages": "operators/test_actions_endpoint.py, operators/test_login_page.py: of a running cell",
     "actors.cluster.cluster_event_log": "end_to_end/test_cluster.py: of real nodes; cluster/test_log_follower.py",

@@ -67,27 +67,18 @@ from mcp_gateway.transports.protocol.topics.topic_log import Event
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.tallies import write_tallies
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
-from mcp_gateway.transports.upstream.bridge.either_transport import EitherTransport
-from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkedCalls, ParkingLimits
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLedger, TaskLimits
-from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinUpstream
-from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizingTransport, connection_token
 from mcp_gateway.transports.upstream.credentials.backend_access import BackendAccess
-from mcp_gateway.transports.upstream.credentials.consent_conversation import ConsentingTransport
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
-from mcp_gateway.transports.upstream.grpc.grpc_upstream import GrpcUpstream
 from mcp_gateway.transports.upstream.guard.guardrail import guard_of
-from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
-from mcp_gateway.transports.upstream.openapi.openapi_source import OpenApiUpstream
-from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
-from mcp_gateway.transports.upstream.pipes.network_pipes import SseUpstream, WebSocketUpstream
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
-from mcp_gateway.transports.upstream.pipes.stdio import StdioUpstream
 
 from .audit_trail import AuditTrail
+from .cell_drain import drained, wires_s
 from .cell_permissions import permissions_of, views_of
 from .cell_status import CellStatus
+from .cell_wires import ways_to_servers
 from .dashboard_state import DashboardState
 from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, CellSupervisor
 from .lookup_threads import LookupThreads
@@ -99,11 +90,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _LOOKUPS = 32  # names looked up at once; the default is a few more than there are processors
-_CLOSE_WIRES_S = 2.2  # stdio servers are ended in that time; the node gives the whole cell a little longer
-_LEAST_CLOSE_WIRES_S = 0.4
-_SEND_AWAY_S = 1.0  # for clients who are connected to a cell that leaves: who has more to ask hears by then where to go
-_KEPT_FOR_LEAVING = 0.3  # of the time of a drain: for what other cells ask until they know that this one leaves
-_KEPT_FOR_WIRES = 0.05  # of the time of a drain: requests that fill it leave servers that much of it, so that it holds for all
 
 
 class Hosting(Enum):
@@ -209,16 +195,7 @@ class Cell:
             guard_of=guard_of,
             parked=self._parked,
         )
-        shared_token = functools.partial(connection_token, source_of=self._access.source_of)
-        shown = AuthorizingTransport(StreamableHttpUpstream(), self._access.source_of)
-        http = ConsentingTransport(BridgeTransport(shown, site), self._access.has_consent)
-        sse = BridgeTransport(SseUpstream(shared_token), site)
-        stdio = StdioUpstream(self._settings.gateway.idle_process_timeout)
-        others = (
-            BridgeTransport(wire, site)
-            for wire in (stdio, WebSocketUpstream(shared_token), OpenApiUpstream(), GrpcUpstream(), BuiltinUpstream())
-        )
-        return (http, sse, EitherTransport(http, sse, speaks_sse), *others)
+        return ways_to_servers(site, self._access, self._settings.gateway.idle_process_timeout)
 
     def _make_edge(self, seal: Seal) -> None:
         """Where exchanges of clients enter, and the server that will listen for them."""
@@ -357,39 +334,12 @@ class Cell:
             self._access.forget_users(Denials(denied).deny)
 
     async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
-        """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere.
+        self._ends_by_s = time.monotonic() + deadline_s
+        await drained(self._port, self._server, self._cells, self._held_count, deadline_s, others_serve=others_serve)
 
-        Where others serve, a client that is connected here has one more request served, and reads that its connection ends; with
-        that there is nobody who has to be refused. What other cells ask for then waits for the successor.
-        """
-        self._port.is_draining = True
-        self._server.drain(others_serve=others_serve)
-        self._port.end_streams()
-        now_s = time.monotonic()
-        self._ends_by_s = now_s + deadline_s
-        give_up_s = now_s + requests_s(deadline_s)
-        send_away_s = min(give_up_s, now_s + _SEND_AWAY_S) if others_serve else now_s
-        while (now_s := time.monotonic()) < give_up_s:
-            if not self._port.waiting and (now_s >= send_away_s or not self._server.connection_count):
-                break
-            await asyncio.sleep(0.02)
-        if others_serve:
-            await self._let_held_calls_end(give_up_s - deadline_s * _KEPT_FOR_LEAVING)
-            await self._cells.leave(give_up_s)
-            while (
-                self._port.waiting and time.monotonic() < give_up_s
-            ):  # sockets that stay open until the end may have asked again
-                await asyncio.sleep(0.02)
-        if self._port.waiting:
-            _logger.warning("drain: %d requests did not end in time", len(self._port.waiting))
-
-    async def _let_held_calls_end(self, until_s: float) -> None:
-        """Those that run as tasks, or wait for their clients, who come by way of other cells; what is longer ends here."""
-        while (self._hosted_tasks.running_count or self._parked.unfinished_count) and time.monotonic() < until_s:
-            await asyncio.sleep(0.02)
-        held_count = self._hosted_tasks.running_count + self._parked.unfinished_count
-        if held_count:
-            _logger.warning("drain: %d calls that run as tasks or wait for their clients did not end in time", held_count)
+    def _held_count(self) -> int:
+        """Calls that run as tasks, or wait for their clients."""
+        return self._hosted_tasks.running_count + self._parked.unfinished_count
 
     async def stop(self) -> None:
         self._cells.close()
@@ -471,16 +421,6 @@ def _settle_process() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def requests_s(drain_s: float) -> float:
-    """How long requests may take to end, of the time for a whole drain."""
-    return drain_s - min(_LEAST_CLOSE_WIRES_S, drain_s * _KEPT_FOR_WIRES)
-
-
-def wires_s(left_s: float) -> float:
-    """How long servers may take to end, where so much of the drain's time is left."""
-    return min(_CLOSE_WIRES_S, max(_LEAST_CLOSE_WIRES_S, left_s))
 
 
 def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLink) -> Cell:
