@@ -189,6 +189,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.identity.issuer_away": "an exception; identity/test_issuer_keys.py",
     "actors.health.resource_meter": "health/test_resource_rules.py",
     "actors.node.cell_factory": "node/test_cell_process.py",
+    "actors.node.commanded_node": "node/test_node_supervisor.py: of a whole node",
     "actors.node.node_status": "node/test_node_supervisor.py",
     "actors.node.process_tree": "faults/test_processes.py: of real processes",
     "actors.viability.viability_report": "viability/test_viability_monitor.py",
