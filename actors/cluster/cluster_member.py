@@ -178,7 +178,7 @@ class ClusterMember(AsyncioActor):
         await self._settings.run()
 
     def _tell_settings(self, state: ClusterSettingsState) -> None:
-        arguments = {"number": state.number, "file": state.file, "tables": state.tables}
+        arguments = {"number": state.number, "file": state.file, "before": state.before, "tables": state.tables}
         request = CommandRequested(request_id=f"settings {state.number}", command=TAKE_SETTINGS, arguments=arguments)
         self.deliver(self.addresses["supervisor"], request)
 
@@ -196,7 +196,7 @@ class ClusterMember(AsyncioActor):
         error_text = "the cluster does not answer: see `backends` for what runs"
         try:
             async with asyncio.timeout(_SPREAD_S):
-                number = await self._settings.change(message.taken, message.file, message.tables)
+                number = await self._settings.change(message.taken, message.file, message.before, message.tables)
                 while behind := self._member.behind(settings=number):
                     error_text = f"not taken yet by {', '.join(behind)}; see there, and the log"
                     await asyncio.sleep(_LOOK_S)

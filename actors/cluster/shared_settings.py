@@ -22,10 +22,11 @@ _NONCE_BYTES: Final = 12
 
 
 class ClusterSettingsState(msgspec.Struct, frozen=True, array_like=True):
-    """What the key says. number: rises with each change. file: fingerprint of the one it comes from. tables: opaque here."""
+    """What the key says. number: rises with each change. file, before, tables: as in `ShareSettings`, opaque here."""
 
     number: int
     file: str
+    before: str
     tables: bytes
 
 
@@ -63,7 +64,7 @@ class SharedSettings:
                     self._number = state.number  # an older one that somebody has put back is not taken again
                     self._tell(state)
 
-    async def change(self, taken: int, file: str, tables: bytes) -> int:
+    async def change(self, taken: int, file: str, before: str, tables: bytes) -> int:
         """Put these settings into the key, which were made of those with the number `taken`; their number.
 
         Raises: WrongRevision where there are newer ones, and nothing has changed; EngineAway; ValueError for too many.
@@ -73,7 +74,7 @@ class SharedSettings:
         if state is not None and state.number > taken:
             raise WrongRevision(_KEY)
         number = max(taken, self._number) + 1  # also where the engine has lost the key
-        value = sealed_state(self._cipher, ClusterSettingsState(number, file, tables))
+        value = sealed_state(self._cipher, ClusterSettingsState(number, file, before, tables))
         if found is None:
             await self._engine.create(_KEY, value)
         else:

@@ -114,13 +114,14 @@ class ShareSettings:
     """NodeSupervisor -> ClusterMember: have all nodes, this one too, run with these settings, unless another was faster.
 
     taken:  the number of the settings of the cluster that they were made from.
-    file:   fingerprint of the file that they come from.
+    file:   fingerprint of the file that they come from; before: of that which the settings came from that they replace.
     tables: as `settings_tables.encoded_tables` gives them.
     """
 
     request_id: str
     taken: int
     file: str
+    before: str
     tables: bytes = attrs.field(repr=False)
 
 

@@ -245,8 +245,9 @@ class CommandedNode(Supervisor):
             self._answer_command(asker, message, {"error": "the node joins its cluster just now: nothing has changed"})
             return True
         question_id = self._next_question_id()
-        tables = encoded_tables(change.settings)
-        self.send(member, ShareSettings(request_id=question_id, taken=self._settings.taken.number, file=file, tables=tables))
+        taken, tables = self._settings.taken, encoded_tables(change.settings)
+        share = ShareSettings(request_id=question_id, taken=taken.number, file=file, before=taken.file, tables=tables)
+        self.send(member, share)
         self._sharing.add(question_id)
         self._wait_for(question_id, [_ALL_NODES], asker, message.request_id, COMMAND_DEADLINE_S, change.outcome)
         return True

@@ -44,8 +44,9 @@ class RunningSettings:
         """
         taken = self.taken
         if command == TAKE_SETTINGS:
-            # A node that has started with another file than the others had runs what its own file says, until the next change.
-            has_other_file = not taken.number and taken.file != arguments["file"]
+            # A node that has started with another file than the others have, or had before this change, runs what its own file
+            # says, until the next one.
+            has_other_file = not taken.number and taken.file not in (arguments["file"], arguments["before"])
             if has_other_file or arguments["number"] <= taken.number:
                 self.taken = attrs.evolve(taken, number=max(arguments["number"], taken.number))
                 return BackendChange(settings=self.now, events=())

@@ -43,12 +43,12 @@ def test_a_change_is_told_to_all_nodes_also_to_one_that_starts_later() -> None:
     async def test() -> None:
         hub = MemoryHub()
         a, b = Node(hub), Node(hub)
-        assert await a.shared.change(0, "file", b"one") == 1
+        assert await a.shared.change(0, "file", "file", b"one") == 1
         await until(a.has(b"one"), b.has(b"one"))
-        assert await b.shared.change(1, "other", b"two") == 2
+        assert await b.shared.change(1, "other", "file", b"two") == 2
         late = Node(hub)
         await until(a.has(b"two"), late.has(b"two"))
-        assert late.told == [ClusterSettingsState(2, "other", b"two")]
+        assert late.told == [ClusterSettingsState(2, "other", "file", b"two")]
 
     run(test())
 
@@ -57,12 +57,14 @@ def test_of_two_changes_at_once_one_is_refused_and_changes_nothing() -> None:
     async def test() -> None:
         hub = MemoryHub()
         a, b = Node(hub), Node(hub)
-        await a.shared.change(0, "file", b"one")
+        await a.shared.change(0, "file", "file", b"one")
         await until(b.has(b"one"))
-        both = await asyncio.gather(a.shared.change(1, "file", b"a"), b.shared.change(1, "file", b"b"), return_exceptions=True)
+        both = await asyncio.gather(
+            a.shared.change(1, "file", "file", b"a"), b.shared.change(1, "file", "file", b"b"), return_exceptions=True
+        )
         assert sorted(type(each).__name__ for each in both) == ["WrongRevision", "int"]
         with pytest.raises(WrongRevision):
-            await b.shared.change(1, "file", b"made of older ones")
+            await b.shared.change(1, "file", "file", b"made of older ones")
         await until(lambda: a.told == b.told, lambda: len(a.told) == 2)
 
     run(test())
@@ -74,7 +76,7 @@ def test_without_the_engine_nothing_changes() -> None:
         a = Node(hub)
         hub.cut_off.add(a.engine)
         with pytest.raises(EngineAway):
-            await a.shared.change(0, "file", b"one")
+            await a.shared.change(0, "file", "file", b"one")
         hub.cut_off.clear()
         assert await a.engine.get(KEY) is None
 
@@ -85,26 +87,30 @@ def test_an_older_state_that_is_put_back_or_a_forged_one_is_told_to_nobody() -> 
     async def test() -> None:
         hub = MemoryHub()
         a = Node(hub)
-        await a.shared.change(0, "file", b"one")
+        await a.shared.change(0, "file", "file", b"one")
         old = await a.engine.get(KEY)
         assert old is not None
-        await a.shared.change(1, "file", b"two")
+        await a.shared.change(1, "file", "file", b"two")
         await until(a.has(b"two"))
-        for value in (old.value, b"forged", sealed_state(packet_cipher(b"x" * 32), ClusterSettingsState(9, "file", b"three"))):
+        for value in (
+            old.value,
+            b"forged",
+            sealed_state(packet_cipher(b"x" * 32), ClusterSettingsState(9, "file", "file", b"three")),
+        ):
             now = await a.engine.get(KEY)
             assert now is not None
             assert value is not None
             await a.engine.update(KEY, value, now.revision)
         await asyncio.sleep(0.1)
         assert a.told[-1].tables == b"two"
-        assert await a.shared.change(2, "file", b"four") == 3
+        assert await a.shared.change(2, "file", "file", b"four") == 3
         await until(a.has(b"four"))
 
     run(test())
 
 
 def test_a_state_is_read_with_the_key_of_the_cluster_alone() -> None:
-    state = ClusterSettingsState(1, "file", b"tables")
+    state = ClusterSettingsState(1, "file", "", b"tables")
     assert read_state(CIPHER, sealed_state(CIPHER, state)) == state
     assert b"tables" not in sealed_state(CIPHER, state)
     for value in (b"", b"short", sealed_state(packet_cipher(b"x" * 32), state)):

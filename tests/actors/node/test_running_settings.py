@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.node.kept_backends import with_kept_backends
+from mcp_gateway.actors.node.kept_backends import Taken, with_kept_backends
 from mcp_gateway.actors.node.kept_revocations import with_kept_revocations
 from mcp_gateway.actors.node.running_settings import RunningSettings
 from mcp_gateway.actors.node.settings_tables import encoded_tables, fingerprint_of
@@ -65,8 +65,9 @@ def test_who_loses_access_is_kept_beyond_the_node_before_any_cell_is_told(tmp_pa
 # ---- settings of a cluster
 
 
-def of_cluster(settings: Settings, number: int, file: Settings = STARTED) -> dict[str, object]:
-    return {"number": number, "file": fingerprint_of(file), "tables": encoded_tables(settings)}
+def of_cluster(settings: Settings, number: int, file: Settings = STARTED, before: Settings = STARTED) -> dict[str, object]:
+    tables = encoded_tables(settings)
+    return {"number": number, "file": fingerprint_of(file), "before": fingerprint_of(before), "tables": tables}
 
 
 def test_settings_of_the_cluster_are_taken_once_and_older_ones_never(tmp_path: Path) -> None:
@@ -96,6 +97,14 @@ def test_who_has_started_with_another_file_runs_that_until_the_next_change(tmp_p
     assert (running.now, running.taken.number) == (other, 5)
     running.change("take-settings", of_cluster(STARTED, 6))
     assert running.now.backends == STARTED.backends
+
+
+def test_who_has_the_file_that_another_node_had_before_takes_what_that_has_read_since(tmp_path: Path) -> None:
+    """The first change of a cluster may be that one node reads its file again."""
+    other = settings_from_mapping({"backends": [{"name": "new", "builtin": "demo"}]}, "test")
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    running.change("take-settings", of_cluster(other, 1, file=other))
+    assert (running.now.backends, running.taken) == (other.backends, Taken(1, fingerprint_of(other)))
 
 
 def test_what_is_draining_at_this_node_goes_on_draining(tmp_path: Path) -> None:
