@@ -76,6 +76,28 @@ def measured(measure: Callable[[Path], T]) -> T:
         raise SystemExit(2) from failure
 
 
+def scaled_parser(name: str, doc: str | None, scaled: str) -> argparse.ArgumentParser:
+    """With the options of a benchmark in rounds. name: its option of `bench`; scaled: what `--scale` makes more or fewer of."""
+    parser = argparse.ArgumentParser(prog=f"bench {name}", description=doc)
+    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--scale", type=positive_float, default=1.0, help=f"of {scaled} (default 1)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
+    return parser
+
+
+def told(
+    options: argparse.Namespace,
+    measure: Callable[[argparse.Namespace, Path], list[T]],
+    table: Callable[[list[T]], str],
+    broken: Callable[[list[T]], Iterable[str]],
+    missed: Callable[[list[T]], Iterable[str]] = lambda _: (),
+) -> int:
+    """Measure rows in rounds, print their table, and return the exit code. Raises: as `measured`."""
+    rows = measured(lambda scratch: measure(options, scratch))
+    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
+    return verdict(broken(rows), missed(rows), is_checked=options.check)
+
+
 def verdict(broken: Iterable[str], missed: Iterable[str] = (), *, is_checked: bool) -> int:
     """The exit code. broken: promises that did not hold; missed: aims that nobody promises yet."""
     for line in missed:

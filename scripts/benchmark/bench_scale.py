@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from .bench_candidates import Running, server, with_backends
-from .bench_command import machine_of, measured, positive_float, positive_int, some_of, tell, verdict
+from .bench_command import scaled_parser, some_of, tell, told
 from .bench_load import CheckedClient
 
 _MORE_TOOLS: Final = 47
@@ -175,21 +175,13 @@ def broken_promises(rows: Iterable[Row]) -> list[str]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench --scale", description=__doc__)
-    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument(
-        "--scale", type=positive_float, default=1.0, help="of what is done in a round, and of the sessions (default 1)"
-    )
+    parser = scaled_parser("--scale", __doc__, "what is done in a round, and of the sessions")
     parser.add_argument("--only", type=some_of(GROWTHS), default=[*GROWTHS], help=f"comma-separated, of {', '.join(GROWTHS)}")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    options = parse()
-    rows = measured(lambda scratch: measure(options, scratch))
-    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
-    return verdict(broken_promises(rows), is_checked=options.check)
+    return told(parse(), measure, table, broken_promises)
 
 
 if __name__ == "__main__":

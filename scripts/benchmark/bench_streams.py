@@ -20,7 +20,7 @@ from typing import Any, Final
 import attrs
 
 from .bench_candidates import Running, candidates, with_backends
-from .bench_command import machine_of, measured, positive_float, positive_int, some_of, tell, verdict
+from .bench_command import scaled_parser, some_of, tell, told
 from .bench_load import WrongAnswer, call_headers, echo_params
 
 _CONNECTIONS: Final = 4
@@ -178,22 +178,16 @@ def _below(rows: Sequence[Row], bound: Callable[[Row], float], what: str) -> lis
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench --streams", description=__doc__)
-    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--scale", type=positive_float, default=1.0, help="of the calls of a round (default 1)")
+    parser = scaled_parser("--streams", __doc__, "the calls of a round")
     parser.add_argument("--works", type=some_of(WORKS), default=[*WORKS], help=f"comma-separated, of {', '.join(WORKS)}")
     parser.add_argument(
         "--only", type=some_of(_CANDIDATES), default=[*_CANDIDATES], help=f"comma-separated, of {', '.join(_CANDIDATES)}"
     )
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    options = parse()
-    rows = measured(lambda scratch: measure(options, scratch))
-    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
-    return verdict(broken_promises(rows), not_held(rows), is_checked=options.check)
+    return told(parse(), measure, table, broken_promises, not_held)
 
 
 if __name__ == "__main__":

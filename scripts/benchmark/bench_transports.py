@@ -20,7 +20,7 @@ import attrs
 
 from .bench_callers import Caller, HttpCaller, PhoenixCaller, SseCaller, WebSocketCaller
 from .bench_candidates import Candidate, Running, candidates, over_stdio
-from .bench_command import machine_of, measured, positive_float, positive_int, some_of, tell, verdict
+from .bench_command import scaled_parser, some_of, tell, told
 
 _CLIENTS: Final = 4
 _CALLS: Final = 400
@@ -134,19 +134,13 @@ def broken_promises(rows: Sequence[Row]) -> list[str]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench --transports", description=__doc__)
-    parser.add_argument("--rounds", type=positive_int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--scale", type=positive_float, default=1.0, help="of the calls of a round (default 1)")
+    parser = scaled_parser("--transports", __doc__, "the calls of a round")
     parser.add_argument("--only", type=some_of(WAYS), default=[*WAYS], help=f"comma-separated, of {', '.join(WAYS)}")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is broken")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    options = parse()
-    rows = measured(lambda scratch: measure(options, scratch))
-    print(f"{machine_of(options.rounds)}\n\n{table(rows)}")
-    return verdict(broken_promises(rows), is_checked=options.check)
+    return told(parse(), measure, table, broken_promises)
 
 
 if __name__ == "__main__":
