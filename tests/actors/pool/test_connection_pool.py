@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -12,127 +10,21 @@ import pytest
 from thespian.actors import ActorExitRequest
 
 from mcp_gateway.actors.messages.calls import (
-    Call,
     CallAnswered,
     CallFailed,
-    CallFaulted,
     CallLeft,
-    CallSucceeded,
     CancelCall,
-    LeaseCall,
     LeaseReturned,
-    TrialEnded,
 )
 from mcp_gateway.actors.messages.events import PublishEvent
 from mcp_gateway.actors.messages.health import ComponentProbed, ProbeComponent, ProbeReplicas, ReplicaProbed
 from mcp_gateway.actors.messages.lifecycle import CrashRequested
-from mcp_gateway.actors.messages.status import StatusRequested
 from mcp_gateway.actors.messages.supervision import RestartChildRequested
 from mcp_gateway.actors.messages.topology import Topology
-from mcp_gateway.actors.messages.transports import ResolveScheme, SchemeResolved
-from mcp_gateway.actors.pool.connection_pool import ConnectionPool, ConnectionPoolArguments
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
-from mcp_gateway.transports.protocol.sealed.sealing import Seal
-from tests.doubles.actor_stage import Stage
-from tests.doubles.running_cell import alone, cell_settings
-from tests.doubles.scripted_wire import Exchange, ScriptedTransport, ScriptedWire
-
-ONE, TWO = "http://127.0.0.1:3001/mcp", "http://127.0.0.1:3002/mcp"
-
-
-class Bench:
-    """A pool whose registry is the test: `transport` speaks http."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **backend: Any) -> None:
-        self.stage = Stage()
-        self.stage.take_over_time(monkeypatch)
-        gateway = {"max_overflow": 1, "checkout_timeout": 5.0}
-        self.settings = cell_settings([{"name": "files", "replicas": [ONE], "pool_size": 2, **backend}], gateway=gateway)
-        self.bus, self.registry, self.edge, self.router = (self.stage.peer() for _ in range(4))
-        self.transport = ScriptedTransport()
-        peers = {"event-bus": self.bus, "transport-registry": self.registry}
-        arguments = ConnectionPoolArguments(settings=self.settings, cells=alone(), seal=Seal(b"0123456789abcdef"))
-        self.pool = self.stage.start(ConnectionPool, peers, arguments, name="cell/0/connection-pool")
-        self.answer_registry()
-        self._call_id = 0
-
-    def answer_registry(self) -> None:
-        for question in self.registry.take(ResolveScheme):
-            strategy = self.transport if question.scheme == "http" else None
-            self.registry.say(self.pool, SchemeResolved(question.request_id, question.scheme, strategy))
-
-    def wire(self, replica: str = ONE) -> ScriptedWire:
-        return self.transport.wire(replica)
-
-    async def lease(self, *arguments: Any, **fields: Any) -> int:
-        """Ask for the lease of the next call; its id."""
-        leased = self.leased(*arguments, **fields)
-        self.stage.tell(self.pool, leased)
-        await turn()
-        return leased.call.call_id
-
-    def leased(
-        self, replica: str = ONE, kind: RequestKind = RequestKind.REQUEST, deadline_s: float = 60.0, *, is_trial: bool = False
-    ) -> LeaseCall:
-        self._call_id += 1
-        call = Call(
-            call_id=self._call_id, edge=self.edge.address, kind=kind, transport="streamable_http", revision="2026-07-28",
-            target="tools/call/files__x", backend="files",
-            message=Request(b'"c%d"' % self._call_id, "tools/call", b'{"name":"x"}') if kind is RequestKind.REQUEST else None,
-            deadline_s=self.stage.now_s + deadline_s,
-        )  # fmt: skip
-        return LeaseCall(call=call, replica=ReplicaId("files", replica), route="r", is_trial=is_trial, router=self.router.address)
-
-    def running(self, replica: str = ONE) -> list[int]:
-        """Ids of the calls on the wire, the first one first."""
-        return [call_id_of(each) for each in self.wire(replica).open]
-
-    async def answer(self, call_id: int, replica: str = ONE) -> None:
-        next(each for each in self.wire(replica).open if call_id_of(each) == call_id).answer()
-        await turn()
-
-    def counts(self, replica: str = ONE) -> tuple[int, int, int, int]:
-        """(idle, leased, waiting, overflow)"""
-        pool = self.stage.ask(self.pool, StatusRequested("s")).status["files"][replica]
-        return pool["idle"], pool["leased"], pool["waiting"], pool["overflow"]
-
-    def failures(self) -> dict[int, CallFailed]:
-        return {each.call_id: each for each in self.edge.take(CallFailed)}
-
-    def ended_trials(self) -> list[tuple[str, str, int]]:
-        """(route, replica, call id) of the trials that the router need not wait for any more, since the last look."""
-        return [(each.route, each.replica.address, each.call_id) for each in self.router.take(TrialEnded)]
-
-    def remembered_calls(self) -> int:
-        return len(self.stage.instance(self.pool)._leased)
-
-    def crash_upstream(self) -> None:
-        """As a defect in it would."""
-        (name,) = self.stage.instance(self.pool).supervision.names
-        self.stage.tell(self.stage.instance(self.pool).child_address(name), CrashRequested())
-
-
-def call_id_of(exchange: Exchange) -> int:
-    assert isinstance(exchange.request.message, Request)
-    return int(exchange.request.message.id)
-
-
-async def turn() -> None:
-    """Let the tasks of the upstreams run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await body()
-
-    asyncio.run(run())
-
+from tests.actors.pool.pool_bench import ONE, TWO, Bench, call_id_of, changed, on_loop, turn
 
 # ---- leases
 
@@ -442,204 +334,6 @@ def test_cancellations_and_returns_that_nobody_waits_for_change_nothing(monkeypa
     on_loop(body)
 
 
-# ---- trials
-
-
-async def wait_behind_others(bench: Bench) -> int:
-    """A trial that waits for a connection."""
-    for _ in range(3):
-        await bench.lease()
-    return await bench.lease(is_trial=True)
-
-
-def test_the_router_hears_of_a_trials_verdict_first_and_then_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        trial = await bench.lease(is_trial=True)
-        assert bench.router.received == []
-        await bench.answer(trial)
-        assert bench.router.received == [
-            CallSucceeded("r", ReplicaId("files", ONE)),
-            TrialEnded("r", ReplicaId("files", ONE), trial),
-        ]
-
-    on_loop(body)
-
-
-@pytest.mark.parametrize("replica", [ONE, TWO], ids=["the server has lost its session", "the replica is not there"])
-def test_what_the_edge_tries_next_finds_the_trial_over(monkeypatch: pytest.MonkeyPatch, replica: str) -> None:
-    """It must not be refused because of the trial whose failure it answers."""
-
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        edge = bench.stage.instance(bench.edge.address)
-        monkeypatch.setattr(edge, "receiveMessage", lambda *_: edge.send(bench.router.address, "the next try"))
-        trial = await bench.lease(replica, is_trial=True)
-        if replica == ONE:
-            lost = UpstreamError(Fate.SESSION_LOST, "lost")
-            bench.wire().open[0].fail(lost)
-            await turn()
-        assert bench.router.received == [TrialEnded("r", ReplicaId("files", replica), trial), "the next try"]
-
-    on_loop(body)
-
-
-def test_no_other_call_ends_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        await bench.answer(await bench.lease())
-        await bench.lease(TWO)
-        bench.stage.tell(bench.pool, CancelCall(await bench.lease()))
-        assert bench.router.received == []
-
-    on_loop(body)
-
-
-def test_a_trial_at_a_replica_that_is_not_there_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        trial = await bench.lease(TWO, is_trial=True)
-        assert bench.ended_trials() == [("r", TWO, trial)]
-
-    on_loop(body)
-
-
-def test_a_trial_that_may_not_even_wait_for_a_connection_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        for _ in range(3 + 300):
-            await bench.lease()
-        trial = await bench.lease(is_trial=True)
-        assert bench.ended_trials() == [("r", ONE, trial)]
-
-    on_loop(body)
-
-
-@pytest.mark.parametrize("deadline_s", [60.0, 1.0], ids=["checkout timeout", "its own deadline"])
-def test_a_trial_that_gets_no_connection_in_time_is_over(monkeypatch: pytest.MonkeyPatch, deadline_s: float) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        for _ in range(3):
-            await bench.lease()
-        trial = await bench.lease(is_trial=True, deadline_s=deadline_s)
-        assert bench.ended_trials() == []
-        bench.stage.advance(5.01)
-        assert bench.ended_trials() == [("r", ONE, trial)]
-
-    on_loop(body)
-
-
-def test_a_trial_whose_client_leaves_is_over_whether_it_waits_or_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        waiting = await wait_behind_others(bench)
-        bench.stage.tell(bench.pool, CancelCall(waiting))
-        assert bench.ended_trials() == [("r", ONE, waiting)]
-        await bench.answer(bench.running()[0])
-        running = await bench.lease(is_trial=True)
-        bench.stage.tell(bench.pool, CancelCall(running), CancelCall(running))
-        await turn()
-        assert bench.ended_trials() == [("r", ONE, running)]
-        assert [call_id_of(each) for each in bench.wire().exchanges if each.is_cancelled] == [running]
-
-    on_loop(body)
-
-
-def test_a_trial_that_its_connection_ends_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        trial = await bench.lease(is_trial=True)
-        bench.wire().open[0].result.cancel()
-        await turn()
-        assert bench.ended_trials() == [("r", ONE, trial)]
-
-    on_loop(body)
-
-
-@pytest.mark.parametrize(
-    ("fate", "told"), [(Fate.UNREACHABLE, [CallFaulted("r", ReplicaId("files", ONE), "")]), (Fate.BROKEN, [])]
-)
-def test_nobody_waits_for_a_trial_that_is_a_stream_and_a_server_that_is_not_there_still_counts(
-    fate: Fate, told: list[CallFaulted], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sessions listen again when their server is back: their streams stay open, and say how it is only in the end.
-
-    How it serves a stream, which it need not do at all, says nothing of calls.
-    """
-
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        stream = await bench.lease(kind=RequestKind.STREAM, is_trial=True)
-        assert bench.ended_trials() == [("r", ONE, stream)]
-        bench.wire().open[0].fail(UpstreamError(fate, "broken"))
-        await turn()
-        assert bench.router.of(CallFaulted) == told
-
-    on_loop(body)
-
-
-def test_a_trial_is_over_with_the_upstream_that_ran_it_but_one_that_waits_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        running = await bench.lease(is_trial=True)
-        for _ in range(2):
-            await bench.lease()
-        waiting = await bench.lease(is_trial=True)
-        bench.crash_upstream()
-        await turn()
-        assert bench.ended_trials() == [("r", ONE, running)]
-        await bench.answer(waiting)
-        assert bench.ended_trials() == [("r", ONE, waiting)]
-
-    on_loop(body)
-
-
-def test_a_trial_that_meets_an_upstream_which_is_no_more_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reaches neither the upstream that has ended nor the next one: only the pool can tell."""
-
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        (name,) = bench.stage.instance(bench.pool).supervision.names
-        upstream = bench.stage.instance(bench.pool).child_address(name)
-        trial = bench.leased(is_trial=True)
-        bench.stage.system.post_all([(upstream, ActorExitRequest()), (bench.pool, trial)])
-        await turn()
-        assert bench.wire().exchanges == []
-        assert bench.ended_trials() == [("r", ONE, trial.call.call_id)]
-        assert bench.remembered_calls() == 0
-
-    on_loop(body)
-
-
-@pytest.mark.parametrize("change", [{"replicas": (ONE,)}, {"headers": {"X-Key": "other"}}], ids=["removed", "connected anew"])
-def test_a_trial_is_over_when_its_replica_is_removed_or_connected_anew(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
-) -> None:
-    async def body() -> None:
-        bench = Bench(monkeypatch, replicas=[ONE, TWO])
-        trials = [await bench.lease(TWO, is_trial=True) for _ in range(4)]
-        assert bench.counts(TWO) == (0, 3, 1, 1)
-        bench.stage.tell(bench.pool, changed(bench, **change))
-        await turn()
-        assert sorted(bench.ended_trials()) == [("r", TWO, trial) for trial in trials]
-
-    on_loop(body)
-
-
-def test_a_trial_behind_the_crash_of_the_pool_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those it held are forgotten with the router, which is started again after it."""
-
-    async def body() -> None:
-        bench = Bench(monkeypatch)
-        trial = bench.leased(is_trial=True)
-        bench.stage.system.post_all([(bench.pool, CrashRequested()), (bench.pool, trial)])
-        await turn()
-        assert not bench.stage.is_alive(bench.pool)
-        assert bench.ended_trials() == [("r", ONE, trial.call.call_id)]
-
-    on_loop(body)
-
-
 # ---- ends
 
 
@@ -748,11 +442,6 @@ def test_a_crash_of_the_pool_ends_its_upstreams_and_answers_for_mail_behind_it(m
 
 
 # ---- topology
-
-
-def changed(bench: Bench, **fields: Any) -> Topology:
-    backend = attrs.evolve(bench.settings.backends[0], **fields)
-    return Topology(backends=(backend,), routes=())
 
 
 async def arrange(bench: Bench, **fields: Any) -> None:
