@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
+from .attaching import Refused
+
 if TYPE_CHECKING:
     from mcp_gateway.config.settings import Settings
     from mcp_gateway.transports.ports.principal import Principal
@@ -23,12 +25,22 @@ def add_principal_options(parser: argparse.ArgumentParser, without: str) -> None
     parser.add_argument("--client", metavar="C", default="", help="through which program (client_id)")
 
 
+def say_who(options: argparse.Namespace) -> bool:
+    """Whether the options say anything of somebody."""
+    return options.subject is not None or bool(options.issuer or options.group or options.scope or options.client)
+
+
 def principal_of(options: argparse.Namespace, settings: Settings) -> Principal | None:
-    """Who the options say it is; of an API key that is configured, with its groups and scopes as well. None for nobody."""
+    """Who the options say it is; of an API key that is configured, with its groups and scopes as well. None for nobody.
+
+    Raises: Refused where they say something of nobody.
+    """
     from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER, with_operator_scope
     from mcp_gateway.transports.ports.principal import Principal
 
     if options.subject is None:
+        if say_who(options):
+            raise Refused("--issuer, --group, --scope and --client say something of whom --as names: name somebody")
         return None
     issuer, subject = options.issuer, options.subject
     first, _, rest = subject.partition(" ")

@@ -15,7 +15,7 @@ from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, add_attach_options, say, settings_of
 from .form_answers import FormAnswers
 from .gateway_address import TOKEN_EPILOG, GatewayAddress, NothingToFollow, find_gateway, token_of_user
-from .principal_options import add_principal_options, principal_of
+from .principal_options import add_principal_options, principal_of, say_who
 from .stateless_client import Asked, CallFailed, StatelessClient
 from .status_table import table_lines
 
@@ -90,11 +90,12 @@ def _using(run: Callable[[], int]) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     def run() -> int:
+        permitted = _permitted_to(options) if say_who(options) else None
         client = _client(options)
         found: list[Mapping[str, Any]] = []
         for method, member in _LISTS[options.listed]:
             items = list(client.items(method, member))
-            found += items if options.subject is None else _permitted(options, method, items)
+            found += items if permitted is None else permitted(method, items)
         print(shown_json(found, indent=2) if options.json else "\n".join(list_lines(options.listed, found)), flush=True)
         _tell_missing(client)
         return 0
@@ -102,12 +103,18 @@ def _list(options: argparse.Namespace) -> int:
     return _using(run)
 
 
-def _permitted(options: argparse.Namespace, method: str, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Raises: Refused"""
+def _permitted_to(options: argparse.Namespace) -> Callable[[str, Sequence[Mapping[str, Any]]], list[Mapping[str, Any]]]:
+    """What of a list by a method they may use whom the options name.
+
+    Raises: Refused, where there is nothing to tell it by as well: whoever reads the whole list would believe it.
+    """
     from .permitted_items import permitted_items
 
     settings = settings_of(options)
-    return permitted_items(settings, principal_of(options, settings), method, options.server, items)
+    if not settings.policies and options.config is None:
+        raise Refused("--as asks the policies of a file, and none is named: --config F, which the gateway was started with")
+    principal = principal_of(options, settings)
+    return lambda method, items: permitted_items(settings, principal, method, options.server, items)
 
 
 def _tell_missing(client: StatelessClient) -> None:

@@ -97,6 +97,7 @@ def test_the_rule_that_decides_is_named(
         (["completion/complete"], "is no request"),
         (["topics/follow/a b"], "is no topic and no pattern"),
         (["tools/call/a", "--server", "other"], "no backend 'other' is configured"),
+        (["tools/call/a", "--group", "dev"], "name somebody"),
     ],
 )
 def test_what_is_no_question_is_refused_in_a_line(

@@ -8,6 +8,7 @@ import pytest
 
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.commands import principal_options
+from mcp_gateway.scripts.commands.attaching import Refused
 from mcp_gateway.scripts.commands.principal_options import add_principal_options, principal_of
 from mcp_gateway.transports.identity.api_keys import API_KEY_ISSUER
 from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER
@@ -48,3 +49,9 @@ def test_a_name_an_issuer_and_what_a_configured_key_has(words: list[str], found:
 
 def test_without_auth_a_name_is_a_name() -> None:
     assert said("--as", "api-key ci", settings=Settings.demo()) == ("api-key", "ci", set(), set())
+
+
+@pytest.mark.parametrize("option", ["--issuer", "--group", "--scope", "--client"])
+def test_what_is_said_of_nobody_is_refused(option: str) -> None:
+    with pytest.raises(Refused, match="name somebody"):
+        said(option, "dev")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_gateway.scripts.command_line import main
 from mcp_gateway.scripts.commands.attaching import Refused
 from mcp_gateway.scripts.commands.use_commands import list_lines, read_pairs, result_lines
 from tests.doubles.gateway_process import GatewayProcess
@@ -62,6 +63,24 @@ def test_tools_are_listed_for_people_and_for_programs(gateway: GatewayProcess) -
     alone = json.loads(run(gateway, "tools", "--server", "demo", "--json").stdout)
     assert [tool["name"] for tool in alone] == ["echo", "time", "slow", "fail"]
     assert alone[0]["inputSchema"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--as", "ann"], "mcp-gateway: --as asks the policies of a file, and none is named: --config F"),
+        (["--group", "dev"], "mcp-gateway: --as asks the policies of a file, and none is named: --config F"),
+        (["--config", "policies.toml", "--group", "dev"], "mcp-gateway: --issuer, --group, --scope and --client say something"),
+    ],
+)
+def test_what_somebody_may_use_is_not_told_where_nothing_tells_it(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole list would be believed to be theirs."""
+    monkeypatch.chdir(tmp_path)
+    Path("policies.toml").write_text('[[policies]]\neffect = "allow"\n')
+    assert main(["tools", *words]) == 2
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_resources_with_their_templates_and_prompts_are_listed(gateway: GatewayProcess) -> None:
