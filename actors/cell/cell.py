@@ -33,7 +33,6 @@ from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.pin_file import PinFile
 from mcp_gateway.actors.storage.stored_vault import StoredVault
 from mcp_gateway.actors.storage.task_journal import TaskJournal
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.downstream.consent.consent_endpoint import CONSENT_PATHS, ConsentEndpoint
 from mcp_gateway.transports.downstream.http.http_sse import HTTP_SSE_PATHS, HttpSseEndpoint, HttpSseTransport
@@ -261,7 +260,8 @@ class Cell:
         consent = ConsentEndpoint(self._access.consents, self._access.consents.base_url)
         for path in CONSENT_PATHS:
             server.add_endpoint(path, consent, access=Access.ANYBODY, is_page=True)
-        server.add_endpoint(START_PATH, StartPageEndpoint(server.base_url, self._backends_for), is_page=True)
+        start_page = StartPageEndpoint(server.base_url, self._servers_for, self._settings.grpc.port)
+        server.add_endpoint(START_PATH, start_page, is_page=True)
 
     async def _log_out(self, token: str) -> None:
         """Raises: LogoutRefused, Refused."""
@@ -278,11 +278,13 @@ class Cell:
         if "error" in answer:
             raise Refused("upstream_failed", "it could not be kept: see the log")
 
-    def _backends_for(self, principal: Principal | None) -> list[BackendSettings]:
-        """Those of which the client may use something."""
-        permissions = self._port.permissions
-        backends = self._port.settings.backends
-        return [each for each in backends if permissions is None or permissions.may_enter(principal, each.name)]
+    def _servers_for(self, principal: Principal | None) -> list[tuple[str, str]]:
+        """(name, title) of those of which the client may use something."""
+        permissions, settings = self._port.permissions, self._port.settings
+        entered = [each for each in settings.backends if permissions is None or permissions.may_enter(principal, each.name)]
+        names = [each.name for each in entered]
+        virtual = (each.name for each in settings.servers if self._port.views.has_part_of(each.name, names))
+        return [*((each.name, each.title) for each in entered), *((name, "") for name in virtual)]
 
     def _start_actors(self, wires: tuple[UpstreamTransport, ...]) -> None:
         """The supervision tree; when this returns, all of it runs."""

@@ -68,6 +68,7 @@ class CellStatus:
                 for server in self._port.settings.servers
             ],
             "left_out": [attrs.asdict(server) for server in self._port.settings.left_out],
+            "grpc_port": self._port.settings.grpc.port,
             "sessions": len(self._port.sessions),
             "connections": self._server.connection_counts(),
             "viability": viability,

@@ -31,10 +31,11 @@ def tree_row(
 
 
 def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"backends", "servers", "left_out", "sessions", "connections", "viability"} of the node: counts are added, a replica is as
-    bad as the worst cell sees it, viability is what the one cell says that judges it, if any does, and all have the same servers.
+    """{"backends", "servers", "grpc_port", "left_out", "sessions", "connections", "viability"} of the node: counts are added, a
+    replica is as bad as the worst cell sees it, viability is what the one cell says that judges it, if any does, and all have the
+    same servers and the same port of gRPC.
     """
-    sessions = 0
+    sessions = grpc_port = 0
     viability: Mapping[str, Any] = {}
     left_out: list[Mapping[str, Any]] = []
     servers: list[Mapping[str, Any]] = []
@@ -45,6 +46,7 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
         viability = viability or status.get("viability", {})
         left_out = left_out or status.get("left_out", [])
         servers = servers or status.get("servers", [])
+        grpc_port = grpc_port or status.get("grpc_port", 0)
         _add_counts(connections, status.get("connections", {}))
         for backend in status.get("backends", ()):
             known = backends.setdefault(backend["name"], {**backend, "replicas": []})
@@ -61,6 +63,7 @@ def merge_cell_statuses(statuses: Iterable[Mapping[str, Any]]) -> dict[str, Any]
         "sessions": sessions,
         "connections": connections,
         **({"servers": servers} if servers else {}),
+        **({"grpc_port": grpc_port} if grpc_port else {}),
         **({"left_out": left_out} if left_out else {}),
         **({"viability": dict(viability)} if viability else {}),
     }

@@ -79,7 +79,7 @@ def address_lines_of(status: Mapping[str, Any]) -> list[str]:
         return []
     served = (*status["backends"], *status.get("servers", ()))
     names = ((str(each["name"]), str(each.get("title", ""))) for each in served)
-    return ["", "addresses:", *address_lines(addresses_to_copy(status["url"], names))]
+    return ["", "addresses:", *address_lines(addresses_to_copy(status["url"], names, status.get("grpc_port", 0)))]
 
 
 def backend_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:

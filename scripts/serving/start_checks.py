@@ -166,8 +166,9 @@ def say_where(settings: Settings) -> None:
     """
     lines = [f"mcp-gateway listening on {settings.url}"]
     if sys.stdout.isatty():
-        names = ((backend.name, backend.title) for backend in settings.backends)
-        lines += address_lines(addresses_to_copy(settings.url, names))
+        backends = ((backend.name, backend.title) for backend in settings.backends)
+        virtual = ((server.name, "") for server in settings.servers)
+        lines += address_lines(addresses_to_copy(settings.url, (*backends, *virtual), settings.grpc.port))
     try:
         print("\n".join(map(shown, lines)), flush=True)
     except OSError:

@@ -69,6 +69,11 @@ class Views:
         server = self._servers.get(exchange.server)
         return backends if server is None else tuple(each for each in backends if server.may_enter(None, each.backend))
 
+    def has_part_of(self, server: str, backends: Iterable[str]) -> bool:
+        """Whether anything of any of these is in the virtual server."""
+        view = self._servers.get(server)
+        return view is not None and any(view.may_enter(None, backend) for backend in backends)
+
     def shown_list(self, exchange: Exchange, backend: str, method: str, result: bytes) -> bytes:
         """A server's list result without what the view of the exchange does not have.
 

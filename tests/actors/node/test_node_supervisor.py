@@ -38,6 +38,11 @@ def test_virtual_servers_are_the_same_in_every_cell() -> None:
     assert "servers" not in merge_cell_statuses([cell_status("healthy", "open", 3) | {"servers": []}])
 
 
+def test_the_port_of_grpc_is_told_where_there_is_one() -> None:
+    assert merge_cell_statuses([cell_status("healthy", "open", 3) | {"grpc_port": 50052}] * 2)["grpc_port"] == 50052
+    assert "grpc_port" not in merge_cell_statuses([cell_status("healthy", "open", 3) | {"grpc_port": 0}])
+
+
 def test_merging_changes_none_of_the_statuses_it_is_given() -> None:
     first, second = cell_status("healthy", "open", 3), cell_status("unhealthy", "closed", 4)
     merge_cell_statuses([first, second])

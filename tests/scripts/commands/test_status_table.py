@@ -39,6 +39,8 @@ def test_the_addresses_to_copy_are_shown_where_the_url_is_known() -> None:
     assert "addresses:" not in status_lines(STATUS)
     with_server = status_lines({**STATUS, "url": "http://h:1", "servers": [{"name": "research", "include": [], "exclude": []}]})
     assert any(line.rstrip().endswith("http://h:1/mcp/servers/research") for line in with_server)
+    with_grpc = status_lines({**STATUS, "url": "http://h:1", "grpc_port": 50052})
+    assert "gRPC             h:50052" in [line.strip() for line in with_grpc]
 
 
 def test_names_as_written_stand_at_the_end_where_any_differs() -> None:

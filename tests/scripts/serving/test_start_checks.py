@@ -13,6 +13,7 @@ import pytest
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.cluster_settings import ClusterSettings
+from mcp_gateway.config.curation_settings import ServerSettings
 from mcp_gateway.config.grpc_settings import GrpcSettings
 from mcp_gateway.config.settings import ActorSystemSettings, GatewaySettings, Settings
 from mcp_gateway.scripts.serving import start_checks
@@ -97,11 +98,15 @@ def test_programs_read_one_line_and_people_the_addresses_after_it(
     is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
-    say_where(Settings(backends=(BackendSettings(name="files", builtin="demo"),)))
+    backends = (BackendSettings(name="files", builtin="demo"),)
+    servers = (ServerSettings(name="research", include=("files/read_*",)),)
+    say_where(Settings(backends=backends, servers=servers, grpc=GrpcSettings(port=50052)))
     first, *others = capsys.readouterr().out.splitlines()
     assert first == "mcp-gateway listening on http://127.0.0.1:4000"
     assert bool(others) is is_terminal
-    assert not others or "http://127.0.0.1:4000/mcp/servers/files" in others[3]
+    found = [line.split()[-1] for line in others]
+    assert not others or {"http://127.0.0.1:4000/mcp/servers/files", "127.0.0.1:50052"} < set(found)
+    assert not others or "http://127.0.0.1:4000/mcp/servers/research" in found
 
 
 # ---- the state directory

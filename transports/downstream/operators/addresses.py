@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 import attrs
 
 
 @attrs.frozen
 class Address:
-    """what: the transport, or the server, that is found at the URL; in words that may come from a file of the user."""
+    """what: the transport, or the server, that is found at the URL; in words that may come from a file of the user.
+
+    url: of gRPC the host:port that its clients take.
+    """
 
     what: str
     url: str
 
 
-def addresses_to_copy(base: str, backends: Iterable[tuple[str, str]] = ()) -> list[Address]:
+def addresses_to_copy(base: str, servers: Iterable[tuple[str, str]] = (), grpc_port: int = 0) -> list[Address]:
     """Where clients connect, and where people look, of a gateway at this base ("http://127.0.0.1:4000").
 
-    backends: (name, title) of those that have an address of their own to be shown.
+    servers: (name, title) of the backends and virtual servers whose own addresses are to be shown.
     """
+    host = urlsplit(base).hostname or ""
+    grpc = [Address("gRPC", f"{f'[{host}]' if ':' in host else host}:{grpc_port}")] if grpc_port else []
     return [
         Address("Streamable HTTP", f"{base}/mcp"),
         Address("HTTP+SSE", f"{base}/sse"),
         Address("WebSocket", f"ws{base.removeprefix('http')}/mcp/ws"),
-        *(Address(f"{title or name} alone", f"{base}/mcp/servers/{name}") for name, title in backends),
+        *grpc,
+        *(Address(f"{title or name} alone", f"{base}/mcp/servers/{name}") for name, title in servers),
         Address("dashboard", f"{base}/metrics/dashboard"),
     ]
 

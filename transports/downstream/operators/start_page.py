@@ -8,7 +8,6 @@ from typing import Final
 
 import msgspec
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.downstream.server.accept import JSON, names, quality
 from mcp_gateway.transports.downstream.server.incoming import Incoming, method_not_allowed
@@ -26,21 +25,25 @@ _HEADERS: Final = {**page_headers(), "Vary": "Accept"}
 class StartPageEndpoint:
     """Serves `GET /`. base_url: what addresses begin with, as clients write them.
 
-    backends: those that run now and of which this client may use something.
+    servers:   (name, title) of the backends and virtual servers that there are now and of which this client may use something.
+    grpc_port: 0 where gRPC is not served.
     """
 
     def __init__(
-        self, base_url: Callable[[Incoming], str], backends: Callable[[Principal | None], Iterable[BackendSettings]]
+        self,
+        base_url: Callable[[Incoming], str],
+        servers: Callable[[Principal | None], Iterable[tuple[str, str]]],
+        grpc_port: int = 0,
     ) -> None:
         self._base_url = base_url
-        self._backends = backends
+        self._servers = servers
+        self._grpc_port = grpc_port
 
     def handle(self, incoming: Incoming) -> None:
         if incoming.method not in ("GET", "HEAD"):
             method_not_allowed(incoming, "GET")
             return
-        backends = self._backends(incoming.principal)
-        found = addresses_to_copy(self._base_url(incoming), ((backend.name, backend.title) for backend in backends))
+        found = addresses_to_copy(self._base_url(incoming), self._servers(incoming.principal), self._grpc_port)
         accept = incoming.headers.get("Accept", "")
         if names(accept, _HTML) and (quality(accept, _HTML) or 0) >= (quality(accept, JSON) or 0):
             incoming.respond(200, _page(found), _HEADERS, content_type=HTML)

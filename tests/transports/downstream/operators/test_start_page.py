@@ -72,9 +72,12 @@ def test_a_client_reads_the_addresses_of_what_it_may_use_alone() -> None:
     async def body() -> None:
         policies = [{"effect": "allow", "subjects": ["ada"], "backends": ["files"]}]
         backends = [{"name": name, "builtin": "demo"} for name in ("files", "payroll")]
-        async with running_cell(cell_settings(backends, auth=AUTH, policies=policies), authenticator=KnownClients()) as cell:
+        servers = [{"name": "little", "include": ["files/read_*"]}, {"name": "wages", "include": ["payroll/*"]}]
+        settings = cell_settings(backends, auth=AUTH, policies=policies, servers=servers)
+        async with running_cell(settings, authenticator=KnownClients()) as cell:
             async with RawClient(cell) as client:
                 shown = [(await client.ask("GET", "/", **bearer(name))).body for name in ("ada", "bob")]
         assert [(b"/servers/files" in each, b"payroll" in each) for each in shown] == [(True, False), (False, False)]
+        assert [(b"/servers/little" in each, b"wages" in each) for each in shown] == [(True, False), (False, False)]
 
     asyncio.run(body())
