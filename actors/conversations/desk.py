@@ -54,6 +54,10 @@ class Desk(Protocol):
     def searched_list(self) -> SearchedList | None:
         """What is shown of lists of tools; None where all of each is."""
 
+    @property
+    def view_number(self) -> int:
+        """Rises when another cell, or another node, has come or gone: what a session has there may be elsewhere since."""
+
     def tool_index(self, tools: Sequence[Mapping[str, Raw]]) -> ToolIndex:
         """Of a list of tools, such as clients ask of again and again."""
 

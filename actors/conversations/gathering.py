@@ -41,12 +41,13 @@ class _Question:
     """One call of a gathering, or what waits until its session is open again.
 
     excluded: the replicas that could not be reached with it or with the pages before.
+    repair:   that has opened the session which it is asked in.
     """
 
     backend: str
     message: Request
     excluded: frozenset[str] = frozenset()
-    has_reopened: bool = False
+    repair: SessionRepair | None = None
 
 
 class AskAll(Conversation):
@@ -131,8 +132,9 @@ class AskAll(Conversation):
             self._ask(question)
             return
         is_lost = failure.why.fate is Fate.SESSION_LOST or (can_go_elsewhere and failure.why.reason != "pool_exhausted")
-        if is_lost and not question.has_reopened and self._session is not None and not self.desk.is_session_ended(self._session):
-            self._reopen(attrs.evolve(question, has_reopened=True))
+        may_reopen = self._session is not None and not self.desk.is_session_ended(self._session)
+        if is_lost and may_reopen and (question.repair is None or question.repair.may_be_outdated):
+            self._reopen(question)
         else:
             self._is_missing(failure)
 
@@ -163,7 +165,7 @@ class AskAll(Conversation):
         if progress is Repair.DONE:
             self._session = self.desk.refresh_session(repair.session)  # another backend's may have been opened meanwhile
             self._results.pop(repair.backend, None)  # cursors of the lost session mean nothing to the new one
-            self._ask(attrs.evolve(question, message=self._first_message(), has_reopened=not repair.is_taken_over))
+            self._ask(attrs.evolve(question, message=self._first_message(), repair=repair))
         else:
             self._missing[repair.backend] = "session_not_found"
             self._conclude_when_done()
@@ -173,9 +175,7 @@ class AskAll(Conversation):
         can_go_elsewhere = may_go_elsewhere(failure, question.excluded)
         question = _turned_away(question, failure)
         self._repairs[repair.backend] = repair, question
-        progress = repair.failed(failure)
-        if progress is Repair.UNREACHABLE and can_go_elsewhere:
-            progress = repair.start(question.excluded)
+        progress = repair.failed(failure, question.excluded, can_go_elsewhere=can_go_elsewhere)
         if progress is Repair.UNREACHABLE:
             del self._repairs[repair.backend]
             self._is_missing(failure)

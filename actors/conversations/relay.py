@@ -31,7 +31,8 @@ class RelayRequest(Conversation):
     Sent again only where that is safe: it never reached the server, or the server did not know the session, or the connection
     broke and the request only reads, or its tool is annotated as one that may run twice. One that only reads goes to another
     replica as well after an answer that is none. What a server may have seen is sent again once, within the backend's retry
-    budget. A session that was lost is opened again once, with the client's own parameters.
+    budget. A session that was lost is opened again, with the client's own parameters: once, and once more for each change of the
+    cells that are there, one of which may have taken it along.
 
     A request that only reads may be hedged: where one replica takes long, another one is asked as well, within the same budget,
     and the first to say something is listened to.
@@ -127,9 +128,7 @@ class RelayRequest(Conversation):
         # A server that is only busy keeps its sessions: opening them elsewhere would lose what it holds for its clients.
         is_unreachable = can_go_elsewhere and failure.why.reason != "pool_exhausted"
         if self._repair is not None and self._repair.owns(failure.call_id):
-            progress = self._repair.failed(failure)
-            if progress is Repair.UNREACHABLE and can_go_elsewhere:
-                progress = self._repair.start(self._excluded)
+            progress = self._repair.failed(failure, self._excluded, can_go_elsewhere=can_go_elsewhere)
             if progress is Repair.UNREACHABLE:
                 self._give_up(failure)
             else:
@@ -137,7 +136,7 @@ class RelayRequest(Conversation):
             return
         if failure.why.fate is Fate.SESSION_LOST or (has_session and is_unreachable):
             may_reopen = self._session is not None and not self.desk.is_session_ended(self._session)
-            if may_reopen and (self._repair is None or self._repair.is_taken_over):
+            if may_reopen and (self._repair is None or self._repair.may_be_outdated):
                 self._reopen(failure.backend)
                 return
         elif can_go_elsewhere and not has_session:
@@ -149,7 +148,8 @@ class RelayRequest(Conversation):
 
     def _give_up(self, failure: CallFailed) -> None:
         """Refuse, and say so where the request may have run."""
-        broken = self._broken or (failure if failure.why.fate.is_cut else None)
+        is_of_repair = self._repair is not None and self._repair.owns(failure.call_id)
+        broken = self._broken or (failure if failure.why.fate.is_cut and not is_of_repair else None)
         refused = self._refusal_for(broken or failure)
         message = self.exchange.message
         if broken is not None and broken.why.fate.is_cut and isinstance(message, Request) and not only_reads(message):

@@ -8,11 +8,12 @@ from enum import Enum
 import msgspec
 
 from mcp_gateway.actors.messages.calls import CallAnswered, CallFailed
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, REOPEN_ID, restore_id
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.merging.naming import Naming
-from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState
+from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState, UpstreamSession
 
 from .desk import CallWish, Desk
 from .session_opening import opened_session
@@ -30,7 +31,8 @@ class Repair(Enum):
 class SessionRepair:
     """The calls that open a session at one backend again. Whoever needs it feeds it the outcomes of the calls that it `owns`.
 
-    Safe: nothing but the handshake and what sets state is sent. Where another exchange was faster, its session is taken.
+    Safe: nothing but the handshake and what sets state is sent. Where another exchange was faster, its session is taken. Where
+    cells have come or gone meanwhile, and what was opened with one of them, it begins anew: once for each such change.
 
     call:    makes a call, as `Conversation._call` does.
     dismiss: ends a session that is not needed, as `Conversation._dismiss` does.
@@ -49,7 +51,8 @@ class SessionRepair:
         self._call = call
         self._dismiss = dismiss
         self._desk = desk
-        self._lost = session.upstream(backend)
+        self._lost: UpstreamSession | None = None
+        self._began_in_view = 0
         self.session = session
         self.backend = backend
         self._naming = naming
@@ -59,6 +62,8 @@ class SessionRepair:
 
     def start(self, excluded: frozenset[str] = frozenset()) -> Repair:
         """Begin, or begin again elsewhere. DONE at once where somebody else has repaired it already."""
+        self._lost = self.session.upstream(self.backend)
+        self._began_in_view = self._desk.view_number
         if self._is_repaired():
             return Repair.DONE
         request = Request(REOPEN_ID, "initialize", self.session.initialize)
@@ -68,9 +73,15 @@ class SessionRepair:
         return Repair.GOING_ON
 
     @property
-    def is_taken_over(self) -> bool:
-        """Whether another exchange had repaired it: some time ago perhaps, so that it may be lost again."""
-        return not self._opening
+    def may_be_outdated(self) -> bool:
+        """Whether the session may be lost again through no fault of its server: another exchange had repaired it, some time ago
+        perhaps, or where it lives has changed since this repair began.
+        """
+        return not self._opening or self._has_view_changed
+
+    @property
+    def _has_view_changed(self) -> bool:
+        return self._desk.view_number != self._began_in_view
 
     def owns(self, call_id: int) -> bool:
         return call_id in (self._opening, self._confirming) or call_id in self._restoring
@@ -84,12 +95,18 @@ class SessionRepair:
             self._restoring.discard(answer.call_id)
         return Repair.GOING_ON if self._restoring else Repair.DONE
 
-    def failed(self, failure: CallFailed) -> Repair:
-        """What cannot be restored is missing from the session; the session itself is needed more."""
-        if failure.call_id not in self._restoring:
-            return Repair.UNREACHABLE
-        self._restoring.discard(failure.call_id)
-        return Repair.GOING_ON if self._restoring else Repair.DONE
+    def failed(self, failure: CallFailed, excluded: frozenset[str] = frozenset(), *, can_go_elsewhere: bool = False) -> Repair:
+        """What cannot be restored is missing from the session; the session itself is needed more.
+
+        can_go_elsewhere: to a replica that is not excluded.
+        """
+        if failure.call_id in self._restoring:
+            self._restoring.discard(failure.call_id)
+            return Repair.GOING_ON if self._restoring else Repair.DONE
+        is_gone = failure.why.fate is Fate.SESSION_LOST or failure.why.fate.is_cut
+        if can_go_elsewhere or (is_gone and self._has_view_changed):
+            return self.start(excluded)
+        return Repair.UNREACHABLE
 
     def _on_opened(self, answer: CallAnswered) -> Repair:
         opened = opened_session(answer)

@@ -122,6 +122,10 @@ class EdgeDesk:
     def searched_list(self) -> SearchedList | None:
         return self._port.searched_list
 
+    @property
+    def view_number(self) -> int:
+        return self._port.cells.view_number
+
     def tool_index(self, tools: Sequence[Mapping[str, Raw]]) -> ToolIndex:
         key = hashlib.sha256(msgspec.json.encode(tools)).digest()
         index = self._indexes.pop(key, None)

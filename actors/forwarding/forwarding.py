@@ -119,6 +119,8 @@ class Forwarding:
         self.cell_name = cell_name
         self._owners = Owners(cell_name, cell_count)
         self._running: dict[str, object] = {}  # {name of another cell: incarnation}
+        self.view_number = 0
+        """Rises when another cell, or another node, has come or gone."""
         self._has_changed = asyncio.Event()
         self._answerers: dict[type, Callable[[Any], Any]] = {}
         self._takers: dict[type, Callable[[Any], None]] = {}
@@ -151,7 +153,7 @@ class Forwarding:
 
     def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
         """As `CellContent.nodes_changed`."""
-        self._owners.nodes_changed(cell_counts, is_member=is_member)
+        self.view_number += self._owners.nodes_changed(cell_counts, is_member=is_member)
 
     def is_gone(self, cell_name: str) -> bool:
         """Whether the cell's node has left the cluster, so that what it held will not be heard of again."""
@@ -160,6 +162,7 @@ class Forwarding:
     def cells_changed(self, running: Mapping[str, object]) -> None:
         """These other cells run, {name: incarnation}; what a cell did that has ended since has ended with it."""
         lost = [name for name, incarnation in self._running.items() if running.get(name) != incarnation]
+        self.view_number += running != self._running
         self._running = dict(running)
         self._has_changed.set()
         self._has_changed = asyncio.Event()

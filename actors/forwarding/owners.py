@@ -28,9 +28,11 @@ class Owners:
         self._others: dict[str, int] = {}  # {node: cells}
         self._is_member = False
 
-    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> None:
-        """These other nodes are there, {node: cells}. is_member: whether this one is, for them."""
+    def nodes_changed(self, cell_counts: Mapping[str, int], *, is_member: bool) -> bool:
+        """These other nodes are there, {node: cells}. is_member: whether this one is, for them. Tells whether that is new."""
+        before = self._others, self._is_member
         self._others, self._is_member = dict(cell_counts), is_member
+        return before != (self._others, self._is_member)
 
     def is_of_node(self, cell_name: str) -> bool:
         return node_of(cell_name) == self.node

@@ -73,6 +73,7 @@ class RecordingDesk:
         self.cancelled: list[int] = []
         self.grants: list[tuple[Any, int, int]] = []
         self.finished = 0
+        self.view_number = 1
         self.has_retries = True
         self.hedges_after_s: dict[str, float] = {}
         self.paid_retries: list[str] = []

@@ -232,6 +232,24 @@ def test_of_two_that_open_a_session_again_at_once_the_first_counts():
     scene.assert_over()
 
 
+@pytest.mark.parametrize("has_changed", [True, False])
+def test_a_session_that_was_opened_at_a_cell_which_has_gone_since_is_opened_once_more(has_changed):
+    scene = listing(session=session_at("files", "mail"))
+    scene.answer(scene.call_to("files"), tools("a"))
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
+    scene.answer(scene.call_to("mail"), {"protocolVersion": LEGACY}, session_id="gone")
+    scene.answer(scene.call_to("mail"), has_response=False)
+    scene.desk.view_number += has_changed
+    scene.fail(scene.call_to("mail"), "session_not_found", fate=Fate.SESSION_LOST)
+    if has_changed:
+        scene.answer(scene.call_to("mail"), {"protocolVersion": LEGACY}, session_id="new")
+        scene.answer(scene.call_to("mail"), has_response=False)
+        assert scene.call_to("mail").session.upstream("mail").session_id == "new"
+        scene.answer(scene.call_to("mail"), tools("x"))
+    assert names_of(scene) == (["files__a", "mail__x"] if has_changed else ["files__a"])
+    scene.assert_over()
+
+
 def test_two_backends_that_have_lost_the_session_are_opened_again_side_by_side():
     scene = listing(session=session_at("files", "mail"))
     for backend in ("files", "mail"):

@@ -375,6 +375,67 @@ def test_a_session_is_repaired_exactly_once():
     scene.assert_over()
 
 
+@pytest.mark.parametrize("message", [CALL, READ])
+def test_a_session_that_was_opened_at_a_cell_which_has_gone_since_is_opened_once_more_for_each_such_change(message):
+    """As where a node dies, another one opens the session, and the first one comes back or that one dies as well."""
+    scene = relay(session=session_at("files"), message=message)
+    for change in range(3):
+        scene.fail(scene.last, "session_not_found", **LOST)
+        assert (scene.last.method, scene.last.opens_session) == ("initialize", True)
+        scene.answer(scene.last, OPENED, session_id=f"new {change}")
+        scene.answer(scene.last, has_response=False)
+        assert scene.last.session.upstream("files").session_id == f"new {change}"
+        scene.desk.view_number += change < 2
+    scene.fail(scene.last, "session_not_found", **LOST)
+    assert scene.sink.refused is not None, "nobody has gone since it was opened for the last time"
+    assert scene.sink.refused.reason == "session_not_found"
+    assert [call.method for call in scene.desk.sent].count(message.method) == 4
+    scene.assert_over()
+
+
+@pytest.mark.parametrize("fate", [Fate.SESSION_LOST, Fate.CELL_LOST])
+@pytest.mark.parametrize("step", ["initialize", "notifications/initialized"])
+def test_a_session_whose_cell_goes_while_it_is_opened_is_opened_elsewhere(fate, step):
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    if step == "notifications/initialized":
+        scene.answer(scene.last, OPENED, session_id="gone")
+    assert scene.last.method == step
+    scene.desk.view_number += 1
+    scene.fail(scene.last, fate=fate, replica="files#0")
+    assert (scene.last.method, scene.last.opens_session) == ("initialize", True)
+    scene.answer(scene.last, OPENED, session_id="new")
+    scene.answer(scene.last, has_response=False)
+    assert (scene.last.message, scene.last.session.upstream("files").session_id) == (CALL, "new")
+    scene.answer(scene.last, {"ok": True})
+    assert scene.sink.result == {"ok": True}
+    scene.assert_over()
+
+
+def test_a_session_that_cannot_be_opened_again_where_no_cell_has_gone_says_nothing_of_a_call_that_may_have_run():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.fail(scene.last, fate=Fate.CELL_LOST, replica="files#0")
+    assert scene.sink.refused is not None
+    assert (scene.sink.refused.reason, scene.sink.refused.text) == ("upstream_failed", "why")
+    assert len(scene.desk.sent) == 2
+    scene.assert_over()
+
+
+def test_a_call_that_may_have_run_where_the_session_was_opened_again_never_runs_twice():
+    scene = relay(session=session_at("files"))
+    scene.fail(scene.last, "session_not_found", **LOST)
+    scene.answer(scene.last, OPENED, session_id="new")
+    scene.answer(scene.last, has_response=False)
+    scene.desk.has_retries = False
+    scene.desk.view_number += 1
+    scene.fail(scene.last, fate=Fate.CELL_LOST, replica="files#0")
+    assert scene.sink.refused is not None
+    assert "NOT run again" in scene.sink.refused.text
+    assert len(scene.desk.sent) == 4
+    scene.assert_over()
+
+
 def test_a_session_that_was_never_opened_at_this_backend_is_opened_now():
     """The router says so: nothing was sent, and it names no replica."""
     scene = Scene(RelayRequest, FILES, MAIL, message=CALL, session=session_at("mail"), arguments=("",))

@@ -76,6 +76,27 @@ def test_a_single_cell_owns_everything(scheme: str) -> None:
     assert JoinedCells(ONE).cells[ONE].owner_of(ReplicaId("files", f"{scheme}:x")) == ONE
 
 
+def test_the_view_of_the_others_has_another_number_only_after_one_has_come_or_gone() -> None:
+    """By it a session that was lost again is known to have been taken along."""
+    node = JoinedCells(ONE, TWO)
+    cell = node.cells[ONE]
+    seen = [cell.view_number]
+    node.announce()
+    cell.nodes_changed({}, is_member=False)
+    assert cell.view_number == seen[-1]
+    node.kill(TWO)
+    seen.append(cell.view_number)
+    node.start_again(TWO, 2)
+    seen.append(cell.view_number)
+    cell.nodes_changed({}, is_member=True)
+    seen.append(cell.view_number)
+    cell.nodes_changed({"b": 2}, is_member=True)
+    seen.append(cell.view_number)
+    cell.nodes_changed({"b": 2}, is_member=True)
+    assert seen == sorted(set(seen))
+    assert cell.view_number == seen[-1]
+
+
 # ---- a cell that leaves in order
 
 
