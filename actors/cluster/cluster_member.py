@@ -50,7 +50,7 @@ from .configured_engine import connect
 from .engine import EngineAway, WrongRevision
 from .limit_parts import Held
 from .member import Member
-from .membership import Presence, remote_cells
+from .membership import Presence, remote_cells, remote_incarnation
 from .node_packets import packet_cipher
 from .shared_limits import SharedLimits
 from .shared_revocations import SharedRevocations, change_between
@@ -298,10 +298,12 @@ class ClusterMember(AsyncioActor):
         supervisor: ActorAddress = self.addresses["supervisor"]
         return supervisor if part == NODE_SUPERVISOR else self._cells.get(part)
 
-    def take_forward(self, forward: ForwardToNode) -> None:
+    def take_forward(self, forward: ForwardToNode, sender_epoch: int) -> None:
+        assert self._member is not None
         address = self._named(forward.to_cell)
         if address is not None:  # else it has ended: its node's presence says so, to whom it concerns
-            self.deliver(address, Forwarded(from_cell=forward.from_cell, message=forward.message))
+            incarnation = remote_incarnation(self._member.epoch, sender_epoch, forward.incarnation)
+            self.deliver(address, Forwarded(from_cell=forward.from_cell, incarnation=incarnation, message=forward.message))
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
         address = self._named(forward.from_cell)

@@ -61,8 +61,8 @@ class MemberSite(Protocol):
     def nodes_changed(self, others: Mapping[str, Presence], *, is_member: bool) -> None:
         """These other nodes are there; none where this one is no member."""
 
-    def take_forward(self, forward: ForwardToNode) -> None:
-        """A message of another node for a cell of this one."""
+    def take_forward(self, forward: ForwardToNode, sender_epoch: int) -> None:
+        """A message of another node for a cell of this one. sender_epoch: of that node; `nodes_changed` may tell of it later."""
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
         """A message for another node has not reached it, as far as is known."""
@@ -422,7 +422,7 @@ class Member:
         try:
             taken = self._receiver.take(packet, self._peer)
             # Made with the cluster's key, so that it is as good as what comes from another process of this node.
-            forwards = () if taken is None else pickle.loads(taken[1])
+            sender, forwards = ("", ()) if taken is None else (taken[0], pickle.loads(taken[1]))
         except PacketRefused as refused:
             metrics.cluster_packets_total.labels("refused").inc()
             self._say(f"a packet of another node is refused: {refused}")
@@ -433,7 +433,7 @@ class Member:
             return _REFUSED
         metrics.cluster_packets_total.labels("taken").inc()
         for forward in forwards:
-            self._site.take_forward(forward)
+            self._site.take_forward(forward, self._receiver.epoch_of(sender))
         return _TAKEN
 
     def _start(self, coroutine: Any) -> asyncio.Task[Any]:

@@ -191,12 +191,17 @@ class Nodes:
 
 
 def remote_cells(others: Mapping[str, Presence], own_epoch: int) -> dict[str, tuple[int, int, int]]:
-    """{name in the cluster: incarnation} of the cells of other nodes.
-
-    Where either node has joined anew, or the cell was started again, something may have been lost: the incarnation is another.
-    """
+    """{name in the cluster: incarnation} of the cells of other nodes."""
     return {
-        f"{node}/{cell}": (own_epoch, presence.epoch, incarnation)
+        f"{node}/{cell}": remote_incarnation(own_epoch, presence.epoch, incarnation)
         for node, presence in others.items()
         for cell, incarnation in presence.cells.items()
     }
+
+
+def remote_incarnation(own_epoch: int, epoch: int, incarnation: int) -> tuple[int, int, int]:
+    """Of a cell of another node, as this one knows it.
+
+    Where either node has joined anew, or the cell was started again, something may have been lost: it is another, a higher one.
+    """
+    return own_epoch, epoch, incarnation

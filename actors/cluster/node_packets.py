@@ -163,6 +163,10 @@ class PacketReceiver:
         known.parts, known.size = [], 0
         return head.sender, message
 
+    def epoch_of(self, node: str) -> int:
+        """That of its newest packet, or of its presence where that tells of a newer one."""
+        return self._epochs.get(node, 0)
+
     def epochs_changed(self, epochs: Mapping[str, int]) -> None:
         """What the presence keys say of the other nodes, {node: epoch}: nothing is taken any more of another epoch that is older,
         and of a newer one as soon as it comes. Frees what is held of incomplete messages of nodes that are gone."""

@@ -24,11 +24,12 @@ def _weight_bytes(message: Message | None) -> int:
 class Forwarded:
     """Cell -> another cell: for the content of that one, one of the messages below.
 
-    incarnation: of the cell that sends it; None where that is one of another node.
+    incarnation: of the cell that sends it, as the other one is told of it: a number, or where it is of another node as in
+                 `NodesChanged`.
     """
 
     from_cell: str
-    incarnation: int | None = None
+    incarnation: int | tuple[int, int, int]
     message: object = attrs.field(repr=False)
 
     @property

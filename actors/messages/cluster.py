@@ -70,10 +70,14 @@ class OwnershipWanted:
 
 @attrs.frozen(kw_only=True)
 class ForwardToNode:
-    """Cell -> ClusterMember -> that of another node, which passes it on as `Forwarded`. Cells by their names in the cluster."""
+    """Cell -> ClusterMember -> that of another node, which passes it on as `Forwarded`. Cells by their names in the cluster.
+
+    incarnation: of the cell that sends it, within its node; 0 for a supervisor.
+    """
 
     to_cell: str
     from_cell: str
+    incarnation: int = 0
     message: Any = attrs.field(repr=False)
 
     @property

@@ -268,16 +268,24 @@ class CellProcess(AsyncioActor):
 
     def _take_cells(self, message: CellsChanged) -> None:
         self._cells = {self._name_in_cluster(name): cell for name, cell in message.cells.items() if name != self.name}
-        self._tell_of_cells()
-        for cell, early in self._mail.cells_changed({name: incarnation for name, (_, incarnation) in self._cells.items()}):
-            self._hand_over(cell, early)
+        self._take_others()
 
     def receiveMsg_NodesChanged(self, message: NodesChanged, sender: ActorAddress) -> None:
         self.call_loop(self._take_nodes, message, sender)
 
     def _take_nodes(self, message: NodesChanged, member: ActorAddress) -> None:
         self._nodes, self._member = message, member
+        self._take_others()
+
+    def _take_others(self) -> None:
         self._tell_of_cells()
+        for cell, early in self._mail.cells_changed(self._others()):
+            self._hand_over(cell, early)
+
+    def _others(self) -> dict[str, Any]:
+        """{name in the cluster: incarnation} of the other cells, of this node and of others."""
+        own = {name: incarnation for name, (_, incarnation) in self._cells.items()}
+        return own if self._nodes is None else {**own, **self._nodes.cells}
 
     def receiveMsg_OwnersTold(self, message: OwnersTold, sender: ActorAddress) -> None:
         self.call_loop(self._take_owners, message)
@@ -299,8 +307,7 @@ class CellProcess(AsyncioActor):
             return
         if self._nodes is not None:
             self._content.nodes_changed(self._nodes.cell_counts, is_member=self._nodes.is_member)
-        own = {name: incarnation for name, (_, incarnation) in self._cells.items()}
-        self._content.cells_changed({**own, **({} if self._nodes is None else self._nodes.cells)})
+        self._content.cells_changed(self._others())
 
     def receiveMsg_LimitsHeld(self, message: LimitsHeld, sender: ActorAddress) -> None:
         self.call_loop(self._hold_limits, message)
@@ -325,7 +332,7 @@ class CellProcess(AsyncioActor):
         self.call_loop(self._take_forwarded, message)
 
     def _take_forwarded(self, message: Forwarded) -> None:
-        if message.incarnation is None or self._mail.is_due(message.from_cell, message.incarnation, message.message):
+        if self._mail.is_due(message.from_cell, message.incarnation, message.message):
             self._hand_over(message.from_cell, message.message)
 
     def _hand_over(self, from_cell: str, message: object) -> None:
@@ -398,7 +405,8 @@ class CellProcess(AsyncioActor):
             forwarded = Forwarded(from_cell=own_name, incarnation=self.incarnation, message=message)
             self.deliver(self._cells[cell_name][0], forwarded)
         elif self._nodes is not None and self._member is not None and cell_name in self._nodes.cells:
-            self.deliver(self._member, ForwardToNode(to_cell=cell_name, from_cell=own_name, message=message))
+            to_node = ForwardToNode(to_cell=cell_name, from_cell=own_name, incarnation=self.incarnation, message=message)
+            self.deliver(self._member, to_node)
         else:
             raise LookupError(f"{cell_name} does not run")
 

@@ -43,6 +43,7 @@ class Node:
         self.others: dict[str, Presence] = {}
         self.is_member = False
         self.taken: list[ForwardToNode] = []
+        self.taken_of: list[int] = []  # epochs of who sent that
         self.lost: list[tuple[ForwardToNode, bool]] = []
         self.owners: dict[str, Ownership] = {}
         self.lease_until_s = 0.0
@@ -58,8 +59,9 @@ class Node:
     def nodes_changed(self, others: Mapping[str, Presence], *, is_member: bool) -> None:
         self.others, self.is_member = dict(others), is_member
 
-    def take_forward(self, forward: ForwardToNode) -> None:
+    def take_forward(self, forward: ForwardToNode, sender_epoch: int) -> None:
         self.taken.append(forward)
+        self.taken_of.append(sender_epoch)
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
         self.lost.append((forward, is_unsent))
@@ -122,6 +124,7 @@ def test_messages_arrive_in_order_whatever_their_size() -> None:
             a.say("b", message)
         await until(lambda: len(b.taken) == len(messages))
         assert [forward.message for forward in b.taken] == messages
+        assert set(b.taken_of) == {a.member.epoch}
         assert not a.lost
 
     run(test())

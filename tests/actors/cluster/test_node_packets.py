@@ -119,6 +119,15 @@ def test_of_a_sender_that_has_joined_anew_the_old_packets_are_refused() -> None:
         taking.take(late, B)
 
 
+def test_the_epoch_of_a_sender_is_that_of_its_newest_packet_also_before_its_presence_tells_of_it() -> None:
+    taking = receiver()
+    taking.epochs_changed({"a": 7})
+    assert taking.epoch_of("a") == 0, "it has sent nothing yet"
+    for epoch in (7, 9):
+        taking.take(sender(own=Peer("a", epoch, "a-1")).packets(b"1")[0], B)
+        assert taking.epoch_of("a") == epoch
+
+
 def test_a_presence_that_names_an_earlier_epoch_again_has_none_of_its_packets_taken_twice() -> None:
     taking = receiver()
     (packet,) = sender(own=Peer("a", 100, "a-1")).packets(b"run this tool")

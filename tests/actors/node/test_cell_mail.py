@@ -42,6 +42,22 @@ def test_late_mail_of_a_cell_that_has_been_replaced_is_dropped() -> None:
     assert list(mail.cells_changed({"cell/1": 3})) == []
 
 
+def test_mail_of_another_node_waits_until_its_cell_is_told_of_in_this_membership_of_both_nodes() -> None:
+    """Incarnations are (epoch of this node, of the other one, of its cell)."""
+    mail = CellMail()
+    list(mail.cells_changed({"cell/1": 3, "b/cell/0": (5, 7, 1)}))
+    assert mail.is_due("b/cell/0", (5, 7, 1), "hello")
+    for early in ((5, 7, 2), (5, 8, 1)):
+        assert not mail.is_due("b/cell/0", early, early)
+    assert list(mail.cells_changed({"cell/1": 3})) == [], "this node is cut off"
+    assert list(mail.cells_changed({"cell/1": 3, "b/cell/0": (5, 7, 2)})) == [("b/cell/0", (5, 7, 2))]
+    assert not mail.is_due("b/cell/0", (5, 7, 1), "late")
+    assert list(mail.cells_changed({"b/cell/0": (5, 8, 1)})) == [("b/cell/0", (5, 8, 1))]
+    assert not mail.is_due("b/cell/0", (5, 7, 2), "late")
+    assert not mail.is_due("b/cell/0", (4, 8, 1), "to this node before it joined anew")
+    assert mail.is_due("b/cell/0", (5, 8, 1), "hello")
+
+
 def test_no_more_waits_than_may() -> None:
     mail = CellMail()
     for number in range(MOST_EARLY + 1):

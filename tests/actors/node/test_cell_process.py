@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.actors.messages.between_cells import Forwarded
+from mcp_gateway.actors.messages.cluster import ForwardToNode, NodesChanged
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
 from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, SettingsApplied
 from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellProcess
@@ -147,5 +149,54 @@ def test_settings_that_come_while_a_cell_starts_are_those_it_begins_with(
                 await asyncio.sleep(0.01)
         assert bench.cell._content.began_with is newer
         assert [applied.revision for applied in asker.of(SettingsApplied)] == [1, 2]
+
+    on_loop(monkeypatch, body)
+
+
+REMOTE = "b/cell/0"
+
+
+def nodes(incarnation: tuple[int, int, int]) -> NodesChanged:
+    return NodesChanged(cells={REMOTE: incarnation}, cell_counts={"b": 1}, is_member=True)
+
+
+def test_what_a_cell_of_another_node_asks_is_read_once_it_can_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends may be here before the presence of its node, which tells that it runs: an answer had no way to go, or was
+    given up as one for the cell of before, and who had asked waited for the timeout.
+    """
+
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        async with asyncio.timeout(5):
+            while bench.cell._content is None:
+                await asyncio.sleep(0.01)
+        content, member = bench.cell._content, bench.stage.peer()
+        member.say(bench.address, Forwarded(from_cell=REMOTE, incarnation=(5, 7, 1), message="early"))
+        await bench.settle()
+        assert content.forwarded == []
+        member.say(bench.address, nodes((5, 7, 1)))
+        await bench.settle()
+        assert content.forwarded == [(REMOTE, "early")]
+        member.say(bench.address, Forwarded(from_cell=REMOTE, incarnation=(5, 7, 2), message="of its successor"))
+        await bench.settle()
+        assert content.forwarded == [(REMOTE, "early")]
+        member.say(bench.address, nodes((5, 7, 2)))
+        member.say(bench.address, Forwarded(from_cell=REMOTE, incarnation=(5, 7, 1), message="late"))
+        await bench.settle()
+        assert content.other_cells == {REMOTE: (5, 7, 2)}
+        assert content.forwarded == [(REMOTE, "early"), (REMOTE, "of its successor")]
+
+    on_loop(monkeypatch, body)
+
+
+def test_what_goes_to_another_node_tells_which_incarnation_of_the_cell_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Bench) -> None:
+        member = bench.stage.peer()
+        member.say(bench.address, nodes((5, 7, 1)))
+        await bench.settle()
+        bench.cell.forward(REMOTE, "hello")
+        await bench.settle()
+        sent = member.only(ForwardToNode)
+        assert (sent.to_cell, sent.from_cell, sent.incarnation, sent.message) == (REMOTE, "cell/0", 1, "hello")
 
     on_loop(monkeypatch, body)

@@ -127,7 +127,7 @@ def test_messages_say_what_they_weigh() -> None:
         (CellAsked(question_id="q", question=SessionChanged(session)), 1),
         (CellAsked(question_id="q", question=PostedMessage(connection_id="c", body=text)), 1),
     ):
-        for each in (message, Forwarded(from_cell="cell/0", message=message)):
+        for each in (message, Forwarded(from_cell="cell/0", incarnation=1, message=message)):
             size_bytes = len(pickle.dumps(each, pickle.HIGHEST_PROTOCOL))
             assert 0.9 * min(size_bytes, count * len(text)) < weight_bytes(each) < 1.2 * count * len(text)
 
