@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
-from mcp_gateway.actors.cluster.cluster_member import ClusterMember
+from mcp_gateway.actors.cluster.cluster_member import LEAVE_S, ClusterMember
 from mcp_gateway.actors.events.event_log import EventLog
 from mcp_gateway.actors.messages.cluster import ClusterMemberArguments
 from mcp_gateway.actors.messages.node import CLUSTER_MEMBER, EVENT_LOG, CellArguments, EventLogArguments
@@ -45,7 +45,13 @@ def _member(settings: Settings, node_incarnation: str) -> Iterator[ChildSpec]:
             retention_events=settings.transports.http_sse.retention_events,
             url=settings.gateway.public_url or settings.url,
         )
-        yield ChildSpec(name=CLUSTER_MEMBER, actor_class=ClusterMember, arguments=arguments, start_timeout_s=5.0)
+        yield ChildSpec(
+            name=CLUSTER_MEMBER,
+            actor_class=ClusterMember,
+            arguments=arguments,
+            start_timeout_s=5.0,
+            shutdown_timeout_s=LEAVE_S + 1.0,
+        )
 
 
 def _cells(settings: Settings, cell_factory: str) -> Iterator[ChildSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
+from mcp_gateway.actors.cluster.cluster_member import LEAVE_S
 from mcp_gateway.actors.events.event_log import EventLog
 from mcp_gateway.actors.node.node_children import node_children
 from mcp_gateway.config.cluster_settings import ClusterSettings
@@ -23,3 +24,4 @@ def test_a_node_of_a_cluster_has_a_member_before_its_cells_and_the_clusters_log(
     assert [child.name for child in children] == ["event-log", "cluster-member", "cell-0", "cell-1"]
     assert children[0].actor_class is ClusterEventLog
     assert children[1].arguments.node_incarnation == "x"
+    assert children[1].shutdown_timeout_s > LEAVE_S, "it is not killed while it tells the others that it goes"
