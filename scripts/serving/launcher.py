@@ -321,13 +321,18 @@ class Launcher:
             return
         drain_s = self._settings.gateway.drain_timeout
         stop_s = drain_s + STOP_TIMEOUT_S + self._cells_s
-        with contextlib.suppress(SystemDied), at_most(stop_s, SystemDied("the node did not stop in time")):
-            self._system.tell(self._node, DrainRequested(deadline_s=drain_s))
-            while not isinstance(self._listen(POLL_S), NodeDrained):
-                pass
-            self._system.tell(self._node, StopRequested())
-            while True:
-                self._listen(POLL_S / 4)  # until the node supervisor has ended
+        too_late = SystemDied(f"the node did not stop within {stop_s:g} s")
+        try:
+            with at_most(stop_s, too_late):
+                self._system.tell(self._node, DrainRequested(deadline_s=drain_s))
+                while not isinstance(self._listen(POLL_S), NodeDrained):
+                    pass
+                self._system.tell(self._node, StopRequested())
+                while True:
+                    self._listen(POLL_S / 4)  # until the node supervisor has ended
+        except SystemDied as died:
+            if died is too_late:
+                _logger.warning("%s: what is left of it is killed", died, extra={"actor": "launcher"})
 
     def _listen(self, timeout_s: float) -> Any:
         """The next message from the node, or None.

@@ -127,6 +127,44 @@ def test_a_node_supervisor_that_ends_before_it_is_watched_is_a_death_of_the_syst
     assert (done.stdout, done.returncode) == ("the node supervisor has ended\n", 0), done.stderr
 
 
+_LONG_END = """
+import logging, os, sys
+from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.actors.messages.node import NodeDrained
+from mcp_gateway.scripts.serving import launcher
+from mcp_gateway.scripts.serving.service_manager import ServiceManager
+from mcp_gateway.scripts.serving.settings_source import SettingsSource
+
+class System:
+    answers = [NodeDrained()]
+
+    def tell(self, *arguments):
+        pass
+
+    def listen(self, timeout_s):
+        if self.answers:
+            return self.answers.pop()
+        if sys.argv[1] == "in time":
+            raise launcher.SystemDied("the node supervisor has ended")
+
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+launcher.STOP_TIMEOUT_S = 0.1
+settings = settings_from_mapping({"gateway": {"drain_timeout": 0.1}}, "t.toml")
+ending = launcher.Launcher(settings, "", None, SettingsSource(), ServiceManager("", None))
+ending._system = System()
+ending._drain()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "told"), [("too late", "the node did not stop within 0.2 s: what is left of it is killed\n"), ("in time", "")]
+)
+def test_a_node_that_does_not_stop_in_time_is_told_of_in_the_log(when: str, told: str) -> None:
+    """It is killed with what it has not said yet: to the other nodes of a cluster, that it goes."""
+    done = subprocess.run([sys.executable, "-c", _LONG_END, when], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.returncode) == (told, 0), done.stderr
+
+
 @pytest.mark.parametrize(
     ("tables", "libraries"),
     [
