@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+DATA, _HEADERS, SETTINGS = 0, 1, 4
 _END_STREAM, _END_HEADERS = 1, 4
 
 
@@ -15,20 +15,29 @@ def call_bytes(path: str, message: bytes, stream_id: int = 1) -> bytes:
 
     Source: RFC 9113, sections 3.4, 4.1 and 6.9.2; RFC 7541, section 6.2.2.
     """
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
-    fields += [("content-type", "application/grpc"), ("te", "trailers")]
-    data = b"\0" + struct.pack(">I", len(message)) + message
-    return b"".join(
-        (
-            PREFACE,
-            frame(_SETTINGS, 0, 0, b""),
-            frame(_HEADERS, _END_HEADERS, stream_id, _literals(fields)),
-            *(
-                frame(_DATA, _END_STREAM if at + 16_000 >= len(data) else 0, stream_id, data[at : at + 16_000])
-                for at in range(0, len(data), 16_000)
-            ),
-        )
+    data = prefix(len(message)) + message
+    return begun_call_bytes(path, stream_id) + b"".join(
+        frame(DATA, _END_STREAM if at + 16_000 >= len(data) else 0, stream_id, data[at : at + 16_000])
+        for at in range(0, len(data), 16_000)
     )
+
+
+def begun_call_bytes(path: str, stream_id: int = 1) -> bytes:
+    """The same without its message."""
+    return PREFACE + frame(SETTINGS, 0, 0, b"") + head_bytes(path, stream_id)
+
+
+def head_bytes(path: str, stream_id: int) -> bytes:
+    """How one more call begins."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+    return frame(
+        _HEADERS, _END_HEADERS, stream_id, _literals([*fields, ("content-type", "application/grpc"), ("te", "trailers")])
+    )
+
+
+def prefix(byte_count: int) -> bytes:
+    """What comes before a message of so many bytes. Source: gRPC, "PROTOCOL-HTTP2", Length-Prefixed-Message."""
+    return b"\0" + struct.pack(">I", byte_count)
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:

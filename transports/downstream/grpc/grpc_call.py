@@ -74,7 +74,7 @@ def body_of(method: GrpcMethod, params: Mapping[str, Any]) -> bytes:
 
 def headers_of(method: GrpcMethod, params: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, str]:
     """As a client of Streamable HTTP sends them. metadata: {name in lower case: value}."""
-    headers = {_header(name): value for name, value in metadata.items() if name not in _OWN and not name.endswith("-bin")}
+    headers = {header_name(name): value for name, value in metadata.items() if name not in _OWN and not name.endswith("-bin")}
     headers |= {
         "Content-Type": "application/json",
         "Accept": "application/json",
@@ -92,7 +92,8 @@ def path_of(metadata: Mapping[str, str]) -> str:
     return f"/mcp/servers/{quote(name, safe='')}" if name else "/mcp"
 
 
-def _header(name: str) -> str:
+def header_name(name: str) -> str:
+    """Of a header, in place of that of metadata."""
     return "-".join(part.capitalize() for part in name.split("-"))
 
 

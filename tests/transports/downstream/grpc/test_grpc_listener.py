@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,15 +17,17 @@ import pytest
 from mcp_grpc_transport_proto import mcp_messages_pb2 as proto
 from mcp_grpc_transport_proto.mcp_pb2_grpc import McpStub
 
+from mcp_gateway.config.settings import GatewaySettings
 from mcp_gateway.transports.downstream.grpc import grpc_listener
 from mcp_gateway.transports.downstream.grpc.grpc_call import Outcome
-from mcp_gateway.transports.downstream.grpc.grpc_listener import MOST_PAGES, GrpcListener
+from mcp_gateway.transports.downstream.grpc.grpc_listener import MOST_PAGES, Caller, GrpcListener
+from mcp_gateway.transports.downstream.server.buffered_bytes import OUT, BufferedBytes
 from mcp_gateway.transports.downstream.server.client_connection import Peer
 from mcp_gateway.transports.protocol.grpc.methods import METHODS, RPCS
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.certificates import Authority
 from tests.doubles.ports import free_port
-from tests.doubles.raw_grpc_client import call_bytes
+from tests.doubles.raw_grpc_client import DATA, SETTINGS, begun_call_bytes, call_bytes, frame, head_bytes, prefix
 from tests.doubles.running_cell import DEMO, RunningCell, cell_settings, running_cell
 
 KEY = "ci-0123456789abcdef"
@@ -268,6 +272,91 @@ def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch
     run(scene)
 
 
+def half_sent(call_count: int) -> bytes:
+    """A connection on which so many messages are begun and left."""
+    path = METHODS["tools/call"].path
+    later = b"".join(head_bytes(path, 1 + 2 * number) for number in range(1, call_count))
+    begun = b"".join(frame(DATA, 0, 1 + 2 * number, prefix(10_000) + b"x" * 100) for number in range(call_count))
+    return begun_call_bytes(path) + later + begun
+
+
+def test_a_message_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_listener, "MESSAGE_TIMEOUT_S", 0.5)
+
+    async def scene() -> None:
+        async with serving() as (cell, address), client(address) as stub:
+            counts = cell.cell.server.connection_counts
+            _, writer = await asyncio.open_connection("127.0.0.1", cell.settings.grpc.port)
+            writer.write(half_sent(3))
+            await until(lambda: counts().get("grpc") == 3)
+            await until(lambda: counts()["grpc"] == 0)
+            assert (await stub.CallTool(call("echo", message="m"))).content
+            writer.close()
+
+    run(scene)
+
+
+def test_messages_that_do_not_come_keep_no_other_address_from_being_served() -> None:
+    async def scene() -> None:
+        async with serving() as (cell, address), client(address) as stub:
+            counts = cell.cell.server.connection_counts
+            _, writer = await asyncio.open_connection("127.0.0.1", cell.settings.grpc.port)
+            writer.write(half_sent(16))  # a quarter of 64, the messages of 4 MiB that 256 MiB hold
+            await until(lambda: counts().get("grpc") == 16)
+            waiting = stub.CallTool(call("echo", message="m"))
+            await until(lambda: counts()["grpc"] == 17)
+            other, its_writer = await asyncio.open_connection("127.0.0.1", cell.settings.grpc.port, local_addr=("127.0.0.2", 0))
+            its_writer.write(call_bytes(METHODS["tools/call"].path, call("echo", message="of another").SerializeToString()))
+            async with asyncio.timeout(_LONG_S):
+                await other.readuntil(b"of another")
+            assert not waiting.done(), "its address has no more turns"
+            writer.close()
+            assert (await waiting).content
+            its_writer.close()
+
+    run(scene)
+
+
+def test_no_more_than_64_kilobytes_are_taken_before_somebody_reads_them() -> None:
+    async def scene() -> None:
+        async with serving() as (cell, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", cell.settings.grpc.port)
+            writer.write(begun_call_bytes(METHODS["tools/call"].path))
+            async with asyncio.timeout(_LONG_S):
+                head = await reader.readexactly(9)
+                told = await reader.readexactly(int.from_bytes(head[:3]))
+            assert head[3] == SETTINGS
+            settings = dict(struct.iter_unpack(">HI", told))
+            assert settings.get(4, 65_535) == 65_535, "the window of a call, RFC 9113, section 6.5.2"
+            writer.close()
+
+    run(scene)
+
+
+def test_a_list_that_is_not_whole_in_time_is_given_up() -> None:
+    async def scene() -> None:
+        held = BufferedBytes(GatewaySettings()).of("127.0.0.1", OUT)
+        caller = Caller(Peer("127.0.0.1", "127.0.0.1", lambda: None), "127.0.0.1", held, time.monotonic() - 1.0)
+        ended = await _Pages(2)._outcome(METHODS["tools/list"], b"", {}, caller)
+        assert isinstance(ended, Outcome)
+        assert (ended.status, ended.details) == ("DEADLINE_EXCEEDED", "only 1 pages of the list came in time")
+
+    run(scene)
+
+
+def test_an_answer_that_is_more_than_may_wait_for_a_client_is_refused() -> None:
+    async def scene() -> None:
+        async with serving(gateway={"max_buffered_bytes": 1_048_576}) as (cell, address):
+            almost_all = cell.cell.server.buffered.budget.largest_share - 200
+            assert cell.cell.server.buffered.budget.take("127.0.0.1", almost_all)
+            async with client(address) as stub:
+                assert await refused(stub.ListTools(proto.ListToolsRequest())) == ("UNAVAILABLE", "too_many_connections")
+                cell.cell.server.buffered.budget.give_back("127.0.0.1", almost_all)
+                assert (await stub.ListTools(proto.ListToolsRequest())).tools
+
+    run(scene)
+
+
 def test_its_health_is_told_and_a_gateway_that_drains_takes_no_more() -> None:
     async def scene() -> None:
         async with serving() as (cell, address), grpc.aio.insecure_channel(address) as channel:
@@ -333,7 +422,7 @@ class _Pages(GrpcListener):
         self.most = most
         self.cursors: list[Any] = []
 
-    async def _ask(self, method: Any, params: Any, metadata: Any, peer: Any) -> dict[str, Any] | Outcome:
+    async def _ask(self, method: Any, params: Any, metadata: Any, caller: Any) -> dict[str, Any] | Outcome:
         self.cursors.append(params.get("cursor"))
         number = len(self.cursors)
         page: dict[str, Any] = {"tools": [{"name": f"{number}", "inputSchema": {"type": "object"}}]}
@@ -342,13 +431,14 @@ class _Pages(GrpcListener):
 
 def test_all_pages_of_a_list_are_one_answer() -> None:
     async def scene() -> None:
-        peer = Peer("127.0.0.1", "127.0.0.1", lambda: None)
+        held = BufferedBytes(GatewaySettings()).of("127.0.0.1", OUT)
+        caller = Caller(Peer("127.0.0.1", "127.0.0.1", lambda: None), "127.0.0.1", held, time.monotonic() + _LONG_S)
         listener = _Pages(MOST_PAGES)
-        answer = await listener._outcome(METHODS["tools/list"], b"", {}, peer)
+        answer = await listener._outcome(METHODS["tools/list"], b"", {}, caller)
         assert isinstance(answer, bytes)
         assert len(proto.ListToolsResponse.FromString(answer).tools) == MOST_PAGES
         assert listener.cursors[:3] == [None, "1", "2"]
-        too_many = await _Pages(MOST_PAGES + 1)._outcome(METHODS["tools/list"], b"", {}, peer)
+        too_many = await _Pages(MOST_PAGES + 1)._outcome(METHODS["tools/list"], b"", {}, caller)
         assert isinstance(too_many, Outcome)
         assert too_many.details == str(Refused("too_large", f"the list has more than {MOST_PAGES} pages"))
 
