@@ -46,8 +46,8 @@ def _trusted() -> bytes | None:
 
 
 def metadata_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Headers as gRPC has them."""
-    return [(name.lower(), value) for name, value in headers.items()]
+    """Headers as gRPC has them, but those of a client that it has no form of. Source: gRPC, "PROTOCOL-HTTP2", ASCII-Value."""
+    return [(name.lower(), value) for name, value in headers.items() if value.isascii() and value.isprintable()]
 
 
 async def connect(channel: grpc.aio.Channel, timeout_s: float | None) -> None:

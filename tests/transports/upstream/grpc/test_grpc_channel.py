@@ -51,3 +51,17 @@ def test_tls_is_trusted_as_every_other_connection_trusts(tmp_path: Path, monkeyp
 
 def test_names_of_headers_are_in_lower_case() -> None:
     assert metadata_of({"X-Key": "V"}) == [("x-key", "V")]
+
+
+@pytest.mark.parametrize("value", ["\xff", "a\tb", "\x7f"])
+def test_a_header_of_a_client_that_grpc_cannot_carry_is_left_out_and_fails_no_call(value: str) -> None:
+    async def scene() -> None:
+        with grpc_mcp_server() as server:
+            channel = open_channel(server.address, 10_000, is_secure=False)
+            headers = metadata_of({"baggage": value, "tracestate": "a=1"})
+            await channel.unary_unary("/model_context_protocol.Mcp/ListTools")(b"", metadata=headers)
+            await channel.close()
+            assert server.metadata[-1]["tracestate"] == "a=1"
+            assert "baggage" not in server.metadata[-1]
+
+    asyncio.run(scene())
