@@ -24,6 +24,8 @@ _ANY_END: Final = re.compile(rb"\n\r?\n")
 _ANY_REQUEST: Final = b"GET / HTTP/1.1\r\n"
 _MOST_KEPT_LINES: Final = 1_024
 _LONGEST_KEPT_LINE: Final = 128
+MOST_FIELDS: Final = 256
+"""Of one head: each line costs as much to read, be it long or short. Ours; clients send twenty, proxies add as many."""
 _NEVER_KEPT: Final = frozenset({"Authorization", "Proxy-Authorization", "Cookie", "Mcp-Session-Id"})
 """What gives access to something is gone with its request."""
 _LINE_END: Final = b"\r\n"
@@ -132,9 +134,12 @@ def read_head(head: bytes) -> RequestHead:
     """head: all up to the empty line. Raises: Refused."""
     line = check_lines(head)
     method, target, version = line.group().strip().decode("latin-1").split(" ")
+    fields = head[line.end() : -len(_END)].split(_LINE_END)
+    if len(fields) > MOST_FIELDS:
+        raise HEADERS_TOO_LARGE
     headers: dict[str, str] = {}
     repeated: set[str] = set()
-    for raw in head[line.end() : -len(_END)].split(_LINE_END):
+    for raw in fields:
         if not raw:  # of a head without fields
             continue
         name, value = _known_fields.get(raw) or _field(raw)

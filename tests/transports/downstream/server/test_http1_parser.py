@@ -16,7 +16,9 @@ from mcp_gateway.transports.downstream.server.http1_parser import (
     _LONGEST_KEPT_LINE,
     _MOST_KEPT_LINES,
     END,
+    MOST_FIELDS,
     Event,
+    RequestEnd,
     RequestHead,
     RequestParser,
     _known_fields,
@@ -105,6 +107,15 @@ def test_a_head_of_the_limit_is_read_and_one_byte_more_refused() -> None:
     assert refusal(only(b"x" * (MAX_HEAD + 1))) == 431
     assert only(b"x" * MAX_HEAD) == []
     assert only(head("Content-Length: 5000") + bytes(5_000))[-1] is END  # bodies are no heads
+
+
+def test_a_head_of_as_many_fields_as_allowed_is_read_and_of_one_more_refused() -> None:
+    def read(count: int) -> object:
+        events = RequestParser(65_536).feed(head(*(f"x{number}:" for number in range(count - 1))))
+        return events[-1] if isinstance(events[-1], RequestEnd) else refusal(joined(events))
+
+    assert read(MOST_FIELDS) is END
+    assert read(MOST_FIELDS + 1) == 431
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\n\r\n", b"\r\n\n"])
