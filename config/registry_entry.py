@@ -8,7 +8,7 @@ Source: modelcontextprotocol/registry, docs/reference/server-json, schemas 2025-
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -30,6 +30,41 @@ _IDENTIFIERS: Final = {
     "pypi": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
     "oci": re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*(?:@sha256:[0-9a-f]{64})?"),
 }
+_FLAGS: Final = {
+    "npm": frozenset({"-y", "--yes", "-q", "--quiet", "--bun"}),
+    "pypi": frozenset({"-q", "--quiet", "--isolated", "--no-progress"}),
+    "oci": frozenset({"-i", "--interactive", "--rm", "--init", "--read-only"}),
+}
+_OPTIONS: Final = {
+    "npm": frozenset[str](),
+    "pypi": frozenset({"-p", "--python"}),
+    "oci": frozenset(
+        {
+            *(
+                "-e",
+                "--env",
+                "-v",
+                "--volume",
+                "--mount",
+                "--tmpfs",
+                "--network",
+                "--add-host",
+                "-p",
+                "--publish",
+                "-u",
+                "--user",
+            ),
+            *("-w", "--workdir", "-m", "--memory", "--cpus", "--platform", "--pull", "--name", "-l", "--label"),
+        }
+    ),
+}
+"""{registry: what a description may tell its runner, alone and with a value}. Others could have it fetch something else from
+somewhere else (`--registry`, `--index-url`, `--from`), or take a container's walls away (`--privileged`, `--cap-add`)."""
+_OF_THE_RUNNER: Final = re.compile(
+    r"(?:(?:NPM|UV|PIP|BUN|DOCKER|CONTAINERS?|PODMAN|LD|DYLD|PYTHON)_.*|PYTHONPATH|PYTHONHOME|NODE_OPTIONS|PATH|HOME|BASH_ENV)",
+    re.IGNORECASE,
+)
+"""Environment variables that would do the same."""
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_!-]*")
 _VARIABLE: Final = re.compile(r"\{([^{}]+)\}")
 _REMOTES: Final = {"streamable-http": "", "sse": "sse+"}
@@ -43,11 +78,15 @@ class RegistryRefused(Exception):
 
 @attrs.frozen
 class RegistryServer:
-    """table: as `[[backends]]` has it. kind: what was chosen of it. notes: what whoever adds it should know."""
+    """table: as `[[backends]]` has it. kind: what was chosen of it. notes: what whoever adds it should know.
+
+    taken: names of the variables of the environment whose values the server gets.
+    """
 
     table: Mapping[str, Any] = attrs.field(repr=False)
     kind: str
     notes: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 def registry_server(document: Any, environment: Mapping[str, str], *, name: str = "", kind: str = "") -> RegistryServer:
@@ -73,7 +112,7 @@ def registry_server(document: Any, environment: Mapping[str, str], *, name: str 
     table = {"name": name or served_names([written.rpartition("/")[2]])[0], **made}
     if isinstance(title, str) and 0 < len(title) <= _LONGEST and title.isprintable():
         table["title"] = title
-    return RegistryServer(table, chosen[0], tuple(inputs.notes))
+    return RegistryServer(table, chosen[0], tuple(inputs.notes), tuple(inputs.taken))
 
 
 def _offers(server: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -88,13 +127,14 @@ def _offers(server: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 class _Inputs:
-    """Finds values for what a description asks for. missing, notes: in words."""
+    """Finds values for what a description asks for. missing, notes: in words. taken: names of variables of the environment."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self._count = 0
         self.missing: list[str] = []
         self.notes: list[str] = []
+        self.taken: list[str] = []
 
     def value(self, asked: Mapping[str, Any], variable: str) -> str | None:
         """None where it is left out. variable: of the environment, where a person's own value may be."""
@@ -111,6 +151,7 @@ class _Inputs:
             allowed = ", ".join(_short(str(each)) for each in choices[:20])
             self.missing.append(f"{variable} to be one of {allowed}")
         if found is not None:
+            self.taken.append(_short(variable))
             return found
         default = _get(asked, "default")
         if isinstance(default, (str, int, float)):
@@ -167,7 +208,10 @@ def _package(registry: str, package: Mapping[str, Any], inputs: _Inputs) -> dict
     if _get(package, "fileSha256") is not None:
         inputs.notes.append("its checksum is not compared: the program that fetches it knows nothing of it")
     env = _named(_tables(package, "environmentVariables"), inputs, str)
+    if changed := next((name for name in env if _OF_THE_RUNNER.fullmatch(name)), None):
+        raise RegistryRefused(f"{_short(changed)} would change what {runner} does, which no description may")
     before = list(_arguments(_tables(package, "runtimeArguments"), inputs))
+    _check_runtime(registry, runner, before)
     behind = list(_arguments(_tables(package, "packageArguments"), inputs))
     if registry == "oci":
         is_named = "@" in identifier or ":" in identifier.rpartition("/")[2]
@@ -178,6 +222,17 @@ def _package(registry: str, package: Mapping[str, Any], inputs: _Inputs) -> dict
         asks_nothing = ["-y"] if runner == "npx" and not {"-y", "--yes"} & set(before) else []
         command = [runner, *asks_nothing, *before, identifier if version is None else f"{identifier}@{version}", *behind]
     return {"command": command, **({"env": env} if env else {})}
+
+
+def _check_runtime(registry: str, runner: str, words: Sequence[str]) -> None:
+    """Raises: RegistryRefused where more is said to the runner than it may be told."""
+    left = iter(words)
+    for word in left:
+        name, is_whole, _ = word.partition("=")
+        if word in _FLAGS[registry]:
+            continue
+        if name not in _OPTIONS[registry] or (not is_whole and next(left, None) is None):
+            raise RegistryRefused(f"{_short(word)!r} is nothing that a description may tell {runner}; say it with -- yourself")
 
 
 def _named(asked: Iterable[Mapping[str, Any]], inputs: _Inputs, variable: Callable[[str], str]) -> dict[str, str]:

@@ -180,7 +180,8 @@ def _of_registry(options: argparse.Namespace) -> dict[str, Any]:
     except NotJson as error:
         raise RegistryRefused(f"the server.json: {error.found}; wanted: {error.allowed}") from None
     found = registry_server(document, os.environ, name=options.name, kind=options.kind or "")
-    for note in found.notes:
+    taken = [f"it gets the value of {', '.join(found.taken)} in this environment"] if found.taken else []
+    for note in (*found.notes, *taken):
         say(note, 0)
     return dict(found.table)
 
