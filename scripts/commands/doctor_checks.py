@@ -28,7 +28,15 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.config.exposure import exposure_warnings
 from mcp_gateway.config.setting_rules import quote_url
 from mcp_gateway.config.settings import Settings
-from mcp_gateway.scripts.serving.start_checks import StartRefused, check_cluster, check_tls, live_runs, reserve_port
+from mcp_gateway.scripts.serving.start_checks import (
+    StartRefused,
+    check_admin_port,
+    check_cluster,
+    check_grpc,
+    check_tls,
+    live_runs,
+    reserve_port,
+)
 from mcp_gateway.transports.identity.discovery import metadata_urls
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.upstream.openapi.api_description import DescriptionRefused, read_description, read_document
@@ -131,13 +139,28 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     if running:
         yield Finding("gateway", Verdict.OK, f"runs at {running[0]['url']} (process {running[0]['pid']})")
         return
+    host, node = settings.gateway.host, settings.actor_system
     try:
-        for held in reserve_port(settings.gateway.host, settings.gateway.port):
+        for held in reserve_port(host, settings.gateway.port):
             held.close()
     except StartRefused as refusal:
         yield Finding("port", Verdict.PROBLEM, str(refusal), "end what listens there, or choose another gateway.port")
     else:
-        yield Finding("port", Verdict.OK, f"{settings.gateway.port} on {settings.gateway.host} is free")
+        yield Finding("port", Verdict.OK, f"{settings.gateway.port} on {host} is free")
+    try:
+        check_admin_port(node.bind, node.admin_port)
+    except StartRefused as refusal:
+        advice = "or serve --embedded, which has none"
+        yield Finding("admin port", Verdict.PROBLEM, str(refusal).removeprefix("actor system: "), advice)
+    else:
+        yield Finding("admin port", Verdict.OK, f"{node.admin_port} on {node.bind} is free")
+    try:
+        check_grpc(settings)
+    except StartRefused as refusal:
+        yield Finding("grpc", Verdict.PROBLEM, str(refusal).removeprefix("[grpc]: "), "put that right, or leave [grpc] out")
+    else:
+        if settings.grpc.port:
+            yield Finding("grpc", Verdict.OK, f"port {settings.grpc.port} on {host} is free")
 
 
 def _limits(_: Settings) -> Iterator[Finding]:

@@ -28,7 +28,10 @@ DEMO = {"name": "demo", "builtin": "demo"}
 
 def settings_of(tmp_path: Path, *backends: dict[str, Any], gateway: dict[str, Any] | None = None, **tables: Any) -> Settings:
     place = {"port": free_port(), "state_dir": str(tmp_path / "state"), **(gateway or {})}
-    return settings_from_mapping({"gateway": place, "backends": list(backends or (DEMO,)), **tables}, "test")
+    node = {"admin_port": free_port()}
+    return settings_from_mapping(
+        {"gateway": place, "actor_system": node, "backends": list(backends or (DEMO,)), **tables}, "test"
+    )
 
 
 def found(settings: Settings, what: str) -> list[Finding]:
@@ -71,6 +74,14 @@ def test_a_port_in_use_is_a_problem(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         settings = settings_of(tmp_path, gateway={"port": listening.getsockname()[1]})
         assert verdict(settings, "port") is Verdict.PROBLEM
+
+
+@pytest.mark.parametrize(("table", "key", "what"), [("actor_system", "admin_port", "admin port"), ("grpc", "port", "grpc")])
+def test_so_is_another_port_that_the_gateway_needs(table: str, key: str, what: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = settings_of(tmp_path, **{table: {key: listening.getsockname()[1]}})
+        assert verdict(settings, what) is Verdict.PROBLEM
+    assert verdict(settings, what) is Verdict.OK
 
 
 def test_a_gateway_that_runs_already_is_told_with_its_address(tmp_path: Path) -> None:
@@ -229,7 +240,8 @@ def test_certificates_that_cannot_be_used_are_a_problem(tmp_path: Path) -> None:
 def test_the_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text(
-        f'[gateway]\nport = {free_port()}\nstate_dir = ""\n[[backends]]\nname = "a"\ncommand = ["no-such-program"]\n'
+        f'[gateway]\nport = {free_port()}\nstate_dir = ""\n[actor_system]\nadmin_port = {free_port()}\n'
+        '[[backends]]\nname = "a"\ncommand = ["no-such-program"]\n'
     )
     done = run_command("doctor", "--config", str(config))
     assert done.returncode == 1
