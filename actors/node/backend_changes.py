@@ -113,6 +113,10 @@ def _of_cluster(settings: Settings, tables: bytes) -> Settings:
 def _with_backend(settings: Settings, table: Mapping[str, Any]) -> tuple[tuple[BackendSettings, ...], tuple[RouteSettings, ...]]:
     """The backend comes last; beside routes it gets its own, by its prefix: without any, it would not be found."""
     backend = backend_from_mapping(table, "add-backend", settings.gateway)
+    if len(settings.backends) == 1 and not settings.backends[0].prefix:
+        advice = f"remove-backend {settings.backends[0].name}, and add it again after this one, or give it a prefix in its file"
+        allowed = f"an empty prefix only with a single backend: {advice}"
+        raise ConfigError([ConfigProblem(file="add-backend", key="backends[0].prefix", found="''", allowed=allowed)])
     backends, routes = (*settings.backends, backend), settings.routes
     if routes:
         patterns = Naming(backend.name, backend.prefix).default_patterns

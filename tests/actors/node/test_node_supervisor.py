@@ -240,3 +240,7 @@ def test_a_gateway_without_a_file_has_none_to_read_again(tmp_path: Path) -> None
         added = running.command("add-backend", "two", "--builtin", "demo")
         assert added.returncode == 2  # the demo has its names to itself
         assert added.stderr.startswith("add-backend: backends[0].prefix: found ''; allowed: an empty prefix only with a single")
+        assert "remove-backend demo, and add it again" in added.stderr
+        assert running.command("remove-backend", "demo").returncode == 0
+        assert running.command("add-backend", "two", "--builtin", "demo").returncode == 0
+        assert running.command("add-backend", "demo", "--builtin", "demo").returncode == 0
