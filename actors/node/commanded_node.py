@@ -321,9 +321,10 @@ class CommandedNode(Supervisor):
             answer = CommandAnswered(request_id=message.request_id, answer={"ok": True, "pid": pid})
             send_with_result(self, asker, answer, lambda _: os.kill(pid, number), ANSWER_DEADLINE_S)
 
-    @staticmethod
-    def _no_such(child: str, known: Sequence[str]) -> str:
-        return f"there is no child {child!r}; known are {', '.join(known)} and the actors of a cell (cell/0/router)"
+    def _no_such(self, child: str, known: Sequence[str]) -> str:
+        text = f"there is no child {child!r}; known are {', '.join(known)} and the actors of a cell (cell/0/router)"
+        nodes = [row["name"] for row in self._cluster.get("nodes", ())]
+        return f"{text}, of the nodes {', '.join(nodes)} (NODE/cell/0)" if nodes else text
 
     def receiveMsg_ChildRestarted(self, message: ChildRestarted, sender: ActorAddress) -> None:
         self._answer_questions(self._questions.settled(message.request_id, {"ok": True}))

@@ -73,6 +73,7 @@ def test_a_part_of_any_node_is_named_with_its_node_and_without_one_it_is_of_the_
         done = a.command("restart", child)
         assert done.returncode == 1
         assert text in done.stderr
+    assert "of the nodes a" in done.stderr
     cluster.wait_until_all_see_all()
 
 
