@@ -48,6 +48,8 @@ _LARGEST_HEALTH_BYTES: Final = 4_194_304
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _FEW_FILES: Final = 4_096
 _SOON_S: Final = 14 * 86_400.0
+_TLS: Final = "TLS: "
+_NOT_THERE: Final = "start the server, or correct its address"
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80, "grpcs": 443, "nats": 4222, "tls": 4222}
 
 
@@ -255,7 +257,9 @@ def _server(what: str, url: str) -> Finding:
     shown = quote_url(url)[1:-1]
     if problem is None:
         return Finding(what, Verdict.OK, f"{shown} takes connections")
-    return Finding(what, Verdict.PROBLEM, f"{shown}: {problem}", "start the server, or correct its address")
+    is_distrusted = problem.startswith(_TLS)
+    advice = "name its authority's file in SSL_CERT_FILE, or mend its certificate" if is_distrusted else _NOT_THERE
+    return Finding(what, Verdict.PROBLEM, f"{shown}: {problem}", advice)
 
 
 def _guard(what: str, guard: Mapping[str, Any]) -> Finding:
@@ -307,7 +311,7 @@ async def _not_connected(url: str) -> str | None:
     except TimeoutError:
         return f"no connection within {_CONNECT_S:g} s"
     except ssl.SSLError as error:
-        return f"TLS: {error.reason or error}"
+        return f"{_TLS}{error.reason or error}"
     except OSError as error:
         return os.strerror(error.errno) if error.errno is not None and error.errno in errno.errorcode else str(error)
     writer.close()

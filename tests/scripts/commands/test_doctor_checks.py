@@ -17,10 +17,12 @@ import pytest
 
 from mcp_gateway.config.loader import settings_from_mapping
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.scripts.commands import doctor_checks
 from mcp_gateway.scripts.commands.doctor_checks import Finding, Verdict, findings, health_findings
 from tests.doubles.gateway_process import GatewayProcess, run_command
 from tests.doubles.pet_api import PETSTORE
 from tests.doubles.ports import free_port
+from tests.doubles.tls_relay import self_signed, tls_in_front_of
 from tests.end_to_end.running_gateway import wait_until
 
 DEMO = {"name": "demo", "builtin": "demo"}
@@ -189,6 +191,16 @@ def test_a_description_is_read_and_one_that_cannot_be_used_is_a_problem(tmp_path
     path.write_text(PETSTORE.read_text())
     (finding,) = found(settings, "backend a")
     assert (finding.verdict, "operations" in finding.text) == (Verdict.OK, True)
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_told_apart_from_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "_CONNECT_S", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with tls_in_front_of(listening.getsockname()[1], *self_signed(tmp_path)) as port:
+            (finding,) = found(settings_of(tmp_path, {"name": "a", "replicas": [f"https://127.0.0.1:{port}/mcp"]}), "backend a")
+    assert (finding.verdict, "SSL_CERT_FILE" in finding.advice) == (Verdict.PROBLEM, True)
 
 
 @pytest.mark.parametrize("key", ["openapi", "grpc"])
