@@ -229,6 +229,7 @@ class LimitsSettings:
     requests_per_second: 0 sets no limit.
     burst:               requests above the rate that may come at once; 0 allows one second's worth.
     key:                 what makes a client, in order of preference.
+    requests_per_day:    of each principal, or of each address where nobody has logged in, whatever `key` says; 0 sets no limit.
     """
 
     requests_per_second: float = attrs.field(
@@ -236,6 +237,7 @@ class LimitsSettings:
     )
     burst: int = attrs.field(default=0, validator=Whole(0, 1_000_000))
     key: str = attrs.field(default="user|session|ip", validator=_LIMIT_KEY)
+    requests_per_day: int = attrs.field(default=0, validator=Whole(0, 1_000_000_000))
 
     @property
     def key_sources(self) -> tuple[str, ...]:

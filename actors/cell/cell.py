@@ -83,6 +83,7 @@ from .gateway_supervisor import BESIDE_THE_CHAIN, GATEWAY_CHILDREN, CellParts, C
 from .lookup_threads import LookupThreads
 from .operator_actions import OperatorActions
 from .operator_pages import add_operator_pages
+from .quota_reports import quota_reports
 
 if TYPE_CHECKING:
     from mcp_gateway.transports.downstream.grpc.grpc_listener import GrpcListener
@@ -145,6 +146,7 @@ class Cell:
         if self._hosting is Hosting.OWN:
             asyncio.get_running_loop().set_default_executor(LookupThreads(_LOOKUPS))
         self._tasks = TaskJournal(self._settings.gateway.state_path)
+        self._quotas = quota_reports(self._server.limiter.quota, self._settings.gateway.state_path, self._cells.node)
         self._start_actors(self._wires(seal))
         try:
             if self._hosting is Hosting.MOUNTED:
@@ -353,6 +355,8 @@ class Cell:
         self._system.stop(self._root)
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._tasks.close()
+        if self._quotas is not None:
+            self._quotas.close()
         self._pins.close()
         self._port.sessions.close()
         if self._port.known_clients is not None:

@@ -63,7 +63,7 @@ CONTRACT = {
         "queue_size": 1000,
     },
     TelemetrySettings: {"otlp_endpoint": "", "service_name": "mcp-gateway", "sample_ratio": 1.0},
-    LimitsSettings: {"requests_per_second": 0.0, "burst": 0, "key": "user|session|ip"},
+    LimitsSettings: {"requests_per_second": 0.0, "burst": 0, "key": "user|session|ip", "requests_per_day": 0},
 }
 
 
@@ -169,6 +169,8 @@ REFUSED = [
     (WebSocketSettings, {"compression": 1}),
     (WebSocketSettings, {"ping_interval": 5.0, "pong_timeout": 6.0}),
     (LimitsSettings, {"requests_per_second": -1}),
+    (LimitsSettings, {"requests_per_day": -1}),
+    (LimitsSettings, {"requests_per_day": 0.5}),
     (LimitsSettings, {"key": ""}),
     (LimitsSettings, {"key": "user||ip"}),
     (LimitsSettings, {"key": "user|user"}),

@@ -209,7 +209,8 @@ class ClientChannel:
         if self._is_logged_out:
             raise logged_out(request.id)
         if self._limiter.is_on:
-            self._limiter.admit(self._port.terms.hash_keys.of_message(self._client.keys, self.session, "", None), request.id)
+            keys = self._port.terms.hash_keys.of_message(self._client.keys, self.session, "", None)
+            self._limiter.admit(keys, request.id, is_ping=request.method == "ping")
         if request.id in self._open:
             raise Refused("invalid_request", "a request with this id is still running", request_id=request.id)
         if len(self._open) >= MOST_OPEN_REQUESTS:

@@ -146,7 +146,7 @@ class StreamableHttpEndpoint:
         session = self._session(incoming, endpoint, request_id)
         if isinstance(message, Request):
             if message.method == "ping":
-                self._admit(self._keys_of(incoming), session, message.id)
+                self._admit(self._keys_of(incoming), session, message.id, is_ping=True)
                 count_request(self._transport, "ping", "", "ok", 0.0, 0.0)
                 _respond(incoming, 200, jsonrpc.encode_result(message.id, {}), {})
                 return
@@ -158,10 +158,13 @@ class StreamableHttpEndpoint:
     def _keys_of(self, incoming: Incoming | BatchPart) -> dict[str, str]:
         return self._port.terms.hash_keys.of_connection(incoming.headers, incoming.query, incoming.remote_ip, incoming.principal)
 
-    def _admit(self, connection: Mapping[str, str], session: SessionState | None, request_id: bytes) -> None:
+    def _admit(
+        self, connection: Mapping[str, str], session: SessionState | None, request_id: bytes, *, is_ping: bool = False
+    ) -> None:
         """Raises: Refused with rate_limited."""
         if self._server.limiter.is_on:
-            self._server.limiter.admit(self._port.terms.hash_keys.of_message(connection, session, "", None), request_id)
+            keys = self._port.terms.hash_keys.of_message(connection, session, "", None)
+            self._server.limiter.admit(keys, request_id, is_ping=is_ping)
 
     def _get(self, incoming: Incoming, endpoint: str) -> None:
         """Source: MCP 2025-11-25, basic/transports, "Listening for Messages from the Server"."""

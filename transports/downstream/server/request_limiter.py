@@ -4,6 +4,8 @@ A session is free to open and a header free to choose: a client that is told apa
 of its address one of CLIENTS_OF_ADDRESS times that. `user` is who a client has proved to be, not who it says it is.
 
 Where nodes share the limits, each gives out the part of them that it is told to hold, and says what it was asked for.
+
+What may be asked for in a day is counted of who a client has proved to be, or of its address, whatever else it is told apart by.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
+from .daily_quota import DailyQuota
 from .token_bucket import MOST_KEYS, TokenBuckets
 
 _TELL_S = 1.0
@@ -41,6 +44,8 @@ class RequestLimiter:
     """Counts the requests of each client; what the node holds is shared out among its cells.
 
     publish: tells the bus of attenuation, at most once in _TELL_S for all clients together.
+    quota:   what clients use of their day, where that is limited. Without a state directory nobody counts for all cells: each
+             then gives out its part.
     """
 
     def __init__(self, settings: Settings, publish: Publish) -> None:
@@ -54,6 +59,10 @@ class RequestLimiter:
             self._buckets = TokenBuckets(rate, burst)
             self._of_addresses = TokenBuckets(rate * CLIENTS_OF_ADDRESS, burst * CLIENTS_OF_ADDRESS)
             self._limits = {"": limits.requests_per_second, _ADDRESS: limits.requests_per_second * CLIENTS_OF_ADDRESS}
+        self.quota: DailyQuota | None = None
+        if limits.requests_per_day:
+            sharers = cell_count if settings.gateway.state_path is None else 1
+            self.quota = DailyQuota(-(-limits.requests_per_day // sharers))
         self._is_shared = False
         self._default, self._parts = 1.0, dict[str, float]()
         self._asked: dict[tuple[str, str], int] = {}  # {(kind of limit, client): requests since the last look}
@@ -65,24 +74,38 @@ class RequestLimiter:
     @property
     def is_on(self) -> bool:
         """Whether there is a limit at all: without one nobody need look up a client's keys."""
-        return self._buckets is not None
+        return self._buckets is not None or self.quota is not None
 
-    def admit(self, keys: Mapping[str, str], request_id: bytes | None = None) -> None:
+    def admit(self, keys: Mapping[str, str], request_id: bytes | None = None, *, is_ping: bool = False) -> None:
         """Count one request of the client with these keys ({source: value}, as routes hash on).
+
+        is_ping: it keeps a connection alive, and costs nobody a part of the day.
 
         Raises: Refused with rate_limited.
         """
-        if self._buckets is None:
-            return
+        if self._buckets is not None:
+            self._admit_at_rate(self._buckets, keys, request_id)
+        if self.quota is not None and not is_ping:
+            self._admit_today(self.quota, keys, request_id)
+
+    def _admit_at_rate(self, buckets: TokenBuckets, keys: Mapping[str, str], request_id: bytes | None) -> None:
         source, client = self._client(keys)
         now_s = time.monotonic()
         key = f"{source}:{client}"
-        wait_s = self._buckets.take(key, now_s, self._part("", key))
+        wait_s = buckets.take(key, now_s, self._part("", key))
         if not wait_s and source not in _KNOWN_SOURCES:
             address = keys.get("ip", "")
             wait_s, source = self._of_addresses.take(address, now_s, self._part(_ADDRESS, address)), "ip"
         if wait_s:
             raise self._refusal(source, wait_s, now_s, request_id)
+
+    def _admit_today(self, quota: DailyQuota, keys: Mapping[str, str], request_id: bytes | None) -> None:
+        principal = principal_of(keys)
+        source, client = ("user", principal) if principal else ("ip", keys.get("ip", ""))
+        if wait_s := quota.take(_name_of(source, client), time.time()):
+            metrics.bounds_reached_total.labels("requests_per_day").inc()
+            text = "all requests of this day are used; see retry_after"
+            raise self._refusal(source, wait_s, time.monotonic(), request_id, text)
 
     def hold(self, default: float, parts: Mapping[str, float]) -> None:
         """Give out these parts of the limits from now on: {client, as `take_asked` names it: part}, and of others `default`."""
@@ -114,14 +137,20 @@ class RequestLimiter:
         if wait_s := self._events.take(holder, now_s):
             raise self._refusal("ip", wait_s, now_s, None)
 
-    def _refusal(self, source: str, wait_s: float, now_s: float, request_id: bytes | None) -> Refused:
+    def _refusal(
+        self,
+        source: str,
+        wait_s: float,
+        now_s: float,
+        request_id: bytes | None,
+        text: str = "too many requests; see retry_after",
+    ) -> Refused:
         metrics.rate_limited_total.labels(source).inc()
         self._refused[source] = self._refused.get(source, 0) + 1
         if now_s - self._told_s >= _TELL_S:
             self._told_s = now_s
             refused, self._refused = self._refused, {}
             self._publish("vsm.variety.attenuated", {"refused": refused})
-        text = "too many requests; see retry_after"
         return Refused("rate_limited", text, request_id=request_id, retry_after_s=round(wait_s, 3))
 
     def _client(self, keys: Mapping[str, str]) -> tuple[str, str]:

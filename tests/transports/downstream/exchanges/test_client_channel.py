@@ -420,6 +420,15 @@ def test_a_client_past_its_rate_is_refused_and_told_when_to_come_back() -> None:
     on_loop(body, requests_per_second=0.001, burst=1)
 
 
+def test_a_client_past_its_day_is_refused_and_its_pings_are_not() -> None:
+    async def body(client: Client) -> None:
+        client.says(id=1, method="tools/call", params={"name": "x", "_meta": META})
+        client.says(id=2, method="ping")
+        assert client.refused(id=3, method="tools/call", params={"name": "x", "_meta": META}) == ("rate_limited", 3)
+
+    on_loop(body, requests_per_day=1)
+
+
 @pytest.mark.parametrize("state", ["draining", "removed"])
 def test_a_gateway_that_drains_or_serves_the_transport_no_more_refuses_requests(state: str) -> None:
     async def body(client: Client) -> None:

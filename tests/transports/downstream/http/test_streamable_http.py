@@ -255,3 +255,16 @@ def test_pings_count_against_the_rate_limit() -> None:
             assert await client.refusal("POST", ping) == (429, "rate_limited", 1)
 
     asyncio.run(run())
+
+
+def test_pings_cost_nothing_of_the_day_and_what_is_past_it_is_refused_until_it_ends() -> None:
+    async def run() -> None:
+        settings = cell_settings((DEMO,), limits={"requests_per_day": 1})
+        async with running_cell(settings) as cell, asyncio.timeout(20), aiohttp.ClientSession() as http:
+            client = Client(cell, http)
+            await client.open()
+            for method in ("ping", "ping"):
+                assert (await client.send("POST", {"jsonrpc": "2.0", "id": 1, "method": method}))[0] == 200
+            assert await client.refusal("POST", {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}) == (429, "rate_limited", 2)
+
+    asyncio.run(run())

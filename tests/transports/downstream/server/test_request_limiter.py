@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from tests.doubles.running_cell import cell_settings
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 100.0
+        self.of_day_s = 20_000 * 86_400 + 43_200.0
         monkeypatch.setattr(request_limiter.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(request_limiter.time, "time", lambda: self.of_day_s)
 
 
 def limiter(published: list[tuple[str, Mapping[str, Any]]], cells: int = 1, **limits: Any) -> RequestLimiter:
@@ -178,3 +181,54 @@ def test_of_many_clients_those_who_ask_most_are_told_of(monkeypatch: pytest.Monk
     clock.now_s += 1.0
     asked = limits.take_asked()
     assert (len(asked), max(asked.values())) == (200, 0.2)
+
+
+def test_the_day_of_a_principal_is_the_same_wherever_it_comes_from_and_whatever_it_is_told_apart_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_day=2, key="session|ip")
+    assert limits.is_on
+    assert [passes(limits, principal="ada", session=each, ip=each) for each in "123"] == [True, True, False]
+    assert passes(limits, principal="bob", session="1", ip="1")
+    assert [passes(limits, user=each, session=each, ip="1") for each in "123"] == [True, True, False]
+    clock.of_day_s += 43_200
+    assert passes(limits, principal="ada", ip="1")
+
+
+def test_who_has_used_its_day_is_told_when_the_next_one_begins_and_it_is_counted_and_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Clock(monkeypatch)
+    published: list[tuple[str, Mapping[str, Any]]] = []
+    limits = limiter(published, requests_per_day=1)
+    refused = metrics.bounds_reached_total.labels("requests_per_day")
+    before = refused._value.get()
+    limits.admit({"ip": "1"})
+    with pytest.raises(Refused) as caught:
+        limits.admit({"ip": "1"}, b"7")
+    assert (caught.value.reason, caught.value.request_id, caught.value.retry_after_s) == ("rate_limited", b"7", 43_200.0)
+    assert "day" in caught.value.text
+    assert published == [("vsm.variety.attenuated", {"refused": {"ip": 1}})]
+    assert refused._value.get() == before + 1
+
+
+def test_what_is_refused_for_its_rate_and_a_ping_cost_nothing_of_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limits = limiter([], requests_per_second=1, burst=2, requests_per_day=2)
+    limits.admit({"ip": "1"}, is_ping=True)
+    assert [passes(limits, ip="1") for _ in range(3)] == [True, False, False]
+    clock.now_s += 10
+    assert [passes(limits, ip="1") for _ in range(2)] == [True, False]
+    with pytest.raises(Refused):
+        limits.admit({"ip": "1"}, is_ping=True)  # a ping has a rate as everything else
+
+
+@pytest.mark.parametrize(("state_dir", "each"), [("", 2), ("kept", 3)])
+def test_cells_that_cannot_count_together_give_out_a_part_each(
+    state_dir: str, each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    gateway = {"cells": 2, "state_dir": state_dir and str(tmp_path / state_dir)}
+    limits = RequestLimiter(cell_settings(limits={"requests_per_day": 3}, gateway=gateway), lambda topic, payload: None)
+    assert sum(passes(limits, ip="1") for _ in range(9)) == each

@@ -1,0 +1,83 @@
+"""Cells that count one client's day together, by a file that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.actors.cell import quota_reports as reports_module
+from mcp_gateway.actors.cell.quota_reports import QuotaReports, quota_reports
+from mcp_gateway.transports.downstream.server.daily_quota import DailyQuota
+
+NOW_S = 20_000 * 86_400 + 43_200.0
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays noon, so that no midnight comes between."""
+    monkeypatch.setattr(reports_module, "time", type("Noon", (), {"time": staticmethod(lambda: NOW_S)}))
+    monkeypatch.setattr(reports_module, "REPORT_S", 0.01)
+
+
+def begun(quota: DailyQuota, folder: Path) -> QuotaReports:
+    reports = quota_reports(quota, folder, "")
+    assert reports is not None
+    return reports
+
+
+def used(quota: DailyQuota, tries: int) -> int:
+    return sum(not quota.take("ann", NOW_S) for _ in range(tries))
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < give_up_s
+        await asyncio.sleep(0.01)
+
+
+class NotingQuota(DailyQuota):
+    """Notes what it was told last, {client: requests}."""
+
+    told: Mapping[str, int] = {}
+
+    def learn(self, day: int, totals: Mapping[str, int]) -> None:
+        super().learn(day, totals)
+        self.told = {**self.told, **totals}
+
+
+def test_what_one_cell_has_counted_the_other_knows_a_report_later(tmp_path: Path) -> None:
+    async def run() -> None:
+        one, two = NotingQuota(5), NotingQuota(5)
+        running = [begun(each, tmp_path) for each in (one, two)]
+        assert used(one, 3) == 3
+        await until(lambda: two.told == {"ann": 3})
+        assert used(two, 9) == 2
+        await until(lambda: one.told == {"ann": 5})
+        assert used(one, 1) == 0
+        for each in running:
+            each.close()
+
+    asyncio.run(run())
+
+
+def test_who_begins_later_knows_what_was_counted_before_and_the_last_report_is_made_at_the_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        before = DailyQuota(5)
+        reports = begun(before, tmp_path)
+        assert used(before, 3) == 3
+        reports.close()
+        after = DailyQuota(5)
+        begun(after, tmp_path).close()
+        assert used(after, 9) == 2
+
+    asyncio.run(run())
+
+
+def test_without_a_limit_or_a_state_directory_there_are_no_reports(tmp_path: Path) -> None:
+    assert quota_reports(None, tmp_path, "") is None
+    assert quota_reports(DailyQuota(1), None, "") is None
