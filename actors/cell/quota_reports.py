@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_gateway.actors.storage.quota_file import QuotaFile
-from mcp_gateway.transports.downstream.server.daily_quota import MOST_CLIENTS, DailyQuota, day_of
+from mcp_gateway.transports.ports.daily_quota import MOST_CLIENTS, DailyQuota, day_of
 
 REPORT_S: Final = 1.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.storage.quota_file import QuotaFile
-from mcp_gateway.transports.downstream.server.daily_quota import day_of
+from mcp_gateway.transports.ports.daily_quota import day_of
 from tests.doubles.gateway_process import GatewayProcess, wait_until
 from tests.end_to_end.moving_session import INITIALIZE, post
 

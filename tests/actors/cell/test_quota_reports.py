@@ -11,7 +11,7 @@ import pytest
 
 from mcp_gateway.actors.cell import quota_reports as reports_module
 from mcp_gateway.actors.cell.quota_reports import QuotaReports, quota_reports
-from mcp_gateway.transports.downstream.server.daily_quota import DailyQuota
+from mcp_gateway.transports.ports.daily_quota import DailyQuota
 
 NOW_S = 20_000 * 86_400 + 43_200.0
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mcp_gateway.config.settings import Settings
+from mcp_gateway.transports.ports.daily_quota import DailyQuota
 from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
-from .daily_quota import DailyQuota
 from .token_bucket import MOST_KEYS, TokenBuckets
 
 _TELL_S = 1.0

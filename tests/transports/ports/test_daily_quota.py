@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.downstream.server.daily_quota import DailyQuota, day_of
+from mcp_gateway.transports.ports.daily_quota import DailyQuota, day_of
 
 NOON_S = 20_000 * 86_400 + 43_200.0
 TODAY = 20_000
