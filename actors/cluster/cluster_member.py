@@ -42,6 +42,7 @@ from mcp_gateway.actors.messages.node import (
 )
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.actors.storage.quota_file import QuotaFile
 from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.telemetry import metrics
@@ -53,6 +54,7 @@ from .member import Member
 from .membership import Presence, remote_cells, remote_incarnation
 from .node_packets import packet_cipher
 from .shared_limits import SharedLimits
+from .shared_quotas import SharedQuotas
 from .shared_revocations import SharedRevocations, change_between
 from .shared_settings import ClusterSettingsState, SharedSettings
 
@@ -115,7 +117,9 @@ class ClusterMember(AsyncioActor):
         self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
         self._member.describe(cells=dict(self._told))
         self._running = asyncio.ensure_future(self._member.run())
-        shared = (self._share(self._member), self._share_settings(self._member), self._share_limits(self._member))
+        shared = [self._share(self._member), self._share_settings(self._member), self._share_limits(self._member)]
+        if arguments.quota_path is not None:
+            shared.append(self._share_quotas(self._member, QuotaFile(arguments.quota_path, settings.node)))
         others = [asyncio.ensure_future(each) for each in (self._describe_often(), *shared)]
         try:
             await self._running
@@ -223,6 +227,13 @@ class ClusterMember(AsyncioActor):
         self._held = held
         for address in self._cells.values():
             self.deliver(address, LimitsHeld(default=held.default, parts=held.parts))
+
+    async def _share_quotas(self, member: Member, file: QuotaFile) -> None:
+        engine = await member.connected()
+        try:
+            await SharedQuotas(engine, packet_cipher(self._secret), member, file).run()
+        finally:
+            file.close()
 
     def receiveMsg_LimitsAsked(self, message: LimitsAsked, sender: ActorAddress) -> None:
         self.call_loop(self._take_asked, message)

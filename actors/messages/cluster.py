@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ class ClusterMemberArguments:
     node_incarnation: random for each start of the node; it outlives the member's own crashes.
     retention_events: events that the cluster's log keeps.
     url:              where the node serves, for people.
+    quota_path:       the state directory in which cells count what clients use of their day, where that is limited.
     """
 
     settings: ClusterSettings = attrs.field(repr=False)
@@ -26,6 +28,7 @@ class ClusterMemberArguments:
     cell_count: int
     retention_events: int
     url: str
+    quota_path: Path | None = None
 
 
 @attrs.frozen(kw_only=True)

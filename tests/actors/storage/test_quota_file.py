@@ -92,3 +92,27 @@ def test_without_a_disk_nothing_is_known_and_nothing_is_taken(tmp_path: Path) ->
     file = QuotaFile(folder, "")
     assert not file.add(7, {"ann": 1})
     assert file.news(7, MANY) == {}
+
+
+def test_what_other_nodes_have_counted_is_added_and_what_they_said_before_counts_no_more(tmp_path: Path) -> None:
+    cell, member = QuotaFile(tmp_path, "a"), QuotaFile(tmp_path, "a")
+    cell.add(7, {"ann": 1})
+    for said in (2, 5, 2):
+        member.take(7, "b", {"ann": said})
+    member.take(7, "c", {"ann": 10, "bob": 1})
+    member.take(6, "c", {"ann": 99})
+    assert cell.news(7, MANY) == {"ann": 16, "bob": 1}
+    member.take(7, "b", {"ann": 5})
+    assert cell.news(7, MANY) == {}
+
+
+def test_a_node_tells_what_it_has_counted_itself_first_all_then_what_has_changed(tmp_path: Path) -> None:
+    cell, member = QuotaFile(tmp_path, "a"), QuotaFile(tmp_path, "a")
+    cell.add(7, {"ann": 1, "bob": 2})
+    member.take(7, "b", {"ann": 5, "cid": 1})
+    revision, counts = member.own(7, 0)
+    assert counts == {"ann": 1, "bob": 2}
+    assert member.own(7, revision) == (revision, {})
+    cell.add(7, {"bob": 1})
+    assert member.own(7, revision)[1] == {"bob": 3}
+    assert member.own(8, 0)[1] == {}
