@@ -98,7 +98,9 @@ class OperatorActions:
             if self._port.settings.auth is None:
                 return ActionOutcome(False, "nobody logs in here, so nobody has access to lose")
             return _outcome_of(await self._link.change("revoke", {**words, "undo": action.command == "reinstate"}), done)
-        return _outcome_of(await self._link.change(action.command, dict(words)), done)
+        # A name without a replica may be a node's, which would end: what is meant here is a backend, be it gone meanwhile.
+        asked = {"replica": "", **words} if action.command in ("drain", "undrain") else dict(words)
+        return _outcome_of(await self._link.change(action.command, asked), done)
 
     def _approve(self, backend: str, tool: str) -> ActionOutcome | None:
         try:

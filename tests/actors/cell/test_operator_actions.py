@@ -102,7 +102,7 @@ def done(
 @pytest.mark.parametrize(
     ("command", "words", "asked"),
     [
-        ("drain", {"name": "files"}, ("drain", {"name": "files"})),
+        ("drain", {"name": "files"}, ("drain", {"name": "files", "replica": ""})),
         ("undrain", {"name": "files", "replica": "http://a"}, ("undrain", {"name": "files", "replica": "http://a"})),
         ("restart", {"child": "cell/1/router"}, ("restart", {"child": "cell/1/router"})),
         ("restart", {"child": "cell/0"}, ("restart", {"child": "cell/0"})),

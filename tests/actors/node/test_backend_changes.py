@@ -112,6 +112,7 @@ def test_a_drain_and_its_end_change_one_flag_once() -> None:
     assert (again.settings, again.events) == (drained.settings, ())
     undrained = backend_change(drained.settings, "undrain", {"name": "files"})
     assert (undrained.settings, undrained.events) == (RUNNING, (("undrained", "files"),))
+    assert backend_change(RUNNING, "drain", {"name": "files", "replica": ""}) == drained, "as the dashboard says the whole of it"
 
 
 def test_one_replica_is_drained_and_taken_in_again_and_a_reload_leaves_it_drained() -> None:

@@ -37,6 +37,7 @@ def test_a_node_is_drained_by_its_name_and_a_backend_of_that_name_comes_first() 
     assert named("drain", name="a") == NamedCommand("", DRAIN_NODE, {})
     assert named("drain", name="files") == NamedCommand("", "drain", {"name": "files"})
     assert named("drain", name="b", replica="x") == NamedCommand("", "drain", {"name": "b", "replica": "x"})
+    assert named("drain", name="b", replica="") == NamedCommand("", "drain", {"name": "b", "replica": ""}), "a backend is meant"
     assert named("drain", name="nobody") == NamedCommand("", "drain", {"name": "nobody"})
 
 
