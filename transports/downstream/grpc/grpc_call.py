@@ -35,10 +35,12 @@ _OWN: Final = frozenset(
 )
 """Headers that the request gets from the call itself, or that say nothing of it."""
 
+_SENT_AS_THEY_ARE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _PROGRESS: Final = "progressToken"
-_LARGEST_DATA_BYTES: Final = 4_000
+_LARGEST_DATA_BYTES: Final = 3_000
 _LONGEST_TEXT: Final = 2_000
-"""Of an error: gRPC has room for some kilobytes in the end of a call."""
+_LARGEST_TEXT_BYTES: Final = 3_000
+"""Of an error: clients take 8 kB as the end of a call. Each byte of a text that is not ASCII is sent as three."""
 
 
 @attrs.frozen
@@ -120,7 +122,14 @@ def error_of(status: int, headers: Mapping[str, str], code: int, text: str, data
         trailers.append((ERROR_DATA, encoded))
     if (challenge := headers.get("WWW-Authenticate")) is not None:
         trailers.append(("www-authenticate", challenge))
-    return Outcome(status_of(status, code), text[:_LONGEST_TEXT].encode(errors="replace").decode(), tuple(trailers))
+    return Outcome(status_of(status, code), _shortened(text[:_LONGEST_TEXT].encode(errors="replace").decode()), tuple(trailers))
+
+
+def _shortened(text: str) -> str:
+    """Source: gRPC, "PROTOCOL-HTTP2", Percent-Encoded."""
+    while len(quote(text, safe=_SENT_AS_THEY_ARE)) > _LARGEST_TEXT_BYTES:
+        text = text[: len(text) * 3 // 4]
+    return text
 
 
 class CallWriter(AnswerWriter):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from mcp_gateway.transports.downstream.grpc.grpc_call import (
     CallWriter,
     Outcome,
     answer_of,
+    error_of,
     headers_of,
     params_of,
     path_of,
@@ -95,6 +97,13 @@ def test_an_answer_is_a_result_or_the_end_of_the_call() -> None:
     assert outcome == Outcome("INVALID_ARGUMENT", "no", (("mcp-error-code", "-32602"), ("www-authenticate", "Bearer")))
     assert answer_of(500, {}, b"") == Outcome("INTERNAL", "internal error")
     assert answer_of(200, {}, b'{"error":{"message":"%s"}}' % (b"x" * 3_000)).details == "x" * 2_000  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["€", "é", "%", "\x01", "a"])
+def test_the_text_of_a_refusal_has_room_in_the_end_of_a_call(text: str) -> None:
+    outcome = error_of(400, {}, -32602, text * 10_000, {"reason": "invalid_params"})
+    assert 1 <= len(outcome.details) <= 2_000
+    assert len(quote(outcome.details)) <= 3_000
 
 
 def test_a_writer_gives_the_first_answer_and_takes_no_stream() -> None:

@@ -443,3 +443,13 @@ def test_all_pages_of_a_list_are_one_answer() -> None:
         assert too_many.details == str(Refused("too_large", f"the list has more than {MOST_PAGES} pages"))
 
     run(scene)
+
+
+def test_a_refusal_with_a_long_name_in_another_script_comes_whole() -> None:
+    async def scene() -> None:
+        async with serving() as (_, address), client(address) as stub:
+            for _ in range(20):  # above 8 kB a client takes some and not others
+                status, _ = await refused(stub.CallTool(call("ж" * 1_900)))
+                assert status == "INVALID_ARGUMENT"
+
+    run(scene)
