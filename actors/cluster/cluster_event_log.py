@@ -23,7 +23,7 @@ from .stream_order import StreamOrder
 
 @attrs.frozen
 class LogRead:
-    """Loop -> its own log: what the cluster's log has next. places: (source, number) of all its entries."""
+    """Loop -> its own log: what the cluster's log has next. places: (source, number) of all its entries; none at its end."""
 
     events: tuple[StoredEvent, ...] = attrs.field(repr=False)
     places: tuple[tuple[str, int], ...] = attrs.field(repr=False)
@@ -33,7 +33,8 @@ class ClusterEventLog(EventLog):
     """Appends what its cells publish to the cluster's log, and hands on what that log has, of all nodes.
 
     An event is safe in the cluster's log before anybody is told of it, and there once, however often appending it is tried. While
-    the engine is away events wait on disk.
+    the engine is away events wait on disk. A node that has no copy yet does not know what is new: its cells, and who follows
+    topics there, wait until the cluster's log was read to its end.
 
     Receives  what EventLog does; LogRead (its own loop)
     On crash  nothing is lost: what was published is on disk, or with its cell still; the order is the cluster's
@@ -44,6 +45,8 @@ class ClusterEventLog(EventLog):
         self._stream = StreamOrder(1)
         self._spool = EventSpool(None, self.log)
         self._returned: list[tuple[str, int]] = []  # places of what has come back, by the messages of this batch
+        self._is_unread = False
+        self._early: dict[str, int] = {}  # as `_joined`, before it was read
 
     def on_wired(self) -> None:
         arguments: EventLogArguments = self.arguments
@@ -52,6 +55,7 @@ class ClusterEventLog(EventLog):
         self._spool = EventSpool(arguments.state_path, self.log)
         super().on_wired()
         self._joins = None  # there is nothing to take back from cells: what they were told the cluster's log has
+        self._is_unread = not self._order.last_id
         cipher = packet_cipher(load_secret(Path(cluster.key_file).expanduser()))
         self._follower = LogFollower(
             lambda: connect(cluster, arguments.retention_events),
@@ -74,6 +78,16 @@ class ClusterEventLog(EventLog):
     def receiveMsg_LogRead(self, message: LogRead, sender: ActorAddress) -> None:
         self._unwritten += self._stream.take(message.events)
         self._returned += message.places
+        if not message.places:
+            self._is_unread = False
+            self._joined |= self._early
+            self._early = {}
+
+    def _catch_up(self, cell_name: str, after_id: int) -> None:
+        if self._is_unread and not after_id:
+            self._early[cell_name] = after_id
+        else:
+            super()._catch_up(cell_name, after_id)
 
     def on_batch_handled(self) -> None:
         published = self._stream.take_published()

@@ -30,7 +30,8 @@ class LogFollower:
 
     connect: makes the connection to the engine.
     last_id: of the newest event that the node has.
-    on_read: takes the events of each page, and the places, (source, number), of all its entries.
+    on_read: takes the events of each page, and the places, (source, number), of all its entries; nothing, where the end is
+             reached for the first time.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LogFollower:
             self._waiting.popleft()
 
     async def _read_all(self, engine: Engine) -> None:
+        has_reached_end = False
         while True:
             try:
                 page = await engine.read_log(self._last_id)
@@ -92,8 +94,11 @@ class LogFollower:
                 continue
             if page.entries:
                 self._take(page)
-            else:
-                await engine.log_news(self._last_id, _LOOK_AGAIN_S)
+                continue
+            if not has_reached_end:
+                has_reached_end = True
+                self._on_read((), ())
+            await engine.log_news(self._last_id, _LOOK_AGAIN_S)
 
     def _take(self, page: LogPage) -> None:
         read = [read_entry(self._cipher, entry) for entry in page.entries]

@@ -33,6 +33,7 @@ class Node:
         self.name = name
         self.read: list[StoredEvent] = []
         self.places: list[tuple[str, int]] = []
+        self.ends: list[int] = []  # how much had been read each time that the end was told of
         self.follower = LogFollower(self._connect, CIPHER, last_id, self._take)
         self.running = asyncio.create_task(self.follower.run())
 
@@ -42,6 +43,8 @@ class Node:
     def _take(self, events: tuple[StoredEvent, ...], places: tuple[tuple[str, int], ...]) -> None:
         self.read += events
         self.places += places
+        if not places:
+            self.ends.append(len(self.read))
 
     def publish(self, first: int, last: int) -> None:
         events = (
@@ -120,5 +123,21 @@ def test_a_node_goes_on_where_its_copy_ends_and_leaves_out_what_no_node_has_made
         late = Node(MemoryEngine(hub), "b", last_id=2)
         await until(lambda: len(late.read) == 3)
         assert [stored.id for stored in late.read] == [3, 5, 6]
+
+    run(test())
+
+
+def test_that_the_log_was_read_to_its_end_is_told_once() -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        a = Node(MemoryEngine(hub), "a")
+        await until(lambda: a.ends)
+        a.publish(1, 600)
+        await until(lambda: len(a.read) == 600)
+        b = Node(MemoryEngine(hub), "b")
+        await until(lambda: b.ends)
+        a.publish(601, 601)
+        await until(lambda: len(b.read) == 601)
+        assert (a.ends, b.ends) == ([0], [600])
 
     run(test())
