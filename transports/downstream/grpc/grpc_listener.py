@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from mcp_gateway.transports.downstream.server.message_deadline import MESSAGE_TI
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.server.tls import ClientCertificate, certificate_in
 from mcp_gateway.transports.ports.edge_port import EdgePort
+from mcp_gateway.transports.ports.fair_turns import FairTurns
+from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.grpc.methods import RPCS, SERVICE, GrpcMethod
@@ -32,7 +35,6 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 
 from .grpc_call import CallWriter, Outcome, answer_of, body_of, header_name, headers_of, params_of, path_of, refusal
-from .message_turns import MessageTurns
 
 MOST_PAGES: Final = 1_000
 """Of one list: the proto has no pages, so all of them are one answer."""
@@ -76,7 +78,8 @@ class GrpcListener(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped, an
         self._port = port
         self._endpoint = StreamableHttpEndpoint(server, port, GrpcTransport.name)
         self._front = _Front(server, self._endpoint)
-        self._turns = MessageTurns(_turns(server))
+        self._turns = FairTurns(_turns(server))
+        self._work = LargeWork()
         self._grpc: Any = None
         self._tasks = HeldTasks()
 
@@ -164,7 +167,7 @@ class GrpcListener(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped, an
     async def _outcome(self, method: GrpcMethod, data: bytes, metadata: Mapping[str, str], caller: Caller) -> bytes | Outcome:
         """The message, or why there is none."""
         try:
-            params = params_of(method, data, metadata)
+            params = await self._work.done(caller.holder, len(data), functools.partial(params_of, method, data, metadata))
             del data  # from now on it is the body of a request, and counted there
             result = await self._ask(method, params, metadata, caller)
             if method.items and not isinstance(result, Outcome):
@@ -174,7 +177,8 @@ class GrpcListener(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped, an
         if isinstance(result, Outcome):
             return result
         try:
-            return method.encode_response(result)
+            encode = functools.partial(method.encode_response, result)
+            return await self._work.done(caller.holder, caller.held.byte_count, encode)
         except CannotCross as error:
             return refusal(Refused("upstream_failed", f"the result has no form in gRPC: {error}", status=500))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import grpc
+import msgspec
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message_factory import GetMessageClass
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import Report, ToolOutcome, WrongArguments
@@ -31,6 +34,7 @@ class GrpcSource:
     def __init__(self, backend: BackendSettings, max_message_bytes: int) -> None:
         self.name = backend.title or backend.name
         self._max_bytes = max_message_bytes
+        self._work = LargeWork()
         self._metadata = metadata_of(backend.headers)
         scheme, _, address = backend.grpc.rpartition("://")
         self._channel = open_channel(address, max_message_bytes, is_secure=scheme == "https")
@@ -47,7 +51,8 @@ class GrpcSource:
         method = (await self._methods()).get(name)
         if method is None:
             return None
-        request = _request(method, arguments)
+        size = len(msgspec.json.encode(arguments))
+        request = await self._work.done("", size, functools.partial(_request, method, arguments))
         try:
             with not_cancelled_by_close():
                 if method.streams:
@@ -55,7 +60,7 @@ class GrpcSource:
                 call = self._channel.unary_unary(
                     method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString
                 )
-                answer = MessageToDict(await call(request, timeout=timeout_s, metadata=self._metadata))
+                answer = await self._read(await call(request, timeout=timeout_s, metadata=self._metadata))
         except grpc.aio.AioRpcError as error:
             return self._refused(error)
         return ToolOutcome([{"type": "text", "text": json.dumps(answer, ensure_ascii=False)}], answer)
@@ -71,11 +76,16 @@ class GrpcSource:
                 if size > self._max_bytes or len(answers) >= MOST_MESSAGES:
                     text = f"the stream is longer than {MOST_MESSAGES} messages or {self._max_bytes} bytes; so far: "
                     return ToolOutcome([{"type": "text", "text": text + json.dumps(answers)[:10_000]}], is_error=True)
-                answers.append(MessageToDict(message))
+                answers.append(await self._read(message))
                 await report(len(answers), json.dumps(answers[-1], ensure_ascii=False)[:_SHOWN_CHARACTERS])
         finally:
             stream.cancel()
         return ToolOutcome([{"type": "text", "text": json.dumps(answers, ensure_ascii=False)}], {"messages": answers})
+
+    async def _read(self, message: Any) -> dict[str, Any]:
+        """In its JSON form."""
+        found: dict[str, Any] = await self._work.done("", message.ByteSize(), functools.partial(MessageToDict, message))
+        return found
 
     async def probe(self, timeout_s: float) -> None:
         await self._methods()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ import msgspec
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.hash_keys import holder_of
+from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.grpc.methods import METHODS, GrpcMethod
@@ -42,6 +45,7 @@ class McpOverGrpc:
         self._metadata = metadata_of(backend.headers)
         self._words = ServerWords(backend)
         self._max_bytes = max_message_bytes
+        self._work = LargeWork()
         self._channel = open_channel(address.netloc, max_message_bytes, is_secure=address.scheme == "grpcs")
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
@@ -67,7 +71,8 @@ class McpOverGrpc:
             params = msgspec.json.decode(message.params) if message.params else {}
             if params.get("cursor") is not None:
                 return _error(message, INVALID_PARAMS, "Invalid cursor: gRPC has no pages")
-            data = method.encode_request(params)
+            encode = functools.partial(method.encode_request, params)
+            data = await self._work.done(holder_of(request.hash_keys), len(message.params), encode)
         except (CannotCross, msgspec.DecodeError, RecursionError) as error:
             return _error(message, INVALID_PARAMS, f"Invalid params: {error}")
         named = params.get(method.item)
@@ -76,7 +81,8 @@ class McpOverGrpc:
             headers.append((_NAMED_IN[method.name], named))
         try:
             answer = await self._call(method.path, data, headers)
-            result = method.decode_response(answer)
+            decode = functools.partial(method.decode_response, answer)
+            result = await self._work.done(holder_of(request.hash_keys), len(answer), decode)
         except grpc.aio.AioRpcError as error:
             return self._refused(message, error)
         except CannotCross as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,10 +20,11 @@ from mcp_grpc_transport_proto.mcp_pb2_grpc import McpStub
 
 from mcp_gateway.config.settings import GatewaySettings
 from mcp_gateway.transports.downstream.grpc import grpc_listener
-from mcp_gateway.transports.downstream.grpc.grpc_call import Outcome
+from mcp_gateway.transports.downstream.grpc.grpc_call import Outcome, params_of
 from mcp_gateway.transports.downstream.grpc.grpc_listener import MOST_PAGES, Caller, GrpcListener
 from mcp_gateway.transports.downstream.server.buffered_bytes import OUT, BufferedBytes
 from mcp_gateway.transports.downstream.server.client_connection import Peer
+from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.protocol.grpc.methods import METHODS, RPCS
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.certificates import Authority
@@ -419,6 +421,7 @@ class _Pages(GrpcListener):
     """Whose answers are pages. most: how many."""
 
     def __init__(self, most: int) -> None:
+        self._work = LargeWork()
         self.most = most
         self.cursors: list[Any] = []
 
@@ -453,3 +456,22 @@ def test_a_refusal_with_a_long_name_in_another_script_comes_whole() -> None:
                 assert status == "INVALID_ARGUMENT"
 
     run(scene)
+
+
+def test_a_large_message_is_translated_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noted(*given: Any) -> dict[str, Any]:
+        threads.append(threading.get_ident())
+        return params_of(*given)
+
+    monkeypatch.setattr(grpc_listener, "params_of", noted)
+
+    async def scene() -> None:
+        async with serving() as (_, address), client(address) as stub:
+            for size in (10, 20_000):
+                assert (await stub.CallTool(call("echo", message="x" * size))).content
+
+    run(scene)
+    small, large = threads
+    assert (small == threading.get_ident(), large == threading.get_ident()) == (True, False)

@@ -1,4 +1,4 @@
-"""Turns to be read: never more than there are, in order, and none lost by who no longer waits."""
+"""Turns: never more than there are, in order, and none lost by who no longer waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.transports.downstream.grpc.message_turns import MessageTurns
+from mcp_gateway.transports.ports.fair_turns import FairTurns
 from mcp_gateway.transports.ports.shared_budget import SharedBudget
 
 
@@ -18,7 +18,7 @@ def test_turns_are_never_more_than_there_are_and_come_back_however_they_end(step
 
     async def scene() -> None:
         budget = SharedBudget(6, 0.5)
-        turns, running = MessageTurns(budget), Counter[str]()
+        turns, running = FairTurns(budget), Counter[str]()
         begun: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
         async def read(holder: str, done: asyncio.Event) -> None:
@@ -52,7 +52,7 @@ def test_turns_are_never_more_than_there_are_and_come_back_however_they_end(step
 
 def test_one_holder_is_served_in_the_order_of_asking_and_others_in_between() -> None:
     async def scene() -> None:
-        turns, order = MessageTurns(SharedBudget(1, 1.0)), []
+        turns, order = FairTurns(SharedBudget(1, 1.0)), []
 
         async def read(holder: str, name: str) -> None:
             async with turns.turn(holder):

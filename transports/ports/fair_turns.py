@@ -1,4 +1,4 @@
-"""Whose message is being read: a message over gRPC is all in memory before anybody knows how large it is."""
+"""Whose turn it is with something of which there is only so much, where others wait rather than being refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mcp_gateway.transports.ports.shared_budget import SharedBudget
+from .shared_budget import SharedBudget
 
 
-class MessageTurns:
-    """So many messages are read at a time, and of each holder its share; others wait, and gRPC takes no more than the first
-    kilobytes of theirs.
+class FairTurns:
+    """So many have their turn at a time, and of each holder its share; of those who wait each holder has the next in turn.
 
-    turns: a unit for each message that is being read.
+    turns: a unit for each.
     """
 
     def __init__(self, turns: SharedBudget) -> None:
