@@ -50,7 +50,9 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
         elif scheme in _OPEN_SCHEMES and not fields.get("allow_private", True):
             allowed = "a URL with TLS (https, wss), so that nobody on the way reads tokens, or allow_private = true beside it"
             yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
-    if not fields["replicas"]:
+    if fields.get("openapi"):
+        yield from _api_problems(fields)
+    elif not fields["replicas"]:
         yield SettingProblem(key="auth", found=quote(auth), allowed="only beside replicas")
     if any(name.lower() == "authorization" for name in fields["headers"]):
         allowed = f'another name beside auth = {quote(auth)}, or auth = "headers"'
@@ -68,6 +70,19 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     for key in ("token_url", "issuer"):
         if str(fields.get(key, "")).startswith("http://") and not fields.get("allow_private", True):
             yield SettingProblem(key=key, found=quote_url(fields[key]), allowed="an https URL, or allow_private = true beside it")
+
+
+def _api_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Of an HTTP API by its description, which must not be able to choose where the gateway's tokens go."""
+    auth, base_url = fields["auth"], str(fields.get("base_url", ""))
+    if auth in PER_USER_MODES:
+        allowed = 'auth = "client_credentials" beside openapi: what is shown to an API is the same for all users'
+        yield SettingProblem(key="auth", found=quote(auth), allowed=allowed)
+    elif not base_url:
+        allowed = f"where the API is, beside auth = {quote(auth)}; else its description could have tokens sent anywhere"
+        yield SettingProblem(key="base_url", found="nothing", allowed=allowed)
+    elif base_url.startswith("http://") and not fields.get("allow_private", True):
+        yield SettingProblem(key="base_url", found=quote_url(base_url), allowed="an https URL, or allow_private = true beside it")
 
 
 def user_credential_problems(

@@ -27,5 +27,5 @@ def ways_to_servers(site: BridgeSite, access: BackendAccess, idle_process_s: flo
     http = ConsentingTransport(BridgeTransport(shown, site), access.has_consent)
     sse = BridgeTransport(SseUpstream(shared_token), site)
     stdio = StdioUpstream(idle_process_s)
-    others = (stdio, WebSocketUpstream(shared_token), OpenApiUpstream(), GrpcUpstream(), BuiltinUpstream())
+    others = (stdio, WebSocketUpstream(shared_token), OpenApiUpstream(shared_token), GrpcUpstream(), BuiltinUpstream())
     return (http, sse, EitherTransport(http, sse, speaks_sse), *(BridgeTransport(wire, site) for wire in others))

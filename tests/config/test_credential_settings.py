@@ -103,6 +103,19 @@ def test_a_process_is_shown_no_token() -> None:
     assert "auth: found 'user'; allowed: only beside replicas" in problems({"auth": "user", "command": ["x"], "replicas": []})
 
 
+def test_an_http_api_is_shown_the_gateways_own_token_where_the_operator_says_that_it_is() -> None:
+    """Its description, which may come from elsewhere, must not say where tokens go."""
+    api = {"openapi": "pets.json", "replicas": [], "client_id": "gw", "token_url": "https://id.example/t"}
+    own = {**api, "auth": "client_credentials"}
+    assert read({**own, "base_url": "https://api.example/v1"}).gets_tokens
+    assert "base_url: found nothing" in problems(own)
+    assert "allow_private = true" in problems({**own, "base_url": "http://api.example/v1"})
+    assert read({**own, "base_url": "http://api.example/v1", "allow_private": True}).gets_tokens
+    for auth in ("user", "token_exchange"):
+        told = problems({**api, "auth": auth, "base_url": "https://api.example/v1"}, auth=AUTH)
+        assert f"auth: found '{auth}'; allowed: auth = \"client_credentials\" beside openapi" in told
+
+
 def test_users_are_told_apart_wherever_others_reach_the_gateway() -> None:
     """On one's own machine there is one user: nobody else reaches it."""
     assert read({"auth": "user"}).is_per_user

@@ -62,6 +62,7 @@ class OauthServer:
             web.get("/sse", self._sse),
             web.post("/post", self._posted),
             web.get("/ws", self._socket),
+            web.get("/v1/pets", self._pets),
         ]
 
     def count(self, path: str) -> int:
@@ -204,6 +205,11 @@ class OauthServer:
             if (answer := self._answer(json.loads(frame.data), user)) is not None:
                 await socket.send_str(answer)
         return socket
+
+    async def _pets(self, request: web.Request) -> web.Response:
+        """An HTTP API beside the MCP server, for holders of the same tokens."""
+        user = self._let_in(request)
+        return user if isinstance(user, web.Response) else web.json_response([{"id": 1, "name": user}])
 
     def _answer(self, message: dict[str, Any], user: str) -> str | None:
         """To a message on a connection, which is a session of its own."""

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.doubles.oauth_server import LegacyClient, OauthServer, text_of
+from tests.doubles.pet_api import PETSTORE
 from tests.doubles.running_cell import cell_settings, running_cell
 from tests.end_to_end.test_user_credentials import on_loop
+
+
+def own_token(server: OauthServer) -> dict[str, Any]:
+    """Of a backend that is shown the gateway itself."""
+    return {
+        "auth": "client_credentials",
+        "client_id": "gw",
+        "token_url": f"{server.url}/token",
+        "resource": server.mcp_url,
+        "scopes": ["read"],
+        "allow_private": True,
+    }
 
 
 @pytest.mark.parametrize(("scheme", "path"), [("sse+http", "/sse"), ("ws", "/ws")])
@@ -18,12 +33,7 @@ def test_a_call_goes_through_and_one_after_the_token_was_taken_back_does_with_a_
             "name": "files",
             "prefix": "",
             "replicas": [f"{scheme}{server.url.removeprefix('http')}{path}"],
-            "auth": "client_credentials",
-            "client_id": "gw",
-            "token_url": f"{server.url}/token",
-            "resource": server.mcp_url,
-            "scopes": ["read"],
-            "allow_private": True,
+            **own_token(server),
         }
         async with running_cell(cell_settings([files])) as cell:
             client = LegacyClient(f"{cell.url}/mcp")
@@ -40,5 +50,26 @@ def test_a_call_goes_through_and_one_after_the_token_was_taken_back_does_with_a_
         assert len(first) == 1
         assert len(set(server.seen_authorizations)) == 2
         assert server.count("/token") == 2
+
+    on_loop(body)
+
+
+def test_an_http_api_is_shown_it_at_its_configured_address_and_a_fresh_one_once_it_was_taken_back() -> None:
+    async def body(server: OauthServer) -> None:
+        pets = {"name": "pets", "prefix": "", "openapi": str(PETSTORE), "base_url": f"{server.url}/v1", **own_token(server)}
+        async with running_cell(cell_settings([pets])) as cell:
+            client = LegacyClient(f"{cell.url}/mcp")
+            try:
+                await client.open()
+                for _ in range(2):
+                    answer = await client.ask("tools/call", {"name": "listPets", "arguments": {}})
+                    assert answer["result"]["structuredContent"] == {"result": [{"id": 1, "name": "the gateway"}]}
+                    server.revoke()
+                server.scopes_needed = ("write",)
+                refused = await client.ask("tools/call", {"name": "listPets", "arguments": {}})
+                assert refused["error"]["data"]["reason"] == "forbidden"
+            finally:
+                await client.close()
+        assert server.count("/token") >= 2
 
     on_loop(body)

@@ -64,7 +64,7 @@ class AuthorizationServers:
         self._backend = backend
         self._fetch = fetch
         self._rules = FetchRules(allow_private=backend.allow_private)
-        self.server_url = _http_url(backend.replicas[0])
+        self.server_url = _http_url(backend.base_url if backend.openapi else backend.replicas[0])
 
     async def discover(self, told: str) -> tuple[ProtectedResource, AuthorizationServer]:
         """What the server says of itself, and its authorization server. told: where its challenge says that it describes itself.

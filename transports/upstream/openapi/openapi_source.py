@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
-from mcp_gateway.transports.ports.upstream_port import UpstreamConversation, UpstreamError
+from mcp_gateway.transports.ports.upstream_port import (
+    ConnectionToken,
+    CredentialRefused,
+    ShowToken,
+    UpstreamConversation,
+    UpstreamError,
+    ask_showing,
+    refuses_credential,
+    shows_no_token,
+)
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import AdaptedConversation, Report, ToolOutcome
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
@@ -39,6 +48,9 @@ class OpenApiUpstream:
     name = "openapi_upstream"
     schemes = frozenset({"openapi"})
 
+    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
+        self._token_of = token_of
+
     def connect(
         self,
         backend: BackendSettings,
@@ -47,13 +59,17 @@ class OpenApiUpstream:
         max_overflow: int = 0,
         era: ServerEra | None = None,
     ) -> UpstreamConversation:
-        return AdaptedConversation(OpenApiSource(backend, max_message_bytes))
+        return AdaptedConversation(OpenApiSource(backend, max_message_bytes, self._token_of(backend)))
 
 
 class OpenApiSource:
-    """The operations of one API. Implements `ToolSource`. What its description says holds until the backend changes or ends."""
+    """The operations of one API. Implements `ToolSource`. What its description says holds until the backend changes or ends.
 
-    def __init__(self, backend: BackendSettings, max_message_bytes: int) -> None:
+    show: gives the gateway's own token, where the API wants one; then `base_url` says where it goes, not the description.
+    """
+
+    def __init__(self, backend: BackendSettings, max_message_bytes: int, show: ShowToken | None = None) -> None:
+        self._show = show
         self.name = backend.title or backend.name
         self._backend = backend
         self._max_message_bytes = max_message_bytes
@@ -75,28 +91,35 @@ class OpenApiSource:
         if operation is None:
             return None
         request = request_of(operation, arguments)
+
+        def ask(shown: Mapping[str, str]) -> Awaitable[ToolOutcome]:
+            return self._ask(client, description.base_url, request, timeout_s, shown)
+
         try:
-            return await self._ask(client, description.base_url, request, timeout_s)
+            return await ask_showing(self._show, ask)
         except UpstreamError as error:
             cause = error.__cause__
             if isinstance(cause, ExchangeCut) and cause.before_answer and request.method in _REPEATABLE:
-                return await self._ask(client, description.base_url, request, timeout_s)
+                return await ask_showing(self._show, ask)
             raise
 
     async def probe(self, timeout_s: float) -> None:
         """Whatever it answers: it is there. APIs may ask for credentials at any path, or know none at all."""
         description, client = await self._api()
-        await self._ask(client, description.base_url, ApiRequest("OPTIONS", "/", {}, b""), timeout_s)
+        await self._ask(client, description.base_url, ApiRequest("OPTIONS", "/", {}, b""), timeout_s, {})
 
     async def close(self) -> None:
         self._reading.cancel()
         if self._known is not None:
             await self._known[1].close()
 
-    async def _ask(self, client: Http1Client, base_url: str, request: ApiRequest, timeout_s: float | None) -> ToolOutcome:
+    async def _ask(
+        self, client: Http1Client, base_url: str, request: ApiRequest, timeout_s: float | None, shown: Mapping[str, str]
+    ) -> ToolOutcome:
+        """shown: headers with the token. Raises: UpstreamError; CredentialRefused, where there was one."""
         url = base_url + request.target
-        own = {name.lower() for name in self._backend.headers}
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in own}
+        own = {name.lower() for name in (*self._backend.headers, *shown)}
+        headers = {**{name: value for name, value in request.headers.items() if name.lower() not in own}, **shown}
         may_repeat = request.method in _REPEATABLE
         try:
             async with client.request(request.method, url, headers, request.body, timeout_s, may_repeat=may_repeat) as answer:
@@ -109,6 +132,8 @@ class OpenApiSource:
         except (ExchangeCut, ValueError) as error:
             fate = Fate.CUT if isinstance(error, ExchangeCut) else Fate.BROKEN
             raise UpstreamError(fate, f"the connection failed: {self._failures.note(error)}") from error
+        if shown and refuses_credential(answer.status, answer.headers.get("www-authenticate", "")):
+            raise CredentialRefused(answer.status, answer.headers)
         if body is None:
             text = f"HTTP {answer.status}: the answer is larger than {self._max_message_bytes} bytes"
             return ToolOutcome([{"type": "text", "text": text}], is_error=True)
