@@ -18,6 +18,7 @@ from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import FAULTS, Refused
+from mcp_gateway.transports.protocol.mcp.tool_outcome import TOOL_ERROR, is_tool_error
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
@@ -30,7 +31,7 @@ _access = logging.getLogger("mcp_gateway.access")
 _TOOL: Final = "tools/call/"
 _NAMING: Final = (_TOOL, "resources/read/", "prompts/get/")
 _MOST_LOOKED_THROUGH_BYTES: Final = 65_536
-_WELL: Final = ("ok", "client_gone")
+_WELL: Final = ("ok", TOOL_ERROR, "client_gone")
 _tool_counters: dict[tuple[str, str, str], CounterTally] = {}
 
 
@@ -117,7 +118,7 @@ class RequestWatch:
 class WatchedSink:
     """Passes everything on and notes the end. Implements `AnswerSink`."""
 
-    __slots__ = ("_exchange", "_is_over", "_method", "_sink", "_span", "_started_s", "_watch")
+    __slots__ = ("_exchange", "_is_over", "_last_event", "_method", "_sink", "_span", "_started_s", "_watch")
 
     def __init__(self, watch: RequestWatch, exchange: Exchange, sink: AnswerSink, method: str, span: tracing.Span | None) -> None:
         self._watch = watch
@@ -126,10 +127,11 @@ class WatchedSink:
         self._method = method
         self._span = span
         self._is_over = False
+        self._last_event = b""
         self._started_s = time.monotonic()
 
     def answer(self, status: int, body: Pieces, headers: Mapping[str, str], backend: str, upstream_s: float) -> None:
-        self._end(backend, "ok" if status < 400 else "error", status, upstream_s)
+        self._end(backend, self._answered(body) if status < 400 else "error", status, upstream_s)
         self._sink.answer(status, body, headers, backend, upstream_s)
 
     def refuse(self, refused: Refused, backend: str) -> None:
@@ -141,15 +143,22 @@ class WatchedSink:
         self._sink.begin(headers)
 
     def event(self, data: bytes, event_id: str | None) -> None:
+        self._last_event = data
         self._sink.event(data, event_id)
 
     def end(self, backend: str, upstream_s: float) -> None:
-        self._end(backend, "ok", 200, upstream_s)
+        self._end(backend, self._answered(self._last_event), 200, upstream_s)
         self._sink.end(backend, upstream_s)
 
     def gone(self) -> None:
         """The client has left before the end."""
         self._end("", "client_gone", 0, 0.0)
+
+    def _answered(self, body: Pieces) -> str:
+        """The outcome of what a server has answered, which a tool may do with its own error."""
+        if not self._exchange.target.startswith(_TOOL):
+            return "ok"
+        return TOOL_ERROR if is_tool_error(body) else "ok"
 
     def _end(self, backend: str, outcome: str, status: int, upstream_s: float, text: str = "") -> None:
         if self._is_over:

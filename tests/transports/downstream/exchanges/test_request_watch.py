@@ -256,3 +256,20 @@ def test_exemplars_are_bounded_and_found_beside_their_bucket() -> None:
     for number in range(5_000):
         exemplars.note("tools/call", f"b{number}", 0.5, TRACE)
     assert len(exemplars._newest) == 2_000
+
+
+FAILED = b'{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}'
+
+
+def test_a_tool_that_says_that_it_has_failed_is_counted_so_in_an_answer_and_at_the_end_of_a_stream() -> None:
+    watch = RequestWatch(LoggingSettings(), "cell")
+    for body, outcome in ((FAILED, "tool_error"), (FAILED.replace(b"true", b"false"), "ok")):
+        before = tool_count("files", "read", outcome)
+        watch.watch(exchange("tools/call/read"), Sink())[1].answer(200, body, {}, "files", 0.1)
+        streamed = watch.watch(exchange("tools/call/read"), Sink())[1]
+        streamed.begin({})
+        streamed.event(b'{"method":"notifications/progress"}', None)
+        streamed.event(body, None)
+        streamed.end("files", 0.1)
+        assert tool_count("files", "read", outcome) == before + 2
+    assert sorted(each["outcome"] for each in watch.recent.shown()) == ["ok", "ok", "tool_error", "tool_error"]

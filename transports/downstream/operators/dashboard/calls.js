@@ -1,7 +1,7 @@
 // Calls that have ended, to be looked through and one of them followed; and who is here.
 'use strict';
 
-const OUTCOMES = { ok: 'ok', error: 'warn', client_gone: 'idle' }; // all others are refusals
+const OUTCOMES = { ok: 'ok', error: 'warn', tool_error: 'warn', client_gone: 'idle' }; // all others are refusals
 const KINDS = { 'tools/call/': '', 'resources/read/': 'resource ', 'prompts/get/': 'prompt ' };
 
 let calls = [];
