@@ -22,17 +22,15 @@ class Holdings:
         self._node = node
         self._want = want
         self._owners: Mapping[str, Ownership] = {}
-        self._lease_until_s = 0.0
+        self.lease_until_s = 0.0
+        """Until when this node keeps what it owns, on the clock of leases; 0 where it is no member."""
         self._has_changed = asyncio.Event()
         self._watchers: set[Callable[[], None]] = set()
         self._lease_end: asyncio.TimerHandle | None = None
-        self.last_lease_s = 0.0
-        """When the last lease that this node had has ended, or will, unless it is renewed."""
 
     def told(self, owners: Mapping[str, Ownership], lease_until_s: float) -> None:
         """As `OwnersTold`."""
-        self._owners, self._lease_until_s = owners, lease_until_s
-        self.last_lease_s = max(lease_until_s, self.last_lease_s)
+        self._owners, self.lease_until_s = owners, lease_until_s
         if self._lease_end is not None:
             self._lease_end.cancel()
             self._lease_end = None
@@ -49,7 +47,7 @@ class Holdings:
     @property
     def is_member(self) -> bool:
         """Whether this node counts as there for the others: by its own clock, whoever may not have told it otherwise yet."""
-        return lease_clock_s() < self._lease_until_s
+        return lease_clock_s() < self.lease_until_s
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call it after each change, the end of the lease too, until `forget`."""

@@ -45,6 +45,7 @@ class OwnedConversation:
         self._wire: UpstreamConversation | None = None
         self._token = 0
         self._use = ""
+        self._held_until_s = 0.0  # on the clock of leases: of the last lease under which the wire was this node's
         self._ending = HeldTasks()
         self._is_closed = False
         self._holdings.watch(self._look)
@@ -97,24 +98,28 @@ class OwnedConversation:
             raise owner_unreachable(f"the owner of {self._thing}, which is not {self._cells.cell_name} under token {token},")
         if self._wire is None:
             self._wire, self._token, self._use = self._connect(token), token, uuid.uuid4().hex[:12]
+            self._held_until_s = self._holdings.lease_until_s
             tell_of_owner("used", self._thing, self._cells.node, lease_clock_s(), fence=token, use=self._use)
         return self._wire
 
     def _look(self) -> None:
-        if self._wire is not None and not self._holdings.is_held(self._thing, self._token):
+        if self._wire is None:
+            return
+        if self._holdings.is_held(self._thing, self._token):
+            self._held_until_s = self._holdings.lease_until_s
+        else:
             self._leave()
 
     def _leave(self) -> None:
         if (wire := self._wire) is not None:
             self._wire = None
-            self._ending.start(self._end(wire, self._token, self._use))
+            self._ending.start(self._end(wire, self._token, self._use, self._held_until_s))
 
-    async def _end(self, wire: UpstreamConversation, token: int, use: str) -> None:
+    async def _end(self, wire: UpstreamConversation, token: int, use: str, until_s: float) -> None:
         began_s = lease_clock_s()
         try:
             await wire.close()
         finally:
-            until_s = self._holdings.last_lease_s
             tell_of_owner("left", self._thing, self._cells.node, began_s, fence=token, use=use, lease_until_s=until_s)
 
     async def probe(self, timeout_s: float) -> None:

@@ -179,6 +179,25 @@ def test_an_owner_whose_lease_is_over_by_the_clock_runs_nothing_though_nobody_ha
     on_loop(body)
 
 
+def test_what_a_stopped_node_used_it_has_left_with_the_lease_of_then_though_it_hears_of_its_next_one_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    until_s = lease_clock_s() + LONG_S
+
+    async def body(nodes: TwoNodes) -> None:
+        holdings = nodes.joined.cells[A].holdings
+        holdings.told({THING: Ownership("a", 5)}, until_s - 1.0)
+        await nodes.say(A)
+        holdings.told({THING: Ownership("a", 5)}, until_s)
+        holdings.told({THING: Ownership("b", 9)}, until_s + LONG_S)
+        await until(lambda: nodes.wires[0].is_closed)
+
+    on_loop(body)
+    (left,) = [each for each in read_history(caplog.messages) if each["event"] == "left"]
+    assert (left["fence"], left["lease_until_s"]) == (5, until_s)
+
+
 @pytest.mark.parametrize("token", [4, 6])
 def test_an_owner_refuses_every_token_but_its_own(token: int) -> None:
     async def body(nodes: TwoNodes) -> None:
