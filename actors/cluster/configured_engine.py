@@ -1,4 +1,4 @@
-"""The engine that `[cluster]` names."""
+"""The engine that `[cluster]` names. Its client is loaded with the first connection: most nodes are alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from mcp_gateway.config.cluster_settings import ClusterSettings
 
 from .engine import Engine
-from .nats_engine import NatsEngine
 
 
 async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
     """Raises: EngineAway."""
+    from .nats_engine import NatsEngine
+
     return await NatsEngine.connect(
         settings.urls,
         cluster=settings.name,

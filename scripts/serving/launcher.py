@@ -117,6 +117,8 @@ def _prepare_process(run_directory: RunDirectory, key: bytes, settings: Settings
 
 def needed_libraries(settings: Settings) -> Iterator[str]:
     """What some gateways need and most do not: for all cells at once, and before the first call or token waits for it."""
+    if settings.cluster is not None:
+        yield "nats"
     has_issuers = settings.auth is not None and bool(settings.auth.issuers)
     if has_issuers:
         yield "jwt"

@@ -131,7 +131,8 @@ print([name for name in ("tornado", "aiohttp", "prometheus_client") if name in s
 def test_serving_loads_what_few_gateways_need_only_where_one_does() -> None:
     """Ours: each of these takes megabytes, and some tens of milliseconds of a start."""
     heavy = {"aiohttp", "cryptography.x509", "grpc", "jsonschema_rs", "jwt", "nats", "openapi_pydantic", "rich", "yaml"}
-    loaded = "mcp_gateway.actors.cell.cell, mcp_gateway.scripts.command_line, mcp_gateway.scripts.serving.embedded"
+    served = ("actors.cell.cell", "actors.node.node_supervisor", "scripts.command_line", "scripts.serving.embedded")
+    loaded = ", ".join(f"mcp_gateway.{each}" for each in served)
     code = f"import sys, {loaded}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

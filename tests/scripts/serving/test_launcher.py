@@ -172,6 +172,7 @@ def test_a_node_that_does_not_stop_in_time_is_told_of_in_the_log(when: str, told
         ({"backends": [{"name": "b", "replicas": ["https://b.example/mcp"]}, {"name": "c", "command": ["server"]}]}, []),
         ({"backends": [{"name": "b", "replicas": ["wss://b.example/mcp"]}]}, ["aiohttp"]),
         ({"backends": [{"name": "b", "replicas": ["sse+http://b.example/sse"]}]}, ["aiohttp"]),
+        ({"cluster": {"url": "nats://127.0.0.1:4222", "node": "a", "key_file": "key"}}, ["nats"]),
         ({"alerts": {"webhook_url": "https://alerts.example/"}}, ["aiohttp"]),
         (
             {"auth": {"mode": "required", "issuers": [{"issuer": "https://login.example", "audience": ["us"]}]}},
