@@ -20,11 +20,8 @@ KINDS: Final = ("remote", "npm", "pypi", "oci")
 
 _RUNNERS: Final = {"npm": ("npx", "bunx"), "pypi": ("uvx",), "oci": ("docker", "podman")}
 """{registry: programs that may run its packages, the usual one first}. A hint that names another is not followed."""
-_REGISTRIES: Final = {
-    "npm": ("https://registry.npmjs.org",),
-    "pypi": ("https://pypi.org",),
-    "oci": ("https://docker.io", "https://index.docker.io"),
-}
+_REGISTRIES: Final = {"npm": "npmjs.org", "pypi": "pypi.org", "oci": "docker.io"}
+"""{registry: its domain}: where the programs look that fetch from it; its host may have `registry` or `index` before that."""
 _IDENTIFIERS: Final = {
     "npm": re.compile(r"(?:@[A-Za-z0-9~][A-Za-z0-9._~-]*/)?[A-Za-z0-9~][A-Za-z0-9._~-]*"),
     "pypi": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
@@ -197,8 +194,10 @@ def _package(registry: str, package: Mapping[str, Any], inputs: _Inputs) -> dict
     if not _IDENTIFIERS[registry].fullmatch(identifier) or len(identifier) > _LONGEST:
         raise RegistryRefused(f"{_short(identifier)!r} is no name of {registry}")
     base = _get(package, "registryBaseUrl")
-    if base is not None and str(base).rstrip("/") not in _REGISTRIES[registry]:
-        raise RegistryRefused(f"packages of {_short(str(base))} are not fetched, only those of {_REGISTRIES[registry][0]}")
+    domain = _REGISTRIES[registry]
+    known = (f"https://{label}{domain}" for label in ("", "registry.", "index."))
+    if base is not None and str(base).rstrip("/") not in known:
+        raise RegistryRefused(f"packages of {_short(str(base))} are not fetched, only those of {domain}")
     runner = _get(package, "runtimeHint") or _RUNNERS[registry][0]
     if runner not in _RUNNERS[registry]:
         raise RegistryRefused(f"{registry} packages are run by {' or '.join(_RUNNERS[registry])}, not by {_short(str(runner))!r}")

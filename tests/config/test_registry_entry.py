@@ -121,6 +121,19 @@ def test_an_answer_of_the_registry_is_read_like_the_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("registry", "base"),
+    [("npm", "https://registry.{}/"), ("npm", "https://{}"), ("pypi", "https://{}"), ("oci", "https://index.{}")],
+)
+def test_a_registry_may_be_named_that_is_the_usual_one_and_no_other(registry: str, base: str) -> None:
+    domain = {"npm": "npmjs.org", "pypi": "pypi.org", "oci": "docker.io"}[registry]
+    named = described(packages=[package(registry, "b", registryBaseUrl=base.format(domain))])
+    assert served(named).table == served(described(packages=[package(registry, "b")])).table
+    for other in (f"evil-{domain}", f"{domain}.evil.example", "a@evil.example"):
+        with pytest.raises(RegistryRefused, match="are not fetched"):
+            registry_server(described(packages=[package(registry, "b", registryBaseUrl=base.format(other))]), {})
+
+
+@pytest.mark.parametrize(
     ("document", "says"),
     [
         ([], "an object is wanted"),
