@@ -9,25 +9,15 @@ import pytest
 
 from mcp_gateway.actors.cluster import shared_limits
 from mcp_gateway.actors.cluster.limit_parts import KEPT_BACK, NEW_PART, Held
-from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.cluster.memory_engine import MemoryEngine
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.cluster.shared_limits import Members, SharedLimits
+from tests.actors.cluster.member_hub import Hub
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_limits, "REPORT_S", 0.02)
-
-
-class Hub:
-    """Who is a member, and what carries their messages; `seen` are all that has passed."""
-
-    def __init__(self) -> None:
-        self.engines = MemoryHub()
-        self.members: Members = ()
-
-    def join(self, *names: str) -> None:
-        self.members = tuple((name, number) for number, name in enumerate(names, start=1))
 
 
 class Node:

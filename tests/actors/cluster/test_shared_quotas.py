@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.cluster import shared_quotas
-from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.cluster.memory_engine import MemoryEngine
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.cluster.shared_limits import Members
 from mcp_gateway.actors.cluster.shared_quotas import MOST_CLIENTS, SharedQuotas
 from mcp_gateway.actors.storage.quota_file import QuotaFile
+from tests.actors.cluster.member_hub import Hub
 
 TODAY = 20_000
 MANY = 100_000
@@ -25,17 +26,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_quotas, "REPORT_S", 0.02)
     monkeypatch.setattr(shared_quotas, "ALL_S", 1_000.0)
     monkeypatch.setattr(shared_quotas, "day_of", lambda now_s: TODAY)
-
-
-class Hub:
-    """Who is a member, and what carries their messages."""
-
-    def __init__(self) -> None:
-        self.engines = MemoryHub()
-        self.members: Members = ()
-
-    def join(self, *names: str) -> None:
-        self.members = tuple((name, number) for number, name in enumerate(names, start=1))
 
 
 class Node:
