@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -26,36 +26,41 @@ class LookupThreads(ThreadPoolExecutor):
     def __init__(self, max_workers: int) -> None:
         super().__init__(max_workers)
         self._most = max_workers
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._count = 0
-        self._free = 0  # threads that wait, less calls that do
-        self._lock = threading.Lock()
+        self._waiting = 0
+        # Not a `queue.SimpleQueue`: before Python 3.13 its `get` waits without end when another thread was quicker at the very
+        # end of its time.
+        self._changed = threading.Condition(threading.Lock())
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
         future: Future[_Result] = Future()
-        with self._lock:
-            if self._free > 0 or self._count == self._most:
-                self._free -= 1
-            else:
+        with self._changed:
+            self._calls.append((future, functools.partial(fn, *args, **kwargs)))
+            if len(self._calls) <= self._waiting:
+                self._changed.notify()
+            elif self._count < self._most:
                 self._count += 1
                 threading.Thread(target=self._work, name="lookup", daemon=True).start()
-        self._calls.put((future, functools.partial(fn, *args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: whatever a thread waits for, nobody waits for the thread."""
 
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """The next call; None when there was none for a while, and the thread is to end."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: self._calls, _IDLE_S)
+            self._waiting -= 1
+            if self._calls:
+                return self._calls.popleft()
+            self._count -= 1
+            return None
+
     def _work(self) -> None:
-        while True:
-            try:
-                future, call = self._calls.get(timeout=_IDLE_S)
-            except queue.Empty:
-                with self._lock:
-                    if self._free > 0:  # otherwise a call is on its way to one of those who wait
-                        self._free -= 1
-                        self._count -= 1
-                        return
-                continue
+        while (taken := self._next()) is not None:
+            future, call = taken
             if future.set_running_or_notify_cancel():
                 try:
                     result = call()
@@ -63,6 +68,4 @@ class LookupThreads(ThreadPoolExecutor):
                     future.set_exception(error)
                 else:
                     future.set_result(result)
-            del future, call
-            with self._lock:
-                self._free += 1
+            del taken, future, call
