@@ -36,7 +36,7 @@ from mcp_gateway.config.settings import GatewaySettings, Settings
 from mcp_gateway.transports.ports.failure import Failure, Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.strategies import UpstreamTransport, scheme_of
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, UpstreamTransport, scheme_of
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.merging.naming import Naming
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -422,4 +422,4 @@ def _connect(
     """token: under which this node owns the server; told to its process, for what it writes to elsewhere."""
     if token is not None:
         backend = attrs.evolve(backend, env={**backend.env, FENCING_TOKEN: str(token)})
-    return strategy.connect(backend, index, gateway.max_message_bytes, gateway.max_overflow)
+    return strategy.connect(ReplicaTarget(backend, index, gateway.max_message_bytes, gateway.max_overflow))

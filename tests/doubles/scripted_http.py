@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpConversation, StreamableHttpUpstream
@@ -93,7 +94,7 @@ async def serving(
 
 def conversation(url: str, **backend: Any) -> StreamableHttpConversation:
     (settings,) = cell_settings([{"name": "b", "replicas": [url], **backend}]).backends
-    wire = StreamableHttpUpstream().connect(settings, 0, MAX_BYTES)
+    wire = StreamableHttpUpstream().connect(ReplicaTarget(settings, 0, MAX_BYTES))
     assert isinstance(wire, StreamableHttpConversation)
     return wire
 

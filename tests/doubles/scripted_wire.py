@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 
@@ -72,9 +72,9 @@ class ScriptedTransport:
     def __init__(self) -> None:
         self.wires: dict[str, list[ScriptedWire]] = {}
 
-    def connect(self, backend: Any, replica_index: int, max_message_bytes: int, max_overflow: int) -> ScriptedWire:
+    def connect(self, target: ReplicaTarget) -> ScriptedWire:
         wire = ScriptedWire()
-        self.wires.setdefault(backend.replicas[replica_index], []).append(wire)
+        self.wires.setdefault(target.address, []).append(wire)
         return wire
 
     def wire(self, replica: str) -> ScriptedWire:

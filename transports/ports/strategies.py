@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import attrs
+
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 
 from .upstream_port import UpstreamConversation
+
+
+@attrs.frozen
+class ReplicaTarget:
+    """What a strategy connects to, and within which bounds.
+
+    index:        of the replica among those of its backend.
+    max_overflow: connections beyond `backend.pool_size` that a busy moment may open.
+    """
+
+    backend: BackendSettings
+    index: int
+    max_message_bytes: int
+    max_overflow: int = 0
+
+    @property
+    def address(self) -> str:
+        return self.backend.replicas[self.index]
+
+    @property
+    def replica_id(self) -> str:
+        return self.backend.replica_ids[self.index]
+
+    @property
+    def max_connections(self) -> int:
+        return self.backend.pool_size + self.max_overflow
 
 
 @runtime_checkable
@@ -17,10 +45,7 @@ class UpstreamTransport(Protocol):
     name: str
     schemes: frozenset[str]
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
-    ) -> UpstreamConversation:
-        """max_overflow: connections beyond `backend.pool_size` that a busy moment may open."""
+    def connect(self, target: ReplicaTarget) -> UpstreamConversation: ...
 
 
 class WireTransport(Protocol):
@@ -29,9 +54,7 @@ class WireTransport(Protocol):
     name: str
     schemes: frozenset[str]
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
-    ) -> UpstreamConversation: ...
+    def connect(self, target: ReplicaTarget, era: ServerEra) -> UpstreamConversation: ...
 
 
 @runtime_checkable

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
-from mcp_gateway.transports.ports.strategies import UpstreamTransport, url_of
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, UpstreamTransport, url_of
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -38,15 +37,13 @@ class EitherTransport:
         self._sse = sse
         self._speaks_sse = speaks_sse
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget) -> UpstreamConversation:
         def connect(is_sse: bool) -> UpstreamConversation:
             transport = self._sse if is_sse else self._streamable_http
-            return transport.connect(backend, replica_index, max_message_bytes, max_overflow)
+            return transport.connect(target)
 
-        url = url_of(backend.replicas[replica_index])
-        return EitherConversation(connect, lambda: self._speaks_sse(url, backend.headers))
+        url = url_of(target.address)
+        return EitherConversation(connect, lambda: self._speaks_sse(url, target.backend.headers))
 
 
 class EitherConversation:

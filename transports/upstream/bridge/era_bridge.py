@@ -20,7 +20,7 @@ from mcp_gateway.transports.ports.hash_keys import CREDENTIAL, PRINCIPAL, Asker
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.strategies import WireTransport
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, WireTransport
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -70,12 +70,11 @@ class BridgeTransport:
         self.schemes = transport.schemes
         self._is_http = transport.schemes <= _HTTP
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget) -> UpstreamConversation:
+        backend = target.backend
         era = ServerEra(backend.protocol)
-        wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
-        replica = ReplicaId(backend.name, backend.replica_ids[replica_index])
+        wire = self._transport.connect(target, era)
+        replica = ReplicaId(backend.name, target.replica_id)
         # What one user may see is kept for nobody, whatever the server says of it: all here are the same client to it.
         cached = wire if backend.is_per_user else CachedConversation(wire)
         bridge = EraBridge(

@@ -10,9 +10,9 @@ from collections import OrderedDict
 
 import msgspec
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -37,14 +37,7 @@ class BuiltinUpstream:
     name = "builtin_upstream"
     schemes = frozenset({"builtin"})
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
         return BuiltinConversation()
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.hash_keys import Asker
-from mcp_gateway.transports.ports.strategies import WireTransport
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, WireTransport
 from mcp_gateway.transports.ports.upstream_port import (
     CredentialRefused,
     EventHandler,
@@ -63,10 +63,8 @@ class AuthorizingTransport:
         self.name = transport.name
         self.schemes = transport.schemes
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
-    ) -> UpstreamConversation:
-        wire = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow, era)
+    def connect(self, target: ReplicaTarget, era: ServerEra) -> UpstreamConversation:
+        wire, backend = self._transport.connect(target, era), target.backend
         return AuthorizedConversation(wire, self._source_of(backend)) if backend.gets_tokens else wire
 
 

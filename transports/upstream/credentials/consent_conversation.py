@@ -17,7 +17,7 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import principal_of
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.strategies import UpstreamTransport
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, UpstreamTransport
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -157,8 +157,6 @@ class ConsentingTransport:
         self.name = transport.name
         self.schemes = transport.schemes
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int
-    ) -> UpstreamConversation:
-        inner = self._transport.connect(backend, replica_index, max_message_bytes, max_overflow)
+    def connect(self, target: ReplicaTarget) -> UpstreamConversation:
+        inner, backend = self._transport.connect(target), target.backend
         return ConsentConversation(inner, backend, self._has_consent(backend)) if backend.auth == "user" else inner

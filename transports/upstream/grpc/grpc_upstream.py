@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
     UpstreamAnswer,
@@ -21,22 +21,15 @@ class GrpcUpstream:
     name = "grpc_upstream"
     schemes = frozenset({"grpc", "grpcs"})
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
         try:
             from .grpc_source import GrpcSource
             from .mcp_conversation import McpOverGrpc
         except ImportError:
             return NotInstalled()
-        if backend.replicas:
-            return McpOverGrpc(backend, replica_index, max_message_bytes)
-        return AdaptedConversation(GrpcSource(backend, max_message_bytes))
+        if target.backend.replicas:
+            return McpOverGrpc(target)
+        return AdaptedConversation(GrpcSource(target.backend, target.max_message_bytes))
 
 
 class NotInstalled:

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import grpc
 import msgspec
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.hash_keys import holder_of
 from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.grpc.methods import METHODS, GrpcMethod
 from mcp_gateway.transports.protocol.grpc.statuses import ERROR_CODE, code_of
@@ -39,14 +39,14 @@ _NAMED_IN: Final = {"tools/call": "mcp_tool", "resources/read": "mcp_resource", 
 class McpOverGrpc:
     """Implements `UpstreamConversation`: a server of the modern era whose methods are those of the proto."""
 
-    def __init__(self, backend: BackendSettings, replica_index: int, max_message_bytes: int) -> None:
-        address = urlsplit(backend.replicas[replica_index])
+    def __init__(self, target: ReplicaTarget) -> None:
+        backend, address = target.backend, urlsplit(target.address)
         self._name = backend.title or backend.name
         self._metadata = metadata_of(backend.headers)
         self._words = ServerWords(backend)
-        self._max_bytes = max_message_bytes
+        self._max_bytes = target.max_message_bytes
         self._work = LargeWork()
-        self._channel = open_channel(address.netloc, max_message_bytes, is_secure=address.scheme == "grpcs")
+        self._channel = open_channel(address.netloc, target.max_message_bytes, is_secure=address.scheme == "grpcs")
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.strategies import url_of
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, url_of
 from mcp_gateway.transports.ports.upstream_port import (
     CredentialRefused,
     EventHandler,
@@ -93,17 +93,10 @@ class StreamableHttpUpstream:
     name = "streamable_http_upstream"
     schemes = frozenset({"http", "https"})
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
-        url = url_of(backend.replicas[replica_index])
-        replica = backend.replica_ids[replica_index]
-        return StreamableHttpConversation(backend, replica, url, max_message_bytes, era or ServerEra(backend.protocol))
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
+        backend, url = target.backend, url_of(target.address)
+        era = era or ServerEra(backend.protocol)
+        return StreamableHttpConversation(backend, target.replica_id, url, target.max_message_bytes, era)
 
 
 class StreamableHttpConversation:

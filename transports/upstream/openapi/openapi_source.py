@@ -12,6 +12,7 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.outbound.guarded_fetch import FetchFailed, FetchRules, fetch
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import (
     ConnectionToken,
     CredentialRefused,
@@ -51,15 +52,9 @@ class OpenApiUpstream:
     def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
         self._token_of = token_of
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
-        return AdaptedConversation(OpenApiSource(backend, max_message_bytes, self._token_of(backend)))
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
+        backend = target.backend
+        return AdaptedConversation(OpenApiSource(backend, target.max_message_bytes, self._token_of(backend)))
 
 
 class OpenApiSource:

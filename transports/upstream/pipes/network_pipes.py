@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from mcp_gateway.config.backend_settings import BackendSettings
-from mcp_gateway.transports.ports.strategies import url_of
+from mcp_gateway.transports.ports.strategies import ReplicaTarget, url_of
 from mcp_gateway.transports.ports.upstream_port import ConnectionToken, UpstreamConversation, shows_no_token
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
@@ -28,23 +27,16 @@ class NetworkUpstream(ABC):
     def pipe(self, target: PipeTarget) -> MessagePipe:
         """One that is not open yet."""
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
         from .pipe_target import PipeTarget
 
-        url = url_of(backend.replicas[replica_index])
-        target = PipeTarget(url, backend.headers, max_message_bytes, ClientTls.of(backend), self._token_of(backend))
+        backend, url = target.backend, url_of(target.address)
+        pipe_target = PipeTarget(url, backend.headers, target.max_message_bytes, ClientTls.of(backend), self._token_of(backend))
         return PipeConversation(
-            backend.replica_ids[replica_index],
-            lambda: self.pipe(target),
+            target.replica_id,
+            lambda: self.pipe(pipe_target),
             backend=backend.name,
-            max_pipes=backend.pool_size + max_overflow,
+            max_pipes=target.max_connections,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
         )

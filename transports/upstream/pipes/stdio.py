@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mcp_gateway.config.backend_settings import BackendSettings
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, LongLine
@@ -67,21 +68,14 @@ class StdioUpstream:
     def __init__(self, idle_process_s: float = 0.0) -> None:
         self._idle_process_s = idle_process_s or float("inf")
 
-    def connect(
-        self,
-        backend: BackendSettings,
-        replica_index: int,
-        max_message_bytes: int,
-        max_overflow: int = 0,
-        era: ServerEra | None = None,
-    ) -> UpstreamConversation:
-        name = backend.replica_ids[replica_index]
+    def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
+        backend, name = target.backend, target.replica_id
         log = ServerLog(name, backend)
         return PipeConversation(
             name,
-            lambda: ChildProcess(backend, name, max_message_bytes, log),
+            lambda: ChildProcess(backend, name, target.max_message_bytes, log),
             backend=backend.name,
-            max_pipes=backend.pool_size + max_overflow,
+            max_pipes=target.max_connections,
             era=era or ServerEra(backend.protocol),
             longest_call_s=backend.request_timeout,
             start_timeout_s=START_TIMEOUT_S,

@@ -11,6 +11,7 @@ import pytest
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherConversation, EitherTransport
@@ -150,7 +151,8 @@ def test_the_transport_that_was_chosen_is_connected_with_the_backend_as_it_is() 
 
         backend = BackendSettings(name="b", prefix="", replicas=["auto+http://h/sse"], headers={"X": "1"})
         either = EitherTransport(Transport("http"), Transport("sse"), speaks_sse)
-        await either.connect(backend, 0, 1000, 10).probe(1)
-        assert asked == [("http://h/sse", {"X": "1"}), ("sse", backend, 0, 1000, 10)]
+        target = ReplicaTarget(backend, 0, 1000, 10)
+        await either.connect(target).probe(1)
+        assert asked == [("http://h/sse", {"X": "1"}), ("sse", target)]
 
     run(test)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamConversation, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
@@ -73,7 +73,7 @@ class HttpServer:
 
 def bridged(transport: Any, url: str) -> UpstreamConversation:
     (backend,) = cell_settings([{"name": "b", "replicas": [url]}]).backends
-    return BridgeTransport(transport, BridgeSite(cell_name="cell/0", seal=SEAL)).connect(backend, 0, MAX_BYTES, 0)
+    return BridgeTransport(transport, BridgeSite(cell_name="cell/0", seal=SEAL)).connect(ReplicaTarget(backend, 0, MAX_BYTES))
 
 
 @asynccontextmanager
@@ -197,9 +197,7 @@ class PipeTransport:
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
 
-    def connect(
-        self, backend: BackendSettings, replica_index: int, max_message_bytes: int, max_overflow: int, era: ServerEra
-    ) -> UpstreamConversation:
+    def connect(self, target: ReplicaTarget, era: ServerEra) -> UpstreamConversation:
         return PipeConversation("ws://x#0", self._server, backend="x", max_pipes=5, era=era, longest_call_s=60.0)
 
 

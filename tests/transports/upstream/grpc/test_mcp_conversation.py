@@ -14,6 +14,7 @@ import pytest
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.grpc.methods import SERVICE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
@@ -34,7 +35,7 @@ Use = Callable[[McpOverGrpc], Awaitable[Any]]
 
 def with_wire(address: str, use: Use, most_bytes: int = 1_000_000, **fields: Any) -> Any:
     async def scene() -> Any:
-        wire = McpOverGrpc(BackendSettings(name="it", replicas=[f"grpc://{address}"], **fields), 0, most_bytes)
+        wire = McpOverGrpc(ReplicaTarget(BackendSettings(name="it", replicas=[f"grpc://{address}"], **fields), 0, most_bytes))
         try:
             return await asyncio.wait_for(use(wire), 30)
         finally:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from mcp_gateway.config.loader import settings_from_mapping
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.pipes.http_sse import SsePipe
 from mcp_gateway.transports.upstream.pipes.message_pipe import MessagePipe
@@ -42,7 +43,7 @@ def test_a_replica_is_reached_by_its_own_kind_of_pipe(
     backend = settings_from_mapping(table, "gateway.toml").backends[0]
 
     async def body() -> None:
-        conversation = WithoutServer().connect(backend, 0, 10_000)
+        conversation = WithoutServer().connect(ReplicaTarget(backend, 0, 10_000))
         assert opened == []
         with pytest.raises(UpstreamError, match="cannot connect"):
             await conversation.probe(5.0)

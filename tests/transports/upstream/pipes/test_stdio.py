@@ -19,6 +19,7 @@ import pytest
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.upstream.pipes import pipe_starts, stdio
@@ -38,7 +39,7 @@ class Client:
     def __init__(self, *arguments: str, max_message_bytes: int = 4_194_304, **options: Any) -> None:
         command = options.pop("command", (sys.executable, str(ODD), *arguments))
         backend = BackendSettings(name="odd", command=command, **options)
-        self.wire = StdioUpstream().connect(backend, 0, max_message_bytes, 0)
+        self.wire = StdioUpstream().connect(ReplicaTarget(backend, 0, max_message_bytes))
         self.session_id: str | None = None
 
     async def exchange(self, message: Message, timeout_s: float = 15.0) -> Any:
