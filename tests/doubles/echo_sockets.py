@@ -12,6 +12,7 @@ from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.downstream.server.server import GatewayServer
 from mcp_gateway.transports.downstream.websocket.websocket_connection import WebSocket
 from mcp_gateway.transports.downstream.websocket.websocket_upgrades import WebSockets
+from tests.doubles.patience import patience, until
 from tests.doubles.raw_websocket import RawWebSocket
 from tests.doubles.running_cell import cell_settings
 
@@ -79,9 +80,7 @@ class EchoServer:
         return f"ws://127.0.0.1:{self.number}{PATH}"
 
     async def until_closed(self, count: int = 1) -> None:
-        async with asyncio.timeout(10):
-            while sum(user.closed_count for user in self.users) < count or self.open_count:
-                await asyncio.sleep(0.01)
+        await until(lambda: sum(user.closed_count for user in self.users) >= count and not self.open_count)
 
 
 @asynccontextmanager
@@ -105,7 +104,7 @@ async def echo_server(gateway: dict[str, Any] | None = None, **websocket: Any) -
 
 def with_echo(body: Callable[[EchoServer], Awaitable[None]], **websocket: Any) -> None:
     async def run() -> None:
-        async with echo_server(**websocket) as echo, asyncio.timeout(30):
+        async with echo_server(**websocket) as echo, patience():
             await body(echo)
 
     asyncio.run(run())

@@ -55,9 +55,3 @@ async def refused(answer: Awaitable[Any]) -> tuple[str, str]:
     trailers = dict(raised.value.trailing_metadata() or ())
     data = msgspec.json.decode(trailers.get("mcp-error-data-bin", b"{}"))
     return raised.value.code().name, data.get("reason", "")
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not is_so():
-            await asyncio.sleep(0.01)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp_gateway.transports.ports.authenticator import Credential, LogInRefused
 from mcp_gateway.transports.ports.principal import Principal
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 
 OPERATE = "mcp-gateway:operate"
@@ -79,7 +80,7 @@ def on_guarded_cell(body: Callable[[RunningCell, KnownClients], Awaitable[None]]
 
     async def run() -> None:
         clients = KnownClients()
-        async with running_cell(settings, authenticator=clients) as cell, asyncio.timeout(30):
+        async with running_cell(settings, authenticator=clients) as cell, patience():
             await body(cell, clients)
 
     asyncio.run(run())

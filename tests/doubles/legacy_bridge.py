@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import attrs
@@ -130,14 +130,6 @@ def shown(answer: UpstreamAnswer) -> dict[str, Any]:
     assert answer.response is not None
     result: dict[str, Any] = json.loads(answer.response.result or answer.response.error)
     return result
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(10):
-            await body()
-
-    asyncio.run(run())
 
 
 async def refusal(call: Awaitable[UpstreamAnswer]) -> UpstreamError:

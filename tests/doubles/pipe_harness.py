@@ -12,7 +12,8 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamE
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.pipes.pipe_conversation import PipeConversation
-from tests.doubles.scripted_pipe import ScriptedServer, settled
+from tests.doubles.patience import patience, until
+from tests.doubles.scripted_pipe import ScriptedServer
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 ANY = {"sampling": {}}
@@ -85,12 +86,12 @@ def conversation(**options: Any) -> Callable[[Callable[[Harness], Awaitable[None
     def decorate(test: Callable[[Harness], Awaitable[None]]) -> Callable[[], None]:
         def run() -> None:
             async def bounded() -> None:
-                async with asyncio.timeout(20):
+                async with patience():
                     harness = Harness(options.pop("server", None) or ScriptedServer(), **options)
                     await test(harness)
                     await harness.wire.close()
                     assert harness.server.open_count == 0
-                    await settled(lambda: len(asyncio.all_tasks()) == 1, "a task is left")
+                    await until(lambda: len(asyncio.all_tasks()) == 1)  # no task is left
 
             asyncio.run(bounded())
 

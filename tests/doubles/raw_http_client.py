@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 
 MAX_BYTES = 2_000
@@ -55,7 +56,7 @@ class RawClient:
         self.writer.write("\r\n".join([*lines, "", ""]).encode())
 
     async def answer(self, *, is_head: bool = False) -> Answer:
-        async with asyncio.timeout(5):
+        async with patience():
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.rstrip().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -72,7 +73,7 @@ def on_cell(body: Callable[[RunningCell], Awaitable[None]], **tables: dict[str, 
     settings = cell_settings(**{**tables, "gateway": {"max_message_bytes": MAX_BYTES, **tables.get("gateway", {})}})
 
     async def run() -> None:
-        async with running_cell(settings) as cell, asyncio.timeout(30):
+        async with running_cell(settings) as cell, patience():
             await body(cell)
 
     asyncio.run(run())

@@ -99,20 +99,6 @@ def conversation(url: str, **backend: Any) -> StreamableHttpConversation:
     return wire
 
 
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(20):
-            await body()
-
-    asyncio.run(run())
-
-
-async def eventually(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not check():
-            await asyncio.sleep(0.005)
-
-
 def call(request_id: bytes = b"7", revision: str = LEGACY, timeout_s: float = 5.0, **fields: Any) -> UpstreamRequest:
     message = fields.pop("message", Request(request_id, "tools/call", b'{"name":"x"}'))
     return UpstreamRequest(

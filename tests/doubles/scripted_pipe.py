@@ -99,11 +99,3 @@ class ScriptedServer:
     @property
     def open_count(self) -> int:
         return sum(pipe.is_open for pipe in self.pipes)
-
-
-async def settled(check: Any, what: str = "it does not come to that", timeout_s: float = 20.0) -> None:
-    """Let the loop run until the condition holds."""
-    deadline_s = asyncio.get_running_loop().time() + timeout_s
-    while not check():
-        assert asyncio.get_running_loop().time() < deadline_s, what
-        await asyncio.sleep(0.001)

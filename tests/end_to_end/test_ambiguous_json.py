@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 
+from tests.doubles.patience import on_loop
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
-from tests.doubles.scripted_http import on_loop
 
 _META = json.dumps(
     {

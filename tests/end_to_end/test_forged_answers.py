@@ -19,8 +19,8 @@ from aiohttp import web
 from mcp_gateway.transports.protocol.sealed.question_ids import read_question_id
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.forging_server import FORGED, forging_application
+from tests.doubles.patience import on_loop
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
-from tests.doubles.scripted_http import on_loop
 
 _FORGER = str(Path(__file__).parents[1] / "doubles" / "forging_server.py")
 _PENDING, _HOSTILE = 5, 6

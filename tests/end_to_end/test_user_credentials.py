@@ -23,6 +23,7 @@ from tests.doubles.oauth_server import (
     oauth_server,
     text_of,
 )
+from tests.doubles.patience import patience
 from tests.doubles.ports import free_port
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 from tests.node.browser import Browser as Chromium
@@ -63,7 +64,7 @@ async def scene(
 
 def on_loop(body: Callable[[OauthServer], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(60), oauth_server() as server:
+        async with patience(), oauth_server() as server:
             await body(server)
 
     asyncio.run(run())

@@ -21,6 +21,7 @@ from mcp_gateway.transports.downstream.http.streamable_http import StreamableHtt
 from mcp_gateway.transports.ports.edge_port import AnswerSink, Exchange
 from mcp_gateway.transports.protocol.topics.topic_log import TopicPattern
 from tests.doubles.calling_client import CallingClient, SessionStreamReader
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import RecordingLink, RunningCell, cell_settings, running_cell
 from tests.doubles.scripted_upstreams import EchoUpstream, FlappingUpstream, SilentUpstream
 from tests.end_to_end.raw_http import modern, tool_call
@@ -30,7 +31,7 @@ def on_cell(body: Callable[[RunningCell], Awaitable[None]], *backends: dict[str,
     settings = cell_settings(backends, **tables) if backends else cell_settings(**tables)
 
     async def run() -> None:
-        async with running_cell(settings) as cell, asyncio.timeout(30):
+        async with running_cell(settings) as cell, patience():
             await body(cell)
 
     asyncio.run(run())
@@ -331,7 +332,7 @@ def test_a_circuit_opens_on_a_failing_server_and_closes_when_it_is_well_again() 
         settings = cell_settings(backends, [route], gateway={"health_check_interval": 60})
 
         async def run() -> None:
-            async with running_cell(settings) as cell, asyncio.timeout(30):
+            async with running_cell(settings) as cell, patience():
                 await body(cell)
 
         asyncio.run(run())

@@ -15,6 +15,7 @@ from mcp_gateway.transports.downstream.operators.actions import ActionOutcome, O
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from tests.doubles.known_clients import AUTH
+from tests.doubles.patience import patience
 from tests.doubles.raw_http_client import INITIALIZE, RawClient
 from tests.doubles.running_cell import cell_settings, running_cell
 
@@ -161,7 +162,7 @@ def test_a_session_ends_in_whichever_cell_knows_it() -> None:
 
 def test_a_session_of_this_cell_is_over_when_it_is_said_to_be() -> None:
     async def run() -> None:
-        async with running_cell(cell_settings()) as cell, RawClient(cell) as client, asyncio.timeout(20):
+        async with running_cell(cell_settings()) as cell, RawClient(cell) as client, patience():
             shown = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
             opened = await client.ask("POST", "/mcp", INITIALIZE, **shown)
             session = {"Mcp_Session_Id": opened.headers["mcp-session-id"], "MCP_Protocol_Version": "2025-11-25"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from mcp_gateway.actors.cell import quota_reports as reports_module
 from mcp_gateway.actors.cell.quota_reports import QuotaReports, quota_reports
 from mcp_gateway.transports.ports.daily_quota import DailyQuota
+from tests.doubles.patience import until
 
 NOW_S = 20_000 * 86_400 + 43_200.0
 
@@ -31,13 +31,6 @@ def begun(quota: DailyQuota, folder: Path) -> QuotaReports:
 
 def used(quota: DailyQuota, tries: int) -> int:
     return sum(not quota.take("ann", NOW_S) for _ in range(tries))
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < give_up_s
-        await asyncio.sleep(0.01)
 
 
 class NotingQuota(DailyQuota):

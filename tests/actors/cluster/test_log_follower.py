@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.log_follower import LogFollower
@@ -11,6 +11,7 @@ from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.messages.event_log import StoredEvent, UnstoredEvent
 from mcp_gateway.actors.storage.event_spool import SpooledEvent
+from tests.doubles.patience import until
 
 CIPHER = packet_cipher(b"s" * 32)
 
@@ -55,12 +56,6 @@ class Node:
 
     def sequences(self, source: str) -> list[int]:
         return [stored.sequence for stored in self.read if stored.source == source]
-
-
-async def until(is_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not is_true():
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
+from tests.doubles.patience import until
 
 SECRET = b"s" * 32
 SOON_S = 10.0
@@ -82,12 +83,6 @@ class Node:
         self.engine._hub.cut_off.add(self.engine)
         self.running.cancel()
         await asyncio.wait([self.running])
-
-
-async def until(is_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not is_true():
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

@@ -20,6 +20,7 @@ from mcp_gateway.actors.messages.cluster import Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from tests.doubles.nats_server import NatsServer
+from tests.doubles.patience import patience
 
 SOON_S = 20.0
 Engines = Callable[[], AbstractAsyncContextManager[list[Engine]]]
@@ -91,7 +92,7 @@ class Node:
 
 def run(engines: Engines, body: Callable[[list[Node]], Awaitable[None]]) -> None:
     async def test() -> None:
-        async with asyncio.timeout(60), engines() as made:
+        async with patience(), engines() as made:
             nodes = [Node(name, engine) for name, engine in zip("abc", made, strict=True)]
             for node in nodes:
                 await node.join()

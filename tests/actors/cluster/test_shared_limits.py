@@ -13,6 +13,7 @@ from mcp_gateway.actors.cluster.memory_engine import MemoryEngine
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.cluster.shared_limits import Members, SharedLimits
 from tests.actors.cluster.member_hub import Hub
+from tests.doubles.patience import until
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +47,6 @@ class Node:
     def end(self) -> None:
         for task in self.tasks:
             task.cancel()
-
-
-async def until(*are_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not all(is_true() for is_true in are_true):
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from mcp_gateway.actors.cluster.shared_limits import Members
 from mcp_gateway.actors.cluster.shared_quotas import MOST_CLIENTS, SharedQuotas
 from mcp_gateway.actors.storage.quota_file import QuotaFile
 from tests.actors.cluster.member_hub import Hub
+from tests.doubles.patience import until
 
 TODAY = 20_000
 MANY = 100_000
@@ -51,12 +52,6 @@ class Node:
             return reader.news(TODAY, MANY)
         finally:
             reader.close()
-
-
-async def until(*are_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not all(is_true() for is_true in are_true):
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

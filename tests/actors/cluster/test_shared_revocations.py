@@ -18,6 +18,7 @@ from mcp_gateway.actors.cluster.shared_revocations import (
     sealed_revocations,
 )
 from mcp_gateway.config.identity_settings import LogOut, Revocations
+from tests.doubles.patience import until
 
 CIPHER = packet_cipher(b"s" * 32)
 KEY = "shared.revocations"
@@ -47,12 +48,6 @@ class Node:
 
     def refuses(self, *names: str) -> Callable[[], bool]:
         return lambda: set(self.refused.subjects) == set(names)
-
-
-async def until(is_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not is_true():
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

@@ -11,6 +11,7 @@ from mcp_gateway.actors.cluster.engine import EngineAway, WrongRevision
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.cluster.shared_settings import ClusterSettingsState, SharedSettings, read_state, sealed_state
+from tests.doubles.patience import until
 
 CIPHER = packet_cipher(b"s" * 32)
 KEY = "settings.shared"
@@ -27,12 +28,6 @@ class Node:
 
     def has(self, tables: bytes) -> Callable[[], bool]:
         return lambda: bool(self.told) and self.told[-1].tables == tables
-
-
-async def until(*are_true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not all(is_true() for is_true in are_true):
-            await asyncio.sleep(0.01)
 
 
 def run(test: Awaitable[None]) -> None:

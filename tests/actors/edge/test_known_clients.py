@@ -20,6 +20,7 @@ from mcp_gateway.config.settings import Settings
 from mcp_gateway.transports.ports.authenticator import Credential, CredentialKind
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from tests.doubles.patience import until
 from tests.doubles.running_cell import cell_settings, running_cell
 from tests.doubles.tokens import ISSUER, PUBLIC_URL, IssuerKey, jwks
 
@@ -183,12 +184,6 @@ def test_what_is_to_be_checked_again_is() -> None:
 
 
 # ---- ends
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_a_stream_is_told_when_its_credential_ends() -> None:

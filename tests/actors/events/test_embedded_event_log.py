@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from mcp_gateway.actors.storage.event_store import FILE_NAME, EventStore
 from mcp_gateway.transports.protocol.topics.kept_events import LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event, InvalidTopic
 from tests.doubles.full_disk import file_size_limit
+from tests.doubles.patience import on_loop, until
 
 
 class Bench:
@@ -33,19 +33,10 @@ class Bench:
             self.log.publish(topic, {"topic": topic}, 7)
 
     async def until_count(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self.handed_on) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.handed_on) >= count)
 
     def ids(self) -> list[int]:
         return [event.id for event in self.handed_on]
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await body()
-
-    asyncio.run(run())
 
 
 def on_disk(directory: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import attrs
 import msgspec
@@ -21,6 +20,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from tests.doubles.joined_cells import JoinedCells
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import ScriptedWire
 
 ONE, TWO = "cell/0", "cell/1"
@@ -35,14 +35,6 @@ class Doubled:
     """A question that the tests put between cells."""
 
     number: int
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(10):
-            await body()
-
-    asyncio.run(run())
 
 
 async def settle() -> None:

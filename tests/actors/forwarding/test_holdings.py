@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,22 +10,10 @@ from mcp_gateway.actors.forwarding import holdings as holdings_module
 from mcp_gateway.actors.forwarding.holdings import Holdings
 from mcp_gateway.actors.messages.cluster import Ownership
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
+from tests.doubles.patience import on_loop, until
 
 THING = "files/stdio:files#0"
 LONG_S = 3_600.0
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await body()
-
-    asyncio.run(bounded())
-
-
-async def until(is_true: Callable[[], object]) -> None:
-    while not is_true():
-        await asyncio.sleep(0.005)
 
 
 def test_a_thing_is_held_under_its_very_token_while_the_lease_lasts() -> None:

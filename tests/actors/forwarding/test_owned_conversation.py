@@ -27,6 +27,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from tests.doubles.joined_cells import JoinedCells
+from tests.doubles.patience import patience, until
 
 A, B = "a/cell/0", "b/cell/0"
 STDIO = ReplicaId("files", "stdio:files#0")
@@ -100,15 +101,10 @@ class TwoNodes:
 
 def on_loop(body: Callable[[TwoNodes], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(30):
+        async with patience():
             await body(TwoNodes())
 
     asyncio.run(run())
-
-
-async def until(is_true: Callable[[], object]) -> None:
-    while not is_true():
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from tests.doubles.joined_cells import JoinedCells
+from tests.doubles.patience import patience
 
 A, B = "a/cell/0", "b/cell/0"
 STDIO = ReplicaId("files", "stdio:files#0")
@@ -71,7 +72,7 @@ class TwoNodes:
 
 def on_loop(body: Callable[[TwoNodes], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(10):
+        async with patience():
             await body(TwoNodes())
 
     asyncio.run(run())

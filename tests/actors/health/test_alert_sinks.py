@@ -18,6 +18,7 @@ from mcp_gateway.actors.edge.topic_feed import CellTopicFeed
 from mcp_gateway.actors.health.alert_sinks import AlertDispatcher
 from mcp_gateway.config.settings import AlertsSettings
 from mcp_gateway.transports.protocol.topics.topic_log import TopicLog
+from tests.doubles.patience import until
 from tests.doubles.ports import free_port
 
 SECRET = "whsec_" + base64.b64encode(b"a key of the test").decode()
@@ -96,12 +97,6 @@ async def dispatching(receiver: Receiver, events: Events, **settings: Any) -> As
         yield
     finally:
         await dispatcher.close()
-
-
-async def until(check: Callable[[], object], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 def test_an_alert_arrives_with_a_valid_signature() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -112,13 +111,6 @@ async def turn() -> None:
     """Let the tasks of the upstreams run."""
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await body()
-
-    asyncio.run(run())
 
 
 def changed(bench: Bench, **fields: Any) -> Topology:

@@ -24,7 +24,8 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from tests.actors.pool.pool_bench import ONE, TWO, Bench, call_id_of, changed, on_loop, turn
+from tests.actors.pool.pool_bench import ONE, TWO, Bench, call_id_of, changed, turn
+from tests.doubles.patience import on_loop
 
 # ---- leases
 

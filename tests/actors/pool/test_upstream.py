@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -44,6 +43,7 @@ from mcp_gateway.transports.protocol.sealed.session import SessionState, Upstrea
 from mcp_gateway.transports.protocol.sealed.task_ids import TaskId, read_task_id, sealed_task_id
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.actor_stage import Stage
+from tests.doubles.patience import on_loop
 from tests.doubles.running_cell import alone
 from tests.doubles.scripted_wire import REFUSED, ScriptedWire
 
@@ -107,13 +107,6 @@ class Bench:
 async def turn() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await body()
-
-    asyncio.run(run())
 
 
 def session(revision: str = "2025-11-25") -> SessionState:

@@ -16,6 +16,7 @@ from mcp_gateway.actors.messages.lifecycle import ActorCrashed, ActorFinished, C
 from mcp_gateway.actors.runtime.gateway_actor import GatewayActor
 from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
 from mcp_gateway.actors.runtime.lanes import Batch
+from tests.doubles.patience import until
 
 
 @attrs.frozen
@@ -109,12 +110,6 @@ class Scene:
         for message in messages:
             self.system.post(self.parent, Command("pass on", message))
         return Parent.received
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.002)
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mcp_gateway.scripts.chaos_harness.relay import Relay
+from tests.doubles.patience import on_loop
 from tests.doubles.ports import free_port
 
 
@@ -38,10 +39,6 @@ async def open_at(relay: Relay) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection("127.0.0.1", relay.port)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
-
-
 def test_what_is_sent_while_the_link_is_cut_comes_when_it_is_whole_and_nobody_is_told_between() -> None:
     async def test() -> None:
         async with echo_server() as port, relay_to(port) as relay:
@@ -58,7 +55,7 @@ def test_what_is_sent_while_the_link_is_cut_comes_when_it_is_whole_and_nobody_is
             relay.is_cut = False
             assert await asyncio.gather(*answers) == [b"two", b"new"]
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_slow_link_takes_its_time_each_way() -> None:
@@ -71,7 +68,7 @@ def test_a_slow_link_takes_its_time_each_way() -> None:
             assert await reader.readexactly(3) == b"one"
             assert time.monotonic() - began_s >= 0.2
 
-    run(test)
+    on_loop(test)
 
 
 def test_connections_go_to_the_targets_in_turn_and_past_one_that_is_not_there() -> None:
@@ -82,7 +79,7 @@ def test_connections_go_to_the_targets_in_turn_and_past_one_that_is_not_there() 
             assert sorted(greetings)[0] == b"a"
             assert sorted(greetings)[-1] == b"b"
 
-    run(test)
+    on_loop(test)
 
 
 def test_where_no_target_is_there_and_when_one_ends_the_connection_ends() -> None:
@@ -100,4 +97,4 @@ def test_where_no_target_is_there_and_when_one_ends_the_connection_ends() -> Non
             assert await reader.read() == b""
         server.close()
 
-    run(test)
+    on_loop(test)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.doubles.known_clients import ADA, BOB, KnownClients, bearer, on_guarded_cell
+from tests.doubles.patience import until
 from tests.doubles.phoenix_client import phoenix_client
 from tests.doubles.raw_http_client import INITIALIZE, PING, Answer, RawClient
 from tests.doubles.raw_websocket import CLOSE, TEXT, RawWebSocket
@@ -35,12 +36,6 @@ def modern(method: str, params: dict[str, Any], request_id: Any = 1) -> bytes:
 
 SLOW = {"name": "slow", "arguments": {"seconds": 0.4}}
 LISTEN = modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, "listen")
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not is_so():
-            await asyncio.sleep(0.005)
 
 
 async def opened_session(client: RawClient, token: str) -> str:

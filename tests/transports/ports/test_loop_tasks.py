@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks, SharedTasks, retrieve
+from tests.doubles.patience import patience
 
 
 def on_loop(body: Callable[[list[dict[str, Any]]], Awaitable[None]]) -> None:
@@ -19,7 +20,7 @@ def on_loop(body: Callable[[list[dict[str, Any]]], Awaitable[None]]) -> None:
     async def run() -> None:
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        async with asyncio.timeout(5):
+        async with patience():
             await body(complaints)
 
     asyncio.run(run())

@@ -7,6 +7,7 @@ import asyncio
 from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.metric_reader import exposition, read_samples
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import cell_settings, running_cell
 
 STAYS = {"name": "stays", "prefix": "stays__", "builtin": "demo"}
@@ -26,7 +27,7 @@ def shown(word: str) -> set[str]:
 def test_a_removed_backend_leaves_no_ghost_and_may_come_back() -> None:
     async def body() -> None:
         settings = cell_settings([STAYS, LEAVES])
-        async with running_cell(settings) as cell, asyncio.timeout(10):
+        async with running_cell(settings) as cell, patience():
 
             def arrange(count: int) -> None:
                 cell.cell._system.post(cell.cell._root, Topology(backends=settings.backends[:count], routes=()))

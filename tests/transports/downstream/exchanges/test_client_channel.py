@@ -22,6 +22,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, R
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.telemetry import metrics
 from mcp_gateway.transports.telemetry.tallies import write_tallies
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import cell_settings
 from tests.doubles.scripted_port import Opened, ScriptedPort
 
@@ -77,7 +78,7 @@ class Client:
 
 def on_loop(body: Callable[[Client], Awaitable[None]], gateway: dict[str, Any] | None = None, **limits: Any) -> None:
     async def run() -> None:
-        async with asyncio.timeout(10):
+        async with patience():
             await body(Client(gateway or {}, **limits))
 
     asyncio.run(run())

@@ -21,7 +21,8 @@ from mcp_gateway.transports.downstream.server.client_connection import Peer
 from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.protocol.grpc.methods import METHODS
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from tests.doubles.grpc_cell import LONG_S, call, client, refused, run, serving, until
+from tests.doubles.grpc_cell import LONG_S, call, client, refused, run, serving
+from tests.doubles.patience import until
 from tests.doubles.raw_grpc_client import DATA, SETTINGS, begun_call_bytes, call_bytes, frame, head_bytes, prefix
 
 

@@ -15,7 +15,8 @@ from mcp_grpc_transport_proto.mcp_pb2_grpc import McpStub
 
 from mcp_gateway.transports.protocol.grpc.methods import RPCS
 from tests.doubles.certificates import Authority
-from tests.doubles.grpc_cell import LONG_S, call, client, refused, run, serving, until
+from tests.doubles.grpc_cell import LONG_S, call, client, refused, run, serving
+from tests.doubles.patience import until
 
 KEY = "ci-0123456789abcdef"
 

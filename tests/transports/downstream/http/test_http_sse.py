@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, ServerSentEvent
+from tests.doubles.patience import patience, until
 from tests.doubles.running_cell import DEMO, RunningCell, cell_settings, running_cell
 
 CONNECT = "/mcp/sse/connect"
@@ -89,16 +90,11 @@ class Client:
 
 def on_cell(body: Callable[[Client], Awaitable[None]], **tables: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings((DEMO,), **tables)) as cell, asyncio.timeout(20):
+        async with running_cell(cell_settings((DEMO,), **tables)) as cell, patience():
             async with aiohttp.ClientSession() as http:
                 await body(Client(cell, http))
 
     asyncio.run(run())
-
-
-async def until(check: Callable[[], bool]) -> None:
-    while not check():
-        await asyncio.sleep(0.01)
 
 
 # ---- a session

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.doubles.patience import patience
 from tests.doubles.running_cell import DEMO, RunningCell, cell_settings, running_cell
 
 PREFIX = "io.modelcontextprotocol/"
@@ -51,7 +52,7 @@ class Client:
 
 def on_cell(body: Callable[[RunningCell, Client], Awaitable[None]], *backends: dict[str, Any]) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(backends or (DEMO,))) as cell, asyncio.timeout(20):
+        async with running_cell(cell_settings(backends or (DEMO,))) as cell, patience():
             async with aiohttp.ClientSession() as http:
                 await body(cell, Client(cell, http))
 
@@ -247,7 +248,7 @@ def test_the_stateless_revision_has_no_other_verbs(verb: str) -> None:
 def test_pings_count_against_the_rate_limit() -> None:
     async def run() -> None:
         settings = cell_settings((DEMO,), limits={"requests_per_second": 0.01, "burst": 1})
-        async with running_cell(settings) as cell, asyncio.timeout(20), aiohttp.ClientSession() as http:
+        async with running_cell(settings) as cell, patience(), aiohttp.ClientSession() as http:
             client = Client(cell, http)
             await client.open()
             ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -260,7 +261,7 @@ def test_pings_count_against_the_rate_limit() -> None:
 def test_pings_cost_nothing_of_the_day_and_what_is_past_it_is_refused_until_it_ends() -> None:
     async def run() -> None:
         settings = cell_settings((DEMO,), limits={"requests_per_day": 1})
-        async with running_cell(settings) as cell, asyncio.timeout(20), aiohttp.ClientSession() as http:
+        async with running_cell(settings) as cell, patience(), aiohttp.ClientSession() as http:
             client = Client(cell, http)
             await client.open()
             for method in ("ping", "ping"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from mcp_gateway.transports.ports.edge_port import TopicFeed
+from tests.doubles.patience import patience, until
 from tests.doubles.running_cell import MOODS, RunningCell, cell_settings, running_cell
 from tests.doubles.topic_reader import TopicReader, read_topic
 
@@ -33,17 +34,12 @@ class Bench:
         before = self.topics.last_id
         for number, topic in enumerate(topics):
             self.topics.publish(topic, {"n": number, **payload})
-        await self.until(lambda: len(self._since(before, set(topics))) == len(topics))
+        await until(lambda: len(self._since(before, set(topics))) == len(topics))
         return self._since(before, set(topics))
 
     def _since(self, event_id: int, topics: set[str]) -> list[int]:
         newer = (event for event in self.cell.link.events if event_id < event.id <= self.topics.last_id)
         return [event.id for event in newer if event.topic in topics]
-
-    async def until(self, check: Callable[[], bool], timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not check():
-                await asyncio.sleep(0.005)
 
     def connections(self) -> int:
         return self.cell.cell._server.connection_counts().get("http_sse", 0)
@@ -51,7 +47,7 @@ class Bench:
 
 def on_cell(body: Callable[[Bench], Awaitable[None]], **http_sse: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(transports={"http_sse": http_sse}), MOODS) as cell, asyncio.timeout(60):
+        async with running_cell(cell_settings(transports={"http_sse": http_sse}), MOODS) as cell, patience():
             await body(Bench(cell))
 
     asyncio.run(run())
@@ -267,10 +263,10 @@ def test_one_more_than_the_limit_is_refused_until_another_leaves() -> None:
                 assert (refused.status, await refused.reason()) == (503, "too_many_connections")
                 assert int(refused.headers["retry-after"]) >= 1
             readers[0].close()
-            await bench.until(lambda: bench.connections() == 2)
+            await until(lambda: bench.connections() == 2)
             async with read_topic(bench.port, "all") as reader:
                 assert reader.status == 200
-        await bench.until(lambda: bench.connections() == 0)
+        await until(lambda: bench.connections() == 0)
 
     on_cell(body, max_connections=3)
 
@@ -366,7 +362,7 @@ def test_a_client_that_does_not_read_delays_nobody_is_reported_once_and_misses_n
             assert (await stalled.events(1))[0].event_id == str(event_id)
             assert [told.name for told in alarms.told].count("vsm_event") == 1
             assert len([event for event in bench.cell.link.events if event.topic == "mcp.sse.backpressure"]) == 1
-            await bench.until(lambda: counted("events_delivered") - delivered >= 4 * count)
+            await until(lambda: counted("events_delivered") - delivered >= 4 * count)
 
     on_cell(body, buffer_size=20, heartbeat_interval=0.1)
 
@@ -382,7 +378,7 @@ def test_a_client_that_leaves_without_reading_leaves_nothing_behind() -> None:
         async with read_topic(bench.port, "all", receive_buffer=4_096):
             await bench.publish(*["client.a"] * 400, text="x" * 2_000)
             assert bench.connections() == 1
-        await bench.until(lambda: bench.connections() == 0)
+        await until(lambda: bench.connections() == 0)
         await bench.publish("client.b")
 
     on_cell(body, buffer_size=20)
@@ -398,8 +394,8 @@ def test_a_client_that_was_gone_before_its_stream_began_leaves_nothing_behind() 
                 if number % 2:  # reset rather than end the connection
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 await loop.sock_sendall(client, b"GET /mcp/sse/events/all HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        await bench.until(lambda: "http_sse" in bench.cell.cell._server.connection_counts())
-        await bench.until(lambda: bench.connections() == 0)
+        await until(lambda: "http_sse" in bench.cell.cell._server.connection_counts())
+        await until(lambda: bench.connections() == 0)
         async with read_topic(bench.port, "all") as reader:
             await bench.publish("client.a")
             assert (await reader.events(1))[0].topic == "client.a"

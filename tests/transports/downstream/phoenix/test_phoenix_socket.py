@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 from mcp_gateway.transports.downstream.exchanges.client_channel import MOST_OPEN_REQUESTS
 from mcp_gateway.transports.downstream.phoenix.phoenix_channel import PhoenixChannel
 from mcp_gateway.transports.downstream.server import request_limiter
+from tests.doubles.patience import patience, until
 from tests.doubles.phoenix_client import PhoenixClient, phoenix_client
 from tests.doubles.raw_websocket import BINARY, TEXT, RawWebSocket
 from tests.doubles.running_cell import MOODS, RunningCell, cell_settings, running_cell
@@ -29,7 +30,7 @@ FOREVER = {"name": "slow", "arguments": {"seconds": 60}}
 
 def on_cell(body: Callable[[RunningCell], Awaitable[None]], **tables: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(**tables), MOODS) as cell, asyncio.timeout(60):
+        async with running_cell(cell_settings(**tables), MOODS) as cell, patience():
             await body(cell)
 
     asyncio.run(run())
@@ -584,12 +585,6 @@ def test_any_json_is_replied_to_or_ends_its_own_socket_alone(sockets: list[list[
             assert "phx_error" not in [told.event for told in other.told]
 
     on_cell(body)
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not check():
-            await asyncio.sleep(0.005)
 
 
 def counted(name: str) -> float:

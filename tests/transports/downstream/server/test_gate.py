@@ -19,6 +19,7 @@ from mcp_gateway.transports.ports.authenticator import Credential, CredentialKin
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.telemetry import metrics
 from tests.doubles.known_clients import ADA, AUTH, ISSUER, KnownClients, bearer, on_guarded_cell
+from tests.doubles.patience import until
 from tests.doubles.raw_http_client import INITIALIZE, Answer, RawClient
 from tests.doubles.running_cell import RunningCell, cell_settings
 
@@ -192,13 +193,6 @@ def test_settings_that_are_read_anew_hold_at_once() -> None:
 
 
 # ---- waiting for whoever knows
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_a_client_that_leaves_while_it_is_found_out_about_is_forgotten() -> None:

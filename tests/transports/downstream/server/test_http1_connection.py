@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tornado.iostream import IOStream
 
 from mcp_gateway.transports.downstream.server.http1_connection import Http1Connection
 from mcp_gateway.transports.downstream.server.incoming import Incoming
+from tests.doubles.patience import until
 from tests.doubles.raw_http_client import INITIALIZE, RawClient, on_cell
 from tests.doubles.raw_websocket import TEXT, frame
 from tests.doubles.running_cell import RunningCell
@@ -34,11 +34,6 @@ class Kept:
     def handle(self, incoming: Incoming) -> None:
         incoming.on_client_gone(lambda: self.gone.append(incoming))
         self.incomings.append(incoming)
-
-    async def until(self, check: Callable[[], Any]) -> None:
-        async with asyncio.timeout(5):
-            while not check():
-                await asyncio.sleep(0.002)
 
 
 def get(path: str, *lines: str, version: str = "1.1") -> bytes:
@@ -64,7 +59,7 @@ def test_requests_that_come_together_are_served_and_answered_one_after_the_other
         async with RawClient(cell) as client:
             client.writer.write(b"".join(get(f"/kept?{number}") for number in range(5)) + get("/health/live"))
             for number in range(5):
-                await kept.until(lambda: len(kept.incomings) > number)  # noqa: B023
+                await until(lambda: len(kept.incomings) > number)  # noqa: B023
                 await asyncio.sleep(0.02)
                 assert [each.query for each in kept.incomings] == [str(each) for each in range(number + 1)]
                 kept.incomings[-1].respond(200, str(number).encode(), {})
@@ -81,7 +76,7 @@ def test_while_an_answer_is_open_no_more_is_read_than_one_read_brings_and_nothin
         count, padding = 600, "X-Padding: " + "x" * 1_000
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + get("/health/live", padding) * count)
-            await kept.until(lambda: kept.incomings and read_ahead(cell))
+            await until(lambda: kept.incomings and read_ahead(cell))
             await asyncio.sleep(0.2)
             assert 0 < read_ahead(cell) <= 2 * ONE_READ
             kept.incomings[0].respond(200, b"", {})
@@ -91,7 +86,7 @@ def test_while_an_answer_is_open_no_more_is_read_than_one_read_brings_and_nothin
                 assert (await client.answer()).status == 200
                 most = max(most, read_ahead(cell))
             assert most <= 2 * ONE_READ
-            await kept.until(lambda: read_ahead(cell) == 0)
+            await until(lambda: read_ahead(cell) == 0)
 
     on_cell(body)
 
@@ -104,12 +99,12 @@ def test_the_next_request_is_served_once_the_answer_before_it_has_left() -> None
         large = bytes(range(256)) * 40_000
         async with RawClient(cell) as client:
             client.writer.write(get("/kept?1") + get("/kept?2"))
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             kept.incomings[0].respond(200, large, {})
             await asyncio.sleep(0.1)
             assert len(kept.incomings) == 1
             assert (await client.answer()).body == large
-            await kept.until(lambda: len(kept.incomings) == 2)
+            await until(lambda: len(kept.incomings) == 2)
 
     on_cell(body)
 
@@ -119,10 +114,10 @@ def test_what_is_written_for_a_request_that_is_over_goes_into_no_other_answer() 
         kept = Kept(cell)
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + get("/kept"))
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             first = kept.incomings[0]
             first.respond(200, b"1", {})
-            await kept.until(lambda: len(kept.incomings) == 2)
+            await until(lambda: len(kept.incomings) == 2)
             first.respond(200, b"again", {})
             if any(isinstance(each, Http1Connection) for each in connections(cell)):
                 late = first.write(b"late")
@@ -139,7 +134,7 @@ def test_bytes_behind_a_request_are_refused_when_it_has_been_answered() -> None:
         kept = Kept(cell)
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + b"what is this?\r\n\r\n")
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             kept.incomings[0].respond(200, b"1", {})
             assert (await client.answer()).body == b"1"
             assert (await client.answer()).status == 400
@@ -175,7 +170,7 @@ def test_an_answer_in_pieces_is_whole_also_where_the_socket_takes_a_part_of_it()
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + get("/kept"))
             for answered, each in enumerate((pieces, (b"a", b"", b"b"))):
-                await kept.until(lambda: len(kept.incomings) > answered)  # noqa: B023
+                await until(lambda: len(kept.incomings) > answered)  # noqa: B023
                 kept.incomings[-1].respond(200, each, {})
                 assert (await client.answer()).body == b"".join(each)
 
@@ -187,7 +182,7 @@ def test_a_stream_comes_in_chunks_and_the_connection_goes_on() -> None:
         kept = Kept(cell)
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + get("/health/live"))
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             incoming = kept.incomings[0]
             incoming.begin({"X-More": "yes"})
             for part in (b"data: 1\n\n", b"", b"x" * 100_000):
@@ -221,7 +216,7 @@ def test_no_header_of_an_answer_can_hold_another() -> None:
         kept = Kept(cell)
         async with RawClient(cell) as client:
             client.writer.write(get("/kept"))
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             with pytest.raises(ValueError, match="header"):
                 kept.incomings[0].respond(200, b"", {"X": "a\r\nSet-Cookie: b"})
 
@@ -237,11 +232,11 @@ def test_a_client_that_leaves_is_noticed_while_its_answer_is_open_and_not_after_
         for number in (1, 2):
             async with RawClient(cell) as client:
                 client.writer.write(get("/kept"))
-                await kept.until(lambda: len(kept.incomings) == number)  # noqa: B023
+                await until(lambda: len(kept.incomings) == number)  # noqa: B023
                 if number == 2:
                     kept.incomings[-1].respond(200, b"", {})
                     await client.answer()
-            await kept.until(lambda: not connections(cell))
+            await until(lambda: not connections(cell))
         assert kept.gone == kept.incomings[:1]
         for each in kept.incomings:  # nobody is there any more
             each.respond(200, b"", {})
@@ -256,7 +251,7 @@ def test_a_server_that_closes_ends_every_connection_whatever_it_is_about() -> No
         async with RawClient(cell) as open_one, RawClient(cell) as idle, RawClient(cell) as sending:
             open_one.writer.write(get("/kept"))
             sending.start("POST", "/mcp", 100)
-            await kept.until(lambda: kept.incomings and len(connections(cell)) == 3 and cell.cell._server.reading)
+            await until(lambda: kept.incomings and len(connections(cell)) == 3 and cell.cell._server.reading)
             await cell.cell._server._server.close_all_connections()
             assert [await each.is_closed() for each in (open_one, idle, sending)] == [True] * 3
         assert (kept.gone, cell.cell._server.reading, cell.cell._server._server.waiting_count) == (kept.incomings, set(), 0)
@@ -293,7 +288,7 @@ def test_who_takes_the_connection_over_reads_what_came_behind_the_request(is_lat
         kept = Taking(cell)
         async with RawClient(cell) as client:
             client.writer.write(get("/kept") + b"behind ")
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             client.writer.write(b"it")
             if is_late:
                 await asyncio.sleep(0.05)
@@ -302,7 +297,7 @@ def test_who_takes_the_connection_over_reads_what_came_behind_the_request(is_lat
                 assert await taken[0].read_bytes(len(b"behind it")) == b"behind it"
                 await taken[0].write(b"back")
                 assert await client.reader.readexactly(4) == b"back"
-            await kept.until(lambda: not connections(cell))
+            await until(lambda: not connections(cell))
             assert not taken[0].closed()
             assert kept.gone == []
             taken[0].close()
@@ -336,7 +331,7 @@ def test_over_tls_clients_are_served_and_refused_as_without(tmp_path: Path, capl
                 assert (await client.ask("POST", "/mcp", INITIALIZE)).status == 200
             client.start("POST", "/kept", 300_000)
             client.writer.write(b"x" * 300_000 + get("/health/live"))
-            await kept.until(lambda: kept.incomings)
+            await until(lambda: kept.incomings)
             assert len(kept.incomings[0].body) == 300_000
             kept.incomings[0].respond(200, large, {})
             assert (await client.answer()).body == large
@@ -353,7 +348,7 @@ def test_over_tls_clients_are_served_and_refused_as_without(tmp_path: Path, capl
             malformed.writer.write(b"what is this?\r\n\r\n")
             slow.writer.write(b"GET /")
             assert [(await each.answer()).status for each in (malformed, slow)] == [400, 408]
-        await kept.until(lambda: not connections(cell))
+        await until(lambda: not connections(cell))
 
     on_cell(body, gateway={"max_message_bytes": 1_000_000, "header_timeout": 1.0})
     assert [each for each in caplog.records if each.levelname == "ERROR"] == []

@@ -15,6 +15,7 @@ from mcp_gateway.transports.downstream.server import server as server_module
 from mcp_gateway.transports.downstream.server.buffered_bytes import IN
 from mcp_gateway.transports.downstream.server.incoming import Incoming
 from mcp_gateway.transports.telemetry import metrics
+from tests.doubles.patience import until
 from tests.doubles.raw_http_client import INITIALIZE, MAX_BYTES, PING, RawClient, on_cell
 from tests.doubles.running_cell import RunningCell
 
@@ -294,9 +295,7 @@ def held(cell: RunningCell) -> int:
 
 
 async def until_held(cell: RunningCell, byte_count: int) -> None:
-    async with asyncio.timeout(5):
-        while held(cell) != byte_count:
-            await asyncio.sleep(0.005)
+    await until(lambda: held(cell) == byte_count)
 
 
 async def send_part(cell: RunningCell, client: RawClient, byte_count: int, length: int | None = MAX_BYTES) -> None:

@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.tickets import Ticket, sealed_ticket
 from tests.doubles.joined_cells import JoinedCells
 from tests.doubles.known_clients import ADA, KnownClients, bearer, on_guarded_cell
+from tests.doubles.patience import patience
 from tests.doubles.raw_http_client import INITIALIZE, RawClient
 from tests.doubles.running_cell import RunningCell
 
@@ -106,7 +107,7 @@ def on_two_cells(body: Body) -> None:
     async def run() -> None:
         node, clients = JoinedCells("cell/0", "cell/1"), KnownClients()
         tickets = {name: Tickets(SEAL, cell, clients, 1.0) for name, cell in node.cells.items()}
-        async with asyncio.timeout(20):
+        async with patience():
             await body(node, tickets)
 
     asyncio.run(run())

@@ -14,6 +14,7 @@ from mcp_gateway.config.settings import GatewaySettings
 from mcp_gateway.transports.downstream.server.buffered_bytes import OUT, BufferedBytes
 from mcp_gateway.transports.downstream.server.unsent_bytes import ADDRESS_SHARE, BUDGET, WRITE_TIMEOUT, UnsentBytes
 from mcp_gateway.transports.telemetry import metrics
+from tests.doubles.patience import until
 
 MB = 1_048_576
 TIMEOUT_S = 30.0
@@ -87,12 +88,6 @@ def with_bench(body: Callable[[Bench], Awaitable[None]], share: float = 0.5, lim
             await until(lambda: bench.waiting_bytes == 0)  # however they ended, nothing is held
 
     asyncio.run(run())
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not check():
-            await asyncio.sleep(0.01)
 
 
 def cut_count(reason: str) -> float:

@@ -18,6 +18,7 @@ from mcp_gateway.transports.downstream.server import message_deadline
 from mcp_gateway.transports.downstream.server.buffered_bytes import IN
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES
 from tests.doubles.echo_sockets import MAX_BYTES, EchoServer, with_echo
+from tests.doubles.patience import until
 from tests.doubles.raw_websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawFrame, RawWebSocket, frame
 
 # ---- messages
@@ -258,9 +259,7 @@ MANY_CELLS = {"cells": 256, "max_buffered_bytes": 1_048_576}
 
 
 async def until_held(echo: EchoServer, byte_count: int) -> None:
-    async with asyncio.timeout(5):
-        while echo.server.buffered.held[IN] != byte_count:
-            await asyncio.sleep(0.005)
+    await until(lambda: echo.server.buffered.held[IN] == byte_count)
 
 
 def fragment(data: bytes, **how: Any) -> bytes:

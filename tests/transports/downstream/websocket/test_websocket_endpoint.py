@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.doubles.patience import patience, until
 from tests.doubles.running_cell import RunningCell, cell_settings, running_cell
 
 INFO = {"name": "n", "version": "1"}
@@ -52,7 +53,7 @@ class Client:
 
 def with_client(body: Callable[[Client, RunningCell], Awaitable[None]], query: str = "", **tables: Any) -> None:
     async def run() -> None:
-        async with running_cell(cell_settings(**tables)) as cell, asyncio.timeout(60):
+        async with running_cell(cell_settings(**tables)) as cell, patience():
             url = f"ws{cell.url[4:]}/mcp/ws{query}"
             async with connect(url, subprotocols=[Subprotocol("mcp")], max_size=None) as connection:
                 await body(Client(connection), cell)
@@ -246,9 +247,3 @@ def test_whatever_is_said_the_connection_goes_on(said: list[Any]) -> None:
 
 def call(name: str, arguments: dict[str, Any], *, id: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
-
-
-async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not check():
-            await asyncio.sleep(0.005)

@@ -13,8 +13,9 @@ from mcp_gateway.transports.protocol.eras.questions import MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.parked_calls import ParkingLimits
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSessions
-from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, refusal, shown
 from tests.doubles.other_cells import OtherCells
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 # ---- questions

@@ -15,8 +15,9 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SUBSCRIPTION_ID
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts
 from mcp_gateway.transports.upstream.bridge.client_sessions import ClientSessions
-from tests.doubles.legacy_bridge import on_loop, refusal
+from tests.doubles.legacy_bridge import refusal
 from tests.doubles.modern_bridge import Bridge
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import Exchange, settle
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamConversation, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.bridge.either_transport import EitherConversation, EitherTransport
+from tests.doubles.patience import on_loop
 
 REQUEST = UpstreamRequest(kind=RequestKind.REQUEST, message=Request(b"1", "ping", b""), revision="2025-11-25", timeout_s=5)
 
@@ -60,10 +60,6 @@ class Bench:
         return (await self.wire.exchange(REQUEST, None)).session_id  # type: ignore[arg-type]
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))
-
-
 @pytest.mark.parametrize(("is_sse", "name"), [(True, "sse"), (False, "http"), (None, "http")])
 def test_all_who_wait_hear_of_one_choice(is_sse: bool | None, name: str) -> None:
     async def test() -> None:
@@ -72,7 +68,7 @@ def test_all_who_wait_hear_of_one_choice(is_sse: bool | None, name: str) -> None
         assert await bench.spoken() == name
         assert len(bench.wires) == 1
 
-    run(test)
+    on_loop(test)
 
 
 def test_who_does_not_wait_any_longer_takes_the_choice_from_nobody() -> None:
@@ -83,7 +79,7 @@ def test_who_does_not_wait_any_longer_takes_the_choice_from_nobody() -> None:
         waiting[0].cancel()
         assert await waiting[1] == "sse"
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_choice_that_failed_is_tried_again() -> None:
@@ -94,7 +90,7 @@ def test_a_choice_that_failed_is_tried_again() -> None:
         assert bench.wires == []
         assert await bench.spoken() == "sse"
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_server_without_a_sign_is_asked_again_by_the_next_probe() -> None:
@@ -112,7 +108,7 @@ def test_a_server_without_a_sign_is_asked_again_by_the_next_probe() -> None:
         await bench.wire.close()
         assert bench.wires[1].is_closed
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_question_without_an_answer_ends_in_time() -> None:
@@ -126,7 +122,7 @@ def test_a_question_without_an_answer_ends_in_time() -> None:
             await wire.probe(0.05)
         await wire.close()
 
-    run(test)
+    on_loop(test)
 
 
 def test_the_transport_that_was_chosen_is_connected_with_the_backend_as_it_is() -> None:
@@ -155,4 +151,4 @@ def test_the_transport_that_was_chosen_is_connected_with_the_backend_as_it_is() 
         await either.connect(target).probe(1)
         assert asked == [("http://h/sse", {"X": "1"}), ("sse", target)]
 
-    run(test)
+    on_loop(test)

@@ -19,7 +19,8 @@ from mcp_gateway.transports.protocol.mcp.revisions import LEGACY_REVISIONS, NEWE
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionState, UpstreamSession
 from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.era_bridge import EraBridge
-from tests.doubles.legacy_bridge import SEAL, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import SEAL, refusal, shown
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 REPLICA = "http://127.0.0.1:1/mcp"

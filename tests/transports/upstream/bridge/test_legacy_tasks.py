@@ -13,8 +13,9 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamR
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION
-from tests.doubles.legacy_bridge import on_loop, shown
+from tests.doubles.legacy_bridge import shown
 from tests.doubles.modern_bridge import Bridge
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 ELICIT = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object", "properties": {}}}}

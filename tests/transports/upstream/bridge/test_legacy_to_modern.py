@@ -23,9 +23,10 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
 )
 from mcp_gateway.transports.protocol.sealed.session import BRIDGED_SESSION, SessionFacts
 from mcp_gateway.transports.upstream.bridge.legacy_to_modern import MAX_ROUNDS
-from tests.doubles.legacy_bridge import REPLICA, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import REPLICA, refusal, shown
 from tests.doubles.modern_bridge import CAPABILITIES, INFO, Bridge
 from tests.doubles.other_cells import OtherCells
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 ASKS = {

@@ -13,7 +13,8 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_LOG_LEVEL, META_SERVER_INFO
 from mcp_gateway.transports.upstream.bridge import server_sessions
-from tests.doubles.legacy_bridge import ASKING, Bridge, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ASKING, Bridge, refusal, shown
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 # ---- one call

@@ -19,7 +19,8 @@ from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.era_bridge import BridgeTransport
 from mcp_gateway.transports.upstream.http.streamable_http import StreamableHttpUpstream
 from mcp_gateway.transports.upstream.pipes.pipe_conversation import PipeConversation
-from tests.doubles.legacy_bridge import SEAL, on_loop, shown
+from tests.doubles.legacy_bridge import SEAL, shown
+from tests.doubles.patience import on_loop
 from tests.doubles.running_cell import cell_settings
 from tests.doubles.scripted_http import LEGACY, MAX_BYTES, MODERN, Seen, Server, reply
 from tests.doubles.scripted_pipe import ScriptedServer

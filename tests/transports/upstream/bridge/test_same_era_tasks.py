@@ -20,8 +20,9 @@ from mcp_gateway.transports.upstream.bridge.bridge_site import BridgeSite
 from mcp_gateway.transports.upstream.bridge.era_bridge import EraBridge
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLedger, TaskLimits
 from tests.doubles.handshake_wire import HandshakeWire
-from tests.doubles.legacy_bridge import ACCEPT, ELICIT, SEAL, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ACCEPT, ELICIT, SEAL, refusal, shown
 from tests.doubles.other_cells import OtherCells
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import Exchange, settle
 
 EXTENSION = "io.modelcontextprotocol/tasks"

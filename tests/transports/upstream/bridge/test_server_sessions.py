@@ -15,6 +15,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.upstream.bridge.server_sessions import ServerSession, ServerSessions, SessionKey
+from tests.doubles.patience import patience
 from tests.doubles.scripted_wire import Exchange, ScriptedWire, settle
 
 KEY = SessionKey(
@@ -51,7 +52,7 @@ class Bench:
 
 def on_loop(body: Callable[[Bench], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(10):
+        async with patience():
             await body(Bench())
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.eras.questions import MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
 from mcp_gateway.transports.upstream.bridge.server_task import followed
-from tests.doubles.legacy_bridge import on_loop
+from tests.doubles.patience import on_loop
 
 CREATED = {"taskId": "T1", "status": "working", "pollIntervalMs": 1}
 ELICIT = {"method": "elicitation/create", "params": {"message": "?"}}

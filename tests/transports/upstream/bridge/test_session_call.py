@@ -14,7 +14,8 @@ from mcp_gateway.transports.protocol.eras.questions import MOST_OPEN_QUESTIONS
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.session_call import SessionCall
 from tests.doubles.handshake_wire import HandshakeWire
-from tests.doubles.legacy_bridge import ELICIT, on_loop
+from tests.doubles.legacy_bridge import ELICIT
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import Exchange, settle
 
 

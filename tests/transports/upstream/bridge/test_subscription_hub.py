@@ -11,7 +11,8 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
-from tests.doubles.legacy_bridge import SEAL, Bridge, on_loop, refusal
+from tests.doubles.legacy_bridge import SEAL, Bridge, refusal
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 

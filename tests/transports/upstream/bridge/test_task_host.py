@@ -14,8 +14,9 @@ from mcp_gateway.transports.protocol.eras.tasks import KeptTask
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.bridge.task_ledger import TaskLimits
 from tests.doubles.handshake_wire import CAPABILITIES
-from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, on_loop, refusal, shown
+from tests.doubles.legacy_bridge import ACCEPT, ASKING, ELICIT, REPLICA, Bridge, refusal, shown
 from tests.doubles.other_cells import OtherCells
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import settle
 
 EXTENSION = "io.modelcontextprotocol/tasks"

@@ -11,7 +11,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
 from mcp_gateway.transports.upstream.bridge.tool_support import ToolSupport, tool_name
-from tests.doubles.legacy_bridge import on_loop
+from tests.doubles.patience import on_loop
 
 
 class Server:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,16 +14,9 @@ from mcp_gateway.transports.ports.strategies import UpstreamTransport
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.upstream.builtin.demo_conversation import BuiltinConversation, BuiltinUpstream
+from tests.doubles.patience import on_loop
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(10):
-            await body()
-
-    asyncio.run(run())
 
 
 def request(method: str, params: dict[str, Any], revision: str = LEGACY, **fields: Any) -> UpstreamRequest:

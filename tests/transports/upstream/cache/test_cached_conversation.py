@@ -15,6 +15,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.cache.cached_conversation import CachedConversation
+from tests.doubles.patience import patience
 from tests.doubles.scripted_wire import ScriptedWire, settle
 
 PUBLIC = b'{"resultType":"complete","tools":[],"ttlMs":60000,"cacheScope":"public"}'
@@ -51,7 +52,7 @@ async def ignore(message: Message | None, event_id: str | None) -> None:
 
 def on_loop(body: Callable[[Bench], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(10):
+        async with patience():
             bench = Bench()
             await body(bench)
             await bench.cached.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.upstream.credentials.authorized_conversation import AuthorizedConversation, connection_token
 from mcp_gateway.transports.upstream.credentials.challenge import Challenge
 from mcp_gateway.transports.upstream.credentials.tokens import Tokens
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_wire import ScriptedWire, settle
 from tests.transports.upstream.credentials.scripted_servers import backend
 
@@ -45,14 +46,6 @@ class Source:
 
     def refused_again(self, asker: Asker, refused: Tokens, challenge: Challenge) -> UpstreamError:
         return UpstreamError(Fate.REFUSED, f"{refused.access} is not accepted", reason="forbidden")
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(10):
-            await body()
-
-    asyncio.run(run())
 
 
 def refusal(status: int = 401, header: str = 'Bearer scope="read"') -> CredentialRefused:

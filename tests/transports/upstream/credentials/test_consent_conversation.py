@@ -16,6 +16,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.upstream.credentials.consent_conversation import PENDING_SESSION, ConsentConversation
+from tests.doubles.patience import patience
 from tests.transports.upstream.credentials.scripted_servers import backend
 
 URL = "https://mcp.example/mcp/oauth/connect?link=abc"
@@ -59,7 +60,7 @@ class Stage:
 
 def on_loop(body: Callable[[Stage], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with asyncio.timeout(10):
+        async with patience():
             await body(Stage())
 
     asyncio.run(run())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -15,19 +14,12 @@ from mcp_gateway.transports.ports.subject_tokens import SubjectTokens
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.credentials.challenge import Challenge
 from mcp_gateway.transports.upstream.credentials.token_sources import ExchangedTokens, GatewayTokens
+from tests.doubles.patience import on_loop
 from tests.transports.upstream.credentials.scripted_servers import ISSUER, SERVER, ScriptedFetch, away, backend, servers
 
 NOBODY, ANN, ANN_TOO = Asker(), Asker("iss ann", "f-1"), Asker("iss ann", "f-2")
 TOKEN = f"{ISSUER}/token"
 UNKNOWN, LACKING = Challenge(status=401), Challenge(status=403, scopes=("write",))
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(10):
-            await body()
-
-    asyncio.run(run())
 
 
 def gateway_tokens(fetch: ScriptedFetch, token_url: str = TOKEN) -> GatewayTokens:

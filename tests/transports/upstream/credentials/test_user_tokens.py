@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +19,7 @@ from mcp_gateway.transports.upstream.credentials.challenge import Challenge
 from mcp_gateway.transports.upstream.credentials.memory_vault import MemoryVault
 from mcp_gateway.transports.upstream.credentials.tokens import Tokens
 from mcp_gateway.transports.upstream.credentials.user_tokens import ConsentSite, UserTokens
+from tests.doubles.patience import on_loop
 from tests.transports.upstream.credentials.scripted_servers import ISSUER, SERVER, ScriptedFetch, away, backend, servers
 
 ANN, BOB = Asker("iss ann"), Asker("iss bob")
@@ -56,14 +56,6 @@ class Cell:
         tokens = await self.tokens.token(asker)
         assert tokens is not None
         return tokens
-
-
-def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(20):
-            await body()
-
-    asyncio.run(run())
 
 
 def test_consent_goes_through_any_cell_and_is_shown_by_all_of_them() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp.refusals import REFUSALS
 from mcp_gateway.transports.protocol.mcp.revisions import is_modern
-from tests.doubles.scripted_http import LEGACY, MODERN, OK, Seen, ask, call, on_loop, reply, serving
+from tests.doubles.patience import on_loop
+from tests.doubles.scripted_http import LEGACY, MODERN, OK, Seen, ask, call, reply, serving
 
 _AT_ONCE_S = 4.0  # nothing here waits for a deadline, which is three times as late
 _DEADLINE_S = 12.0

@@ -23,9 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.upstream.http.failure_text import _WORDS, failure_text
+from tests.doubles.patience import on_loop
 from tests.doubles.ports import free_port
 from tests.doubles.running_cell import cell_settings, running_cell
-from tests.doubles.scripted_http import on_loop
 
 _QUERY, _HEADER, _PATH = "s3cretquery", "hushhushvalue", "deep-secret-path"
 _Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.upstream.http.http1_client import CannotConnect, ExchangeCut, Http1Client
+from tests.doubles.patience import on_loop, until
 from tests.doubles.ports import free_port
-from tests.doubles.scripted_http import eventually, on_loop
 from tests.doubles.tls_relay import self_signed
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -211,7 +211,7 @@ def test_a_connection_on_which_something_comes_unasked_is_dropped() -> None:
         client = Http1Client(f"http://127.0.0.1:{origin.port}/", {})
         await get(client, origin)
         writers[0].write(OK.replace(b"ok", b"xx"))
-        await eventually(lambda: origin.ended == 1)
+        await until(lambda: origin.ended == 1)
         assert (await get(client, origin))[2] == b"ok"
         assert len(writers) == 2
         await client.close()
@@ -228,7 +228,7 @@ def test_idle_connections_are_closed_before_the_server_does(monkeypatch: pytest.
         origin = Origin(OK, OK)
         async with asking(origin) as client:
             await get(client, origin)
-            await eventually(lambda: origin.ended == 1)
+            await until(lambda: origin.ended == 1)
             assert (await get(client, origin))[0] == 200
 
     on_loop(body)
@@ -240,7 +240,7 @@ def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_kept() -> None
         async with asking(origin) as client:
             async with client.request("GET", f"http://127.0.0.1:{origin.port}/", {}) as answer:
                 assert await anext(answer.parts()) == b"ok"
-            await eventually(lambda: origin.ended == 1)
+            await until(lambda: origin.ended == 1)
 
     on_loop(body)
 
@@ -348,7 +348,7 @@ def test_a_connection_with_more_behind_a_large_body_is_not_kept(more: bytes) -> 
         origin = Origin(LARGE_HEAD + LARGE + more, OK)
         async with asking(origin) as client:
             assert (await get(client, origin))[2] == LARGE
-            await eventually(lambda: origin.ended == 1)
+            await until(lambda: origin.ended == 1)
             assert (await get(client, origin))[2] == b"ok"
 
     on_loop(body)
@@ -414,7 +414,7 @@ def test_an_answer_that_is_none_is_an_exchange_cut(sent: bytes | None, closes: b
         origin = Origin(sent, closes=closes)
         async with asking(origin) as client:
             assert (await cut(client, origin)).before_answer is before_answer
-            await eventually(lambda: origin.ended == 1)
+            await until(lambda: origin.ended == 1)
 
     on_loop(body)
 
@@ -493,7 +493,7 @@ def test_an_exchange_ends_with_its_time_wherever_the_server_has_stopped(sent: by
         async with asking(origin) as client:
             with pytest.raises(TimeoutError):
                 await get(client, origin, timeout_s=0.3)
-            await eventually(lambda: origin.ended == origin.connections)
+            await until(lambda: origin.ended == origin.connections)
 
     on_loop(body)
 

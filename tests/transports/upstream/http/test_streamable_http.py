@@ -15,6 +15,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
+from tests.doubles.patience import on_loop
 from tests.doubles.ports import free_port
 from tests.doubles.scripted_http import (
     BROKEN,
@@ -29,7 +30,6 @@ from tests.doubles.scripted_http import (
     chunk,
     conversation,
     eventually,
-    on_loop,
     raw,
     refused,
     reply,

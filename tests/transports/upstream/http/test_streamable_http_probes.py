@@ -10,7 +10,8 @@ import pytest
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamError
-from tests.doubles.scripted_http import BROKEN, LEGACY, MODERN, OK, Seen, ask, call, on_loop, refused, reply, serving
+from tests.doubles.patience import on_loop
+from tests.doubles.scripted_http import BROKEN, LEGACY, MODERN, OK, Seen, ask, call, refused, reply, serving
 
 
 def probed_server(

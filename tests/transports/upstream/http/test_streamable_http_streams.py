@@ -11,6 +11,7 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
+from tests.doubles.patience import on_loop
 from tests.doubles.scripted_http import (
     LEGACY,
     MODERN,
@@ -20,7 +21,6 @@ from tests.doubles.scripted_http import (
     ask,
     call,
     chunk,
-    on_loop,
     raw,
     refused,
     reply,

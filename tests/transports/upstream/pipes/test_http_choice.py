@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,19 +11,12 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.pipes import http_choice
 from mcp_gateway.transports.upstream.pipes.http_choice import speaks_sse
 from tests.doubles.odd_http_server import answer, event_stream, odd_http_server
+from tests.doubles.patience import on_loop
 from tests.doubles.ports import free_port
 
 ENDPOINT = b"event: endpoint\ndata: /post?id=1\n\n"
 HEADERS = {"Authorization": "Bearer secret"}
 MODERN_REFUSAL = '{"jsonrpc": "2.0", "id": null, "error": {"code": -32022, "message": "no"}}'
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test()
-
-    asyncio.run(bounded())
 
 
 def by_verb(post: Any, get: Any) -> Any:
@@ -67,7 +58,7 @@ def test_the_answers_of_a_server_tell_its_transport(post: Any, get: Any, is_sse:
         async with odd_http_server(mcp=by_verb(post, get)) as url:
             assert await speaks_sse(f"{url}/mcp", HEADERS) is is_sse
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_stream_without_an_endpoint_is_waited_for_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +68,7 @@ def test_a_stream_without_an_endpoint_is_waited_for_within_a_bound(monkeypatch: 
         async with odd_http_server(mcp=by_verb(answer(405), event_stream(b"data: {}\n\n"))) as url:
             assert await speaks_sse(f"{url}/mcp", HEADERS) is None
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_session_that_was_opened_for_the_question_is_ended() -> None:
@@ -96,7 +87,7 @@ def test_a_session_that_was_opened_for_the_question_is_ended() -> None:
             assert await speaks_sse(f"{url}/mcp", HEADERS) is False
         assert ended == ["s1"]
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_redirect_within_the_origin_is_followed_and_no_other() -> None:
@@ -107,7 +98,7 @@ def test_a_redirect_within_the_origin_is_followed_and_no_other() -> None:
             with pytest.raises(UpstreamError, match="another origin"):
                 await speaks_sse(f"{url}/away", HEADERS)
 
-    run(test)
+    on_loop(test)
 
 
 def test_a_server_that_is_not_there_or_unwell_is_an_error_and_no_choice() -> None:
@@ -120,4 +111,4 @@ def test_a_server_that_is_not_there_or_unwell_is_an_error_and_no_choice() -> Non
         assert not away.value.fate.was_sent
         assert not unwell.value.fate.was_sent
 
-    run(test)
+    on_loop(test)

@@ -1,7 +1,5 @@
 """Tests of HTTP+SSE towards servers that behave badly; good ones are in the end-to-end tests."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,18 +10,11 @@ from mcp_gateway.transports.upstream.pipes.http_sse import SsePipe
 from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed, SendFailed
 from mcp_gateway.transports.upstream.pipes.pipe_target import PipeTarget
 from tests.doubles.odd_http_server import answer, event_stream, odd_http_server
+from tests.doubles.patience import on_loop
 from tests.doubles.shown_tokens import ShownTokens, takes_from
 
 ENDPOINT = b"event: endpoint\ndata: /post?id=1\n\n"
 SECRET = {"Authorization": "Bearer secret"}
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test()
-
-    asyncio.run(bounded())
 
 
 async def opened(url: str, max_message_bytes: int = 10_000) -> SsePipe:
@@ -56,7 +47,7 @@ def test_a_server_that_opens_no_proper_stream_is_told_of_as_what_it_is(handler: 
             with pytest.raises(PipeClosed, match=why):
                 await opened(f"{url}/sse")
 
-    run(check)
+    on_loop(check)
 
 
 def test_a_server_that_is_not_there_is_told_of_without_its_address() -> None:
@@ -65,7 +56,7 @@ def test_a_server_that_is_not_there_is_told_of_without_its_address() -> None:
             await opened("http://127.0.0.1:1/sse")
         assert str(caught.value) == "cannot connect: Connection refused"
 
-    run(check)
+    on_loop(check)
 
 
 def test_messages_go_to_the_endpoint_with_the_headers_and_come_as_events_of_their_name() -> None:
@@ -86,7 +77,7 @@ def test_messages_go_to_the_endpoint_with_the_headers_and_come_as_events_of_thei
             assert await pipe.receive() == b'{"a":1}'
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 @pytest.mark.parametrize("status", [301, 400, 413, 500, 503])
@@ -99,7 +90,7 @@ def test_a_message_that_the_server_refuses_fails_alone(status: int) -> None:
             assert await pipe.receive() == b"{}", "the connection goes on"
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_a_server_that_has_forgotten_the_connection_has_ended_it() -> None:
@@ -110,7 +101,7 @@ def test_a_server_that_has_forgotten_the_connection_has_ended_it() -> None:
                 await pipe.send(b"{}", lambda: None)
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_redirects_are_followed_within_the_origin_and_never_out_of_it() -> None:
@@ -133,7 +124,7 @@ def test_redirects_are_followed_within_the_origin_and_never_out_of_it() -> None:
                 await pipe.send(b"{}", lambda: None)
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_an_event_beyond_the_limit_and_the_end_of_the_stream_close_the_connection() -> None:
@@ -148,7 +139,7 @@ def test_an_event_beyond_the_limit_and_the_end_of_the_stream_close_the_connectio
                     finally:
                         await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_the_stream_and_each_message_show_a_token_and_a_fresh_one_where_the_server_refuses_it() -> None:
@@ -170,7 +161,7 @@ def test_the_stream_and_each_message_show_a_token_and_a_fresh_one_where_the_serv
                 await pipe.send(b"{}", lambda: None)
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_a_server_that_gets_no_tokens_and_refuses_who_asks_is_one_that_cannot_be_used() -> None:
@@ -179,4 +170,4 @@ def test_a_server_that_gets_no_tokens_and_refuses_who_asks_is_one_that_cannot_be
             with pytest.raises(PipeClosed, match="status 401"):
                 await opened(f"{url}/sse")
 
-    run(check)
+    on_loop(check)

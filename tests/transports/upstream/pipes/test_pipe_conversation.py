@@ -13,8 +13,8 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.upstream.pipes.message_pipe import TooLarge
+from tests.doubles.patience import until
 from tests.doubles.pipe_harness import ANY, MODERN, Harness, conversation, params, refused
-from tests.doubles.scripted_pipe import settled
 
 # What resembles messages. Of the ids 1 was answered, 2 is open, 3 will be; of the tokens 2 is given.
 FRAGMENTS = [
@@ -40,7 +40,7 @@ async def test_when_the_server_leaves_its_open_calls_fail_and_its_sessions_are_l
     session_id = await harness.open(ANY)
     call, stream = harness.call(session_id), harness.listen(session_id)
     (pipe,) = harness.server.pipes
-    await settled(lambda: pipe.requests("tools/call"))
+    await until(lambda: pipe.requests("tools/call"))
     pipe.end("the server's process was ended by SIGKILL")
     error = await refused(call)
     assert (error.failure.reason, error.failure.text) == ("upstream_failed", "the server's process was ended by SIGKILL")
@@ -71,7 +71,7 @@ async def test_a_cancelled_call_tells_the_server_by_the_id_it_knows_and_ends(har
     sessions = [await harness.open(), await harness.open()]
     calls = [harness.call(session_id) for session_id in sessions]
     (pipe,) = harness.server.pipes
-    await settled(lambda: len(pipe.requests("tools/call")) == 2)
+    await until(lambda: len(pipe.requests("tools/call")) == 2)
     ids = [json.loads(request.id) for request in pipe.requests("tools/call")]
     # 1. Its client takes it back.
     await harness.tell(Notification("notifications/cancelled", params(requestId=1)), sessions[1])
@@ -80,7 +80,7 @@ async def test_a_cancelled_call_tells_the_server_by_the_id_it_knows_and_ends(har
     assert (cancelled.failure.text, cancelled.fate.is_verdict) == ("the client has cancelled the request", False)
     # 2. Its client goes away.
     calls[0].cancel()
-    await settled(lambda: len(pipe.notifications("notifications/cancelled")) == 2)
+    await until(lambda: len(pipe.notifications("notifications/cancelled")) == 2)
     assert pipe.notifications("notifications/cancelled")[1] == {"requestId": ids[0], "reason": "the client has gone"}
     # 3. A late answer does no harm.
     for request in pipe.requests("tools/call"):
@@ -94,7 +94,7 @@ async def test_a_call_past_its_deadline_is_cancelled_at_the_server(harness: Harn
     error = await refused(harness.call(session_id, timeout_s=0.05))
     assert (error.failure.reason, error.fate.was_sent) == ("upstream_timeout", True)
     (pipe,) = harness.server.pipes
-    await settled(lambda: pipe.notifications("notifications/cancelled"))
+    await until(lambda: pipe.notifications("notifications/cancelled"))
 
 
 @conversation()
@@ -116,11 +116,11 @@ async def test_a_server_that_reads_nothing_is_told_of_as_such_and_the_call_was_n
 async def test_the_least_recently_used_connection_makes_room_and_a_busy_one_never(harness: Harness) -> None:
     used, idle = await harness.open(ANY), await harness.open(ANY)
     call = harness.call(used)
-    await settled(lambda: harness.server.pipes[0].requests("tools/call"))
+    await until(lambda: harness.server.pipes[0].requests("tools/call"))
     newest = await harness.open(ANY)
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).fate is Fate.SESSION_LOST
     other = harness.call(newest)
-    await settled(lambda: harness.server.pipes[2].requests("tools/call"))
+    await until(lambda: harness.server.pipes[2].requests("tools/call"))
     error = await refused(harness.open(ANY))
     assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("pool_exhausted", False, False)
     for task in (call, other):
@@ -133,7 +133,7 @@ async def test_a_connection_that_nobody_uses_is_closed_unless_its_client_listens
     stream = harness.listen(listened)
     await asyncio.sleep(0)
     harness.wire._pipes.sweep()
-    await settled(lambda: [pipe.is_open for pipe in harness.server.pipes] == [False, True])
+    await until(lambda: [pipe.is_open for pipe in harness.server.pipes] == [False, True])
     assert (await refused(harness.ask(Request(b"1", "tools/list", b""), idle))).fate is Fate.SESSION_LOST
     stream.cancel()
 
@@ -150,11 +150,11 @@ async def test_a_slow_client_stops_the_reading_of_its_own_connection_alone(harne
 
     call = harness.call(session_id, on_event=slowly)
     (pipe,) = harness.server.pipes
-    await settled(lambda: pipe.requests("tools/call"))
+    await until(lambda: pipe.requests("tools/call"))
     for _ in range(1_000):
         pipe.say(Notification("notifications/message", params(level="info", data="x")))
     pipe.say(Response(pipe.requests("tools/call")[0].id, b"{}", b""))
-    await settled(lambda: 700 < pipe._incoming.qsize() < 750)
+    await until(lambda: 700 < pipe._incoming.qsize() < 750)
     may_read.set()
     await call
     assert len(seen) == 1_000
@@ -169,11 +169,11 @@ async def test_on_a_shared_connection_a_slow_client_loses_progress_and_nobody_wa
 
     slow = harness.call(sessions[0], on_event=never)
     (pipe,) = harness.server.pipes
-    await settled(lambda: pipe.requests("tools/call"))
+    await until(lambda: pipe.requests("tools/call"))
     for step in range(1_000):
         pipe.say(Notification("notifications/progress", params(progressToken=2, progress=step)))
     fast = harness.call(sessions[1])
-    await settled(lambda: len(pipe.requests("tools/call")) == 2)
+    await until(lambda: len(pipe.requests("tools/call")) == 2)
     pipe.say(Response(pipe.requests("tools/call")[1].id, b"{}", b""))
     await fast
     slow.cancel()
@@ -184,7 +184,7 @@ async def three_calls(harness: Harness) -> tuple[Any, list[Any], list[bytes]]:
     session_id = await harness.open()
     (pipe,) = harness.server.pipes
     calls = [harness.call(session_id, request_id) for request_id in (b"1", b"2", b"3")]
-    await settled(lambda: len(pipe.requests("tools/call")) == 3)
+    await until(lambda: len(pipe.requests("tools/call")) == 3)
     return pipe, calls, [request.id for request in pipe.requests("tools/call")]
 
 
@@ -218,7 +218,7 @@ async def test_what_is_no_message_is_skipped_and_batches_are_taken_apart(harness
     session_id = await harness.open()
     (pipe,) = harness.server.pipes
     call = harness.call(session_id)
-    await settled(lambda: pipe.requests("tools/call"))
+    await until(lambda: pipe.requests("tools/call"))
     for noise in (b"{", b"[", b"[1]", b"[]", b"\xff\xfe", b'{"a":1}', b"{}" * 10, b"[" * 100_000):
         pipe.say(noise)
     answer = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % pipe.requests("tools/call")[0].id
@@ -235,12 +235,12 @@ def test_whatever_bytes_a_server_sends_the_next_call_works(noise: list[bytes]) -
         session_id = await harness.open(ANY)
         first = harness.call(session_id)
         (pipe,) = harness.server.pipes
-        await settled(lambda: pipe.requests("tools/call"))
+        await until(lambda: pipe.requests("tools/call"))
         for data in noise:
             pipe.say(data)
         first.cancel()
         call = harness.call(session_id)
-        await settled(lambda: len(pipe.requests("tools/call")) == 2)
+        await until(lambda: len(pipe.requests("tools/call")) == 2)
         pipe.say(Response(pipe.requests("tools/call")[1].id, b'{"fine":1}', b""))
         assert (await call).response == Response(b"1", b'{"fine":1}', b"")
 
@@ -255,13 +255,13 @@ async def test_a_subscription_is_a_stream_that_its_server_may_end_either_way(har
     for number, is_graceful in enumerate((True, False), start=1):
         message = Request(b"77", "subscriptions/listen", b"{}")
         task = asyncio.create_task(harness.ask(message, revision=MODERN, kind=RequestKind.STREAM, timeout_s=None))
-        await settled(lambda: len(harness.server.pipes) == 1)
+        await until(lambda: len(harness.server.pipes) == 1)
         (pipe,) = harness.server.pipes
-        await settled(lambda: len(pipe.requests("subscriptions/listen")) == number)  # noqa: B023
+        await until(lambda: len(pipe.requests("subscriptions/listen")) == number)  # noqa: B023
         request_id = json.loads(pipe.requests("subscriptions/listen")[-1].id)
         meta = {"io.modelcontextprotocol/subscriptionId": request_id}
         pipe.say(Notification("notifications/subscriptions/acknowledged", params(_meta=meta)))
-        await settled(lambda: len(harness.events) == number)  # noqa: B023
+        await until(lambda: len(harness.events) == number)  # noqa: B023
         if is_graceful:
             pipe.say(Response(b"%d" % request_id, params(_meta=meta), b""))
             assert (await task).response == Response(b"77", params(_meta=meta), b"")
@@ -290,7 +290,7 @@ async def test_a_server_that_does_not_answer_pings_is_a_problem_and_replaced_onc
     for _ in range(3):
         error = await refused(harness.wire.probe(0.05))
         assert (error.failure.reason, error.failure.text) == ("upstream_timeout", "the server did not answer in time")
-    await settled(lambda: harness.server.pipes[0].is_closed)
+    await until(lambda: harness.server.pipes[0].is_closed)
     harness.server.answers["ping"] = b"{}"
     await harness.wire.probe(1.0)
     assert len(harness.server.pipes) == 2
@@ -323,7 +323,7 @@ async def test_a_probe_takes_no_connection_from_a_session(harness: Harness) -> N
     (pipe,) = harness.server.pipes
     assert len(pipe.requests("ping")) == 1
     call = harness.call(session_id)
-    await settled(lambda: pipe.requests("tools/call"))
+    await until(lambda: pipe.requests("tools/call"))
     await harness.wire.probe(1.0)
     assert len(pipe.requests("ping")) == 1, "busy for its own session: its caller's deadline judges it"
     call.cancel()

@@ -12,7 +12,8 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamError, ignore_eve
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.upstream.pipes import pipe_pool
 from mcp_gateway.transports.upstream.pipes.pipe_pool import PipePool, idle, least_needed, sleepers
-from tests.doubles.scripted_pipe import ScriptedServer, settled
+from tests.doubles.patience import until
+from tests.doubles.scripted_pipe import ScriptedServer
 
 
 @attrs.frozen
@@ -68,7 +69,7 @@ def test_a_server_that_ends_young_after_it_has_served_a_client_is_no_crash_loop(
             pipe = await pool.open(is_private=False, is_modern=False)
             await pipe.request("", Request(b"1", method, b""), ignore_events, 5.0, is_use=is_use)
             server.pipes[-1].end("killed")
-            await settled(lambda: not pipe.is_open)  # noqa: B023
+            await until(lambda: not pipe.is_open)  # noqa: B023
         assert pool._backoff.failure_count == (2 if counts else 0)
         await pool.close()
 
@@ -89,9 +90,9 @@ def test_a_server_that_ends_without_a_word_is_tried_less_and_less_however_long_i
             pipe = await pool.open(is_private=False, is_modern=False)
             if has_spoken:
                 server.pipes[-1].say(Notification("notifications/message", b"{}"))
-            await settled(lambda: loop.time() - pipe.opened_s > 0.03)  # noqa: B023
+            await until(lambda: loop.time() - pipe.opened_s > 0.03)  # noqa: B023
             server.pipes[-1].end("exit status 1")
-            await settled(lambda: not pipe.is_open)  # noqa: B023
+            await until(lambda: not pipe.is_open)  # noqa: B023
         if has_spoken:
             await pool.open(is_private=False, is_modern=False)
         else:
@@ -164,7 +165,7 @@ def test_in_a_loop_a_server_is_tried_by_one_caller_at_a_time_until_it_gives_a_si
         assert sum(isinstance(each, UpstreamError) for each in outcomes) == 7
         server.pipes[-1].say(Notification("notifications/message", b"{}"))
         pipe = next(iter(pool))
-        await settled(lambda: pipe.has_spoken)
+        await until(lambda: pipe.has_spoken)
         await pool.open(is_private=True, is_modern=False)
         await pool.close()
 
@@ -186,7 +187,7 @@ def test_a_pipe_that_has_lived_for_some_time_ends_the_loop(monkeypatch: pytest.M
         server.pipes[-1].say(Notification("notifications/message", b"{}"))
         loop = asyncio.get_running_loop()
         lived_s = loop.time() + 0.2
-        await settled(lambda: loop.time() > lived_s)
+        await until(lambda: loop.time() > lived_s)
         server.open_error = "gone again"
         assert (await failed(pool)).failure.text == "gone again"
         assert pool.pause() is None, "it is the first failure of its row"

@@ -9,8 +9,9 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.upstream.pipes import pipe_starts
+from tests.doubles.patience import until
 from tests.doubles.pipe_harness import ANY, LEGACY, Harness, conversation, params, refused, silent_server
-from tests.doubles.scripted_pipe import INITIALIZE_RESULT, settled
+from tests.doubles.scripted_pipe import INITIALIZE_RESULT
 
 
 @conversation()
@@ -20,7 +21,7 @@ async def test_a_refused_handshake_is_the_servers_answer_and_leaves_no_connectio
         content = params(protocolVersion=LEGACY, capabilities=capabilities)
         answer = await harness.ask(Request(b'"i"', "initialize", content))
         assert answer == UpstreamAnswer(200, Response(b'"i"', b"", b'{"code":-32602,"message":"no"}'))
-    await settled(lambda: harness.server.open_count == 0)
+    await until(lambda: harness.server.open_count == 0)
     harness.server.answers["initialize"] = INITIALIZE_RESULT
     await harness.open()
 
@@ -31,7 +32,7 @@ async def test_a_handshake_that_is_never_answered_ends_with_its_connection(harne
     content = params(protocolVersion=LEGACY, capabilities=ANY)
     error = await refused(harness.ask(Request(b"1", "initialize", content), timeout_s=0.05))
     assert error.failure.reason == "upstream_timeout"
-    await settled(lambda: harness.server.pipes[0].is_closed)
+    await until(lambda: harness.server.pipes[0].is_closed)
 
 
 @conversation()
@@ -59,7 +60,7 @@ async def test_a_client_that_tries_again_gets_the_connection_that_was_starting_f
         harness.ask(Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities={"roots": {}})))
     )
     again, twin = asyncio.create_task(harness.ask(message)), asyncio.create_task(harness.ask(message))
-    await settled(lambda: len(harness.server.pipes) == 3 and all(pipe.requests("initialize") for pipe in harness.server.pipes))
+    await until(lambda: len(harness.server.pipes) == 3 and all(pipe.requests("initialize") for pipe in harness.server.pipes))
     for pipe in harness.server.pipes:
         pipe.say(Response(pipe.requests("initialize")[0].id, INITIALIZE_RESULT, b""))
     sessions = [(await task).session_id for task in (again, twin, other)]
@@ -70,7 +71,7 @@ async def test_a_client_that_tries_again_gets_the_connection_that_was_starting_f
 async def waited_for(harness: Harness, message: Request) -> "asyncio.Task[UpstreamAnswer]":
     """A client that waits for a server which has said nothing for a minute."""
     client = asyncio.create_task(harness.ask(message))
-    await settled(lambda: harness.server.pipes and harness.server.pipes[-1].requests("initialize"))
+    await until(lambda: harness.server.pipes and harness.server.pipes[-1].requests("initialize"))
     (pipe,) = harness.wire._pipes
     pipe.opened_s = pipe.heard_s = pipe.opened_s - 60.0
     return client
@@ -104,7 +105,7 @@ def test_two_clients_alike_have_two_connections_after_a_little_or_as_soon_as_the
         harness.server.answers["initialize"] = INITIALIZE_RESULT  # of the next one
         second = asyncio.create_task(harness.ask(message))
         if not speaks:
-            await settled(lambda: len(harness.server.pipes) == 2)
+            await until(lambda: len(harness.server.pipes) == 2)
         harness.server.pipes[0].say(Response(harness.server.pipes[0].requests("initialize")[0].id, INITIALIZE_RESULT, b""))
         sessions = {answer.session_id for answer in await asyncio.gather(first, second)}
         assert len(sessions) == len(harness.server.pipes) == 2
@@ -117,12 +118,12 @@ async def test_what_starts_for_nobody_is_kept_for_a_while_and_makes_room_at_once
     for capabilities in (ANY, {"roots": {}}):
         message = Request(b"1", "initialize", params(protocolVersion=LEGACY, capabilities=capabilities))
         assert (await refused(harness.ask(message, timeout_s=0.05))).fate is Fate.STARTING
-    await settled(lambda: [pipe.is_closed for pipe in harness.server.pipes] == [True, False])
+    await until(lambda: [pipe.is_closed for pipe in harness.server.pipes] == [True, False])
     (start,) = harness.wire._starts._private
     assert start.timer is not None
     assert start.timer.when() <= asyncio.get_running_loop().time() + pipe_starts.UNCLAIMED_S
     harness.wire._starts._end_private(start)
-    await settled(lambda: harness.server.open_count == 0)
+    await until(lambda: harness.server.open_count == 0)
 
 
 @conversation()

@@ -8,8 +8,9 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.upstream.pipes import pipe_starts, shared_pipes
+from tests.doubles.patience import until
 from tests.doubles.pipe_harness import ANY, LEGACY, MODERN, Harness, conversation, params, refused, silent_server
-from tests.doubles.scripted_pipe import INITIALIZE_RESULT, settled
+from tests.doubles.scripted_pipe import INITIALIZE_RESULT
 
 
 @conversation(protocol="auto")
@@ -99,7 +100,7 @@ def test_a_server_that_says_nothing_for_long_is_waited_for_on_the_same_connectio
             assert (error.fate, error.failure.reason) == (Fate.STARTING, "upstream_timeout")
             assert error.failure.text.startswith("starting since 0 s")
         (pipe,) = harness.server.pipes
-        await settled(lambda: pipe.requests("initialize"))
+        await until(lambda: pipe.requests("initialize"))
         assert harness.era.is_starting
         # 2. It comes up, and answers what was written to it meanwhile.
         (discovery,), (handshake,) = pipe.requests("server/discover"), pipe.requests("initialize")
@@ -112,7 +113,7 @@ def test_a_server_that_says_nothing_for_long_is_waited_for_on_the_same_connectio
             if era == "legacy":
                 pipe.say(Response(discovery.id, b"", params(code=-32601, message="?")))
             pipe.say(Response(handshake.id, INITIALIZE_RESULT, b""))
-        await settled(lambda: harness.era.speaks_modern is (era == "modern"))
+        await until(lambda: harness.era.speaks_modern is (era == "modern"))
         # 3. From then on it serves, on the connection that there was.
         await harness.wire.probe(1.0)
         if era != "modern":
@@ -128,13 +129,13 @@ def test_a_start_that_never_ends_is_given_up_and_the_next_one_is_a_failure_until
     @conversation(protocol="auto", start_timeout_s=0.3, server=silent_server())
     async def check(harness: Harness) -> None:
         assert (await refused(harness.wire.probe(0.1))).fate is Fate.STARTING
-        await settled(lambda: harness.server.pipes[0].is_closed)
+        await until(lambda: harness.server.pipes[0].is_closed)
         error = await refused(harness.wire.probe(0.1))
         assert (error.fate, len(harness.server.pipes)) == (Fate.UNREACHABLE, 2)
         harness.server.pipes[1].say(
             Response(harness.server.pipes[1].requests("server/discover")[0].id, b'{"supportedVersions":["2026-07-28"]}', b"")
         )
-        await settled(lambda: harness.era.speaks_modern)
+        await until(lambda: harness.era.speaks_modern)
 
     monkeypatched = pytest.MonkeyPatch()
     for module in (pipe_starts, shared_pipes):

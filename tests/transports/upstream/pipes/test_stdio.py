@@ -27,7 +27,7 @@ from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.process_guard import PROCESS_GUARD
 from mcp_gateway.transports.upstream.pipes.stdio import ChildProcess, StdioUpstream, inherited_environment, sums_up
 from tests.doubles.gateway_process import is_gone, wait_until
-from tests.doubles.scripted_pipe import settled
+from tests.doubles.patience import patience, until
 
 ODD = Path(__file__).parents[3] / "doubles" / "odd_stdio_server.py"
 LEGACY = "2025-11-25"
@@ -71,7 +71,7 @@ class Client:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with patience():
             await test()
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
@@ -230,7 +230,7 @@ def test_a_server_and_a_child_of_its_own_that_will_not_leave_are_killed() -> Non
         (helper,) = server.children()
         await client.wire.close()
         assert is_gone(server)
-        await settled(lambda: is_gone(helper))
+        await until(lambda: is_gone(helper))
 
     run(check)
 
@@ -242,7 +242,7 @@ def test_when_a_server_is_killed_the_child_that_it_leaves_behind_is_too() -> Non
         server = psutil.Process(int(await client.call("pid")))
         (helper,) = server.children()
         server.kill()
-        await settled(lambda: is_gone(helper))
+        await until(lambda: is_gone(helper))
         await client.wire.close()
 
     run(check)
@@ -256,7 +256,7 @@ def test_nothing_is_sent_to_a_process_that_is_known_to_have_ended() -> None:
         pipe = ChildProcess(BackendSettings(name="left", command=("sh", "-c", child)), "left", 1000)
         await pipe.open()
         server = next(each for each in psutil.Process().children() if each.cmdline()[:2] == ["sh", "-c"])
-        await settled(lambda: [each.name() for each in server.children()] == ["sleep"])
+        await until(lambda: [each.name() for each in server.children()] == ["sleep"])
         (holder,) = server.children()
         server.kill()
         while psutil.pid_exists(server.pid):

@@ -1,6 +1,5 @@
 """Tests of WebSockets towards servers that behave badly; good ones are in the end-to-end tests."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,15 +12,8 @@ from mcp_gateway.transports.upstream.pipes.message_pipe import PipeClosed
 from mcp_gateway.transports.upstream.pipes.pipe_target import PipeTarget
 from mcp_gateway.transports.upstream.pipes.websocket import WebSocketPipe
 from tests.doubles.odd_http_server import Handler, answer, odd_http_server
+from tests.doubles.patience import on_loop
 from tests.doubles.shown_tokens import ShownTokens, takes_from
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test()
-
-    asyncio.run(bounded())
 
 
 async def opened(url: str, max_message_bytes: int = 10_000) -> WebSocketPipe:
@@ -65,7 +57,7 @@ def test_a_server_that_opens_no_socket_is_told_of_as_what_it_is(handler: Handler
             await opened("http://127.0.0.1:1/ws")
         assert str(caught.value) == "cannot connect: Connection refused"
 
-    run(check)
+    on_loop(check)
 
 
 def test_messages_go_both_ways_as_text_with_subprotocol_and_headers_and_binary_is_understood() -> None:
@@ -93,7 +85,7 @@ def test_messages_go_both_ways_as_text_with_subprotocol_and_headers_and_binary_i
             await pipe.close()
             assert seen == [("Bearer secret", "mcp"), (aiohttp.WSMsgType.TEXT, '{"x":"é"}')]
 
-    run(check)
+    on_loop(check)
 
 
 @pytest.mark.parametrize("end", ["too large", "not UTF-8", "gone"])
@@ -120,7 +112,7 @@ def test_a_connection_that_breaks_is_closed_with_a_reason(end: str) -> None:
             assert str(caught.value)
             await pipe.close()
 
-    run(check)
+    on_loop(check)
 
 
 def test_the_handshake_shows_a_token_and_a_fresh_one_where_the_server_refuses_it() -> None:
@@ -140,4 +132,4 @@ def test_the_handshake_shows_a_token_and_a_fresh_one_where_the_server_refuses_it
                 await pipe.open()
             await pipe.close()
 
-    run(check)
+    on_loop(check)
