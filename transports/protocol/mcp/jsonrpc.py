@@ -17,7 +17,7 @@ from mcp_gateway.transports.protocol.framing.surrogates import without_halves
 
 from .duplicate_names import has_duplicate_names
 from .refusals import Refused
-from .result_form import read_response
+from .result_form import in_pieces, read_response
 
 NULL: Final = b"null"
 
@@ -151,7 +151,7 @@ def decode_from_server(body: bytes) -> Message:
     Raises: Refused, as `decode` does.
     """
     try:
-        return (_large_response(body) if len(body) >= _LARGE_BYTES else None) or decode(body)
+        return (large_response(in_pieces(body)) if len(body) >= _LARGE_BYTES else None) or decode(body)
     except Refused as refused:
         lenient = _response_in(body)
         if lenient is None:
@@ -159,14 +159,22 @@ def decode_from_server(body: bytes) -> Message:
         return lenient
 
 
-def _large_response(body: bytes) -> Response | None:
-    """None where a closer look is needed."""
+def large_response(pieces: Pieces) -> Response | None:
+    """The successful response in what stands before its result, the result itself, and what stands behind it.
+
+    None where a closer look is needed.
+    """
+    if len(pieces) != 3 or isinstance(pieces, bytes):
+        return None
+    before, result, behind = pieces
     try:
-        _check_text(body)
+        _check_text(before)
+        _check_text(result)
+        _check_text(behind)
     except UnicodeDecodeError:
         return None
-    found = read_response(body)
-    return None if found is None else Response(found[0], found[1], b"", is_plain=found[2])
+    found = read_response(before, result, behind)
+    return None if found is None else Response(found[0], result, b"", is_plain=found[1])
 
 
 def _response_in(body: bytes) -> Message | None:

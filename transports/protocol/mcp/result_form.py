@@ -63,23 +63,44 @@ def is_plain(result: bytes | memoryview) -> bool:
     return all(bytes(block.type) in _PLAIN_BLOCKS and not _NAMES.search(block.meta) for block in form.content)
 
 
-def read_response(body: bytes) -> tuple[bytes, bytes, bool] | None:
-    """(id, result, whether it is plain) of a successful response; None for all that is written otherwise, or is none.
+def bytes_before_result(begun: bytes) -> int:
+    """How many bytes of a response stand before its result; 0 where it is written otherwise, or that has not come yet.
+
+    begun: at least so much of the response, from its beginning.
+    """
+    before = _BEFORE_LAST_RESULT.match(begun) or _BEFORE_FIRST_RESULT.match(begun)
+    # Behind spaces that come later there may be more of them.
+    return before.end() if before is not None and begun.startswith(b"{", before.end()) else 0
+
+
+def bytes_behind_result(before: bytes, rest: bytes | memoryview) -> int:
+    """How many bytes of a response stand behind its result; 0 where it is written otherwise. before: what stands before it."""
+    pattern = _AFTER_LAST_RESULT if _BEFORE_LAST_RESULT.fullmatch(before) else _AFTER_FIRST_RESULT
+    behind = pattern.search(rest, max(0, len(rest) - _LONGEST_END_BYTES)) if before else None
+    return 0 if behind is None else len(rest) - behind.start()
+
+
+def in_pieces(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """What stands before the result of a response, the result, and what stands behind it, as far as that shows."""
+    start = bytes_before_result(body)
+    end = len(body) - bytes_behind_result(body[:start], memoryview(body)[start:])
+    return body[:start], body[start:end], body[end:]
+
+
+def read_response(before: bytes, result: bytes, behind: bytes) -> tuple[bytes, bool] | None:
+    """(id, whether the result is plain) of a successful response; None for all that is written otherwise, or is none.
 
     What stands before and behind the result is matched to the letter: one pass over the result itself tells that all is valid.
 
-    body: valid UTF-8.
+    before, result, behind: valid UTF-8.
     """
-    end_at = max(0, len(body) - _LONGEST_END_BYTES)
-    before, after = _BEFORE_LAST_RESULT.match(body), _AFTER_LAST_RESULT.search(body, end_at)
-    found_id = before
-    if before is None:
-        before, after = _BEFORE_FIRST_RESULT.match(body), _AFTER_FIRST_RESULT.search(body, end_at)
-        found_id = after
-    if before is None or after is None or found_id is None:
+    if found := _BEFORE_LAST_RESULT.fullmatch(before):
+        is_whole = _AFTER_LAST_RESULT.fullmatch(behind) is not None
+    elif found := _AFTER_FIRST_RESULT.fullmatch(behind):
+        is_whole = _BEFORE_FIRST_RESULT.fullmatch(before) is not None
+    else:
         return None
-    result = memoryview(body)[before.end() : after.start()]
     try:
-        return found_id[1], bytes(result), is_plain(result)
+        return (found[1], is_plain(result)) if is_whole else None
     except (msgspec.DecodeError, RecursionError):
         return None

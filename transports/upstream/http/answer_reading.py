@@ -7,13 +7,18 @@ MCP 2025-03-26, basic/transports, "Sending Messages to the Server": responses ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.protocol.mcp.result_form import bytes_before_result, bytes_behind_result
+
+from .counted_body import Frame
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -38,8 +43,17 @@ class Said(msgspec.Struct, frozen=True):
         return response.error if response is not None else b""
 
 
-def read_said(body: bytes, request_id: bytes) -> Said:
-    """What a message, or a batch of them, says to the request with this id."""
+RESULT_FRAME: Final = Frame(before=bytes_before_result, behind=bytes_behind_result)
+"""So that the result of a response stands by itself as it comes."""
+
+
+def read_said(body: Pieces, request_id: bytes) -> Said:
+    """What a message, or a batch of them, says to the request with this id. body: whole, or as its frame has parted it."""
+    if not isinstance(body, bytes):
+        large = jsonrpc.large_response(body)
+        if large is not None and large.id == request_id:
+            return Said(large)
+        body = joined(body)
     messages: list[Message] = []
     malformed = ""
     for part in jsonrpc.parts_of(body):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-import io
 import re
 import socket
 import time
@@ -24,8 +23,10 @@ import httptools
 from yarl import URL
 
 from mcp_gateway.transports.ports.deadlines import Deadlines
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 
 from .client_tls import ClientTls
+from .counted_body import UNFRAMED, CountedBody, Frame
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 _SECOND_ADDRESS_S: Final = 0.25  # Source: RFC 8305, section 5, "Connection Attempt Delay"
@@ -83,12 +84,16 @@ class Answer:
 
     async def read(self) -> bytes:
         """The whole body, however long. Raises: ExchangeCut."""
+        return joined(await self.read_framed(UNFRAMED))
+
+    async def read_framed(self, frame: Frame) -> Pieces:
+        """The same; what is large and of known length in pieces, if the frame is found around it. Raises: ExchangeCut."""
         length = self.content_length
         if length is None:
             return b"".join([part async for part in self.parts()])
         if self._connection.is_complete:  # as most are: it came with the head
             return self._connection.take_parts()
-        return await self._connection.read_counted(length)
+        return await self._connection.read_counted(length, frame)
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes, decoded. Raises: ExchangeCut."""
@@ -294,7 +299,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.headers: dict[str, str] = {}
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._missing: memoryview | None = None  # of a body that is read where it stays, past the parser
+        self._counted: CountedBody | None = None  # read where it stays, past the parser
         self._waiting_bytes = 0
         self._frame_bytes = 0
         self.is_complete = False  # the whole body has come
@@ -336,27 +341,26 @@ class _Connection(asyncio.BufferedProtocol):
             else:
                 await self._wait()
 
-    async def read_counted(self, length: int) -> bytes:
+    async def read_counted(self, length: int, frame: Frame) -> Pieces:
         """All of a body of which a part has not come yet. length: as its head says. Raises: ExchangeCut.
 
-        It is read into the bytes that are returned: BytesIO lends them, and gives them up without a copy. There is room for them
-        once a quarter is here: a server that announces much and sends little takes no memory.
+        There is room for it once a sixteenth is here: a server that announces much and sends little takes no memory.
         """
-        begun = self.take_parts()
-        while len(begun) < length // 4:
+        begun = [self.take_parts()]
+        while sum(map(len, begun)) < length // 16:
             await self._wait()
-            begun += self.take_parts()
-        whole = io.BytesIO(bytes(length))
-        with whole.getbuffer() as room:
-            room[: len(begun)] = begun
-            self._missing = room[len(begun) :]
-            try:
-                while not self.is_complete:
-                    await self._wait()
-            finally:
-                self._missing.release()
-                self._missing = None
-        return whole.getvalue()
+            begun.append(self.take_parts())
+        if self.is_complete:
+            return b"".join(begun)
+        self._counted = counted = CountedBody(b"".join(begun), length, frame)
+        del begun
+        try:
+            while not self.is_complete:
+                await self._wait()
+            return counted.pieces()
+        finally:
+            counted.release()
+            self._counted = None
 
     def take_parts(self) -> bytes:
         """What has come of the body and was not read yet."""
@@ -396,16 +400,15 @@ class _Connection(asyncio.BufferedProtocol):
         self.transport = transport
 
     def get_buffer(self, size_hint: int) -> memoryview:
-        return self._missing or _BUFFER
+        return _BUFFER if self._counted is None else self._counted.missing or _BUFFER
 
     def buffer_updated(self, byte_count: int) -> None:
-        missing = self._missing
-        if not missing:
+        counted = self._counted
+        if counted is None or not counted.missing:
             self._received(_BUFFER[:byte_count])
             return
-        self._missing = missing[byte_count:]
-        missing.release()
-        if not self._missing:
+        counted.filled(byte_count)
+        if not counted.missing:
             self.is_complete = self._is_past_parser = True
             self._wake()
 

@@ -30,6 +30,7 @@ from mcp_gateway.transports.ports.upstream_port import (
 )
 from mcp_gateway.transports.protocol.eras.own_requests import INITIALIZED, PROBE_ID, discover, initialize, ping
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra, may_be_modern
+from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 from mcp_gateway.transports.protocol.framing.sse import EventStreamParser, EventTooLarge
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.error_codes import MODERN_ERRORS, error_code
@@ -44,7 +45,7 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     negotiated_with_server,
 )
 
-from .answer_reading import Said, read_refusal, read_said
+from .answer_reading import RESULT_FRAME, Said, read_refusal, read_said
 from .client_tls import ClientTls
 from .dropped_messages import DroppedMessages
 from .failure_text import FailureLog
@@ -262,12 +263,12 @@ class StreamableHttpConversation:
         problem = f"the server answered with status {status} and {content_type or 'no body'}"
         if not isinstance(request.message, Request):
             raise UpstreamError(Fate.BROKEN, problem)
-        content = (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
+        content = await self._whole(response)
         said = self._counted(read_said(content, request.message.id))
         if said.answer is None:
             is_said = content_type == "application/json" and status == 200
             problem = f"the server's answer is {said.problem}" if is_said else problem
-            raise UpstreamError(Fate.BROKEN, problem, error=self._words.error(said.error, content))
+            raise UpstreamError(Fate.BROKEN, problem, error=self._words.error(said.error, joined(content)))
         for message in said.beside:
             await on_event(message, None)
         return UpstreamAnswer(200, said.answer, session_id)
@@ -315,25 +316,26 @@ class StreamableHttpConversation:
             self._own.dropped.note(Stray.RESPONSE, "a response to another request than its own")
         return said
 
-    async def _whole(self, response: Answer) -> bytes:
+    async def _whole(self, response: Answer) -> Pieces:
+        """A large result is a piece of its own."""
         limit = self._max_message_bytes
         if response.content_length is not None and response.content_length > limit:
             raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
         if response.content_length is not None:
-            return await response.read()
+            return _without_mark(await response.read_framed(RESULT_FRAME))
         parts, size = [], 0
         async for part in response.parts():
             size += len(part)
             if size > limit:
                 raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
             parts.append(part)
-        return b"".join(parts)
+        return _without_mark(b"".join(parts))
 
     async def _refusal_body(self, response: Answer) -> bytes:
         """What can be had of it: the status says enough without."""
         try:
             async with asyncio.timeout(_REFUSAL_S):
-                return (await self._whole(response)).removeprefix(codecs.BOM_UTF8)
+                return joined(await self._whole(response))
         except (UpstreamError, ExchangeCut, TimeoutError):
             return b""
 
@@ -485,6 +487,11 @@ def _negotiated(opened: UpstreamAnswer, proposed: str) -> str:
         return negotiated_with_server(msgspec.json.decode(opened.response.result, type=dict[str, Any])["protocolVersion"])
     except (KeyError, ValueError, RecursionError):
         return proposed
+
+
+def _without_mark(body: Pieces) -> Pieces:
+    """Some servers write a byte order mark. What stands in pieces begins otherwise."""
+    return body.removeprefix(codecs.BOM_UTF8) if isinstance(body, bytes) else body
 
 
 def _may_repeat(message: jsonrpc.Message) -> bool:

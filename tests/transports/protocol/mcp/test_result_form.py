@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
-from mcp_gateway.transports.protocol.mcp.result_form import is_plain, read_response
+from mcp_gateway.transports.protocol.mcp.result_form import bytes_before_result, in_pieces, is_plain, read_response
 
 TEXT: Any = {"type": "text", "text": "taskId ui://x resourceUri"}
 IMAGE: Any = {"type": "image", "data": "AAAA", "mimeType": "image/png", "_meta": {"x": 1}}
@@ -70,7 +70,9 @@ def test_what_is_no_result_is_an_error(result: bytes) -> None:
     ],
 )
 def test_a_response_as_serialisers_write_it_is_read(body: bytes, request_id: bytes, result: bytes) -> None:
-    assert read_response(body) == (request_id, result, True)
+    before, found, behind = in_pieces(body)
+    assert (found, before + found + behind) == (result, body)
+    assert read_response(before, found, behind) == (request_id, True)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_a_response_as_serialisers_write_it_is_read(body: bytes, request_id: byt
     ],
 )
 def test_all_else_is_left_to_who_looks_closer(body: bytes) -> None:
-    assert read_response(body) is None
+    assert read_response(*in_pieces(body)) is None
 
 
 @given(
@@ -111,9 +113,17 @@ def test_what_is_read_is_what_a_closer_look_reads(
     envelope: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id}
     message = {"result": result, **envelope} if result_first else {**envelope, "result": result}
     body = json.dumps(message, indent=indent, ensure_ascii=False).encode("utf-8", "replace") + tail
-    found = read_response(body)
+    pieces = in_pieces(body)
+    found = read_response(*pieces)
     if found is not None:
-        assert Response(found[0], found[1], b"") == jsonrpc.decode(body)
+        assert Response(found[0], pieces[1], b"") == jsonrpc.decode(body)
+
+
+@pytest.mark.parametrize("before", [b'{"jsonrpc":"2.0","id":"a","result":', b'{ "result" : ', b'{"result":'])
+def test_where_a_result_begins_shows_once_it_has_begun_and_no_earlier(before: bytes) -> None:
+    body = before + b'{"content":[]}'
+    found = [bytes_before_result(body[:count]) for count in range(len(body) + 1)]
+    assert found == [0] * (len(before) + 1) + [len(before)] * (len(body) - len(before))
 
 
 @pytest.mark.parametrize("size", [60_000, 70_000])

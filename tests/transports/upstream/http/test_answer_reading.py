@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
-from mcp_gateway.transports.upstream.http.answer_reading import read_refusal, read_said
+from mcp_gateway.transports.upstream.http.answer_reading import RESULT_FRAME, read_refusal, read_said
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -32,6 +33,37 @@ def test_two_answers_without_id_could_be_anybodys() -> None:
 def test_the_error_in_a_refusal_is_found_in_either_form(body: bytes, is_event_stream: bool) -> None:
     said = read_refusal(body % b'{"jsonrpc":"2.0","id":7,"error":{"code":1}}', b"7", is_event_stream=is_event_stream)
     assert said.answer == Response(b"7", b"", b'{"code":1}')
+
+
+RESULT = b'{"content":[{"type":"text","text":"%b"}]}' % (b"x" * 100)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","id":7,"result":%b}' % RESULT,
+        b'{"result":%b,"jsonrpc":"2.0","id":7}\n' % RESULT,
+        b'{"jsonrpc":"2.0","id":"7","result":%b}' % RESULT,
+        b'{"jsonrpc":"2.0","id":8,"result":%b}' % RESULT,
+        b'{"jsonrpc":"2.0","id":7,"result":%b,"x":1}' % RESULT,
+        b'{"jsonrpc":"2.0","id":7,"result":%b}}' % RESULT,
+        b'{"jsonrpc":"2.0","id":7,"result":%b' % RESULT,
+        b'{"jsonrpc":"2.0","id":7,"result":%b}' % RESULT.replace(b"x", b"\xff"),
+        b'{"jsonrpc":"2.0","id":7,"result":%b}' % RESULT.replace(b"x", b"\n"),
+        b'{"jsonrpc":"2.0","id":7,"error":{"code":1}}',
+        b"[]",
+    ],
+)
+@pytest.mark.parametrize("begun_bytes", [0, 20, 60])
+def test_what_came_in_pieces_says_what_it_says_as_a_whole(body: bytes, begun_bytes: int) -> None:
+    before = body[: RESULT_FRAME.before(body[:begun_bytes])]
+    rest = body[len(before) :]
+    end = len(rest) - RESULT_FRAME.behind(before, memoryview(rest))
+    in_pieces, whole = read_said((before, rest[:end], rest[end:]), b"7"), read_said(body, b"7")
+    if in_pieces.answer is not None and in_pieces.answer.is_plain:  # looked at in the same pass
+        assert in_pieces.answer == msgspec.structs.replace(whole.answer, is_plain=True)
+    else:
+        assert in_pieces == whole
 
 
 @given(ANY_JSON, st.booleans(), st.booleans())

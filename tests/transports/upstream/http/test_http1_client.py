@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcp_gateway.transports.upstream.http.counted_body import Frame
 from mcp_gateway.transports.upstream.http.http1_client import CannotConnect, ExchangeCut, Http1Client
 from tests.doubles.patience import on_loop, until
 from tests.doubles.ports import free_port
@@ -338,6 +339,20 @@ def test_a_large_body_is_whole_wherever_its_server_stops_for_a_while(first_bytes
             assert await reading == LARGE
         await client.close()
         server.close()
+
+    on_loop(body)
+
+
+def test_a_large_body_comes_in_the_pieces_of_its_frame_and_its_connection_serves_on() -> None:
+    async def body() -> None:
+        origin = Origin(LARGE_HEAD + LARGE, OK)
+        async with asking(origin) as client:
+            url = f"http://127.0.0.1:{origin.port}/"
+            async with client.request("GET", url, {}) as answer:
+                pieces = await answer.read_framed(Frame(before=lambda begun: 3, behind=lambda before, rest: 2))
+            assert pieces == (LARGE[:3], LARGE[3:-2], LARGE[-2:])
+            assert (await get(client, origin))[2] == b"ok"
+            assert origin.connections == 1
 
     on_loop(body)
 
