@@ -188,6 +188,7 @@ class Cell:
             seal=seal,
             elsewhere=self._cells,
             others=lambda: self._cells.other_cells,
+            speakers=self._cells.speakers_beside,
             tasks=self._hosted_tasks,
             records=self._tasks,
             pins=self._pins,

@@ -187,6 +187,10 @@ class Forwarding:
         """The cell that holds the connection to this replica on a node."""
         return self._owners.cell_at(node, replica)
 
+    def speakers_beside(self, replica: ReplicaId) -> frozenset[str]:
+        """The other cells that speak to this replica by a connection of their own; none where the cluster has it once."""
+        return frozenset() if replica in self._owned else self._owners.speakers(replica, self.other_cells)
+
     def _forget_cell(self, name: str) -> None:
         for question_id, (cell, future) in list(self._asked.items()):
             if cell == name:

@@ -68,6 +68,12 @@ class Owners:
         """The cell that holds the connection to this replica on a node."""
         return self._owner_in(node, self._cell_count if node == self.node else self._others.get(node, 1), replica)
 
+    def speakers(self, replica: ReplicaId, running: frozenset[str]) -> frozenset[str]:
+        """Those of the other cells that speak to the replica themselves: where it has an owner, that of each other node."""
+        if scheme_of(replica.address) not in _OWNED_SCHEMES:
+            return running
+        return running & {self.cell_at(node, replica) for node in self._others}
+
     @staticmethod
     def _owner_in(node: str, cell_count: int, replica: ReplicaId) -> str:
         cell = next(iter(_ring(cell_count).preference_list(str(replica))))

@@ -114,6 +114,16 @@ def history(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [text for text in broken_promises(read_history(caplog.messages)) if "never got" not in text]
 
 
+def test_nobody_speaks_to_it_beside_the_owner() -> None:
+    async def body(nodes: TwoNodes) -> None:
+        for name, other in ((A, B), (B, A)):
+            cell = nodes.joined.cells[name]
+            assert cell.speakers_beside(STDIO) == frozenset()
+            assert cell.speakers_beside(ReplicaId("notes", "stdio:notes#0")) == {other}
+
+    on_loop(body)
+
+
 def test_either_node_speaks_to_the_one_process_of_the_owner(history: Callable[[], list[str]]) -> None:
     async def body(nodes: TwoNodes) -> None:
         nodes.tell_both("b", 5)

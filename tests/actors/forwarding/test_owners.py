@@ -71,3 +71,14 @@ def test_a_node_that_is_cut_off_does_not_guess_where_the_sessions_of_others_live
     assert cut_off.is_cut_off_from("b/cell/0")
     assert not cut_off.is_gone("b/cell/0")
     assert cut_off.owner_for(STDIO, session("key", "a")) == cut_off.owner_of(STDIO)
+
+
+def test_a_change_is_listened_for_wherever_somebody_speaks_to_the_server_himself() -> None:
+    """Any cell to a server at HTTP; to a process the one cell of each other node that has it, as far as that runs."""
+    at_a = owners(others={"b": 4, "c": 2})
+    of_b, of_c = at_a.cell_at("b", STDIO), at_a.cell_at("c", STDIO)
+    running = frozenset({"a/cell/1", of_c, *(f"b/cell/{index}" for index in range(4))})
+    assert at_a.speakers(HTTP, running) == running
+    assert at_a.speakers(STDIO, running) == {of_b, of_c}
+    assert at_a.speakers(STDIO, running - {of_c}) == {of_b}
+    assert Owners("cell/1", 2).speakers(STDIO, frozenset({"cell/0"})) == frozenset()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from mcp_gateway.transports.ports.guard_port import Guard
+from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.upstream_port import Elsewhere
 from mcp_gateway.transports.protocol.curation.curation import Curation
 from mcp_gateway.transports.protocol.curation.tool_pins import Comparison, Definition
@@ -46,6 +47,11 @@ def _no_guard(tools: Mapping[str, Any]) -> Guard | None:
     return None
 
 
+def _no_speakers(replica: ReplicaId) -> frozenset[str]:
+    """Where there are no other cells."""
+    return frozenset()
+
+
 def _publish_nothing(topic: str, payload: Mapping[str, Any]) -> None:
     """Where nobody follows events."""
 
@@ -57,6 +63,7 @@ class BridgeSite:
     seal:      the same one in every cell of the node.
     elsewhere: how to reach the other cells; None where there are none.
     others:    the names of the other cells that run now.
+    speakers:  those of them that speak to a replica by a connection of their own.
     hosted:    {task: lets go of it} of the tasks that run here.
     records:   of them on disk; None where nothing outlives the process.
     pins:      of the tools of all backends that have them pinned.
@@ -69,6 +76,7 @@ class BridgeSite:
     seal: Seal = attrs.field(repr=False)
     elsewhere: Elsewhere | None = None
     others: Callable[[], frozenset[str]] = frozenset
+    speakers: Callable[[ReplicaId], frozenset[str]] = _no_speakers
     parked: ParkedCalls = attrs.field(factory=lambda: ParkedCalls(ParkingLimits()))
     tasks: TaskLedger = attrs.field(factory=lambda: TaskLedger(TaskLimits()))
     hosted: dict[str, Callable[[], None]] = attrs.field(factory=dict)

@@ -397,13 +397,13 @@ class ModernToLegacy:
     # ---- subscriptions
 
     async def _listen(self, current: Round) -> None:
-        """Serve a subscription, until it is cancelled. Calls of the same client that reach another cell run on a session of that
-        cell, and a server may tell a change to the session alone in which it was made: the other cells listen as well.
+        """Serve a subscription, until it is cancelled. Calls of the same client that reach another cell, or node, run on a
+        session from there, and a server may tell a change to the session alone in which it was made: the others listen as well.
         """
         request = current.request
         listener = Listener(current.message.id, current.modern)
         hub = self._hub(self._key(current))
-        others = self._site.others() if self._has_streams and not request.is_relayed else frozenset()
+        others = frozenset() if request.is_relayed else self._site.speakers(self._replica)
         relays = [Relayed(listener) for _ in others]
         relaying = HeldTasks()
         for cell, relayed in zip(others, relays, strict=True):
