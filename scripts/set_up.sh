@@ -79,6 +79,13 @@ set_up_systemd() {
   if ! command -v systemd-analyze >/dev/null; then install_debian systemd "the unit is not checked"; fi
 }
 
+# set_up_haproxy: have a balancer; tests of a cluster behind one are skipped otherwise.
+set_up_haproxy() {
+  if [ ! -x /usr/sbin/haproxy ] && ! command -v haproxy >/dev/null; then
+    install_debian haproxy "a cluster is not tried behind a balancer"
+  fi
+}
+
 # install_debian PACKAGE WITHOUT: install it where this may be done, or say what is WITHOUT it.
 install_debian() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -24,7 +24,8 @@ from tests.conformance.suite import (
     run_suite,
 )
 from tests.doubles.sdk_server import SdkServer
-from tests.end_to_end.running_gateway import start_gateway
+from tests.end_to_end.running_cluster import ClusterForm, start_in
+from tests.end_to_end.running_gateway import Form
 
 _OTHER: dict[Era, Era] = {"legacy": "modern", "modern": "legacy"}
 # The suite waits more than it works; more runs at once would only make its own time limits shorter.
@@ -45,7 +46,7 @@ class Findings:
         return found
 
 
-def run_everywhere(directory: Path) -> Findings:
+def run_everywhere(directory: Path, form: Form | ClusterForm = "embedded") -> Findings:
     """Every scenario of both revisions in all three places, with one gateway. directory: an empty one, for the gateway.
 
     Two servers, each of one era: a server of both eras would always be met in the gateway's favourite one. The suite gives
@@ -55,7 +56,7 @@ def run_everywhere(directory: Path) -> Findings:
     with ExitStack() as stack:
         servers: dict[Era, SdkServer] = {era: stack.enter_context(conformance_server(era)) for era in _OTHER}
         backends = [{"name": era, "replicas": [server.url]} for era, server in servers.items()]
-        gateway = stack.enter_context(start_gateway(directory, "embedded", backends))
+        gateway = stack.enter_context(start_in(directory, form, backends))
         pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
         urls = {revision: servers[era_of(revision)].url for revision in REVISIONS}
         direct = {revision: pool.submit(run_suite, url, revision) for revision, url in urls.items()}

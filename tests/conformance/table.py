@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import attrs
 
 from tests.conformance.places import Findings, run_everywhere
 from tests.conformance.suite import PLACES, REVISIONS, Difference, Verdicts, known_differences
+from tests.end_to_end.running_cluster import EVERY_FORM
 
 # The first pattern that a scenario's name starts with is its group.
 _GROUPS = (
@@ -83,8 +85,11 @@ def _reasons(different: Iterable[Difference]) -> Iterator[str]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="conformance", description=__doc__)
+    parser.add_argument("--form", choices=EVERY_FORM, default="embedded", help="how the gateway runs (default: embedded)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="conformance") as directory:
-        findings = run_everywhere(Path(directory))
+        findings = run_everywhere(Path(directory), options.form)
     print(markdown(findings))
     unexplained = findings.differences() - known_differences().keys()
     return 1 if unexplained else 0

@@ -7,13 +7,14 @@ import pytest
 from tests.conformance.places import Findings, judge_again, run_everywhere
 from tests.conformance.suite import PLACES, REVISIONS, Difference, Place, differences, failures, known_differences, worst_statuses
 from tests.conformance.table import markdown
+from tests.end_to_end.running_cluster import BALANCED
 
 _SEEN = {"scenario": {"a/A": "SUCCESS", "b/B": "WARNING", "c/C": "INFO"}}
 
 
-@pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    return run_everywhere(tmp_path_factory.mktemp("conformance"))
+@pytest.fixture(scope="module", params=["embedded", *BALANCED])
+def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return run_everywhere(tmp_path_factory.mktemp("conformance"), request.param)
 
 
 @pytest.mark.node_js

@@ -24,7 +24,8 @@ from mcp_types import PromptReference
 from tests.doubles import sdk_apps
 from tests.doubles.sdk_server import start_sdk_server
 from tests.end_to_end.python_client import Record, all_pages, connected, eventually, text_of
-from tests.end_to_end.running_gateway import Form, RunningGateway, start_gateway
+from tests.end_to_end.running_cluster import CLUSTERS, ClusterForm, start_in
+from tests.end_to_end.running_gateway import Entrance, Form
 
 Era = Literal["legacy", "modern"]
 REVISION: dict[Era, str] = {"legacy": "2025-11-25", "modern": "2026-07-28"}
@@ -50,7 +51,7 @@ class ClientKind:
     def name(self) -> str:
         return f"{REVISION[self.era]}, {self.transport}"
 
-    def url(self, gateway: RunningGateway, backend: str) -> str:
+    def url(self, gateway: Entrance, backend: str) -> str:
         return f"{self.scheme}://{gateway.host}:{gateway.port}{self.path.format(backend=backend)}"
 
 
@@ -95,7 +96,7 @@ SERVERS = [
 class Site:
     """The gateway, and where to ask each server what happened inside: an address, or the directory of its processes."""
 
-    gateway: RunningGateway
+    gateway: Entrance
     counters: dict[ServerKind, str | Path]
 
     def tags(self, server: ServerKind, event: str) -> list[str]:
@@ -331,10 +332,15 @@ Outcomes = dict[tuple[ClientKind, ServerKind], dict[str, str]]
 """{cell: {feature that does not work: why}}."""
 
 
-def run_matrix(directory: Path, form: Form = "embedded") -> Outcomes:
+def run_matrix(
+    directory: Path,
+    form: Form | ClusterForm = "embedded",
+    clients: Sequence[ClientKind] = CLIENTS,
+    servers: Sequence[ServerKind] = SERVERS,
+) -> Outcomes:
     """Let every client use every feature of every server, several at once. directory: an empty one."""
-    with _site(directory, form) as site:
-        return asyncio.run(_all_cells(site, [(client, server) for server in SERVERS for client in CLIENTS]))
+    with _site(directory, form, servers) as site:
+        return asyncio.run(_all_cells(site, [(client, server) for server in servers for client in clients]))
 
 
 class _Turns:
@@ -404,17 +410,19 @@ async def _try_cell(site: Site, turns: _Turns, client_kind: ClientKind, server_k
 
 
 @contextmanager
-def _site(directory: Path, form: Form) -> Iterator[Site]:
+def _site(directory: Path, form: Form | ClusterForm, servers: Sequence[ServerKind]) -> Iterator[Site]:
     backends: list[dict[str, Any]] = []
     counters: dict[ServerKind, str | Path] = {}
     with ExitStack() as stack:
-        for kind in SERVERS:
+        for kind in servers:
             if kind.transport == "stdio":
                 place = directory / kind.backend
                 place.mkdir()
                 command = [sys.executable, str(_EVERYTHING), "--transport", "stdio", "--era", kind.era, "--name", kind.backend]
                 command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place), "--tasks", "--apps"]
-                backends.append({"name": kind.backend, "command": command})
+                # A modern client has no session that would have it find the one process that knows its task again.
+                once = {"one_per_cluster": True} if form in CLUSTERS and kind.era == "modern" else {}
+                backends.append({"name": kind.backend, "command": command, **once})
                 counters[kind] = place
             else:
                 server = start_sdk_server(
@@ -424,7 +432,7 @@ def _site(directory: Path, form: Form) -> Iterator[Site]:
                 backends.append({"name": kind.backend, "replicas": [running.url]})
                 counters[kind] = f"http://127.0.0.1:{running.port}/counters"
         (directory / "gateway").mkdir()
-        yield Site(stack.enter_context(start_gateway(directory / "gateway", form, backends)), counters)
+        yield Site(stack.enter_context(start_in(directory / "gateway", form, backends)), counters)
 
 
 # ---- the gaps that are known

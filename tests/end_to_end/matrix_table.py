@@ -13,7 +13,7 @@ from pathlib import Path
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 from tests.end_to_end.matrix import FEATURES, FEATURES_ALONE, ClientKind, Outcomes, ServerKind, known_gaps, run_matrix
-from tests.end_to_end.running_gateway import FORMS
+from tests.end_to_end.running_cluster import EVERY_FORM
 
 _ALL = (*FEATURES, *FEATURES_ALONE)
 
@@ -47,7 +47,7 @@ def _notes(outcomes: Outcomes) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
-    parser.add_argument("--form", choices=FORMS, default="embedded", help="how the gateway runs (default: embedded)")
+    parser.add_argument("--form", choices=EVERY_FORM, default="embedded", help="how the gateway runs (default: embedded)")
     options = parser.parse_args()
     warnings.simplefilter("ignore", MCPDeprecationWarning)
     with tempfile.TemporaryDirectory(prefix="matrix") as directory:

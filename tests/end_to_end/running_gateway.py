@@ -32,24 +32,41 @@ _STOP_TIMEOUT_S = 15.0
 _Value = TypeVar("_Value")
 
 
-class RunningGateway:
+class Entrance:
+    """Where clients come in.
+
+    url: without a path. transport: what `endpoint` is an address of.
+    """
+
+    def __init__(self, url: str, form: str) -> None:
+        self.url = url
+        self.form = form
+        self.transport: Transport = "streamable_http"
+        self.host, _, port = url.removeprefix("http://").partition(":")
+        self.port = int(port)
+
+    def endpoint(self, backend: str = "") -> str:
+        """Where clients of `transport` connect to; `python_client.connected` knows each by its address."""
+        if self.transport == "streamable_http":
+            return f"{self.url}/mcp/servers/{backend}" if backend else f"{self.url}/mcp"
+        query = f"?backend={backend}" if backend else ""
+        return f"{self.url}/mcp/sse/connect{query}" if self.transport == "http_sse" else f"ws{self.url[4:]}/mcp/ws{query}"
+
+
+class RunningGateway(Entrance):
     """A gateway that serves.
 
-    url:        without a path. log: its standard error so far. transport: what `endpoint` is an address of.
+    log:        its standard error so far.
     credential: with which metrics and health are read, where not everybody may.
     """
 
     def __init__(self, process: subprocess.Popen[str], url: str, form: Form, directory: Path, admin_port: int) -> None:
+        super().__init__(url, form)
         self._process = process
         self._directory = directory
         self._admin_port = admin_port
         self._is_told_to_end = False
-        self.url = url
-        self.form = form
-        self.transport: Transport = "streamable_http"
         self.credential = ""
-        self.host, _, port = url.removeprefix("http://").partition(":")
-        self.port = int(port)
 
     @property
     def pid(self) -> int:
@@ -74,13 +91,6 @@ class RunningGateway:
         signs = ('"level": "error"', '"level": "critical"', "stray mail", "Traceback")
         own = (line for line in self.log.splitlines() if not ("upstream.pipes.stdio" in line and ": stderr: " in line))
         return [line for line in own if any(sign in line for sign in signs)]
-
-    def endpoint(self, backend: str = "") -> str:
-        """Where clients of `transport` connect to; `python_client.connected` knows each by its address."""
-        if self.transport == "streamable_http":
-            return f"{self.url}/mcp/servers/{backend}" if backend else f"{self.url}/mcp"
-        query = f"?backend={backend}" if backend else ""
-        return f"{self.url}/mcp/sse/connect{query}" if self.transport == "http_sse" else f"ws{self.url[4:]}/mcp/ws{query}"
 
     @property
     def _shown(self) -> dict[str, str]:

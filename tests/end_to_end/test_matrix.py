@@ -9,11 +9,12 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 
 from tests.end_to_end.matrix import CLIENTS, FEATURES, FEATURES_ALONE, SERVERS, ClientKind, Outcomes, known_gaps, run_matrix
 from tests.end_to_end.matrix_table import markdown
+from tests.end_to_end.running_cluster import BALANCED
 
 
-@pytest.fixture(scope="module", params=["embedded", "two cells"])
+@pytest.fixture(scope="module", params=["embedded", "two cells", *BALANCED])
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """On two cells a client's requests land on either, and servers behind pipes belong to one of them."""
+    """On two cells, and on three nodes, a client's requests land on any, and servers behind pipes belong to one of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MCPDeprecationWarning)  # the legacy era is one half of the matrix
         return run_matrix(tmp_path_factory.mktemp("matrix"), request.param)

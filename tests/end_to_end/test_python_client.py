@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from tests.conftest import StartGateway
 from tests.doubles.sdk_server import SdkServer
 from tests.end_to_end.python_client import MODES, all_pages, connected, eventually, run, text_of
+from tests.end_to_end.running_cluster import CLUSTERS, ClusterForm, RunningCluster, start_in
 from tests.end_to_end.running_gateway import FORMS, Form, RunningGateway, Transport
 
 TOOLS = [
@@ -23,7 +25,7 @@ TOOLS = [
 
 # (form, how the client connects, era of the server, transport). A node of one cell differs from one of two by nothing that these
 # tests could see: one pair of eras is enough for it.
-SETTINGS: list[tuple[Form, str, str, Transport]] = [
+SETTINGS: list[tuple[Form | ClusterForm, str, str, Transport]] = [
     *(
         (form, mode, era, "streamable_http")
         for form in FORMS
@@ -35,22 +37,29 @@ SETTINGS: list[tuple[Form, str, str, Transport]] = [
     *((form, "legacy", "legacy", "websocket") for form in FORMS if form != "node"),
     *((form, "2026-07-28", "modern", "websocket") for form in FORMS if form != "node"),
 ]
+BALANCED = [
+    pytest.param((form, mode, era, "streamable_http"), marks=pytest.mark.slow)
+    for form in CLUSTERS
+    for mode in MODES
+    for era in ("legacy", "modern")
+]
 
 
-@pytest.fixture(scope="module", params=SETTINGS, ids=lambda setting: f"{setting[0]}, {setting[1]} client, {setting[2]} server")
+@pytest.fixture(scope="module", params=[*SETTINGS, *BALANCED], ids=lambda each: f"{each[0]}, {each[1]} client, {each[2]} server")
 def setting(
-    request: pytest.FixtureRequest, start_gateway: StartGateway, legacy_server: SdkServer, modern_server: SdkServer
-) -> Iterator[tuple[RunningGateway, SdkServer, str]]:
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, legacy_server: SdkServer, modern_server: SdkServer
+) -> Iterator[tuple[RunningGateway | RunningCluster, SdkServer, str]]:
     """(gateway, the one server behind it, how the client shall connect)."""
     form, mode, era, transport = request.param
     server = legacy_server if era == "legacy" else modern_server
-    with start_gateway(form, [{"name": "all", "prefix": "", "replicas": [server.url]}]) as gateway:
+    backends = [{"name": "all", "prefix": "", "replicas": [server.url]}]
+    with start_in(tmp_path_factory.mktemp("gateway"), form, backends) as gateway:
         gateway.transport = transport
         yield gateway, server, mode
         assert gateway.restart_count() == 0
 
 
-Setting = tuple[RunningGateway, SdkServer, str]
+Setting = tuple[RunningGateway | RunningCluster, SdkServer, str]
 
 
 @pytest.mark.parametrize("opening", ["legacy", "auto"])
@@ -227,7 +236,7 @@ async def eventually_on(server: SdkServer, member: str, tag: str) -> None:
 def test_changes_reach_the_client_that_asked_for_them(setting: Setting) -> None:
     """Legacy: `resources/subscribe` and the GET stream. Modern: `subscriptions/listen`."""
     gateway, _, mode = setting
-    tool = f"later_{gateway.form.replace(' ', '_')}_{mode[:4]}_{gateway.transport}"
+    tool = f"later_{re.sub('[ ,]+', '_', gateway.form)}_{mode[:4]}_{gateway.transport}"
 
     async def legacy() -> None:
         async with connected(gateway.endpoint(), mode) as (client, record):

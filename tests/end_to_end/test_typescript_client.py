@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartGateway
 from tests.doubles.sdk_server import SdkServer
-from tests.end_to_end.running_gateway import RunningGateway, is_continuous_integration
+from tests.end_to_end.running_cluster import BALANCED, start_in
+from tests.end_to_end.running_gateway import Entrance, is_continuous_integration
 from tests.node.node_client import install_once, run_node_client
 
 pytestmark = pytest.mark.node_js
@@ -31,14 +33,18 @@ def node_packages() -> None:
         pytest.skip(f"the TypeScript client cannot be had: {problem}")
 
 
-@pytest.fixture(scope="module", params=["embedded", "two cells"])
+@pytest.fixture(scope="module", params=["embedded", "two cells", *BALANCED])
 def gateways(
-    request: pytest.FixtureRequest, start_gateway: StartGateway, legacy_server: SdkServer, modern_server: SdkServer
-) -> Iterator[dict[str, RunningGateway]]:
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, legacy_server: SdkServer, modern_server: SdkServer
+) -> Iterator[dict[str, Entrance]]:
     """{era: a gateway in front of the server of that era}."""
-    alone = {"name": "all", "prefix": ""}
-    with start_gateway(request.param, [alone | {"replicas": [legacy_server.url]}]) as legacy:
-        with start_gateway(request.param, [alone | {"replicas": [modern_server.url]}]) as modern:
+
+    def starting(server: SdkServer) -> AbstractContextManager[Entrance]:
+        backends = [{"name": "all", "prefix": "", "replicas": [server.url]}]
+        return start_in(tmp_path_factory.mktemp("gateway"), request.param, backends)
+
+    with starting(legacy_server) as legacy:
+        with starting(modern_server) as modern:
             yield {"legacy": legacy, "modern": modern, "auto": modern}
 
 
@@ -54,7 +60,7 @@ def seen_directly(legacy_server: SdkServer, modern_server: SdkServer) -> dict[st
 
 @pytest.mark.parametrize("mode", ["legacy", "modern", "auto"])
 def test_the_walk_through_the_gateway_sees_what_the_direct_walk_sees(
-    mode: Any, gateways: dict[str, RunningGateway], seen_directly: dict[str, dict[str, Any]]
+    mode: Any, gateways: dict[str, Entrance], seen_directly: dict[str, dict[str, Any]]
 ) -> None:
     seen = run_node_client(gateways[mode].endpoint(), mode)
     assert seen["errors"] == {}
@@ -65,7 +71,7 @@ def test_the_walk_through_the_gateway_sees_what_the_direct_walk_sees(
 
 @pytest.mark.parametrize(("mode", "version"), [("legacy", "2025-11-25"), ("auto", "2026-07-28")])
 def test_a_client_of_either_era_uses_a_legacy_server_behind_the_gateway(
-    mode: Any, version: str, gateways: dict[str, RunningGateway]
+    mode: Any, version: str, gateways: dict[str, Entrance]
 ) -> None:
     seen = run_node_client(gateways["legacy"].endpoint(), mode)
     assert (seen["errors"], seen["protocol_version"], seen["session"]) == ({}, version, mode == "legacy")
