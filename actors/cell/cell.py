@@ -371,7 +371,8 @@ class Cell:
             await asyncio.to_thread(tracing.stop)
 
     def deliver_events(self, events: list[Event]) -> None:
-        self._system.post(self._root, EventsLogged(tuple(events), self._link.is_caught_up, self._link.lost))
+        link = self._link
+        self._system.post(self._root, EventsLogged(tuple(events), link.is_caught_up, link.lost, link.last_event_id))
 
     def cells_changed(self, running: Mapping[str, object]) -> None:
         self._cells.cells_changed(running)

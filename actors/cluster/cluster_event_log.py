@@ -23,18 +23,23 @@ from .stream_order import StreamOrder
 
 @attrs.frozen
 class LogRead:
-    """Loop -> its own log: what the cluster's log has next. places: (source, number) of all its entries; none at its end."""
+    """Loop -> its own log: what the cluster's log has next.
+
+    places:  (source, number) of all its entries; none at its end.
+    last_id: there, the id after which it goes on.
+    """
 
     events: tuple[StoredEvent, ...] = attrs.field(repr=False)
     places: tuple[tuple[str, int], ...] = attrs.field(repr=False)
+    last_id: int
 
 
 class ClusterEventLog(EventLog):
     """Appends what its cells publish to the cluster's log, and hands on what that log has, of all nodes.
 
     An event is safe in the cluster's log before anybody is told of it, and there once, however often appending it is tried. While
-    the engine is away events wait on disk. A node that has no copy yet does not know what is new: its cells, and who follows
-    topics there, wait until the cluster's log was read to its end.
+    the engine is away events wait on disk. Before it has read the cluster's log to its end it does not know what is new: it gives
+    its cells what its copy has, and does not tell them that this is all. Without a copy it tells them nothing until then.
 
     Receives  what EventLog does; LogRead (its own loop)
     On crash  nothing is lost: what was published is on disk, or with its cell still; the order is the cluster's
@@ -45,8 +50,8 @@ class ClusterEventLog(EventLog):
         self._stream = StreamOrder(1)
         self._spool = EventSpool(None, self.log)
         self._returned: list[tuple[str, int]] = []  # places of what has come back, by the messages of this batch
-        self._is_unread = False
-        self._early: dict[str, int] = {}  # as `_joined`, before it was read
+        self._is_complete = False
+        self._is_unread = False  # and has no copy of what there was either
 
     def on_wired(self) -> None:
         arguments: EventLogArguments = self.arguments
@@ -61,7 +66,7 @@ class ClusterEventLog(EventLog):
             lambda: connect(cluster, arguments.retention_events),
             cipher,
             self._order.last_id,
-            lambda events, places: self.deliver(self.myAddress, LogRead(events, places)),
+            lambda events, places, last_id: self.deliver(self.myAddress, LogRead(events, places, last_id)),
         )
         self._returned = [(each.spool, each.number) for each in self._spool.loaded if self._stream.has_stored(each.event)]
         self._follower.append([each for each in self._spool.loaded if (each.spool, each.number) not in self._returned])
@@ -76,16 +81,14 @@ class ClusterEventLog(EventLog):
         return self._stream
 
     def receiveMsg_LogRead(self, message: LogRead, sender: ActorAddress) -> None:
-        self._unwritten += self._stream.take(message.events)
+        self._unwritten += self._stream.take(message.events, message.last_id)
         self._returned += message.places
         if not message.places:
-            self._is_unread = False
-            self._joined |= self._early
-            self._early = {}
+            self._is_complete, self._is_unread = True, False
 
     def _catch_up(self, cell_name: str, after_id: int) -> None:
         if self._is_unread and not after_id:
-            self._early[cell_name] = after_id
+            self._joined[cell_name] = after_id  # with the next batch, or the one after it
         else:
             super()._catch_up(cell_name, after_id)
 

@@ -20,6 +20,8 @@ from .stream_order import read_entry, sealed_entry
 _AGAIN_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 5.0
 """Where nobody has said that there is news: a hint may be lost."""
+_BEHIND_S: Final = 0.1
+"""Until a replica of the log that has not got all yet is read again."""
 _NONCE_BYTES: Final = 12
 
 _logger = logging.getLogger(__name__)
@@ -30,8 +32,8 @@ class LogFollower:
 
     connect: makes the connection to the engine.
     last_id: of the newest event that the node has.
-    on_read: takes the events of each page, and the places, (source, number), of all its entries; nothing, where the end is
-             reached for the first time.
+    on_read: takes the events of each page, and the places, (source, number), of all its entries. Where the end is reached for the
+             first time, and where the log begins anew beyond what there is: neither of them, but the id after which it goes on.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class LogFollower:
         connect: Callable[[], Awaitable[Engine]],
         cipher: AESGCM,
         last_id: int,
-        on_read: Callable[[tuple[StoredEvent, ...], tuple[tuple[str, int], ...]], None],
+        on_read: Callable[[tuple[StoredEvent, ...], tuple[tuple[str, int], ...], int], None],
     ) -> None:
         self._connect = connect
         self._cipher = cipher
@@ -95,9 +97,14 @@ class LogFollower:
             if page.entries:
                 self._take(page)
                 continue
-            if not has_reached_end:
+            is_empty = page.first_sequence > page.last_sequence
+            if page.last_sequence > self._last_id and not is_empty:
+                await asyncio.sleep(_BEHIND_S)
+                continue
+            if not has_reached_end or page.last_sequence > self._last_id:
                 has_reached_end = True
-                self._on_read((), ())
+                self._last_id = max(self._last_id, page.last_sequence)
+                self._on_read((), (), self._last_id)
             await engine.log_news(self._last_id, _LOOK_AGAIN_S)
 
     def _take(self, page: LogPage) -> None:
@@ -106,7 +113,7 @@ class LogFollower:
             self._say("the log of the cluster has entries that none of its nodes has made: they are left out")
         self._last_id = page.entries[-1].sequence
         events = tuple(event for event in read if event is not None)
-        self._on_read(events, tuple((entry.source, entry.number) for entry in page.entries))
+        self._on_read(events, tuple((entry.source, entry.number) for entry in page.entries), 0)
 
     def _say(self, text: str) -> None:
         if text != self._said:

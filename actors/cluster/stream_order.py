@@ -57,12 +57,13 @@ class StreamOrder(EventOrder):
         """Whether it is among those that are kept."""
         return any((stored.source, stored.sequence) == (event.source, event.sequence) for stored in self.after(0))
 
-    def take(self, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        """Events of the cluster's log, ids ascending; returns those that are new here."""
+    def take(self, events: Iterable[StoredEvent], last_id: int = 0) -> list[StoredEvent]:
+        """Events of the cluster's log, ids ascending; returns those that are new here. last_id: where that log goes on."""
         new = [stored for stored in events if stored.id > self.last_id]
         for stored in new:
             self._kept.add(stored)
             self._note_sequence(stored)
+        self._kept.skip_to(last_id)
         return new
 
 

@@ -191,7 +191,7 @@ class Edge(GatewayActor):
     # ---- topics that clients follow, and what they publish
 
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
-        self._port.topics.take(message.events, message.is_caught_up, message.lost)
+        self._port.topics.take(message.events, message.is_caught_up, message.lost, message.last_id)
 
     def receiveMsg_ClientEventsWaiting(self, message: ClientEventsWaiting, sender: ActorAddress) -> None:
         if self._gateway:

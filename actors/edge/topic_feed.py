@@ -81,15 +81,16 @@ class CellTopicFeed:
 
     # ---- for the edge
 
-    def take(self, events: Iterable[Event], is_caught_up: bool, lost: LostIds = NOTHING_LOST) -> None:
-        """Keep what is new, and tell the followers in turns of the loop to come. lost: see `EventsLogged`."""
-        has_news = is_caught_up and not self.is_caught_up
+    def take(self, events: Iterable[Event], is_caught_up: bool, lost: LostIds = NOTHING_LOST, last_id: int = 0) -> None:
+        """Keep what is new, and tell the followers in turns of the loop to come. lost, last_id: see `EventsLogged`."""
+        has_news = last_id > self.last_id or (is_caught_up and not self.is_caught_up)
         self.is_caught_up = is_caught_up or self.is_caught_up
         self._log.lose(lost)
         for event in events:
             if event.id > self._log.last_id:
                 self._log.add(event)
                 has_news = True
+        self._log.skip_to(last_id)
         if has_news:
             self._pages.clear()
         if has_news and self._followers:

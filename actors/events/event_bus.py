@@ -53,7 +53,8 @@ class EventBus(GatewayActor):
     def receiveMsg_FollowLog(self, message: FollowLog, sender: ActorAddress) -> None:
         link: NodeLink = self.arguments
         self._edge = sender
-        self.send(sender, EventsLogged(tuple(link.events_after(message.after_id)), link.is_caught_up, link.lost))
+        missed = tuple(link.events_after(message.after_id))
+        self.send(sender, EventsLogged(missed, link.is_caught_up, link.lost, link.last_event_id))
 
     def receiveMsg_EventsLogged(self, message: EventsLogged, sender: ActorAddress) -> None:
         if self._edge is not None:

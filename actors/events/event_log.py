@@ -34,6 +34,8 @@ class EventLog(AsyncioActor):
         super().__init__()
         self._order = EventOrder(1)
         self._store = EventStore(None, 1, self.log)
+        self._is_complete = True  # whether it has all that there is
+        self._told = (0, True)  # up to which id the cells were told, and whether that was all
         self._unwritten: list[StoredEvent] = []  # ordered by the messages of this batch
         self._cells: dict[str, ActorAddress] = {}  # by name
         self._joined: dict[str, int] = {}  # {cell name: id after which it is to be told} by the messages of this batch
@@ -50,6 +52,7 @@ class EventLog(AsyncioActor):
         self._store = EventStore(arguments.state_path, arguments.retention_events, self.log)
         self._order = self._first_order(arguments.retention_events)
         self._store.loaded = []
+        self._told = (self._order.last_id, self._is_complete)
         if self.incarnation == 1:
             self._joins = None  # no cell can hold what was never distributed
 
@@ -105,8 +108,9 @@ class EventLog(AsyncioActor):
         joined, self._joined = self._joined, {}
         for name, after_id in joined.items():
             self._catch_up(name, after_id)
-        if written:
-            messages = self._distribution(written, written[0].id - 1)
+        told, self._told = self._told, (self._order.last_id, self._is_complete)
+        if self._told != told:
+            messages = self._distribution(written, told[0])
             for name, address in self._cells.items():
                 for message in messages if name not in joined else ():
                     self.deliver(address, message)
@@ -127,9 +131,10 @@ class EventLog(AsyncioActor):
                 EventsDistributed(
                     log_incarnation=self.incarnation,
                     is_catch_up=is_catch_up and number == 1,
-                    has_more=is_catch_up and number < len(parts),
+                    has_more=not self._is_complete or (is_catch_up and number < len(parts)),
                     events=part,
                     lost=self._order.lost,
+                    last_id=self._order.last_id if number == len(parts) else 0,
                     after_id=after_id,
                 )
             )
@@ -150,8 +155,7 @@ class EventLog(AsyncioActor):
                 return
         level = logging.INFO if reason == "dead target" else logging.WARNING  # its supervisor says more of a death
         self.log(level, f"{name} did not take events: {reason}")
-        ids = [stored.event.id for message in distributed for stored in message.events]
-        after_id = min(ids) - 1 if ids else self._order.last_id
+        after_id = min(message.after_id for message in distributed)
         self._lost[name] = min(self._lost.get(name, after_id), after_id)
         self.start_timer("retry", RETRY_S)
 

@@ -105,11 +105,13 @@ class EventOutbox:
     def take(self, message: EventsDistributed) -> list[Event] | None:
         """Return what is new here, ids ascending; None, and nothing is taken, if some on the way here were lost: join again."""
         new = [stored for stored in message.events if stored.event.id > self.last_event_id]
-        if new and message.after_id > self.last_event_id and not message.is_catch_up:
+        has_news = bool(new) or message.last_id > self.last_event_id
+        if has_news and message.after_id > self.last_event_id and not message.is_catch_up:
             return None
         self._kept.lose(message.lost)
         for stored in new:
             if stored.source == self.source and (confirmed := self._unstored.pop(stored.sequence, None)) is not None:
                 self._unstored_bytes -= confirmed.weight_bytes
             self._kept.add(stored)
+        self._kept.skip_to(message.last_id)
         return [stored.event for stored in new]

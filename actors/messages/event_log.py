@@ -105,8 +105,9 @@ class EventsDistributed:
 
     log_incarnation: a cell drops what comes from an earlier log than the one it has joined.
     is_catch_up:     begins the answer to a JoinEventLog: what lies between the cell's last event and the first of these is gone.
-    has_more:        the answer goes on with the next of these messages.
+    has_more:        the log has more that it has not told this cell yet, such as the rest of that answer.
     lost:            what is missing of all that the log has up to the last of these.
+    last_id:         with the last of these messages all ids up to here have been told; 0: up to the last of the events.
     after_id:        they go on for who has all that there is up to here; by default, up to the id before the first.
     """
 
@@ -115,6 +116,7 @@ class EventsDistributed:
     has_more: bool = False
     events: tuple[StoredEvent, ...] = attrs.field(repr=False)
     lost: LostIds = NOTHING_LOST
+    last_id: int = 0
     after_id: int = attrs.field()
 
     @after_id.default

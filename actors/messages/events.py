@@ -55,11 +55,13 @@ class EventsLogged:
 
     is_caught_up: whether the cell holds, with these, all that the log had when the cell joined it.
     lost:         what is not among the events that the cell has been given so far.
+    last_id:      all ids up to here have been given to the cell, or are lost; 0: up to the last of the events.
     """
 
     events: tuple[Event, ...] = attrs.field(repr=False)
     is_caught_up: bool = True
     lost: LostIds = NOTHING_LOST
+    last_id: int = 0
 
 
 @attrs.frozen

@@ -15,8 +15,9 @@ from .cluster import Ownership
 class NodeLink(Protocol):
     """What a cell's content may ask of the node around it. Loop thread only.
 
-    is_caught_up: whether this cell has been given all that the log had when the cell joined it.
-    lost:         what is missing of the events that have come back so far.
+    is_caught_up:  whether this cell has been given all that the log had when the cell joined it.
+    lost:          what is missing of the events that have come back so far.
+    last_event_id: up to which ids have been told, events or not.
     """
 
     @property
@@ -24,6 +25,9 @@ class NodeLink(Protocol):
 
     @property
     def lost(self) -> LostIds: ...
+
+    @property
+    def last_event_id(self) -> int: ...
 
     def publish(self, topic: str, payload: dict[str, Any], timestamp_ms: int) -> None:
         """Give an event to the node's EventLog; kept and sent again until it is stored. It comes back by `deliver_events`."""

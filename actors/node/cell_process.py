@@ -243,12 +243,13 @@ class CellProcess(AsyncioActor):
             return
         if message.is_catch_up:
             self._has_asked_again = False
+        before_id = self.last_event_id
         fresh = self._outbox.take(message)
         if fresh is None:
             if not self._has_asked_again:  # once, for all that follows what is missing
                 self._rejoin_log()
             return
-        has_news = bool(fresh) or (not message.has_more and not self.is_caught_up)
+        has_news = self.last_event_id > before_id or (not message.has_more and not self.is_caught_up)
         if not message.has_more:  # the first that a log says to a cell is what it has missed
             self._has_caught_up.set()
         if has_news and self._content is not None:
@@ -381,6 +382,10 @@ class CellProcess(AsyncioActor):
     @property
     def lost(self) -> LostIds:
         return self._outbox.lost
+
+    @property
+    def last_event_id(self) -> int:
+        return self._outbox.last_event_id
 
     def events_after(self, event_id: int) -> list[Event]:
         return self._outbox.events_after(event_id)

@@ -55,7 +55,7 @@ class EmbeddedNode:
         Raises: OSError if its port cannot be bound.
         """
         content = self._factory(self.settings, 0, CELL_NAME, self)
-        last_event_id = self._log.last_id
+        last_event_id = self.last_event_id
         await content.start()
         self.content = content
         content.deliver_events(self._log.events_after(last_event_id))
@@ -109,6 +109,10 @@ class EmbeddedNode:
     @property
     def lost(self) -> LostIds:
         return self._log.lost
+
+    @property
+    def last_event_id(self) -> int:
+        return self._log.last_id
 
     def events_after(self, event_id: int) -> list[Event]:
         return self._log.events_after(event_id)

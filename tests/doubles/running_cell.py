@@ -42,6 +42,7 @@ class RecordingLink:
 
     is_caught_up = True
     lost = NOTHING_LOST
+    last_event_id = 0
 
     def events_after(self, event_id: int) -> list[Event]:
         return [event for event in self.events if event.id > event_id]

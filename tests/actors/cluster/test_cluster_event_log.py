@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
 from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
-from mcp_gateway.actors.cluster.stream_order import sealed_entry
-from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, UnstoredEvent
+from mcp_gateway.actors.cluster.stream_order import read_entry, sealed_entry
+from mcp_gateway.actors.events.event_outbox import EventOutbox
+from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents, UnstoredEvent
 from mcp_gateway.actors.messages.node import EventLogArguments
+from mcp_gateway.actors.storage.event_store import EventStore
 from mcp_gateway.config.cluster_settings import ClusterSettings
-from tests.doubles.actor_stage import Stage
+from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
+from tests.doubles.actor_stage import Peer, Stage
 
 ENTRIES = 600
 """More than one page of the log."""
@@ -35,64 +39,148 @@ async def filled(hub: MemoryHub, secret: bytes) -> None:
         await engine.append("spool", number, sealed_entry(cipher, b"n" * 12, "spool", number, event))
 
 
-def test_a_cell_of_a_node_without_a_copy_has_caught_up_when_the_clusters_log_was_read_to_its_end(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Else who follows a topic there would begin with id 0, and be told of all that was ever published as missed, or as new."""
-    secret = secrets.token_bytes(32)
-    key_file = tmp_path / "key"
-    key_file.write_bytes(secret)
-    key_file.chmod(0o600)
+class Bench:
+    """The log of one node, and an engine that comes when the test says so."""
 
-    async def body() -> None:
-        hub = MemoryHub()
-        await filled(hub, secret)
-        engine = LateEngine(hub)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, hub: MemoryHub) -> None:
+        self.secret = secrets.token_bytes(32)
+        self._folder = folder
+        self._key_file = folder / "key"
+        self._key_file.write_bytes(self.secret)
+        self._key_file.chmod(0o600)
+        self.hub = hub
+        self.engine = LateEngine(hub)
+        self._stage = Stage()
 
         async def connect(_settings: ClusterSettings, _retention: int) -> Engine:
-            if not engine.is_there:
+            if not self.engine.is_there:
                 raise EngineAway("not yet")
-            return engine
+            return self.engine
 
         monkeypatch.setattr(cluster_event_log, "connect", connect)
         monkeypatch.setattr("mcp_gateway.actors.events.event_log.setproctitle", lambda _title: None)
         monkeypatch.setattr("mcp_gateway.actors.cluster.log_follower._AGAIN_S", 0.01)
-        stage = Stage()
-        cluster = ClusterSettings(url="nats://127.0.0.1:1", node="a", key_file=str(key_file))
-        arguments = EventLogArguments(state_path=None, retention_events=10_000, cell_count=2, cluster=cluster)
-        address = stage.start(ClusterEventLog, {}, arguments, name="event-log")
-        log: Any = stage.instance(address)
-        new, old = stage.peer(), stage.peer()
 
-        async def batch() -> None:
-            """As at the end of each batch of mail; in one process nobody calls it."""
-            await asyncio.sleep(0.01)
-            log.on_batch_handled()
+    def start(self, *, with_disk: bool = False) -> None:
+        cluster = ClusterSettings(url="nats://127.0.0.1:1", node="a", key_file=str(self._key_file))
+        state_path = self._folder if with_disk else None
+        arguments = EventLogArguments(state_path=state_path, retention_events=10_000, cell_count=2, cluster=cluster)
+        self.address = self._stage.start(ClusterEventLog, {}, arguments, name="event-log")
+        self.log: Any = self._stage.instance(self.address)
 
-        def join(name: str, last_event_id: int) -> JoinEventLog:
-            return JoinEventLog(
-                cell_name=name,
-                source=name,
-                last_event_id=last_event_id,
-                recent_events=(),
-                confirmed_sequence=0,
-                unstored=(),
-            )
+    def join(self, name: str, last_event_id: int = 0) -> Peer:
+        cell = self._stage.peer()
+        join = JoinEventLog(
+            cell_name=name, source=name, last_event_id=last_event_id, recent_events=(), confirmed_sequence=0, unstored=()
+        )
+        cell.say(self.address, join)
+        return cell
 
-        new.say(address, join("cell/0", 0))
-        for _ in range(3):
-            await batch()
-        assert new.of(EventsDistributed) == []
-        engine.is_there = True
+    async def batch(self) -> None:
+        """As at the end of each batch of mail; in one process nobody calls it."""
+        await asyncio.sleep(0.01)
+        self.log.on_batch_handled()
+
+    async def until(self, is_true: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
-            while not any(told.is_catch_up for told in new.of(EventsDistributed)):
-                await batch()
+            while not is_true():
+                await self.batch()
+
+
+def taken(cell: Peer) -> EventOutbox:
+    """What the cell has of all that it was told."""
+    outbox = EventOutbox("cell/0", 10_000)
+    assert None not in [outbox.take(message) for message in cell.of(EventsDistributed)]
+    return outbox
+
+
+def knows_all(cell: Peer) -> bool:
+    return any(not message.has_more for message in cell.of(EventsDistributed))
+
+
+def on_loop(monkeypatch: pytest.MonkeyPatch, folder: Path, hub: MemoryHub, body: Callable[[Bench], Awaitable[None]]) -> None:
+    async def run() -> None:
+        bench = Bench(monkeypatch, folder, hub)
+        await body(bench)
+        bench.log.on_exit()
+
+    asyncio.run(run())
+
+
+def test_a_cell_of_a_node_without_a_copy_has_caught_up_when_the_clusters_log_was_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else who follows a topic there would begin with id 0, and be told of all that was ever published as missed, or as new."""
+
+    async def body(bench: Bench) -> None:
+        await filled(bench.hub, bench.secret)
+        bench.start()
+        new = bench.join("cell/0")
+        for _ in range(3):
+            await bench.batch()
+        assert new.of(EventsDistributed) == []
+        bench.engine.is_there = True
+        await bench.until(lambda: any(told.is_catch_up for told in new.of(EventsDistributed)))
         caught_up = [told for told in new.of(EventsDistributed) if told.is_catch_up]
         assert [stored.id for told in caught_up for stored in told.events] == [*range(1, ENTRIES + 1)]
-        old.say(address, join("cell/1", ENTRIES - 1))
-        async with asyncio.timeout(10):
-            while not old.of(EventsDistributed):
-                await batch()
+        assert new.of(EventsDistributed) == caught_up
+        old = bench.join("cell/1", ENTRIES - 1)
+        await bench.until(lambda: old.of(EventsDistributed))
         assert [stored.id for stored in old.only(EventsDistributed).events] == [ENTRIES]
 
-    asyncio.run(body())
+    on_loop(monkeypatch, tmp_path, MemoryHub(), body)
+
+
+COPIED = 100
+
+
+def copy(bench: Bench, folder: Path) -> None:
+    """What an earlier start of the node has kept of the cluster's log."""
+    store = EventStore(folder, 10_000, lambda _level, text: pytest.fail(text))
+    cipher = packet_cipher(bench.secret)
+    assert store.write([stored for entry in bench.hub.log[:COPIED] if (stored := read_entry(cipher, entry)) is not None])
+    store.close()
+
+
+def test_a_copy_is_given_to_cells_at_once_and_said_to_be_all_when_the_clusters_log_was_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else who follows a topic at a node that was started again would be sent as new what has come in between."""
+
+    async def body(bench: Bench) -> None:
+        await filled(bench.hub, bench.secret)
+        copy(bench, tmp_path)
+        bench.start(with_disk=True)
+        cell = bench.join("cell/0")
+        await bench.until(lambda: cell.of(EventsDistributed))
+        for _ in range(3):
+            await bench.batch()
+        assert [taken(cell).last_event_id, knows_all(cell)] == [COPIED, False]
+        bench.engine.is_there = True
+        await bench.until(lambda: knows_all(cell))
+        outbox = taken(cell)
+        assert [event.id for event in outbox.events_after(0)] == [*range(1, ENTRIES + 1)]
+        assert outbox.lost == NOTHING_LOST
+        assert [message.is_catch_up for message in cell.of(EventsDistributed)][1:].count(True) == 0
+
+    on_loop(monkeypatch, tmp_path, MemoryHub(), body)
+
+
+def test_of_a_new_log_cells_learn_where_ids_begin_before_there_is_an_event(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else whoever follows a topic by then would read with the first event that all ids below it were lost."""
+    first = 1_700_000_000_001
+
+    async def body(bench: Bench) -> None:
+        bench.start()
+        cell = bench.join("cell/0")
+        bench.engine.is_there = True
+        await bench.until(lambda: knows_all(cell))
+        begun = taken(cell)
+        assert (begun.last_event_id, begun.events_after(0)) == (first - 1, [])
+        cell.say(bench.address, PublishEvents(events=(begun.publish("mcp.x", {}, 0),)))
+        await bench.until(lambda: taken(cell).events_after(0))
+        assert [event.id for event in taken(cell).events_after(first - 1)] == [first]
+
+    on_loop(monkeypatch, tmp_path, MemoryHub(last_sequence=first - 1), body)

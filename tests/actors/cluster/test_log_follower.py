@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from mcp_gateway.actors.cluster.engine import Engine, EngineAway
+import attrs
+
+from mcp_gateway.actors.cluster.engine import Engine, EngineAway, LogPage
 from mcp_gateway.actors.cluster.log_follower import LogFollower
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
@@ -34,6 +36,7 @@ class Node:
         self.name = name
         self.read: list[StoredEvent] = []
         self.places: list[tuple[str, int]] = []
+        self.last_id = 0  # after which the log goes on, as was told last
         self.ends: list[int] = []  # how much had been read each time that the end was told of
         self.follower = LogFollower(self._connect, CIPHER, last_id, self._take)
         self.running = asyncio.create_task(self.follower.run())
@@ -41,11 +44,12 @@ class Node:
     async def _connect(self) -> Engine:
         return self.engine
 
-    def _take(self, events: tuple[StoredEvent, ...], places: tuple[tuple[str, int], ...]) -> None:
+    def _take(self, events: tuple[StoredEvent, ...], places: tuple[tuple[str, int], ...], last_id: int) -> None:
         self.read += events
         self.places += places
         if not places:
             self.ends.append(len(self.read))
+            self.last_id = last_id
 
     def publish(self, first: int, last: int) -> None:
         events = (
@@ -118,6 +122,55 @@ def test_a_node_goes_on_where_its_copy_ends_and_leaves_out_what_no_node_has_made
         late = Node(MemoryEngine(hub), "b", last_id=2)
         await until(lambda: len(late.read) == 3)
         assert [stored.id for stored in late.read] == [3, 5, 6]
+
+    run(test())
+
+
+def test_a_log_that_begins_beyond_what_there_is_says_so_before_its_first_entry() -> None:
+    """A new one, and one that was made anew after the engine had lost its data."""
+
+    async def test() -> None:
+        hub = MemoryHub(last_sequence=9_000)
+        a = Node(MemoryEngine(hub), "a")
+        await until(lambda: a.ends)
+        assert a.last_id == 9_000
+        a.publish(1, 2)
+        await until(lambda: len(a.read) == 2)
+        hub.log, hub.last_sequence, hub.last_numbers = [], 20_000, {}
+        hub.has_news.set()
+        hub.has_news = asyncio.Event()
+        await until(lambda: a.last_id == 20_000)
+        a.publish(3, 3)
+        await until(lambda: len(a.read) == 3)
+        assert [stored.id for stored in a.read] == [9_001, 9_002, 20_001]
+
+    run(test())
+
+
+class BehindEngine(MemoryEngine):
+    """Reads from a replica that knows how much there is, and has not got it yet."""
+
+    is_behind = True
+    read_count = 0
+
+    async def read_log(self, after: int) -> LogPage:
+        self.read_count += 1
+        page = await super().read_log(after)
+        return attrs.evolve(page, entries=()) if self.is_behind else page
+
+
+def test_a_replica_that_is_behind_is_not_taken_for_the_end_of_the_log() -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        a, engine = Node(MemoryEngine(hub), "a"), BehindEngine(hub)
+        a.publish(1, 3)
+        await until(lambda: len(a.read) == 3)
+        b = Node(engine, "b")
+        await until(lambda: engine.read_count == 3)
+        assert b.ends == []
+        engine.is_behind = False
+        await until(lambda: b.ends)
+        assert (b.ends, b.read) == ([3], a.read)
 
     run(test())
 

@@ -61,6 +61,20 @@ def test_what_is_lost_beyond_what_has_come_is_told_once_it_has_come() -> None:
     assert (first.gap, second.gap, second.next_id) == ((1, 3), (4, 39), 40)
 
 
+def test_followers_are_told_where_ids_go_on_although_nothing_has_come() -> None:
+    async def test() -> None:
+        feed, told = feed_of(), []
+        feed.follow(lambda: told.append(feed.last_id))
+        feed.take([], is_caught_up=True, last_id=500)
+        feed.take([], is_caught_up=True, last_id=500)
+        await asyncio.sleep(0)
+        assert told == [500]
+        feed.take(events(501), is_caught_up=True, last_id=501)
+        assert feed.read(500, EVERYTHING, 10).gap is None
+
+    on_loop(test)
+
+
 def test_it_has_caught_up_once_it_was_told_so() -> None:
     feed = CellTopicFeed(10, lambda: None)
     seen = [feed.is_caught_up]

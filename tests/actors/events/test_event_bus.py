@@ -24,6 +24,7 @@ class Link:
 
     is_caught_up = True
     lost = NOTHING_LOST
+    last_event_id = 0
 
     def __init__(self) -> None:
         self.published: list[tuple[str, dict[str, Any]]] = []

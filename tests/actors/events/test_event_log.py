@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,13 @@ from tests.doubles.actor_stage import Peer, Stage
 
 
 class Bench:
-    """A log without a disk, and a cell that has joined it."""
+    """A log, without a disk unless it is given one, and a cell that has joined it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, state_path: Path | None = None) -> None:
         monkeypatch.setattr("mcp_gateway.actors.events.event_log.setproctitle", lambda _title: None)
         self.stage = Stage()
         self.stage.take_over_time(monkeypatch)
-        arguments = EventLogArguments(state_path=None, retention_events=100, cell_count=1)
+        arguments = EventLogArguments(state_path=state_path, retention_events=100, cell_count=1)
         self.address = self.stage.start(EventLog, {}, arguments, name="event-log")
         self.log: Any = self.stage.instance(self.address)
         self.outbox = EventOutbox("source")
@@ -59,9 +60,11 @@ class Bench:
         self.handled()
 
 
-def on_loop(monkeypatch: pytest.MonkeyPatch, body: Callable[[Bench], Awaitable[None] | None]) -> None:
+def on_loop(
+    monkeypatch: pytest.MonkeyPatch, body: Callable[[Bench], Awaitable[None] | None], state_path: Path | None = None
+) -> None:
     async def run() -> None:
-        body(Bench(monkeypatch))
+        body(Bench(monkeypatch, state_path))
 
     asyncio.run(run())
 
@@ -77,6 +80,22 @@ def test_a_cell_that_was_not_there_once_gets_what_it_missed(monkeypatch: pytest.
         assert bench.told() == [[1, 2]]
 
     on_loop(monkeypatch, body)
+
+
+def test_a_cell_learns_where_ids_go_on_after_a_file_that_could_not_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else the first event would be a gap for whoever follows topics from now on."""
+    (tmp_path / "events.sqlite3").write_bytes(b"rubbish" * 1_000)
+
+    def body(bench: Bench) -> None:
+        (told,) = bench.cell.of(EventsDistributed)
+        assert bench.outbox.take(told) == []
+        assert bench.outbox.last_event_id > 1_600_000_000_000
+        assert bench.outbox.lost == LostIds.of_both(bench.outbox.last_event_id)
+        bench.log.on_exit()
+
+    on_loop(monkeypatch, body, tmp_path)
 
 
 def test_parts_that_are_lost_in_one_moment_are_one_absence(monkeypatch: pytest.MonkeyPatch) -> None:

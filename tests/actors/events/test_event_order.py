@@ -252,6 +252,14 @@ def test_a_hole_in_what_comes_is_noticed_by_the_id_after_which_it_goes_on() -> N
     assert len(b.take(EventsDistributed(log_incarnation=1, events=tuple(rest), after_id=first.id)) or ()) == 6
 
 
+def test_a_cell_goes_on_where_the_log_does_and_asks_again_where_it_has_missed_what_came_before() -> None:
+    order, cell, behind = EventOrder(10), EventOutbox("a"), EventOutbox("b")
+    cell.take(distributed(order.publish(publish(cell, "t.x"))))
+    end = EventsDistributed(log_incarnation=1, events=(), lost=LostIds.of_both(900), after_id=1, last_id=900)
+    assert (cell.take(end), cell.last_event_id, cell.lost) == ([], 900, LostIds.of_both(900))
+    assert (behind.take(end), behind.last_event_id) == (None, 0)
+
+
 def test_an_outbox_that_the_log_never_empties_is_full_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp_gateway.actors.events.event_outbox.MOST_UNSTORED_EVENTS", 3)
     order, a = EventOrder(10), EventOutbox("a")

@@ -87,12 +87,17 @@ class KeptEvents(Generic[E]):
             if lost_id > self.last_id:
                 namespace.lose_through(lost_id)
 
+    def skip_to(self, event_id: int) -> None:
+        """Ids go on after this one, if they have not come as far; those in between that nothing is known of count as lost."""
+        if event_id > max(self.last_id, self.lost.highest):
+            self.lose(LostIds.of_both(event_id))
+        self.last_id = max(self.last_id, event_id)
+
     def add(self, event: E) -> None:
         """Take an event that has its id already; the ids before it that nothing is known of count as lost."""
         if event.id <= self.last_id:
             raise ValueError(f"event {event.id} comes after {self.last_id}")
-        if event.id - 1 > max(self.last_id, self.lost.highest):
-            self.lose(LostIds.of_both(event.id - 1))
+        self.skip_to(event.id - 1)
         self.last_id = event.id
         (self.of_clients if is_of_clients(event.topic) else self.of_gateway).add(event)
 

@@ -22,6 +22,10 @@ class RetainedEvents(KeptEvents[Event]):
         super().add(event)
         self._all.add(event)
 
+    def skip_to(self, event_id: int) -> None:
+        super().skip_to(event_id)
+        self._all.skip_to(event_id)
+
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
         """As `TopicLog.read`; the gap of who follows topics of one kind is of ids beyond which that kind has lost nothing."""
         if pattern.is_within(CLIENT_TOPICS):

@@ -15,7 +15,7 @@ AHEAD_GRACE_S: Final = 5.0
 class ReadableLog(Protocol):
     """The log as a cursor sees it.
 
-    is_caught_up:   False while the cell still waits for what the log had before.
+    is_caught_up:   False while the cell still waits for what the log had before: what is here is in order, but is not all.
     ids_never_fall: whoever comes with an id that is not here yet was at another node, which has more.
     """
 
@@ -100,7 +100,7 @@ class TopicCursor:
 
     def _place(self, log: ReadableLog, now_s: float) -> int | None:
         """Where to read on; None while that cannot be known."""
-        if not log.is_caught_up:
+        if not log.is_caught_up and (self._after_id is None or self._after_id > log.last_id):
             return None
         if self._after_id is None:
             self._after_id = log.last_id

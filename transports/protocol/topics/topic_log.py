@@ -151,11 +151,16 @@ class TopicLog:
         """Take an event that has its id already. What came before a hole is forgotten: readers are told of all that they miss."""
         if event.id <= self.last_id:
             raise ValueError(f"event {event.id} comes after {self.last_id}")
-        if event.id != self.last_id + 1:
-            self._events.clear()
+        self.skip_to(event.id - 1)
         self.last_id = event.id
         self._events[event.id] = event
         self._events.pop(event.id - self._retention, None)
+
+    def skip_to(self, event_id: int) -> None:
+        """Ids go on after this one, if they have not come as far: those in between are a hole."""
+        if event_id > self.last_id:
+            self._events.clear()
+            self.last_id = event_id
 
     def read(self, after_id: int, pattern: TopicPattern, limit: int) -> Page:
         """Read up to `limit` events with ids above `after_id` (0: from the start).

@@ -77,6 +77,17 @@ def test_ids_go_on_where_they_were_said_to() -> None:
     assert (ids(events), events.lost, events.last_id) == ([1_001], LostIds.of_both(1_000), 1_001)
 
 
+def test_ids_that_are_skipped_count_as_lost_where_nothing_is_known_of_them() -> None:
+    events = kept("mcp.a", "client.a")
+    events.skip_to(2)
+    assert (ids(events), events.lost) == ([1, 2], NOTHING_LOST)
+    events.lose(LostIds(of_clients=40))
+    events.skip_to(30)
+    assert (ids(events), events.lost, events.last_id) == ([1], LostIds(of_clients=40), 30)
+    events.skip_to(50)
+    assert (ids(events), events.lost, events.last_id) == ([], LostIds.of_both(50), 50)
+
+
 def test_an_id_that_is_there_already_and_a_log_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="event 1 comes after 1"):
         kept("mcp.a").add(Logged(1, "mcp.a"))
@@ -87,7 +98,7 @@ def test_an_id_that_is_there_already_and_a_log_of_nothing_are_refused() -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     retentions=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    topics=st.lists(st.sampled_from(["mcp.x", "client.x", "hole", "take over", "look"]), max_size=50),
+    topics=st.lists(st.sampled_from(["mcp.x", "client.x", "hole", "skip", "take over", "look"]), max_size=50),
 )
 def test_who_takes_over_from_time_to_time_holds_what_is_left_and_knows_of_each_namespace_what_is_not(
     retentions: tuple[int, int], topics: list[str]
@@ -101,6 +112,10 @@ def test_who_takes_over_from_time_to_time_holds_what_is_left_and_knows_of_each_n
             second.lose(first.lost)
             for event in first.after(second.last_id):
                 second.add(event)
+            second.skip_to(first.last_id)
+        elif topic == "skip":
+            unknown |= {first.last_id + 1, first.last_id + 2}
+            first.skip_to(first.last_id + 2)
         elif topic == "hole":
             unknown |= {first.last_id + 1, first.last_id + 2}
             published.append(Logged(first.last_id + 3, "mcp.x"))

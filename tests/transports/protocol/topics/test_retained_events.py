@@ -82,6 +82,17 @@ def test_after_a_hole_all_are_told_of_all_that_they_cannot_read() -> None:
     events.assert_consistent()
 
 
+def test_who_begins_after_ids_that_were_skipped_is_told_of_no_gap() -> None:
+    log = RetainedEvents(10)
+    log.skip_to(1_000)
+    assert log.last_id == 1_000
+    log.add(Event(id=1_001, topic="mcp.a", payload_json=b"{}", timestamp_ms=0))
+    for pattern, count in (("all", 1), ("mcp.*", 1), ("client.*", 0)):
+        page = log.read(1_000, TopicPattern(pattern), 10)
+        assert (page.gap, len(page.events), page.next_id) == (None, count, 1_001)
+        assert log.read(7, TopicPattern(pattern), 10).gap == (8, 1_000)
+
+
 def test_an_id_of_another_time_reads_on_from_the_end() -> None:
     page = read(kept("vsm.a", "client.a"), "vsm.*", 500)
     assert (ids(page), page.next_id, page.gap, page.has_more) == ([], 2, None, False)

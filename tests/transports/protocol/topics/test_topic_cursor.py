@@ -61,6 +61,14 @@ def test_nothing_is_new_before_the_cell_has_caught_up_with_the_log() -> None:
     assert (ids(fresh.take(log, 0.0)), ids(resuming.take(log, 0.0))) == ([], [2])
 
 
+def test_with_a_place_it_goes_on_with_what_is_here_before_the_cell_has_caught_up() -> None:
+    """As with the copy of a node that cannot reach its cluster."""
+    log, resuming, ahead = Log("a", "a", is_caught_up=False), cursor(1), cursor(3)
+    assert (ids(resuming.take(log, 0.0)), ids(ahead.take(log, 0.0))) == ([2], [])
+    log.publish("a", "a")
+    assert (ids(resuming.take(log, 0.0)), ids(ahead.take(log, 0.0))) == ([3], [4])
+
+
 def test_no_more_is_handed_out_than_may_be_in_flight() -> None:
     log, reader = Log("a", "a", "a", "a", "a"), cursor(0)
     portion = reader.take(log, 0.0)

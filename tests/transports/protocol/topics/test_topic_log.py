@@ -102,6 +102,17 @@ def test_after_a_hole_readers_are_told_of_all_that_they_cannot_read():
     assert (page.gap, ids(page)) == ((2, 6), [7])
 
 
+def test_ids_go_on_after_those_that_were_skipped_which_only_earlier_readers_have_missed():
+    log = TopicLog(10)
+    log.append("a", {}, 0)
+    for skipped_to in (100, 50):
+        log.skip_to(skipped_to)
+        assert (log.last_id, log.read(0, TopicPattern("all"), 10).gap) == (100, (1, 100))
+    assert log.append("a", {}, 0).id == 101
+    page = log.read(100, TopicPattern("all"), 10)
+    assert ([event.id for event in page.events], page.gap) == ([101], None)
+
+
 def test_an_event_does_not_show_its_payload():
     assert "hunter2" not in repr(TopicLog(1).append("a", {"password": "hunter2"}, 0))
 
