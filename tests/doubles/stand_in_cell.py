@@ -35,6 +35,7 @@ class StandInCell:
         self.other_cells: dict[str, object] = {}
         self.forwarded: list[tuple[str, object]] = []
         self.failed: list[tuple[str, object]] = []
+        self.drained_while_others_serve: bool | None = None
         self._server: tornado.httpserver.HTTPServer | None = None
 
     async def start(self) -> None:
@@ -61,6 +62,7 @@ class StandInCell:
 
     async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
         assert self._server is not None
+        self.drained_while_others_serve = others_serve
         self._server.stop()
         until_s = time.monotonic() + deadline_s
         while self._open_count and time.monotonic() < until_s:

@@ -11,7 +11,8 @@ import pytest
 from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import ForwardToNode, NodesChanged
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
-from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, SettingsApplied
+from mcp_gateway.actors.messages.lifecycle import StopRequested
+from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, CellsChanged, DrainRequested, SettingsApplied
 from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellProcess
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
@@ -198,5 +199,28 @@ def test_what_goes_to_another_node_tells_which_incarnation_of_the_cell_says_it(m
         await bench.settle()
         sent = member.only(ForwardToNode)
         assert (sent.to_cell, sent.from_cell, sent.incarnation, sent.message) == (REMOTE, "cell/0", 1, "hello")
+
+    on_loop(monkeypatch, body)
+
+
+@pytest.mark.parametrize(
+    ("end", "others_served"), [(StopRequested(), True), (DrainRequested(deadline_s=1.0), False)], ids=["cell", "node"]
+)
+def test_a_cell_that_ends_sends_its_clients_to_one_that_has_only_just_come_but_not_when_all_end(
+    end: object, others_served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cells are restarted one after the other: the second is told of the first and to end in the same moment."""
+
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        async with asyncio.timeout(5):
+            while bench.cell._content is None:
+                await asyncio.sleep(0.01)
+        bench.stage.tell(bench.address, CellsChanged(cells={"cell/1": (bench.first.address, 2)}))
+        bench.stage.tell(bench.address, end)
+        async with asyncio.timeout(5):
+            while (others_serve := bench.cell._content.drained_while_others_serve) is None:
+                await asyncio.sleep(0.01)
+        assert others_serve == others_served
 
     on_loop(monkeypatch, body)
