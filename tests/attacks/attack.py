@@ -23,7 +23,19 @@ WEBSOCKET, PHOENIX = "WebSocket", "Phoenix channel"
 TALKING: Final = (SESSION, STATELESS, SSE, WEBSOCKET, PHOENIX)
 """Every transport over which JSON-RPC can be said."""
 HTTP: Final = ("HTTP",)
+_LONG_AT_ONCE = 8
+_PAUSE_S = 0.01
+"""An attacker who takes all that one processor gives is no attack to tell from a busy client. Source: ours."""
 EVERY_FORM: Final[tuple[Form, ...]] = ("embedded", "two cells")
+
+
+@attrs.frozen(kw_only=True)
+class Effort:
+    """How often an attack is tried: so many tries side by side at most, one begun after each pause."""
+
+    tries: int
+    at_once: int
+    pause_s: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -36,8 +48,7 @@ class Attack:
              Raises: AssertionError where it did harm.
     reads:   what that may be: reasons of the contract, "status 400" where HTTP itself is refused, `CLOSED`, `HARMLESS`.
     over:    transports; each is an attack of its own in the counts.
-    tries:   in CI; `at_once` of them run side by side.
-    long_tries: in the report.
+    short:   in CI. long: in the report.
     """
 
     name: str
@@ -47,9 +58,8 @@ class Attack:
     reads: tuple[str, ...]
     over: tuple[str, ...]
     forms: tuple[Form, ...]
-    tries: int
-    long_tries: int
-    at_once: int
+    short: Effort
+    long: Effort
 
 
 def attack(
@@ -59,8 +69,14 @@ def attack(
     tries: int = 4,
     long_tries: int = 200,
     at_once: int = 2,
+    long_at_once: int | None = None,
 ) -> Callable[[Callable[..., Awaitable[str]]], Attack]:
-    """Declare the function below as an attack. It takes the arena, and the transport where it is meant for several."""
+    """Declare the function below as an attack. It takes the arena, and the transport where it is meant for several.
+
+    long_at_once: how many tries of the long form run side by side; those that run one by one in the short form do so there too.
+    """
+    if long_at_once is None:
+        long_at_once = 1 if at_once == 1 else max(at_once, _LONG_AT_ONCE)
 
     def declare(function: Callable[..., Awaitable[str]]) -> Attack:
         takes_transport = len(inspect.signature(function).parameters) > 1
@@ -76,9 +92,8 @@ def attack(
             reads=reads,
             over=tuple(over),
             forms=tuple(forms),
-            tries=tries,
-            long_tries=long_tries,
-            at_once=at_once,
+            short=Effort(tries=tries, at_once=at_once),
+            long=Effort(tries=long_tries, at_once=long_at_once, pause_s=_PAUSE_S),
         )
 
     return declare

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,11 +147,23 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: list[Round] = []
+        self._read_bytes = 0
 
     def rounds(self, from_s: float = 0.0, to_s: float = float("inf")) -> list[Round]:
         """Those that have ended after the one time and began before the other."""
-        found = [Round(**json.loads(line)) for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [each for each in found if each.ended_s > from_s and each.began_s < to_s]
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._known.append(Round(**json.loads(line)))
+                    self._read_bytes += len(line)
+        first = bisect_right(self._known, from_s, key=lambda each: each.ended_s)
+        return [each for each in self._known[first:] if each.began_s < to_s]
+
+    def took_s(self, from_s: float, to_s: float) -> list[float]:
+        """Every call that was answered, of the same rounds."""
+        return [took_s for each in self.rounds(from_s, to_s) for took_s in each.took_s]
 
     def wait_for_rounds(self, since_s: float, count: int) -> None:
         """Wait until so many have begun after that time and ended."""
