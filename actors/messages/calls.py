@@ -54,6 +54,11 @@ class Call(LeanMessage, frozen=True, kw_only=True):
     hedges: int = 0
     is_rewritten: bool = False
 
+    @property
+    def client(self) -> str:
+        """Whose call it is, as far as the gateway knows that by itself: an address, or "" for its own."""
+        return self.hash_keys.get("ip", "")
+
 
 class RouteCall(LeanMessage, frozen=True):
     """Edge -> router: find the replica for this call."""

@@ -378,13 +378,13 @@ class Upstream(GatewayActor):
             self._success_counts[route] = self._success_counts.get(route, 0) + 1
             return CallSucceeded(route, self._replica)
         if elapsed_s > leased.slow_after_s:
-            return CallRanLong(route, self._replica, _client_of(leased), self._success_counts.pop(route, 0))
+            return CallRanLong(route, self._replica, leased.call.client, self._success_counts.pop(route, 0))
         self._success_counts[route] = self._success_counts.get(route, 0) + 1
         return None
 
     def _fault(self, leased: LeaseCall) -> CallFaulted:
         self._failing_routes.add(leased.route)
-        return CallFaulted(leased.route, self._replica, _client_of(leased), self._success_counts.pop(leased.route, 0))
+        return CallFaulted(leased.route, self._replica, leased.call.client, self._success_counts.pop(leased.route, 0))
 
     # ---- probes
 
@@ -442,11 +442,6 @@ _closing = HeldTasks()
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
     await _closing.wait(timeout_s)
-
-
-def _client_of(leased: LeaseCall) -> str:
-    """Whose call it is, as far as the gateway knows that by itself."""
-    return leased.call.hash_keys.get("ip", "")
 
 
 def _is_side_channel(call: Call) -> bool:

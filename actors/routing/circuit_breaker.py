@@ -73,12 +73,14 @@ class CircuitBreaker:
     circuit. If it opens again within reset_timeout_s, probes are not believed that far: the trial is due after a backoff that
     doubles from one second to reset_timeout_s, and it alone closes the circuit. As the last resort of a call, which would be
     refused otherwise, it is tried twice a second all the same: that costs nobody anything.
-    Known gap: a client that fails a trial is believed alone.
+    A trial that fails keeps only its own client waiting, until a second client's has failed as well: whoever else comes may try
+    as soon as a probe is good.
 
     Ask `allows` once per request; where it says True for a circuit that is not closed, that request is the trial and its
     outcome decides. A trial that ends without one is abandoned, and one that never reports is given up after reset_timeout_s.
-    While it is open, late outcomes of requests from before do not move it. In a half-open circuit they count as the trial's:
-    known gap, a token per request would close it; it costs one trial at worst.
+    While it is open, late outcomes of requests from before do not move it. In a half-open circuit late failures of the trial's
+    own client and every late success count as the trial's: known gap, a token per request would close it; it costs one trial at
+    worst.
     It reads no clock: now_s is the caller's monotonic clock.
     Source: Nygard, "Release It!", circuit breaker; Envoy manual, outlier detection, consecutive_5xx,
     successful_active_health_check_uneject_host, and an ejection time that grows with each ejection that follows soon; Brooker,
@@ -100,6 +102,8 @@ class CircuitBreaker:
         "_state",
         "_timeout_count",
         "_trial_call_id",
+        "_trial_client",
+        "_trial_losers",
         "_trial_started_at_s",
         "_window",
     )
@@ -130,6 +134,8 @@ class CircuitBreaker:
         self._good_probe_count = 0  # since it opened
         self._backoff_s = 0.0
         self._trial_call_id = 0
+        self._trial_client = ""
+        self._trial_losers: set[str] = set()  # whose trials have failed since it opened; no more of them than matter
         self._trial_started_at_s: float | None = None
 
     @property
@@ -148,21 +154,22 @@ class CircuitBreaker:
     def gauge(self) -> int:
         return self._state.gauge
 
-    def allows(self, now_s: float, call_id: int = 0, *, is_last_resort: bool = False) -> bool:
+    def allows(self, now_s: float, call_id: int = 0, *, client: str = "", is_last_resort: bool = False) -> bool:
         """Tell whether a request may pass now; a True of a circuit that is not closed takes the trial, for call_id to abandon.
 
+        client:         whose request it is; "" for somebody of whom nothing is known.
         is_last_resort: whether no other replica can take it.
         The caller sees OPEN -> HALF_OPEN by comparing `state` before and after.
         """
         if self._state is CircuitState.CLOSED:
             return True
         if self._state is CircuitState.OPEN:
-            if now_s < self._due_s(is_last_resort=is_last_resort):
+            if now_s < self._due_s(client, is_last_resort=is_last_resort):
                 return False
             self._move(CircuitEvent.RESET_TIME_OVER, now_s)
         elif self._trial_started_at_s is not None and now_s < self._trial_started_at_s + self._reset_timeout_s:
             return False
-        self._trial_call_id, self._trial_started_at_s = call_id, now_s
+        self._trial_call_id, self._trial_client, self._trial_started_at_s = call_id, client, now_s
         return True
 
     def would_allow(self, now_s: float) -> bool:
@@ -186,15 +193,18 @@ class CircuitBreaker:
         may_open:      whether one more replica of the route may be out (`replica_choice.may_open`).
         has_other:     whether another one can take its calls: where none can, some that succeed are better than none.
         """
-        if self._state is CircuitState.OPEN:
+        is_trial = self._state is CircuitState.HALF_OPEN
+        if self._state is CircuitState.OPEN or (is_trial and self._trial_client not in ("", client)):
             return None
         self._failure_count += 1
         self._window.note_failure(now_s, client, success_count)
         if len(self._clients) < _ENOUGH_CLIENTS:
             self._clients.add(client)
-        if self._state is CircuitState.HALF_OPEN:
+        if is_trial:
             self._trial_started_at_s = None
             self._reopened_count += 1
+            if len(self._trial_losers) < _ENOUGH_CLIENTS:
+                self._trial_losers.add(client)
             return self._open(now_s, CircuitEvent.TRIAL_FAILED)
         if not may_open:
             return None
@@ -241,19 +251,21 @@ class CircuitBreaker:
         if call_id == self._trial_call_id:
             self._trial_started_at_s = None
 
-    def retry_after_s(self, now_s: float, *, is_last_resort: bool = False) -> float:
+    def retry_after_s(self, now_s: float, *, client: str = "", is_last_resort: bool = False) -> float:
         """Seconds until `allows` may say True; 0.0 when it would now. While a trial runs, the time until it is given up."""
         if self._state is CircuitState.CLOSED:
             return 0.0
         if self._state is CircuitState.OPEN:
-            return max(0.0, self._due_s(is_last_resort=is_last_resort) - now_s)
+            return max(0.0, self._due_s(client, is_last_resort=is_last_resort) - now_s)
         since_s = self._trial_started_at_s
         return 0.0 if since_s is None else max(0.0, since_s + self._reset_timeout_s - now_s)
 
-    def _due_s(self, *, is_last_resort: bool) -> float:
+    def _due_s(self, client: str, *, is_last_resort: bool) -> float:
         """When the trial of an open circuit may begin."""
         if not self._good_probe_count:
             return self._opened_at_s + self._reset_timeout_s
+        if client and 0 < len(self._trial_losers) < _ENOUGH_CLIENTS and client not in self._trial_losers:
+            return self._opened_at_s
         return self._opened_at_s + (min(self._backoff_s, _LAST_RESORT_BACKOFF_S) if is_last_resort else self._backoff_s)
 
     def _open_on_evidence(self, now_s: float) -> Transition | None:
@@ -280,6 +292,7 @@ class CircuitBreaker:
         self._failure_count = 0
         self._timeout_count = 0
         self._clients.clear()
+        self._trial_losers.clear()
         self._has_failed_probe = False
         self._trial_started_at_s = None
 

@@ -88,7 +88,7 @@ def choose(
     def shut_s(address: str, *, is_last_resort: bool = False) -> float:
         """Seconds until its circuit lets this call through; 0.0 where it does now."""
         breaker = breaker_of(address)
-        return 0.0 if breaker is None else breaker.retry_after_s(now_s, is_last_resort=is_last_resort)
+        return 0.0 if breaker is None else breaker.retry_after_s(now_s, client=call.client, is_last_resort=is_last_resort)
 
     bound_to = _bound_to(call, route, backend, shut_s)
     if isinstance(bound_to, CallFailed):

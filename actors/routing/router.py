@@ -169,7 +169,7 @@ class Router(GatewayActor):
         if choice.is_panic:
             metrics.panics_total.labels(route.pattern).inc()
         if choice.is_trial:
-            self._take_trial(route.pattern, choice, call.call_id, now_s)
+            self._take_trial(route.pattern, choice, call, now_s)
         is_counted = route.hash_balance_factor > 0 and call.kind is RequestKind.REQUEST
         if is_counted:
             self._loads.begin(choice.replica)
@@ -184,10 +184,10 @@ class Router(GatewayActor):
         )
         self.send(self.addresses["connection-pool"], leased)
 
-    def _take_trial(self, route: str, choice: Chosen, call_id: int, now_s: float) -> None:
+    def _take_trial(self, route: str, choice: Chosen, call: Call, now_s: float) -> None:
         breaker = self._breakers[route, choice.replica]
         before = breaker.state
-        breaker.allows(now_s, call_id, is_last_resort=choice.is_last_resort)
+        breaker.allows(now_s, call.call_id, client=call.client, is_last_resort=choice.is_last_resort)
         if before is not breaker.state:
             self._announce(route, choice.replica, Transition(before, breaker.state), breaker)
 

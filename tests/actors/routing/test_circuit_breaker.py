@@ -231,6 +231,63 @@ def test_probes_tell_when_it_is_over_as_long_as_they_do_not_mislead(seen, state,
     assert (breaker.state, breaker.retry_after_s(now_s)) == (state, retry_after_s)
 
 
+CAROL = "192.0.2.3"
+
+
+def trials_failed_by(*clients, at_s=0.0):
+    """(a circuit that has opened, whose trials these have had and failed each as soon as it was due; when the last one did)"""
+    breaker = CircuitBreaker(3, 30.0)
+    now_s = seen_by(breaker, *OPENS, "well", at_s=at_s)
+    for client in clients:
+        now_s += breaker.retry_after_s(now_s, client=client)
+        assert breaker.allows(now_s, client=client)
+        assert breaker.record_failure(now_s, client) == Transition(HALF_OPEN, OPEN)
+        assert not breaker.would_allow(now_s)
+        seen_by(breaker, "well", at_s=now_s)
+    return breaker, now_s
+
+
+@pytest.mark.parametrize(
+    ("losers", "waits_s"),
+    [
+        # {who asks next: how long it waits}, "" for somebody of whom nothing is known
+        ((ADA,), {ADA: 1.0, BOB: 0.0, CAROL: 0.0, "": 1.0}),
+        ((ADA, ADA, ADA), {ADA: 4.0, BOB: 0.0, CAROL: 0.0, "": 4.0}),
+        ((ADA, BOB), {ADA: 2.0, BOB: 2.0, CAROL: 2.0, "": 2.0}),
+        ((ADA, ADA, BOB, ADA), {ADA: 8.0, BOB: 8.0, CAROL: 8.0, "": 8.0}),
+    ],
+)
+def test_a_failed_trial_keeps_others_waiting_where_two_clients_have_had_one(losers, waits_s):
+    breaker, now_s = trials_failed_by(*losers)
+    assert {client: breaker.retry_after_s(now_s, client=client) for client in waits_s} == waits_s
+
+
+def test_who_tries_after_somebody_elses_failed_trial_waits_for_a_good_probe_and_closes_the_circuit():
+    breaker = CircuitBreaker(3, 30.0)
+    now_s = seen_by(breaker, *OPENS, "well", "try", ADA)
+    assert breaker.retry_after_s(now_s, client=BOB) == 30.0
+    seen_by(breaker, "well", at_s=now_s)
+    assert not breaker.allows(now_s, client=ADA)
+    assert breaker.allows(now_s, client=BOB)
+    assert not breaker.allows(now_s, client=CAROL), "one trial at a time"
+    assert breaker.record_success(now_s) == Transition(HALF_OPEN, CLOSED)
+    # What was then is forgotten: the next failed trial is the first one.
+    now_s = seen_by(breaker, *OPENS, "well", at_s=now_s + 40)
+    assert breaker.allows(now_s, client=BOB)
+    seen_by(breaker, BOB, "well", at_s=now_s)
+    assert breaker.retry_after_s(now_s, client=ADA) == 0.0
+
+
+def test_a_trial_is_not_failed_by_what_others_have_on_their_way():
+    breaker = CircuitBreaker(3, 30.0)
+    now_s = seen_by(breaker, *OPENS, "well")
+    assert breaker.allows(now_s, client=BOB)
+    assert breaker.record_failure(now_s, ADA) is None
+    assert breaker.state is HALF_OPEN
+    assert not breaker.allows(now_s, client=ADA), "the trial goes on"
+    assert breaker.record_failure(now_s, BOB) == Transition(HALF_OPEN, OPEN)
+
+
 def test_the_last_resort_of_a_call_is_tried_twice_a_second_where_its_probes_are_good():
     breaker = CircuitBreaker(3, 30.0)
     now_s = seen_by(breaker, *OPENS, "well", "try", ADA, "well", 1, "try", ADA)
@@ -337,7 +394,19 @@ def test_limits_without_meaning_are_refused(failure_threshold, reset_timeout_s):
     steps=st.lists(
         st.tuples(
             st.sampled_from(
-                ["allows", "success", ADA, BOB, "timeout", "slow", "good probe", "bad probe", "abandon", "abandon an old one"]
+                [
+                    "allows",
+                    "allows Ada",
+                    "success",
+                    ADA,
+                    BOB,
+                    "timeout",
+                    "slow",
+                    "good probe",
+                    "bad probe",
+                    "abandon",
+                    "abandon an old one",
+                ]
             ),
             st.sampled_from([0.0, 1.0, 4.0, 10.0]),
         ),
@@ -350,9 +419,11 @@ def test_every_change_follows_the_table_and_an_open_circuit_never_lets_two_throu
     for action, passed_s in steps:
         now_s += passed_s
         old = breaker.state
-        if action == "allows":
-            expected = breaker.would_allow(now_s)
-            allowed = breaker.allows(now_s, trial + 1)
+        if action.startswith("allows"):
+            client = ADA if action == "allows Ada" else ""
+            expected = breaker.retry_after_s(now_s, client=client) == 0.0
+            assert expected or not breaker.would_allow(now_s)
+            allowed = breaker.allows(now_s, trial + 1, client=client)
             assert allowed is expected
             if allowed and breaker.state is HALF_OPEN:
                 trial += 1

@@ -319,6 +319,25 @@ def test_a_replica_whose_trials_failed_is_tried_sooner_where_the_call_would_be_r
     assert situation.choose() == expected
 
 
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        ("192.0.2.1", Chosen(at(SECOND), is_trial=False)),
+        ("192.0.2.2", Chosen(at(FIRST), is_trial=True)),
+        ("", Chosen(at(SECOND), is_trial=False)),
+    ],
+)
+def test_a_replica_whose_trial_one_client_has_failed_is_tried_by_another_one_at_once(client: str, expected: Chosen) -> None:
+    breaker = CircuitBreaker(1, RESET_S)
+    fail(breaker, NOW_S - 1)
+    breaker.record_probe(NOW_S - 1, is_well=True)
+    assert breaker.allows(NOW_S - 0.6, client="192.0.2.1")
+    breaker.record_failure(NOW_S - 0.6, "192.0.2.1")
+    breaker.record_probe(NOW_S - 0.6, is_well=True)
+    call = call_of_ada(hash_keys={"user": "ada", "ip": client})
+    assert Situation(call=call, circuits={FIRST: breaker}).choose() == expected
+
+
 # ---- hedges
 
 HEDGE = call_of_ada(call_id=8, hedges=7)

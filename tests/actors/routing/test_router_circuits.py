@@ -349,6 +349,36 @@ def test_a_server_that_answers_its_probes_all_the_time_is_tried_at_once_and_back
     on_loop(test)
 
 
+def test_one_client_whose_trial_fails_keeps_no_other_one_from_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch, NOTES, routes=[NOTES_ROUTE])
+        target = "tools/call/notes__add"
+        # 1. It is out for what two have seen, and answers its probes: one of them may try, and fails.
+        bench.tell(*faults(ROUTE, THE_REPLICA, 3), probed(THE_REPLICA))
+        trial = bench.call(target, hash_keys={"ip": ADA})
+        assert isinstance(trial, LeaseCall)
+        assert trial.is_trial
+        bench.tell(CallFaulted(ROUTE, THE_REPLICA, ADA), probed(THE_REPLICA))
+        # 2. That one waits, the other does not; what the first has on its way fails no trial but its own.
+        bench.stage.advance(0.1)
+        assert bench.reason(target, hash_keys={"ip": ADA}) == "circuit_open"
+        trial = bench.call(target, hash_keys={"ip": BOB})
+        assert isinstance(trial, LeaseCall)
+        assert trial.is_trial
+        bench.tell(CallFaulted(ROUTE, THE_REPLICA, ADA), CallSucceeded(ROUTE, THE_REPLICA))
+        # 3. All is well for everybody.
+        assert isinstance(bench.call(target, hash_keys={"ip": ADA}), LeaseCall)
+        assert [topic for topic, _ in bench.events()] == [
+            "mcp.circuit.opened",
+            "mcp.circuit.half_open",
+            "mcp.circuit.opened",
+            "mcp.circuit.half_open",
+            "mcp.circuit.closed",
+        ]
+
+    on_loop(test)
+
+
 # ---- rates, panic
 
 
