@@ -51,11 +51,17 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _gateway(
-    cells: int, *, embedded: bool = False, profile: Path | None = None, backends: int = 1, is_stdio: bool = False
+    cells: int,
+    *,
+    embedded: bool = False,
+    profile: Path | None = None,
+    backends: int = 1,
+    is_stdio: bool = False,
+    tables: str = "",
 ) -> Callable[[int, int, Path], list[str]]:
     """backends: how many, all with the one server behind them; of several the tools are called `b0__echo` and so on.
 
-    is_stdio: the server is a process of the gateway's own, beside the one at `backend_port`.
+    is_stdio: the server is a process of the gateway's own, beside the one at `backend_port`. tables: more of its file.
     """
 
     def command(port: int, backend_port: int, folder: Path) -> list[str]:
@@ -93,6 +99,7 @@ max_connections = 10_000
 max_sessions = 20_000
 
 {servers}
+{tables}
 """
         )
         arguments = ["serve", "--config", str(config)] + ["--embedded"] * embedded
@@ -170,6 +177,12 @@ def with_backends(count: int) -> Candidate:
 def over_stdio() -> Candidate:
     """An embedded gateway before a server of standard input and output."""
     return Candidate(name="stdio", title="gateway, embedded, with its server", command=_gateway(1, embedded=True, is_stdio=True))
+
+
+def node_of_cluster(name: str, nats_url: str, key_file: Path) -> Candidate:
+    """A node of one cell, which the others know by this name."""
+    tables = f'[cluster]\nurl = "{nats_url}"\nnode = "{name}"\nkey_file = "{key_file}"\n'
+    return Candidate(name=name, title=f"gateway, {name} of a cluster", command=_gateway(1, tables=tables))
 
 
 class Running:

@@ -177,14 +177,18 @@ end
 """
 
 
-def run_wrk(port: int, *, connections: int, seconds: int, legacy: bool, scratch: Path) -> Measurement:
+def run_wrk(
+    port: int, *, connections: int, seconds: int, legacy: bool, scratch: Path, opened_at: int | None = None
+) -> Measurement:
     """Load one candidate while a checking client calls it four times a second. wrk knows whole seconds only.
+
+    opened_at: the port where the load's sessions are opened, if that is another one.
 
     Raises: WrongAnswer where a session can't be opened; RuntimeError where wrk fails.
     """
     with CheckedClient(port, legacy=legacy) as checker:
         checker.open_session()
-        session_ids = _open_sessions(port, min(connections, _MAX_SESSIONS)) if legacy else []
+        session_ids = _open_sessions(opened_at or port, min(connections, _MAX_SESSIONS)) if legacy else []
         script = scratch / "load.lua"
         script.write_text(wrk_script(legacy=legacy, session_ids=session_ids))
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script)]
