@@ -177,7 +177,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "actors.cell.cell_wires": "cell/test_cell.py: of a running cell",
     "actors.cell.dashboard_state": "end_to_end/test_dashboard.py: of a whole gateway",
     "actors.cell.operator_pages": "operators/test_actions_endpoint.py, operators/test_login_page.py: of a running cell",
-    "actors.cluster.cluster_member": "end_to_end/test_cluster.py: of real nodes; cluster/test_member.py: what it is a shell of",
     "actors.cluster.memory_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.cluster.nats_engine": "cluster/test_engine.py: the contract of all engines",
     "actors.conversations.desk": "a Protocol and a value",

@@ -307,21 +307,23 @@ class ClusterMember(AsyncioActor):
         if self._member is not None:
             self._member.want(thing)
 
-    def _named(self, name: str) -> ActorAddress | None:
-        """A cell of this node, or its supervisor, by its name in the cluster."""
+    def _named(self, name: str, incarnation: int) -> ActorAddress | None:
+        """A cell of this node, or its supervisor, by its name in the cluster; None for one that does not run any more."""
         part = name.partition("/")[2]
         supervisor: ActorAddress = self.addresses["supervisor"]
-        return supervisor if part == NODE_SUPERVISOR else self._cells.get(part)
+        if part == NODE_SUPERVISOR:
+            return supervisor
+        return self._cells.get(part) if self._told.get(part) == incarnation else None
 
     def take_forward(self, forward: ForwardToNode, sender_epoch: int) -> None:
         assert self._member is not None
-        address = self._named(forward.to_cell)
-        if address is not None:  # else it has ended: its node's presence says so, to whom it concerns
+        address = self._named(forward.to_cell, forward.to_incarnation)
+        if address is not None:  # else it has ended: the presence of this node says so, to whom it concerns
             incarnation = remote_incarnation(self._member.epoch, sender_epoch, forward.incarnation)
             self.deliver(address, Forwarded(from_cell=forward.from_cell, incarnation=incarnation, message=forward.message))
 
     def forward_lost(self, forward: ForwardToNode, *, is_unsent: bool) -> None:
-        address = self._named(forward.from_cell)
+        address = self._named(forward.from_cell, forward.incarnation)
         if address is not None:
             self.deliver(address, ForwardLost(forward=forward, is_unsent=is_unsent))
 

@@ -75,12 +75,14 @@ class OwnershipWanted:
 class ForwardToNode:
     """Cell -> ClusterMember -> that of another node, which passes it on as `Forwarded`. Cells by their names in the cluster.
 
-    incarnation: of the cell that sends it, within its node; 0 for a supervisor.
+    incarnation:    of the cell that sends it, within its node; 0 for a supervisor.
+    to_incarnation: of the one that it is for, as its node has said of it: its successor knows nothing of what it goes on with.
     """
 
     to_cell: str
     from_cell: str
     incarnation: int = 0
+    to_incarnation: int = 0
     message: Any = attrs.field(repr=False)
 
     @property

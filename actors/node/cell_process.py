@@ -411,7 +411,13 @@ class CellProcess(AsyncioActor):
             forwarded = Forwarded(from_cell=own_name, incarnation=self.incarnation, message=message)
             self.deliver(self._cells[cell_name][0], forwarded)
         elif self._nodes is not None and self._member is not None and cell_name in self._nodes.cells:
-            to_node = ForwardToNode(to_cell=cell_name, from_cell=own_name, incarnation=self.incarnation, message=message)
+            to_node = ForwardToNode(
+                to_cell=cell_name,
+                from_cell=own_name,
+                incarnation=self.incarnation,
+                to_incarnation=self._nodes.cells[cell_name][-1],
+                message=message,
+            )
             self.deliver(self._member, to_node)
         else:
             raise LookupError(f"{cell_name} does not run")

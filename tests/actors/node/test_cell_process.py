@@ -190,15 +190,18 @@ def test_what_a_cell_of_another_node_asks_is_read_once_it_can_be_answered(monkey
     on_loop(monkeypatch, body)
 
 
-def test_what_goes_to_another_node_tells_which_incarnation_of_the_cell_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_to_another_node_tells_which_incarnation_of_a_cell_says_it_to_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def body(bench: Bench) -> None:
         member = bench.stage.peer()
-        member.say(bench.address, nodes((5, 7, 1)))
+        member.say(bench.address, nodes((5, 7, 3)))
         await bench.settle()
         bench.cell.forward(REMOTE, "hello")
         await bench.settle()
         sent = member.only(ForwardToNode)
         assert (sent.to_cell, sent.from_cell, sent.incarnation, sent.message) == (REMOTE, "cell/0", 1, "hello")
+        assert sent.to_incarnation == 3
 
     on_loop(monkeypatch, body)
 
