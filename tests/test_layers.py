@@ -58,6 +58,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
         "actors.supervision",
         "actors.events",
         "actors.cluster",
+        "transports.ports.shared_budget",
         "transports.telemetry",
         "transports.protocol",
         "transports.upstream.pipes.process_guard",

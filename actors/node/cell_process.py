@@ -334,8 +334,10 @@ class CellProcess(AsyncioActor):
         self.call_loop(self._take_forwarded, message)
 
     def _take_forwarded(self, message: Forwarded) -> None:
+        lost_before = self._mail.lost_count
         if self._mail.is_due(message.from_cell, message.incarnation, message.message):
             self._hand_over(message.from_cell, message.message)
+        metrics.bounds_reached_total.labels("early_mail").inc(self._mail.lost_count - lost_before)
 
     def _hand_over(self, from_cell: str, message: object) -> None:
         if self._content is not None:

@@ -263,7 +263,7 @@ def forget(gauge: Gauge, *labels: str) -> None:
 bounded_source = BoundedLabel(300)
 _BOUNDS = (
     *("waiting", "headers", "idle", "descriptors", "connections", "buffered", "messages"),
-    *("logins", "logouts", "tickets", "questions", "names", "requests_per_day"),
+    *("logins", "logouts", "tickets", "questions", "names", "requests_per_day", "early_mail"),
 )
 _EARLY_REASONS = ("unauthorized", "forbidden", "origin_forbidden", "invalid_request", "too_large", "too_many_connections")
 """Why a request may be refused before it is known what it asks for."""

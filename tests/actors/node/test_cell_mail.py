@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,55 @@ def test_no_more_waits_than_may() -> None:
     for number in range(MOST_EARLY + 1):
         mail.is_due("cell/1", 1, number)
     assert [message for _, message in mail.cells_changed({"cell/1": 1})] == list(range(1, MOST_EARLY + 1))
+
+
+@attrs.frozen
+class Heavy:
+    name: str
+    weight_bytes: int
+
+
+def read(mail: CellMail, *cells: str) -> list[str]:
+    """Names of what waits of these cells, oldest first."""
+    return [message.name for _, message in mail.cells_changed(dict.fromkeys(cells, 1)) if isinstance(message, Heavy)]
+
+
+def test_of_one_cell_half_of_the_bytes_may_wait_and_its_oldest_makes_room_for_more() -> None:
+    mail = CellMail(most_bytes=1_000)
+    for name in ("first", "second", "third"):
+        mail.is_due("cell/1", 1, Heavy(name, 250))
+    assert mail.lost_count == 1
+    mail.is_due("cell/1", 1, Heavy("more than the half", 501))
+    assert mail.lost_count == 2
+    assert read(mail, "cell/1") == ["second", "third"]
+    mail.is_due("cell/2", 1, Heavy("the half", 500))
+    assert (read(mail, "cell/2"), mail.lost_count) == (["the half"], 2)
+
+
+def test_of_all_cells_no_more_bytes_wait_than_may_and_the_oldest_of_all_makes_room() -> None:
+    mail = CellMail(most_bytes=1_000)
+    for cell in ("cell/1", "cell/2", "cell/3"):
+        mail.is_due(cell, 1, Heavy(f"of {cell}", 400))
+    assert (mail.lost_count, read(mail, "cell/1", "cell/2", "cell/3")) == (1, ["of cell/2", "of cell/3"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60), st.booleans()), max_size=60))
+def test_what_waits_never_weighs_more_than_it_may_and_what_is_read_has_not_been_lost(steps: list[tuple[str, int, bool]]) -> None:
+    mail = CellMail(most_bytes=100)
+    said = read_count = 0
+    waiting: list[Heavy] = []
+    for cell, weight, is_told in steps:
+        if is_told:
+            waiting = [message for _, message in mail.cells_changed({cell: 1}) if isinstance(message, Heavy)]
+            assert sum(message.weight_bytes for message in waiting) <= 50
+            read_count += len(waiting)
+            assert list(mail.cells_changed({})) == []
+        else:
+            said += 1
+            mail.is_due(cell, 1, Heavy(cell, weight))
+    rest = list(mail.cells_changed(dict.fromkeys("abc", 1)))
+    assert sum(message.weight_bytes for _, message in rest if isinstance(message, Heavy)) <= 100
+    assert read_count + len(rest) + mail.lost_count == said
 
 
 @given(st.lists(st.one_of(st.integers(1, 4), st.none()), max_size=40))
