@@ -233,7 +233,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "scripts.commands.import_command": "end_to_end/test_desktop_files.py: what it writes is served",
     "scripts.commands.restart_command": "actors/node/test_node_supervisor.py: of a node of two cells",
     "scripts.commands.upgrade_command": "faults/test_code_upgrade.py",
-    "scripts.serving.fresh_process": "faults/test_code_upgrade.py",
+    "scripts.serving.forking_process": "faults/test_code_upgrade.py",
     "scripts.serving.embedded": "end_to_end runs every test of a gateway on this form too",
     "scripts.serving.embedded_node": "library/test_gateway.py, and end_to_end on the embedded form",
     "scripts.serving.time_limit": "test_command_line.py: a port that never answers",

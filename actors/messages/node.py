@@ -33,12 +33,12 @@ class NodeArguments:
     cell_factory: dotted path of a CellFactory.
     launcher_pid: the process whose death ends the node.
     started_at_s: launcher's start, seconds since the epoch, for the status.
-    fresh_entry:  module that a child process begins with after an upgrade, see `thespian_hardening.start_children_afresh`.
+    forking_entry: module of what child processes are forked from after an upgrade, see `thespian_hardening.fork_server`.
     """
 
     settings: Settings = attrs.field(repr=False)
     kept_path: Path
-    fresh_entry: str = ""
+    forking_entry: str = ""
     cell_factory: str
     launcher_pid: int
     started_at_s: float

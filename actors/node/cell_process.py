@@ -165,7 +165,7 @@ class CellProcess(AsyncioActor):
             self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), is_alone=False))
 
     async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object, *, is_alone: bool = True) -> None:
-        """is_alone: the whole node ends. Else others may serve, as is known on the loop, which has taken all earlier news of them."""
+        """is_alone: the whole node ends. Else others may serve: the loop knows, which has taken in all news of them."""
         if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
             await self._content.drain(deadline_s, others_serve=not is_alone and bool(self._cells))
             self._has_drained = True

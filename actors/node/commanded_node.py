@@ -38,7 +38,8 @@ from mcp_gateway.actors.messages.node import (
     SettingsApplied,
 )
 from mcp_gateway.actors.messages.supervision import ChildRestarted, ChildRestartRefused, RestartChildRequested
-from mcp_gateway.actors.runtime.thespian_hardening import send_with_result, start_children_afresh
+from mcp_gateway.actors.runtime.fork_server import ForkServer, ForkServerGone
+from mcp_gateway.actors.runtime.thespian_hardening import fork_children_from, fork_server, send_with_result
 from mcp_gateway.actors.supervision.restart_plan import ChildSpec
 from mcp_gateway.actors.supervision.supervisor import Supervisor
 from mcp_gateway.config.identity_settings import Revocations
@@ -56,6 +57,7 @@ from .wire_fingerprint import WIRE_FINGERPRINT
 
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
+_LOADING_POLL_S = 0.05
 ENDED = {"error": "the process ended before it answered"}
 _MOST_UNPUBLISHED = 100
 _ALL_NODES = "all nodes"
@@ -79,6 +81,8 @@ class CommandedNode(Supervisor):
         self._question_count = 0
         self._sharing: set[str] = set()  # ids of questions that wait for all nodes of the cluster
         self._cluster: dict[str, Any] = {}  # as the cluster member has described it last
+        self._loading: tuple[str, ForkServer] | None = None  # (id of the question that waits for it, what loads new code)
+        self._fork_servers: list[ForkServer] = []  # the last is what children are forked from since an upgrade
 
     # ---- what runs
 
@@ -172,7 +176,7 @@ class CommandedNode(Supervisor):
         elif message.command in BACKEND_COMMANDS:
             self._change_backends(message, sender)
         elif message.command == "upgrade":
-            self._answer_command(sender, message, self._upgrade(str(message.arguments.get("fingerprint"))))
+            self._upgrade(message, sender)
         elif message.command == DRAIN_NODE:  # the launcher does so as for any other SIGTERM; the answer goes first
             done = {"ok": True, "changes": [("drains, and ends then", "the node")], "tables": [], "left": []}
             answer = CommandAnswered(request_id=message.request_id, answer=done)
@@ -190,12 +194,54 @@ class CommandedNode(Supervisor):
         else:
             self._answer_command(sender, message, {"error": self._no_such(child, [*shorts])})
 
-    def _upgrade(self, fingerprint: str) -> dict[str, Any]:
-        """Have processes that start from now on load the code on disk; the answer to who asked with the code on disk."""
-        if fingerprint != WIRE_FINGERPRINT:
-            return {"error": "what processes say to each other differs between the two versions: start the gateway anew"}
-        start_children_afresh(self._node.fresh_entry, (self._settings.now.logging, self._node.cell_factory))
-        return {"ok": True}
+    # ---- new code
+
+    def _upgrade(self, message: CommandRequested, asker: ActorAddress) -> None:
+        """Have processes that start from now on run the code on disk, which is loaded first; who asks has loaded it, too."""
+        if message.arguments.get("fingerprint") != WIRE_FINGERPRINT:
+            error = "what processes say to each other differs between the two versions: start the gateway anew"
+            self._answer_command(asker, message, {"error": error})
+            return
+        self._give_up_loading("another upgrade was asked for")
+        question_id = self._next_question_id()
+        outcome = {"error": "the code that is installed was not loaded in time: everything runs on as it is"}
+        self._loading = question_id, fork_server(self._node.forking_entry, (self._settings.now, self._node.cell_factory))
+        self._wait_for(question_id, ["the code"], asker, message.request_id, COMMAND_DEADLINE_S, outcome)
+        self.start_timer("loading", _LOADING_POLL_S)
+
+    def receiveTimer_loading(self, _payload: object) -> None:
+        if self._loading is None:
+            return
+        question_id, server = self._loading
+        try:
+            is_ready = server.is_ready()
+        except ForkServerGone:
+            self._give_up_loading("the code that is installed cannot be loaded: the log says why; everything runs on as it is")
+            return
+        if not is_ready and self._questions.is_open(question_id):
+            self.start_timer("loading", _LOADING_POLL_S)
+        elif not is_ready:
+            self._give_up_loading("")
+        else:
+            self._loading = None
+            for earlier in self._fork_servers:
+                earlier.close()
+            self._fork_servers.append(server)
+            fork_children_from(self, server)
+            self._answer_questions(self._questions.settled(question_id, {"ok": True}))
+
+    def _forget_fork_servers(self) -> None:
+        """Those before the last that have ended, with the last of their processes."""
+        self._fork_servers = [each for each in self._fork_servers if each is self._fork_servers[-1] or not each.has_ended()]
+
+    def _give_up_loading(self, error: str) -> None:
+        if self._loading is not None:
+            question_id, server = self._loading
+            self._loading = None
+            server.kill()
+            self._answer_questions(self._questions.settled(question_id, {"error": error}))
+
+    # ---- settings
 
     def _change_log_level(self, message: CommandRequested, asker: ActorAddress) -> None:
         level = str(message.arguments.get("level"))

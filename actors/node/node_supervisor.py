@@ -151,6 +151,7 @@ class NodeSupervisor(CommandedNode):
             else:
                 self.send(address, Ping(sequence=self._heartbeat_count))
         self._answer_questions(self._questions.expire(self.monotonic_s()))
+        self._forget_fork_servers()
 
     def _beat_to_launcher(self) -> None:
         # One at a time: the launcher may be stopped (Ctrl-Z), and 20 messages that nobody takes would stop all traffic from here.

@@ -52,6 +52,9 @@ class QuestionLedger:
             question.waiting.clear()
         return self._take_ended()
 
+    def is_open(self, question_id: str) -> bool:
+        return question_id in self._open
+
     def gone(self, name: str) -> list[Question]:
         """It has ended and will answer nothing any more; who runs under its name next has not been asked."""
         for question in self._open.values():

@@ -26,6 +26,7 @@ from typing import Any
 import attrs
 from setproctitle import setproctitle
 
+from .fork_server import ForkServer, ForkServerContext, ServerArguments, take_arguments
 from .packet_seal import MAX_PACKET_BYTES, PacketSeal, SealedReceiveBuffer
 
 THESPIAN_VERSION = "4.0.1"
@@ -55,6 +56,8 @@ _NEEDED_ATTRIBUTES = (
     "thespian.system.transport.TCPTransport:MAX_INCOMING_SOCKET_PERIOD",
     "thespian.system.transport.TCPTransport:TCPTransport.__init__",
     "thespian.system.transport.TCPTransport:TCPTransport.serializer",
+    "thespian.system.transport.TCPTransport:TCPTransport.childResetFileNumList",
+    "thespian.system.multiprocCommon:MultiProcReplicator.init_replicator",
     "thespian.system.transport.TCPTransport:TCPTransport._acceptNewIncoming",
     "thespian.system.transport.streamBuffer:ackDataErrPacket",
     "thespian.system.multiprocCommon:MultiProcAdmin",
@@ -62,7 +65,6 @@ _NEEDED_ATTRIBUTES = (
     "thespian.system.multiprocCommon:MultiProcReplicator.childDied",
     "thespian.system.multiprocCommon:MultiProcManager.run",
     "thespian.system.multiprocCommon:MultiProcManager._send_intent",
-    "thespian.system.multiprocCommon:startChild",
     "thespian.system.multiprocCommon:startupASLogger",
     "thespian.system.multiprocCommon:setProcName",
     "thespian.system.logdirector:setProcName",
@@ -230,16 +232,6 @@ def _patch_processes() -> None:
         _die_with_parent(signal.SIGKILL)
         return original_logger(*arguments)
 
-    original_child = multiprocCommon.startChild
-
-    @functools.wraps(original_child)
-    def start_child(*arguments: Any) -> Any:
-        if _afresh is not None:
-            _hand_over(_afresh, arguments)
-        return original_child(*arguments)
-
-    multiprocCommon.startChild = start_child
-
     def name_process(name: str, _address: Any) -> None:
         setproctitle(f"mcp-gateway: {_PROCESS_NAMES.get(name, name)}")
 
@@ -250,71 +242,30 @@ def _patch_processes() -> None:
 
 # ---- children with the code on disk
 
-_DESCRIPTORS_ARGUMENT = 12
-"""Of `startChild`: descriptors that a forked child closes. A fresh interpreter has none of them."""
 
+def fork_server(entry: str, context: Any) -> ForkServer:
+    """Have a fresh interpreter load the code that is on disk; once it has, `fork_children_from` has children made of it.
 
-@attrs.frozen
-class _Afresh:
-    entry: str
-    context: Any
-
-
-_afresh: _Afresh | None = None
-
-
-def start_children_afresh(entry: str, context: Any) -> None:
-    """From now on each child of this process becomes a fresh interpreter, with the code that is on disk, right after the fork.
-
-    entry:   module that it runs, with the number of a descriptor as its argument; it calls `take_handover` and `go_on`.
-    context: what `Handover.context` gives it.
-
-    It shares no memory with its parent. Its process, and what is known of that, stay the same.
+    entry:   module that it runs, with the arguments that `ForkServer` says; it calls `begin_fork_server` first.
+    context: what that module loads by.
     """
-    global _afresh
-    _afresh = _Afresh(entry, context)
-
-
-def _hand_over(afresh: _Afresh, arguments: tuple[Any, ...]) -> None:
-    """Replace this process, which was just forked. The key travels in a memory file that no other process can open."""
     assert _hardened is not None
-    listed = [*arguments]
-    listed[_DESCRIPTORS_ARGUMENT] = []
-    parts = (_hardened.key, _hardened.bind, os.getppid(), pickle.dumps(afresh.context), pickle.dumps(listed))
-    descriptor = os.memfd_create("mcp-gateway", 0)  # without MFD_CLOEXEC
-    with open(descriptor, "wb", closefd=False) as file:
-        pickle.dump(parts, file)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.execve(sys.executable, [sys.executable, "-P", "-m", afresh.entry, str(descriptor)], os.environ)
+    return ForkServer(entry, ServerArguments(_hardened.key, os.getpid(), context))
 
 
-@attrs.frozen
-class Handover:
-    """What a fresh interpreter was given by the process that it was. Nothing of Thespian is loaded before `go_on`."""
-
-    key: bytes = attrs.field(repr=False)
-    bind: str
-    _context: bytes = attrs.field(repr=False)
-    _arguments: bytes = attrs.field(repr=False)
-
-    def context(self) -> Any:
-        return pickle.loads(self._context)
-
-    def go_on(self) -> None:
-        """Be the child that was forked, hardened by now; returns when it ends."""
-        from thespian.system import multiprocCommon
-
-        multiprocCommon.startChild(*pickle.loads(self._arguments))
-
-
-def take_handover(descriptor: int) -> Handover:
-    """Read what was handed over, and die with the parent from here on."""
-    with open(descriptor, "rb") as file:
-        key, bind, parent_pid, context, arguments = pickle.load(file)
+def begin_fork_server(descriptor: int) -> ServerArguments:
+    """Read what this process was given, and die with its parent from here on."""
+    arguments = take_arguments(descriptor)
     _die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent_pid:
+    if os.getppid() != arguments.parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)  # it died before the kernel knew of our wish
-    return Handover(key, bind, context, arguments)
+    return arguments
+
+
+def fork_children_from(actor: Any, server: ForkServer) -> None:
+    """From now on each child of this actor is forked from there, not from this process; what runs is left as it is."""
+    actor._myRef.mpcontext = ForkServerContext(server)
+    actor._myRef.transport.childResetFileNumList = list  # what a child closes that was forked from here: it has none of them
 
 
 # ---- how a process lives and dies

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import select
@@ -19,7 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 import psutil
 from setproctitle import setproctitle
@@ -32,6 +31,7 @@ from mcp_gateway.config.shown_text import shown
 from .descendants import child_pids, kill_descendants
 from .freed_memory import keep_freed_memory
 from .log_lines import configure_logging, keep_log
+from .preloading import load_for_processes
 from .service_manager import ServiceManager
 from .settings_source import SettingsSource
 from .settings_watch import SettingsWatch, log_answer
@@ -56,7 +56,7 @@ from .start_checks import (
 from .time_limit import at_most
 
 EXIT_FAILED = 1
-FRESH_ENTRY = "mcp_gateway.scripts.serving.fresh_process"
+FORKING_ENTRY = "mcp_gateway.scripts.serving.forking_process"
 START_TIMEOUT_S = 20.0
 EACH_CELL_S = 2.0  # more, to start and to stop, for each cell: they do so one after the other
 ADOPTION_TIMEOUT_S = 2.0
@@ -66,8 +66,6 @@ STOP_TIMEOUT_S = 5.0  # beyond the drain; then everything is killed
 MAX_RESTARTS = 5  # of the whole system
 RESTART_PERIOD_S = 60.0
 MAX_SILENCE_S = 6.0  # a node supervisor without a heartbeat for that long is as good as dead; no work of its own takes longer
-
-_WITH_AIOHTTP: Final = ("sse+", "auto+", "ws:", "wss:")
 
 _logger = logging.getLogger(__name__)
 
@@ -106,25 +104,7 @@ def _prepare_process(run_directory: RunDirectory, key: bytes, settings: Settings
     thespian_hardening.set_environment(log_file=run_directory.path / "thespian.log")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(run_directory.metrics_path)
     thespian_hardening.become_subreaper()
-    gc.disable()  # start-up allocates and keeps: collections would find nothing
-    # What the forked processes need is loaded once, here, and shared by all of them.
-    for module in ("mcp_gateway.actors.node.node_supervisor", cell_factory.partition(":")[0], *needed_libraries(settings)):
-        importlib.import_module(module)
-    thespian_hardening.harden(key, settings.actor_system.bind)
-    gc.freeze()  # a collection in a child would otherwise write to, and so copy, every page
-    gc.enable()
-
-
-def needed_libraries(settings: Settings) -> Iterator[str]:
-    """What some gateways need and most do not: for all cells at once, and before the first call or token waits for it."""
-    if settings.cluster is not None:
-        yield "nats"
-    has_issuers = settings.auth is not None and bool(settings.auth.issuers)
-    if has_issuers:
-        yield "jwt"
-    replicas = (replica for backend in settings.backends for replica in backend.replicas)
-    if has_issuers or settings.alerts.webhook_url or any(each.startswith(_WITH_AIOHTTP) for each in replicas):
-        yield "aiohttp"
+    load_for_processes(settings, cell_factory, key)
 
 
 # Nobody logs through Thespian's logger process: each process writes its own lines to standard error.
@@ -257,7 +237,7 @@ class Launcher:
             cell_factory=self._cell_factory,
             launcher_pid=self._pid,
             started_at_s=self._started_at_s,
-            fresh_entry=FRESH_ENTRY,
+            forking_entry=FORKING_ENTRY,
         )
         wiring = Wiring(name=NODE_SUPERVISOR, incarnation=self._start_count, addresses={}, arguments=arguments)
         self._system.tell(self._node, wiring)

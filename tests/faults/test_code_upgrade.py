@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.doubles.calling_client import CallingClient
@@ -46,8 +48,8 @@ def run(installed: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def serving(installed: Path) -> Iterator[tuple[str, list[str]]]:
-    """(address, options by which commands find it) of a node of two cells."""
+def serving(installed: Path) -> Iterator[tuple[str, list[str], psutil.Process]]:
+    """(address, options by which commands find it, launcher) of a node of two cells."""
     folder = installed.parents[1]
     config = folder / "gateway.toml"
     where = ["--state-dir", str(folder / "state"), "--admin-port", str(free_port())]
@@ -59,7 +61,7 @@ def serving(installed: Path) -> Iterator[tuple[str, list[str]]]:
         while not said.startswith("mcp-gateway listening on "):
             said = gateway.stdout.readline()
             assert said, "it ended before it served"
-        yield said.split()[-1], where
+        yield said.split()[-1], where, psutil.Process(gateway.pid)
     finally:
         gateway.terminate()
         try:
@@ -83,6 +85,17 @@ def versions(url: str) -> set[str]:
     return found
 
 
+def fork_servers(gateway: psutil.Process) -> list[psutil.Process]:
+    return [each for each in gateway.children(recursive=True) if each.cmdline()[:1] == ["mcp-gateway: fork-server"]]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def replace_version(installed: Path) -> None:
     (installed / "config" / "version.py").write_text(f'VERSION = "{NEW}"\n')
 
@@ -100,17 +113,36 @@ def test_cells_take_in_new_code_while_calls_go_on(installed: Path) -> None:
             await client.close()
         return {each.outcome for client in clients for each in client.ended}
 
-    with serving(installed) as (url, where):
+    with serving(installed) as (url, where, gateway):
         old = versions(url)
         assert NEW not in old
         replace_version(installed)
         assert versions(url) == old  # nobody has read it
         assert asyncio.run(upgrade_under_load(url, where)) == {"ok"}
         assert versions(url) == {NEW}
+        # What has loaded the code is what cells are forked from, so that they share its memory, and any that comes after them.
+        (fork_server,) = fork_servers(gateway)
+        cells = fork_server.children()
+        assert len(cells) == 2
+        cells[0].kill()
+        until(lambda: len(fork_server.children()) == 2 and cells[0] not in fork_server.children())
+        until(lambda: versions(url) == {NEW})
+
+
+def test_code_that_cannot_be_loaded_is_refused_and_nothing_restarts(installed: Path) -> None:
+    with serving(installed) as (url, where, gateway):
+        old = versions(url)
+        replace_version(installed)
+        (installed / "actors" / "cell" / "cell.py").write_text("half of a file that is be(")
+        exit_code, said = command(installed, "upgrade", *where)
+        assert exit_code != 0
+        assert "cannot be loaded" in said
+        assert fork_servers(gateway) == []
+        assert versions(url) == old
 
 
 def test_code_that_the_supervisor_would_not_understand_is_refused_and_nothing_restarts(installed: Path) -> None:
-    with serving(installed) as (url, where):
+    with serving(installed) as (url, where, _):
         old = versions(url)
         replace_version(installed)
         messages = installed / "actors" / "messages" / "node.py"

@@ -27,7 +27,9 @@ def test_a_question_ends_with_the_last_answer_and_has_them_all() -> None:
     ledger, asked = QuestionLedger(), question("cell/0", "cell/1")
     assert ledger.ask("q1", asked) == []
     assert ledger.answered("q1", "cell/1", {"sessions": 1}) == []
+    assert ledger.is_open("q1")
     assert ledger.answered("q1", "cell/0", {"sessions": 2}) == [asked]
+    assert not ledger.is_open("q1")
     assert asked.answers == {"cell/0": {"sessions": 2}, "cell/1": {"sessions": 1}}
     assert ledger.answered("q1", "cell/0", {"sessions": 3}) == []
 

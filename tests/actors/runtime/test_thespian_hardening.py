@@ -21,6 +21,7 @@ import pytest
 from thespian.actors import ActorSystem
 
 from mcp_gateway.actors.runtime import thespian_hardening
+from mcp_gateway.actors.runtime.fork_server import ServerArguments
 from mcp_gateway.actors.runtime.packet_seal import MAX_PACKET_BYTES, PacketSeal
 from mcp_gateway.actors.runtime.thespian_hardening import MAX_HALF_RECEIVED_SOCKETS, UnsupportedThespian, check_thespian, harden
 from tests.doubles.hardened_system import (
@@ -245,31 +246,25 @@ def test_a_client_with_the_key_can_attach_and_one_without_cannot() -> None:
 # ---- children with the code on disk
 
 
-def test_what_a_process_hands_to_the_interpreter_that_replaces_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(os, "execve", lambda _path, command, environment: started.append((command, environment)))
-    monkeypatch.setattr(thespian_hardening, "_hardened", thespian_hardening._Hardened(b"k" * 32, "127.0.0.1"))
-    arguments = tuple(range(15))
-    thespian_hardening._hand_over(thespian_hardening._Afresh("some.module", {"logging": 1}), arguments)
-    ((command, environment),) = started
-    assert command[:-1] == [sys.executable, "-P", "-m", "some.module"]
-    assert b"kkkk" not in " ".join([*command, *environment.values()]).encode()
+def given(parent_pid: int) -> int:
+    """The descriptor of what a fork server is given."""
+    descriptor = os.memfd_create("test")
+    os.write(descriptor, pickle.dumps(ServerArguments(b"k" * 32, parent_pid, {"logging": 1})))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def test_a_fork_server_dies_with_its_parent_from_its_beginning_on(monkeypatch: pytest.MonkeyPatch) -> None:
     deaths: list[int] = []
     monkeypatch.setattr(thespian_hardening, "_die_with_parent", deaths.append)
-    handover = thespian_hardening.take_handover(int(command[-1]))
-    assert (handover.key, handover.bind, handover.context()) == (b"k" * 32, "127.0.0.1", {"logging": 1})
+    arguments = thespian_hardening.begin_fork_server(given(os.getppid()))
+    assert (arguments.key, arguments.context) == (b"k" * 32, {"logging": 1})
     assert deaths == [signal.SIGKILL]
-    monkeypatch.setattr("thespian.system.multiprocCommon.startChild", lambda *given: started.append((list(given), {})))
-    handover.go_on()
-    assert started[-1][0] == [*range(12), [], 13, 14]  # all but the descriptors that only a forked child has
 
 
-def test_an_interpreter_whose_parent_has_died_meanwhile_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_server_whose_parent_has_died_meanwhile_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thespian_hardening, "_die_with_parent", lambda _number: None)
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
-    descriptor = os.memfd_create("test")
-    os.write(descriptor, pickle.dumps((b"k", "127.0.0.1", 1 + os.getppid(), b"", b"")))
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    thespian_hardening.take_handover(descriptor)
+    thespian_hardening.begin_fork_server(given(1 + os.getppid()))
     assert killed == [(os.getpid(), signal.SIGKILL)]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-
-from mcp_gateway.config.loader import settings_from_mapping
-from mcp_gateway.scripts.serving.launcher import needed_libraries
 
 _FAMILY = """
 import os, signal, sys, time
@@ -163,22 +159,3 @@ def test_a_node_that_does_not_stop_in_time_is_told_of_in_the_log(when: str, told
     """It is killed with what it has not said yet: to the other nodes of a cluster, that it goes."""
     done = subprocess.run([sys.executable, "-c", _LONG_END, when], capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout, done.returncode) == (told, 0), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("tables", "libraries"),
-    [
-        ({}, []),
-        ({"backends": [{"name": "b", "replicas": ["https://b.example/mcp"]}, {"name": "c", "command": ["server"]}]}, []),
-        ({"backends": [{"name": "b", "replicas": ["wss://b.example/mcp"]}]}, ["aiohttp"]),
-        ({"backends": [{"name": "b", "replicas": ["sse+http://b.example/sse"]}]}, ["aiohttp"]),
-        ({"cluster": {"url": "nats://127.0.0.1:4222", "node": "a", "key_file": "key"}}, ["nats"]),
-        ({"alerts": {"webhook_url": "https://alerts.example/"}}, ["aiohttp"]),
-        (
-            {"auth": {"mode": "required", "issuers": [{"issuer": "https://login.example", "audience": ["us"]}]}},
-            ["jwt", "aiohttp"],
-        ),
-    ],
-)
-def test_what_few_gateways_need_is_loaded_before_cells_fork_where_one_does(tables: dict[str, Any], libraries: list[str]) -> None:
-    assert [*needed_libraries(settings_from_mapping(tables, "gateway.toml"))] == libraries
