@@ -180,7 +180,7 @@ class ChaosRun:
         stop.set()
         await asyncio.gather(*calls)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
+            async with asyncio.timeout(SETTLE_S * self._scenario.patience):
                 await asyncio.gather(*faults)
                 await self._until_quiet()
         checking.cancel()

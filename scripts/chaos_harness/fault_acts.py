@@ -58,6 +58,9 @@ class FaultActs:
             "pause gateway": self._pause,
             "kill gateway": self._kill_gateway,
             "restart cell": self._restart,
+            "rolling restart": lambda _target: self._command("restart", "--rolling"),
+            "upgrade": lambda _target: self._command("upgrade"),
+            "reload": lambda _target: self._command("reload"),
             "crash actor": self._crash,
             "kill server": self._kill_server,
             "hang server": self._hang_server,
@@ -142,6 +145,12 @@ class FaultActs:
         self._process(target)
         yield
         await self._gateway.command("restart", target)
+
+    @asynccontextmanager
+    async def _command(self, *arguments: str) -> AsyncIterator[None]:
+        """What an operator does to all cells of a node."""
+        yield
+        await self._gateway.command(*arguments)
 
     @asynccontextmanager
     async def _crash(self, target: str) -> AsyncIterator[None]:

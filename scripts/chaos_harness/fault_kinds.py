@@ -72,6 +72,10 @@ FAULTS: Final = tuple(
         FaultKind(name="kill cell", targets=("cell/*",), ends=(CELL,), hurts=EVERYTHING, forms=_ON_A_NODE),
         FaultKind(name="stop cell", targets=("cell/*",), ends=(CELL,), hurts=EVERYTHING, forms=_ON_A_NODE, recovers_s=10.0),
         FaultKind(name="restart cell", targets=("cell/*",), ends=(SOCKETS,), forms=_ON_A_NODE, recovers_s=20.0),
+        # Every cell in turn, which is no fault at all: nobody may feel it.
+        FaultKind(name="rolling restart", targets=("node",), ends=(SOCKETS,), forms=_ON_A_NODE, recovers_s=20.0),
+        FaultKind(name="upgrade", targets=("node",), ends=(SOCKETS,), forms=_ON_A_NODE, recovers_s=20.0),
+        FaultKind(name="reload", targets=("node",), forms=_ON_A_NODE),
         FaultKind(name="crash actor", targets=_ACTOR_TARGETS, hurts=EVERYTHING, forms=_ON_A_NODE),
         FaultKind(name="kill event log", targets=("event-log",), ends=(LOG,), forms=_ON_A_NODE),
         FaultKind(name="stop event log", targets=("event-log",), ends=(LOG,), forms=_ON_A_NODE, recovers_s=10.0),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Final
 
 import attrs
 
-from .fault_kinds import CELL, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, SOCKETS, FaultKind, hurt_backends, leaves_a_replica
+from .fault_kinds import CELL, DEMO, FULL_DISK, GRACE_S, KINDS, LEARN_S, LOG, SOCKETS, FaultKind, hurt_backends, leaves_a_replica
 from .history import (
     CUT,
     LATE,
@@ -229,16 +229,44 @@ def sessions_go_on(history: History, now_s: float) -> Iterator[Broken]:
 
 
 def all_is_well_again_in_time(history: History, now_s: float) -> Iterator[Broken]:
+    """The clock of a recovery stands still while another fault keeps it, which has a time of its own."""
+    faults = history.of(FaultBegan)
     ended = {each.fault_id: each.at_s for each in history.of(FaultEnded)}
     recovered = {each.fault_id: each.at_s for each in history.of(Recovered)}
-    for fault in history.of(FaultBegan):
+    spans = {
+        each.fault_id: (
+            each.at_s,
+            min(
+                recovered.get(each.fault_id, now_s),
+                ended.get(each.fault_id, now_s) + _recovers_s(history, KINDS[each.fault]),
+            ),
+        )
+        for each in faults
+    }
+    for fault in faults:
         if fault.fault_id not in ended:
             continue
         allowed_s = _recovers_s(history, KINDS[fault.fault])
-        took_s = recovered.get(fault.fault_id, now_s) - ended[fault.fault_id]
+        kept = [spans[each.fault_id] for each in faults if each is not fault and _keeps(each, fault)]
+        took_s = _uncovered_s(ended[fault.fault_id], recovered.get(fault.fault_id, now_s), kept)
         if took_s > allowed_s:
             verdict = f"took {took_s:.1f} s" if fault.fault_id in recovered else f"has not ended after {took_s:.1f} s"
             yield _broken(f"recovery from {fault.fault} of {fault.target} {verdict}, not {allowed_s:g}", fault.at_s)
+
+
+def _keeps(other: FaultBegan, fault: FaultBegan) -> bool:
+    """Whether what is waited for after one fault can't be well while the other one lasts."""
+    awaited = hurt_backends(KINDS[fault.fault], fault.target) or (DEMO,)
+    return bool(KINDS[other.fault].ends) or not set(awaited).isdisjoint(hurt_backends(KINDS[other.fault], other.target))
+
+
+def _uncovered_s(from_s: float, to_s: float, spans: Iterable[tuple[float, float]]) -> float:
+    """How much of the time from then to then is in none of the spans."""
+    uncovered_s = 0.0
+    for begin_s, end_s in sorted(spans):
+        uncovered_s += max(0.0, min(begin_s, to_s) - from_s)
+        from_s = max(from_s, end_s)
+    return uncovered_s + max(0.0, to_s - from_s)
 
 
 def nobody_is_refused_while_somebody_is_well(history: History, now_s: float) -> Iterator[Broken]:

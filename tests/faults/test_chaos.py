@@ -64,6 +64,16 @@ def test_nothing_is_broken_in_ten_minutes(form: tuple[str, ...], seed: str, tmp_
     check_that_nothing_is_broken(tmp_path, *form, "--seed", seed, "--seconds", "600", timeout_s=800)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_nobody_feels_what_operators_do_to_a_gateway_that_serves(tmp_path: Path) -> None:
+    """Rolling restarts, upgrades and reloads, at times two at once: nothing accounts for a refusal."""
+    scenario = ROOT / "scripts" / "chaos_harness" / "replaced.toml"
+    report = check_that_nothing_is_broken(tmp_path, "--scenario", str(scenario), "--patience", "3", timeout_s=300)
+    assert {each["fault"] for each in report["faults"]} == {"rolling restart", "upgrade", "reload"}
+    assert report["refusals"].keys() <= {"cut"}
+
+
 @pytest.mark.timeout(300)
 def test_nothing_is_broken_in_a_cluster_whose_nodes_engine_and_links_fail(tmp_path: Path) -> None:
     """With the seed that has a NATS server die, and then a node."""

@@ -25,6 +25,8 @@ from mcp_gateway.scripts.chaos_harness.fault_kinds import (
     [
         ("kill cell", "cell/0", BACKENDS, False),
         ("restart cell", "cell/0", (), False),
+        ("rolling restart", "node", (), False),
+        ("upgrade", "node", (), False),
         ("kill server", "pair-1", (PAIR,), True),
         ("kill server", "alone-0", (ALONE,), False),
         ("kill process", "local-0", (LOCAL,), False),

@@ -53,12 +53,14 @@ def call(outcome: str, at_s: float, *, backend: str = ALONE, call_id: int = 1) -
     return asked(call_id, at_s, backend=backend), ended(call_id, outcome, at_s + 0.1)
 
 
-def fault(kind: str, target: str, began_s: float, ended_s: float, recovered_s: float | None = None) -> list[Record]:
+def fault(
+    kind: str, target: str, began_s: float, ended_s: float, recovered_s: float | None = None, *, fault_id: int = 1
+) -> list[Record]:
     found: list[Record] = [
-        FaultBegan(fault_id=1, fault=kind, target=target, at_s=began_s),
-        FaultEnded(fault_id=1, at_s=ended_s),
+        FaultBegan(fault_id=fault_id, fault=kind, target=target, at_s=began_s),
+        FaultEnded(fault_id=fault_id, at_s=ended_s),
     ]
-    return found if recovered_s is None else [*found, Recovered(fault_id=1, at_s=recovered_s)]
+    return found if recovered_s is None else [*found, Recovered(fault_id=fault_id, at_s=recovered_s)]
 
 
 def seen(number: int, event_id: int, at_s: float = 20.0, follower: str = "f") -> Seen:
@@ -151,6 +153,32 @@ def test_recovery_is_counted_from_the_end_of_the_cause() -> None:
     assert broken(*fault("kill cell", "cell/0", 10, 30, 30 + allowed_s)) == set()
     assert broken(*fault("kill cell", "cell/0", 10, 30, 30.1 + allowed_s)) == {"all is well again in time"}
     assert broken(*fault("kill cell", "cell/0", 10, 30)) == {"all is well again in time"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "keeps_s"),
+    [
+        ("hang server", "alone-0", 6.0),  # its cause lasts for 4 s of it, and 2 s go by until it has been recovered from
+        ("kill event log", "event-log", 6.0),
+        ("slow loris", "clients", 0.0),
+    ],
+)
+def test_the_clock_of_a_recovery_stands_still_while_another_fault_keeps_it(kind: str, target: str, keeps_s: float) -> None:
+    allowed_s = KINDS["kill cell"].recovers_s
+    other = fault(kind, target, 12, 16, 18, fault_id=2)
+    for late_s, verdict in ((-0.1, set()), (0.1, {"all is well again in time"})):
+        assert broken(*fault("kill cell", "cell/0", 10, 10, 10 + allowed_s + keeps_s + late_s), *other) == verdict
+
+
+def test_a_fault_of_one_server_is_not_kept_by_one_of_another() -> None:
+    late_s = KINDS["kill server"].recovers_s + 0.1
+    other = fault("hang server", "alone-0", 12, 16, 18, fault_id=2)
+    assert broken(*fault("kill server", "pair-0", 10, 10, 10 + late_s), *other) == {"all is well again in time"}
+
+
+def test_faults_that_are_never_recovered_from_do_not_excuse_each_other() -> None:
+    first, second = fault("kill cell", "cell/0", 10, 10), fault("kill server", "alone-0", 14, 16, fault_id=2)
+    assert [each.at_s for each in check(history(*first, *second), NOW_S)] == [10, 14]
 
 
 @pytest.mark.parametrize(

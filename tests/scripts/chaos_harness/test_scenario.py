@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.scripts.chaos_harness.chaos_run import REST_S, WARM_UP_S
-from mcp_gateway.scripts.chaos_harness.fault_kinds import CLUSTER, EMBEDDED, FAULTS, NODE
+from mcp_gateway.scripts.chaos_harness.fault_kinds import CLUSTER, EMBEDDED, FAULTS, NODE, SOCKETS
 from mcp_gateway.scripts.chaos_harness.scenario import CLUSTER_EACH_S, Scenario, ScenarioInvalid, read_scenario
 from mcp_gateway.scripts.chaos_harness.schedule import plan
 
-KILLS_EVERY_PROCESS = Path(__file__).parents[3] / "scripts" / "chaos_harness" / "processes.toml"
+SHIPPED = Path(__file__).parents[3] / "scripts" / "chaos_harness"
+KILLS_EVERY_PROCESS, REPLACES_EVERY_CELL = SHIPPED / "processes.toml", SHIPPED / "replaced.toml"
 
 
 def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_options_go_over_the_file_and_both_over_the_defaults(tmp_path: Path) -> 
     assert read_scenario(file, {}) == Scenario(recovers_s={"kill cell": 1})
 
 
-def test_the_scenario_that_is_shipped_kills_every_process_of_a_node_twenty_times() -> None:
+def test_the_scenario_that_is_shipped_of_deaths_kills_every_process_of_a_node_twenty_times() -> None:
     """And the gateway does not give itself up meanwhile: its system may die five times a minute."""
     scenario = read_scenario(KILLS_EVERY_PROCESS, {})
     kinds = scenario.kinds(is_root=False, has_namespaces=False)
@@ -44,6 +45,14 @@ def test_the_scenario_that_is_shipped_kills_every_process_of_a_node_twenty_times
     assert min(Counter(fault.kind.name for fault in faults).values()) == 20
     deaths_s = [fault.at_s for fault in faults if fault.target in ("node-supervisor", "admin")]
     assert all(later_s - first_s > 61 for first_s, later_s in zip(deaths_s, deaths_s[5:], strict=False))
+
+
+def test_the_scenario_that_is_shipped_of_what_operators_do_may_be_felt_by_nobody() -> None:
+    """But for sockets, which end with their cells, as clients are told."""
+    kinds = read_scenario(REPLACES_EVERY_CELL, {}).kinds(is_root=False, has_namespaces=False)
+    assert {kind.name for kind in kinds} == {"rolling restart", "upgrade", "reload"}
+    assert {kind.hurts for kind in kinds} == {""}
+    assert {end for kind in kinds for end in kind.ends} == {SOCKETS}
 
 
 @pytest.mark.parametrize(
