@@ -360,8 +360,9 @@ class CellProcess(AsyncioActor):
         if forwarded:
             self.call_loop(self._fail_forwarded, target, forwarded)
         elif any(isinstance(message, ForwardToNode) for message in messages):
-            for message in messages:
-                self.call_loop(self._lose_forward, message, False)
+            for message in messages:  # what else the member was told is told again
+                if isinstance(message, ForwardToNode):
+                    self.call_loop(self._lose_forward, message, False)
         elif any(isinstance(message, (PublishEvents, JoinEventLog)) for message in messages):
             # Kept in the outbox. Whichever log there is by then is joined: a new one may have been announced before the end of
             # what was on its way to the old one is known.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_gateway.actors.messages.between_cells import Forwarded
-from mcp_gateway.actors.messages.cluster import ForwardToNode, NodesChanged
+from mcp_gateway.actors.messages.cluster import ForwardToNode, LimitsAsked, NodesChanged, OwnershipWanted
 from mcp_gateway.actors.messages.event_log import EventLogMoved, EventsDistributed, JoinEventLog, PublishEvents, StoredEvent
 from mcp_gateway.actors.messages.lifecycle import StopRequested
 from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, CellsChanged, DrainRequested, SettingsApplied
@@ -202,6 +202,27 @@ def test_what_goes_to_another_node_tells_which_incarnation_of_a_cell_says_it_to_
         sent = member.only(ForwardToNode)
         assert (sent.to_cell, sent.from_cell, sent.incarnation, sent.message) == (REMOTE, "cell/0", 1, "hello")
         assert sent.to_incarnation == 3
+
+    on_loop(monkeypatch, body)
+
+
+def test_a_member_that_takes_nothing_costs_a_cell_what_it_has_forwarded_and_not_its_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a cell says to it goes in one batch, and comes back as one: limits and owners as well, which are told again."""
+
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        async with asyncio.timeout(5):
+            while bench.cell._content is None:
+                await asyncio.sleep(0.01)
+        member = bench.stage.peer()
+        lost = ForwardToNode(to_cell=REMOTE, from_cell="cell/0", incarnation=1, message="hello")
+        batch = [LimitsAsked(wanted={"c": 1.0}), lost, OwnershipWanted("files/stdio")]
+        bench.cell.on_undeliverable(member.address, batch, "timeout")
+        await bench.settle()
+        assert bench.cell._content.failed == [(REMOTE, "hello")]
+        assert not bench.cell._is_crashed
 
     on_loop(monkeypatch, body)
 
