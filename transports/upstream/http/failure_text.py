@@ -14,7 +14,7 @@ from typing import Final
 from mcp_gateway.transports.protocol.framing.sse import EventTooLarge
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
-from .http1_client import ExchangeCut
+from .server_connection import ExchangeCut
 from .server_words import ServerWords
 
 _logger = logging.getLogger(__name__)

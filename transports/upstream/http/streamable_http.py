@@ -49,9 +49,10 @@ from .answer_reading import RESULT_FRAME, Said, read_refusal, read_said
 from .client_tls import ClientTls
 from .dropped_messages import DroppedMessages
 from .failure_text import FailureLog
-from .http1_client import Answer, CannotConnect, ExchangeCut, Http1Client
+from .http1_client import CannotConnect, Http1Client
 from .own_messages import OwnMessages
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
+from .server_connection import Answer, ExchangeCut
 from .server_words import ServerWords, retry_after_s
 from .session_sign import SessionSign
 

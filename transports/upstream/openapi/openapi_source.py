@@ -27,7 +27,8 @@ from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import AdaptedConversation, Report, ToolOutcome
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
 from mcp_gateway.transports.upstream.http.failure_text import FailureLog
-from mcp_gateway.transports.upstream.http.http1_client import Answer, CannotConnect, ExchangeCut, Http1Client
+from mcp_gateway.transports.upstream.http.http1_client import CannotConnect, Http1Client
+from mcp_gateway.transports.upstream.http.server_connection import Answer, ExchangeCut
 from mcp_gateway.transports.upstream.http.server_words import ServerWords
 
 from .api_description import Description, DescriptionRefused, read_description, read_document

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.transports.upstream.http.client_tls import ClientTls
-from mcp_gateway.transports.upstream.http.http1_client import CannotConnect, ExchangeCut, Http1Client
+from mcp_gateway.transports.upstream.http.http1_client import CannotConnect, Http1Client
+from mcp_gateway.transports.upstream.http.server_connection import ExchangeCut
 from tests.doubles.certificates import Authority
 
 
