@@ -15,7 +15,7 @@ from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError
 from mcp_gateway.transports.protocol.mcp import jsonrpc
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request, Response
-from tests.doubles.patience import on_loop
+from tests.doubles.patience import on_loop, until
 from tests.doubles.ports import free_port
 from tests.doubles.scripted_http import (
     BROKEN,
@@ -29,7 +29,6 @@ from tests.doubles.scripted_http import (
     call,
     chunk,
     conversation,
-    eventually,
     raw,
     refused,
     reply,
@@ -458,7 +457,7 @@ def test_the_timeout_covers_the_whole_answer(stage: str) -> None:
             error = await refused(wire, call(timeout_s=1.0))
             assert (error.failure.reason, error.fate.was_sent, error.fate.is_fault) == ("upstream_timeout", True, True)
             assert 0.9 < time.monotonic() - started_s < 4
-            await eventually(lambda: server.closed == 1)
+            await until(lambda: server.closed == 1)
 
     on_loop(body)
 
@@ -479,10 +478,10 @@ def test_cancelling_closes_the_connection_to_the_server() -> None:
     async def body() -> None:
         async with serving(raw(SSE_HEAD, then_close=False)) as (server, wire):
             exchange = asyncio.create_task(ask(wire))
-            await eventually(lambda: len(server.seen) == 1)
+            await until(lambda: len(server.seen) == 1)
             assert server.closed == 0
             exchange.cancel()
-            await eventually(lambda: server.closed == 1)
+            await until(lambda: server.closed == 1)
             assert exchange.cancelled()
 
     on_loop(body)
@@ -513,7 +512,7 @@ def test_a_handler_that_does_not_take_events_stops_the_server() -> None:
                 taken += 1
 
             exchange = asyncio.create_task(wire.exchange(call(timeout_s=15), take))
-            await eventually(lambda: written > 0)
+            await until(lambda: written > 0)
             while blocked_at != written:  # until it has not moved for a while
                 blocked_at = written
                 await asyncio.sleep(0.2)
