@@ -69,18 +69,17 @@ class Answer:
             return self._connection.take_parts()
         return await self._connection.read_counted(length, frame)
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes, decoded. Raises: ExchangeCut."""
+    def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, decoded. Iterating raises: ExchangeCut."""
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding == "identity":
-            async for part in self._connection.parts():
-                yield part
-            return
+        return _Parts(self._connection) if encoding == "identity" else self._decoded(encoding)
+
+    async def _decoded(self, encoding: str) -> AsyncIterator[bytes]:
         if encoding not in _WINDOWS:
             raise ExchangeCut(f"the answer is encoded as {encoding[:20]!r}")
         try:
             decoder = zlib.decompressobj(_WINDOWS[encoding])
-            async for part in self._connection.parts():
+            async for part in _Parts(self._connection):
                 while part:
                     decoded = decoder.decompress(part, _DECODED_AT_ONCE_BYTES)
                     part = decoder.unconsumed_tail
@@ -92,8 +91,27 @@ class Answer:
             raise ExchangeCut("the answer's compression has no end")
 
 
+class _Parts:
+    """A body as it comes. No generator: who has its answer leaves, and a generator that is left before its end costs a task."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+
+    def __aiter__(self) -> _Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises: ExchangeCut."""
+        part = await self._connection.next_part()
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+
 class ServerConnection(asyncio.BufferedProtocol):
-    """One exchange after the other: `prepare`, `send`, `answer`, then `parts` of its body, or all of it at once."""
+    """One exchange after the other: `prepare`, `send`, `answer`, then its body, part by part or all of it at once."""
 
     transport: asyncio.Transport
     idle_since_s = 0.0
@@ -143,15 +161,13 @@ class ServerConnection(asyncio.BufferedProtocol):
             await self._wait()
         return Answer(self)
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises: ExchangeCut."""
-        while True:
-            if self._parts:
-                yield self.take_parts()
-            elif self.is_complete:
-                return
-            else:
-                await self._wait()
+    async def next_part(self) -> bytes:
+        """What has come of the body since the last one, as soon as there is some; b"" at its end. Raises: ExchangeCut."""
+        while not self._parts:
+            if self.is_complete:
+                return b""
+            await self._wait()
+        return self.take_parts()
 
     async def read_counted(self, length: int, frame: Frame) -> Pieces:
         """All of a body of which a part has not come yet. length: as its head says. Raises: ExchangeCut.

@@ -96,6 +96,21 @@ def test_a_large_body_comes_in_the_pieces_of_its_frame_and_its_connection_serves
     on_loop(body)
 
 
+def test_who_has_read_enough_of_a_body_leaves_no_work_behind() -> None:
+    async def body() -> None:
+        origin = Origin(CHUNKED + b"3\r\nabc\r\n")
+        async with asking(origin) as client:
+            async with client.request("GET", f"http://127.0.0.1:{origin.port}/", {}) as answer:
+                before = asyncio.all_tasks()
+                async for part in answer.parts():
+                    assert part == b"abc"
+                    break
+                await asyncio.sleep(0)
+                assert asyncio.all_tasks() == before
+
+    on_loop(body)
+
+
 @pytest.mark.parametrize("more", [b"x", OK])
 def test_a_connection_with_more_behind_a_large_body_is_not_kept(more: bytes) -> None:
     async def body() -> None:
