@@ -266,11 +266,14 @@ class Conversation:
 
     def _outer(self, naming: Naming | None, event: CallEvent, session: SessionState | None) -> bytes:
         """The event as the client reads it. session: in which the server has said it."""
+        message = event.message
+        if isinstance(message, Notification) and message.method != _CANCELLED:  # as most are; no id is in them
+            return _outer_notification(naming, message)
 
         def outer_id(request_id: bytes) -> bytes:
             return self.desk.name_question(QuestionId.of(session, event.backend, request_id))
 
-        return outer_message(naming, event.message, outer_id)
+        return outer_message(naming, message, outer_id)
 
     def _tell_change(self, method: str, params: bytes) -> None:
         """Say in the gateway's own name that a list has changed, on a stream that has begun."""
@@ -315,23 +318,25 @@ def outer_message(naming: Naming | None, message: Message | None, outer_id: Call
     if message is None:
         return b""
     if isinstance(message, Notification):
-        params = message.params if naming is None else outer_notification(naming, message.method, message.params)
-        if message.method == _CANCELLED:
-            params = _outer_cancellation(params, outer_id)
-        return jsonrpc.encode_notification(message.method, params)
-    elif isinstance(message, Request):
+        return _outer_notification(naming, _outer_cancellation(message, outer_id) if message.method == _CANCELLED else message)
+    if isinstance(message, Request):
         message = Request(outer_id(message.id), message.method, message.params)
     return jsonrpc.encode(message)
 
 
-def _outer_cancellation(params: bytes, outer_id: Callable[[bytes], bytes]) -> bytes:
+def _outer_notification(naming: Naming | None, message: Notification) -> bytes:
+    params = message.params if naming is None else outer_notification(naming, message.method, message.params)
+    return jsonrpc.encode_notification(message.method, params)
+
+
+def _outer_cancellation(message: Notification, outer_id: Callable[[bytes], bytes]) -> Notification:
     """A server takes a question back: the client knows that by its outer id."""
     try:
-        values = jsonrpc.members(params)
+        values = jsonrpc.members(message.params)
         values["requestId"] = Raw(outer_id(bytes(values["requestId"])))
     except (KeyError, msgspec.DecodeError):
-        return params
-    return msgspec.json.encode(values)
+        return message
+    return Notification(message.method, msgspec.json.encode(values))
 
 
 def outer_event_id(naming: Naming | None, event_id: str | None) -> str | None:

@@ -146,7 +146,7 @@ class CallAnswered(LeanMessage, frozen=True, kw_only=True):
     upstream_s: float = 0.0
 
 
-class CallEvent(LeanMessage, frozen=True):
+class CallEvent(LeanMessage, frozen=True, gc=False):
     """Upstream -> edge: a message before the answer, or on a stream. message is None for a priming event (an id alone)."""
 
     HIDDEN: ClassVar[frozenset[str]] = frozenset({"message", "upstream"})

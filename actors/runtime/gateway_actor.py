@@ -139,21 +139,19 @@ class GatewayActor(Actor):  # type: ignore[misc]  # Thespian is untyped
                 return None
             return self._leave()
         try:
-            return self._dispatch(message, sender)
+            return getattr(self, self._handlers.get(type(message)) or self._handler_name(type(message)))(message, sender)
         except Exception as error:
             self._crash(error, message, sender)
             return None
 
-    def _dispatch(self, message: Any, sender: ActorAddress) -> Any:
-        kind = type(message)
-        handler_name = self._handlers.get(kind)
-        if handler_name is None:
-            handler_name = next(
-                (name for name in (f"receiveMsg_{ancestor.__name__}" for ancestor in kind.__mro__[:-1]) if hasattr(self, name)),
-                "_receive_stray_mail",
-            )
-            type(self)._handlers[kind] = handler_name
-        return getattr(self, handler_name)(message, sender)
+    def _handler_name(self, kind: type) -> str:
+        """Of the handler for messages of this kind, or of the nearest of its bases; found out once."""
+        name = next(
+            (name for name in (f"receiveMsg_{ancestor.__name__}" for ancestor in kind.__mro__[:-1]) if hasattr(self, name)),
+            "_receive_stray_mail",
+        )
+        type(self)._handlers[kind] = name
+        return name
 
     def _receive_stray_mail(self, message: object, sender: ActorAddress) -> None:
         self.stray_mail_count += 1

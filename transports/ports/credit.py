@@ -42,10 +42,7 @@ class Credit:
 
     def take_now(self, byte_count: int) -> bool:
         """Whether the event may be sent at once, and is counted."""
-        if self._waiting or not self._has_room(byte_count):
-            return False
-        self._pass(byte_count)
-        return True
+        return not self._waiting and self._passes(byte_count)
 
     def grant(self, event_count: int) -> None:
         """So many events have been read, the oldest first."""
@@ -55,22 +52,20 @@ class Credit:
                 self._byte_count -= self._sizes.popleft()
         self._let_pass()
 
-    def _has_room(self, byte_count: int) -> bool:
-        return self._left > 0 and (not self._sizes or self._byte_count + byte_count <= BYTE_WINDOW)
-
-    def _pass(self, byte_count: int) -> None:
-        self._left -= 1
-        self._sizes.append(byte_count)
-        self._byte_count += byte_count
-
     def _let_pass(self) -> None:
         while self._waiting:
             turn, byte_count = self._waiting[0]
-            if turn.done():  # its taker was cancelled
-                self._waiting.popleft()
-            elif self._has_room(byte_count):
-                self._waiting.popleft()
-                self._pass(byte_count)
+            if not turn.done():  # its taker was cancelled otherwise
+                if not self._passes(byte_count):
+                    return
                 turn.set_result(None)
-            else:
-                return
+            self._waiting.popleft()
+
+    def _passes(self, byte_count: int) -> bool:
+        """Whether there is room for an event, which is counted then."""
+        if self._left <= 0 or (self._sizes and self._byte_count + byte_count > BYTE_WINDOW):
+            return False
+        self._left -= 1
+        self._sizes.append(byte_count)
+        self._byte_count += byte_count
+        return True

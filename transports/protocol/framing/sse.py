@@ -15,7 +15,7 @@ _WHOLE_EVENT: Final = re.compile(rb"(?:event: message\n)?data: ([^\n]{0,4096})\n
 _LARGE_BYTES: Final = 65_536
 
 
-class ServerSentEvent(msgspec.Struct, frozen=True):
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One dispatched event. retry_ms: the reconnection time that came with it, if any."""
 
     data: bytes

@@ -22,7 +22,7 @@ from .result_form import in_pieces, read_response
 NULL: Final = b"null"
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A message that expects an answer. id: the JSON of a string or integer; params: the JSON of an object, or empty."""
 
     id: bytes
@@ -30,14 +30,14 @@ class Request(msgspec.Struct, frozen=True):
     params: bytes
 
 
-class Notification(msgspec.Struct, frozen=True):
+class Notification(msgspec.Struct, frozen=True, gc=False):
     """A message that expects none. params: the JSON of an object, or empty."""
 
     method: str
     params: bytes
 
 
-class Response(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True, gc=False):
     """An answer: exactly one of result and error is JSON, the other one empty. id may be `null` in an error.
 
     is_plain: the result is known to be as `result_form.is_plain` says; of small ones nobody has looked.
@@ -81,7 +81,8 @@ def decode(body: bytes) -> Message:
     Raises: Refused with parse_error (not JSON, not UTF-8, nested too deep) or invalid_request (JSON, but no message).
     """
     try:
-        _check_text(body)
+        if not body.isascii():
+            _check_text(body)
         envelope = _decode_envelope(body)
     except msgspec.ValidationError as error:
         raise _not_a_message(body, str(error)) from None

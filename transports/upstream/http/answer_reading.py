@@ -21,7 +21,7 @@ from mcp_gateway.transports.protocol.mcp.result_form import bytes_before_result,
 from .counted_body import Frame
 
 
-class Said(msgspec.Struct, frozen=True):
+class Said(msgspec.Struct, frozen=True, gc=False):
     """What a server said to one request. There is one for every event: a Struct takes a sixth of the time of an attrs class.
 
     answer:  the response, with the request's own id.
@@ -54,6 +54,16 @@ def read_said(body: Pieces, request_id: bytes) -> Said:
         if large is not None and large.id == request_id:
             return Said(large)
         body = joined(body)
+    if body.startswith(b"{"):  # as nearly always: the answer, or an event before it
+        try:
+            only = jsonrpc.decode_from_server(body)
+        except Refused as refused:
+            return Said(None, problem=f"malformed: {refused.text}")
+        if not isinstance(only, Response):
+            return Said(None, (only,), problem="no response")
+        if only.id == request_id != jsonrpc.NULL:
+            return Said(only)
+        return _among([only], request_id, "")
     messages: list[Message] = []
     malformed = ""
     for part in jsonrpc.parts_of(body):
@@ -61,12 +71,11 @@ def read_said(body: Pieces, request_id: bytes) -> Said:
             messages.append(jsonrpc.decode_from_server(part))
         except Refused as refused:
             malformed = malformed or refused.text
-    if len(messages) == 1:  # as nearly always: the answer, or an event before it
-        (only,) = messages
-        if not isinstance(only, Response):
-            return Said(None, (only,), problem="no response")
-        if only.id == request_id != jsonrpc.NULL:
-            return Said(only)
+    return _among(messages, request_id, malformed)
+
+
+def _among(messages: Sequence[Message], request_id: bytes, malformed: str) -> Said:
+    """malformed: what is wrong with others; "" where nothing is."""
     responses = [message for message in messages if isinstance(message, Response)]
     beside = tuple(message for message in messages if not isinstance(message, Response))
     answer = _answer_among(responses, request_id)

@@ -10,6 +10,7 @@ Source: MCP 2025-11-25, basic/utilities/progress, "Behavior Requirements": progr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -70,11 +71,11 @@ class OwnHearing:
             if not self._own.tokens[key]:
                 del self._own.tokens[key]
 
-    async def __call__(self, message: Message | None, event_id: str | None) -> None:
+    def __call__(self, message: Message | None, event_id: str | None) -> Awaitable[None]:
         stray = self._stray(message)
-        if stray is None:
-            await self._on_event(message, event_id)
-            return
+        return self._on_event(message, event_id) if stray is None else self._drop(stray, event_id)
+
+    async def _drop(self, stray: Stray, event_id: str | None) -> None:
         self._own.dropped.note(stray, f"a {stray.value} that belongs to no exchange of this server's")
         if event_id is not None:  # where the stream can be resumed
             await self._on_event(None, event_id)

@@ -265,7 +265,8 @@ class StreamableHttpConversation:
         if not isinstance(request.message, Request):
             raise UpstreamError(Fate.BROKEN, problem)
         content = await self._whole(response)
-        said = self._counted(read_said(content, request.message.id))
+        said = read_said(content, request.message.id)
+        self._note_foreign(said)
         if said.answer is None:
             is_said = content_type == "application/json" and status == 200
             problem = f"the server's answer is {said.problem}" if is_said else problem
@@ -292,7 +293,9 @@ class StreamableHttpConversation:
                     if not event.data:
                         await on_event(None, event.event_id)
                         continue
-                    said = self._counted(read_said(event.data, own_id))
+                    said = read_said(event.data, own_id)
+                    if said.foreign_count:
+                        self._note_foreign(said)
                     for number, message in enumerate(said.beside, start=1):
                         await on_event(message, event.event_id if number == len(said.beside) else None)
                     if own_id == jsonrpc.NULL:
@@ -310,12 +313,9 @@ class StreamableHttpConversation:
             raise _Unfinished("the server ended its stream without a response", last_id, retry_s)
         return UpstreamAnswer(200, None, session_id)
 
-    def _counted(self, said: Said) -> Said:
-        if not said.foreign_count:
-            return said
+    def _note_foreign(self, said: Said) -> None:
         for _ in range(said.foreign_count):
             self._own.dropped.note(Stray.RESPONSE, "a response to another request than its own")
-        return said
 
     async def _whole(self, response: Answer) -> Pieces:
         """A large result is a piece of its own."""
