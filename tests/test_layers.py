@@ -217,6 +217,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
             "followers",
             "gateway_under_test",
             "http_clients",
+            "namespaces",
             "nats_servers",
             "recorder",
             "rude_clients",

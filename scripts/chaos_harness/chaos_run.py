@@ -21,7 +21,7 @@ import attrs
 from .chaos_report import Summary, as_json, as_markdown, summary
 from .clients import CallingClient
 from .cluster_acts import ClusterActs
-from .cluster_under_test import ClusterUnderTest
+from .cluster_under_test import NODES, ClusterUnderTest
 from .fault_acts import FaultActs
 from .fault_kinds import CLUSTER, EMBEDDED, NODE
 from .followers import ChannelFollower, EventSourceFollower, Follower
@@ -39,6 +39,7 @@ from .http_clients import (
     TaskClient,
 )
 from .invariants import Broken, check, excuses, unseen, what_was_taken_is_given_back
+from .namespaces import machines
 from .recorder import Recorder
 from .report_folder import FolderUnusable, made_folder
 from .scenario import Scenario, ScenarioInvalid, read_scenario
@@ -103,7 +104,8 @@ class ChaosRun:
         self._scenario = scenario
         self._folder = folder
         self.recorder = Recorder(History(scenario.patience, scenario.recovers_s))
-        self._servers = Servers(folder)
+        self._machines = machines(len(NODES)) if scenario.form == CLUSTER else None
+        self._servers = Servers(folder, "" if self._machines is None else self._machines.host)
         self._gateway = self._under_test(command)
         self._runs = RunsReader(runs_path(folder))
         self._told: set[tuple[str, float]] = set()
@@ -112,7 +114,7 @@ class ChaosRun:
     def _under_test(self, command: Sequence[str]) -> GatewayUnderTest | ClusterUnderTest:
         addresses = self._servers.addresses
         if self._scenario.form == CLUSTER:
-            return ClusterUnderTest(self._folder, addresses, command)
+            return ClusterUnderTest(self._folder, addresses, command, self._machines)
         return GatewayUnderTest(self._folder, self._scenario.form, self._scenario.cells, addresses, command)
 
     def _callers(self) -> dict[str, type[CallingClient]]:
@@ -152,6 +154,8 @@ class ChaosRun:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._gateway.kill()
             self._servers.stop_all()
+            if self._machines is not None:
+                self._machines.remove()
 
     # ---- the run
 
@@ -174,7 +178,7 @@ class ChaosRun:
                 task.result()
         if len(self.recorder.history.of(Following)) < len(followers):
             raise GatewayFailed("the followers have seen nothing of what was published during the warm-up")
-        self.recorder.add(self._gateway.weigh())
+        await self._weigh()
         checking = self._spawn(self._keep_checking())
         faults = await self._break()
         stop.set()
@@ -209,6 +213,10 @@ class ChaosRun:
         await asyncio.sleep(max(0.0, began_s + scenario.seconds - time.monotonic()))
         return running
 
+    async def _weigh(self) -> None:
+        """In a thread: the memory of many processes takes its time, and clients must not wait for it."""
+        self.recorder.add(await asyncio.to_thread(self._gateway.weigh))
+
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._tasks.append(task)
@@ -218,7 +226,7 @@ class ChaosRun:
         """All that was acknowledged is read, and what was taken is given back."""
         while True:
             await asyncio.sleep(1)
-            self.recorder.add(self._gateway.weigh())
+            await self._weigh()
             history, now_s = self.recorder.history, time.monotonic()
             if not any(unseen(history, now_s)) and not any(what_was_taken_is_given_back(history, now_s)):
                 return
@@ -228,7 +236,7 @@ class ChaosRun:
     async def _keep_checking(self) -> None:
         while True:
             await asyncio.sleep(CHECK_S)
-            self.recorder.add(self._gateway.weigh())
+            await self._weigh()
             for broken in self._broken(is_over=False):
                 if (broken.invariant, broken.at_s) not in self._told:
                     self._told.add((broken.invariant, broken.at_s))
@@ -243,7 +251,8 @@ class ChaosRun:
         broken = self._broken(is_over=True)
         history = self.recorder.history
         form = f"a node of {self._scenario.cells} cells" if self._scenario.form == NODE else self._scenario.form
-        title = f"Chaos: {form}, seed {self._scenario.seed}"
+        links = "" if self._machines is None else ", in network namespaces"
+        title = f"Chaos: {form}{links}, seed {self._scenario.seed}"
         known = excuses(history, time.monotonic())
         (self._folder / "timeline.svg").write_text(draw(history, began_s, time.monotonic()))
         with (self._folder / "history.jsonl").open("w") as file:

@@ -120,9 +120,10 @@ class CallingClient(abc.ABC):
 
     async def record(self, backend: str, argument: str, tool: str, arguments: Json) -> None:
         """Make one call and write down how it ended; what breaks the connection has it opened anew."""
-        call_id = self.recorder.asked(self.name, backend, argument, self.within_s, is_bound=self.is_bound)
+        within_s = self.within_s + SLACK_S * (self.recorder.history.patience - 1)
+        call_id = self.recorder.asked(self.name, backend, argument, within_s, is_bound=self.is_bound)
         try:
-            async with asyncio.timeout(self.within_s):
+            async with asyncio.timeout(within_s):
                 await self.call(tool, arguments)
             outcome = OK
         except TimeoutError:

@@ -50,7 +50,12 @@ class ClusterActs:
                 await asyncio.sleep(planned.lasts_s)
             ended_s = self._recorder.now_s()
             self._recorder.add(FaultEnded(fault_id=planned.fault_id, at_s=ended_s))
-            while not (self._cluster.is_whole() and await self._cluster.all_answer() and self._events_pass(ended_s)):
+            # In a thread: it reads of every process of this machine, and the clients of this one must not wait for it.
+            while not (
+                await asyncio.to_thread(self._cluster.is_whole)
+                and await self._cluster.all_answer()
+                and self._events_pass(ended_s)
+            ):
                 await asyncio.sleep(_POLL_S)
             self._recorder.add(Recovered(fault_id=planned.fault_id, at_s=self._recorder.now_s()))
 
@@ -107,14 +112,24 @@ class ClusterActs:
 
     @asynccontextmanager
     async def _cut_off(self, target: str) -> AsyncIterator[None]:
-        """From all NATS servers; its clients reach it."""
-        for link in self._cluster.links[target]:
-            link.is_cut = True
+        """From all NATS servers, and the one on its machine from the others; its clients reach it."""
+        cut = self._cut_of(target)
+        cut(True)
         try:
             yield
         finally:
+            cut(False)
+
+    def _cut_of(self, target: str) -> Callable[[bool], None]:
+        machine = self._cluster.machines[target]
+        if machine.can_be_cut_off:
+            return machine.cut
+
+        def cut_links(is_cut: bool) -> None:
             for link in self._cluster.links[target]:
-                link.is_cut = False
+                link.is_cut = is_cut
+
+        return cut_links
 
     @asynccontextmanager
     async def _slow_links(self, _target: str) -> AsyncIterator[None]:

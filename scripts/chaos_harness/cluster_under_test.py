@@ -16,6 +16,7 @@ import psutil
 from .fault_kinds import BACKENDS, NODE
 from .gateway_under_test import PRODUCT, GatewayUnderTest
 from .history import Stopped, Weighed
+from .namespaces import LOOPBACK, Machine, Machines
 from .nats_servers import NATS, NatsServers
 from .relay import Relay
 
@@ -24,15 +25,23 @@ _MEMBERS: Final = re.compile(r"^mcp_gateway_cluster_nodes(?:\{[^}]*\})? (\d+)", 
 
 
 class ClusterUnderTest:
-    """Answers as one `GatewayUnderTest` does. nodes: {name: gateway}. url: of the balancer."""
+    """Answers as one `GatewayUnderTest` does. nodes: {name: gateway}. url: of the balancer.
+
+    machines: where a node and a NATS server run together; None: all on this one.
+    """
 
     cells = len(NODES)
 
-    def __init__(self, folder: Path, servers: dict[str, list[str]], command: Sequence[str] = PRODUCT) -> None:
+    def __init__(
+        self, folder: Path, servers: dict[str, list[str]], command: Sequence[str] = PRODUCT, machines: Machines | None = None
+    ) -> None:
+        found = [Machine()] * len(NODES) if machines is None else machines.all
+        self.machines = dict(zip(NODES, found, strict=True))
+        self._back = LOOPBACK if machines is None else machines.back
         self._folder = folder
         self._servers = servers
         self._command = command
-        self.nats = NatsServers(folder)
+        self.nats = NatsServers(folder, found)
         self.links: dict[str, list[Relay]] = {}
         self.nodes: dict[str, GatewayUnderTest] = {}
         self.url = ""
@@ -45,17 +54,24 @@ class ClusterUnderTest:
         with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))
         for name in NODES:
-            self.links[name] = [Relay([self.nats.ports[each]]) for each in NATS]
+            self.links[name] = [Relay([self.nats.places[each]], self._back) for each in NATS]
             for link in self.links[name]:
                 await link.start()
             folder = self._folder / name.replace("/", "-")
             folder.mkdir()
-            urls = ",".join(f"nats://127.0.0.1:{link.port}" for link in self.links[name])
+            urls = ",".join(f"nats://{self._back}:{link.port}" for link in self.links[name])
             tables = f'[cluster]\nurl = "{urls}"\nnode = "{folder.name}"\nkey_file = "{key_file}"\n'
             self.nodes[name] = GatewayUnderTest(
-                folder, NODE, 1, self._servers, self._command, tables, beside=frozenset({"cluster-member"})
+                folder,
+                NODE,
+                1,
+                self._servers,
+                self._command,
+                tables,
+                beside=frozenset({"cluster-member"}),
+                machine=self.machines[name],
             )
-        self._balancer = Relay([node.port for node in self.nodes.values()])
+        self._balancer = Relay([(self.machines[name].front, node.port) for name, node in self.nodes.items()])
         await self._balancer.start()
         self.port = self._balancer.port
         self.url = f"http://127.0.0.1:{self.port}"

@@ -20,6 +20,7 @@ import psutil
 from .clients import modern_meta
 from .fault_kinds import ALONE, BACKENDS, DEMO, EMBEDDED, LOCAL, NODE, PAIR, PROBE_S, REQUEST_TIMEOUT_S
 from .history import Stopped, Weighed
+from .namespaces import Machine
 
 START_TIMEOUT_S: Final = 30.0
 DRAIN_S: Final = 5.0
@@ -50,7 +51,7 @@ class GatewayUnderTest:
 
     command: what starts it; `serve` and the other commands are put behind. servers: {backend: addresses, or a command}.
     tables:  of its configuration, beside those that all runs have.
-    beside:  names of processes that it has by that.
+    beside:  names of processes that it has by that. machine: where it runs.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class GatewayUnderTest:
         command: Sequence[str] = PRODUCT,
         tables: str = "",
         beside: frozenset[str] = frozenset(),
+        machine: Machine | None = None,
     ) -> None:
+        self._machine = machine or Machine()
         self._beside = beside
         self.form = form
         self.cells = cells if form == NODE else 1
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{self._machine.front}:{self.port}"
         self.log_path = folder / "gateway.log"
         self.state_path = folder / "state"
         self._command = [*command]
@@ -80,6 +83,7 @@ class GatewayUnderTest:
     def _settings(self, servers: dict[str, list[str]]) -> str:
         return f"""\
 [gateway]
+host = "{self._machine.front}"
 port = {self.port}
 cells = {self.cells}
 request_timeout = {REQUEST_TIMEOUT_S}
@@ -116,7 +120,7 @@ builtin = "demo"
         Raises: GatewayFailed
         """
         embedded = ["--embedded"] if self.form == EMBEDDED else []
-        command = [*self._command, "serve", "--config", str(self._config), *embedded]
+        command = [*self._machine.enter(), *self._command, "serve", "--config", str(self._config), *embedded]
         self._process = self._spawn(command)
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not await self.answers(DEMO, "start"):
@@ -233,7 +237,7 @@ builtin = "demo"
         """One of its own commands, to its end; what it says is not wanted."""
         where = ("--state-dir", str(self.state_path), "--admin-port", str(self._admin_port))
         process = await asyncio.create_subprocess_exec(
-            *self._command, *arguments, *where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            *self._machine.enter(), *self._command, *arguments, *where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -164,9 +165,11 @@ class History:
         self.patience = patience
         self.recovers_s = dict(recovers_s or {})
         self._records: list[Record] = []
+        self._by_kind: dict[type, list[Any]] = defaultdict(list)  # a long run asks for each kind many times a second
 
     def add(self, record: Record) -> None:
         self._records.append(record)
+        self._by_kind[type(record)].append(record)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
@@ -175,7 +178,8 @@ class History:
         return len(self._records)
 
     def of(self, kind: type[R]) -> list[R]:
-        return [record for record in self._records if isinstance(record, kind)]
+        """As many as there are now."""
+        return [*self._by_kind[kind]]
 
 
 def as_json(record: Record) -> dict[str, Any]:

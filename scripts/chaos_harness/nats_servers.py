@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from .gateway_under_test import free_port
+from .namespaces import Machine
 from .servers import ServerFailed
 
 NATS: Final = ("nats/0", "nats/1", "nats/2")
@@ -18,12 +20,13 @@ _START_TIMEOUT_S: Final = 20.0
 
 
 class NatsServers:
-    """folder: for what they keep and log. ports: {name: where clients come in}."""
+    """folder: for what they keep and log. places: {name: host and port where clients come in}. machines: where each runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.ports = {name: free_port() for name in NATS}
+    def __init__(self, folder: Path, machines: Sequence[Machine]) -> None:
+        self._machines = dict(zip(NATS, machines, strict=True))
+        self.places = {name: (machine.back, free_port()) for name, machine in self._machines.items()}
         self._folder = folder
-        self._routes = {name: free_port() for name in NATS}
+        self._routes = {name: f"{machine.back}:{free_port()}" for name, machine in self._machines.items()}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_all(self) -> None:
@@ -40,16 +43,18 @@ class NatsServers:
     def start(self, name: str) -> None:
         """Raises: ServerFailed"""
         config = self._folder / f"{name.replace('/', '-')}.conf"
-        others = ", ".join(f'"nats://127.0.0.1:{port}"' for other, port in self._routes.items() if other != name)
+        host, port = self.places[name]
+        others = ", ".join(f'"nats://{place}"' for other, place in self._routes.items() if other != name)
         # Clients learn of no other address than theirs: they would go around the links that are cut.
         config.write_text(
-            f'server_name = "{config.stem}"\nlisten = "127.0.0.1:{self.ports[name]}"\n'
+            f'server_name = "{config.stem}"\nlisten = "{host}:{port}"\n'
             f'log_file = "{self._folder / config.stem}.log"\n'
             f'jetstream {{ store_dir = "{self._folder / config.stem}", sync_interval = always }}\n'
-            f'cluster {{ name = "chaos", listen = "127.0.0.1:{self._routes[name]}", routes = [{others}], no_advertise = true }}\n'
+            f'cluster {{ name = "chaos", listen = "{self._routes[name]}", routes = [{others}], no_advertise = true }}\n'
         )
+        command = [*self._machines[name].enter(), str(_PROGRAM), "-c", str(config)]
         try:
-            self._running[name] = subprocess.Popen([str(_PROGRAM), "-c", str(config)], start_new_session=True)
+            self._running[name] = subprocess.Popen(command, start_new_session=True)
         except OSError as error:
             raise ServerFailed(f"{_PROGRAM} cannot be started: {error.strerror}; `./scripts/test` installs it") from error
 
@@ -68,7 +73,7 @@ class NatsServers:
 
     def _listens(self, name: str) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.ports[name]), 1.0):
+            with socket.create_connection(self.places[name], 1.0):
                 return True
         except OSError:
             return False

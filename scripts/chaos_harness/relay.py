@@ -7,19 +7,22 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
+from .namespaces import LOOPBACK
+
 _CHUNK_BYTES: Final = 65_536
 _CONNECT_S: Final = 2.0
 
 
 class Relay:
-    """Takes connections at a port of its own and carries each to the next of its targets that takes it.
+    """Takes connections at a port of its own and carries each to the next of its targets, hosts and ports, that takes it.
 
     is_cut:  what comes is kept, and goes on its way when the link is whole again: as where packets are dropped and sent again.
     delay_s: for each piece, one way.
     """
 
-    def __init__(self, targets: Sequence[int]) -> None:
+    def __init__(self, targets: Sequence[tuple[str, int]], host: str = LOOPBACK) -> None:
         self._targets = list(targets)
+        self._host = host
         self._turn = 0
         self._whole = asyncio.Event()
         self._whole.set()
@@ -29,7 +32,7 @@ class Relay:
         self.port = 0
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._take, self._host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -75,7 +78,7 @@ class Relay:
             self._turn += 1
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_CONNECT_S):
-                    return await asyncio.open_connection("127.0.0.1", self._targets[self._turn % len(self._targets)])
+                    return await asyncio.open_connection(*self._targets[self._turn % len(self._targets)])
         return None
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

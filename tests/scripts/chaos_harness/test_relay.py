@@ -29,7 +29,7 @@ async def echo_server(greeting: bytes = b"") -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def relay_to(*targets: int) -> AsyncIterator[Relay]:
-    relay = Relay(targets)
+    relay = Relay([("127.0.0.1", port) for port in targets])
     await relay.start()
     yield relay
     relay.close()
