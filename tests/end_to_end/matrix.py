@@ -34,6 +34,7 @@ _EVERYTHING = Path(__file__).parents[1] / "doubles" / "everything_server.py"
 _GAPS = Path(__file__).with_name("matrix_gaps.toml")
 _PAGE_SIZE = 5
 _FEATURE_TIMEOUT_S = 15.0
+_FIRST_TIMEOUT_S = 60.0  # with the first feature processes start, in a cluster one at each node
 # Each client waits for its server most of the time; more at once would only make everything later.
 _CELLS_AT_ONCE = 6
 
@@ -385,7 +386,7 @@ async def _try_cell(site: Site, turns: _Turns, client_kind: ClientKind, server_k
         for name in [name for name in features if name in untried]:
             untried.remove(name)
             try:
-                async with asyncio.timeout(_FEATURE_TIMEOUT_S):
+                async with asyncio.timeout(_FIRST_TIMEOUT_S if features[name] is lists else _FEATURE_TIMEOUT_S):
                     await features[name](cell)
             except Exception as error:
                 failures[name] = f"{type(error).__name__}: {error}"[:500]
