@@ -152,7 +152,9 @@ class Upstream(GatewayActor):
         self._cells.serve(self._replica, self._own_wire)
 
     def _of_all_nodes(self, wire: UpstreamConversation) -> UpstreamConversation:
-        return SessionConversation(self._cells, self._replica, wire) if self._cells.node else wire
+        if not self._cells.node:
+            return wire
+        return SessionConversation(self._cells, self._replica, wire, self.arguments.seal)
 
     def receiveMsg_TryAgain(self, message: TryAgain, sender: ActorAddress) -> None:
         """A new wire has no failures to wait for. One that carries calls is no wire to a server that cannot be started."""

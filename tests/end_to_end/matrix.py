@@ -421,7 +421,7 @@ def _site(directory: Path, form: Form | ClusterForm, servers: Sequence[ServerKin
                 place.mkdir()
                 command = [sys.executable, str(_EVERYTHING), "--transport", "stdio", "--era", kind.era, "--name", kind.backend]
                 command += ["--page-size", str(_PAGE_SIZE), "--counters-dir", str(place), "--tasks", "--apps"]
-                # A modern client has no session that would have it find the one process that knows its task again.
+                # What is subscribed to at a process of one node would be changed at that of another: one for all, as on one node.
                 once = {"one_per_cluster": True} if form in CLUSTERS and kind.era == "modern" else {}
                 backends.append({"name": kind.backend, "command": command, **once})
                 counters[kind] = place

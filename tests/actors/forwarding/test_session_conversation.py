@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from msgspec.structs import replace
 
 from mcp_gateway.actors.forwarding.forwarding import UNREACHABLE_AGAIN_S
 from mcp_gateway.actors.forwarding.session_conversation import SessionConversation
@@ -19,13 +21,15 @@ from mcp_gateway.transports.ports.upstream_port import (
     UpstreamRequest,
     ignore_events,
 )
-from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
+from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
+from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import SessionState
 from tests.doubles.joined_cells import JoinedCells
 from tests.doubles.patience import patience
 
 A, B = "a/cell/0", "b/cell/0"
 STDIO = ReplicaId("files", "stdio:files#0")
+SEAL = Seal(b"the secret of these tests")
 
 
 def request_of(node: str) -> UpstreamRequest:
@@ -39,11 +43,12 @@ class AnsweringWire:
 
     def __init__(self) -> None:
         self.requests: list[UpstreamRequest] = []
+        self.result = b""
         self.probe_count = 0
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         self.requests.append(request)
-        return UpstreamAnswer(200, None)
+        return UpstreamAnswer(200, Response(b"7", self.result, b"") if self.result else None)
 
     async def probe(self, timeout_s: float) -> None:
         self.probe_count += 1
@@ -61,7 +66,7 @@ class TwoNodes:
         for name, cell in self.joined.cells.items():
             cell.serve(STDIO, self.wires[name])
             cell.nodes_changed({other.partition("/")[0]: 1 for other in (A, B) if other != name}, is_member=True)
-        self.conversation = SessionConversation(self.joined.cells[A], STDIO, self.wires[A])
+        self.conversation = SessionConversation(self.joined.cells[A], STDIO, self.wires[A], SEAL)
 
     async def say(self, node: str) -> None:
         await self.conversation.exchange(request_of(node), ignore_events)
@@ -139,6 +144,40 @@ def test_a_call_that_another_node_holds_dies_with_it() -> None:
         with pytest.raises(UpstreamError) as caught:
             await nodes.joined.cells[A].exchange_at(B, replica=STDIO, request=request_of("b"), on_event=ignore_events)
         assert caught.value.fate is Fate.CELL_LOST
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("replica", "others", "heard"),
+    [
+        (STDIO, {"b": 1}, {A: 1, B: 1}),
+        (STDIO, {}, {A: 2, B: 0}),  # the other one has left, and its process with it
+        (ReplicaId("chat", "ws://127.0.0.1:1/mcp"), {"b": 1}, {A: 2, B: 0}),  # one server, whichever node speaks to it
+    ],
+)
+def test_a_client_without_a_session_finds_the_process_that_has_asked_it(
+    replica: ReplicaId, others: dict[str, int], heard: dict[str, int]
+) -> None:
+    async def body(nodes: TwoNodes) -> None:
+        conversations = {}
+        for name, cell in nodes.joined.cells.items():
+            nodes.wires[name].result = b'{"resultType":"input_required","requestState":"of the server"}'
+            cell.serve(replica, nodes.wires[name])
+            conversations[name] = SessionConversation(cell, replica, nodes.wires[name], SEAL)
+        asked = request_of("")
+        at_b = await conversations[B].exchange(replace(asked, session=None), ignore_events)
+        assert at_b.response is not None
+        state = json.loads(at_b.response.result)["requestState"]
+        nodes.wires[B].requests.clear()
+        nodes.joined.cells[A].nodes_changed(others, is_member=True)
+        retry = Request(b"8", "tools/call", json.dumps({"name": "x", "requestState": state}).encode())
+        for message in (asked.message, retry):
+            await conversations[A].exchange(replace(asked, session=None, message=message), ignore_events)
+        assert nodes.heard() == heard
+        last = nodes.wires[B if heard[B] else A].requests[-1].message
+        assert isinstance(last, Request)
+        assert json.loads(last.params)["requestState"] == "of the server"
 
     on_loop(body)
 
