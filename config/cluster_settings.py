@@ -38,6 +38,7 @@ class ClusterSettings:
     url:             of the NATS servers.
     node:            the name of this node, another on each.
     key_file:        a secret of at least 32 bytes, the same on all nodes; ids of sessions and what nodes say are sealed with it.
+                     Or two to four keys of 32 bytes: the first seals, and what was sealed with any of them is opened.
     name:            of the cluster: those of other names may use the same servers.
     replicas:        NATS servers that keep the keys and events; without a number three, where `url` names as many.
     user:            as which the servers know the gateway, with the content of `password_file`.

@@ -27,7 +27,7 @@ from mcp_gateway.actors.messages.topology import Topology
 from mcp_gateway.actors.pool.upstream import wires_closed
 from mcp_gateway.actors.routing.route_table import configured_routes
 from mcp_gateway.actors.runtime.in_process_system import InProcessSystem
-from mcp_gateway.actors.runtime.system_key import load_or_create_key, load_secret
+from mcp_gateway.actors.runtime.system_key import load_or_create_key, load_secrets
 from mcp_gateway.actors.runtime.thespian_hardening import key_in_use
 from mcp_gateway.actors.storage.audit_file import AuditFile
 from mcp_gateway.actors.storage.pin_file import PinFile
@@ -137,7 +137,7 @@ class Cell:
         self._curations: dict[str, Curation] = {}
 
     async def start(self) -> None:
-        seal = Seal(_secret(self._settings))
+        seal = Seal(*_secrets(self._settings))
         self._access = self._make_access(seal)
         self._forget_denied(self._settings)
         self._make_edge(seal)
@@ -436,17 +436,17 @@ def make_cell(settings: Settings, cell_index: int, cell_name: str, link: NodeLin
     return Cell(settings, cell_index, cell_name, link)
 
 
-def _secret(settings: Settings) -> bytes:
-    """What the ids of sessions are sealed with: the same in every cell of the cluster or the node.
+def _secrets(settings: Settings) -> tuple[bytes, ...]:
+    """What the ids of sessions are sealed with, the newest first: the same in every cell of the cluster or the node.
 
     After a restart as well, where there is a state directory or a cluster.
     """
     if settings.cluster is not None:
-        return load_secret(Path(settings.cluster.key_file).expanduser())
+        return load_secrets(Path(settings.cluster.key_file).expanduser())
     state_path = settings.gateway.state_path
     if state_path is not None:
-        return load_or_create_key(state_path)
-    return key_in_use() or os.urandom(32)
+        return (load_or_create_key(state_path),)
+    return (key_in_use() or os.urandom(32),)
 
 
 def _audit_trail(settings: Settings, cell_name: str) -> AuditTrail | None:

@@ -11,7 +11,7 @@ from mcp_gateway.actors.events.event_log import EventLog
 from mcp_gateway.actors.events.event_order import EventOrder
 from mcp_gateway.actors.messages.event_log import StoredEvent
 from mcp_gateway.actors.messages.node import EventLogArguments
-from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.actors.runtime.system_key import load_secrets
 from mcp_gateway.actors.storage.event_spool import EventSpool
 from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
 
@@ -61,7 +61,7 @@ class ClusterEventLog(EventLog):
         super().on_wired()
         self._joins = None  # there is nothing to take back from cells: what they were told the cluster's log has
         self._is_unread = not self._order.last_id
-        cipher = packet_cipher(load_secret(Path(cluster.key_file).expanduser()))
+        cipher = packet_cipher(*load_secrets(Path(cluster.key_file).expanduser()))
         self._follower = LogFollower(
             lambda: connect(cluster, arguments.retention_events),
             cipher,

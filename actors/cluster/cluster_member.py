@@ -41,7 +41,7 @@ from mcp_gateway.actors.messages.node import (
     Pong,
 )
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
-from mcp_gateway.actors.runtime.system_key import load_secret
+from mcp_gateway.actors.runtime.system_key import load_secrets
 from mcp_gateway.actors.storage.quota_file import QuotaFile
 from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.version import VERSION
@@ -100,7 +100,7 @@ class ClusterMember(AsyncioActor):
 
     def on_wired(self) -> None:
         setproctitle(f"mcp-gateway: {self.name}")
-        self._secret = load_secret(Path(self.arguments.settings.key_file).expanduser())
+        self._cipher = packet_cipher(*load_secrets(Path(self.arguments.settings.key_file).expanduser()))
         self.start_loop()
         self.run_async(self._run(self.arguments))
 
@@ -114,7 +114,7 @@ class ClusterMember(AsyncioActor):
             version=VERSION,
             url=arguments.url,
         )
-        self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._secret, self)
+        self._member = Member(lambda: connect(settings, arguments.retention_events), own, self._cipher, self)
         self._member.describe(cells=dict(self._told))
         self._running = asyncio.ensure_future(self._member.run())
         shared = [self._share(self._member), self._share_settings(self._member), self._share_limits(self._member)]
@@ -139,7 +139,7 @@ class ClusterMember(AsyncioActor):
     async def _share(self, member: Member) -> None:
         await self._knows_revocations.wait()
         engine = await member.connected()
-        self._shared = SharedRevocations(engine, packet_cipher(self._secret), self._revocations, self._tell_revocations)
+        self._shared = SharedRevocations(engine, self._cipher, self._revocations, self._tell_revocations)
         await self._shared.run()
 
     def _tell_revocations(self, number: int, revocations: Revocations) -> None:
@@ -182,7 +182,7 @@ class ClusterMember(AsyncioActor):
 
     async def _share_settings(self, member: Member) -> None:
         engine = await member.connected()
-        self._settings = SharedSettings(engine, packet_cipher(self._secret), self._tell_settings)
+        self._settings = SharedSettings(engine, self._cipher, self._tell_settings)
         await self._settings.run()
 
     def _tell_settings(self, state: ClusterSettingsState) -> None:
@@ -220,7 +220,7 @@ class ClusterMember(AsyncioActor):
 
     async def _share_limits(self, member: Member) -> None:
         engine = await member.connected()
-        self._limits = SharedLimits(engine, packet_cipher(self._secret), member, self._tell_limits)
+        self._limits = SharedLimits(engine, self._cipher, member, self._tell_limits)
         await self._limits.run()
 
     def _tell_limits(self, held: Held) -> None:
@@ -231,7 +231,7 @@ class ClusterMember(AsyncioActor):
     async def _share_quotas(self, member: Member, file: QuotaFile) -> None:
         engine = await member.connected()
         try:
-            await SharedQuotas(engine, packet_cipher(self._secret), member, file).run()
+            await SharedQuotas(engine, self._cipher, member, file).run()
         finally:
             file.close()
 

@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from mcp_gateway.actors.messages.event_log import StoredEvent
 from mcp_gateway.actors.storage.event_spool import SpooledEvent
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import Engine, EngineAway, LogPage
 from .stream_order import read_entry, sealed_entry
@@ -39,7 +38,7 @@ class LogFollower:
     def __init__(
         self,
         connect: Callable[[], Awaitable[Engine]],
-        cipher: AESGCM,
+        cipher: KeyRing,
         last_id: int,
         on_read: Callable[[tuple[StoredEvent, ...], tuple[tuple[str, int], ...], int], None],
     ) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.actors.runtime.lanes import Batch, Lanes
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 from mcp_gateway.transports.telemetry import metrics
 
 from .engine import Engine, EngineAway, NoResponders, WrongRevision
@@ -35,7 +36,7 @@ from .membership import (
     presence_key,
     read_presence,
 )
-from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer, packet_cipher
+from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer
 from .owner_claims import OwnerClaims
 from .ownership import Standing
 
@@ -89,14 +90,15 @@ def _peer_of(presence: Presence) -> Peer:
 class Member:
     """One node's membership. Everything runs on one loop.
 
-    connect: makes the connection to the engine. own: what the node says of itself; its epoch is not known yet.
+    connect: makes the connection to the engine. own: what the node says of itself; its epoch is not known yet. cipher: see
+             `packet_cipher`.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Engine]], own: Presence, secret: bytes, site: MemberSite) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Engine]], own: Presence, cipher: KeyRing, site: MemberSite) -> None:
         self._connect = connect
         self._own = msgspec.structs.replace(own, member=uuid.uuid4().hex)
         self._site = site
-        self._cipher = packet_cipher(secret)
+        self._cipher = cipher
         self._receiver = PacketReceiver(self._cipher)
         self._lease = OwnLease()
         self._nodes = Nodes(own.node)

@@ -7,7 +7,6 @@ incarnation of the one that is to take it, and the packet's place are authentica
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -15,7 +14,8 @@ from typing import Final
 import attrs
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import MAX_PAYLOAD_BYTES
 
@@ -69,15 +69,15 @@ _decode_packet = msgspec.msgpack.Decoder(_Packet).decode
 _encode = msgspec.msgpack.encode
 
 
-def packet_cipher(secret: bytes) -> AESGCM:
-    """secret: the cluster's, at least 32 bytes; what seals ids is derived from it in another way."""
-    return AESGCM(hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-nodes").digest())
+def packet_cipher(*secrets: bytes) -> KeyRing:
+    """secrets: the cluster's, at least 32 bytes each, the newest first; what seals ids is derived from them in another way."""
+    return KeyRing(*secrets, purpose=b"mcp-gw-nodes")
 
 
 class PacketSender:
     """One node's packets to another one, as long as both have their epochs."""
 
-    def __init__(self, cipher: AESGCM, own: Peer, target: Peer) -> None:
+    def __init__(self, cipher: KeyRing, own: Peer, target: Peer) -> None:
         self._cipher = cipher
         self._own, self._target = own, target
         self._lane = 1
@@ -121,7 +121,7 @@ class PacketReceiver:
     there could name one again and have its packets taken once more.
     """
 
-    def __init__(self, cipher: AESGCM) -> None:
+    def __init__(self, cipher: KeyRing) -> None:
         self._cipher = cipher
         self._epochs: dict[str, int] = {}  # of now
         self._incoming: dict[tuple[str, int], _Incoming] = {}

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 from mcp_gateway.transports.telemetry import metrics
 
 from .engine import Engine, EngineAway, NoResponders
@@ -64,7 +64,7 @@ class LimitMember(Protocol):
 class SharedLimits:
     """tell: takes what the node holds from now on, before anybody else is told that it holds no more."""
 
-    def __init__(self, engine: Engine, cipher: AESGCM, member: LimitMember, tell: Callable[[Held], None]) -> None:
+    def __init__(self, engine: Engine, cipher: KeyRing, member: LimitMember, tell: Callable[[Held], None]) -> None:
         self._engine = engine
         self._cipher = cipher
         self._member = member

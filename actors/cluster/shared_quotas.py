@@ -17,9 +17,9 @@ from typing import Final, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mcp_gateway.transports.ports.daily_quota import day_of
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import Engine, EngineAway
 from .shared_limits import LimitMember, Members
@@ -56,7 +56,7 @@ class CountedDays(Protocol):
 class SharedQuotas:
     """This node's part."""
 
-    def __init__(self, engine: Engine, cipher: AESGCM, member: LimitMember, file: CountedDays) -> None:
+    def __init__(self, engine: Engine, cipher: KeyRing, member: LimitMember, file: CountedDays) -> None:
         self._engine = engine
         self._cipher = cipher
         self._member = member

@@ -16,10 +16,10 @@ from typing import Any, Final
 import attrs
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.setting_rules import InvalidSetting
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import Engine, EngineAway, Entry, WrongRevision
 
@@ -56,13 +56,13 @@ def change_between(before: Revocations, after: Revocations) -> RevocationChange:
     return RevocationChange(added=only_in(after, before), removed=only_in(before, after))
 
 
-def sealed_revocations(cipher: AESGCM, number: int, revocations: Revocations) -> bytes:
+def sealed_revocations(cipher: KeyRing, number: int, revocations: Revocations) -> bytes:
     """As the key has them: what only a node of the cluster can read and make."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + cipher.encrypt(nonce, msgspec.json.encode([number, attrs.asdict(revocations)]), _KEY.encode())
 
 
-def read_revocations(cipher: AESGCM, value: bytes) -> tuple[int, Revocations] | None:
+def read_revocations(cipher: KeyRing, value: bytes) -> tuple[int, Revocations] | None:
     """(number, who is refused); None for what no node of this cluster has made."""
     try:
         number, fields = msgspec.json.decode(cipher.decrypt(value[:_NONCE_BYTES], value[_NONCE_BYTES:], _KEY.encode()))
@@ -83,7 +83,7 @@ class SharedRevocations:
     tell: takes the number of each new state of the key, which rises, and who is refused from now on.
     """
 
-    def __init__(self, engine: Engine, cipher: AESGCM, own: Revocations, tell: Callable[[int, Revocations], None]) -> None:
+    def __init__(self, engine: Engine, cipher: KeyRing, own: Revocations, tell: Callable[[int, Revocations], None]) -> None:
         self._engine = engine
         self._cipher = cipher
         self._tell = tell

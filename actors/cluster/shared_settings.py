@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import Engine, Entry, WrongRevision
 
@@ -33,13 +34,13 @@ class ClusterSettingsState(msgspec.Struct, frozen=True, array_like=True):
 _decode = msgspec.msgpack.Decoder(ClusterSettingsState).decode
 
 
-def sealed_state(cipher: AESGCM, state: ClusterSettingsState) -> bytes:
+def sealed_state(cipher: KeyRing, state: ClusterSettingsState) -> bytes:
     """As the key has it: what only a node of the cluster can read and make; headers and environments in it are secrets."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + cipher.encrypt(nonce, msgspec.msgpack.encode(state), _KEY.encode())
 
 
-def read_state(cipher: AESGCM, value: bytes) -> ClusterSettingsState | None:
+def read_state(cipher: KeyRing, value: bytes) -> ClusterSettingsState | None:
     """None for what no node of this cluster has made."""
     try:
         return _decode(cipher.decrypt(value[:_NONCE_BYTES], value[_NONCE_BYTES:], _KEY.encode()))
@@ -50,7 +51,7 @@ def read_state(cipher: AESGCM, value: bytes) -> ClusterSettingsState | None:
 class SharedSettings:
     """This node's part. tell: takes each state of the key that is newer than the one before."""
 
-    def __init__(self, engine: Engine, cipher: AESGCM, tell: Callable[[ClusterSettingsState], None]) -> None:
+    def __init__(self, engine: Engine, cipher: KeyRing, tell: Callable[[ClusterSettingsState], None]) -> None:
         self._engine = engine
         self._cipher = cipher
         self._tell = tell

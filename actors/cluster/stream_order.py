@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mcp_gateway.actors.events.event_order import EventOrder
 from mcp_gateway.actors.messages.event_log import StoredEvent, UnstoredEvent
+from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST, LostIds
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 
@@ -78,7 +78,7 @@ class _Logged(msgspec.Struct, frozen=True, array_like=True):
 _decode = msgspec.msgpack.Decoder(_Logged).decode
 
 
-def sealed_entry(cipher: AESGCM, nonce: bytes, source: str, number: int, event: UnstoredEvent) -> bytes:
+def sealed_entry(cipher: KeyRing, nonce: bytes, source: str, number: int, event: UnstoredEvent) -> bytes:
     """What is appended to the log for an event, under this source and number: readable for nodes of the cluster alone.
 
     An event that is too large for the log is told of by one that says so: those who follow its topic miss it knowingly.
@@ -90,7 +90,7 @@ def sealed_entry(cipher: AESGCM, nonce: bytes, source: str, number: int, event: 
     return nonce + cipher.encrypt(nonce, msgspec.msgpack.encode(logged), _place(source, number))
 
 
-def read_entry(cipher: AESGCM, entry: LogEntry) -> StoredEvent | None:
+def read_entry(cipher: KeyRing, entry: LogEntry) -> StoredEvent | None:
     """The event of an entry; None where no node of this cluster has made it."""
     try:
         logged = _decode(cipher.decrypt(entry.data[:12], entry.data[12:], _place(entry.source, entry.number)))

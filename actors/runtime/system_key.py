@@ -11,6 +11,7 @@ from pathlib import Path
 KEY_SIZE_BYTES = 32
 KEY_FILE_NAME = "actor-system.key"
 _LARGEST_SECRET_BYTES = 4_096
+_MOST_KEYS = 4
 
 
 class KeyFileUnsafe(Exception):
@@ -51,6 +52,18 @@ def load_secret(path: Path) -> bytes:
     if len(secret) < KEY_SIZE_BYTES:
         raise KeyFileUnsafe(f"{path}: has {len(secret)} bytes, at least {KEY_SIZE_BYTES} are needed")
     return secret
+
+
+def load_secrets(path: Path) -> tuple[bytes, ...]:
+    """Those in such a file, the newest first: two to four keys one behind the other, or one secret of any other length.
+
+    Raises: as `load_secret`.
+    """
+    secret = load_secret(path)
+    count, rest = divmod(len(secret), KEY_SIZE_BYTES)
+    if rest or count > _MOST_KEYS:
+        return (secret,)
+    return tuple(secret[start : start + KEY_SIZE_BYTES] for start in range(0, len(secret), KEY_SIZE_BYTES))
 
 
 def replace_secret(path: Path, secret: bytes) -> None:

@@ -17,6 +17,7 @@ from mcp_gateway.actors.cluster.engine import Engine
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import Presence
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.messages.between_cells import Forwarded
 from mcp_gateway.actors.messages.cluster import ClusterMemberArguments, ForwardToNode, Ownership
 from mcp_gateway.actors.messages.node import NODE_SUPERVISOR, CellsChanged
@@ -31,7 +32,7 @@ class OtherNode:
         self._engine = MemoryEngine(hub)
         self.others: dict[str, Presence] = {}
         own = Presence(node="b", epoch=0, incarnation="b1", cells={"cell/0": 1})
-        self.member = Member(self._connect, own, secret, self)
+        self.member = Member(self._connect, own, packet_cipher(secret), self)
         self.running = asyncio.create_task(self.member.run())
 
     async def _connect(self) -> Engine:

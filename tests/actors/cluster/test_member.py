@@ -16,6 +16,7 @@ from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import Presence, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
+from mcp_gateway.actors.cluster.node_packets import packet_cipher
 from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
@@ -49,7 +50,7 @@ class Node:
         self.owners: dict[str, Ownership] = {}
         self.lease_until_s = 0.0
         own = Presence(node=name, epoch=0, incarnation=f"{name}{incarnation}", cells={"cell/0": 1})
-        self.member = Member(self._connect, own, secret, self)
+        self.member = Member(self._connect, own, packet_cipher(secret), self)
         self.running = asyncio.create_task(self.member.run())
 
     async def _connect(self) -> Engine:

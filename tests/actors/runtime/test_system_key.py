@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_gateway.actors.runtime.system_key import KEY_FILE_NAME, KeyFileUnsafe, load_or_create_key
+from mcp_gateway.actors.runtime.system_key import KEY_FILE_NAME, KeyFileUnsafe, load_or_create_key, load_secrets
 
 
 def test_the_key_is_made_once_with_access_for_the_owner_only(tmp_path: Path) -> None:
@@ -36,6 +36,17 @@ def test_all_who_make_the_key_at_the_same_time_get_the_same_one(tmp_path: Path) 
             thread.join()
         assert len(keys) == 8
         assert len(set(keys)) == 1
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(32, [32]), (63, [63]), (64, [32, 32]), (128, [32] * 4), (160, [160])])
+def test_two_to_four_keys_in_one_file_are_told_from_one_secret_of_another_length(
+    tmp_path: Path, size: int, sizes: list[int]
+) -> None:
+    path = tmp_path / "cluster.key"
+    path.write_bytes(os.urandom(size))
+    path.chmod(0o600)
+    assert [len(each) for each in load_secrets(path)] == sizes
+    assert b"".join(load_secrets(path)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o606, 0o620])

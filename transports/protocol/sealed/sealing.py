@@ -13,7 +13,8 @@ import os
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .key_ring import KeyRing
 
 _NONCE_BYTES = 12
 _MAX_TOKEN_CHARACTERS = 65_536
@@ -24,12 +25,15 @@ class SealBroken(Exception):
 
 
 class Seal:
-    """Seals and opens tokens. secret: at least 16 bytes; each kind of token is bound to its name."""
+    """Seals and opens tokens; each kind of token is bound to its name.
 
-    def __init__(self, secret: bytes) -> None:
-        if len(secret) < 16:
+    secret: at least 16 bytes. others: what was sealed with these is opened as well.
+    """
+
+    def __init__(self, secret: bytes, *others: bytes) -> None:
+        if min(map(len, (secret, *others))) < 16:
             raise ValueError("the secret of a seal has at least 16 bytes")
-        self._cipher = AESGCM(hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-seal").digest())
+        self._cipher = KeyRing(secret, *others, purpose=b"mcp-gw-seal")
         self._nonce_key = hashlib.blake2b(secret, digest_size=32, person=b"mcp-gw-nonce").digest()
 
     def seal(self, kind: str, content: bytes) -> str:

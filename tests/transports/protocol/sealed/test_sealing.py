@@ -109,6 +109,17 @@ def test_any_text_is_broken(token):
 def test_a_short_secret_is_refused():
     with pytest.raises(ValueError, match="16 bytes"):
         Seal(b"short")
+    with pytest.raises(ValueError, match="at least 16 bytes"):
+        Seal(b"a secret of the node", b"short")
+
+
+def test_what_was_sealed_with_a_secret_of_before_is_opened_until_that_is_forgotten() -> None:
+    before = Seal(b"a secret of the node")
+    between, after = Seal(b"the next secret of it", b"a secret of the node"), Seal(b"the next secret of it")
+    assert between.open("session", before.seal("session", b"x")) == b"x"
+    assert after.open("session", between.seal("session", b"x")) == b"x"
+    with pytest.raises(SealBroken):
+        after.open("session", before.seal("session", b"x"))
 
 
 def test_sealed_alike_equal_contents_have_equal_tokens_and_others_have_not() -> None:
