@@ -62,7 +62,35 @@ class LogPage:
     last_sequence: int
 
 
-class Engine(Protocol):
+class Keys(Protocol):
+    """What all members read, and change by compare-and-set. Every method that waits raises EngineAway."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The key as it is now, None where it is not there."""
+
+    async def create(self, key: str, value: bytes, ttl_s: int | None = None) -> int:
+        """Make a key that is not there; its revision. ttl_s: after so long without an update it is gone; whole seconds.
+
+        Raises: WrongRevision where it is there.
+        """
+
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
+        """Replace the key's value where it has this revision still; its new revision. ttl_s: counts from now.
+
+        Raises: WrongRevision.
+        """
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Take the key away where it has this revision still. Raises: WrongRevision."""
+
+    def watch(self, prefix: str) -> AsyncIterator[tuple[Entry, ...]]:
+        """First all keys below the prefix as they are (one group, which may be empty), then changes as they come, in their order.
+
+        Of several changes of one key in short time only the last may be told. A watch outlives the engine's absence.
+        """
+
+
+class Engine(Keys, Protocol):
     """One member's connection. Runs on the loop that made it. Every method that waits raises EngineAway.
 
     Names of subjects, keys and sources are segments of A-Z a-z 0-9 _ and - joined by ".".
@@ -92,32 +120,6 @@ class Engine(Protocol):
 
     async def subscribe(self, subject: str, take: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
         """Take what is published under the subject, until what is returned is called."""
-
-    # ---- keys
-
-    async def get(self, key: str) -> Entry | None:
-        """The key as it is now, None where it is not there."""
-
-    async def create(self, key: str, value: bytes, ttl_s: int | None = None) -> int:
-        """Make a key that is not there; its revision. ttl_s: after so long without an update it is gone; whole seconds.
-
-        Raises: WrongRevision where it is there.
-        """
-
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
-        """Replace the key's value where it has this revision still; its new revision. ttl_s: counts from now.
-
-        Raises: WrongRevision.
-        """
-
-    async def delete(self, key: str, revision: int) -> None:
-        """Take the key away where it has this revision still. Raises: WrongRevision."""
-
-    def watch(self, prefix: str) -> AsyncIterator[tuple[Entry, ...]]:
-        """First all keys below the prefix as they are (one group, which may be empty), then changes as they come, in their order.
-
-        Of several changes of one key in short time only the last may be told. A watch outlives the engine's absence.
-        """
 
     # ---- the log
 

@@ -23,22 +23,24 @@ from mcp_gateway.transports.ports.lease_clock import lease_clock_s
 from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 from mcp_gateway.transports.telemetry import metrics
 
-from .engine import Engine, EngineAway, NoResponders, WrongRevision
+from .engine import Engine, EngineAway, Keys, NoResponders, WrongRevision
 from .membership import (
     PRESENCE_PREFIX,
     PRESENCE_TTL_S,
     RENEW_S,
+    SPEECH,
     Nodes,
     OwnLease,
     Presence,
     Step,
     encoded,
+    presence_in,
     presence_key,
-    read_presence,
 )
 from .node_packets import PacketReceiver, PacketRefused, PacketSender, Peer
 from .owner_claims import OwnerClaims
 from .ownership import Standing
+from .sealed_keys import SealedKeys
 
 _PING: Final = b"ping"
 _TAKEN: Final = b"taken"
@@ -156,8 +158,9 @@ class Member:
                 self._say(f"the engine of the cluster cannot be reached: {error}")
                 await asyncio.sleep(_CONNECT_AGAIN_S)
         self._is_connected.set()
-        self._claims = OwnerClaims(self._engine, self)
-        self._start(self._watch(self._engine))
+        keys = SealedKeys(self._engine, self._cipher)
+        self._claims = OwnerClaims(keys, self)
+        self._start(self._watch(keys))
         self._start(self._claims.run())
         self._start(self._read_log_state(self._engine))
         running = asyncio.current_task()
@@ -165,7 +168,7 @@ class Member:
         try:
             # `wait_for` of Python 3.11, which engines use, forgets a cancellation that comes as what it waits for is there.
             while not running.cancelling():
-                await self._take_step(self._engine)
+                await self._take_step(self._engine, keys)
             raise asyncio.CancelledError
         finally:
             for task in list(self._tasks):
@@ -180,7 +183,8 @@ class Member:
                 await self._claims.release()
             with contextlib.suppress(EngineAway, WrongRevision):
                 # A renewal that was cut short may have been carried out, so that the key has another revision than is known.
-                await self._engine.delete(presence_key(self._own.node), await self._own_revision(self._engine))
+                keys = SealedKeys(self._engine, self._cipher)
+                await keys.delete(presence_key(self._own.node), await self._own_revision(keys))
             self._lease.fenced()
         if self._stop_serving is not None:
             with contextlib.suppress(EngineAway):
@@ -236,7 +240,7 @@ class Member:
 
     # ---- membership
 
-    async def _take_step(self, engine: Engine) -> None:
+    async def _take_step(self, engine: Engine, keys: Keys) -> None:
         now_s = lease_clock_s()
         step = self._lease.next_step(now_s)
         if step is Step.WAIT:
@@ -251,7 +255,8 @@ class Member:
         try:
             # The end of the lease is not waited for by an engine that does not answer.
             async with asyncio.timeout(RENEW_S if step is Step.JOIN else min(RENEW_S, self._lease.left_s(now_s))):
-                await (self._join(engine, now_s) if step is Step.JOIN else self._renew(engine, now_s))
+                await self._ping_itself(engine)
+                await (self._join(keys, now_s) if step is Step.JOIN else self._renew(keys, now_s))
         except (EngineAway, NoResponders, TimeoutError) as error:
             self._say(f"the engine of the cluster is away: {str(error) or 'no answer'}")
         except WrongRevision:
@@ -263,20 +268,19 @@ class Member:
             self._stop_serving = await engine.serve(self._subject(self._own), self._take_packet)
         await engine.request(self._subject(self._own), _PING, _PING_S)
 
-    async def _join(self, engine: Engine, sent_s: float) -> None:
-        await self._ping_itself(engine)
+    async def _join(self, keys: Keys, sent_s: float) -> None:
         key = presence_key(self._own.node)
-        found = await engine.get(key)
-        presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
+        found = await keys.get(key)
+        presence = presence_in(found)
         said = msgspec.structs.replace(self._own, epoch=0, term=0)
         if found is None:
-            epoch = await engine.create(key, encoded(said), PRESENCE_TTL_S)
+            epoch = await keys.create(key, encoded(said), PRESENCE_TTL_S)
             term = epoch
         elif presence is not None and presence.incarnation == self._own.incarnation:
             # Of this node, before its member crashed. What was on its way then is lost, so the others shall see another epoch.
             term = presence.term
             said = msgspec.structs.replace(said, term=term)
-            epoch = await engine.update(key, encoded(said), found.revision, PRESENCE_TTL_S)
+            epoch = await keys.update(key, encoded(said), found.revision, PRESENCE_TTL_S)
         else:
             self._say(f"a node named {self._own.node} is there already, or has been a moment ago: this one waits")
             return
@@ -289,22 +293,21 @@ class Member:
         _logger.info("node %s is a member of the cluster, epoch %d", self._own.node, epoch)
         self._tell()
 
-    async def _renew(self, engine: Engine, sent_s: float) -> None:
-        await self._ping_itself(engine)
+    async def _renew(self, keys: Keys, sent_s: float) -> None:
         key, value = presence_key(self._own.node), encoded(self._own)
         try:
-            revision = await engine.update(key, value, self._lease.revision, PRESENCE_TTL_S)
+            revision = await keys.update(key, value, self._lease.revision, PRESENCE_TTL_S)
         except WrongRevision:  # one that had no answer has been carried out, or it is gone
-            revision = await engine.update(key, value, await self._own_revision(engine), PRESENCE_TTL_S)
+            revision = await keys.update(key, value, await self._own_revision(keys), PRESENCE_TTL_S)
         self._lease.renewed(revision, sent_s)
         self._said = ""
         self.owners_changed()
 
-    async def _own_revision(self, engine: Engine) -> int:
+    async def _own_revision(self, keys: Keys) -> int:
         """Of this node's presence key. Raises: EngineAway; WrongRevision where it is gone, or another's."""
         key = presence_key(self._own.node)
-        found = await engine.get(key)
-        presence = None if found is None or found.value is None else read_presence(found.value, found.revision)
+        found = await keys.get(key)
+        presence = presence_in(found)
         own = (self._own.incarnation, self._own.epoch)
         if found is None or presence is None or (presence.incarnation, presence.epoch) != own:
             raise WrongRevision(key)
@@ -316,13 +319,17 @@ class Member:
         self._lease.fenced()
         self._tell()
 
-    async def _watch(self, engine: Engine) -> None:
-        async for entries in engine.watch(PRESENCE_PREFIX):
+    async def _watch(self, keys: Keys) -> None:
+        left_alone: dict[str, str] = {}
+        async for entries in keys.watch(PRESENCE_PREFIX):
             for entry in entries:
                 self._revision = max(self._revision, entry.revision)
                 self._renewed_s[entry.key.removeprefix(PRESENCE_PREFIX)] = lease_clock_s()
             if self._nodes.changed((entry.key, entry.revision, entry.value) for entry in entries):
                 self._tell()
+            for node, why in self._nodes.unread.items() - left_alone.items():
+                _logger.warning("what node %s says of itself is left alone: %s", node, why)
+            left_alone = dict(self._nodes.unread)
 
     async def _read_log_state(self, engine: Engine) -> None:
         while True:
@@ -381,6 +388,9 @@ class Member:
     async def _send(self, node: str, items: tuple[object, ...]) -> str | None:
         presence = self._nodes.others().get(node) if self._lease.is_member else None
         if presence is None or self._engine is None:
+            return _UNSENT
+        if presence.speech != SPEECH:
+            self._say(f"node {node} is of another version of the gateway ({presence.version}), and is not spoken to")
             return _UNSENT
         target = _peer_of(presence)
         link = self._links.get(target)

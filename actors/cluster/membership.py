@@ -15,12 +15,18 @@ from typing import Final
 import attrs
 import msgspec
 
+from .engine import Entry
+from .record_format import FORMAT, NewerFormat, check_format
+
 PRESENCE_TTL_S: Final = 10
 RENEW_S: Final = 3.0
 FENCE_S: Final = 8.0
 """After the sending of the last renewal that succeeded: two seconds are left for clocks that differ, and for the work."""
 
 PRESENCE_PREFIX: Final = "node."
+
+SPEECH: Final = 1
+"""Of `ForwardToNode` and all that goes in it; higher where a node of before would misread it."""
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -34,6 +40,8 @@ class Presence(msgspec.Struct, frozen=True):
     cells:       {name within the node: incarnation} of those that run.
     cell_count:  of those configured; they share out the node's servers.
     revocations, settings: the numbers of the state of the shared ones that all its cells have taken.
+    format:      see `record_format`.
+    speech:      form of what it says to other nodes: those of another one are not understood.
     """
 
     node: str
@@ -48,6 +56,8 @@ class Presence(msgspec.Struct, frozen=True):
     version: str = ""
     url: str = ""
     term: int = 0
+    format: int = FORMAT
+    speech: int = SPEECH
 
 
 _decode = msgspec.msgpack.Decoder(Presence).decode
@@ -62,14 +72,23 @@ def encoded(presence: Presence) -> bytes:
 
 
 def read_presence(value: bytes, revision: int) -> Presence | None:
-    """What a presence key holds, None for something else."""
+    """What a presence key holds, None for something else. Raises: NewerFormat."""
     try:
+        check_format(value)
         presence = _decode(value)
     except msgspec.DecodeError:
         return None
     if presence.epoch:
         return presence
     return msgspec.structs.replace(presence, epoch=revision, term=presence.term or revision)
+
+
+def presence_in(entry: Entry | None) -> Presence | None:
+    """What an entry of a presence key holds, None for something that this version does not read."""
+    try:
+        return None if entry is None or entry.value is None else read_presence(entry.value, entry.revision)
+    except NewerFormat:
+        return None
 
 
 class Step(Enum):
@@ -155,10 +174,15 @@ class NodeView:
 
 
 class Nodes:
-    """The members by name, as the presence keys say. own: the name of this node, whose own key says nothing new."""
+    """The members by name, as the presence keys say.
+
+    own:    the name of this node, whose own key says nothing new.
+    unread: {name: why its key cannot be read}; such a node counts as not there, but nothing of its own is free.
+    """
 
     def __init__(self, own: str) -> None:
         self.own = own
+        self.unread: dict[str, str] = {}
         self._views: dict[str, NodeView] = {}
 
     @property
@@ -173,11 +197,17 @@ class Nodes:
         before = {node: view.presence for node, view in self._views.items() if node != self.own}
         for key, revision, value in entries:
             node = key.removeprefix(PRESENCE_PREFIX)
-            presence = None if value is None else read_presence(value, revision)
+            self.unread.pop(node, None)
+            self._views.pop(node, None)
+            try:
+                presence = None if value is None else read_presence(value, revision)
+            except NewerFormat as error:
+                self.unread[node] = str(error)
+                continue
             if presence is not None and presence.node == node:
                 self._views[node] = NodeView(presence, revision)
-            else:
-                self._views.pop(node, None)
+            elif value is not None:
+                self.unread[node] = "it was not written with the key_file of this one"
         return before != {node: view.presence for node, view in self._views.items() if node != self.own}
 
     def others(self) -> dict[str, Presence]:

@@ -18,7 +18,7 @@ from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.owner_history import tell_of_owner
 from mcp_gateway.transports.telemetry import metrics
 
-from .engine import Engine, EngineAway, WrongRevision
+from .engine import EngineAway, Keys, WrongRevision
 from .membership import Presence, presence_key, read_presence
 from .ownership import (
     OWNER_PREFIX,
@@ -35,6 +35,7 @@ from .ownership import (
     owner_key,
     read_record,
 )
+from .record_format import NewerFormat
 
 TAKE_OVER_AFTER_S: Final = 1.0
 """After an owner was found to be gone: what it ran has been told to end before its presence did, and takes a while for it."""
@@ -64,10 +65,10 @@ class ClaimSite(Protocol):
 
 
 class OwnerClaims:
-    """Claims, and knows, owners. Runs on the loop of its engine."""
+    """Claims, and knows, owners. Runs on the loop of its engine, whose keys it has."""
 
-    def __init__(self, engine: Engine, site: ClaimSite) -> None:
-        self._engine = engine
+    def __init__(self, keys: Keys, site: ClaimSite) -> None:
+        self._keys = keys
         self._site = site
         self._records = OwnerRecords()
         self._claiming: set[str] = set()
@@ -76,7 +77,7 @@ class OwnerClaims:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            async for entries in self._engine.watch(OWNER_PREFIX):
+            async for entries in self._keys.watch(OWNER_PREFIX):
                 self._know(*((entry.key, entry.revision, entry.value) for entry in entries))
         finally:
             self._tasks.cancel()
@@ -97,7 +98,7 @@ class OwnerClaims:
         for record, revision in list(self._records.of(own.node, own.term)):
             key = owner_key(record.thing)
             with contextlib.suppress(EngineAway, WrongRevision):
-                await self._write("released", record, self._engine.delete(key, revision), revision)
+                await self._write("released", record, self._keys.delete(key, revision), revision)
                 self._know((key, revision + 1, None))
 
     async def _claim(self, thing: str) -> None:
@@ -114,12 +115,12 @@ class OwnerClaims:
         try:
             # The record first: its owner had joined before it was written, so a presence that is not there then has ended.
             began_s = lease_clock_s()
-            found = await self._engine.get(key)
+            found = await self._keys.get(key)
             revision = 0 if found is None else found.revision
             record = None if found is None else read_record(key, found.value)
             tell_of_owner("read", thing, own.node, began_s, claim="" if record is None else record.claim)
             owner = None
-            if record is not None and (there := await self._engine.get(presence_key(record.node))) is not None and there.value:
+            if record is not None and (there := await self._keys.get(presence_key(record.node))) is not None and there.value:
                 owner = read_presence(there.value, there.revision)
             decision = decide(record, revision, owner, own)
             if isinstance(decision, NoMember):
@@ -138,13 +139,15 @@ class OwnerClaims:
             return False
         except WrongRevision:  # another node was faster, and is known the next time
             return False
+        except NewerFormat as error:
+            _logger.warning("%s is left alone: who owns it cannot be read, %s", thing, error)
         return True
 
     async def _take(self, key: str, claimed: OwnerRecord, before: OwnerRecord | None, decision: Create | TakeOver) -> None:
         """Raises: EngineAway, WrongRevision."""
         value = encoded_record(claimed)
         expected = decision.revision if isinstance(decision, TakeOver) else 0
-        writing = self._engine.update(key, value, expected) if expected else self._engine.create(key, value)
+        writing = self._keys.update(key, value, expected) if expected else self._keys.create(key, value)
         revision = await self._write("acquired", claimed, writing, expected, before="" if before is None else before.claim)
         assert revision is not None
         _logger.info("node %s owns %s, token %d", claimed.node, claimed.thing, revision)

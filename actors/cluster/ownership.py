@@ -21,17 +21,23 @@ import msgspec
 from mcp_gateway.actors.messages.cluster import Ownership
 
 from .membership import Presence
+from .record_format import FORMAT, NewerFormat, check_format
 
 OWNER_PREFIX: Final = "owner."
 
 
 class OwnerRecord(msgspec.Struct, frozen=True):
-    """What an owner record holds. claim: random for each attempt to own, by which histories tell them apart."""
+    """What an owner record holds.
+
+    claim:  random for each attempt to own, by which histories tell them apart.
+    format: see `record_format`.
+    """
 
     thing: str
     node: str
     term: int
     claim: str
+    format: int = FORMAT
 
 
 _decode = msgspec.msgpack.Decoder(OwnerRecord).decode
@@ -47,12 +53,15 @@ def encoded_record(record: OwnerRecord) -> bytes:
 
 
 def read_record(key: str, value: bytes | None) -> OwnerRecord | None:
-    """What an owner key holds, None for something else."""
+    """What an owner key holds, None for something else. Raises: NewerFormat."""
+    if value is None:
+        return None
     try:
-        record = None if value is None else _decode(value)
+        check_format(value)
+        record = _decode(value)
     except msgspec.DecodeError:
         return None
-    return record if record is not None and owner_key(record.thing) == key else None
+    return record if owner_key(record.thing) == key else None
 
 
 @attrs.frozen
@@ -134,7 +143,11 @@ class OwnerRecords:
             _, known = self._records.get(key, (None, 0))
             if revision and revision <= known:
                 continue
-            self._records[key] = (read_record(key, value), revision)
+            try:
+                record = read_record(key, value)
+            except NewerFormat:
+                record = None  # who owns it is not known; whoever wants it reads it again
+            self._records[key] = (record, revision)
             has_changed = True
         return has_changed
 

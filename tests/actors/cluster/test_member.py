@@ -8,15 +8,18 @@ import random
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from mcp_gateway.actors.cluster import member as member_module
 from mcp_gateway.actors.cluster import membership, owner_claims
 from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.member import Member
-from mcp_gateway.actors.cluster.membership import Presence, presence_key
+from mcp_gateway.actors.cluster.membership import SPEECH, Presence, encoded, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
-from mcp_gateway.actors.cluster.node_packets import packet_cipher
+from mcp_gateway.actors.cluster.node_packets import PacketSender, Peer, packet_cipher
+from mcp_gateway.actors.cluster.record_format import FORMAT
+from mcp_gateway.actors.cluster.sealed_keys import SealedKeys
 from mcp_gateway.actors.messages.cluster import ForwardToNode, Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
@@ -223,6 +226,29 @@ def test_a_node_that_leaves_while_a_renewal_is_under_way_is_missed_at_once_as_we
     run(test())
 
 
+def test_a_node_of_a_newer_form_is_left_alone_and_one_of_another_speech_is_not_spoken_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        a, keys = Node(hub, "a"), SealedKeys(MemoryEngine(hub), packet_cipher(SECRET))
+        await until(lambda: a.is_member)
+        await keys.create(presence_key("newer"), msgspec.msgpack.encode({"format": FORMAT + 1, "node": "newer"}))
+        foreign = Presence(node="foreign", epoch=0, incarnation="f", member="m", cells={"cell/0": 1}, speech=SPEECH + 1)
+        await keys.create(presence_key("foreign"), encoded(foreign))
+        await until(lambda: a.others.keys() == {"foreign"})
+        a.say("foreign", "hello")
+        await until(lambda: a.lost)
+        assert [is_unsent for _, is_unsent in a.lost] == [True]
+        assert any("what node newer says of itself is left alone" in message for message in caplog.messages)
+        assert any("node foreign is of another version" in message for message in caplog.messages)
+        late = Node(hub, "newer")
+        await until(lambda: any("a node named newer is there already" in message for message in caplog.messages))
+        assert not late.is_member
+
+    run(test())
+
+
 def test_a_member_that_is_to_end_does_though_its_engine_has_forgotten_that() -> None:
     """Source: asyncio.wait_for before Python 3.12: cancelled as its future is done, it returns the result."""
 
@@ -344,15 +370,35 @@ def test_a_recorded_message_is_refused_by_a_node_that_has_started_anew_with_the_
     run(test())
 
 
-def test_a_node_with_another_key_is_neither_heard_nor_understood() -> None:
+def test_a_node_with_another_key_is_neither_seen_nor_heard_nor_understood(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         hub, a, b = await pair()
         stranger = Node(hub, "c", secret=b"t" * 32)
-        await until(lambda: stranger.others.keys() == {"a", "b"})
+        await until(lambda: stranger.is_member)
+        await MemoryEngine(hub).create(presence_key("d"), encoded(Presence(node="d", epoch=0, incarnation="d1")))
+        last = Node(hub, "e")
+        await until(lambda: "e" in a.others and "e" in b.others and last.others)
+        assert (a.others.keys(), b.others.keys(), last.others.keys()) == ({"b", "e"}, {"a", "e"}, {"a", "b"})
+        assert stranger.others == {}
+        said = "what node c says of itself is left alone: it was not written with the key_file of this one"
+        await until(lambda: caplog.messages.count(said) == 3)  # once by each of the others
         stranger.say("a", "rubbish")
         await until(lambda: stranger.lost)
+        own = b.others["a"]
+        target = Peer("a", own.epoch, own.member)
+        (packet,) = PacketSender(packet_cipher(b"t" * 32), Peer("b", 1, "m"), target).packets(b"rubbish")
+        assert await stranger.engine.request(f"req.a.{own.member}", packet, 5.0) == b"refused"
         assert not a.taken
-        await until(lambda: "c" in b.others)
+
+    run(test())
+
+
+def test_what_nodes_say_of_themselves_cannot_be_read_in_the_engine() -> None:
+    async def test() -> None:
+        hub, *_ = await pair()
+        kept = [entry.value or b"" for entry, _ in hub.keys.values()]
+        assert len(kept) == 2
+        assert not any(b"incarnation" in value for value in kept)
 
     run(test())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,6 +23,7 @@ from mcp_gateway.actors.cluster.membership import (
     read_presence,
     remote_cells,
 )
+from mcp_gateway.actors.cluster.record_format import FORMAT, NewerFormat
 
 
 def presence(node: str, epoch: int = 0, **fields: Any) -> Presence:
@@ -101,6 +104,7 @@ def test_its_own_key_says_nothing_new_to_a_node_and_rubbish_is_no_node() -> None
     nodes = Nodes("a")
     assert not nodes.changed([told("a", 5), (presence_key("b"), 6, b"rubbish"), (presence_key("c"), 7, encoded(presence("d")))])
     assert nodes.others() == {}
+    assert nodes.unread.keys() == {"b", "c"}
 
 
 def test_cells_of_other_nodes_have_another_incarnation_when_either_node_joins_anew() -> None:
@@ -174,3 +178,20 @@ def test_a_presence_is_read_as_it_was_written() -> None:
     said = presence("b", 4, cells={"cell/0": 1}, cell_count=2, is_draining=True, version="1", url="http://b")
     assert read_presence(encoded(said), 9) == said
     assert read_presence(b"\xff", 9) is None
+
+
+def test_of_a_presence_of_another_version_more_fields_say_nothing_and_a_newer_form_is_left_alone() -> None:
+    fields = msgspec.to_builtins(presence("b", 4))
+    assert read_presence(msgspec.msgpack.encode({**fields, "a field of tomorrow": [1]}), 9) == presence("b", 4)
+    newer = msgspec.msgpack.encode({"format": FORMAT + 1, "node": "b", "epoch": "in words"})
+    with pytest.raises(NewerFormat):
+        read_presence(newer, 9)
+    nodes = Nodes("a")
+    assert not nodes.changed([(presence_key("b"), 5, newer)])
+    assert (nodes.others(), nodes.unread.keys()) == ({}, {"b"})
+    assert nodes.changed([told("b", 6)])
+    assert (list(nodes.others()), nodes.unread) == (["b"], {})
+    nodes.changed([(presence_key("b"), 7, newer)])
+    assert (nodes.others(), nodes.unread) == ({}, {"b": "a newer version of the gateway has written it"})
+    nodes.changed([(presence_key("b"), 8, None)])
+    assert nodes.unread == {}

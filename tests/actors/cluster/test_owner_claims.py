@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import msgspec
 import pytest
 
 from mcp_gateway.actors.cluster.engine import Engine
@@ -15,7 +16,8 @@ from mcp_gateway.actors.cluster.membership import Presence, encoded, presence_ke
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.nats_engine import NatsEngine
 from mcp_gateway.actors.cluster.owner_claims import TAKE_OVER_AFTER_S, OwnerClaims
-from mcp_gateway.actors.cluster.ownership import Standing
+from mcp_gateway.actors.cluster.ownership import Standing, owner_key
+from mcp_gateway.actors.cluster.record_format import FORMAT
 from mcp_gateway.actors.messages.cluster import Ownership
 from mcp_gateway.scripts.chaos_harness.ownership_history import broken_promises, read_history
 from mcp_gateway.transports.ports.lease_clock import lease_clock_s
@@ -134,6 +136,36 @@ def test_of_all_that_want_a_thing_at_one_time_one_gets_it(engines: Engines, capl
             (thing, owner.node, owner.token) for thing, owner in owners.items()
         }
         assert len(acquired) == len(things)
+
+    run(engines, test)
+
+
+@pytest.mark.parametrize("newer", ["record", "presence"])
+def test_what_a_newer_version_says_of_an_owner_is_left_alone(
+    engines: Engines, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that cannot read who owns a thing must not take it for free."""
+    form = {"format": FORMAT + 1}
+
+    async def test(nodes: list[Node]) -> None:
+        a, _, c = nodes
+        if newer == "record":
+            key, value = owner_key("thing"), msgspec.msgpack.encode(form)
+            await a.engine.create(key, value)
+        else:
+            c.claims.want("thing")
+            await all_know(nodes, {"thing"})
+            key, value = presence_key("c"), msgspec.msgpack.encode({**msgspec.to_builtins(Presence("c", 0, "c")), **form})
+            await c.engine.update(key, value, c.standing.term)
+        a.claims.want("thing")
+        async with asyncio.timeout(SOON_S):
+            while not any("thing is left alone" in message for message in caplog.messages):
+                await asyncio.sleep(0.02)
+        acquired = [record["node"] for record in read_history(caplog.messages) if record["event"] == "acquired"]
+        assert acquired == ([] if newer == "record" else ["c"])
+        found = await a.engine.get(key)
+        assert found is not None
+        assert found.value == value
 
     run(engines, test)
 

@@ -25,6 +25,7 @@ from mcp_gateway.actors.cluster.ownership import (
     owner_key,
     read_record,
 )
+from mcp_gateway.actors.cluster.record_format import FORMAT, NewerFormat
 from mcp_gateway.actors.messages.cluster import Ownership
 
 THING = "files/stdio:files#0"
@@ -66,6 +67,18 @@ def test_a_record_is_read_as_it_was_written_and_only_under_its_own_key() -> None
     assert read_record(owner_key("other"), encoded_record(record())) is None
     assert read_record(KEY, b"rubbish") is None
     assert read_record(KEY, None) is None
+
+
+def test_of_a_record_of_another_version_more_fields_say_nothing_and_a_newer_form_is_left_alone() -> None:
+    fields = msgspec.to_builtins(record())
+    assert read_record(KEY, msgspec.msgpack.encode({**fields, "a field of tomorrow": 1})) == record()
+    newer = msgspec.msgpack.encode({"format": FORMAT + 1, "thing": THING})
+    with pytest.raises(NewerFormat):
+        read_record(KEY, newer)
+    records = OwnerRecords()
+    records.changed([(KEY, 8, encoded_record(record()))])
+    records.changed([(KEY, 9, newer)])
+    assert records.owners([("a", 5), ("b", 7)]) == {}
 
 
 def test_what_is_older_than_what_is_known_says_nothing() -> None:
