@@ -43,6 +43,7 @@ from mcp_gateway.actors.messages.node import (
 from mcp_gateway.actors.runtime.asyncio_actor import AsyncioActor
 from mcp_gateway.actors.runtime.system_key import load_secrets
 from mcp_gateway.actors.storage.quota_file import QuotaFile
+from mcp_gateway.actors.storage.taken_settings import keep_taken_number, taken_number
 from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.version import VERSION
 from mcp_gateway.transports.telemetry import metrics
@@ -182,8 +183,17 @@ class ClusterMember(AsyncioActor):
 
     async def _share_settings(self, member: Member) -> None:
         engine = await member.connected()
-        self._settings = SharedSettings(engine, self._cipher, self._tell_settings)
+        state_path = self.arguments.state_path
+        lowest = 0 if state_path is None else taken_number(state_path)
+        self._settings = SharedSettings(engine, self._cipher, self._tell_settings, lowest=lowest, keep=self._keep_settings_number)
         await self._settings.run()
+
+    def _keep_settings_number(self, number: int) -> None:
+        if self.arguments.state_path is not None:
+            try:
+                keep_taken_number(self.arguments.state_path, number)
+            except OSError as error:
+                self.log(logging.WARNING, f"after its next start this node may take older settings than it has now: {error}")
 
     def _tell_settings(self, state: ClusterSettingsState) -> None:
         arguments = {"number": state.number, "file": state.file, "before": state.before, "tables": state.tables}

@@ -6,6 +6,7 @@ was faster, or the engine is away, nothing changes anywhere.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Final
@@ -21,9 +22,14 @@ _PREFIX: Final = "settings."
 _KEY: Final = f"{_PREFIX}shared"
 _NONCE_BYTES: Final = 12
 
+_logger = logging.getLogger(__name__)
+
 
 class ClusterSettingsState(msgspec.Struct, frozen=True, array_like=True):
-    """What the key says. number: rises with each change. file, before, tables: as in `ShareSettings`, opaque here."""
+    """What the key says. number: rises with each change. file, before, tables: as in `ShareSettings`, opaque here.
+
+    Another version may add fields behind these; what it means by `tables` is found out by whoever reads them.
+    """
 
     number: int
     file: str
@@ -49,12 +55,27 @@ def read_state(cipher: KeyRing, value: bytes) -> ClusterSettingsState | None:
 
 
 class SharedSettings:
-    """This node's part. tell: takes each state of the key that is newer than the one before."""
+    """This node's part.
 
-    def __init__(self, engine: Engine, cipher: KeyRing, tell: Callable[[ClusterSettingsState], None]) -> None:
+    tell:   takes each state of the key that is newer than the one before.
+    lowest: number of the state that the node had before it was started, by `keep`; an older one is not told.
+    keep:   takes the number of each state before it is told.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cipher: KeyRing,
+        tell: Callable[[ClusterSettingsState], None],
+        *,
+        lowest: int = 0,
+        keep: Callable[[int], None] = lambda _number: None,
+    ) -> None:
         self._engine = engine
         self._cipher = cipher
         self._tell = tell
+        self._keep = keep
+        self._lowest = lowest
         self._number = 0  # the highest that has been told
 
     async def run(self) -> None:
@@ -63,6 +84,7 @@ class SharedSettings:
             for entry in entries:
                 if entry.key == _KEY and (state := self._read(entry)) is not None and state.number > self._number:
                     self._number = state.number  # an older one that somebody has put back is not taken again
+                    self._keep(state.number)
                     self._tell(state)
 
     async def change(self, taken: int, file: str, before: str, tables: bytes) -> int:
@@ -74,7 +96,7 @@ class SharedSettings:
         state = None if found is None else self._read(found)
         if state is not None and state.number > taken:
             raise WrongRevision(_KEY)
-        number = max(taken, self._number) + 1  # also where the engine has lost the key
+        number = max(taken, self._number, self._lowest) + 1  # also where the engine has lost the key
         value = sealed_state(self._cipher, ClusterSettingsState(number, file, before, tables))
         if found is None:
             await self._engine.create(_KEY, value)
@@ -83,4 +105,14 @@ class SharedSettings:
         return number
 
     def _read(self, entry: Entry) -> ClusterSettingsState | None:
-        return None if entry.value is None else read_state(self._cipher, entry.value)
+        """None for what says nothing: forged, or older than what the node has had before."""
+        state = None if entry.value is None else read_state(self._cipher, entry.value)
+        if state is None or state.number >= self._lowest:
+            return state
+        _logger.error(
+            "the cluster's settings are number %d, and this node had %d before: somebody has put back older ones, which are left "
+            "out until the next change",
+            state.number,
+            self._lowest,
+        )
+        return None

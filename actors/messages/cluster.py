@@ -20,7 +20,8 @@ class ClusterMemberArguments:
     node_incarnation: random for each start of the node; it outlives the member's own crashes.
     retention_events: events that the cluster's log keeps.
     url:              where the node serves, for people.
-    quota_path:       the state directory in which cells count what clients use of their day, where that is limited.
+    state_path:       the state directory of the node, None where it has none.
+    quota_path:       the same where cells count there what clients use of their day, because that is limited.
     """
 
     settings: ClusterSettings = attrs.field(repr=False)
@@ -28,6 +29,7 @@ class ClusterMemberArguments:
     cell_count: int
     retention_events: int
     url: str
+    state_path: Path | None = None
     quota_path: Path | None = None
 
 

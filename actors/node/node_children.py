@@ -44,6 +44,7 @@ def _member(settings: Settings, node_incarnation: str) -> Iterator[ChildSpec]:
             cell_count=settings.gateway.cell_count,
             retention_events=settings.transports.http_sse.retention_events,
             url=settings.gateway.public_url or settings.url,
+            state_path=settings.gateway.state_path,
             quota_path=settings.gateway.state_path if settings.limits.requests_per_day else None,
         )
         yield ChildSpec(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import msgspec
 import pytest
 
 from mcp_gateway.actors.cluster.engine import EngineAway, WrongRevision
@@ -20,10 +22,10 @@ KEY = "settings.shared"
 class Node:
     """What one node is told."""
 
-    def __init__(self, hub: MemoryHub) -> None:
+    def __init__(self, hub: MemoryHub, **known: Any) -> None:
         self.engine = MemoryEngine(hub)
         self.told: list[ClusterSettingsState] = []
-        self.shared = SharedSettings(self.engine, CIPHER, self.told.append)
+        self.shared = SharedSettings(self.engine, CIPHER, self.told.append, **known)
         self.running = asyncio.create_task(self.shared.run())
 
     def has(self, tables: bytes) -> Callable[[], bool]:
@@ -102,6 +104,43 @@ def test_an_older_state_that_is_put_back_or_a_forged_one_is_told_to_nobody() -> 
         await until(a.has(b"four"))
 
     run(test())
+
+
+def test_a_node_that_was_started_again_does_not_take_older_settings_than_it_had_and_the_next_change_replaces_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        kept: list[int] = []
+        a = Node(hub, keep=kept.append)
+        await a.shared.change(0, "file", "file", b"one")
+        old = await a.engine.get(KEY)
+        assert old is not None
+        assert old.value is not None
+        await a.shared.change(1, "file", "file", b"two")
+        await until(a.has(b"two"))
+        assert kept[-1] == 2
+        same = Node(hub, lowest=2)
+        await until(same.has(b"two"))
+        for node in (a, same):
+            node.running.cancel()
+        now = await a.engine.get(KEY)
+        assert now is not None
+        await a.engine.update(KEY, old.value, now.revision)
+        again, fresh = Node(hub, lowest=2), Node(hub)
+        await until(fresh.has(b"one"), lambda: any("number 1, and this node had 2 before" in each for each in caplog.messages))
+        assert again.told == []
+        assert await again.shared.change(0, "file", "file", b"three") == 3
+        await until(again.has(b"three"), fresh.has(b"three"))
+
+    run(test())
+
+
+def test_a_state_that_another_version_has_written_more_into_is_read() -> None:
+    more = msgspec.msgpack.encode([7, "file", "before", b"tables", {"a field of tomorrow": 1}])
+    nonce = b"n" * 12
+    sealed = nonce + CIPHER.encrypt(nonce, more, KEY.encode())
+    assert read_state(CIPHER, sealed) == ClusterSettingsState(7, "file", "before", b"tables")
 
 
 def test_a_state_is_read_with_the_key_of_the_cluster_alone() -> None:

@@ -28,6 +28,7 @@ def test_the_member_shares_quotas_where_cells_count_them(requests_per_day: int, 
     limits, gateway = LimitsSettings(requests_per_day=requests_per_day), GatewaySettings(state_dir="/kept")
     children = node_children(Settings(gateway=gateway, cluster=cluster, limits=limits), "module:make_cell", "x")
     assert children[1].arguments.quota_path == quota_path
+    assert children[1].arguments.state_path == Path("/kept")
 
 
 def test_a_node_of_a_cluster_has_a_member_before_its_cells_and_the_clusters_log() -> None:
