@@ -22,6 +22,7 @@ from mcp_gateway.config.setting_rules import InvalidSetting
 from mcp_gateway.transports.protocol.sealed.key_ring import KeyRing
 
 from .engine import Engine, EngineAway, Entry, WrongRevision
+from .record_format import FORMAT, NewerFormat
 
 _PREFIX: Final = "shared."
 _KEY: Final = f"{_PREFIX}revocations"
@@ -59,14 +60,18 @@ def change_between(before: Revocations, after: Revocations) -> RevocationChange:
 def sealed_revocations(cipher: KeyRing, number: int, revocations: Revocations) -> bytes:
     """As the key has them: what only a node of the cluster can read and make."""
     nonce = os.urandom(_NONCE_BYTES)
-    return nonce + cipher.encrypt(nonce, msgspec.json.encode([number, attrs.asdict(revocations)]), _KEY.encode())
+    return nonce + cipher.encrypt(nonce, msgspec.json.encode([number, attrs.asdict(revocations), FORMAT]), _KEY.encode())
 
 
 def read_revocations(cipher: KeyRing, value: bytes) -> tuple[int, Revocations] | None:
-    """(number, who is refused); None for what no node of this cluster has made."""
+    """(number, who is refused); None for what no node of this cluster has made. Raises: NewerFormat."""
     try:
-        number, fields = msgspec.json.decode(cipher.decrypt(value[:_NONCE_BYTES], value[_NONCE_BYTES:], _KEY.encode()))
-        return int(number), Revocations(**fields)
+        number, fields, version, *_ = msgspec.json.decode(
+            cipher.decrypt(value[:_NONCE_BYTES], value[_NONCE_BYTES:], _KEY.encode())
+        )
+        if version > FORMAT:
+            raise NewerFormat("a newer version of the gateway has written it")
+        return int(number), Revocations(**{name: fields[name] for name in _FIELDS if name in fields})
     except (InvalidTag, msgspec.DecodeError, ValueError, TypeError, InvalidSetting):
         return None
 
@@ -115,6 +120,10 @@ class SharedRevocations:
             except (EngineAway, WrongRevision):
                 await asyncio.sleep(_AGAIN_S)
                 continue
+            except NewerFormat as error:
+                _logger.error("revocations hold at this node alone: those of the cluster are left alone, %s", error)
+                await asyncio.sleep(60 * _AGAIN_S)
+                continue
             except ValueError as error:
                 _logger.error("revocations are too many for the cluster: they hold at this node alone: %s", error)
                 await asyncio.sleep(60 * _AGAIN_S)
@@ -125,7 +134,7 @@ class SharedRevocations:
                     each.done.set_result(number)
 
     async def _put(self, changes: list[RevocationChange]) -> int:
-        """Raises: EngineAway, WrongRevision, ValueError."""
+        """Raises: EngineAway, WrongRevision, NewerFormat, ValueError."""
         found = await self._engine.get(_KEY)
         number, before = self._read(found)
         after = before
@@ -141,7 +150,10 @@ class SharedRevocations:
         return number + 1
 
     def _read(self, found: Entry | None) -> tuple[int, Revocations]:
-        """What the key says; what this node knows of it, where the engine has lost it or has an older state again."""
+        """What the key says; what this node knows of it, where the engine has lost it or has an older state again.
+
+        Raises: NewerFormat.
+        """
         read = None if found is None or found.value is None else read_revocations(self._cipher, found.value)
         return (self._number, self._latest) if read is None or read[0] < self._number else read
 
@@ -152,7 +164,11 @@ class SharedRevocations:
                     self._take(entry.value)
 
     def _take(self, value: bytes) -> None:
-        read = read_revocations(self._cipher, value)
+        try:
+            read = read_revocations(self._cipher, value)
+        except NewerFormat as error:
+            _logger.error("who has lost access at other nodes is not known here: %s", error)
+            return
         if read is None or read[0] <= self._number:  # an older state that somebody has put back gives nobody access again
             return
         self._number, self._latest = read

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
+from mcp_gateway.actors.cluster.record_format import FORMAT
 from mcp_gateway.actors.cluster.shared_revocations import (
     RevocationChange,
     SharedRevocations,
@@ -129,6 +133,34 @@ def test_an_older_state_that_somebody_puts_back_gives_nobody_access() -> None:
         await b.shared.change(revoked("eve"))
         for node in (a, b):
             await until(node.refuses("ann", "bob", "eve"))
+
+    run(test())
+
+
+def as_written(number: int, fields: dict[str, Any], version: int) -> bytes:
+    """As another version writes the key."""
+    nonce = b"n" * 12
+    text = msgspec.json.encode([number, fields, version, "a field of tomorrow"])
+    return nonce + CIPHER.encrypt(nonce, text, KEY.encode())
+
+
+def test_what_another_version_says_besides_is_nothing_to_this_one() -> None:
+    fields = {"subjects": ["ann"], "a field of tomorrow": [1]}
+    assert read_revocations(CIPHER, as_written(7, fields, FORMAT)) == (7, subjects("ann"))
+
+
+def test_revocations_that_a_newer_version_has_written_are_not_overwritten(caplog: pytest.LogCaptureFixture) -> None:
+    """They hold what this one cannot write again."""
+
+    async def test() -> None:
+        hub = MemoryHub()
+        newer = as_written(7, {"sets of subjects": ["all"]}, FORMAT + 1)
+        hub.put(KEY, newer, None)
+        node = Node(hub, subjects("ann"))
+        await until(lambda: any("hold at this node alone" in message for message in caplog.messages))
+        assert hub.keys[KEY][0].value == newer
+        assert any("is not known here: a newer version" in message for message in caplog.messages)
+        assert node.told == []
 
     run(test())
 
