@@ -74,8 +74,11 @@ class Keys(Protocol):
         Raises: WrongRevision where it is there.
         """
 
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
-        """Replace the key's value where it has this revision still; its new revision. ttl_s: counts from now.
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
+        """Replace the key's value where it has this revision still; its new revision.
+
+        ttl_s:   counts from now.
+        is_news: where it only lives longer, False: those who watch need not be told of it at once.
 
         Raises: WrongRevision.
         """
@@ -86,7 +89,8 @@ class Keys(Protocol):
     def watch(self, prefix: str) -> AsyncIterator[tuple[Entry, ...]]:
         """First all keys below the prefix as they are (one group, which may be empty), then changes as they come, in their order.
 
-        Of several changes of one key in short time only the last may be told. A watch outlives the engine's absence.
+        Of several changes of one key in short time only the last may be told, and a second later that a key has lived its time,
+        or lives longer. A watch outlives the engine's absence.
         """
 
 

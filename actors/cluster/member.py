@@ -102,6 +102,7 @@ class Member:
         self._site = site
         self._cipher = cipher
         self._receiver = PacketReceiver(self._cipher)
+        self._told_own = self._own  # as its key has it
         self._lease = OwnLease()
         self._nodes = Nodes(own.node)
         self._engine: Engine | None = None
@@ -288,17 +289,20 @@ class Member:
             # The engine has lost its data, owner records too: nobody is given what others may run until they have found out.
             self._may_create_s = lease_clock_s() + PRESENCE_TTL_S
         self._own = msgspec.structs.replace(self._own, epoch=epoch, term=term)
+        self._told_own = msgspec.structs.replace(said, epoch=epoch, term=term)
         self._lease.joined(epoch, sent_s)
         self._said = ""
         _logger.info("node %s is a member of the cluster, epoch %d", self._own.node, epoch)
         self._tell()
 
     async def _renew(self, keys: Keys, sent_s: float) -> None:
-        key, value = presence_key(self._own.node), encoded(self._own)
+        own = self._own
+        key, value, is_news = presence_key(own.node), encoded(own), own != self._told_own
         try:
-            revision = await keys.update(key, value, self._lease.revision, PRESENCE_TTL_S)
+            revision = await keys.update(key, value, self._lease.revision, PRESENCE_TTL_S, is_news)
         except WrongRevision:  # one that had no answer has been carried out, or it is gone
-            revision = await keys.update(key, value, await self._own_revision(keys), PRESENCE_TTL_S)
+            revision = await keys.update(key, value, await self._own_revision(keys), PRESENCE_TTL_S, is_news)
+        self._told_own = own
         self._lease.renewed(revision, sent_s)
         self._said = ""
         self.owners_changed()

@@ -128,7 +128,7 @@ class MemoryEngine:
             raise WrongRevision(key)
         return hub.put(key, value, ttl_s)
 
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
         hub = await self._reach(value)
         self._check(key, revision)
         return hub.put(key, value, ttl_s)

@@ -31,10 +31,11 @@ _RECONNECT_S: Final = 0.5
 _PING_S: Final = 2
 """A server that is cut off without a word is given up after two of these: well within the time to live of a presence."""
 _ANSWER_S: Final = 3.0
-_LOOK_AGAIN_S: Final = 1.0
-"""Of a watch: keys that end by themselves are told to nobody."""
+LOOK_AGAIN_S: Final = 1.0
+"""Of a watch: keys that end by themselves, or live longer, are told to nobody. Of a hundred nodes each hears each every three
+seconds: with a hint for each renewal they would read twenty times as often."""
 GATHER_S: Final = 0.05
-"""Of a watch: changes that come one upon another are read at once; each node renews its key, and all others are told."""
+"""Of a watch: changes that come one upon another are read at once."""
 _MARKERS_S: Final = 60
 """How long the stream keeps the fact that a key is gone; a watch that was away for longer compares what is there."""
 _WRONG_LAST_SEQUENCE: Final = 10071
@@ -176,6 +177,10 @@ class NatsEngine:
     def _key_subject(self, key: str) -> str:
         return f"{self._cluster}.k.{key}"
 
+    def _hint_subject(self, key: str) -> str:
+        """Says that the key has changed."""
+        return f"{self._cluster}.h.{key}"
+
     def _log_subject(self, source: str) -> str:
         return f"{self._cluster}.ev.{source}"
 
@@ -255,14 +260,18 @@ class NatsEngine:
             raise WrongRevision(key)
         return await self._put(key, value, 0 if found is None else found.sequence, _ttl(ttl_s))
 
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
-        return await self._put(key, value, revision, _ttl(ttl_s))
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
+        return await self._put(key, value, revision, _ttl(ttl_s), is_news=is_news)
 
     async def delete(self, key: str, revision: int) -> None:
         await self._put(key, b"", revision, {_GONE: "deleted", **_ttl(_MARKERS_S)})
 
-    async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> int:
-        return await self._publish(self._key_subject(key), value, revision, headers)
+    async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str], *, is_news: bool = True) -> int:
+        put = await self._publish(self._key_subject(key), value, revision, headers)
+        if is_news:
+            with contextlib.suppress(EngineAway):  # those who watch look again by themselves
+                await self._reach(lambda: self._client.publish(self._hint_subject(key)))
+        return put
 
     async def watch(self, prefix: str) -> AsyncIterator[tuple[Entry, ...]]:
         subject = self._key_subject(f"{prefix}>")
@@ -281,7 +290,7 @@ class NatsEngine:
                 changes: list[Entry] = []
                 try:
                     if stop is None:
-                        stop = await self._listen(subject, hint)
+                        stop = await self._listen(self._hint_subject(f"{prefix}>"), hint)
                     state = await self._state(self._keys)
                     if state.last_seq < seen:  # the engine has lost its data
                         changes += [Entry(key, 0, None) for key in known]
@@ -303,7 +312,7 @@ class NatsEngine:
                 except EngineAway:
                     pass
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(has_news.wait(), _LOOK_AGAIN_S)
+                    await asyncio.wait_for(has_news.wait(), LOOK_AGAIN_S)
                     await asyncio.sleep(GATHER_S)
         finally:
             if stop is not None:

@@ -33,8 +33,8 @@ class SealedKeys:
     async def create(self, key: str, value: bytes, ttl_s: int | None = None) -> int:
         return await self._keys.create(key, self._sealed(key, value), ttl_s)
 
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
-        return await self._keys.update(key, self._sealed(key, value), revision, ttl_s)
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
+        return await self._keys.update(key, self._sealed(key, value), revision, ttl_s, is_news)
 
     async def delete(self, key: str, revision: int) -> None:
         await self._keys.delete(key, revision)

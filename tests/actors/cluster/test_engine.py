@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from mcp_gateway.actors.cluster.engine import (
     LOG_PAGE,
@@ -245,6 +246,50 @@ def test_a_watch_tells_what_is_there_then_every_change_the_end_of_a_life_too(mem
             await one.delete("node.a", there.revision)
             assert [(entry.key, entry.value) for entry in await asyncio.wait_for(told.get(), SOON_S)] == [("node.a", None)]
             task.cancel()
+
+    run(test())
+
+
+def test_a_watch_tells_also_that_a_key_lives_longer_but_need_not_at_once(members: Members) -> None:
+    async def test() -> None:
+        async with members() as (one, other):
+            watched = other.watch("node.")
+            assert await anext(watched) == ()
+            revision = await one.create("node.a", b"a", 60)
+            assert await anext(watched) == (Entry("node.a", revision, b"a"),)
+            for _ in range(3):
+                revision = await one.update("node.a", b"a", revision, 60, False)
+            async with asyncio.timeout(SOON_S):
+                while (await anext(watched))[-1] != Entry("node.a", revision, b"a"):
+                    continue
+
+    run(test())
+
+
+def test_on_nats_those_who_watch_are_called_where_there_is_news_and_not_where_a_key_lives_longer(
+    nats_server: NatsServer,
+) -> None:
+    """Else every node of a large cluster would read at every renewal of each."""
+
+    async def test() -> None:
+        cluster = f"test-{uuid.uuid4().hex}"
+        engine = await NatsEngine.connect((nats_server.url,), cluster=cluster, name="one")
+        called: list[str] = []
+
+        async def take(message: Msg) -> None:
+            called.append(message.subject.removeprefix(f"{cluster}.h."))
+
+        await engine._client.subscribe(f"{cluster}.h.>", cb=take)
+        revision = await engine.create("node.a", b"a")
+        for is_news in (False, True, False):
+            revision = await engine.update("node.a", b"a", revision, None, is_news)
+        await engine.delete("node.a", revision)
+        await engine.create("node.last", b"")
+        async with asyncio.timeout(SOON_S):
+            while "node.last" not in called:
+                await asyncio.sleep(0.01)
+        assert called == ["node.a", "node.a", "node.a", "node.last"]
+        await engine.close()
 
     run(test())
 

@@ -10,18 +10,29 @@ import pytest
 
 from mcp_gateway.actors.cluster.limit_parts import KEPT_BACK
 from mcp_gateway.actors.cluster.membership import FENCE_S, PRESENCE_TTL_S
+from mcp_gateway.actors.cluster.owner_claims import TAKE_OVER_AFTER_S
 from tests.doubles.cluster_simulation import REPLICA, Simulation, session
 
 NODES = 100
+THINGS = 200
 DEAD = ("node-000", "node-001", "node-050")  # the first one shares out the limits
 
 
 @attrs.frozen
 class Found:
-    """What README tells. messages_per_s: {subject: messages at the engine}; takeover_s: after the deaths, until all know."""
+    """What README tells.
+
+    messages_per_s:   {subject: messages at the engine}; takeover_s: after the deaths, until all know.
+    owned_takeover_s: the same, until all know who owns now what the dead have owned, and clients ask for every second.
+    per_owner:        messages at the engine for each thing that got its first owner.
+    per_takeover:     for each that got another one, whoever wanted it.
+    """
 
     messages_per_s: dict[str, float]
     takeover_s: float
+    owned_takeover_s: float
+    per_owner: float
+    per_takeover: float
     moved: int
     most_moved_to_one: int
     refilled_s: float
@@ -40,6 +51,13 @@ def simulate(sessions: int, seconds: float, seed: int = 1) -> Found:
     run.run(20.0)
     assert all(len(node.members) == NODES for node in run.living)
     run.messages.clear()
+    things = {f"thing-{number}": names[number % NODES] for number in range(THINGS)}
+    for thing, name in things.items():
+        run.want(name, thing)
+    run.run(1.0)
+    assert all(node.owner_of(thing) == name for node in run.living for thing, name in things.items())
+    per_owner = run.messages["ownership"] / THINGS
+    run.messages.clear()
     run.run(seconds)
     per_s = {subject: count / seconds for subject, count in run.messages.items()}
     most_held = max(sum(node.held.of(client) for node in run.living) for client in clients)
@@ -50,6 +68,17 @@ def simulate(sessions: int, seconds: float, seed: int = 1) -> Found:
         run.run(0.1)
         most_held = max(most_held, max(sum(node.held.of(client) for node in run.living) for client in clients))
     takeover_s = run.now_s - died_s
+    orphans = [thing for thing, name in things.items() if name in DEAD]
+    run.messages["ownership"] = 0
+    while unowned := [thing for thing in orphans if any(node.owner_of(thing) in (None, *DEAD) for node in run.living)]:
+        for place, thing in enumerate(unowned):
+            for asker in (run.living[place], run.living[-1 - place]):
+                if asker.owner_of(thing) is None:
+                    run.want(asker.name, thing)
+        run.run(1.0)
+    owned_takeover_s = run.now_s - died_s
+    assert all(len({node.owner_of(thing) for node in run.living}) == 1 for thing in orphans)
+    per_takeover = run.messages["ownership"] / len(orphans)
     views = [run.owners(run.living[0]), run.owners(run.living[-1])]
     moved: Counter[str] = Counter()
     for number in range(sessions):
@@ -68,6 +97,9 @@ def simulate(sessions: int, seconds: float, seed: int = 1) -> Found:
     return Found(
         messages_per_s=per_s,
         takeover_s=takeover_s,
+        owned_takeover_s=owned_takeover_s,
+        per_owner=per_owner,
+        per_takeover=per_takeover,
         moved=sum(moved.values()),
         most_moved_to_one=max(moved.values()),
         refilled_s=run.now_s - died_s,
@@ -93,7 +125,11 @@ def check(found: Found, sessions: int) -> None:
     assert found.most_held <= 1.0 + 1e-6
     assert found.least_served >= 1 - KEPT_BACK
     assert found.messages_per_s["limits"] == pytest.approx(4 * NODES, rel=0.05), "four a node and second, whatever is asked"
-    assert found.messages_per_s["membership"] < 250 * NODES
+    assert found.messages_per_s["membership"] < 50 * NODES, "renewals are read once a second by each, not with a hint for each"
+    assert found.messages_per_s.get("ownership", 0) == 0, "who owns something says nothing while all is well"
+    assert found.owned_takeover_s <= found.takeover_s + TAKE_OVER_AFTER_S + 2
+    assert found.per_owner == pytest.approx(9 * NODES, rel=0.05), "each node is told once of each owner"
+    assert found.per_takeover == pytest.approx(9 * NODES, rel=0.1), "whoever wants it meanwhile asks, and nobody else"
 
 
 def test_a_hundred_nodes_agree_take_over_in_time_and_share_limits_at_so_many_messages_a_second() -> None:

@@ -129,6 +129,30 @@ def test_messages_arrive_in_order_whatever_their_size() -> None:
     run(test())
 
 
+def test_only_what_a_node_says_anew_of_itself_is_news() -> None:
+    async def test() -> None:
+        _, a, b = await pair()
+        update, puts = b.engine.update, list[tuple[str, bool]]()
+
+        async def noted(key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
+            put = await update(key, value, revision, ttl_s, is_news)
+            puts.append((key, is_news))
+            return put
+
+        b.engine.update = noted  # type: ignore[method-assign]
+        own = presence_key("b")
+        await until(lambda: len(puts) >= 2)
+        assert (own, True) not in puts
+        b.member.describe(is_draining=True)
+        await until(lambda: (own, True) in puts)
+        until_then = len(puts)
+        await until(lambda: len(puts) >= until_then + 2)
+        assert puts.count((own, True)) == 1
+        await until(lambda: a.others["b"].is_draining)
+
+    run(test())
+
+
 def test_what_a_node_says_of_itself_is_told_to_the_others() -> None:
     async def test() -> None:
         _, a, b = await pair()
@@ -536,7 +560,7 @@ class FlakyEngine(MemoryEngine):
         self._lose_some_answers()
         return revision
 
-    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None) -> int:
+    async def update(self, key: str, value: bytes, revision: int, ttl_s: int | None = None, is_news: bool = True) -> int:
         revision = await super().update(key, value, revision, ttl_s)
         self._lose_some_answers()
         return revision
