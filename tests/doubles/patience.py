@@ -23,10 +23,15 @@ async def until(*are_true: Callable[[], object]) -> None:
 
 
 def on_loop(body: Callable[[], Awaitable[None]]) -> None:
-    """Run the body on a loop of its own."""
+    """Run the body on a loop of its own, and end what it leaves running."""
 
     async def run() -> None:
         async with patience():
             await body()
+        # The end of one task may begin another, for which `asyncio.run` does not wait.
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     asyncio.run(run())
