@@ -49,15 +49,20 @@ class Place:
         return Arena(self.gateway, next(self._addresses), self._servers)
 
     def warm_up(self, transports: Sequence[str]) -> None:
-        """Meet these transports, so that the first attack does not pay for what is made once."""
+        """Meet these transports, so that the first attack does not pay for what is made once.
+
+        All at once: a list waits for each server that gives none, for as long as it may.
+        """
+
+        async def meet(arena: Arena, transport: str) -> None:
+            async with speaker(arena, transport) as client:
+                assert read(await client.ask("tools/call", ECHO)) == "answered"
+                await client.ask("tools/list")
 
         async def meet_all() -> None:
             async with self.arena() as arena:
                 for _ in range(3):
-                    for transport in transports:
-                        async with speaker(arena, transport) as client:
-                            assert read(await client.ask("tools/call", ECHO)) == "answered"
-                            await client.ask("tools/list")
+                    await asyncio.gather(*(meet(arena, transport) for transport in transports))
 
         asyncio.run(meet_all())
 
