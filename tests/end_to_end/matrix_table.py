@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mcp.shared.exceptions import MCPDeprecationWarning
 
-from tests.end_to_end.matrix import FEATURES, FEATURES_ALONE, ClientKind, Outcomes, ServerKind, known_gaps, run_matrix
+from tests.end_to_end.matrix import FEATURES, FEATURES_ALONE, Outcomes, gaps_of, known_gaps, run_matrix
 from tests.end_to_end.running_cluster import EVERY_FORM
 
 _ALL = (*FEATURES, *FEATURES_ALONE)
@@ -24,25 +24,20 @@ def markdown(outcomes: Outcomes) -> str:
     servers = list(dict.fromkeys(server for _, server in outcomes))
     lines = ["| client → server | " + " | ".join(server.name for server in servers) + " |", "|---|" + "---:|" * len(servers)]
     for client in clients:
-        counts = (len(_ALL) - len(missing(outcomes, client, server)) for server in servers)
+        counts = (len(_ALL) - len({*gaps_of(client, server), *outcomes[client, server]}) for server in servers)
         lines.append(f"| {client.name} | " + " | ".join(f"{count}/{len(_ALL)}" for count in counts) + " |")
     return "\n".join([*lines, "", f"Each cell: {', '.join(_ALL)}.", "", *_notes(outcomes)])
 
 
-def missing(outcomes: Outcomes, client: ClientKind, server: ServerKind) -> dict[str, str]:
-    """{feature: why}, of one cell: gaps that are known, and what failed."""
-    gaps = {gap[2]: reason for gap, reason in known_gaps().items() if gap[:2] == (client.name, server.name)}
-    return {**gaps, **outcomes[client, server]}
-
-
 def _notes(outcomes: Outcomes) -> Iterator[str]:
-    found = [
-        (server.name, feature, why, client.name)
-        for client, server in outcomes
-        for feature, why in missing(outcomes, client, server).items()
+    for gap in known_gaps():
+        between = " → ".join("any" if names == "*" else names for names in (gap.clients, gap.servers))
+        yield f"* {', '.join(gap.features)}; {between}: {gap.reason}"
+    failed = [
+        (server.name, feature, why, client.name) for (client, server), found in outcomes.items() for feature, why in found.items()
     ]
-    for (server_name, feature, why), same in itertools.groupby(sorted(found), key=lambda each: each[:3]):
-        yield f"* {feature}: {'; '.join(name for *_, name in same)} → {server_name}: {why}"
+    for (server_name, feature, why), same in itertools.groupby(sorted(failed), key=lambda each: each[:3]):
+        yield f"* failed: {feature}; {'; '.join(name for *_, name in same)} → {server_name}: {why}"
 
 
 def main() -> int:
