@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import (
     EventHandler,
@@ -22,28 +26,49 @@ class GrpcUpstream:
     schemes = frozenset({"grpc", "grpcs"})
 
     def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
-        try:
+
+        def load() -> Callable[[], UpstreamConversation]:
             from .grpc_source import GrpcSource
             from .mcp_conversation import McpOverGrpc
-        except ImportError:
-            return NotInstalled()
-        if target.backend.replicas:
-            return McpOverGrpc(target)
-        return AdaptedConversation(GrpcSource(target.backend, target.max_message_bytes))
+
+            if target.backend.replicas:
+                return lambda: McpOverGrpc(target)
+            return lambda: AdaptedConversation(GrpcSource(target.backend, target.max_message_bytes))
+
+        return LoadedWire(load)
 
 
-class NotInstalled:
-    """The wire to a server that nothing here can speak to."""
+class LoadedWire:
+    """A wire whose code comes with its first use, beside the event loop: to import gRPC takes a good part of a second.
+
+    load: what imports, in a thread; gives what makes the wire, on the loop.
+    """
+
+    def __init__(self, load: Callable[[], Callable[[], UpstreamConversation]]) -> None:
+        self._load = load
+        self._loading: SharedTasks[None, UpstreamConversation] = SharedTasks()
+        self._loaded: UpstreamConversation | None = None
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        raise _missing()
+        return await (await self._wire()).exchange(request, on_event)
 
     async def probe(self, timeout_s: float) -> None:
-        raise _missing()
+        await (await self._wire()).probe(timeout_s)
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        self._loading.cancel()
+        if self._loaded is not None:
+            await self._loaded.close()
 
+    async def _wire(self) -> UpstreamConversation:
+        """Raises: UpstreamError where gRPC is not installed."""
+        return self._loaded or await self._loading.join(None, self._come)
 
-def _missing() -> UpstreamError:
-    return UpstreamError(Fate.UNREACHABLE, "gRPC is not installed here: pip install 'mcp-gateway[grpc]'")
+    async def _come(self) -> UpstreamConversation:
+        try:
+            make = await asyncio.to_thread(self._load)
+        except ImportError:
+            text = "gRPC is not installed here: pip install 'mcp-gateway[grpc]'"
+            raise UpstreamError(Fate.UNREACHABLE, text) from None
+        self._loaded = make()
+        return self._loaded
