@@ -316,8 +316,9 @@ def _certificate_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]
     if not (certificate and key):
         missing = "client_key" if certificate else "client_certificate"
         yield SettingProblem(key=missing, found="nothing", allowed="both of client_certificate and client_key, or neither")
-    if not all(str(url).startswith(("https:", "sse+https:", "wss:")) for url in fields["replicas"]) or not fields["replicas"]:
-        allowed = "only where each replica is https, sse+https or wss"
+    addresses = (fields["grpc"],) if fields["grpc"] else fields["replicas"]
+    if not all(str(url).startswith(("https:", "sse+https:", "wss:", "grpcs:")) for url in addresses) or not addresses:
+        allowed = "only where each replica is https, sse+https, wss or grpcs, or grpc is https"
         yield SettingProblem(key="client_certificate", found=quote(certificate), allowed=allowed)
 
 

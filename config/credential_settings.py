@@ -17,8 +17,8 @@ PER_USER_MODES: Final = frozenset({"token_exchange", "user"})
 """Those in which each client's user is shown as that user."""
 
 _SCHEMES_PER_USER: Final = ("http", "https")
-_SCHEMES: Final = (*_SCHEMES_PER_USER, "sse+http", "sse+https", "ws", "wss")
-_OPEN_SCHEMES: Final = frozenset({"http", "sse+http", "ws"})
+_SCHEMES: Final = (*_SCHEMES_PER_USER, "sse+http", "sse+https", "ws", "wss", "grpc", "grpcs")
+_OPEN_SCHEMES: Final = frozenset({"http", "sse+http", "ws", "grpc"})
 _OAUTH_KEYS: Final = ("token_url", "issuer", "client_id", "client_secret_file", "scopes", "resource", "allow_private")
 _LARGEST_SECRET_BYTES: Final = 65_536
 _REFERENCE: Final = re.compile(r"\$\{(?:(?P<variable>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^{}\x00]+))\}")
@@ -38,8 +38,8 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
                 allowed = f"only beside auth = {', '.join(quote(mode) for mode in AUTH_MODES if mode in OAUTH_MODES)}"
                 yield SettingProblem(key=key, found=f"set beside auth = {quote(auth)}", allowed=allowed)
         return
-    # A known gap: the connection of a WebSocket and of HTTP+SSE is shared by all who use it, and shows one token for all.
-    # What closes it: connections of these kinds for each user.
+    # A known gap: the connection of a WebSocket and of HTTP+SSE is shared by all who use it, and shows one token for all; gRPC,
+    # which could show each call's own, does the same. What closes it: connections of these kinds for each user.
     schemes = _SCHEMES_PER_USER if auth in PER_USER_MODES else _SCHEMES
     for index, url in enumerate(fields["replicas"]):
         scheme = url.partition("://")[0]
@@ -48,10 +48,14 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
             allowed = f"URLs of {', '.join(schemes)} beside auth = {quote(auth)}{why}"
             yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
         elif scheme in _OPEN_SCHEMES and not fields.get("allow_private", True):
-            allowed = "a URL with TLS (https, wss), so that nobody on the way reads tokens, or allow_private = true beside it"
+            allowed = (
+                "a URL with TLS (https, wss, grpcs), so that nobody on the way reads tokens, or allow_private = true beside it"
+            )
             yield SettingProblem(key=f"replicas[{index}]", found=quote_url(url), allowed=allowed)
     if fields.get("openapi"):
         yield from _api_problems(fields)
+    elif fields.get("grpc"):
+        yield from _methods_problems(fields)
     elif not fields["replicas"]:
         yield SettingProblem(key="auth", found=quote(auth), allowed="only beside replicas")
     if any(name.lower() == "authorization" for name in fields["headers"]):
@@ -60,7 +64,10 @@ def credential_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
     if auth != "user" and not fields.get("client_id", "set"):
         allowed = f"what the authorization server knows the gateway by, beside auth = {quote(auth)}"
         yield SettingProblem(key="client_id", found="nothing", allowed=allowed)
-    if auth == "token_exchange" and not fields.get("token_url", "set"):
+    if _speaks_grpc(fields) and not fields.get("token_url", "set"):
+        allowed = f"where tokens are asked for, beside auth = {quote(auth)}: a gRPC server does not say it"
+        yield SettingProblem(key="token_url", found="nothing", allowed=allowed)
+    elif auth == "token_exchange" and not fields.get("token_url", "set"):
         allowed = f"where tokens are exchanged, beside auth = {quote(auth)}"
         yield SettingProblem(key="token_url", found="nothing", allowed=allowed)
     is_pinned = fields.get("issuer", "set") or (auth != "user" and fields.get("token_url", "set"))
@@ -83,6 +90,21 @@ def _api_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
         yield SettingProblem(key="base_url", found="nothing", allowed=allowed)
     elif base_url.startswith("http://") and not fields.get("allow_private", True):
         yield SettingProblem(key="base_url", found=quote_url(base_url), allowed="an https URL, or allow_private = true beside it")
+
+
+def _methods_problems(fields: Mapping[str, Any]) -> Iterator[SettingProblem]:
+    """Of a gRPC server by its reflection."""
+    auth, address = fields["auth"], str(fields["grpc"])
+    if auth in PER_USER_MODES:
+        allowed = 'auth = "client_credentials" beside grpc: what is shown to its methods is the same for all users'
+        yield SettingProblem(key="auth", found=quote(auth), allowed=allowed)
+    elif not address.startswith("https://") and not fields.get("allow_private", True):
+        allowed = "https://host:port, so that nobody on the way reads tokens, or allow_private = true beside it"
+        yield SettingProblem(key="grpc", found=quote(address), allowed=allowed)
+
+
+def _speaks_grpc(fields: Mapping[str, Any]) -> bool:
+    return bool(fields.get("grpc")) or any(str(url).startswith(("grpc:", "grpcs:")) for url in fields["replicas"])
 
 
 def user_credential_problems(

@@ -27,5 +27,6 @@ def ways_to_servers(site: BridgeSite, access: BackendAccess, idle_process_s: flo
     http = ConsentingTransport(BridgeTransport(shown, site), access.has_consent)
     sse = BridgeTransport(SseUpstream(shared_token), site)
     stdio = StdioUpstream(idle_process_s)
-    others = (stdio, WebSocketUpstream(shared_token), OpenApiUpstream(shared_token), GrpcUpstream(), BuiltinUpstream())
+    adapted = (OpenApiUpstream(shared_token), GrpcUpstream(shared_token), BuiltinUpstream())
+    others = (stdio, WebSocketUpstream(shared_token), *adapted)
     return (http, sse, EitherTransport(http, sse, speaks_sse), *(BridgeTransport(wire, site) for wire in others))

@@ -99,6 +99,23 @@ def test_connections_that_all_share_show_a_token_of_the_gateways_own_and_none_of
     assert read({**own, "replicas": [f"{scheme[:-1]}://files.example/mcp"], "allow_private": True}).gets_tokens
 
 
+def test_a_grpc_server_is_shown_the_gateways_own_token_over_tls_from_where_the_operator_says() -> None:
+    """It has no 401 by which HTTP servers say where tokens are given out."""
+    token = {"client_id": "gw", "token_url": "https://id.example/t"}
+    for where, open_one in (
+        ({"replicas": ["grpcs://files.example:1"]}, {"replicas": ["grpc://files.example:1"]}),
+        ({"replicas": [], "grpc": "https://files.example:1"}, {"replicas": [], "grpc": "files.example:1"}),
+    ):
+        own = {"auth": "client_credentials", **token}
+        assert read({**own, **where}).gets_tokens
+        assert "allow_private = true" in problems({**own, **open_one})
+        assert read({**own, **open_one, "allow_private": True}).gets_tokens
+        assert "token_url: found nothing" in problems({**own, **where, "token_url": "", "issuer": "https://id.example"})
+        for auth in ("user", "token_exchange"):
+            told = problems({**token, **where, "auth": auth}, auth=AUTH)
+            assert "backends[0].auth: found" in told or "backends[0].replicas[0]: found" in told
+
+
 def test_a_process_is_shown_no_token() -> None:
     assert "auth: found 'user'; allowed: only beside replicas" in problems({"auth": "user", "command": ["x"], "replicas": []})
 

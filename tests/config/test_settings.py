@@ -400,6 +400,9 @@ def test_the_secret_of_a_webhook_is_never_shown():
     [
         ({"replicas": ["https://a/mcp"], "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
         ({"replicas": ["sse+https://a", "wss://a"], "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
+        ({"replicas": ["grpcs://a:1"], "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
+        ({"grpc": "https://a:1", "client_certificate": "c.pem", "client_key": "k.pem"}, ""),
+        ({"grpc": "a:1", "client_certificate": "c.pem", "client_key": "k.pem"}, "client_certificate"),
         ({"replicas": ["https://a/mcp"], "client_certificate": "c.pem"}, "client_key"),
         ({"replicas": ["https://a/mcp"], "client_key": "k.pem"}, "client_certificate"),
         ({"replicas": ["http://a/mcp"], "client_certificate": "c.pem", "client_key": "k.pem"}, "client_certificate"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -18,19 +18,23 @@ TOOLS = ("echo", "fail", "ask", "stuck", "huge", "crowd", "secret")
 
 @attrs.define
 class GrpcMcpServer(mcp_pb2_grpc.McpServicer):
-    """address: host:port. metadata: of each call. cancelled: set once a call of `stuck` has been cancelled.
+    """address: host:port. metadata: of each call, certificates: of who made it, where they were asked for.
+
+    cancelled: set once a call of `stuck` has been cancelled.
 
     health: what the health service answers, None where there is no such service.
     """
 
     address: str = ""
     metadata: list[dict[str, str]] = attrs.field(factory=list)
+    certificates: list[bytes] = attrs.field(factory=list)
     cancelled: threading.Event = attrs.field(factory=threading.Event)
     health: bytes | None = None
     has_prompts: bool = True
     server: Any = None
 
     def _note(self, context: grpc.ServicerContext) -> None:
+        self.certificates += context.auth_context().get("x509_pem_cert", ())
         self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
 
     def ListTools(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -106,11 +110,13 @@ def _said(text: str) -> Any:
 
 @contextmanager
 def grpc_mcp_server(
-    double: GrpcMcpServer | None = None, credentials: grpc.ServerCredentials | None = None
+    double: GrpcMcpServer | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> Iterator[GrpcMcpServer]:
     """credentials: for TLS."""
     double = double or GrpcMcpServer()
-    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)], interceptors=interceptors)
     mcp_pb2_grpc.add_McpServicer_to_server(double, server)
     if double.health is not None:
         check = grpc.unary_unary_rpc_method_handler(lambda request, context: double.health)

@@ -87,7 +87,13 @@ class GrpcShop:
 
 
 @contextmanager
-def grpc_shop(*, has_reflection: bool = True, services: Sequence[str] = (SERVICE,)) -> Iterator[GrpcShop]:
+def grpc_shop(
+    *,
+    has_reflection: bool = True,
+    services: Sequence[str] = (SERVICE,),
+    credentials: grpc.ServerCredentials | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
+) -> Iterator[GrpcShop]:
     """Finds what it is asked for; "missing" is not there, "slow" takes a minute, and "many" streams without end."""
     pool, shop = shop_pool(), GrpcShop()
     query, item = (GetMessageClass(pool.FindMessageTypeByName(f"shop.v1.{name}")) for name in ("Query", "Item"))
@@ -110,11 +116,12 @@ def grpc_shop(*, has_reflection: bool = True, services: Sequence[str] = (SERVICE
         "Find": grpc.unary_unary_rpc_method_handler(find, query.FromString, item.SerializeToString),
         "Watch": grpc.unary_stream_rpc_method_handler(watch, query.FromString, item.SerializeToString),
     }
-    server = grpc.server(ThreadPoolExecutor(8))
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=interceptors)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     if has_reflection:
         reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool=pool)
-    port = server.add_insecure_port("127.0.0.1:0")
+    at = "127.0.0.1:0"
+    port = server.add_insecure_port(at) if credentials is None else server.add_secure_port(at, credentials)
     shop.address = f"127.0.0.1:{port}"
     server.start()
     try:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from tests.doubles.certificates import Authority
+from tests.doubles.grpc_guard import WantsToken
+from tests.doubles.grpc_mcp_server import grpc_mcp_server
+from tests.doubles.grpc_shop import grpc_shop
 from tests.doubles.oauth_server import LegacyClient, OauthServer, text_of
 from tests.doubles.pet_api import PETSTORE
 from tests.doubles.running_cell import cell_settings, running_cell
@@ -71,5 +77,41 @@ def test_an_http_api_is_shown_it_at_its_configured_address_and_a_fresh_one_once_
             finally:
                 await client.close()
         assert server.count("/token") >= 2
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("kind", ["replicas", "grpc"])
+def test_a_grpc_server_is_shown_it_and_the_gateways_certificate(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS, by an authority of one's own: a server of MCP's own proto, and one whose methods are tools."""
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    certificate, key = (path.read_bytes() for path in authority.certify("server"))
+    wanting = grpc.ssl_server_credentials([(key, certificate)], authority.path.read_bytes(), require_client_auth=True)
+    files = dict(zip(("client_certificate", "client_key"), map(str, authority.certify("gateway")), strict=True))
+
+    async def body(server: OauthServer) -> None:
+        wants = WantsToken(lambda token: token in server.tokens)
+        started = grpc_mcp_server if kind == "replicas" else grpc_shop
+        with started(credentials=wanting, interceptors=[wants]) as behind:
+            where = [f"grpcs://{behind.address}"] if kind == "replicas" else f"https://{behind.address}"
+            backend = {"name": "files", "prefix": "", kind: where, **files, **own_token(server)}
+            async with running_cell(cell_settings([backend])) as cell:
+                client = LegacyClient(f"{cell.url}/mcp")
+                try:
+                    await client.open()
+                    for _ in range(2):
+                        if kind == "replicas":
+                            answer = await client.ask("tools/call", {"name": "echo", "arguments": {"text": "é"}})
+                            assert text_of(answer) == "é"
+                        else:
+                            answer = await client.ask("tools/call", {"name": "Catalog_Find", "arguments": {"limit": 1}})
+                            assert answer["result"]["structuredContent"]["count"] == 1
+                        server.revoke()
+                finally:
+                    await client.close()
+        assert len(set(wants.seen) - {""}) == 2
 
     on_loop(body)

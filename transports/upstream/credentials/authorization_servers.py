@@ -64,7 +64,7 @@ class AuthorizationServers:
         self._backend = backend
         self._fetch = fetch
         self._rules = FetchRules(allow_private=backend.allow_private)
-        self.server_url = _http_url(backend.base_url if backend.openapi else backend.replicas[0])
+        self.server_url = _server_url(backend)
 
     async def discover(self, told: str) -> tuple[ProtectedResource, AuthorizationServer]:
         """What the server says of itself, and its authorization server. told: where its challenge says that it describes itself.
@@ -165,9 +165,14 @@ class AuthorizationServers:
         raise FlowRefused("the gateway's client_secret_file cannot be read")
 
 
-def _http_url(replica: str) -> str:
-    """Where metadata is asked for: a WebSocket begins as a request of HTTP at the same origin. Source: RFC 6455, section 1.3."""
-    url = url_of(replica)
+def _server_url(backend: BackendSettings) -> str:
+    """Where metadata is asked for: a WebSocket begins as a request of HTTP at the same origin. Source: RFC 6455, section 1.3.
+
+    A gRPC server has none: its address is what tokens are made out to.
+    """
+    if backend.grpc:
+        return backend.grpc if "://" in backend.grpc else f"http://{backend.grpc}"
+    url = backend.base_url if backend.openapi else url_of(backend.replicas[0])
     return f"http{url.removeprefix('ws')}" if url.startswith("ws") else url
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -16,28 +16,33 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.ports.upstream_port import ShowToken, UpstreamError, ask_showing
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import Report, ToolOutcome, WrongArguments
 
-from .grpc_channel import connect, metadata_of, not_cancelled_by_close, open_channel
+from .grpc_channel import ServerChannel, connect, credential_refused, metadata_of, not_cancelled_by_close
 from .reflected_methods import Method, ReflectionFailed, reflected_methods
 
 MOST_MESSAGES: Final = 10_000
 """Of a stream of answers, which are one result in the end."""
 _REFLECTION_S: Final = 10.0
 _SHOWN_CHARACTERS: Final = 200
+_Metadata = list[tuple[str, str]]
 
 
 class GrpcSource:
-    """Implements `ToolSource`. Its methods are asked for once, and again where the server does not know one any more."""
+    """Implements `ToolSource`. Its methods are asked for once, and again where the server does not know one any more.
 
-    def __init__(self, backend: BackendSettings, max_message_bytes: int) -> None:
+    show: gives the gateway's own token, where the server wants one.
+    """
+
+    def __init__(self, backend: BackendSettings, max_message_bytes: int, show: ShowToken | None = None) -> None:
+        self._show = show
         self.name = backend.title or backend.name
         self._max_bytes = max_message_bytes
         self._work = LargeWork()
         self._metadata = metadata_of(backend.headers)
         scheme, _, address = backend.grpc.rpartition("://")
-        self._channel = open_channel(address, max_message_bytes, is_secure=scheme == "https")
+        self._channel = ServerChannel(backend, address, max_message_bytes, is_secure=scheme == "https")
         self._known: dict[str, Method] | None = None
         self._asking: SharedTasks[None, dict[str, Method]] = SharedTasks()
 
@@ -53,21 +58,31 @@ class GrpcSource:
             return None
         size = len(msgspec.json.encode(arguments))
         request = await self._work.done("", size, functools.partial(_request, method, arguments))
+
+        def ask(shown: Mapping[str, str]) -> Awaitable[ToolOutcome]:
+            metadata = [*self._metadata, *metadata_of(shown)]
+            if method.streams:
+                return self._stream(method, request, metadata, timeout_s, report)
+            return self._unary(method, request, metadata, timeout_s)
+
+        with not_cancelled_by_close():
+            return await ask_showing(self._show, ask)
+
+    async def _unary(self, method: Method, request: Any, metadata: _Metadata, timeout_s: float | None) -> ToolOutcome:
+        channel = self._channel.current()
+        call = channel.unary_unary(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
         try:
-            with not_cancelled_by_close():
-                if method.streams:
-                    return await self._stream(method, request, timeout_s, report)
-                call = self._channel.unary_unary(
-                    method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString
-                )
-                answer = await self._read(await call(request, timeout=timeout_s, metadata=self._metadata))
+            answer = await self._read(await call(request, timeout=timeout_s, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             return self._refused(error)
         return ToolOutcome([{"type": "text", "text": json.dumps(answer, ensure_ascii=False)}], answer)
 
-    async def _stream(self, method: Method, request: Any, timeout_s: float | None, report: Report) -> ToolOutcome:
-        call = self._channel.unary_stream(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
-        stream = call(request, timeout=timeout_s, metadata=self._metadata)
+    async def _stream(
+        self, method: Method, request: Any, metadata: _Metadata, timeout_s: float | None, report: Report
+    ) -> ToolOutcome:
+        channel = self._channel.current()
+        call = channel.unary_stream(method.path, _bytes_of, GetMessageClass(method.descriptor.output_type).FromString)
+        stream = call(request, timeout=timeout_s, metadata=metadata)
         answers: list[Any] = []
         size = 0
         try:
@@ -78,6 +93,8 @@ class GrpcSource:
                     return ToolOutcome([{"type": "text", "text": text + json.dumps(answers)[:10_000]}], is_error=True)
                 answers.append(await self._read(message))
                 await report(len(answers), json.dumps(answers[-1], ensure_ascii=False)[:_SHOWN_CHARACTERS])
+        except grpc.aio.AioRpcError as error:
+            return self._refused(error, has_run=bool(answers))
         finally:
             stream.cancel()
         return ToolOutcome([{"type": "text", "text": json.dumps(answers, ensure_ascii=False)}], {"messages": answers})
@@ -89,14 +106,16 @@ class GrpcSource:
 
     async def probe(self, timeout_s: float) -> None:
         await self._methods()
-        await connect(self._channel, timeout_s)
+        await connect(self._channel.current(), timeout_s)
 
     async def close(self) -> None:
         self._asking.cancel()
         await self._channel.close()
 
-    def _refused(self, error: grpc.aio.AioRpcError) -> ToolOutcome:
-        """Raises: UpstreamError where it is no word of the method itself."""
+    def _refused(self, error: grpc.aio.AioRpcError, *, has_run: bool = False) -> ToolOutcome:
+        """Raises: UpstreamError where it is no word of the method itself; CredentialRefused, where there was a token."""
+        if self._show is not None and not has_run and (refused := credential_refused(error)) is not None:
+            raise refused from error
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE:
             raise UpstreamError(Fate.CUT, "the connection failed: the gRPC server is not available") from error
@@ -114,12 +133,18 @@ class GrpcSource:
         return self._known
 
     async def _ask_methods(self) -> dict[str, Method]:
+        with not_cancelled_by_close():
+            return await ask_showing(self._show, self._reflected)
+
+    async def _reflected(self, shown: Mapping[str, str]) -> dict[str, Method]:
+        metadata = [*self._metadata, *metadata_of(shown)]
         try:
-            with not_cancelled_by_close():
-                return await reflected_methods(self._channel, _REFLECTION_S, self._metadata)
+            return await reflected_methods(self._channel.current(), _REFLECTION_S, metadata)
         except ReflectionFailed as failed:
             raise UpstreamError(Fate.BROKEN, f"its reflection cannot be used: {failed}") from None
         except grpc.aio.AioRpcError as error:
+            if self._show is not None and (refused := credential_refused(error)) is not None:
+                raise refused from error
             code = error.code()
             if code is grpc.StatusCode.UNIMPLEMENTED:
                 raise UpstreamError(Fate.BROKEN, "it does not tell its services: server reflection is off") from error

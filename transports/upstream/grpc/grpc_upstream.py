@@ -9,11 +9,13 @@ from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
 from mcp_gateway.transports.ports.strategies import ReplicaTarget
 from mcp_gateway.transports.ports.upstream_port import (
+    ConnectionToken,
     EventHandler,
     UpstreamAnswer,
     UpstreamConversation,
     UpstreamError,
     UpstreamRequest,
+    shows_no_token,
 )
 from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import AdaptedConversation
@@ -25,15 +27,19 @@ class GrpcUpstream:
     name = "grpc_upstream"
     schemes = frozenset({"grpc", "grpcs"})
 
+    def __init__(self, token_of: ConnectionToken = shows_no_token) -> None:
+        self._token_of = token_of
+
     def connect(self, target: ReplicaTarget, era: ServerEra | None = None) -> UpstreamConversation:
+        show = self._token_of(target.backend)
 
         def load() -> Callable[[], UpstreamConversation]:
             from .grpc_source import GrpcSource
             from .mcp_conversation import McpOverGrpc
 
             if target.backend.replicas:
-                return lambda: McpOverGrpc(target)
-            return lambda: AdaptedConversation(GrpcSource(target.backend, target.max_message_bytes))
+                return lambda: McpOverGrpc(target, show)
+            return lambda: AdaptedConversation(GrpcSource(target.backend, target.max_message_bytes, show))
 
         return LoadedWire(load)
 

@@ -16,7 +16,14 @@ from mcp_gateway.transports.ports.hash_keys import holder_of
 from mcp_gateway.transports.ports.large_work import LargeWork
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import ReplicaTarget
-from mcp_gateway.transports.ports.upstream_port import EventHandler, UpstreamAnswer, UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import (
+    EventHandler,
+    ShowToken,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamRequest,
+    ask_showing,
+)
 from mcp_gateway.transports.protocol.grpc.methods import METHODS, GrpcMethod
 from mcp_gateway.transports.protocol.grpc.statuses import ERROR_CODE, code_of
 from mcp_gateway.transports.protocol.grpc.values import CannotCross
@@ -25,7 +32,7 @@ from mcp_gateway.transports.protocol.mcp.jsonrpc import Request, Response
 from mcp_gateway.transports.protocol.mcp.revisions import META_SERVER_INFO, NEWEST
 from mcp_gateway.transports.upstream.http.server_words import ServerWords
 
-from .grpc_channel import connect, metadata_of, not_cancelled_by_close, open_channel
+from .grpc_channel import ServerChannel, credential_refused, metadata_of, not_cancelled_by_close
 
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _SERVING: Final = b"\x08\x01"
@@ -37,16 +44,20 @@ _NAMED_IN: Final = {"tools/call": "mcp_tool", "resources/read": "mcp_resource", 
 
 
 class McpOverGrpc:
-    """Implements `UpstreamConversation`: a server of the modern era whose methods are those of the proto."""
+    """Implements `UpstreamConversation`: a server of the modern era whose methods are those of the proto.
 
-    def __init__(self, target: ReplicaTarget) -> None:
+    show: gives the gateway's own token, where the server wants one.
+    """
+
+    def __init__(self, target: ReplicaTarget, show: ShowToken | None = None) -> None:
         backend, address = target.backend, urlsplit(target.address)
+        self._show = show
         self._name = backend.title or backend.name
         self._metadata = metadata_of(backend.headers)
         self._words = ServerWords(backend)
         self._max_bytes = target.max_message_bytes
         self._work = LargeWork()
-        self._channel = open_channel(address.netloc, target.max_message_bytes, is_secure=address.scheme == "grpcs")
+        self._channel = ServerChannel(backend, address.netloc, self._max_bytes, is_secure=address.scheme == "grpcs")
 
     async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         message = request.message
@@ -92,10 +103,21 @@ class McpOverGrpc:
 
     async def _call(self, path: str, data: bytes, headers: list[tuple[str, str]]) -> bytes:
         """Bytes in, bytes out. Raises: UpstreamError where nothing was sent; AioRpcError"""
-        await connect(self._channel, None)
-        call: Any = self._channel.unary_unary(path)(data, metadata=[*headers, *self._metadata])
+
+        async def ask(shown: Mapping[str, str]) -> bytes:
+            try:
+                return await self._send(path, data, [*headers, *metadata_of(shown)])
+            except grpc.aio.AioRpcError as error:
+                if self._show is not None and (refused := credential_refused(error)) is not None:
+                    raise refused from error
+                raise
+
+        return await ask_showing(self._show, ask)
+
+    async def _send(self, path: str, data: bytes, headers: list[tuple[str, str]]) -> bytes:
+        channel = await self._channel.connected()
         with not_cancelled_by_close():
-            return bytes(await call)
+            return bytes(await channel.unary_unary(path)(data, metadata=[*headers, *self._metadata]))
 
     async def _discover(self, message: Request) -> UpstreamAnswer:
         """What the server can do, by its lists, which are all that the proto has to tell of it."""
@@ -162,15 +184,18 @@ class McpOverGrpc:
     async def probe(self, timeout_s: float) -> None:
         """Ask for its health. A server without that service is there, which is all that can be known of it.
 
+        Nobody in particular asks: one that gets tokens, and wants to know who it is, has answered.
+
         Source: gRPC, "GRPC Health Checking Protocol".
         """
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._call(_HEALTH, b"", [])
+                answer = await self._send(_HEALTH, b"", [])
         except TimeoutError:
             raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
         except grpc.aio.AioRpcError as error:
-            if error.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
+            wants_token = self._show is not None and credential_refused(error) is not None
+            if not wants_token and error.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
                 raise self._failed(error) from error
         else:
             if answer != _SERVING:

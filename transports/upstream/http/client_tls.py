@@ -12,7 +12,7 @@ class ClientTls:
     """certificate, key: PEM files; "" shows none."""
 
     def __init__(self, certificate: str = "", key: str = "") -> None:
-        self._files = tuple(os.path.expanduser(path) for path in (certificate, key) if path)
+        self.files = tuple(os.path.expanduser(path) for path in (certificate, key) if path)
         self._marks: tuple[tuple[int, int], ...] | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -25,11 +25,11 @@ class ClientTls:
 
         Raises: OSError where the files cannot be used now; one of ssl where they do not fit each other.
         """
-        marks = tuple((status.st_mtime_ns, status.st_ino) for status in map(os.stat, self._files))
+        marks = tuple((status.st_mtime_ns, status.st_ino) for status in map(os.stat, self.files))
         if self._context is None or marks != self._marks:
             context = ssl.create_default_context()
-            if self._files:
-                certificate, key = self._files
+            if self.files:
+                certificate, key = self.files
                 context.load_cert_chain(certificate, key, password=_no_passphrase)
             self._context, self._marks = context, marks
         return self._context

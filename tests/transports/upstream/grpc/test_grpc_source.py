@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
-from mcp_gateway.transports.ports.upstream_port import UpstreamError
+from mcp_gateway.transports.ports.upstream_port import CredentialRefused, ShowToken, UpstreamError
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import ToolOutcome, WrongArguments
 from mcp_gateway.transports.upstream.grpc import grpc_source
 from mcp_gateway.transports.upstream.grpc.grpc_source import GrpcSource
+from tests.doubles.grpc_guard import WantsToken
 from tests.doubles.grpc_shop import GrpcShop, grpc_shop
 from tests.doubles.ports import free_port
 
@@ -28,8 +29,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(work, 30))
 
 
-async def with_source(address: str, use: Any, most_bytes: int = 100_000, **fields: Any) -> Any:
-    source = GrpcSource(BackendSettings(name="shop", prefix="", grpc=address, **fields), most_bytes)
+async def with_source(address: str, use: Any, most_bytes: int = 100_000, show: ShowToken | None = None, **fields: Any) -> Any:
+    source = GrpcSource(BackendSettings(name="shop", prefix="", grpc=address, **fields), most_bytes, show)
     try:
         return await use(source)
     finally:
@@ -125,3 +126,33 @@ def test_a_source_that_is_closed_cancels_nobody_who_waits_for_it(shop: GrpcShop)
 
 async def ignore_report(progress: float, text: str) -> None:
     """Nobody reads it."""
+
+
+def test_methods_and_calls_show_a_token_and_a_fresh_one_where_it_is_refused() -> None:
+    held = ["t1"]
+    wants = WantsToken(lambda token: token == held[-1])
+
+    async def show(ask: Callable[[Mapping[str, str]], Awaitable[Any]]) -> Any:
+        for token in ("t1", "t2"):
+            try:
+                return await ask({"authorization": f"Bearer {token}"})
+            except CredentialRefused as refused:
+                last = refused
+        raise UpstreamError(Fate.REFUSED, "neither is taken", reason="forbidden") from last
+
+    async def report(progress: float, text: str) -> None:
+        held.append("t3")
+
+    async def use(source: GrpcSource) -> None:
+        assert len(await source.tools()) == 2
+        held.append("t2")
+        for name in ("Catalog_Find", "Catalog_Watch"):
+            outcome = await source.call(name, {"limit": 1}, 10.0, report)
+            assert outcome is not None
+            assert not outcome.is_error
+        with pytest.raises(UpstreamError, match="neither is taken"):
+            await source.call("Catalog_Find", {}, 10.0, report)
+
+    with grpc_shop(interceptors=[wants]) as shop:
+        run(with_source(shop.address, use, show=show))
+    assert set(wants.seen[-6:]) == {"Bearer t1", "Bearer t2"}

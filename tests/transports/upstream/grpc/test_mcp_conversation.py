@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,11 +15,19 @@ from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import ReplicaTarget
-from mcp_gateway.transports.ports.upstream_port import UpstreamAnswer, UpstreamError, UpstreamRequest, ignore_events
+from mcp_gateway.transports.ports.upstream_port import (
+    CredentialRefused,
+    ShowToken,
+    UpstreamAnswer,
+    UpstreamError,
+    UpstreamRequest,
+    ignore_events,
+)
 from mcp_gateway.transports.protocol.grpc.methods import SERVICE
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 from mcp_gateway.transports.upstream.grpc.mcp_conversation import McpOverGrpc
+from tests.doubles.grpc_guard import WantsToken
 from tests.doubles.grpc_mcp_server import TOOLS, GrpcMcpServer, grpc_mcp_server
 from tests.doubles.ports import free_port
 
@@ -33,9 +41,10 @@ def server() -> Iterator[GrpcMcpServer]:
 Use = Callable[[McpOverGrpc], Awaitable[Any]]
 
 
-def with_wire(address: str, use: Use, most_bytes: int = 1_000_000, **fields: Any) -> Any:
+def with_wire(address: str, use: Use, most_bytes: int = 1_000_000, show: ShowToken | None = None, **fields: Any) -> Any:
     async def scene() -> Any:
-        wire = McpOverGrpc(ReplicaTarget(BackendSettings(name="it", replicas=[f"grpc://{address}"], **fields), 0, most_bytes))
+        backend = BackendSettings(name="it", replicas=[f"grpc://{address}"], **fields)
+        wire = McpOverGrpc(ReplicaTarget(backend, 0, most_bytes), show)
         try:
             return await asyncio.wait_for(use(wire), 30)
         finally:
@@ -250,3 +259,37 @@ def test_a_server_that_answers_without_end_is_given_up_in_time() -> None:
         server.stop(0.1).wait(10)
     assert refused.fate in (Fate.TIMED_OUT, Fate.BROKEN)
     assert len(sent) < 1_000, "100 MB would have been read"
+
+
+async def shows_growing(ask: Callable[[Mapping[str, str]], Awaitable[Any]]) -> Any:
+    """In place of a source of tokens: t1, and t2 where that is refused."""
+    try:
+        return await ask({"authorization": "Bearer t1"})
+    except CredentialRefused as refused:
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+        return await ask({"authorization": "Bearer t2"})
+
+
+def test_a_token_that_the_server_refuses_is_shown_no_more_and_a_fresh_one_is() -> None:
+    wants = WantsToken(lambda token: token == "t2")
+    with grpc_mcp_server(interceptors=[wants]) as server:
+
+        async def use(wire: McpOverGrpc) -> UpstreamAnswer:
+            await wire.probe(10.0)
+            assert wants.seen == [""], "nobody in particular asks for its health"
+            return await wire.exchange(request("tools/list"), ignore_events)
+
+        answer = with_wire(server.address, use, show=shows_growing)
+    assert len(msgspec.json.decode(answer.response.result)["tools"]) == len(TOOLS)
+    assert wants.seen[1:] == ["Bearer t1", "Bearer t2"]
+
+
+def test_a_server_that_wants_to_know_a_gateway_which_shows_nothing_is_not_well() -> None:
+    with grpc_mcp_server(interceptors=[WantsToken(lambda token: False)]) as server:
+
+        async def use(wire: McpOverGrpc) -> UpstreamError:
+            with pytest.raises(UpstreamError) as raised:
+                await wire.probe(10.0)
+            return raised.value
+
+        assert with_wire(server.address, use).fate is Fate.UNAUTHORIZED
