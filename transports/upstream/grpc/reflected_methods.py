@@ -15,7 +15,6 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import LARGEST_SCHEMA_BYTES, size_of
 
@@ -25,6 +24,7 @@ MOST_FILES: Final = 1_000
 MOST_METHODS: Final = 2_000
 MOST_BYTES: Final = 33_554_432
 """Of all that a server says of its services: ten times what the largest public ones do."""
+_METHOD: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _OWN_SERVICES: Final = ("grpc.reflection.", "grpc.health.", "grpc.channelz.")
 """Services of gRPC itself are no tools."""
 
@@ -54,33 +54,36 @@ async def reflected_methods(
 
     Raises: ReflectionFailed, grpc.aio.AioRpcError
     """
-    stub = ServerReflectionStub(channel)
+    # As one question and a stream of answers, which the wire cannot tell from a stream of questions. In that, gRPC says INTERNAL
+    # in place of the server's own status where the server has ended the call before a question was written.
+    call = channel.unary_stream(_METHOD, ServerReflectionRequest.SerializeToString, ServerReflectionResponse.FromString)
     shown = tuple(metadata)
 
     size = 0
 
-    async def ask(questions: list[ServerReflectionRequest]) -> AsyncIterator[ServerReflectionResponse]:
+    async def ask(question: ServerReflectionRequest) -> AsyncIterator[ServerReflectionResponse]:
         nonlocal size
-        async for answer in stub.ServerReflectionInfo(iter(questions), timeout=timeout_s, metadata=shown):
+        async for answer in call(question, timeout=timeout_s, metadata=shown):
             size += answer.ByteSize()
             if size > MOST_BYTES:
                 raise ReflectionFailed(f"it says more than {MOST_BYTES} bytes of its services")
             yield answer
 
     services: list[str] = []
-    async for answer in ask([ServerReflectionRequest(list_services="")]):
+    async for answer in ask(ServerReflectionRequest(list_services="")):
         services += [each.name for each in answer.list_services_response.service]
     services = [name for name in services if not name.startswith(_OWN_SERVICES)]
     files: dict[str, FileDescriptorProto] = {}
     asked_for: set[str] = set()
     questions = [ServerReflectionRequest(file_containing_symbol=name) for name in services]
     while questions:
-        async for answer in ask(questions):
-            for content in answer.file_descriptor_response.file_descriptor_proto:
-                file = _file(content)
-                files[file.name] = file
-        if len(files) > MOST_FILES:
-            raise ReflectionFailed(f"it has more than {MOST_FILES} files")
+        for question in questions:
+            async for answer in ask(question):
+                for content in answer.file_descriptor_response.file_descriptor_proto:
+                    file = _file(content)
+                    files[file.name] = file
+            if len(files) > MOST_FILES:
+                raise ReflectionFailed(f"it has more than {MOST_FILES} files")
         wanted = {name for file in files.values() for name in file.dependency} - files.keys() - asked_for
         asked_for |= wanted  # once: a server may answer with something else, again and again
         questions = [ServerReflectionRequest(file_by_filename=name) for name in sorted(wanted)]
