@@ -170,7 +170,7 @@ class HealthMonitor(GatewayActor):
         if message.is_starting:  # neither a success nor a failure: it keeps its verdict, and whoever calls it waits
             self._judge_replica(replica, is_up=verdict.is_up, is_failing=True, reason=message.problem)
             return
-        change = verdict.observe(not message.problem)
+        change = verdict.observe(not message.problem, is_certain=message.is_certain)
         payload: dict[str, Any] = {**_named(replica), "reason": message.problem}
         if message.retry_after_s is not None:
             payload["retry_after_s"] = message.retry_after_s

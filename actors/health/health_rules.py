@@ -35,13 +35,16 @@ class RiseFall:
         # Results in a row that speak against the verdict.
         self._contrary_count = 0
 
-    def observe(self, ok: bool) -> Change | None:
-        """Take the result of one probe; returns the change of the verdict, if this one turned it."""
+    def observe(self, ok: bool, *, is_certain: bool = False) -> Change | None:
+        """Take the result of one probe; returns the change of the verdict, if this one turned it.
+
+        is_certain: it need not be seen again to be believed.
+        """
         if ok == self.is_up:
             self._contrary_count = 0
             return None
         self._contrary_count += 1
-        if self._contrary_count < (self._fall if self.is_up else self._rise):
+        if not is_certain and self._contrary_count < (self._fall if self.is_up else self._rise):
             return None
         self._contrary_count = 0
         self.is_up = ok

@@ -65,6 +65,7 @@ class ReplicaProbed:
 
     problem:       "" where all is well.
     is_starting:   that is the problem, and may pass: it says nothing of how the replica will be.
+    is_certain:    that is the problem, and will not pass by itself.
     retry_after_s: set where the server was not asked, because it is left alone for so long.
     """
 
@@ -72,6 +73,7 @@ class ReplicaProbed:
     replica: ReplicaId
     problem: str
     is_starting: bool = False
+    is_certain: bool = False
     elapsed_s: float
     retry_after_s: float | None = None
 

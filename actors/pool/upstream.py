@@ -395,13 +395,14 @@ class Upstream(GatewayActor):
 
     async def _probe(self, message: ProbeReplicas) -> None:
         started_s = time.monotonic()
-        problem, is_starting, retry_after_s = "", False, None
+        problem, is_starting, is_certain, retry_after_s = "", False, False, None
         try:
             async with asyncio.timeout(message.timeout_s):
                 await self._wire.probe(message.timeout_s)
         except UpstreamError as error:
             why = error.failure
-            problem, is_starting, retry_after_s = why.text, why.fate is Fate.STARTING, why.retry_after_s
+            problem, is_starting, is_certain = why.text, why.fate is Fate.STARTING, why.is_certain
+            retry_after_s = why.retry_after_s
             self._is_left_alone = retry_after_s is not None
         except TimeoutError:
             problem = "no answer in time"
@@ -410,6 +411,7 @@ class Upstream(GatewayActor):
             replica=self._replica,
             problem=problem,
             is_starting=is_starting,
+            is_certain=is_certain,
             elapsed_s=time.monotonic() - started_s,
             retry_after_s=retry_after_s,
         )

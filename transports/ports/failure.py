@@ -82,6 +82,7 @@ class Failure:
     reason:        a key of `refusals.REFUSALS`: what a client reads. "" makes it what is usual for the fate.
     error:         what the server itself said, as JSON: its JSON-RPC error, or a string of its words; or b"".
     retry_after_s: when another try may be worth it, where that is known.
+    is_certain:    another try would find the same until somebody has mended it: one failure shows as much as three.
     consent_url:   where the user consents to what the server asks for, with the reason consent_required; or "".
     """
 
@@ -90,6 +91,7 @@ class Failure:
     reason: str = attrs.field(default="", kw_only=True)
     error: bytes = attrs.field(default=b"", repr=False, kw_only=True)
     retry_after_s: float | None = attrs.field(default=None, kw_only=True)
+    is_certain: bool = attrs.field(default=False, kw_only=True)
     consent_url: str = attrs.field(default="", repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

@@ -101,11 +101,18 @@ class UpstreamError(Exception):
     """An exchange that has no answer; see `Failure`."""
 
     def __init__(
-        self, fate: Fate, text: str, *, reason: str = "", error: bytes = b"", retry_after_s: float | None = None
+        self,
+        fate: Fate,
+        text: str,
+        *,
+        reason: str = "",
+        error: bytes = b"",
+        retry_after_s: float | None = None,
+        is_certain: bool = False,
     ) -> None:
         """reason: "" for what is usual for the fate."""
         super().__init__(text)
-        self.failure = Failure(fate, text, reason=reason, error=error, retry_after_s=retry_after_s)
+        self.failure = Failure(fate, text, reason=reason, error=error, retry_after_s=retry_after_s, is_certain=is_certain)
 
     @classmethod
     def of(cls, failure: Failure) -> UpstreamError:

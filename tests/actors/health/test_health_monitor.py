@@ -75,12 +75,14 @@ class Bench:
         retry_after_s: float | None = None,
         *,
         is_starting: bool = False,
+        is_certain: bool = False,
     ) -> None:
         message = ReplicaProbed(
             request_id="p",
             replica=ReplicaId(backend, replica),
             problem=problem,
             is_starting=is_starting,
+            is_certain=is_certain,
             elapsed_s=0.1,
             retry_after_s=retry_after_s,
         )
@@ -286,6 +288,21 @@ def test_a_replica_that_is_starting_is_degraded_however_long_and_keeps_its_verdi
         # 3. One that was ejected is not taken back because it is started again.
         bench.probed(TWO, "starting since 0 s", is_starting=True)
         assert bench.components[f"files/{TWO}"] == {"status": "unhealthy", "reason": "starting since 0 s"}
+
+    on_loop(test)
+
+
+def test_a_server_that_cannot_be_there_is_out_at_once_and_comes_back_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test() -> None:
+        bench = Bench(monkeypatch)
+        bench.probed(ONE, "'x' cannot be started", is_certain=True)
+        bench.note()
+        assert bench.components[f"files/{ONE}"] == {"status": "unhealthy", "reason": "'x' cannot be started"}
+        assert [each.reason for each in bench.take_verdicts() if isinstance(each, ReplicaEjected)] == ["'x' cannot be started"]
+        bench.probed(ONE, "")
+        assert bench.components[f"files/{ONE}"]["status"] == "unhealthy"
+        bench.probed(ONE, "")
+        assert bench.components[f"files/{ONE}"]["status"] == "healthy"
 
     on_loop(test)
 

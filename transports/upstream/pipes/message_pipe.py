@@ -20,6 +20,10 @@ class PipeClosed(Exception):
         return _FOLDERS.sub("", str(self))
 
 
+class NeverOpens(PipeClosed):
+    """It could not be opened, and cannot be until somebody has mended that: there is no such program, say."""
+
+
 class SendFailed(Exception):
     """One message did not get through, or nobody knows whether it did; the connection goes on."""
 

@@ -14,7 +14,7 @@ from mcp_gateway.transports.ports.upstream_port import UpstreamError
 from mcp_gateway.transports.upstream.http.dropped_messages import DroppedMessages
 
 from .backoff import Backoff
-from .message_pipe import MessagePipe, PipeClosed
+from .message_pipe import MessagePipe, NeverOpens, PipeClosed
 from .open_pipe import OpenPipe
 
 _logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class PipePool:
             if not isinstance(error, PipeClosed | TimeoutError):
                 raise
             self._failed(error if isinstance(error, PipeClosed) else PipeClosed("not open in time"))
-            raise UpstreamError(Fate.UNREACHABLE, self._end.told) from None
+            raise UpstreamError(Fate.UNREACHABLE, self._end.told, is_certain=isinstance(self._end, NeverOpens)) from None
         finally:
             self._opening_count -= 1
         live = OpenPipe(

@@ -24,7 +24,7 @@ from mcp_gateway.transports.protocol.eras.server_era import ServerEra
 from mcp_gateway.transports.protocol.framing.line_splitter import LineSplitter, LongLine
 from mcp_gateway.transports.telemetry.log_budget import LogBudget
 
-from .message_pipe import PipeClosed, TooLarge
+from .message_pipe import NeverOpens, PipeClosed, TooLarge
 from .pipe_conversation import IDLE_S, PipeConversation
 from .process_guard import PROCESS_GUARD, end_group
 
@@ -128,8 +128,10 @@ class ChildProcess:
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             if not os.path.isdir(folder):  # the error tells of the program in any case
-                raise PipeClosed(f"its folder {folder!r} is not there") from None
-            raise PipeClosed(f"{backend.command[0]!r} cannot be started: {reason}") from None
+                raise NeverOpens(f"its folder {folder!r} is not there") from None
+            is_lasting = isinstance(error, FileNotFoundError | PermissionError)  # others pass: no memory, no descriptors
+            kind = NeverOpens if is_lasting else PipeClosed
+            raise kind(f"{backend.command[0]!r} cannot be started: {reason}") from None
 
     # ---- messages
 
