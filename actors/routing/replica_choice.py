@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import attrs
@@ -25,11 +27,12 @@ CircuitKey = tuple[str, ReplicaId]
 
 _LONGEST_RETRY_AFTER_S = 3600.0
 _SHORTEST_RETRY_AFTER_S = 0.1
+_NEXT_TRY = re.compile(r"next try in \d+ s")
 
 
 @attrs.frozen
 class Ejection:
-    """reason: for people. retry_at_s: when its server is tried again, where that is known."""
+    """reason: for people, of the moment when it was said. retry_at_s: when its server is tried again, where that is known."""
 
     reason: str
     retry_at_s: float | None = None
@@ -238,6 +241,7 @@ def _nobody(call: Call, route: Route, backend: Backend, waits_s: Collection[floa
     if not known:
         return _failed(call, "no_backend", text, route.backend)
     retry_at_s, reason = min((each.retry_at_s or 0.0, each.reason) for each in known)
+    reason = _NEXT_TRY.sub(f"next try in {math.ceil(retry_at_s - now_s)} s", reason)  # that was then
     return _failed(call, "no_backend", f"{text}: {reason}", route.backend, retry_after_s=_retry_after_s(retry_at_s - now_s))
 
 

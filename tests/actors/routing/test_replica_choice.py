@@ -281,6 +281,15 @@ def test_a_call_that_no_replica_takes_yet_is_told_of_the_one_that_is_tried_first
     assert (later.why.text, later.why.retry_after_s) == ("no replica of backend 'b' can take this call", None)
 
 
+def test_a_call_is_told_how_long_it_is_until_the_next_try_now_and_not_how_long_it_was() -> None:
+    reason = "crash loop, next try in 40 s: failed 6 times in a row"
+    backend = Backend(RING, ROUTE, dict.fromkeys(ALL, Ejection(reason, NOW_S + 40.0)))
+    for later_s, told in ((0.0, 40), (27.5, 13), (39.9, 1)):
+        failed = choose(call_of_ada(), ROUTE, backend, {}, NOW_S + later_s)
+        assert isinstance(failed, CallFailed)
+        assert f"crash loop, next try in {told} s: failed 6 times in a row" in failed.why.text
+
+
 # ---- the last resort
 
 
