@@ -15,6 +15,7 @@ from mcp_gateway.actors.edge.loop_port import LoopPort
 from mcp_gateway.actors.messages.node_link import NodeLink
 from mcp_gateway.actors.storage.pin_file import ChangedTool, PinsUnavailable
 from mcp_gateway.transports.downstream.operators.actions import ActionOutcome, OperatorAction
+from mcp_gateway.transports.identity.denials import reinstated
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
@@ -29,7 +30,6 @@ _DONE: Final = {
     "approve": "{} is approved as it is now",
     "end-session": "the session {} has ended",
     "revoke": "{} has no access any more",
-    "reinstate": "{} has access again",
 }
 
 NoteAction = Callable[[Principal | None, str, str, str, str, str], None]
@@ -85,7 +85,7 @@ class OperatorActions:
 
     async def _outcome(self, action: OperatorAction) -> ActionOutcome:
         """Raises: TimeoutError"""
-        words, done = action.words, ActionOutcome(True, _DONE[action.command].format(action.about))
+        words, done = action.words, ActionOutcome(True, _DONE.get(action.command, "").format(action.about))
         if action.command == "approve":
             return self._approve(words["backend"], words["tool"]) or done
         if action.command == "end-session":
@@ -97,7 +97,9 @@ class OperatorActions:
         if action.command in ("revoke", "reinstate"):
             if self._port.settings.auth is None:
                 return ActionOutcome(False, "nobody logs in here, so nobody has access to lose")
-            return _outcome_of(await self._link.change("revoke", {**words, "undo": action.command == "reinstate"}), done)
+            undo = action.command == "reinstate"
+            answer = await self._link.change("revoke", {**words, "undo": undo})
+            return _outcome_of(answer, ActionOutcome(True, reinstated(action.about, answer.get("denied", ()))) if undo else done)
         # A name without a replica may be a node's, which would end: what is meant here is a backend, be it gone meanwhile.
         asked = {"replica": "", **words} if action.command in ("drain", "undrain") else dict(words)
         return _outcome_of(await self._link.change(action.command, asked), done)

@@ -37,6 +37,7 @@ class BackendChange:
     tables:   other tables of a file that have changed: "policies".
     left:     keys of a file that differ from what runs and cannot follow: "gateway.port".
     orphans:  virtual servers that name a backend which has gone, and have nothing of it any more.
+    denied:   who has no access after a revocation or its end, by whichever names.
     """
 
     settings: Settings
@@ -44,11 +45,13 @@ class BackendChange:
     tables: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> dict[str, Any]:
         """As the command is answered once all have taken it."""
-        return {"ok": True, "changes": self.events, "tables": self.tables, "left": self.left, "orphans": self.orphans}
+        told = {"changes": self.events, "tables": self.tables, "left": self.left, "orphans": self.orphans, "denied": self.denied}
+        return {"ok": True, **told}
 
 
 def backend_change(settings: Settings, command: str, arguments: Mapping[str, Any]) -> BackendChange:
@@ -75,7 +78,8 @@ def _changed(settings: Settings, command: str, arguments: Mapping[str, Any]) -> 
         return _reloaded(settings, arguments["settings"])
     if command == "revoke":
         revoked = changed_revocations(settings.revocations, arguments)
-        return BackendChange(settings=attrs.evolve(settings, revocations=revoked), events=())
+        denied = (*(settings.auth.denied_subjects if settings.auth is not None else ()), *revoked.subjects)
+        return BackendChange(settings=attrs.evolve(settings, revocations=revoked), events=(), denied=denied)
     if command == TAKE_REVOCATIONS:
         return BackendChange(settings=attrs.evolve(settings, revocations=arguments["revocations"]), events=())
     if command == TAKE_SETTINGS:

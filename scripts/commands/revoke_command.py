@@ -41,4 +41,8 @@ def _revoke(client: AdminClient, key: str, name: str, *, undo: bool) -> int:
     if "refused" in answer:
         print("\n".join(map(shown, answer["refused"])), file=sys.stderr)
         return EXIT_REFUSED
-    return report(answer, f"{name} {'has access again' if undo else 'has no access any more'}")
+    if not undo:
+        return report(answer, f"{name} has no access any more")
+    from mcp_gateway.transports.identity.denials import reinstated
+
+    return report(answer, reinstated(name, answer.get("denied", ()) if key == "subject" else ()))

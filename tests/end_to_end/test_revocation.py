@@ -57,6 +57,9 @@ def test_a_subject_that_is_revoked_is_nobody_in_any_cell_when_the_command_ends(g
     assert gateway.admin("revoke", "alice") == (0, "alice has no access any more\n")
     assert statuses(gateway, alice) == {401}
     assert 401 not in statuses(gateway, bob)
+    assert gateway.admin("revoke", "https://id.example alice")[0] == 0
+    assert "but still has no access as 'https://id.example alice'" in gateway.admin("revoke", "--undo", "alice")[1]
+    assert gateway.admin("revoke", "--undo", "https://id.example alice") == (0, "https://id.example alice has access again\n")
     assert gateway.admin("revoke", "--undo", "alice") == (0, "alice has access again\n")
     assert 401 not in statuses(gateway, alice)
 

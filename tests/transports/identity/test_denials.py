@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_gateway.transports.identity.denials import Denials
+from mcp_gateway.transports.identity.denials import Denials, reinstated, still_denied
 from mcp_gateway.transports.ports.principal import Principal
 
 ALICE = Principal(issuer="https://id.example", subject="alice", fingerprint="f1")
@@ -28,3 +28,20 @@ def test_a_credential_is_denied_by_its_fingerprint() -> None:
 
 def test_a_pattern_spans_lines() -> None:
     assert Denials(["a*b"]).deny(Principal(issuer="i", subject="a\nb"))
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "still"),
+    [
+        ("bob", ["api-key bob", "alice"], ["api-key bob"]),
+        ("bob", ["https://id.example bob", "b*", "proxy *"], ["https://id.example bob", "b*", "proxy *"]),
+        ("api-key bob", ["bob", "https://id.example bob", "api-key *"], ["bob", "api-key *"]),
+        ("Ann Smith", ["Ann", "Smith", "proxy Ann Smith"], ["proxy Ann Smith"]),
+        ("team-*", ["team-a", "api-key team-b", "other"], ["team-a", "api-key team-b"]),
+        ("bob", ["bobby", "api-key bobby"], []),
+    ],
+)
+def test_who_is_given_access_back_may_be_denied_by_other_names(name: str, entries: list[str], still: list[str]) -> None:
+    assert still_denied(name, entries) == still
+    assert (reinstated(name, entries) == f"{name} has access again") is (still == [])
+    assert all(repr(entry) in reinstated(name, entries) for entry in still)
