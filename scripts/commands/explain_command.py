@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp_gateway.config.shown_text import shown
 
 from .attaching import EXIT_REFUSED, Refused, say, settings_of
-from .principal_options import add_principal_options, principal_of
+from .principal_options import add_principal_options, doubts, principal_of
 
 if TYPE_CHECKING:
     from mcp_gateway.config.settings import Settings
@@ -36,7 +36,10 @@ def add_explain_command(commands: Any) -> None:
 
 def _explain(options: argparse.Namespace) -> int:
     try:
-        answers = _answers(settings_of(options), options)
+        settings = settings_of(options)
+        answers = _answers(settings, options)
+        for doubt in doubts(principal_of(options, settings), settings):
+            say(doubt, 0)
     except Refused as refusal:
         return say(str(refusal), EXIT_REFUSED)
     if not answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .attaching import Refused
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 API_KEY: Final = "api-key"
 VOUCHERS: Final = (API_KEY, "proxy", "certificate")
 """Issuers of principals that are no authorization servers."""
+
+_MOST_NAMED: Final = 10
 
 
 def add_principal_options(parser: argparse.ArgumentParser, without: str) -> None:
@@ -28,6 +31,29 @@ def add_principal_options(parser: argparse.ArgumentParser, without: str) -> None
 def say_who(options: argparse.Namespace) -> bool:
     """Whether the options say anything of somebody."""
     return options.subject is not None or bool(options.issuer or options.group or options.scope or options.client)
+
+
+def doubts(principal: Principal | None, settings: Settings) -> Iterator[str]:
+    """Why nobody may be who the options say it is: what is asked of such a one is answered, and may not be what was meant."""
+    if principal is None:
+        return
+    issuer, subject, auth = principal.issuer, principal.subject, settings.auth
+    if auth is None:
+        if issuer:
+            yield f"nobody logs in here, so nobody is {principal.key!r}: the configuration has no [auth]"
+        return
+    keys = [key.name for key in auth.api_keys]
+    issuers = [each.issuer for each in auth.issuers]
+    if issuer == API_KEY and subject not in keys:
+        yield f"no API key {subject!r} is configured; {_there_are(keys)}"
+    elif "://" in issuer and issuer not in issuers:
+        yield f"no issuer {issuer!r} is configured; {_there_are(issuers)}"
+    elif not issuer and subject in keys:
+        yield f"{subject!r} is taken for a person of any issuer; the API key of that name is {f'{API_KEY} {subject}'!r}"
+
+
+def _there_are(names: Sequence[str]) -> str:
+    return f"there are {', '.join(names[:_MOST_NAMED])}{', …' if len(names) > _MOST_NAMED else ''}" if names else "there are none"
 
 
 def principal_of(options: argparse.Namespace, settings: Settings) -> Principal | None:

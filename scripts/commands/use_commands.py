@@ -15,7 +15,7 @@ from mcp_gateway.config.shown_text import shown, shown_json, shown_lines
 from .attaching import EXIT_NOTHING_THERE, EXIT_REFUSED, Refused, add_attach_options, say, settings_of
 from .form_answers import FormAnswers
 from .gateway_address import TOKEN_EPILOG, GatewayAddress, NothingToFollow, find_gateway, token_of_user
-from .principal_options import add_principal_options, principal_of, say_who
+from .principal_options import add_principal_options, doubts, principal_of, say_who
 from .stateless_client import Asked, CallFailed, StatelessClient
 from .status_table import table_lines
 
@@ -114,6 +114,8 @@ def _permitted_to(options: argparse.Namespace) -> Callable[[str, Sequence[Mappin
     if not settings.policies and options.config is None:
         raise Refused("--as asks the policies of a file, and none is named: --config F, which the gateway was started with")
     principal = principal_of(options, settings)
+    for doubt in doubts(principal, settings):
+        say(doubt, 0)
     return lambda method, items: permitted_items(settings, principal, method, options.server, items)
 
 

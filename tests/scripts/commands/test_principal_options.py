@@ -9,7 +9,7 @@ import pytest
 from mcp_gateway.config.settings import Settings
 from mcp_gateway.scripts.commands import principal_options
 from mcp_gateway.scripts.commands.attaching import Refused
-from mcp_gateway.scripts.commands.principal_options import add_principal_options, principal_of
+from mcp_gateway.scripts.commands.principal_options import add_principal_options, doubts, principal_of
 from mcp_gateway.transports.identity.api_keys import API_KEY_ISSUER
 from mcp_gateway.transports.identity.vouched_users import CERTIFICATE_ISSUER, PROXY_ISSUER
 from tests.doubles.running_cell import cell_settings
@@ -49,6 +49,34 @@ def test_a_name_an_issuer_and_what_a_configured_key_has(words: list[str], found:
 
 def test_without_auth_a_name_is_a_name() -> None:
     assert said("--as", "api-key ci", settings=Settings.demo()) == ("api-key", "ci", set(), set())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--as", "api-key cj"], "no API key 'cj' is configured; there are ci"),
+        (["--as", "https://id.exmaple ann"], "no issuer 'https://id.exmaple' is configured; there are https://id.example"),
+        (["--as", "ci"], "'ci' is taken for a person of any issuer; the API key of that name is 'api-key ci'"),
+        (["--as", "api-key ci"], None),
+        (["--as", "https://id.example ann"], None),
+        (["--as", "ann"], None),
+        (["--as", "proxy ann"], None),
+        ([], None),
+    ],
+)
+def test_somebody_who_cannot_be_is_told_of(words: list[str], expected: str | None) -> None:
+    issuer = {"issuer": "https://id.example", "audience": ["https://gateway.example"]}
+    settings = cell_settings(auth={"api_keys": [KEY], "issuers": [issuer]})
+    parser = argparse.ArgumentParser()
+    add_principal_options(parser, "nobody")
+    assert list(doubts(principal_of(parser.parse_args(words), settings), settings)) == ([expected] if expected else [])
+
+
+def test_without_auth_nobody_is_anybody_in_particular() -> None:
+    parser = argparse.ArgumentParser()
+    add_principal_options(parser, "nobody")
+    for words, is_told in ((["--as", "api-key ci"], True), (["--as", "ann"], False)):
+        assert bool(list(doubts(principal_of(parser.parse_args(words), Settings.demo()), Settings.demo()))) is is_told
 
 
 @pytest.mark.parametrize("option", ["--issuer", "--group", "--scope", "--client"])
