@@ -22,6 +22,7 @@ from mcp_gateway.transports.protocol.mcp.tool_outcome import TOOL_ERROR, is_tool
 from mcp_gateway.transports.protocol.mcp.trace_context import context_in_params, trace_id_of
 from mcp_gateway.transports.telemetry import metrics, tracing
 from mcp_gateway.transports.telemetry.exemplars import EXEMPLARS
+from mcp_gateway.transports.telemetry.log_budget import LogBudget
 from mcp_gateway.transports.telemetry.tallies import CounterTally
 
 from .recent_requests import Ended, RecentRequests, request_name
@@ -31,6 +32,8 @@ _access = logging.getLogger("mcp_gateway.access")
 _TOOL: Final = "tools/call/"
 _NAMING: Final = (_TOOL, "resources/read/", "prompts/get/")
 _MOST_LOOKED_THROUGH_BYTES: Final = 65_536
+_BY_RULE: Final = frozenset({"forbidden", "insufficient_scope", "unauthorized"})
+"""Refusals by policies, which somebody asks about by the id in them. A client gets as many as it likes: not all are written."""
 _WELL: Final = ("ok", TOOL_ERROR, "client_gone")
 _tool_counters: dict[tuple[str, str, str], CounterTally] = {}
 
@@ -43,6 +46,7 @@ class RequestWatch:
         self._cell_name = cell_name
         self._logs = settings.access
         self._sample = settings.access_sample
+        self._budget = LogBudget()
 
     def watch(self, exchange: Exchange, sink: AnswerSink) -> tuple[Exchange, AnswerSink]:
         """The exchange with its trace context, and the sink through which its end is seen; both as they are where nobody asks."""
@@ -84,9 +88,9 @@ class RequestWatch:
         return request_name(self._cell_name, exchange.exchange_id)
 
     def _is_written(self, outcome: str) -> bool:
-        """What a server or the gateway has failed at is; all the rest where an access log is wanted."""
+        """What a server or the gateway has failed at is, and what a rule forbids; all the rest where an access log is wanted."""
         if not self._logs:
-            return outcome in FAULTS
+            return outcome in FAULTS or (outcome in _BY_RULE and self._budget.take(time.monotonic()) is not None)
         return outcome != "ok" or self._sample >= 1.0 or random.random() < self._sample
 
     def _log(self, exchange: Exchange, method: str, ended: Ended, trace_id: str | None) -> None:

@@ -195,8 +195,11 @@ def test_the_access_log_samples_only_what_ended_well(
         assert (fields["outcome"], fields["backend"], fields["upstream_s"]) == (outcome, "files", 0.2)
 
 
-@pytest.mark.parametrize(("reason", "is_written"), [("upstream_failed", True), ("circuit_open", True), ("forbidden", False)])
-def test_what_a_server_or_the_gateway_failed_at_is_in_the_log_and_its_client_is_told_where(
+@pytest.mark.parametrize(
+    ("reason", "is_written"),
+    [("upstream_failed", True), ("circuit_open", True), ("forbidden", True), ("unauthorized", True), ("too_large", False)],
+)
+def test_what_failed_and_what_a_rule_forbids_is_in_the_log_and_its_client_is_told_where(
     reason: str, is_written: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = RequestWatch(LoggingSettings(), "cell/0")
@@ -208,6 +211,17 @@ def test_what_a_server_or_the_gateway_failed_at_is_in_the_log_and_its_client_is_
     assert (refused.data["request_id"], watch.recent.shown()[0]["id"]) == (name, name)
     written = [record.__dict__["fields"] for record in caplog.records]
     assert [(each["request_id"], each["refused"]) for each in written] == ([(name, "why")] if is_written else [])
+
+
+def test_a_client_that_asks_for_what_is_forbidden_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    watch = RequestWatch(LoggingSettings(), "cell/0")
+    with caplog.at_level(logging.INFO, "mcp_gateway.access"):
+        for reason in ("forbidden", "upstream_failed"):
+            caplog.clear()
+            for _ in range(200):
+                _, watched = watch.watch(exchange("tools/call/read"), Sink())
+                watched.refuse(Refused(reason, "why"), "files")
+            assert len(caplog.records) == 200 if reason == "upstream_failed" else 1 <= len(caplog.records) <= 100
 
 
 def test_the_access_log_and_the_trace_say_who_asked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
