@@ -97,11 +97,12 @@ class ActionsEndpoint:
     async def _act(self, incoming: Incoming, action: OperatorAction) -> None:
         try:
             outcome = await self._carry_out(action, incoming)
+            if not outcome.is_done:
+                raise Refused("invalid_params", outcome.text, status=409)
         except Refused as refused:
-            incoming.refuse(refused)
+            incoming.refuse(refused, _HEADERS)
             return
-        body = {"ok": True, "text": outcome.text} if outcome.is_done else {"error": outcome.text}
-        incoming.respond(200 if outcome.is_done else 409, msgspec.json.encode(body), _HEADERS)
+        incoming.respond(200, msgspec.json.encode({"ok": True, "text": outcome.text}), _HEADERS)
 
 
 def _holder(incoming: Incoming) -> str:

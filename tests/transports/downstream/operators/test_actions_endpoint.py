@@ -119,7 +119,8 @@ def test_what_cannot_be_done_and_what_is_no_action_are_told_apart() -> None:
             shown: dict[str, Any] = {**own_origin(client), **await proof_of(client)}
             unknown = json.dumps({"command": "drain", "name": "nobody"}).encode()
             refused = await client.ask("POST", ACTIONS_PATH, unknown, **shown)
-            assert (refused.status, "nobody" in json.loads(refused.body)["error"]) == (409, True)
+            assert (refused.status, refused.reason, refused.headers["cache-control"]) == (409, "invalid_params", "no-store")
+            assert "nobody" in json.loads(refused.body)["error"]["message"]
             assert (await client.ask("POST", ACTIONS_PATH, b"{}", **shown)).reason == "invalid_params"
             too_large = await client.ask("POST", ACTIONS_PATH, b" " * (LARGEST_BODY + 1), **shown)
             assert too_large.reason == "too_large"

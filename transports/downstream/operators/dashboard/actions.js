@@ -42,7 +42,7 @@ async function proofOfThisPage() {
 async function problemOf(answer) {
     try {
         const { error } = await answer.json();
-        return error.message || error;
+        return error.message;
     } catch {
         return `The gateway has answered with status ${answer.status}.`;
     }
