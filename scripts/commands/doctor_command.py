@@ -24,6 +24,8 @@ def add_doctor_command(commands: Any) -> None:
         "Exit code 0, 1 where there is a problem, 2 where the configuration cannot be read.",
     )
     parser.add_argument("--mcp-json", metavar="F.json", action="append", help="a file in which another program has its servers")
+    parser.add_argument("--host", metavar="H", help="as of serve: over that of the file")
+    parser.add_argument("--port", metavar="P", type=int, help="the same")
     parser.add_argument("--json", action="store_true", help="for programs")
     add_attach_options(parser, with_config=True)
     parser.set_defaults(run=_run)

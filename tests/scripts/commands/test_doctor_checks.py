@@ -262,6 +262,12 @@ def test_the_command_tells_by_its_exit_code_and_as_json(tmp_path: Path) -> None:
     assert {"what": "backend a", "verdict": "problem"}.items() <= next(row for row in rows if row["what"] == "backend a").items()
     config.write_text(config.read_text().replace('command = ["no-such-program"]', 'builtin = "demo"'))
     assert run_command("doctor", "--config", str(config)).returncode == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_command("doctor", "--config", str(config), "--port", str(port), "--host", "127.0.0.1")
+        assert (done.returncode, "PROBLEM port: " in done.stdout, str(port) in done.stdout) == (1, True, True), done.stdout
     config.write_text("[gateway]\nport = -1\n")
     assert run_command("doctor", "--config", str(config)).returncode == 2
 
