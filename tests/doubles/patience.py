@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 90.0
 """Less than what `setup.cfg` gives a test, so that the one who waits says what it was for."""
 
 

@@ -19,7 +19,8 @@ from mcp_gateway.transports.downstream.server.message_deadline import OVERDUE, d
 from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.telemetry import metrics
 
-_READ_BYTES: Final = 65_536
+from .read_turns import ReadTurns
+
 _PIECE_BYTES: Final = 262_144
 MOST_UNSENT_BYTES: Final = 262_144
 """A client that has so much to read is heard again once it has read: what it asks for must not pile up here."""
@@ -67,6 +68,7 @@ class WebSocket:
         "_protocol",
         "_stream",
         "_text",
+        "_turns",
         "_unsent_bytes",
         "user",
     )
@@ -87,6 +89,7 @@ class WebSocket:
         self._began_s: float | None = None  # when the message began that is not whole
         self._parts: bytearray | None = None  # of a message in fragments
         self._text = False
+        self._turns = ReadTurns()
         self._unsent_bytes = 0
         self._backlog: asyncio.Future[None] | None = None
         self._is_over = False
@@ -196,10 +199,10 @@ class WebSocket:
         """Read until the connection ends, one way or another."""
         try:
             while True:
-                reading: asyncio.Future[bytes] = self._stream.read_bytes(_READ_BYTES, partial=True)  # type: ignore[assignment]
+                reading: asyncio.Future[bytes] = self._stream.read_bytes(self._turns.byte_count, partial=True)  # type: ignore[assignment]
                 if reading.done():
                     await asyncio.sleep(0)  # a client that sends without pause must not keep the loop to itself
-                self._take(await reading)
+                self._turns.took(self._take(await reading))
                 if self._unsent_bytes > MOST_UNSENT_BYTES and self.is_open:
                     await self._until_sent()
         except StreamClosedError:
@@ -225,13 +228,15 @@ class WebSocket:
         if self._backlog is not None and not self._backlog.done():
             self._backlog.set_result(None)
 
-    def _take(self, chunk: bytes) -> None:
+    def _take(self, chunk: bytes) -> int:
+        """How many frames these bytes made whole."""
         self._heard_s = time.monotonic()
         self._protocol.receive_data(chunk)
         if (error := self._protocol.parser_exc) is not None:
             # Its frames hold what was read, up to a whole message, and are part of a circle of references.
             error.__traceback__ = None
-        for frame in self._protocol.events_received():
+        frames = self._protocol.events_received()
+        for frame in frames:
             assert isinstance(frame, Frame)
             if frame.opcode not in CTRL_OPCODES and not self._is_over:
                 self._take_frame(frame)
@@ -241,6 +246,7 @@ class WebSocket:
         self._flush()
         if self._protocol.state is not OPEN:
             self._lose()
+        return len(frames)
 
     def _count_unfinished(self) -> None:
         """Hold what is here of a message that is not whole: the beginning of a frame, and the frames before it, inflated."""

@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 
 from mcp_gateway.transports.downstream.server import message_deadline
 from mcp_gateway.transports.downstream.server.buffered_bytes import IN
+from mcp_gateway.transports.downstream.websocket.read_turns import ReadTurns
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES
 from tests.doubles.echo_sockets import MAX_BYTES, EchoServer, with_echo
 from tests.doubles.patience import until
@@ -51,6 +52,31 @@ def test_a_ping_is_answered_between_the_fragments_of_a_message() -> None:
             assert await client.receive() == RawFrame(TEXT, "é".encode())
 
     with_echo(body)
+
+
+def test_others_have_their_turn_between_the_frames_of_a_client_that_sends_very_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[int] = []
+    took = ReadTurns.took
+
+    def noted(self: ReadTurns, frame_count: int) -> None:
+        turns.append(frame_count)
+        took(self, frame_count)
+
+    monkeypatch.setattr(ReadTurns, "took", noted)
+
+    async def body(echo: EchoServer) -> None:
+        async with echo.client() as client:
+            client.send(TEXT, b"[", is_final=False)
+            client.writer.write(frame(CONTINUATION, b"", is_final=False) * 20_000)
+            client.send(CONTINUATION, b"]")
+            assert await client.receive() == RawFrame(TEXT, b"[]")
+
+    with_echo(body)
+    assert sum(turns) >= 20_002
+    assert max(turns) < 700  # of the first turn
+    assert sorted(turns)[-3] < 180
 
 
 # ---- what ends a connection
@@ -146,7 +172,7 @@ def test_a_client_that_does_not_read_is_not_heard_until_it_reads_and_misses_noth
     async def body(echo: EchoServer) -> None:
         async with echo.client() as client:
             sending = asyncio.create_task(_send_all(client))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not echo.users or echo.users[0].connection.unsent_bytes < MOST_UNSENT_BYTES:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)  # it goes on sending, and is not heard

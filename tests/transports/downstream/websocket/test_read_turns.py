@@ -1,0 +1,42 @@
+"""How much of one WebSocket is read at a turn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_gateway.transports.downstream.websocket.read_turns import LEAST_BYTES, MOST_BYTES, ReadTurns
+
+
+@pytest.mark.parametrize(
+    ("frame_bytes", "byte_count"),
+    [
+        (6, LEAST_BYTES),  # empty fragments
+        (106, 6_784),  # pings: 64 of them
+        (1_000, MOST_BYTES),
+        (4_000_000, MOST_BYTES),
+    ],
+)
+def test_a_turn_holds_some_sixty_frames_or_as_much_as_one_may_have(frame_bytes: int, byte_count: int) -> None:
+    turns = ReadTurns()
+    for _ in range(20):
+        turns.took(turns.byte_count // frame_bytes)
+    assert turns.byte_count == pytest.approx(byte_count, rel=0.02)
+
+
+def test_a_client_that_has_been_quick_with_large_messages_is_slow_again_after_one_turn_of_small_ones() -> None:
+    turns = ReadTurns()
+    for _ in range(9):
+        turns.took(0)
+    assert turns.byte_count == MOST_BYTES
+    turns.took(turns.byte_count // 6)
+    assert turns.byte_count == LEAST_BYTES
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=50))
+def test_every_turn_has_some_bytes_and_none_too_many(frame_counts: list[int]) -> None:
+    turns = ReadTurns()
+    for count in frame_counts:
+        turns.took(count)
+        assert LEAST_BYTES <= turns.byte_count <= MOST_BYTES
