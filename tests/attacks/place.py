@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -143,7 +144,8 @@ class Place:
                 async with room, asyncio.timeout(_TRY_TIMEOUT_S):
                     reads[await attack.attempt(arena, transport)] += 1
             except Exception as problem:
-                problems.append(f"{type(problem).__name__}: {str(problem)[:300]}")
+                where = traceback.extract_tb(problem.__traceback__)[-1].line
+                problems.append(f"{type(problem).__name__}: {str(problem)[:300] or where}")
 
         async with self.arena() as arena:
             async with asyncio.TaskGroup() as tries:

@@ -36,7 +36,7 @@ async def until_ended(reader: asyncio.StreamReader) -> str:
     return f"status {received.split(b' ', 2)[1].decode()}" if received.startswith(b"HTTP/1.") else CLOSED
 
 
-@attack(CLOSED, "status 408", "status 400", tries=4, at_once=50, long_tries=200)
+@attack(CLOSED, "status 408", "status 400", tries=4, at_once=50, long_at_once=200)
 async def headers_that_never_end(arena: Arena) -> str:
     """Half a request line, or headers without their end."""
     reader, writer = await arena.connect()
@@ -45,7 +45,7 @@ async def headers_that_never_end(arena: Arena) -> str:
     return await until_ended(reader)
 
 
-@attack(CLOSED, "status 408", "status 400", tries=4, at_once=50, long_tries=200)
+@attack(CLOSED, "status 408", "status 400", tries=4, at_once=50, long_at_once=200)
 async def headers_that_drip(arena: Arena) -> str:
     """Headers of which a byte comes every 200 ms."""
     reader, writer = await arena.connect()

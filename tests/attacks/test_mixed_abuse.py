@@ -13,7 +13,8 @@ import pytest
 
 from tests.attacks.attack import Attack
 from tests.attacks.catalogue import CLIENT_ATTACKS
-from tests.attacks.place import MEGABYTE, Place, descriptor_count, memory_bytes, thread_count
+from tests.attacks.finding import MEGABYTE
+from tests.attacks.place import Place, descriptor_count, memory_bytes, thread_count
 from tests.attacks.surroundings import among_hostile_clients
 from tests.end_to_end.running_gateway import Form, wait_until
 
