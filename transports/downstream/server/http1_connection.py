@@ -15,6 +15,7 @@ from typing import Final, cast
 from tornado.httputil import HTTPConnection, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from mcp_gateway.transports.ports.read_buffer import read_buffer
 from mcp_gateway.transports.protocol.framing.pieces import Pieces
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
@@ -24,9 +25,7 @@ from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
 
-_BUFFER: Final = bytearray(65_536)
-_BUFFER_VIEW: Final = memoryview(_BUFFER)
-"""What one read may bring; of all connections, for nothing stays in it."""
+_READ_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _LARGE_BYTES: Final = 65_536
@@ -50,6 +49,7 @@ class Http1Connection(ClientConnection):
     ) -> None:
         super().__init__(peer, waiting, on_crowd)
         self.stream = stream
+        self._buffer = read_buffer(_READ_BYTES)
         self._delegate: HTTPServerConnectionDelegate
         self._parser = RequestParser(max_head_bytes)
         self._exchange: Http1Exchange | None = None
@@ -102,14 +102,14 @@ class Http1Connection(ClientConnection):
             type(stream)._handle_read(stream)  # which sees the client's end, or keeps what comes
             return
         try:
-            byte_count = stream.read_from_fd(_BUFFER)
+            byte_count = stream.read_from_fd(self._buffer)
         except OSError as error:
             stream.close(error)
             return
         if byte_count == 0:
             stream.close()
         elif byte_count is not None:
-            self._receive(bytes(_BUFFER_VIEW[:byte_count]))
+            self._receive(bytes(self._buffer[:byte_count]))
 
     def _read_kept(self) -> None:
         """What came behind the request before."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import httptools
 
+from mcp_gateway.transports.ports.read_buffer import read_buffer
 from mcp_gateway.transports.protocol.framing.pieces import Pieces, joined
 
 from .counted_body import UNFRAMED, CountedBody, Frame
@@ -18,8 +19,7 @@ _LARGEST_FRAME_BYTES: Final = 65_536
 _HIGH_WATER_BYTES: Final = 262_144
 """Of a body that nobody has read yet: beyond that the server has to wait."""
 _DECODED_AT_ONCE_BYTES: Final = 262_144
-_BUFFER: Final = memoryview(bytearray(262_144))
-"""What one read may bring; of all connections, for nothing stays in it."""
+_READ_BYTES: Final = 262_144
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """{content coding: zlib's `wbits`}. Source: RFC 9110, section 8.4.1."""
 _LARGE_BYTES: Final = 65_536
@@ -118,6 +118,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def __init__(self, on_lost: Callable[[ServerConnection], None]) -> None:
         self._on_lost = on_lost
+        self._buffer = read_buffer(_READ_BYTES)
         self._failure: tuple[str, BaseException | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_paused = False
@@ -228,12 +229,12 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.transport = transport
 
     def get_buffer(self, size_hint: int) -> memoryview:
-        return _BUFFER if self._counted is None else self._counted.missing or _BUFFER
+        return self._buffer if self._counted is None else self._counted.missing or self._buffer
 
     def buffer_updated(self, byte_count: int) -> None:
         counted = self._counted
         if counted is None or not counted.missing:
-            self._received(_BUFFER[:byte_count])
+            self._received(self._buffer[:byte_count])
             return
         counted.filled(byte_count)
         if not counted.missing:
