@@ -8,13 +8,17 @@ from pathlib import Path
 
 from mcp_gateway.config.cluster_settings import ClusterSettings
 
-from .engine import Engine
+from .engine import Engine, EngineAway
 
 
 async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
-    """Raises: EngineAway."""
+    """Raises: EngineAway, also for files that cannot be used now: somebody may be about to replace them."""
     from .nats_engine import NatsEngine
 
+    try:
+        password, tls = password_of(settings), tls_context(settings)
+    except (OSError, ValueError) as error:
+        raise EngineAway(f"[cluster]: {error}") from error
     return await NatsEngine.connect(
         settings.urls,
         cluster=settings.name,
@@ -25,13 +29,13 @@ async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
         # of before learns what it missed.
         first_sequence=int(time.time() * 1000),
         user=settings.user or None,
-        password=_password(settings),
-        tls=tls_context(settings),
+        password=password,
+        tls=tls,
     )
 
 
-def _password(settings: ClusterSettings) -> str | None:
-    """Read at each connection: it may have been changed."""
+def password_of(settings: ClusterSettings) -> str | None:
+    """Read at each connection: it may have been changed. Raises: OSError, ValueError for a file that cannot be read."""
     return Path(settings.password_file).expanduser().read_text().strip() if settings.password_file else None
 
 

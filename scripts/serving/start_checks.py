@@ -236,7 +236,8 @@ def check_cluster(settings: Settings) -> None:
     cluster = settings.cluster
     if cluster is None:
         return
-    from mcp_gateway.actors.cluster.configured_engine import tls_context  # here, because a node that is alone does without it
+    # Here, because a node that is alone does without it.
+    from mcp_gateway.actors.cluster.configured_engine import password_of, tls_context
 
     for named in (cluster.key_file, cluster.password_file, cluster.tls_ca, cluster.tls_certificate, cluster.tls_key):
         if named and not Path(named).expanduser().exists():
@@ -244,8 +245,9 @@ def check_cluster(settings: Settings) -> None:
             raise StartRefused(f"[cluster]: {named} is not there{hint if named == cluster.key_file else ''}")
     try:
         load_secret(Path(cluster.key_file).expanduser())
+        password_of(cluster)
         tls_context(cluster)
-    except (KeyFileUnsafe, OSError) as error:  # an SSLError is one of the latter
+    except (KeyFileUnsafe, OSError, ValueError) as error:  # an SSLError is an OSError
         raise StartRefused(f"[cluster]: {error}") from error
 
 

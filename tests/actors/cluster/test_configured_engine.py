@@ -64,3 +64,14 @@ def test_without_tls_nothing_of_it_is_read_and_files_that_are_none_are_refused(t
     assert tls_context(settings(server)) is None
     with pytest.raises(FileNotFoundError):
         tls_context(settings(server, tls_ca=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("key", ["password_file", "tls_ca"])
+def test_files_that_are_just_being_replaced_are_waited_for_like_the_engine(key: str, tmp_path: Path) -> None:
+    """Each process of a node connects by itself, at any time: one that ended over it would take the node along in the end."""
+
+    async def test() -> None:
+        with pytest.raises(EngineAway, match=r"\[cluster\]: "):
+            await connect(settings(NatsServer(tmp_path), **{key: str(tmp_path / "none")}), 100)
+
+    asyncio.run(test())

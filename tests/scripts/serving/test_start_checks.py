@@ -197,6 +197,8 @@ def test_a_node_of_a_cluster_does_not_start_without_the_key_of_the_cluster(tmp_p
     check_cluster(cluster_settings(key_file))
     with pytest.raises(StartRefused, match="no-such-file"):
         check_cluster(cluster_settings(key_file, tls_ca=str(tmp_path / "no-such-file")))
+    with pytest.raises(StartRefused, match="Is a directory"):
+        check_cluster(cluster_settings(key_file, user="gateway", password_file=str(tmp_path)))
     key_file.chmod(0o644)
     with pytest.raises(StartRefused, match="others may read"):
         check_cluster(cluster_settings(key_file))
