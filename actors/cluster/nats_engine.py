@@ -396,7 +396,8 @@ class NatsEngine:
         try:
             info = await self._reach(lambda: self._jet.stream_info(stream))
         except NotFoundError:  # the servers have lost it
-            await self._reach(self._make_streams)
+            with contextlib.suppress(APIError):  # perhaps too few of them are there yet to keep it: who looks again tries again
+                await self._reach(self._make_streams)
             raise EngineAway(f"{stream} was not there") from None
         except APIError as error:
             raise EngineAway(str(error)) from None

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from mcp_gateway.actors.cluster.engine import (
@@ -472,5 +473,20 @@ def test_a_nats_server_that_is_not_there_is_an_engine_that_is_away() -> None:
     async def test() -> None:
         with pytest.raises(EngineAway):
             await NatsEngine.connect(("nats://127.0.0.1:1",), cluster="none", name="one")
+
+    run(test())
+
+
+def test_nats_servers_of_which_too_few_are_there_to_make_the_streams_anew_are_an_engine_that_is_away(tmp_path: Path) -> None:
+    """Three that have lost their data come back one after the other."""
+
+    async def test() -> None:
+        with NatsServer(tmp_path / "data") as server:
+            client = Client()
+            await client.connect(server.url)
+            engine = NatsEngine(client, "too-few", replicas=3)
+            with pytest.raises(EngineAway):
+                await engine.read_log(0)
+            await engine.close()
 
     run(test())
