@@ -121,12 +121,12 @@ class ClusterMember(AsyncioActor):
         shared = [self._share(self._member), self._share_settings(self._member), self._share_limits(self._member)]
         if arguments.quota_path is not None:
             shared.append(self._share_quotas(self._member, QuotaFile(arguments.quota_path, settings.node)))
-        others = [asyncio.ensure_future(each) for each in (self._describe_often(), *shared)]
+        tasks = [self._running, *(asyncio.ensure_future(each) for each in (self._describe_often(), *shared))]
         try:
-            await self._running
+            await asyncio.gather(*tasks)  # each of them goes on until the end, or has a defect
         finally:
-            for each in others:
-                each.cancel()
+            for task in tasks:
+                task.cancel()
 
     # ---- revocations
 

@@ -161,15 +161,16 @@ class Member:
         self._is_connected.set()
         keys = SealedKeys(self._engine, self._cipher)
         self._claims = OwnerClaims(keys, self)
-        self._start(self._watch(keys))
-        self._start(self._claims.run())
-        self._start(self._read_log_state(self._engine))
+        beside = [self._start(each) for each in (self._watch(keys), self._claims.run(), self._read_log_state(self._engine))]
         running = asyncio.current_task()
         assert running is not None
         try:
             # `wait_for` of Python 3.11, which engines use, forgets a cancellation that comes as what it waits for is there.
             while not running.cancelling():
                 await self._take_step(self._engine, keys)
+                for each in beside:
+                    if each.done():  # by a defect: a member that knows nobody any more must not look like one
+                        each.result()
             raise asyncio.CancelledError
         finally:
             for task in list(self._tasks):

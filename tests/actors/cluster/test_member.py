@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ import pytest
 
 from mcp_gateway.actors.cluster import member as member_module
 from mcp_gateway.actors.cluster import membership, owner_claims
-from mcp_gateway.actors.cluster.engine import Engine, EngineAway
+from mcp_gateway.actors.cluster.engine import Engine, EngineAway, Entry
 from mcp_gateway.actors.cluster.member import Member
 from mcp_gateway.actors.cluster.membership import SPEECH, Presence, encoded, presence_key
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
@@ -437,6 +437,24 @@ def test_a_node_starts_before_its_engine_does() -> None:
         hub.cut_off.clear()
         await until(lambda: a.is_member)
         assert a.member.status()["engine"] == "connected"
+
+    run(test())
+
+
+class BlindEngine(MemoryEngine):
+    """One whose watches end by a defect."""
+
+    async def watch(self, prefix: str) -> AsyncIterator[tuple[Entry, ...]]:
+        yield ()
+        raise RuntimeError("a defect")
+
+
+def test_a_member_whose_watch_ends_by_a_defect_ends_as_well_instead_of_knowing_nobody_for_ever() -> None:
+    async def test() -> None:
+        hub = MemoryHub()
+        a = Node(hub, "a", engine=BlindEngine(hub))
+        with pytest.raises(RuntimeError, match="a defect"):
+            await a.running
 
     run(test())
 
