@@ -68,8 +68,12 @@ class ClusterEventLog(EventLog):
             self._order.last_id,
             lambda events, places, last_id: self.deliver(self.myAddress, LogRead(events, places, last_id)),
         )
-        self._returned = [(each.spool, each.number) for each in self._spool.loaded if self._stream.has_stored(each.event)]
-        self._follower.append([each for each in self._spool.loaded if (each.spool, each.number) not in self._returned])
+        stored = self._stream.places()
+        for each in self._spool.loaded:
+            if (each.event.source, each.event.sequence) in stored:
+                self._returned.append((each.spool, each.number))
+            else:
+                self._follower.append([each])
         self._spool.loaded = []
         self.start_loop()
         self.run_async(self._follower.run())

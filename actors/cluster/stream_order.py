@@ -53,9 +53,9 @@ class StreamOrder(EventOrder):
         published, self._published = self._published, []
         return published
 
-    def has_stored(self, event: UnstoredEvent) -> bool:
-        """Whether it is among those that are kept."""
-        return any((stored.source, stored.sequence) == (event.source, event.sequence) for stored in self.after(0))
+    def places(self) -> frozenset[tuple[str, int]]:
+        """(source, sequence) of all that are kept."""
+        return frozenset((stored.source, stored.sequence) for stored in self.after(0))
 
     def take(self, events: Iterable[StoredEvent], last_id: int = 0) -> list[StoredEvent]:
         """Events of the cluster's log, ids ascending; returns those that are new here. last_id: where that log goes on."""

@@ -15,13 +15,15 @@ from mcp_gateway.actors.cluster.cluster_event_log import ClusterEventLog
 from mcp_gateway.actors.cluster.engine import Engine, EngineAway
 from mcp_gateway.actors.cluster.memory_engine import MemoryEngine, MemoryHub
 from mcp_gateway.actors.cluster.node_packets import packet_cipher
-from mcp_gateway.actors.cluster.stream_order import read_entry, sealed_entry
+from mcp_gateway.actors.cluster.stream_order import StreamOrder, read_entry, sealed_entry
 from mcp_gateway.actors.events.event_outbox import EventOutbox
-from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents, UnstoredEvent
+from mcp_gateway.actors.messages.event_log import EventsDistributed, JoinEventLog, PublishEvents, StoredEvent, UnstoredEvent
 from mcp_gateway.actors.messages.node import EventLogArguments
+from mcp_gateway.actors.storage.event_spool import EventSpool
 from mcp_gateway.actors.storage.event_store import EventStore
 from mcp_gateway.config.cluster_settings import ClusterSettings
 from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
+from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
 
 ENTRIES = 600
@@ -184,3 +186,40 @@ def test_of_a_new_log_cells_learn_where_ids_begin_before_there_is_an_event(
         assert [event.id for event in taken(cell).events_after(first - 1)] == [first]
 
     on_loop(monkeypatch, tmp_path, MemoryHub(last_sequence=first - 1), body)
+
+
+def test_a_node_starts_at_once_however_much_has_waited_for_the_clusters_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Hours of events, beside a copy of 10,000: what is appended is what the copy does not have, in its order."""
+    copied = [
+        StoredEvent(event=Event(id=number, topic="mcp.x", payload_json=b"{}", timestamp_ms=0), source="s", sequence=number)
+        for number in range(1, 10_001)
+    ]
+    waiting = [
+        UnstoredEvent(source="s", sequence=number, topic="mcp.x", payload_json=b"{}", timestamp_ms=0)
+        for number in range(9_001, 29_001)
+    ]
+    store = EventStore(tmp_path, 10_000, lambda _level, text: pytest.fail(text))
+    assert store.write(copied)
+    store.close()
+    spool = EventSpool(tmp_path, lambda _level, text: pytest.fail(text))
+    spool.add(waiting)
+    spool.close()
+
+    async def body(bench: Bench) -> None:
+        looks = 0
+
+        def places(order: StreamOrder) -> frozenset[tuple[str, int]]:
+            nonlocal looks
+            looks += 1
+            return real(order)
+
+        real = StreamOrder.places
+        monkeypatch.setattr(StreamOrder, "places", places)
+        bench.start(with_disk=True)
+        assert looks == 1
+        await bench.until(lambda: len(bench.log._follower._waiting) == 19_000)
+        assert [each.event.sequence for each in bench.log._follower._waiting] == [*range(10_001, 29_001)]
+
+    on_loop(monkeypatch, tmp_path, MemoryHub(), body)
