@@ -14,6 +14,7 @@ from mcp_gateway.actors.messages.node import EventLogArguments
 from mcp_gateway.actors.runtime.system_key import load_secrets
 from mcp_gateway.actors.storage.event_spool import EventSpool
 from mcp_gateway.transports.protocol.topics.kept_events import NOTHING_LOST
+from mcp_gateway.transports.telemetry import metrics
 
 from .configured_engine import connect
 from .log_follower import LogFollower
@@ -99,7 +100,9 @@ class ClusterEventLog(EventLog):
     def on_batch_handled(self) -> None:
         published = self._stream.take_published()
         if published:
-            self.call_loop(self._follower.append, self._spool.add(published))
+            spooled = self._spool.add(published)
+            metrics.bounds_reached_total.labels("spool").inc(len(published) - len(spooled))
+            self.call_loop(self._follower.append, spooled)
         super().on_batch_handled()
         returned, self._returned = self._returned, []
         self._spool.forget(returned)  # the copy of this node has them now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,10 @@ from mcp_gateway.actors.messages.event_log import UnstoredEvent
 from .sqlite_file import SqliteFile
 
 FILE_NAME: Final = "spool.sqlite3"
+MOST_EVENTS: Final = 50_000
+MOST_BYTES: Final = 67_108_864
+"""That wait at a node, on disk and in memory: what comes while that is full is lost, as in the cells before it."""
+
 _VERSION: Final = 1
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, spool TEXT NOT NULL, number INTEGER NOT NULL,"
@@ -42,17 +47,33 @@ class EventSpool:
     loaded: what earlier starts have left, oldest first.
     """
 
-    def __init__(self, state_path: Path | None, say: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        state_path: Path | None,
+        say: Callable[[int, str], None],
+        most_events: int = MOST_EVENTS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         path = None if state_path is None else state_path / FILE_NAME
         self._file = SqliteFile(path, _VERSION, (_TABLE,), exclusive=True, contents="events for the cluster", say=say)
         self._spool = uuid.uuid4().hex
         self._numbers = itertools.count(1)
+        self._say = say
+        self._most_events = most_events
+        self._most_bytes = most_bytes
+        self._weights: dict[tuple[str, int], int] = {}  # in bytes, of those that wait
+        self._held_bytes = 0
+        self._is_full = False
         self.loaded: list[SpooledEvent] = []
         self._file.open(self._load)
 
     def add(self, events: Sequence[UnstoredEvent]) -> list[SpooledEvent]:
-        """Keep them; what they are appended as."""
-        spooled = [SpooledEvent(self._spool, next(self._numbers), event) for event in events]
+        """Keep those for which there is room; what they are appended as."""
+        spooled = []
+        for event in events:
+            if self._has_room(event):
+                spooled.append(SpooledEvent(self._spool, next(self._numbers), event))
+                self._hold(spooled[-1])
         rows = [(each.spool, each.number, *attrs.astuple(each.event)) for each in spooled]
         statement = "INSERT INTO spool (spool, number, source, sequence, topic, payload, timestamp_ms) VALUES (?,?,?,?,?,?,?)"
         self._run(statement, rows)
@@ -60,10 +81,25 @@ class EventSpool:
 
     def forget(self, places: Iterable[tuple[str, int]]) -> None:
         """These, (spool, number), have come back from the log."""
-        self._run("DELETE FROM spool WHERE spool = ? AND number = ?", list(places))
+        gone = list(places)
+        for place in gone:
+            self._held_bytes -= self._weights.pop(place, 0)
+        self._run("DELETE FROM spool WHERE spool = ? AND number = ?", gone)
 
     def close(self) -> None:
         self._file.close()
+
+    def _has_room(self, event: UnstoredEvent) -> bool:
+        was_full = self._is_full
+        self._is_full = len(self._weights) >= self._most_events or self._held_bytes + event.weight_bytes > self._most_bytes
+        if self._is_full and not was_full:
+            text = "the log of the cluster takes nothing, and as many events wait as may: what is published now is lost"
+            self._say(logging.ERROR, text)
+        return not self._is_full
+
+    def _hold(self, spooled: SpooledEvent) -> None:
+        weight = self._weights[spooled.spool, spooled.number] = spooled.event.weight_bytes
+        self._held_bytes += weight
 
     def _run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if rows and self._file.is_durable:
@@ -80,3 +116,5 @@ class EventSpool:
             )
             for spool, number, source, sequence, topic, payload, timestamp_ms in rows
         ]
+        for each in self.loaded:
+            self._hold(each)

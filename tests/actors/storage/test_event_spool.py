@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pytest
+
 from mcp_gateway.actors.messages.event_log import UnstoredEvent
 from mcp_gateway.actors.storage.event_spool import EventSpool
 
@@ -27,6 +29,28 @@ def test_what_waits_is_there_after_a_crash_in_its_order_and_under_its_own_number
     third = EventSpool(tmp_path, logging.log)
     assert third.loaded == [spooled[0], spooled[2], fresh]
     third.close()
+
+
+@pytest.mark.parametrize("bounds", [{"most_events": 2}, {"most_bytes": 2 * event(1).weight_bytes}], ids=["events", "bytes"])
+@pytest.mark.parametrize("with_disk", [True, False], ids=["disk", "memory"])
+def test_of_what_comes_while_as_much_waits_as_may_nothing_is_kept_until_some_has_gone(
+    bounds: dict[str, int], with_disk: bool, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    spool = EventSpool(tmp_path if with_disk else None, lambda _level, text: said.append(text), **bounds)
+    first, second = spool.add([event(1), event(2)])
+    assert said == []
+    assert spool.add([event(3), event(4)]) == []
+    assert len(said) == 1
+    spool.forget([(first.spool, first.number), ("another's", 1)])
+    (fifth,) = spool.add([event(5), event(6)])
+    assert (fifth.event.sequence, fifth.number, len(said)) == (5, 3, 2)
+    spool.close()
+    if with_disk:
+        again = EventSpool(tmp_path, lambda _level, text: said.append(text), **bounds)
+        assert again.loaded == [second, fifth]
+        assert again.add([event(7)]) == []
+        again.close()
 
 
 def test_without_a_disk_events_are_numbered_all_the_same() -> None:
