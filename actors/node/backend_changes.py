@@ -156,6 +156,13 @@ def _with_replica_drain(
     return tuple(drained(each) if each.name == name else each for each in backends)
 
 
+def without_drains(settings: Settings) -> Settings:
+    """As if no operator had anything drain."""
+    return attrs.evolve(
+        settings, backends=tuple(attrs.evolve(each, draining=False, draining_replicas=()) for each in settings.backends)
+    )
+
+
 def _reloaded(settings: Settings, wanted: Settings) -> BackendChange:
     """What the file says; but a backend that is draining goes on doing so: an edit of the file elsewhere must not end that.
 

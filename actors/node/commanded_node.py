@@ -284,18 +284,18 @@ class CommandedNode(Supervisor):
 
     def _share_settings(self, message: CommandRequested, asker: ActorAddress) -> bool:
         """Have all nodes of the cluster change, this one as any other; False where nothing would change. Raises: ConfigError."""
-        change, file = self._settings.preview(message.command, message.arguments)
-        if change.settings == self._settings.now:
+        shared = self._settings.preview(message.command, message.arguments)
+        if shared.change.settings == self._settings.now:
             return False
         if (member := self.child_address(CLUSTER_MEMBER)) is None:
             self._answer_command(asker, message, {"error": "the node joins its cluster just now: nothing has changed"})
             return True
         question_id = self._next_question_id()
-        taken, tables = self._settings.taken, encoded_tables(change.settings)
-        share = ShareSettings(request_id=question_id, taken=taken.number, file=file, before=taken.file, tables=tables)
+        taken, tables = self._settings.taken, encoded_tables(shared.settings)
+        share = ShareSettings(request_id=question_id, taken=taken.number, file=shared.file, before=taken.file, tables=tables)
         self.send(member, share)
         self._sharing.add(question_id)
-        self._wait_for(question_id, [_ALL_NODES], asker, message.request_id, COMMAND_DEADLINE_S, change.outcome)
+        self._wait_for(question_id, [_ALL_NODES], asker, message.request_id, COMMAND_DEADLINE_S, shared.change.outcome)
         return True
 
     def _share_revocations(self, command: str, question_id: str, before: Revocations) -> set[str]:

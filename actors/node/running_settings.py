@@ -11,10 +11,20 @@ import attrs
 from mcp_gateway.actors.messages.node import TAKE_SETTINGS
 from mcp_gateway.config.settings import Settings
 
-from .backend_changes import BackendChange, backend_change
+from .backend_changes import BackendChange, backend_change, without_drains
 from .kept_backends import Taken, keep_backends, kept_taken
 from .kept_revocations import keep_revocations
 from .settings_tables import fingerprint_of
+
+
+@attrs.frozen
+class SharedChange:
+    """change: at this node. settings: for all nodes; what drains here alone does not go with them. file: fingerprint of the one
+    that they come from."""
+
+    change: BackendChange
+    settings: Settings
+    file: str
 
 
 class RunningSettings:
@@ -30,10 +40,11 @@ class RunningSettings:
         self._kept_path = kept_path
         self._told: dict[str, tuple[int, int]] = {}  # {name of a cell: (incarnation, revision)}
 
-    def preview(self, command: str, arguments: Mapping[str, Any]) -> tuple[BackendChange, str]:
-        """What a command would change, and the fingerprint of the file that the outcome comes from. Raises: ConfigError."""
+    def preview(self, command: str, arguments: Mapping[str, Any]) -> SharedChange:
+        """What a command would change for all nodes of a cluster. Raises: ConfigError."""
+        change = backend_change(self.now, command, arguments)
         file = fingerprint_of(arguments["settings"]) if command == "reload" else self.taken.file
-        return backend_change(self.now, command, arguments), file
+        return SharedChange(change, backend_change(without_drains(self.now), command, arguments).settings, file)
 
     def change(self, command: str, arguments: Mapping[str, Any]) -> BackendChange:
         """Carry out one of `backend_changes.BACKEND_COMMANDS`.

@@ -72,14 +72,14 @@ def of_cluster(settings: Settings, number: int, file: Settings = STARTED, before
 
 def test_settings_of_the_cluster_are_taken_once_and_older_ones_never(tmp_path: Path) -> None:
     running = RunningSettings(STARTED, tmp_path / "kept.json")
-    change, file = running.preview("add-backend", ADD)
+    shared = running.preview("add-backend", ADD)
     assert (running.now, running.revision) == (STARTED, 0)
-    assert running.change("take-settings", of_cluster(change.settings, 3)).events == (("added", "two"),)
-    assert (running.now, running.revision, running.taken.number) == (change.settings, 1, 3)
-    assert file == running.taken.file
+    assert running.change("take-settings", of_cluster(shared.settings, 3)).events == (("added", "two"),)
+    assert (running.now, running.revision, running.taken.number) == (shared.settings, 1, 3)
+    assert shared.file == running.taken.file
     for number in (3, 2):
         assert running.change("take-settings", of_cluster(STARTED, number)).events == ()
-    assert (running.now, running.revision) == (change.settings, 1)
+    assert (running.now, running.revision) == (shared.settings, 1)
     again = RunningSettings(with_kept_backends(tmp_path / "kept.json", STARTED), tmp_path / "kept.json")
     assert (again.now, again.taken) == (running.now, running.taken)
 
@@ -109,10 +109,33 @@ def test_who_has_the_file_that_another_node_had_before_takes_what_that_has_read_
 
 def test_what_is_draining_at_this_node_goes_on_draining(tmp_path: Path) -> None:
     running = RunningSettings(STARTED, tmp_path / "kept.json")
-    shared = running.preview("add-backend", ADD)[0].settings
+    shared = running.preview("add-backend", ADD).settings
     running.change("drain", {"name": "demo"})
     running.change("take-settings", of_cluster(shared, 1))
     assert [(each.name, each.draining) for each in running.now.backends] == [("demo", True), ("two", False)]
+
+
+@pytest.mark.parametrize("replica", [None, "builtin:demo"], ids=["all", "one replica"])
+def test_what_drains_at_one_node_drains_at_no_other_when_that_node_changes_something_for_all(
+    replica: str | None, tmp_path: Path
+) -> None:
+    one, other = (RunningSettings(STARTED, tmp_path / f"{name}.json") for name in ("one", "other"))
+    one.change("drain", {"name": "demo", "replica": replica})
+    before = one.now.backends[0]
+    shared = one.preview("add-backend", ADD)
+    assert shared.change.events == (("added", "two"),)
+    for node in (one, other):
+        node.change("take-settings", of_cluster(shared.settings, 1))
+    assert one.now.backends[0] == before
+    assert other.now.backends[0] == STARTED.backends[0]
+
+
+def test_a_file_that_has_a_backend_drain_says_so_for_all_nodes(tmp_path: Path) -> None:
+    running = RunningSettings(STARTED, tmp_path / "kept.json")
+    file = settings_from_mapping({"backends": [{"name": "demo", "builtin": "demo", "draining": True}]}, "test")
+    shared = running.preview("reload", {"settings": file})
+    assert [each.draining for each in shared.settings.backends] == [True]
+    assert shared.change.events == (("drained", "demo"),)
 
 
 def test_what_cannot_be_read_is_refused_and_not_counted_as_taken(tmp_path: Path) -> None:
