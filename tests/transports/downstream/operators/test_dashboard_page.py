@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
+from mcp_gateway.config.settings import LOG_LEVELS
 from mcp_gateway.transports.downstream.operators.dashboard_page import DashboardEndpoint
 
 STATE = {"node": {"cells": 1}, "parked": 2, "requests": [{"address": "192.0.2.7"}], "clients": [{"client": "ann"}]}
@@ -41,3 +44,9 @@ def test_who_may_not_see_clients_reads_the_rest_of_the_same_snapshot() -> None:
         assert taken == 1
 
     asyncio.run(body())
+
+
+def test_the_page_offers_the_levels_of_the_log_that_there_are() -> None:
+    page = files("mcp_gateway.transports.downstream.operators") / "dashboard"
+    (offered,) = re.findall(r"const LEVELS = \[(.*)\];", (page / "actions.js").read_text())
+    assert offered == ", ".join(f"'{level}'" for level in LOG_LEVELS)

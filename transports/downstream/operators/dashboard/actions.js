@@ -3,7 +3,7 @@
 
 const ACTIONS_URL = '/metrics/actions';
 const PROOF = 'Mcp-Gateway-Proof';
-const LEVELS = ['debug', 'info', 'warning', 'error', 'critical'];
+const LEVELS = ['debug', 'info', 'warning', 'error'];
 const ALONE = /^(event-log|cluster-member)$/;
 const IN_A_CELL = /^(.*\/)?cell\/\d+(\/(?!.*supervisor).+)?$/;
 
