@@ -57,6 +57,8 @@ _OPTIONS: Final = {
 }
 """{registry: what a description may tell its runner, alone and with a value}. Others could have it fetch something else from
 somewhere else (`--registry`, `--index-url`, `--from`), or take a container's walls away (`--privileged`, `--cap-add`)."""
+_NETWORK: Final = re.compile(r"(?!host$)[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""One of its own: whoever shares that of the machine is at its loopback, as who works on it is."""
 _OF_THE_RUNNER: Final = re.compile(
     r"(?:(?:NPM|UV|PIP|BUN|DOCKER|CONTAINERS?|PODMAN|LD|DYLD|PYTHON)_.*|PYTHONPATH|PYTHONHOME|NODE_OPTIONS|PATH|HOME|BASH_ENV)",
     re.IGNORECASE,
@@ -227,10 +229,12 @@ def _check_runtime(registry: str, runner: str, words: Sequence[str]) -> None:
     """Raises: RegistryRefused where more is said to the runner than it may be told."""
     left = iter(words)
     for word in left:
-        name, is_whole, _ = word.partition("=")
         if word in _FLAGS[registry]:
             continue
-        if name not in _OPTIONS[registry] or (not is_whole and next(left, None) is None):
+        name, is_whole, part = word.partition("=")
+        value = part if is_whole else next(left, None) if name in _OPTIONS[registry] else None
+        is_known = name in _OPTIONS[registry] and value is not None
+        if not is_known or (name == "--network" and not _NETWORK.fullmatch(str(value))):
             raise RegistryRefused(f"{_short(word)!r} is nothing that a description may tell {runner}; say it with -- yourself")
 
 

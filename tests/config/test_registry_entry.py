@@ -173,6 +173,11 @@ def _said(*words: str) -> list[dict[str, Any]]:
         ("oci", ["--rm", "another/image"]),
         ("oci", ["--cap-add=ALL"]),
         ("oci", ["-v"]),
+        ("oci", ["--network=host"]),
+        ("oci", ["--network", "host"]),
+        ("oci", ["--network", "name=host"]),
+        ("oci", ["--network", "container:gateway"]),
+        ("oci", ["--network", "slirp4netns:allow_host_loopback=true"]),
     ],
 )
 def test_a_runner_is_told_nothing_by_which_it_would_run_something_else(registry: str, words: list[str]) -> None:
@@ -188,7 +193,7 @@ def test_a_runner_keeps_its_own_environment(name: str) -> None:
 
 
 def test_a_container_may_have_what_its_description_mounts_and_publishes() -> None:
-    words = ["-v", "/srv:/data", "--publish=8080:80", "--init"]
+    words = ["-v", "/srv:/data", "--publish=8080:80", "--init", "--network", "hosts-of-ours"]
     found = served(described(packages=[package("oci", "b", runtimeArguments=_said(*words))]))
     assert found.table["command"] == ["docker", "run", "-i", "--rm", *words, "b:1.2.3"]
 
