@@ -23,10 +23,13 @@ MOST_BYTES: Final = 67_108_864
 """That wait at a node, on disk and in memory: what comes while that is full is lost, as in the cells before it."""
 
 _VERSION: Final = 1
-_TABLE: Final = (
+_TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS spool (id INTEGER PRIMARY KEY AUTOINCREMENT, spool TEXT NOT NULL, number INTEGER NOT NULL,"
-    " source TEXT NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, timestamp_ms INTEGER NOT NULL)"
+    " source TEXT NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL,"
+    " timestamp_ms INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS by_place ON spool (spool, number)",
 )
+FORGET: Final = "DELETE FROM spool WHERE spool = ? AND number = ?"
 
 
 @attrs.frozen
@@ -55,7 +58,7 @@ class EventSpool:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         path = None if state_path is None else state_path / FILE_NAME
-        self._file = SqliteFile(path, _VERSION, (_TABLE,), exclusive=True, contents="events for the cluster", say=say)
+        self._file = SqliteFile(path, _VERSION, _TABLES, exclusive=True, contents="events for the cluster", say=say)
         self._spool = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._say = say
@@ -80,11 +83,11 @@ class EventSpool:
         return spooled
 
     def forget(self, places: Iterable[tuple[str, int]]) -> None:
-        """These, (spool, number), have come back from the log."""
-        gone = list(places)
+        """These, (spool, number), have come back from the log; those of other nodes are nothing to it."""
+        gone = [place for place in places if place in self._weights]
         for place in gone:
             self._held_bytes -= self._weights.pop(place, 0)
-        self._run("DELETE FROM spool WHERE spool = ? AND number = ?", gone)
+        self._run(FORGET, gone)
 
     def close(self) -> None:
         self._file.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from mcp_gateway.actors.messages.event_log import UnstoredEvent
-from mcp_gateway.actors.storage.event_spool import EventSpool
+from mcp_gateway.actors.storage.event_spool import FILE_NAME, FORGET, EventSpool
 
 
 def event(sequence: int) -> UnstoredEvent:
@@ -51,6 +53,16 @@ def test_of_what_comes_while_as_much_waits_as_may_nothing_is_kept_until_some_has
         assert again.loaded == [second, fifth]
         assert again.add([event(7)]) == []
         again.close()
+
+
+def test_what_comes_back_is_found_without_looking_through_all_that_waits(tmp_path: Path) -> None:
+    """Of 50,000 events the first 256 that came back took a minute, in which the log did nothing else and counted as hanging."""
+    spool = EventSpool(tmp_path, logging.log)
+    spool.add([event(1)])
+    spool.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as file:
+        plan = file.execute(f"EXPLAIN QUERY PLAN {FORGET}", ("spool", 1)).fetchall()
+    assert "USING INDEX by_place (spool=? AND number=?)" in str(plan)
 
 
 def test_without_a_disk_events_are_numbered_all_the_same() -> None:
