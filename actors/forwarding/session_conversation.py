@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from msgspec.structs import replace
 
 from mcp_gateway.transports.ports.cell_names import node_of
@@ -29,15 +32,15 @@ class SessionConversation:
         self._owner = forwarding.owner_of(replica)
         self._tokens = NodeTokens(seal, replica.backend) if scheme_of(replica.address) == "stdio" else None
 
-    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
         if self._tokens is not None and request.session is None and isinstance(request.message, Request):
-            return await self._exchange_by_token(self._tokens, request, request.message, on_event)
-        return await self._exchange_at(self._forwarding.owner_for(self._replica, request.session), request, on_event)
+            return self._exchange_by_token(self._tokens, request, request.message, on_event)
+        return self._exchange_at(self._forwarding.owner_for(self._replica, request.session), request, on_event)
 
-    async def _exchange_at(self, owner: str, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+    def _exchange_at(self, owner: str, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
         if owner == self._owner:
-            return await self._own.exchange(request, on_event)
-        return await self._forwarding.exchange_at(owner, replica=self._replica, request=request, on_event=on_event)
+            return self._own.exchange(request, on_event)
+        return self._forwarding.exchange_at(owner, replica=self._replica, request=request, on_event=on_event)
 
     async def _exchange_by_token(
         self, tokens: NodeTokens, request: UpstreamRequest, message: Request, on_event: EventHandler

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import attrs
@@ -43,6 +44,7 @@ from mcp_gateway.transports.ports.hash_keys import owner_of, principal_of
 from mcp_gateway.transports.ports.loop_tasks import HeldTasks
 from mcp_gateway.transports.ports.replica_id import ReplicaId
 from mcp_gateway.transports.ports.request_kind import RequestKind
+from mcp_gateway.transports.ports.untasked_exchange import UntaskedExchange
 from mcp_gateway.transports.ports.upstream_port import (
     UpstreamAnswer,
     UpstreamConversation,
@@ -88,11 +90,15 @@ _OPTIONAL_METHODS: Final = frozenset({"logging/setLevel", "resources/subscribe",
 
 @attrs.define
 class _Running:
-    """One call on the wire. asked: questions of the server meanwhile."""
+    """One call on the wire. asked: questions of the server meanwhile.
+
+    cancel: ends its exchange, which holds this call: it goes when that is over, so that neither waits for the garbage collector.
+    """
 
     leased: LeaseCall
+    started_s: float
     asked: int = 0
-    task: asyncio.Task[None] | None = None
+    cancel: Callable[[], object] | None = None
     _credit: Credit | None = None
 
     @property
@@ -101,6 +107,11 @@ class _Running:
         if self._credit is None:
             self._credit = Credit(EVENT_WINDOW)
         return self._credit
+
+    def give_up(self) -> None:
+        cancel, self.cancel = self.cancel, None
+        if cancel is not None:
+            cancel()
 
 
 class Upstream(GatewayActor):
@@ -168,50 +179,74 @@ class Upstream(GatewayActor):
     # ---- calls
 
     def receiveMsg_RunCall(self, message: RunCall, sender: ActorAddress) -> None:
-        running = _Running(message.leased)
+        running = _Running(message.leased, time.monotonic())
         self._running[message.leased.call.call_id] = running
-        running.task = asyncio.get_running_loop().create_task(self._play(running))
+        try:
+            exchange = self._exchange(running)
+        except Exception as error:
+            self._ended(running, error)
+            return
+        if isinstance(exchange, UntaskedExchange):
+            running.cancel = exchange.cancel
+            exchange.begin(functools.partial(self._ended, running))
+        else:
+            running.cancel = asyncio.get_running_loop().create_task(self._play(running, exchange)).cancel
 
     def receiveMsg_CancelCall(self, message: CancelCall, sender: ActorAddress) -> None:
         running = self._running.pop(message.call_id, None)
-        if running is not None and running.task is not None:
-            running.task.cancel()
+        if running is not None:
+            running.give_up()
 
     def receiveMsg_CreditGranted(self, message: CreditGranted, sender: ActorAddress) -> None:
         running = self._running.get(message.call_id)
         if running is not None:
             running.credit.grant(message.event_count)
 
-    async def _play(self, running: _Running) -> None:
-        """One call from the first byte to its outcome; ends by posting that outcome and the lease in one go."""
-        call = running.leased.call
-        started_s = time.monotonic()
-        served_s: float | None = None
+    async def _play(self, running: _Running, exchange: Coroutine[Any, Any, UpstreamAnswer]) -> None:
+        outcome: UpstreamAnswer | BaseException
         try:
-            answer = await self._exchange(running)
-            served_s = time.monotonic() - started_s
-            outcome: object = self._answered(call, answer, served_s)
-            report: object | None = self._success(running.leased, served_s)
-        except UpstreamError as error:
-            if error.fate is Fate.TIMED_OUT:
-                served_s = time.monotonic() - started_s
-            self._is_left_alone = error.failure.retry_after_s is not None
-            outcome = self._failed(call, error.failure, time.monotonic() - started_s)
-            # A server that is not there is not there for calls either.
-            tells_of_calls = error.fate is Fate.UNREACHABLE or not _is_side_channel(call)
-            report = self._verdict(running.leased, error.failure) if tells_of_calls else None
-        except asyncio.CancelledError:
-            if call.call_id not in self._running:
+            outcome = await exchange
+        except asyncio.CancelledError as error:
+            if running.leased.call.call_id not in self._running:
                 raise  # by the caller, or because this actor ends
-            # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
-            ended = Failure(Fate.ENDED, "the connection ended the call")
-            outcome, report = self._failed(call, ended, time.monotonic() - started_s), None
+            outcome = error
+        except Exception as error:
+            outcome = error
+        self._ended(running, outcome)
+        del outcome  # an error holds this frame
+
+    def _ended(self, running: _Running, ended: UpstreamAnswer | BaseException) -> None:
+        """Post the outcome of a call, and its lease, in one go."""
+        call = running.leased.call
+        if call.call_id not in self._running:
+            return
+        elapsed_s = time.monotonic() - running.started_s
+        served_s: float | None = None
+        outcome: object
+        report: object | None = None
+        try:
+            if isinstance(ended, UpstreamAnswer):
+                served_s = elapsed_s
+                outcome = self._answered(call, ended, elapsed_s)
+                report = self._success(running.leased, elapsed_s)
+            elif isinstance(ended, UpstreamError):
+                if ended.fate is Fate.TIMED_OUT:
+                    served_s = elapsed_s
+                self._is_left_alone = ended.failure.retry_after_s is not None
+                outcome = self._failed(call, ended.failure, elapsed_s)
+                # A server that is not there is not there for calls either.
+                tells_of_calls = ended.fate is Fate.UNREACHABLE or not _is_side_channel(call)
+                report = self._verdict(running.leased, ended.failure) if tells_of_calls else None
+            elif isinstance(ended, asyncio.CancelledError):
+                # By whoever owns the connection: a session that was ended, or evicted, with calls under way.
+                outcome = self._failed(call, Failure(Fate.ENDED, "the connection ended the call"), elapsed_s)
+            else:
+                raise ended
         except Exception as error:  # a defect of ours must not leave a client waiting
             self.log(logging.ERROR, f"exchange failed: {error!r}", error=error, call_id=call.call_id)
-            outcome = self._failed(call, Failure(Fate.ENDED, "internal error"), time.monotonic() - started_s)
-            report = None
-        if self._running.pop(call.call_id, None) is None:
-            return
+            outcome = self._failed(call, Failure(Fate.ENDED, "internal error"), elapsed_s)
+        del self._running[call.call_id]
+        running.cancel = None
         returned = LeaseReturned(self._replica, call.call_id, served_s)
         # The edge comes last: its next try must find the lease free and the trial over.
         mail: list[tuple[ActorAddress, object]] = [(self.addresses["supervisor"], returned), (call.edge, outcome)]
@@ -220,7 +255,7 @@ class Upstream(GatewayActor):
         assert self.runtime is not None
         self.runtime.post_all(mail)
 
-    async def _exchange(self, running: _Running) -> UpstreamAnswer:
+    def _exchange(self, running: _Running) -> Coroutine[Any, Any, UpstreamAnswer]:
         call = running.leased.call
         upstream = call.session.upstream(self._backend) if call.session is not None and not call.opens_session else None
         timeout_s = None if call.kind is RequestKind.STREAM else max(0.001, call.deadline_s - time.monotonic())
@@ -259,18 +294,8 @@ class Upstream(GatewayActor):
             assert self.runtime is not None
             self.runtime.post(call.edge, CallEvent(call.call_id, self._backend, event, event_id, self._address))
 
-        if span is None:
-            return await self._wire.exchange(request, on_event)
-        outcome = "cancelled"
-        try:
-            answer = await self._wire.exchange(request, on_event)
-            outcome = "ok" if answer.status < 400 else "error"
-            return answer
-        except UpstreamError as error:
-            outcome = error.failure.reason
-            raise
-        finally:
-            span.end(outcome)
+        exchange = self._wire.exchange(request, on_event)
+        return exchange if span is None else _traced(span, exchange)
 
     async def _refuse_question(self, request: UpstreamRequest, answer: Response) -> None:
         """The call that it was asked for goes on, and no faster than its server takes these."""
@@ -424,14 +449,13 @@ class Upstream(GatewayActor):
 
     def on_crash(self, message: object, sender: ActorAddress) -> None:
         if isinstance(message, RunCall):  # answered with the others at the end, which comes at once
-            self._running.setdefault(message.leased.call.call_id, _Running(message.leased))
+            self._running.setdefault(message.leased.call.call_id, _Running(message.leased, time.monotonic()))
 
     def on_exit(self) -> None:
         self._probes.cancel()
         ended, self._running = self._running, {}
         for running in ended.values():
-            if running.task is not None:
-                running.task.cancel()
+            running.give_up()
             restarted = Failure(Fate.ENDED, "the connection was restarted while the request ran")
             self.send(running.leased.call.edge, self._failed(running.leased.call, restarted, 0.0))
         self.send(self.addresses["supervisor"], UpstreamEnding(self._replica, frozenset(ended)))
@@ -446,6 +470,19 @@ _closing = HeldTasks()
 async def wires_closed(timeout_s: float) -> None:
     """Wait, within a bound, until all wires of upstreams that have ended are closed."""
     await _closing.wait(timeout_s)
+
+
+async def _traced(span: tracing.Span, exchange: Coroutine[Any, Any, UpstreamAnswer]) -> UpstreamAnswer:
+    outcome = "cancelled"
+    try:
+        answer = await exchange
+        outcome = "ok" if answer.status < 400 else "error"
+        return answer
+    except UpstreamError as error:
+        outcome = error.failure.reason
+        raise
+    finally:
+        span.end(outcome)
 
 
 def _is_side_channel(call: Call) -> bool:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """What has a deadline. due_s: by the loop's clock."""
+
+    due_s: float
+
+    def has_passed(self) -> None:
+        """Its time is over; called once, and not after it was ended. Must not raise: others have their deadlines behind it."""
 
 
 class Deadlines:
@@ -14,20 +24,21 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._running: set[Deadline] = set()
+        self._running: set[Timed] = set()
         self._timer: asyncio.TimerHandle | None = None  # set whenever anything runs; it may come too early, never too late
 
     def within(self, timeout_s: float | None) -> Deadline:
         """A block that has so long from its beginning on; None for no limit."""
         return Deadline(self, timeout_s)
 
-    def begin(self, deadline: Deadline) -> None:
+    def begin(self, deadline: Timed) -> None:
+        """Have it called once its time is over."""
         self._running.add(deadline)
         timer = self._timer
         if timer is None or deadline.due_s < timer.when():
             self._set_timer(deadline.due_s)
 
-    def end(self, deadline: Deadline) -> None:
+    def end(self, deadline: Timed) -> None:
         """Harmless for one that was ended, or has passed."""
         self._running.discard(deadline)
 
@@ -40,8 +51,9 @@ class Deadlines:
         now_s = asyncio.get_running_loop().time()
         self._timer = None
         for deadline in [each for each in self._running if each.due_s <= now_s]:
-            self._running.discard(deadline)
-            deadline.has_passed()
+            if deadline in self._running:  # and was not ended by what another one has brought about
+                self._running.discard(deadline)
+                deadline.has_passed()
         if self._running:
             self._set_timer(min(each.due_s for each in self._running))
 
@@ -80,6 +92,5 @@ class Deadline:
             raise TimeoutError from error
 
     def has_passed(self) -> None:
-        """Its time is over."""
         self._is_over = True
         self._task.cancel()

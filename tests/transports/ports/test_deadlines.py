@@ -135,3 +135,32 @@ async def test_who_is_cancelled_as_its_time_is_over_stays_cancelled() -> None:
             end()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+class _Call:
+    """Ends another one when its own time is over. passed: how often it was."""
+
+    def __init__(self, deadlines: Deadlines, timeout_s: float) -> None:
+        self._deadlines = deadlines
+        self.due_s = asyncio.get_running_loop().time() + timeout_s
+        self.ends: _Call | None = None
+        self.passed = 0
+        deadlines.begin(self)
+
+    def has_passed(self) -> None:
+        self.passed += 1
+        if self.ends is not None:
+            self._deadlines.end(self.ends)
+
+
+@on_loop
+async def test_one_that_was_ended_by_another_at_the_same_moment_has_not_passed() -> None:
+    deadlines = Deadlines()
+    one, other = _Call(deadlines, 0.0), _Call(deadlines, 0.0)
+    one.ends, other.ends = other, one
+    async with asyncio.timeout(_BOUND_S):
+        while not one.passed + other.passed:
+            await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert one.passed + other.passed == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.loop_tasks import SharedTasks
@@ -56,8 +56,12 @@ class EitherConversation:
         self._is_sure = False
         self._choosing: SharedTasks[None, UpstreamConversation] = SharedTasks()
 
-    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        wire = self._wire or await self._chosen(request.timeout_s)
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
+        """The wire's own exchange, once it is chosen."""
+        return self._choose_first(request, on_event) if self._wire is None else self._wire.exchange(request, on_event)
+
+    async def _choose_first(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        wire = await self._chosen(request.timeout_s)
         return await wire.exchange(request, on_event)
 
     async def probe(self, timeout_s: float) -> None:

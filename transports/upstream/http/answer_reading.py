@@ -6,7 +6,7 @@ MCP 2025-03-26, basic/transports, "Sending Messages to the Server": responses ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,9 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 from mcp_gateway.transports.protocol.mcp.result_form import bytes_before_result, bytes_behind_result
 
 from .counted_body import Frame
+
+EVENT_STREAM: Final = "text/event-stream"
+_JSON: Final = "application/json"
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +90,30 @@ def _among(messages: Sequence[Message], request_id: bytes, malformed: str) -> Sa
     if malformed:
         problem = f"malformed: {malformed}"
     return Said(None, beside, foreign, problem, foreign_count)
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """As the head of an answer names it, "" where it does not. headers: lower-case names."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def read_usual(content_type: str, body: bytes, request_id: bytes, max_event_bytes: int) -> Response | None:
+    """The answer in a body as nearly all are: a response as JSON, or as the first event of a stream, and nothing else.
+
+    None where a closer look is needed, or more of the stream.
+    """
+    if content_type == EVENT_STREAM:
+        try:
+            events = EventStreamParser(max_event_bytes).feed(body)
+        except EventTooLarge:
+            return None
+        if len(events) != 1 or events[0].event != "message":
+            return None
+        body = events[0].data
+    elif content_type != _JSON:
+        return None
+    said = read_said(body, request_id)
+    return None if said.beside or said.foreign_count else said.answer
 
 
 def read_refusal(body: bytes, request_id: bytes, *, is_event_stream: bool) -> Said:

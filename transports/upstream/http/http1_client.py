@@ -12,8 +12,7 @@ import functools
 import re
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
 
@@ -72,7 +71,7 @@ class Http1Client:
         timeout_s: float | None = None,
         *,
         may_repeat: bool = False,
-    ) -> AbstractAsyncContextManager[Answer]:
+    ) -> Asking:
         """Ask; the block begins when the head of the answer is there.
 
         url:        of this origin.
@@ -84,7 +83,7 @@ class Http1Client:
         Raises: ValueError for a header that cannot be sent; to begin the block CannotConnect, ExchangeCut, TimeoutError.
         """
         head = _head(verb, _target(url), {**self._lines, **_lines(headers)}, body)
-        return _Asking(self, head, body, timeout_s, may_repeat=may_repeat)
+        return Asking(self, head, body, timeout_s, may_repeat=may_repeat)
 
     async def close(self) -> None:
         """End all connections, exchanges included."""
@@ -98,9 +97,10 @@ class Http1Client:
 
     async def connection(self, *, may_repeat: bool) -> ServerConnection:
         """One for an exchange, kept or new, to be given back. Raises: CannotConnect."""
-        return self._idle_connection(may_repeat) or await self._connect()
+        return self.kept_connection(may_repeat=may_repeat) or await self._connect()
 
-    def _idle_connection(self, may_repeat: bool) -> ServerConnection | None:
+    def kept_connection(self, *, may_repeat: bool) -> ServerConnection | None:
+        """The same, None where none is kept."""
         too_old_s = time.monotonic() - _KEEP_ALIVE_S
         idle = self._idle[may_repeat]
         while idle:
@@ -163,12 +163,14 @@ class Http1Client:
                 idle.remove(connection)
 
 
-class _Asking:
-    """The block of `Http1Client.request`. No generator, of which the event loop would keep account with every call."""
+class Asking:
+    """One request: the block of `Http1Client.request`. No generator, of which the event loop would keep account with every call.
+
+    Who has a task awaits the block. Who has none begins it first, looks at `here` whenever there is news, and ends it by `leave`;
+    or awaits the block after all, where it goes on with what has been sent and what has come.
+    """
 
     __slots__ = ("_body", "_client", "_connection", "_deadline", "_head", "_may_repeat")
-
-    _connection: ServerConnection
 
     def __init__(self, client: Http1Client, head: bytes, body: bytes, timeout_s: float | None, *, may_repeat: bool) -> None:
         self._client = client
@@ -176,18 +178,54 @@ class _Asking:
         self._body = body
         self._deadline = client.deadlines.within(timeout_s)
         self._may_repeat = may_repeat
+        self._connection: ServerConnection | None = None
+
+    # ---- without a task
+
+    def begin(self, on_news: Callable[[], None]) -> bool:
+        """Send at once; False where there is no connection for it yet, and nothing has been sent.
+
+        on_news: called back, not from here, whenever something has come or the connection has ended, until the request is over
+                 or awaited.
+        """
+        connection = self._client.kept_connection(may_repeat=self._may_repeat)
+        if connection is None:
+            return False
+        self._connection = connection
+        connection.on_news = on_news
+        connection.send(self._head, self._body)
+        return True
+
+    @property
+    def here(self) -> ServerConnection | None:
+        """The connection that it was sent on, to see what has come."""
+        return self._connection
+
+    def leave(self) -> None:
+        """It is over, however far it has come; harmless for one that was not sent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.on_news = None
+            self._client.give_back(connection, may_repeat=self._may_repeat)
+
+    def within(self, timeout_s: float | None) -> Asking:
+        """The same with another deadline, before it is awaited."""
+        self._deadline = self._client.deadlines.within(timeout_s)
+        return self
+
+    # ---- in a task
 
     async def __aenter__(self) -> Answer:
         self._deadline.__enter__()
         try:
-            connection = self._connection = await self._client.connection(may_repeat=self._may_repeat)
-            try:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = await self._client.connection(may_repeat=self._may_repeat)
                 connection.send(self._head, self._body)
-                return await connection.answer()
-            except BaseException:
-                self._client.give_back(connection, may_repeat=self._may_repeat)
-                raise
+            connection.on_news = None
+            return await connection.answer()
         except BaseException as error:
+            self.leave()
             self._deadline.__exit__(type(error), error, error.__traceback__)  # raises TimeoutError where that is why
             raise
 
@@ -195,7 +233,7 @@ class _Asking:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._client.give_back(self._connection, may_repeat=self._may_repeat)
+            self.leave()
         finally:
             self._deadline.__exit__(kind, error, traceback)
 

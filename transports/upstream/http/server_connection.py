@@ -111,7 +111,10 @@ class _Parts:
 
 
 class ServerConnection(asyncio.BufferedProtocol):
-    """One exchange after the other: `prepare`, `send`, `answer`, then its body, part by part or all of it at once."""
+    """One exchange after the other: `prepare`, `send`, `answer`, then its body, part by part or all of it at once.
+
+    on_news: where nobody awaits, called whenever something has come, or the connection has ended.
+    """
 
     transport: asyncio.Transport
     idle_since_s = 0.0
@@ -121,6 +124,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._buffer = read_buffer(_READ_BYTES)
         self._failure: tuple[str, BaseException | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] | None = None
         self._is_paused = False
         self.prepare()
 
@@ -134,7 +138,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._waiting_bytes = 0
         self._frame_bytes = 0
         self.is_complete = False  # the whole body has come
-        self._is_asked = self._has_begun = self._has_head = self._is_past_parser = False
+        self._is_asked = self._has_begun = self.has_head = self._is_past_parser = False
         self._keeps_alive = self._is_spoiled = False
 
     @property
@@ -148,6 +152,21 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Whether it ended before a byte of the answer was here."""
         return self._is_asked and self._failure is not None and not self._has_begun
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether there will be no more of the answer, and it is not whole."""
+        return self._failure is not None and not self.is_complete
+
+    @property
+    def bytes_here(self) -> int:
+        """Of the body, and not read yet."""
+        return self._waiting_bytes
+
+    @property
+    def body_here(self) -> bytes:
+        """Those bytes, for a look: they are not read by that."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
     def send(self, head: bytes, body: bytes) -> None:
         self._is_asked = True
         if len(body) < _LARGE_BYTES:
@@ -158,7 +177,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     async def answer(self) -> Answer:
         """As soon as its head is there. Raises: ExchangeCut."""
-        while not self._has_head:
+        while not self.has_head:
             await self._wait()
         return Answer(self)
 
@@ -193,7 +212,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def take_parts(self) -> bytes:
         """What has come of the body and was not read yet."""
-        part = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        part = self.body_here
         self._parts.clear()
         self._waiting_bytes = 0
         if self._is_paused:
@@ -219,8 +238,11 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        elif self.on_news is not None:
+            self.on_news()
 
     # ---- what comes: asyncio's calls
 
@@ -262,7 +284,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         ends_with_connection = "content-length" not in self.headers and "transfer-encoding" not in self.headers
-        if self._has_head and error is None and self._failure is None and ends_with_connection:
+        if self.has_head and error is None and self._failure is None and ends_with_connection:
             self.is_complete = True
         if self._failure is None:
             self._failure = ("the server closed the connection", error)
@@ -275,7 +297,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._is_spoiled = self.is_complete  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_head:
+        if self.has_head:
             return  # trailers, or a second answer
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
@@ -287,7 +309,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if 100 <= self.status < 200:
             self.headers = {}
         else:
-            self._has_head = True
+            self.has_head = True
             self._keeps_alive = self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
@@ -301,4 +323,4 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        self.is_complete = self._has_head
+        self.is_complete = self.has_head

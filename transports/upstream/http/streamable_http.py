@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import contextlib
 import time
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import attrs
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from mcp_gateway.config.backend_settings import BackendSettings
 from mcp_gateway.transports.ports.failure import Fate
+from mcp_gateway.transports.ports.loop_turns import NextTurn
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.ports.strategies import ReplicaTarget, url_of
 from mcp_gateway.transports.ports.upstream_port import (
@@ -45,12 +47,13 @@ from mcp_gateway.transports.protocol.mcp.revisions import (
     negotiated_with_server,
 )
 
-from .answer_reading import RESULT_FRAME, Said, read_refusal, read_said
+from .answer_reading import EVENT_STREAM, RESULT_FRAME, Said, media_type, read_refusal, read_said
 from .client_tls import ClientTls
 from .dropped_messages import DroppedMessages
 from .failure_text import FailureLog
-from .http1_client import CannotConnect, Http1Client
+from .http1_client import Asking, CannotConnect, Http1Client
 from .own_messages import OwnMessages
+from .plain_exchange import PlainExchange
 from .same_origin import MAX_REDIRECTS, LedAstray, address_within_origin, is_redirect
 from .server_connection import Answer, ExchangeCut
 from .server_words import ServerWords, retry_after_s
@@ -63,7 +66,6 @@ _SHORTEST_RETRY_S: Final = 0.1
 _LONGEST_PING_S: Final = 5.0
 _REFUSAL_S: Final = 5.0  # longest wait for the body of a refusal, which a stream of its own has no deadline for
 _WORDS_IN_TEXT: Final = 200  # characters; there is more in the error's data
-_EVENT_STREAM: Final = "text/event-stream"
 
 
 class _Unfinished(UpstreamError):
@@ -111,46 +113,69 @@ class StreamableHttpConversation:
         self._words = ServerWords(backend)
         self._failures = FailureLog(replica, self._words)
         self._own = OwnMessages(DroppedMessages(backend.name, replica))
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         self._http = Http1Client(
             url,
             {"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity", "User-Agent": "mcp-gateway"},
             ClientTls.of(backend),
         )
+        self.deadlines = self._http.deadlines
+        self.sending, self.hearing = NextTurn(), NextTurn()
         self._probe_session: _ProbeSession | None = None
 
     # ---- exchanges
 
-    async def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
-        with self._own.of(request, on_event) as hear:
-            return await self._exchange(request, hear)
+    def exchange(self, request: UpstreamRequest, on_event: EventHandler) -> Coroutine[Any, Any, UpstreamAnswer]:
+        """Where the server may be asked at once, and one answer ends it, that needs no task."""
+        if request.kind is RequestKind.REQUEST and request.on_open is None and not self._is_of_other_era(request):
+            return PlainExchange(self, request, self._own.of(request, on_event))
+        return self._exchange(request, on_event)
 
     async def _exchange(self, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
+        with self._own.of(request, on_event) as hear:
+            return await self.speak(request, hear)
+
+    def ask(self, request: UpstreamRequest) -> Asking:
+        assert request.message is not None
+        body = jsonrpc.encode(request.message)
+        may_repeat = _may_repeat(request.message)
+        return self._http.request("POST", self._url, self._headers(request), body, request.timeout_s, may_repeat=may_repeat)
+
+    async def speak(self, request: UpstreamRequest, on_event: EventHandler, begun: Asking | None = None) -> UpstreamAnswer:
         headers = self._headers(request)
         message = request.message
         if message is None:
             if request.kind is RequestKind.STREAM:
                 return await self._listen(headers, request, on_event)
             return await self._speak("DELETE", b"", headers, request, on_event)
-        if self._era.speaks_modern is False and is_modern(request.revision):
+        if self._is_of_other_era(request):
             raise only_legacy()
         body = jsonrpc.encode(message)
         give_up_s = time.monotonic() + (request.timeout_s or float("inf"))
         if not _is_in_session(request):
-            return await self._post(body, give_up_s, headers, request, on_event)
+            return await self._post(body, give_up_s, headers, request, on_event, begun)
         try:
-            answer = await self._post(body, give_up_s, headers, request, on_event)
+            answer = await self._post(body, give_up_s, headers, request, on_event, begun)
         except UpstreamError as error:
             await self._check_session(_sign_of(error), request, give_up_s)
             raise
         await self._check_session(_sign_of(answer), request, give_up_s)
         return answer
 
+    def _is_of_other_era(self, request: UpstreamRequest) -> bool:
+        return self._era.speaks_modern is False and is_modern(request.revision)
+
     async def _post(
-        self, body: bytes, give_up_s: float, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
+        self,
+        body: bytes,
+        give_up_s: float,
+        headers: dict[str, str],
+        request: UpstreamRequest,
+        on_event: EventHandler,
+        begun: Asking | None,
     ) -> UpstreamAnswer:
         try:
-            return await self._speak("POST", body, headers, request, on_event)
+            return await self._speak("POST", body, headers, request, on_event, begun)
         except _Unfinished as cut:
             if not cut.event_id or is_modern(request.revision):
                 raise
@@ -225,15 +250,25 @@ class StreamableHttpConversation:
                 raise UpstreamError(Fate.CUT, cut.failure.text) from error
 
     async def _speak(
-        self, verb: str, body: bytes, headers: dict[str, str], request: UpstreamRequest, on_event: EventHandler
+        self,
+        verb: str,
+        body: bytes,
+        headers: dict[str, str],
+        request: UpstreamRequest,
+        on_event: EventHandler,
+        begun: Asking | None = None,
     ) -> UpstreamAnswer:
+        """begun: where it was sent already."""
         url = self._url
         started_s = time.monotonic()
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 left_s = request.timeout_s and max(0.001, request.timeout_s - (time.monotonic() - started_s))
                 may_repeat = request.message is not None and _may_repeat(request.message)
-                async with self._http.request(verb, url, headers, body, left_s, may_repeat=may_repeat) as response:
+                asking = self._http.request(verb, url, headers, body, left_s, may_repeat=may_repeat)
+                if begun is not None:
+                    asking, begun = begun.within(left_s), None
+                async with asking as response:
                     if not is_redirect(verb, response.status):
                         return await self._read(response, request, on_event)
                     url = address_within_origin(url, response.headers.get("location", ""))
@@ -251,15 +286,15 @@ class StreamableHttpConversation:
 
     async def _read(self, response: Answer, request: UpstreamRequest, on_event: EventHandler) -> UpstreamAnswer:
         status = response.status
-        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = media_type(response.headers)
         session_id = response.headers.get("mcp-session-id")
         if self._backend.gets_tokens and refuses_credential(status, response.headers.get("www-authenticate", "")):
             raise CredentialRefused(status, dict(response.headers))
         if not 200 <= status < 300:
-            return await self._read_refusal(response, content_type == _EVENT_STREAM, request, on_event)
+            return await self._read_refusal(response, content_type == EVENT_STREAM, request, on_event)
         if request.kind in (RequestKind.MESSAGE, RequestKind.TERMINATE):
             return UpstreamAnswer(status, None, session_id)
-        if content_type == _EVENT_STREAM:
+        if content_type == EVENT_STREAM:
             return await self._read_events(response, request, on_event, session_id)
         problem = f"the server answered with status {status} and {content_type or 'no body'}"
         if not isinstance(request.message, Request):
@@ -280,7 +315,7 @@ class StreamableHttpConversation:
     ) -> UpstreamAnswer:
         if request.on_open is not None:
             request.on_open()
-        parser = EventStreamParser(self._max_message_bytes)
+        parser = EventStreamParser(self.max_message_bytes)
         own_id = request.message.id if isinstance(request.message, Request) else jsonrpc.NULL
         last_id, retry_s = request.last_event_id or "", None
         try:
@@ -319,7 +354,7 @@ class StreamableHttpConversation:
 
     async def _whole(self, response: Answer) -> Pieces:
         """A large result is a piece of its own."""
-        limit = self._max_message_bytes
+        limit = self.max_message_bytes
         if response.content_length is not None and response.content_length > limit:
             raise UpstreamError(Fate.BROKEN, f"the answer is larger than {limit} bytes")
         if response.content_length is not None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Response
-from mcp_gateway.transports.upstream.http.answer_reading import RESULT_FRAME, read_refusal, read_said
+from mcp_gateway.transports.upstream.http.answer_reading import RESULT_FRAME, media_type, read_refusal, read_said, read_usual
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,3 +75,44 @@ def test_any_json_is_an_answer_with_our_id_or_has_a_problem(value: Any, is_event
     else:
         assert said.answer.id == b"7"
         assert bool(said.answer.result) != bool(said.answer.error)
+
+
+RESPONSE = b'{"jsonrpc":"2.0","id":7,"result":{}}'
+EVENT = b"data: %b\n\n" % RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", RESPONSE),
+        ("text/event-stream", EVENT),
+        ("text/event-stream", EVENT + b"data: {"),
+        ("text/event-stream", b"id: 1\n" + EVENT),
+    ],
+)
+def test_one_response_and_nothing_else_is_the_usual_answer(content_type: str, body: bytes) -> None:
+    assert read_usual(content_type, body, b"7", 100) == Response(b"7", b"{}", b"")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("text/plain", RESPONSE),
+        ("application/json", b""),
+        ("application/json", RESPONSE.replace(b"7", b"8")),
+        ("application/json", b'{"jsonrpc":"2.0","method":"notifications/message"}'),
+        ("application/json", b"[%b,%b]" % (RESPONSE, RESPONSE.replace(b"7", b"8"))),
+        ("text/event-stream", EVENT[:-1]),
+        ("text/event-stream", EVENT + EVENT),
+        ("text/event-stream", b"id: 1\ndata:\n\n" + EVENT),
+        ("text/event-stream", b"event: endpoint\n" + EVENT),
+        ("text/event-stream", b"data: %b\n\n" % RESPONSE.replace(b"{}", b'{"a":"%b"}' % (b"x" * 100))),
+    ],
+)
+def test_whatever_else_a_server_says_is_to_be_looked_at_closer(content_type: str, body: bytes) -> None:
+    assert read_usual(content_type, body, b"7", 100) is None
+
+
+def test_a_media_type_is_read_without_its_parameters_and_case() -> None:
+    assert media_type({"content-type": "Application/JSON ; charset=utf-8"}) == "application/json"
+    assert media_type({}) == ""
