@@ -33,9 +33,10 @@ from .bench_load import Measurement, find_wrk, run_wrk
 T = TypeVar("T")
 
 COUNTS: Final = (1, 2, 3)
-_CONNECTIONS: Final = 30
-"""Of all nodes together; so many followers as well, tenfold."""
+_CONNECTIONS: Final = 10
+"""Of each node: what a turn of its loop finds to do at once is a part of what a call costs."""
 _FOLLOWERS: Final = 300
+"""Of all nodes together."""
 _EVENTS: Final = 20
 _SECONDS: Final = 5
 _IDLE_S: Final = 5.0
@@ -143,7 +144,7 @@ def _nothing(cluster: Cluster, scale: float, scratch: Path) -> Cost:
 
 
 def _calls(cluster: Cluster, scale: float, scratch: Path, *, legacy: bool) -> Cost:
-    """Each node has its share of the connections; sessions are used at another node than where they were opened."""
+    """Each node has as many connections; sessions are used at another node than where they were opened."""
     count, seconds = len(cluster.nodes), max(1, int(_SECONDS * scale))
     folders = [scratch / f"{count}-{number}" for number in range(count)]
     for folder in folders:
@@ -152,7 +153,7 @@ def _calls(cluster: Cluster, scale: float, scratch: Path, *, legacy: bool) -> Co
     def load(number: int) -> Measurement:
         return run_wrk(
             cluster.ports[number],
-            connections=_CONNECTIONS // count,
+            connections=_CONNECTIONS,
             seconds=seconds,
             legacy=legacy,
             scratch=folders[number],
