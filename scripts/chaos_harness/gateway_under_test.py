@@ -22,7 +22,7 @@ from .fault_kinds import ALONE, BACKENDS, DEMO, EMBEDDED, LOCAL, NODE, PAIR, PRO
 from .history import Stopped, Weighed
 from .namespaces import Machine
 
-START_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 90.0
 DRAIN_S: Final = 5.0
 STOP_S: Final = DRAIN_S + 8.0
 COMMAND_TIMEOUT_S: Final = 45.0
