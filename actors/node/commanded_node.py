@@ -101,12 +101,12 @@ class CommandedNode(Supervisor):
             if isinstance(spec.arguments, CellArguments) and (address := self.child_address(short)) is not None:
                 yield short, self.child_full_name(spec), self.supervision.incarnation(short), address
 
-    def _cell_processes(self) -> Iterator[tuple[str, int, ActorAddress]]:
-        """(full name, incarnation, address) of every cell, also of one that starts, or ends with clients connected to it."""
+    def _cell_processes(self) -> Iterator[tuple[str, str, int, ActorAddress]]:
+        """The same of every cell, also of one that starts, or ends with clients connected to it."""
         for short in self.supervision.names:
             spec = self.supervision.spec(short)
             if isinstance(spec.arguments, CellArguments) and (address := self.child_mailbox(short)) is not None:
-                yield self.child_full_name(spec), self.supervision.incarnation(short), address
+                yield short, self.child_full_name(spec), self.supervision.incarnation(short), address
 
     @property
     def _has_member(self) -> bool:
@@ -321,7 +321,7 @@ class CommandedNode(Supervisor):
 
         One that starts was made from older settings, and one that ends serves its clients by older ones until it has.
         """
-        cells = {full: (incarnation, address) for full, incarnation, address in self._cell_processes()}
+        cells = {full: (incarnation, address) for _, full, incarnation, address in self._cell_processes()}
         told = self._settings.to_tell((full, incarnation) for full, (incarnation, _) in cells.items())
         for full in told:
             self.send(cells[full][1], ApplySettings(revision=self._settings.revision, settings=self._settings.now))

@@ -101,8 +101,16 @@ class NodeSupervisor(CommandedNode):
                 self.send(address, EventLogMoved(log=log, log_incarnation=log_incarnation))
 
     def _tell_of_cells(self) -> None:
-        """Tell every cell, and the cluster member, which ones run, when that has changed."""
-        cells = {full: (address, incarnation) for _, full, incarnation, address in self._cells()}
+        """Tell every cell, and the cluster member, which ones serve, when that has changed.
+
+        Also one that ends: it sends its clients to others, and others wait for what it has begun for theirs. The plan may have
+        decided on its end already where it has not been told, but is just about to be.
+        """
+        cells = {
+            full: (address, incarnation)
+            for short, full, incarnation, address in self._cell_processes()
+            if self.supervision.phase(short) in (Phase.RUNNING, Phase.STOPPING)
+        }
         incarnations = {full: incarnation for full, (_, incarnation) in cells.items()}
         member = self.child_address(CLUSTER_MEMBER) if self._has_member else None
         if member is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.conftest import StartGateway
+from tests.doubles.calling_client import CallingClient
 from tests.doubles.sdk_server import start_sdk_server
 from tests.end_to_end.raw_http import Answer, ask_modern, request
 from tests.end_to_end.running_gateway import RunningGateway
@@ -47,3 +49,22 @@ def test_a_rolling_restart_waits_for_calls_that_are_parked_or_run_as_tasks(start
             assert restarting.result() == (0, "cell/0 restarted\ncell/1 restarted\n")
             assert not set(before) & set(gateway.cell_pids())
         assert sorted(server.counters()["started"]) == sorted(tags + ["slow"] * 6)
+
+
+def test_two_cells_that_are_restarted_at_once_refuse_nobody(start_gateway: StartGateway) -> None:
+    """The second is told to end in the moment in which the first is back: it sends its clients there."""
+
+    async def restart_both(gateway: RunningGateway) -> set[str]:
+        clients = [await CallingClient(gateway.url, "legacy").open() for _ in range(8)]
+        stop = asyncio.Event()
+        calling = [asyncio.create_task(client.keep_calling(stop)) for client in clients]
+        restarts = (asyncio.to_thread(gateway.admin, "restart", cell) for cell in ("cell/0", "cell/1"))
+        assert [exit_code for exit_code, _ in await asyncio.gather(*restarts)] == [0, 0]
+        stop.set()
+        await asyncio.gather(*calling)
+        for client in clients:
+            await client.close()
+        return {each.outcome for client in clients for each in client.ended}
+
+    with start_gateway("two cells", [{"name": "demo", "prefix": "", "builtin": "demo"}]) as gateway:
+        assert asyncio.run(restart_both(gateway)) == {"ok"}
