@@ -226,7 +226,7 @@ class FaultActs:
 
     def _limit(self, which: int, soft: Callable[[psutil.Process], int] | None) -> None:
         """Of every process that it has now. soft: None gives back what is allowed at most."""
-        for process in self._gateway.processes().values():
+        for _, process in self._gateway.own_processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 _, hard = process.rlimit(which)
                 process.rlimit(which, (hard if soft is None else soft(process), hard))

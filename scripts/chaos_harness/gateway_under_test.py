@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ COMMAND_TIMEOUT_S: Final = 45.0
 PROBE_TIMEOUT_S: Final = 2.0
 PRODUCT: Final = (sys.executable, "-m", "mcp_gateway.scripts.command_line")
 _TITLE: Final = "mcp-gateway: "
+_GUARD_TITLE: Final = f"{_TITLE}stdio-guard"
 _PORTS: Final = (12_000, 30_000)
 """Below those that the system gives away by itself: a server that is down for a while finds its own free."""
 
@@ -188,14 +189,16 @@ builtin = "demo"
         return found
 
     def processes(self) -> dict[str, psutil.Process]:
-        """{name as in `status`: process} of those that are the gateway's own; servers and their guards are none."""
-        found: dict[str, psutil.Process] = {}
+        """{name: process} of those that it always has; servers and their guards are none of them."""
+        return {name: process for name, process in self.own_processes() if name in self._expected}
+
+    def own_processes(self) -> Iterator[tuple[str, psutil.Process]]:
+        """(name, process) of all that are the gateway's own, what an upgrade has added among them, but for guards."""
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline()).strip()
-                if title.startswith(_TITLE):
-                    found[title.removeprefix(_TITLE)] = process
-        return {name: process for name, process in found.items() if name in self._expected}
+                if title.startswith(_TITLE) and title != _GUARD_TITLE:
+                    yield title.removeprefix(_TITLE), process
 
     @property
     def _expected(self) -> frozenset[str]:
@@ -223,13 +226,18 @@ builtin = "demo"
 
     def weigh(self) -> Weighed:
         memory_bytes = descriptors = 0
-        own = self.processes().values()
-        for process in own:
+        for _, process in self.own_processes():
             with contextlib.suppress(psutil.Error):
                 memory_bytes += process.memory_full_info().pss
                 descriptors += process.num_fds()
         files = sum(1 for path in self.state_path.rglob("*") if path.is_file())
-        return Weighed(processes=len(own), memory_bytes=memory_bytes, descriptors=descriptors, files=files, at_s=time.monotonic())
+        return Weighed(
+            processes=len(self.processes()),
+            memory_bytes=memory_bytes,
+            descriptors=descriptors,
+            files=files,
+            at_s=time.monotonic(),
+        )
 
     # ---- conversations
 

@@ -12,6 +12,7 @@ import contextlib
 import enum
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -199,7 +200,15 @@ async def serve_stdio(server: ToolServer) -> None:
             task.add_done_callback(running.discard)
 
 
+def give_back_limits() -> None:
+    """The gateway may start this while a fault takes its disk or its descriptors: that is to last no longer than the fault."""
+    for which in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+        _, hard = resource.getrlimit(which)
+        resource.setrlimit(which, (hard, hard))
+
+
 def main() -> None:
+    give_back_limits()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--folder", type=Path, required=True)

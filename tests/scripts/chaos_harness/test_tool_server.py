@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,13 @@ def test_it_asks_on_the_stream_of_the_call_and_goes_on_when_it_is_answered(tmp_p
     question, response = with_server(tmp_path, talk)
     assert question["method"] == "elicitation/create"
     assert response["result"]["content"][0]["text"] == "a"
+
+
+def test_what_a_fault_takes_from_the_gateway_that_starts_it_it_takes_back(tmp_path: Path) -> None:
+    """Else it could not write down what it runs for as long as it lives."""
+    server = [sys.executable, "-m", "mcp_gateway.scripts.chaos_harness.tool_server", "--name", "one", "--folder", str(tmp_path)]
+    done = subprocess.run(
+        ["prlimit", "--fsize=1:", *server], input=json.dumps(CALL) + "\n", capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout)["id"] == 1, done.stderr
+    assert runs(tmp_path) == ["a"]
