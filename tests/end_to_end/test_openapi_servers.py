@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from tests.conftest import StartGateway
 from tests.doubles.pet_api import KEY, PETSTORE, PetApi, pet_api
@@ -29,6 +30,7 @@ def gateway(request: pytest.FixtureRequest, start_gateway: StartGateway, api: Pe
         "allow_private": True,
         "auth": "headers",
         "headers": {"Authorization": KEY},
+        "tools": {"check": ["results"]},
     }
     others = {"name": "shut", "openapi": str(PETSTORE), "base_url": f"{api.url}/v1"}
     with start_gateway(request.param, [pets, others]) as running:
@@ -41,10 +43,15 @@ def test_operations_are_tools_for_clients_of_both_eras(mode: str, gateway: Runni
         async with connected(gateway.endpoint(), mode) as (client, _):
             names = [tool.name for tool in (await client.list_tools()).tools]
             assert names == [f"{name}__{tool}" for name in ("pets", "shut") for tool in ("listPets", "createPets", "showPetById")]
+            told = [tool.name for tool in (await client.list_tools()).tools if tool.output_schema is not None]
+            assert told == ["pets__listPets", "pets__showPetById"], "only where results are checked"
             made = await client.call_tool("pets__createPets", {"body": {"id": 7, "name": mode}})
             assert (made.is_error, text_of(made)) == (False, "HTTP 201 Created")
             found = await client.call_tool("pets__showPetById", {"petId": "7"})
             assert found.structured_content == {"id": 7, "name": mode}
+            await client.call_tool("pets__createPets", {"body": {"id": "seven", "name": mode}})
+            with pytest.raises(MCPError, match="outputSchema"):
+                await client.call_tool("pets__showPetById", {"petId": "seven"})
             missing = await client.call_tool("pets__showPetById", {"petId": "none"})
             assert missing.is_error
             assert text_of(missing).startswith("HTTP 404 Not Found")

@@ -15,7 +15,8 @@ import attrs
 
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import LARGEST_SCHEMA_BYTES, size_of
 
-from .api_schemas import ReferenceRefused, SchemaWriter, TooComplex, resolved
+from .api_answers import output_schema
+from .api_schemas import ReferenceRefused, SchemaWriter, TooComplex, is_json, resolved
 
 MOST_OPERATIONS: Final = 2_000
 _LONGEST_TEXT: Final = 4_000
@@ -88,11 +89,13 @@ class Description:
     left_out: tuple[str, ...]
 
 
-def read_description(document: Any, base_url: str, found_at: str) -> Description:
+def read_description(document: Any, base_url: str, found_at: str, *, with_outputs: bool = False) -> Description:
     """base_url: as the settings have it; "" is what the description says. found_at: the URL that it comes from, or "" for a file.
 
     A description that was fetched may only name a server of its own origin: what clients say, and what the gateway shows of
     itself, goes where the operator has said.
+
+    with_outputs: whether tools say what they give: then results have to be checked, as an API need not answer as described.
 
     Raises: DescriptionRefused
     """
@@ -106,7 +109,7 @@ def read_description(document: Any, base_url: str, found_at: str) -> Description
     if not isinstance(paths, dict):
         raise DescriptionRefused("it has no paths")
     info = document["info"] if isinstance(document.get("info"), dict) else {}
-    operations, left_out = _operations(document, paths)
+    operations, left_out = _operations(document, paths, with_outputs=with_outputs)
     return Description(
         title=_text(info.get("title")),
         summary=_text(info.get("description")),
@@ -147,7 +150,9 @@ def _with_defaults(url: str, variables: Any) -> str:
 # ---- operations
 
 
-def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple[dict[str, Operation], list[str]]:
+def _operations(
+    document: Mapping[str, Any], paths: Mapping[str, Any], *, with_outputs: bool
+) -> tuple[dict[str, Operation], list[str]]:
     found: dict[str, Operation] = {}
     left_out: list[str] = []
     for path, item, method, operation in _each(document, paths, left_out):
@@ -159,6 +164,8 @@ def _operations(document: Mapping[str, Any], paths: Mapping[str, Any]) -> tuple[
         except (ReferenceRefused, TooComplex, DescriptionRefused) as error:
             left_out.append(f"{method.upper()} {path[:200]}: {error}")
         else:
+            if with_outputs and (output := output_schema(document, operation)) is not None:
+                read = attrs.evolve(read, tool={**read.tool, "outputSchema": output})
             found[str(read.tool["name"])] = read
     return found, left_out
 
@@ -283,11 +290,6 @@ def _media_type(content: Mapping[str, Any]) -> str | None:
             if is_it(kind):
                 return name
     return "application/json" if "*/*" in kinds.values() and content.get("application/json") is not None else None
-
-
-def is_json(media_type: str) -> bool:
-    """Source: RFC 6839, section 3.1. media_type: without parameters, in lower case."""
-    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def _name(method: str, path: str, operation_id: Any) -> str:

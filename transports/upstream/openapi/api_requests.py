@@ -15,7 +15,8 @@ import attrs
 
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import WrongArguments
 
-from .api_description import Body, Operation, Parameter, is_json
+from .api_description import Body, Operation, Parameter
+from .api_schemas import is_json
 
 LONGEST_TARGET: Final = 8_192
 _DELIMITERS: Final = {"spaceDelimited": " ", "pipeDelimited": "|", "form": ",", "simple": ","}

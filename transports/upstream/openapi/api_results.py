@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import ToolOutcome
 
-from .api_description import is_json
+from .api_answers import RESULT
+from .api_schemas import is_json
 
 _TEXTS: Final = frozenset(
     {"", "application/xml", "application/javascript", "application/yaml", "application/x-www-form-urlencoded"}
@@ -37,7 +38,7 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -
             structured["body"] = value.value
         return ToolOutcome([{"type": "text", "text": shown}], structured, is_error=True)
     if value is not None:
-        structured = value.value if isinstance(value.value, dict) else {"result": value.value}
+        structured = value.value if isinstance(value.value, dict) else {RESULT: value.value}
         return ToolOutcome([{"type": "text", "text": text}], structured)
     if text is None:
         return ToolOutcome([_blob(media_type, body, url)])

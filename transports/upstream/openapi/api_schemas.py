@@ -67,11 +67,20 @@ def _target(document: Mapping[str, Any], reference: str) -> Any:
     return found
 
 
-class SchemaWriter:
-    """Writes schemas of one tool. What they refer to goes to `definitions`, each once, however often and in whatever circles."""
+def is_json(media_type: str) -> bool:
+    """Source: RFC 6839, section 3.1. media_type: without parameters, in lower case."""
+    return media_type == "application/json" or media_type.endswith("+json")
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+
+class SchemaWriter:
+    """Writes schemas of one tool. What they refer to goes to `definitions`, each once, however often and in whatever circles.
+
+    leaves: "writeOnly" for answers, "readOnly" for arguments: what is marked so need not be there.
+    """
+
+    def __init__(self, document: Mapping[str, Any], leaves: str = "readOnly") -> None:
         self._document = document
+        self._leaves = leaves
         self._names: dict[str, str] = {}
         self.definitions: dict[str, Any] = {}
 
@@ -92,7 +101,15 @@ class SchemaWriter:
             return {"$ref": f"#/$defs/{self._defined(reference, depth)}", **beside}
         written = {name: self._member(name, value, depth) for name, value in schema.items() if _is_kept(name)}
         _spell_as_2020_12(written, is_nullable=schema.get("nullable") is True)
+        if isinstance(required := written.get("required"), list):
+            written["required"] = [name for name in required if not self._may_lack(schema, name)]
         return written
+
+    def _may_lack(self, schema: Mapping[str, Any], name: Any) -> bool:
+        """Source: OpenAPI 3.0.4, "Schema Object", `readOnly` and `writeOnly`: required in one direction only."""
+        properties = schema.get("properties")
+        inner = properties.get(name) if isinstance(properties, dict) and isinstance(name, str) else None
+        return isinstance(inner, dict) and inner.get(self._leaves) is True
 
     def _member(self, name: str, value: Any, depth: int) -> Any:
         if name in _VALUES:

@@ -157,7 +157,9 @@ class OpenApiSource:
         is_url = where.startswith(("http://", "https://"))
         content = await self._fetched(where) if is_url else await asyncio.to_thread(_file_content, where)
         try:
-            description = await asyncio.to_thread(_described, content, self._backend.base_url, where if is_url else "")
+            found_at = where if is_url else ""
+            has_checks = "results" in self._backend.tools.get("check", ())
+            description = await asyncio.to_thread(_described, content, self._backend.base_url, found_at, has_checks)
         except DescriptionRefused as refused:
             raise UpstreamError(Fate.BROKEN, f"its OpenAPI description cannot be used: {refused}") from None
         self._tell_left_out(description)
@@ -182,8 +184,8 @@ class OpenApiSource:
             _logger.warning("backend %r: %d more operations are left out", self._backend.name, more)
 
 
-def _described(content: bytes, base_url: str, found_at: str) -> Description:
-    return read_description(read_document(content), base_url, found_at)
+def _described(content: bytes, base_url: str, found_at: str, with_outputs: bool) -> Description:
+    return read_description(read_document(content), base_url, found_at, with_outputs=with_outputs)
 
 
 def _file_content(path: str) -> bytes:

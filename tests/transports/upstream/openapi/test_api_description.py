@@ -231,6 +231,25 @@ def test_of_3_0_what_2020_12_spells_otherwise_is_translated() -> None:
     }
 
 
+_GIVES = {"200": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+def test_what_only_answers_have_need_not_be_given() -> None:
+    body = {"type": "object", "required": ["id", "name"], "properties": {"id": {"readOnly": True}, "name": {}}}
+    content = {"application/json": {"schema": body}}
+    document = {"openapi": "3.0.0", "paths": {"/pets": {"post": {"requestBody": {"content": content}}}}}
+    (operation,) = read_description(document, "https://api.example", "").operations.values()
+    assert operation.tool["inputSchema"]["properties"]["body"]["required"] == ["name"]
+
+
+def test_tools_say_what_they_give_where_that_is_wanted() -> None:
+    document = {"openapi": "3.0.0", "paths": {"/pets": {"get": {"operationId": "list", "responses": _GIVES}, "put": {}}}}
+    for wanted in (False, True):
+        operations = read_description(document, "https://api.example", "", with_outputs=wanted).operations
+        told = {name for name, operation in operations.items() if "outputSchema" in operation.tool}
+        assert told == ({"list"} if wanted else set())
+
+
 def test_headers_of_the_connection_and_of_credentials_are_no_arguments() -> None:
     names = ("Authorization", "Host", "Content-Length", "Cookie", "X-Mine")
     tool = the_tool({"parameters": [{"name": name, "in": "header", "schema": {}} for name in names]})
