@@ -29,6 +29,10 @@ _SECOND_ADDRESS_S: Final = 0.25  # Source: RFC 8305, section 5, "Connection Atte
 # Shorter than the 5 s after which common servers close an idle connection: a request never meets a closing one.
 _KEEP_ALIVE_S: Final = 4.0
 _SWEEP_S: Final = 1.0
+_MOST_ENDING: Final = 16
+"""Connections, to one origin, that are kept for the end of a stream whose answer is here. Ours."""
+_LONGEST_REST_BYTES: Final = 65_536
+"""Of what comes between the answer and that end."""
 _NO_TOKEN: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
 _NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -60,6 +64,7 @@ class Http1Client:
         # {whether they carry what may be repeated: the one that was used last is at the end, and used next}
         self._idle: dict[bool, list[ServerConnection]] = {True: [], False: []}
         self._open: set[ServerConnection] = set()
+        self._ending: dict[ServerConnection, float] = {}  # since when only the end of their stream is missing
         self._sweeper: asyncio.TimerHandle | None = None
 
     def request(
@@ -111,7 +116,14 @@ class Http1Client:
         return None
 
     def give_back(self, connection: ServerConnection, *, may_repeat: bool) -> None:
-        """The exchange is over, or has failed."""
+        """The exchange is over, or has failed. Where the answer is here and its stream has no end yet, it is waited for: servers
+        write it a moment later, and a new connection would cost more than a call.
+        """
+        if connection.is_answered and not connection.is_over and len(self._ending) < _MOST_ENDING:
+            self._ending[connection] = time.monotonic()
+            connection.on_news = functools.partial(self._look_for_end, connection, may_repeat=may_repeat)
+            self._sweep_later()
+            return
         if connection.is_cut_unheard:
             for other in self._idle[may_repeat]:  # a server that restarts, or fails at many messages: who asks again meets none
                 other.transport.abort()
@@ -121,6 +133,16 @@ class Http1Client:
         connection.prepare()
         connection.idle_since_s = time.monotonic()
         self._idle[may_repeat].append(connection)
+        self._sweep_later()
+
+    def _look_for_end(self, connection: ServerConnection, *, may_repeat: bool) -> None:
+        if connection.is_over or connection.bytes_here > _LONGEST_REST_BYTES:
+            connection.on_news = None
+            connection.is_answered = False
+            self._ending.pop(connection, None)
+            self.give_back(connection, may_repeat=may_repeat)
+
+    def _sweep_later(self) -> None:
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
@@ -129,8 +151,12 @@ class Http1Client:
         for idle in self._idle.values():
             while idle and idle[0].idle_since_s < too_old_s:
                 idle.pop(0).transport.abort()
-        is_any_left = any(self._idle.values())
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if is_any_left else None
+        for connection, since_s in list(self._ending.items()):
+            if since_s < time.monotonic() - _SWEEP_S:
+                connection.transport.abort()
+        self._sweeper = None
+        if self._ending or any(self._idle.values()):
+            self._sweep_later()
 
     async def _connect(self) -> ServerConnection:
         loop = asyncio.get_running_loop()
@@ -158,6 +184,7 @@ class Http1Client:
     def _forget(self, connection: ServerConnection) -> None:
         """It has ended."""
         self._open.discard(connection)
+        self._ending.pop(connection, None)
         for idle in self._idle.values():
             if connection in idle:
                 idle.remove(connection)

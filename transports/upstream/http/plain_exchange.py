@@ -111,6 +111,7 @@ class PlainExchange(UntaskedExchange):
         if response is None:
             self._go_on()
         else:
+            connection.is_answered = True
             self._end(UpstreamAnswer(200, response, connection.headers.get("mcp-session-id")))
 
     def _may_wait(self, connection: ServerConnection) -> bool:

@@ -56,6 +56,10 @@ class Answer:
         length = self.headers.get("content-length")
         return int(length) if length is not None and "content-encoding" not in self.headers else None
 
+    def let_end(self) -> None:
+        """The rest of the body is only its end: leave the block, and the connection may serve again once that has come."""
+        self._connection.is_answered = True
+
     async def read(self) -> bytes:
         """The whole body, however long. Raises: ExchangeCut."""
         return joined(await self.read_framed(UNFRAMED))
@@ -113,7 +117,8 @@ class _Parts:
 class ServerConnection(asyncio.BufferedProtocol):
     """One exchange after the other: `prepare`, `send`, `answer`, then its body, part by part or all of it at once.
 
-    on_news: where nobody awaits, called whenever something has come, or the connection has ended.
+    on_news:     where nobody awaits, called whenever something has come, or the connection has ended.
+    is_answered: whoever asked has what it wants: of the body nothing is missing but its end.
     """
 
     transport: asyncio.Transport
@@ -138,6 +143,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._waiting_bytes = 0
         self._frame_bytes = 0
         self.is_complete = False  # the whole body has come
+        self.is_answered = False
         self._is_asked = self._has_begun = self.has_head = self._is_past_parser = False
         self._keeps_alive = self._is_spoiled = False
 
@@ -146,6 +152,11 @@ class ServerConnection(asyncio.BufferedProtocol):
         """Whether the exchange is over, both ways, and the server keeps the connection for another."""
         is_over = self.is_complete and not self._is_spoiled and self._failure is None
         return is_over and self._keeps_alive and not self.transport.is_closing() and not self.transport.get_write_buffer_size()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of the answer, or nothing that could be trusted."""
+        return self.is_complete or self._is_spoiled or self._failure is not None or self.transport.is_closing()
 
     @property
     def is_cut_unheard(self) -> bool:

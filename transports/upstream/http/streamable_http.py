@@ -336,6 +336,7 @@ class StreamableHttpConversation:
                     if own_id == jsonrpc.NULL:
                         continue  # nothing that a stream without a request could answer
                     if said.answer is not None:
+                        response.let_end()
                         return UpstreamAnswer(200, said.answer, session_id)
                     if said.foreign is not None or not said.beside:
                         text = f"the server sent an event that is {said.problem}"

@@ -195,6 +195,66 @@ def test_many_at_once_have_an_answer_each() -> None:
     on_loop(body)
 
 
+# ---- a stream whose end comes later
+
+
+@pytest.mark.parametrize("before", [b"", event(HINT)], ids=["without a task", "in a task"])
+def test_a_connection_whose_stream_ends_a_moment_after_its_answer_serves_again(before: bytes) -> None:
+    async def script(request: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM + before + event(RESULT))
+        await may_end.wait()
+        writer.write(chunk(b": the end\n\n") + b"0\r\n\r\n")
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            for number in range(3):
+                may_end.clear()
+                assert isinstance(await begin(wire, call())[1], UpstreamAnswer)
+                assert server.connections == 1, number
+                may_end.set()
+                await until(lambda: wire._http._idle[False])
+
+    may_end = asyncio.Event()
+    on_loop(body)
+
+
+def test_streams_without_an_end_keep_so_many_connections_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_gateway.transports.upstream.http.http1_client._MOST_ENDING", 2)
+
+    async def script(request: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM + event(RESULT))
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            for _ in range(3):
+                assert isinstance(await begin(wire, call())[1], UpstreamAnswer)
+            await until(lambda: server.closed == 1)
+            monkeypatch.setattr("mcp_gateway.transports.upstream.http.http1_client._SWEEP_S", 0.0)
+            await until(lambda: server.closed == 3)
+            assert not wire._http._ending
+
+    on_loop(body)
+
+
+@pytest.mark.parametrize("rest", [chunk(b": %b\n\n" % (b"x" * 70_000)), b"no chunk\r\n", b"0\r\n\r\n" + OK])
+def test_a_connection_on_which_something_else_follows_is_not_kept(rest: bytes) -> None:
+    async def script(request: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM + event(RESULT))
+        await may_go_on.wait()
+        writer.write(rest)
+
+    async def body() -> None:
+        async with serving(script) as (server, wire):
+            assert isinstance(await begin(wire, call())[1], UpstreamAnswer)
+            may_go_on.set()
+            await until(lambda: server.closed == 1)
+            assert not wire._http._ending
+            assert not wire._http._idle[False]
+
+    may_go_on = asyncio.Event()
+    on_loop(body)
+
+
 # ---- its time, and who gives it up
 
 
