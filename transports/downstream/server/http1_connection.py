@@ -205,6 +205,7 @@ class Http1Exchange:
         "_connection",
         "_head",
         "_is_chunked",
+        "_unsent_head",
         "has_answered",
         "is_detached",
         "is_sent",
@@ -217,6 +218,7 @@ class Http1Exchange:
         self._connection = connection
         self._head = head
         self._is_chunked = False
+        self._unsent_head = b""
         self.stream = connection.stream
         self.is_whole = self.has_answered = self.is_sent = self.is_detached = False
         self.keeps_alive = head.keeps_alive
@@ -249,8 +251,14 @@ class Http1Exchange:
             headers = {**headers, "Transfer-Encoding": "chunked"}
         else:
             self.keeps_alive = False  # a body without a length has no other end. Source: RFC 9112, section 6.3
-        if not self.stream.closed():
-            self._send(self._answer_head(status, headers))
+        # In one piece with what is written at once, as a rule; by itself if nothing is.
+        self._unsent_head = self._answer_head(status, headers)
+        asyncio.get_running_loop().call_soon(self._send_head)
+
+    def _send_head(self) -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        if head and not self.stream.closed():
+            self._send(head)
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         sent: asyncio.Future[None]
@@ -262,7 +270,9 @@ class Http1Exchange:
         if self._head.method == "HEAD":
             chunk = b""
         elif self._is_chunked and chunk:
-            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+            chunk = b"%b%x\r\n%b\r\n" % (self._unsent_head, len(chunk), chunk)
+            self._unsent_head = b""
+        self._send_head()
         waiting = self._send(chunk)
         if waiting is None:
             sent = asyncio.get_running_loop().create_future()
@@ -272,6 +282,7 @@ class Http1Exchange:
 
     def end(self) -> None:
         if not self.has_answered and not self.stream.closed():
+            self._send_head()
             if self._is_chunked:
                 self._send(_LAST_CHUNK)
             self._answered()

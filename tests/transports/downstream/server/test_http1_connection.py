@@ -177,6 +177,39 @@ def test_an_answer_in_pieces_is_whole_also_where_the_socket_takes_a_part_of_it()
     on_cell(body)
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_stream_has_begun_for_its_client_before_there_is_anything_to_say(version: str) -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept", version=version))
+            await until(lambda: kept.incomings)
+            incoming = kept.incomings[0]
+            incoming.begin({})
+            assert (await client.answer()).status == 200
+            await incoming.write(b"data: 1\n\n")
+            incoming.end()
+            expected = b"data: 1\n\n" if version == "1.0" else b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"
+            assert await client.reader.readexactly(len(expected)) == expected
+
+    on_cell(body)
+
+
+def test_a_stream_that_ends_as_it_begins_is_an_empty_one() -> None:
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.writer.write(get("/kept") + get("/health/live"))
+            await until(lambda: kept.incomings)
+            kept.incomings[0].begin({})
+            kept.incomings[0].end()
+            assert (await client.answer()).status == 200
+            assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+            assert (await client.answer()).body == b'{"status":"live"}'
+
+    on_cell(body)
+
+
 def test_a_stream_comes_in_chunks_and_the_connection_goes_on() -> None:
     async def body(cell: RunningCell) -> None:
         kept = Kept(cell)
