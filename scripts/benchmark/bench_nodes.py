@@ -201,7 +201,7 @@ WORKS: Final = {
         act=lambda *given: _calls(*given, legacy=True),
         most=MAX_GROWTH,
     ),
-    "event": Work(title="an event, to each of 300 followers in all", act=_events),
+    "event": Work(title="an event, for each follower", act=_events),
 }
 
 
