@@ -338,9 +338,10 @@ class Cell:
             self._denied = denied
             self._access.forget_users(Denials(denied).deny)
 
-    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
+    async def drain(self, deadline_s: float, *, others_serve: bool = False, node_ends: bool = False) -> None:
         self._ends_by_s = time.monotonic() + deadline_s
-        await drained(self._port, self._server, self._cells, self._held_count, deadline_s, others_serve=others_serve)
+        how = {"others_serve": others_serve, "node_ends": node_ends}
+        await drained(self._port, self._server, self._cells, self._held_count, deadline_s, **how)
 
     def _held_count(self) -> int:
         """Calls that run as tasks, or wait for their clients."""

@@ -42,11 +42,13 @@ async def drained(
     deadline_s: float,
     *,
     others_serve: bool,
+    node_ends: bool,
 ) -> None:
     """Accept nothing new, let requests end; streams of sessions are ended at once, their clients come back elsewhere.
 
     Where others serve, a client that is connected here has one more request served, and reads that its connection ends; with
-    that there is nobody who has to be refused. What other cells ask for then waits for the successor.
+    that there is nobody who has to be refused. What other cells ask for then waits for the successor, unless the node ends: then
+    there is none, and they are served to the end.
 
     held_count: of calls that run as tasks, or wait for their clients, who come by way of other cells; what is longer ends here.
     """
@@ -60,7 +62,7 @@ async def drained(
         if not port.waiting and (now_s >= send_away_s or not server.connection_count):
             break
         await asyncio.sleep(_POLL_S)
-    if others_serve:
+    if others_serve and not node_ends:
         await _none_left(held_count, give_up_s - deadline_s * _KEPT_FOR_LEAVING)
         if held := held_count():
             _logger.warning("drain: %d calls that run as tasks or wait for their clients did not end in time", held)

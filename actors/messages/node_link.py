@@ -72,10 +72,11 @@ class CellContent(Protocol):
         Raises: OSError if the port cannot be bound.
         """
 
-    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
+    async def drain(self, deadline_s: float, *, others_serve: bool = False, node_ends: bool = False) -> None:
         """Stop accepting; return when the exchanges have ended, or after deadline_s.
 
-        others_serve: other cells go on, so that clients who are connected here have somewhere else to go.
+        others_serve: other cells, or nodes, go on, so that clients who are connected here have somewhere else to go.
+        node_ends:    all cells of the node do this: none of them has a successor.
         """
 
     async def stop(self) -> None:

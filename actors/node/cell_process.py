@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -162,12 +162,15 @@ class CellProcess(AsyncioActor):
         if self.loop is None:
             super().receiveMsg_StopRequested(message, sender)
         else:
-            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), is_alone=False))
+            self.run_async(self._drain(deadline_s, self.myAddress, ContentDrained(), node_ends=False))
 
-    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object, *, is_alone: bool = True) -> None:
-        """is_alone: the whole node ends. Else others may serve: the loop knows, which has taken in all news of them."""
+    async def _drain(self, deadline_s: float, asker: ActorAddress, answer: object, *, node_ends: bool = True) -> None:
+        """node_ends: all of it. Others may serve, cells or nodes: the loop knows, which has taken in all news of them."""
         if self._content is not None and not self._has_drained:  # what outlived one drain would outlive another one
-            await self._content.drain(deadline_s, others_serve=not is_alone and bool(self._cells))
+            others: Mapping[str, object] = self._cells
+            if node_ends:
+                others = {} if self._nodes is None else self._nodes.cells
+            await self._content.drain(deadline_s, others_serve=bool(others), node_ends=node_ends)
             self._has_drained = True
         self.deliver(asker, answer)
 

@@ -36,6 +36,7 @@ class StandInCell:
         self.forwarded: list[tuple[str, object]] = []
         self.failed: list[tuple[str, object]] = []
         self.drained_while_others_serve: bool | None = None
+        self.node_ends = False
         self._server: tornado.httpserver.HTTPServer | None = None
 
     async def start(self) -> None:
@@ -60,9 +61,10 @@ class StandInCell:
         self._server = tornado.httpserver.HTTPServer(tornado.web.Application(handlers, log_function=lambda _: None))
         self._server.add_sockets(sockets)
 
-    async def drain(self, deadline_s: float, *, others_serve: bool = False) -> None:
+    async def drain(self, deadline_s: float, *, others_serve: bool = False, node_ends: bool = False) -> None:
         assert self._server is not None
         self.drained_while_others_serve = others_serve
+        self.node_ends = node_ends
         self._server.stop()
         until_s = time.monotonic() + deadline_s
         while self._open_count and time.monotonic() < until_s:

@@ -227,6 +227,24 @@ def test_a_member_that_takes_nothing_costs_a_cell_what_it_has_forwarded_and_not_
     on_loop(monkeypatch, body)
 
 
+def test_a_cell_whose_node_ends_sends_its_clients_to_other_nodes_and_has_no_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.answer(1)
+        async with asyncio.timeout(5):
+            while bench.cell._content is None:
+                await asyncio.sleep(0.01)
+        bench.stage.peer().say(bench.address, nodes((5, 7, 1)))
+        bench.stage.tell(bench.address, DrainRequested(deadline_s=1.0))
+        async with asyncio.timeout(5):
+            while (others_serve := bench.cell._content.drained_while_others_serve) is None:
+                await asyncio.sleep(0.01)
+        assert (others_serve, bench.cell._content.node_ends) == (True, True)
+
+    on_loop(monkeypatch, body)
+
+
 @pytest.mark.parametrize(
     ("end", "others_served"), [(StopRequested(), True), (DrainRequested(deadline_s=1.0), False)], ids=["cell", "node"]
 )
