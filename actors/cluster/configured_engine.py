@@ -27,7 +27,7 @@ async def connect(settings: ClusterSettings, retention_events: int) -> Engine:
         retention=2 * retention_events,  # as many of the gateway and of clients each
         # A number that no log has reached before, where the servers have lost one: ids go on rising, and who comes back with one
         # of before learns what it missed.
-        first_sequence=int(time.time() * 1000),
+        first_sequence=lambda: int(time.time() * 1000),
         user=settings.user or None,
         password=password,
         tls=tls,

@@ -73,7 +73,14 @@ class _Stored:
 class NatsEngine:
     """One member's connection. Implements `engine.Engine`; made by `connect`."""
 
-    def __init__(self, client: Client, cluster: str, replicas: int = 1, retention: int = 10_000, first_sequence: int = 1) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cluster: str,
+        replicas: int = 1,
+        retention: int = 10_000,
+        first_sequence: Callable[[], int] = lambda: 1,
+    ) -> None:
         self._replicas, self._retention, self._first_sequence = replicas, retention, first_sequence
         self._client = client
         self._jet = client.jetstream(timeout=_ANSWER_S)
@@ -90,7 +97,7 @@ class NatsEngine:
         name: str,
         replicas: int = 1,
         retention: int = 10_000,
-        first_sequence: int = 1,
+        first_sequence: Callable[[], int] = lambda: 1,
         user: str | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
@@ -101,7 +108,7 @@ class NatsEngine:
         name:      of this member, for the servers' own logs.
         replicas:  servers that keep each stream, 1, 3 or 5.
         retention: entries that the log keeps.
-        first_sequence: of the log, where it is made now.
+        first_sequence: of the log, asked where it is made: now, or later, after the servers have lost it.
 
         Raises: EngineAway.
         """
@@ -147,7 +154,11 @@ class NatsEngine:
             **shared,
         )
         configs[self._log] = api.StreamConfig(
-            name=self._log, subjects=[self._log_subject(">")], max_msgs=self._retention, first_seq=self._first_sequence, **shared
+            name=self._log,
+            subjects=[self._log_subject(">")],
+            max_msgs=self._retention,
+            first_seq=self._first_sequence(),
+            **shared,
         )
         for name, config in configs.items():
             try:

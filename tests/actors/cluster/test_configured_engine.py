@@ -28,6 +28,34 @@ async def can_connect(cluster: ClusterSettings) -> bool:
     return True
 
 
+def test_a_log_that_the_server_has_lost_begins_beyond_the_lost_one_whoever_makes_it_again(tmp_path: Path) -> None:
+    """Also by the connection that has made the lost one: else new events have ids that every node has seen already."""
+
+    async def test() -> None:
+        with NatsServer(tmp_path / "data") as server:
+            engine = await connect(settings(server), 100)
+            for number in range(1, 4):
+                await engine.append("a", number, b"")
+            last = (await engine.read_log(0)).last_sequence
+            server.kill()
+            server.folder = tmp_path / "other"
+            server.start()
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        await engine.read_log(last)  # who finds none makes it
+                        await engine.append("a", 4, b"")
+                        page = await engine.read_log(last)
+                        break
+                    except EngineAway:
+                        await asyncio.sleep(0.1)
+            assert [entry.number for entry in page.entries] == [4]
+            assert page.first_sequence > last
+            await engine.close()
+
+    asyncio.run(test())
+
+
 def test_a_server_that_asks_for_a_password_is_given_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "good").write_text("secret\n")
     (tmp_path / "bad").write_text("guess\n")
