@@ -57,6 +57,7 @@ from .wire_fingerprint import WIRE_FINGERPRINT
 
 ANSWER_DEADLINE_S = 2.0  # a cell that has not answered a status request by then is left out of the answer
 COMMAND_DEADLINE_S = 30.0
+LOADING_DEADLINE_S = 90.0  # new code takes a second to be loaded, on a machine that has one; nobody is kept waiting meanwhile
 _LOADING_POLL_S = 0.05
 ENDED = {"error": "the process ended before it answered"}
 _MOST_UNPUBLISHED = 100
@@ -206,7 +207,7 @@ class CommandedNode(Supervisor):
         question_id = self._next_question_id()
         outcome = {"error": "the code that is installed was not loaded in time: everything runs on as it is"}
         self._loading = question_id, fork_server(self._node.forking_entry, (self._settings.now, self._node.cell_factory))
-        self._wait_for(question_id, ["the code"], asker, message.request_id, COMMAND_DEADLINE_S, outcome)
+        self._wait_for(question_id, ["the code"], asker, message.request_id, LOADING_DEADLINE_S, outcome)
         self.start_timer("loading", _LOADING_POLL_S)
 
     def receiveTimer_loading(self, _payload: object) -> None:

@@ -48,7 +48,7 @@ class AdminClient:
         answer: dict[str, Any] = self._ask(NodeStatusRequested(request_id=uuid.uuid4().hex), STATUS_TIMEOUT_S).status
         return answer
 
-    def command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def command(self, command: str, arguments: dict[str, Any], timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
         """{"ok": True, ...}, {"error": one line} or {"refused": lines}.
 
         Raises: AttachFailed
@@ -56,7 +56,7 @@ class AdminClient:
         from mcp_gateway.actors.messages.node import CommandRequested
 
         request = CommandRequested(request_id=uuid.uuid4().hex, command=command, arguments=arguments)
-        answer: dict[str, Any] = self._ask(request, COMMAND_TIMEOUT_S).answer
+        answer: dict[str, Any] = self._ask(request, timeout_s).answer
         return answer
 
     def _ask(self, request: Any, timeout_s: float) -> Any:

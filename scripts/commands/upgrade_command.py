@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .attaching import add_attach_options, ask, report
 from .restart_command import restart_cells
 
 if TYPE_CHECKING:
     from .admin_client import AdminClient
+
+_LOADING_TIMEOUT_S: Final = 95.0
+"""A little longer than the node gives the new code to be loaded."""
 
 
 def add_upgrade_command(commands: Any) -> None:
@@ -30,7 +33,7 @@ def _upgrade(client: AdminClient) -> int:
     """This process has loaded the code of now; the node says whether it could speak to cells that have, too."""
     from mcp_gateway.actors.node.wire_fingerprint import WIRE_FINGERPRINT
 
-    answer = client.command("upgrade", {"fingerprint": WIRE_FINGERPRINT})
+    answer = client.command("upgrade", {"fingerprint": WIRE_FINGERPRINT}, _LOADING_TIMEOUT_S)
     if exit_code := report(answer, "from now on processes start with the code that is installed"):
         return exit_code
     return restart_cells(client)
