@@ -173,7 +173,7 @@ class HealthMonitor(GatewayActor):
         change = verdict.observe(not message.problem, is_certain=message.is_certain)
         payload: dict[str, Any] = {**_named(replica), "reason": message.problem}
         if message.retry_after_s is not None:
-            payload["retry_after_s"] = message.retry_after_s
+            payload["retry_after_s"] = round(message.retry_after_s, 1)
         before_s, self._retries_s[replica] = self._retries_s.get(replica, 0.0), message.retry_after_s or 0.0
         is_pause_new = self._retries_s[replica] > before_s
         if change is Change.DOWN or (not verdict.is_up and message.retry_after_s is not None):

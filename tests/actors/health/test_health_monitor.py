@@ -313,7 +313,7 @@ def test_when_a_server_is_tried_again_the_router_is_told_each_time_and_the_other
     def test() -> None:
         bench = Bench(monkeypatch)
         told: list[list[object]] = []
-        waits_s = [None, 9.0, 4.0, None, 18.0, 13.0]
+        waits_s = [None, 9.0, 4.0, None, 18.04, 13.0]
         for wait_s in waits_s:
             bench.events.clear()
             bench.probed(ONE, f"next try in {wait_s}", retry_after_s=wait_s)
@@ -322,7 +322,7 @@ def test_when_a_server_is_tried_again_the_router_is_told_each_time_and_the_other
             published = [payload.get("retry_after_s") for topic, payload in bench.events if topic == "mcp.replica.ejected"]
             told.append([verdict, published])
             assert bench.components[f"files/{ONE}"]["reason"] == f"next try in {wait_s}"
-        assert told == [[[], []], [[], []], [[4.0], [4.0]], [[], []], [[18.0], [18.0]], [[13.0], []]]
+        assert told == [[[], []], [[], []], [[4.0], [4.0]], [[], []], [[18.04], [18.0]], [[13.0], []]]
 
     on_loop(test)
 
