@@ -382,7 +382,11 @@ class Forwarding:
             text = f"{self.cell_name} answers no {type(asked.question).__name__}"
             self._forward(from_cell, CellAnswered(question_id=asked.question_id, error_text=text))
             return
-        answer = answerer(asked.question)
+        try:
+            answer = answerer(asked.question)
+        except Exception:
+            self._forward(from_cell, _not_answered(from_cell, asked.question_id))
+            return
         if asyncio.iscoroutine(answer):
             self._tasks.start(self._answer_later(from_cell, asked.question_id, answer))
         else:
@@ -391,9 +395,8 @@ class Forwarding:
     async def _answer_later(self, from_cell: str, question_id: str, answer: Any) -> None:
         try:
             answered = CellAnswered(question_id=question_id, answer=await answer)
-        except Exception:  # a defect of ours must not leave the other cell waiting
-            _logger.exception("a question of %s was not answered", from_cell)
-            answered = CellAnswered(question_id=question_id, error_text="internal error")
+        except Exception:
+            answered = _not_answered(from_cell, question_id)
         self._forward(from_cell, answered)
 
     def _take_answer(self, answered: CellAnswered) -> None:
@@ -519,6 +522,12 @@ class Forwarding:
 
     def _next_id(self) -> str:
         return f"{self._own}:{next(self._numbers)}"
+
+
+def _not_answered(asker: str, question_id: str) -> CellAnswered:
+    """While an error is handled, a defect of ours: it must neither leave the other cell waiting nor end this one."""
+    _logger.exception("a question of %s was not answered", asker)
+    return CellAnswered(question_id=question_id, error_text="internal error")
 
 
 def owner_unreachable(who: str) -> UpstreamError:

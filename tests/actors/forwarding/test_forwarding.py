@@ -446,16 +446,20 @@ def test_a_question_whose_answer_does_not_arrive_is_told_so(monkeypatch: pytest.
     on_loop(body)
 
 
-def test_a_question_whose_answering_fails_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """What has failed is in the log of the cell; the other one may tell a client."""
+@pytest.mark.parametrize("is_at_once", [True, False], ids=["at once", "later"])
+def test_a_question_whose_answering_fails_says_so(is_at_once: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """What has failed is in the log of the cell, which goes on; the other one may tell a client."""
 
     async def body() -> None:
         node = JoinedCells(ONE, TWO)
 
-        async def fails(_: object) -> None:
+        def fails_at_once(_: object) -> None:
             raise RuntimeError("broken")
 
-        node.cells[TWO].answer_cells(Doubled, fails)
+        async def fails(question: object) -> None:
+            fails_at_once(question)
+
+        node.cells[TWO].answer_cells(Doubled, fails_at_once if is_at_once else fails)
         with pytest.raises(LookupError, match=r"\Ainternal error\Z"):
             await node.cells[ONE].ask_cell(TWO, Doubled(1), 5)
         assert "broken" in caplog.text
