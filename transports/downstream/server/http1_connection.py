@@ -21,11 +21,14 @@ from mcp_gateway.transports.protocol.mcp.refusals import Refused
 
 from .client_connection import ClientConnection, Peer, RequestDelegate
 from .http1_parser import Event, RequestHead, RequestParser
+from .read_turns import LEAST_BYTES, ReadTurns
 from .waiting_connections import WaitingConnections
 
 _logger = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 65_536
+_TLS_RECORD_BYTES: Final = 16_384
+"""What is decrypted already wakes nobody: a read takes a whole record. Source: RFC 8446, section 5.1."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _LARGE_BYTES: Final = 65_536
@@ -52,6 +55,7 @@ class Http1Connection(ClientConnection):
         self._buffer = read_buffer(_READ_BYTES)
         self._delegate: HTTPServerConnectionDelegate
         self._parser = RequestParser(max_head_bytes)
+        self._turns = ReadTurns(_READ_BYTES, _TLS_RECORD_BYTES if isinstance(stream, SSLIOStream) else LEAST_BYTES)
         self._exchange: Http1Exchange | None = None
         self._incoming: RequestDelegate | None = None
         self._is_receiving = False
@@ -102,7 +106,7 @@ class Http1Connection(ClientConnection):
             type(stream)._handle_read(stream)  # which sees the client's end, or keeps what comes
             return
         try:
-            byte_count = stream.read_from_fd(self._buffer)
+            byte_count = stream.read_from_fd(self._buffer[: self._turns.byte_count])
         except OSError as error:
             stream.close(error)
             return
@@ -110,6 +114,7 @@ class Http1Connection(ClientConnection):
             stream.close()
         elif byte_count is not None:
             self._receive(bytes(self._buffer[:byte_count]))
+            self._turns.took(self._parser.chunk_count)
 
     def _read_kept(self) -> None:
         """What came behind the request before."""

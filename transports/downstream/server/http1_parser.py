@@ -79,6 +79,11 @@ class RequestParser:
         """Whether a part of the next head is here."""
         return self._body is None and bool(self._begun)
 
+    @property
+    def chunk_count(self) -> int:
+        """Of a body in chunks: how many the last bytes have brought; they cost as much to read, be they long or short."""
+        return self._body.chunk_count if isinstance(self._body, _ChunkedBody) else 0
+
     def feed(self, data: bytes) -> list[Event]:
         """What these bytes bring of the current request: its head, parts of its body, END.
 
@@ -210,12 +215,12 @@ class _CountedBody:
 
 
 class _ChunkedBody:
-    """A body in chunks. rest: what stands behind its end.
+    """A body in chunks. rest: what stands behind its end; chunk_count: how many the last bytes have brought.
 
     Source: RFC 9112, section 7.1. What it lets recipients ignore, extensions and trailers, is refused: few read it alike.
     """
 
-    __slots__ = ("_begun", "_is_last", "_left", "_owes_line_end", "_total", "rest")
+    __slots__ = ("_begun", "_is_last", "_left", "_owes_line_end", "_total", "chunk_count", "rest")
 
     def __init__(self) -> None:
         self._begun = b""  # of a line that is not whole
@@ -223,6 +228,7 @@ class _ChunkedBody:
         self._owes_line_end = False  # it is whole but for that
         self._is_last = False
         self._total = 0
+        self.chunk_count = 0
         self.rest = b""
 
     def read(self, data: bytes, events: list[Event]) -> bool:
@@ -231,6 +237,7 @@ class _ChunkedBody:
         try:
             return self._read(self._begun + data, parts)
         finally:
+            self.chunk_count = len(parts)
             if parts:
                 events.append(b"".join(parts))
 

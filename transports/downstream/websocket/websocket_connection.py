@@ -16,11 +16,11 @@ from websockets.server import ServerProtocol
 
 from mcp_gateway.transports.downstream.server.buffered_bytes import HeldBytes
 from mcp_gateway.transports.downstream.server.message_deadline import OVERDUE, due_s
+from mcp_gateway.transports.downstream.server.read_turns import ReadTurns
 from mcp_gateway.transports.ports.loop_tasks import retrieve
 from mcp_gateway.transports.telemetry import metrics
 
-from .read_turns import ReadTurns
-
+_READ_BYTES: Final = 16_384
 _PIECE_BYTES: Final = 262_144
 MOST_UNSENT_BYTES: Final = 262_144
 """A client that has so much to read is heard again once it has read: what it asks for must not pile up here."""
@@ -89,7 +89,7 @@ class WebSocket:
         self._began_s: float | None = None  # when the message began that is not whole
         self._parts: bytearray | None = None  # of a message in fragments
         self._text = False
-        self._turns = ReadTurns()
+        self._turns = ReadTurns(_READ_BYTES)
         self._unsent_bytes = 0
         self._backlog: asyncio.Future[None] | None = None
         self._is_over = False

@@ -12,6 +12,7 @@ from tornado.iostream import IOStream
 
 from mcp_gateway.transports.downstream.server.http1_connection import Http1Connection
 from mcp_gateway.transports.downstream.server.incoming import Incoming
+from mcp_gateway.transports.downstream.server.read_turns import ReadTurns
 from tests.doubles.patience import until
 from tests.doubles.raw_http_client import INITIALIZE, RawClient, on_cell
 from tests.doubles.raw_websocket import TEXT, frame
@@ -21,6 +22,8 @@ from tests.doubles.tls_relay import self_signed
 pytestmark = pytest.mark.usefixtures("each_http_parser")
 
 ONE_READ = 65_536
+ONE_BYTE, NO_BYTES = b"1\r\nx\r\n", b"0\r\n\r\n"
+"""Chunks."""
 
 
 class Kept:
@@ -231,6 +234,30 @@ def test_a_stream_comes_in_chunks_and_the_connection_goes_on() -> None:
     on_cell(body)
 
 
+def test_others_have_their_turn_between_the_chunks_of_a_body_that_has_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    took = ReadTurns.took
+
+    def noted(self: ReadTurns, part_count: int) -> None:
+        turns.append(part_count)
+        took(self, part_count)
+
+    monkeypatch.setattr(ReadTurns, "took", noted)
+
+    async def body(cell: RunningCell) -> None:
+        kept = Kept(cell)
+        async with RawClient(cell) as client:
+            client.start("POST", "/kept", None)
+            client.writer.write(ONE_BYTE * 4_000 + NO_BYTES)
+            await until(lambda: kept.incomings)
+            assert kept.incomings[0].body == b"x" * 4_000
+            assert isinstance(connections(cell)[0], Http1Connection) is bool(turns), "Tornado's own has turns of its own"
+
+    on_cell(body, gateway={"max_message_bytes": 100_000})
+    assert max(turns, default=0) < 700
+    assert all(count < 180 for count in sorted(turns)[:-2])
+
+
 def test_who_asks_for_the_end_of_the_connection_is_told_of_it_and_it_ends() -> None:
     """Source: RFC 9112, section 9.6."""
 
@@ -370,6 +397,10 @@ def test_over_tls_clients_are_served_and_refused_as_without(tmp_path: Path, capl
             assert (await client.answer()).body == large
             assert (await client.answer()).status == 200
             assert connections(cell)[0].has_served
+            client.start("POST", "/kept", None)
+            client.writer.write(ONE_BYTE * 4_000 + NO_BYTES)
+            await until(lambda: len(kept.incomings) == 2)
+            assert kept.incomings[1].body == b"x" * 4_000
         async with Secure(cell) as client:
             asks = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
             upgrade = get("/mcp/ws", *asks, "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==")

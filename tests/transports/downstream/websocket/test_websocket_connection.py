@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 
 from mcp_gateway.transports.downstream.server import message_deadline
 from mcp_gateway.transports.downstream.server.buffered_bytes import IN
-from mcp_gateway.transports.downstream.websocket.read_turns import ReadTurns
+from mcp_gateway.transports.downstream.server.read_turns import ReadTurns
 from mcp_gateway.transports.downstream.websocket.websocket_connection import MOST_UNSENT_BYTES
 from tests.doubles.echo_sockets import MAX_BYTES, EchoServer, with_echo
 from tests.doubles.patience import until
@@ -60,9 +60,9 @@ def test_others_have_their_turn_between_the_frames_of_a_client_that_sends_very_m
     turns: list[int] = []
     took = ReadTurns.took
 
-    def noted(self: ReadTurns, frame_count: int) -> None:
-        turns.append(frame_count)
-        took(self, frame_count)
+    def noted(self: ReadTurns, part_count: int) -> None:
+        turns.append(part_count)
+        took(self, part_count)
 
     monkeypatch.setattr(ReadTurns, "took", noted)
 
