@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -81,6 +82,13 @@ class AdaptedConversation:
             return UpstreamAnswer(200, None)
         if not isinstance(message, Request):
             return UpstreamAnswer(202, None)
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                return await self._answered(request, message, on_event)
+        except TimeoutError:
+            raise UpstreamError(Fate.TIMED_OUT, "the server did not answer in time") from None
+
+    async def _answered(self, request: UpstreamRequest, message: Request, on_event: EventHandler) -> UpstreamAnswer:
         try:
             params = msgspec.json.decode(message.params) if message.params else {}
         except (msgspec.DecodeError, RecursionError) as error:  # the grammar was checked; numbers beyond any range were not

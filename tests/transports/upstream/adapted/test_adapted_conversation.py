@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from mcp_gateway.transports.ports.failure import Fate
 from mcp_gateway.transports.ports.request_kind import RequestKind
-from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest
+from mcp_gateway.transports.ports.upstream_port import UpstreamError, UpstreamRequest, ignore_events
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Message, Notification, Request
 from mcp_gateway.transports.protocol.mcp.revisions import NEWEST
 from mcp_gateway.transports.upstream.adapted.adapted_conversation import (
@@ -122,3 +123,32 @@ def test_it_says_nothing_on_its_own_and_closes_its_source() -> None:
         assert source.is_closed
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("method", ["server/discover", "tools/list", "tools/call"])
+def test_a_source_that_never_says_what_it_has_costs_a_request_its_own_time_and_no_more(method: str) -> None:
+    """One that is asked for its methods, or its description, piece by piece has a bound for each piece alone."""
+
+    class Silent(Adder):
+        async def instructions(self) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        async def tools(self) -> Sequence[Mapping[str, Any]]:
+            await asyncio.Event().wait()
+            return []
+
+        async def call(
+            self, name: str, arguments: Mapping[str, Any], timeout_s: float | None, report: Report
+        ) -> ToolOutcome | None:
+            await asyncio.Event().wait()
+            return None
+
+    async def exchange() -> None:
+        message = Request(b"1", method, b'{"name": "add"}')
+        request = UpstreamRequest(kind=RequestKind.REQUEST, message=message, revision=NEWEST, timeout_s=0.05)
+        with pytest.raises(UpstreamError) as caught:
+            await asyncio.wait_for(AdaptedConversation(Silent()).exchange(request, ignore_events), 10)
+        assert caught.value.failure.fate is Fate.TIMED_OUT
+
+    asyncio.run(exchange())
