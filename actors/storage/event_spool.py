@@ -30,6 +30,7 @@ _TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS by_place ON spool (spool, number)",
 )
 FORGET: Final = "DELETE FROM spool WHERE spool = ? AND number = ?"
+_KEEP: Final = "INSERT INTO spool (spool, number, source, sequence, topic, payload, timestamp_ms) VALUES (?,?,?,?,?,?,?)"
 
 
 @attrs.frozen
@@ -40,11 +41,16 @@ class SpooledEvent:
     number: int
     event: UnstoredEvent = attrs.field(repr=False)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.spool, self.number
+
 
 class EventSpool:
     """Methods block for as long as the disk takes, and raise nothing.
 
-    A start has a spool of its own: what an earlier one has left goes on under its own name.
+    A start has a spool of its own: what an earlier one has left goes on under its own name. After a failure of the disk memory
+    must do, until the file can be had again: then it is made what it would be without the failure.
 
     say:    told in one line, with a level of `logging`, of what went wrong.
     loaded: what earlier starts have left, oldest first.
@@ -64,7 +70,8 @@ class EventSpool:
         self._say = say
         self._most_events = most_events
         self._most_bytes = most_bytes
-        self._weights: dict[tuple[str, int], int] = {}  # in bytes, of those that wait
+        self._held: dict[tuple[str, int], SpooledEvent] = {}  # {place: what waits}, in order
+        self._known_spools = {self._spool}  # of which nothing waits but what is held
         self._held_bytes = 0
         self._is_full = False
         self.loaded: list[SpooledEvent] = []
@@ -77,37 +84,46 @@ class EventSpool:
             if self._has_room(event):
                 spooled.append(SpooledEvent(self._spool, next(self._numbers), event))
                 self._hold(spooled[-1])
-        rows = [(each.spool, each.number, *attrs.astuple(each.event)) for each in spooled]
-        statement = "INSERT INTO spool (spool, number, source, sequence, topic, payload, timestamp_ms) VALUES (?,?,?,?,?,?,?)"
-        self._run(statement, rows)
+        self._run(_KEEP, _rows(spooled))
         return spooled
 
     def forget(self, places: Iterable[tuple[str, int]]) -> None:
         """These, (spool, number), have come back from the log; those of other nodes are nothing to it."""
-        gone = [place for place in places if place in self._weights]
-        for place in gone:
-            self._held_bytes -= self._weights.pop(place, 0)
-        self._run(FORGET, gone)
+        gone = [held for place in places if (held := self._held.pop(place, None)) is not None]
+        self._held_bytes -= sum(each.event.weight_bytes for each in gone)
+        self._run(FORGET, [each.place for each in gone])
 
     def close(self) -> None:
+        if self._file.is_wanted and not self._file.is_durable:  # after this nobody has them any more
+            self._file.mend(self._catch_up)
         self._file.close()
 
     def _has_room(self, event: UnstoredEvent) -> bool:
         was_full = self._is_full
-        self._is_full = len(self._weights) >= self._most_events or self._held_bytes + event.weight_bytes > self._most_bytes
+        self._is_full = len(self._held) >= self._most_events or self._held_bytes + event.weight_bytes > self._most_bytes
         if self._is_full and not was_full:
             text = "the log of the cluster takes nothing, and as many events wait as may: what is published now is lost"
             self._say(logging.ERROR, text)
         return not self._is_full
 
     def _hold(self, spooled: SpooledEvent) -> None:
-        weight = self._weights[spooled.spool, spooled.number] = spooled.event.weight_bytes
-        self._held_bytes += weight
+        self._held[spooled.place] = spooled
+        self._held_bytes += spooled.event.weight_bytes
 
     def _run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        if rows and self._file.is_durable:
+        """rows: whose change is made in memory already, so that a file that is mended has it."""
+        if self._file.wants_mending:
+            self._file.mend(self._catch_up)
+        elif rows and self._file.is_durable:
             with suppress(sqlite3.Error), self._file.transaction() as connection:
                 connection.executemany(statement, rows)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Rows that nobody has read, of one who had the file meanwhile, are left for the next start."""
+        there = set(connection.execute("SELECT spool, number FROM spool"))
+        gone = [(spool, number) for spool, number in there - self._held.keys() if spool in self._known_spools]
+        connection.executemany(FORGET, gone)
+        connection.executemany(_KEEP, _rows(each for place, each in self._held.items() if place not in there))
 
     def _load(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute("SELECT spool, number, source, sequence, topic, payload, timestamp_ms FROM spool ORDER BY id")
@@ -119,5 +135,11 @@ class EventSpool:
             )
             for spool, number, source, sequence, topic, payload, timestamp_ms in rows
         ]
+        self._held, self._held_bytes = {}, 0  # of a file that was read before and then moved aside
         for each in self.loaded:
             self._hold(each)
+        self._known_spools |= {each.spool for each in self.loaded}
+
+
+def _rows(spooled: Iterable[SpooledEvent]) -> list[tuple[object, ...]]:
+    return [(*each.place, *attrs.astuple(each.event)) for each in spooled]

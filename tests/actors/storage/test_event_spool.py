@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.messages.event_log import UnstoredEvent
+from mcp_gateway.actors.storage import sqlite_file
 from mcp_gateway.actors.storage.event_spool import FILE_NAME, FORGET, EventSpool
+from tests.doubles.full_disk import file_size_limit
 
 
-def event(sequence: int) -> UnstoredEvent:
-    return UnstoredEvent(source="cell", sequence=sequence, topic="mcp.x", payload_json=b'{"a":1}', timestamp_ms=7)
+def event(sequence: int, payload: bytes = b'{"a":1}') -> UnstoredEvent:
+    return UnstoredEvent(source="cell", sequence=sequence, topic="mcp.x", payload_json=payload, timestamp_ms=7)
 
 
 def test_what_waits_is_there_after_a_crash_in_its_order_and_under_its_own_numbers(tmp_path: Path) -> None:
@@ -70,3 +72,72 @@ def test_without_a_disk_events_are_numbered_all_the_same() -> None:
     assert [each.number for each in spool.add([event(1), event(2)])] == [1, 2]
     spool.forget([("x", 1)])
     assert spool.loaded == []
+
+
+# ---- failures while it runs
+
+
+def loaded_after(path: Path) -> list[object]:
+    """What the next start finds."""
+    spool = EventSpool(path, logging.log)
+    spool.close()
+    return list(spool.loaded)
+
+
+LARGE = b"1" * 200_000
+
+
+@pytest.mark.parametrize("by", ["what is published", "what comes back", "its end"])
+def test_what_a_full_disk_has_missed_is_kept_as_soon_as_there_is_room_and_what_came_back_is_not(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that it would wait in memory alone until a restart, and what came back would be appended again at each."""
+    monkeypatch.setattr(sqlite_file, "MEND_INTERVAL_S", 0.0)
+    earlier = EventSpool(tmp_path, logging.log)
+    first, second = earlier.add([event(1), event(2)])
+    earlier.close()
+    said: list[str] = []
+    spool = EventSpool(tmp_path, lambda _level, text: said.append(text))
+    third, fourth = spool.add([event(3), event(4)])
+    with file_size_limit(150_000):
+        fifth, sixth = spool.add([event(5, LARGE), event(6, LARGE)])
+        assert len(said) == 1
+        spool.forget([first.place, fourth.place, fifth.place])
+        (seventh,) = spool.add([event(7)])
+    assert len(said) == 1
+    waiting = [second, third, sixth, seventh]
+    if by == "what is published":
+        waiting += spool.add([event(8)])
+    elif by == "what comes back":
+        spool.forget([waiting.pop(0).place])
+    if by != "its end":
+        assert "again" in said[-1]
+        waiting += spool.add([event(9)])
+    spool.close()
+    assert "again" in said[-1]
+    assert loaded_after(tmp_path) == waiting
+
+
+def test_a_new_file_takes_the_place_of_one_that_was_removed_with_all_that_waits(tmp_path: Path) -> None:
+    spool = EventSpool(tmp_path, logging.log)
+    waiting = spool.add([event(1), event(2)])
+    for each in tmp_path.iterdir():
+        each.unlink()
+    waiting += spool.add([event(3)])
+    waiting += spool.add([event(4)])
+    spool.close()
+    assert loaded_after(tmp_path) == waiting
+
+
+def test_what_another_left_in_the_file_that_it_had_meanwhile_is_left_to_the_next_start(tmp_path: Path) -> None:
+    """Nobody has read it, so nobody has appended it."""
+    other = EventSpool(tmp_path, logging.log)
+    of_other = other.add([event(1)])
+    said: list[str] = []
+    spool = EventSpool(tmp_path, lambda _level, text: said.append(text))
+    assert "another gateway" in said[-1]
+    waiting = spool.add([event(2)])
+    other.close()
+    spool.close()
+    assert "again" in said[-1]
+    assert loaded_after(tmp_path) == [*of_other, *waiting]
