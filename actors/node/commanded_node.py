@@ -264,7 +264,9 @@ class CommandedNode(Supervisor):
             self._answer_command(asker, message, {"refused": str(error).splitlines()})
             return
         except OSError as error:
-            self._answer_command(asker, message, {"error": f"{self._node.kept_path} cannot be written: {error.strerror}"})
+            file = error.filename or "what is kept of it"
+            text = f"nothing has changed: {file} cannot be written: {error.strerror}"
+            self._answer_command(asker, message, {"error": text})
             return
         outcome = change.outcome
         if self._settings.revision == before:

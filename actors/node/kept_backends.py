@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -23,8 +24,11 @@ class Taken:
     file: str
 
 
-def keep_backends(path: Path, settings: Settings, taken: Taken) -> None:
+def keep_backends(path: Path, settings: Settings, taken: Taken, keep_beside: Callable[[], None] | None = None) -> None:
     """Write them, as a whole or not at all; readable for this user only, because headers and environments are secrets.
+
+    keep_beside: keeps elsewhere what belongs to the same change. Called when these are written and only have to take their place,
+                 for which there is room on a full disk too: where it raises, they do not take it.
 
     Raises: OSError
     """
@@ -32,6 +36,8 @@ def keep_backends(path: Path, settings: Settings, taken: Taken) -> None:
     fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(kept, file)
+    if keep_beside is not None:
+        keep_beside()
     fresh.replace(path)
 
 

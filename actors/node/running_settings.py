@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from mcp_gateway.actors.messages.node import TAKE_SETTINGS
+from mcp_gateway.config.identity_settings import Revocations
 from mcp_gateway.config.settings import Settings
 
 from .backend_changes import BackendChange, backend_change, without_drains
@@ -65,14 +66,17 @@ class RunningSettings:
         change = backend_change(self.now, command, arguments)
         has_changed = change.settings != self.now
         if has_changed:
-            keep_backends(self._kept_path, change.settings, taken)
-            if change.settings.revocations != self.now.revocations and (state_path := self.now.gateway.state_path) is not None:
-                keep_revocations(state_path, change.settings.revocations)
+            keep_backends(self._kept_path, change.settings, taken, lambda: self._keep_revocations(change.settings.revocations))
         self.now, self.taken = change.settings, taken
         if not has_changed and command != "reload":  # told in any case: what it is for may have been mended beside the file
             return change
         self.revision += 1
         return change
+
+    def _keep_revocations(self, revocations: Revocations) -> None:
+        state_path = self.now.gateway.state_path
+        if state_path is not None and revocations != self.now.revocations:
+            keep_revocations(state_path, revocations)
 
     def to_tell(self, cells: Iterable[tuple[str, int]]) -> set[str]:
         """Names of the cells, (name, incarnation), that have not been told of the newest revision; from now on they have.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.actors.node.kept_backends import Taken, with_kept_backends
+from mcp_gateway.actors.node.kept_revocations import FILE_NAME as REVOCATIONS_FILE
 from mcp_gateway.actors.node.kept_revocations import with_kept_revocations
 from mcp_gateway.actors.node.running_settings import RunningSettings
 from mcp_gateway.actors.node.settings_tables import encoded_tables, fingerprint_of
@@ -60,6 +61,24 @@ def test_who_loses_access_is_kept_beyond_the_node_before_any_cell_is_told(tmp_pa
     assert running.to_tell([("cell/0", 1)]) == set()
     running.change("reload", {"settings": started})
     assert running.now.revocations.subjects == ("alice",)
+
+
+def test_a_revocation_that_one_of_its_two_files_does_not_take_is_in_neither(tmp_path: Path) -> None:
+    """The operator reads that nothing has changed: that holds for what follows this node, and for the next start."""
+    state = {"gateway": {"state_dir": str(tmp_path)}, "backends": [{"name": "demo", "builtin": "demo"}]}
+    started = settings_from_mapping(state, "test")
+    kept_path = tmp_path / "kept.json"
+    running = RunningSettings(started, kept_path)
+    running.change("revoke", {"subject": "alice"})
+    before = running.now
+    (tmp_path / f"{REVOCATIONS_FILE}.new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        running.change("revoke", {"subject": "bob"})
+    assert (running.now, running.revision) == (before, 1)
+    assert with_kept_backends(kept_path, started).revocations == with_kept_revocations(started).revocations == before.revocations
+    (tmp_path / f"{REVOCATIONS_FILE}.new").rmdir()
+    running.change("revoke", {"subject": "bob"})
+    assert with_kept_backends(kept_path, started).revocations.subjects == ("alice", "bob")
 
 
 # ---- settings of a cluster
