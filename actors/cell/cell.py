@@ -202,7 +202,7 @@ class Cell:
     def _make_edge(self, seal: Seal) -> None:
         """Where exchanges of clients enter, and the server that will listen for them."""
         settings = self._settings
-        session_ids = SessionIds(seal, settings.transports.streamable_http.max_sessions, settings.gateway.max_session_bytes)
+        session_ids = SessionIds(seal, settings.gateway.max_session_bytes)
         self._port = LoopPort(self._settings, session_ids, self._cells, seal)
         if self._authenticator is not None:
             self._port.authenticator = self._authenticator

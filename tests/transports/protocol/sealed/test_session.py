@@ -15,6 +15,7 @@ from mcp_gateway.transports.protocol.sealed.sealing import Seal
 from mcp_gateway.transports.protocol.sealed.session import (
     MAX_ID_CHARACTERS,
     MAX_SUBSCRIPTIONS,
+    MOST_REMEMBERED,
     SessionFacts,
     SessionIds,
     SessionState,
@@ -83,6 +84,17 @@ def test_a_second_reading_costs_no_decryption_and_the_memory_of_it_is_bounded():
     assert openings == [first, second, third]
     assert ids.read(second) == state("b")
     assert openings == [first, second, third, second]
+
+
+def test_sessions_that_came_and_went_leave_the_state_of_the_last_thousand_behind():
+    """Ours: however many sessions may be open, those that are over take their memory no longer than it takes others to come."""
+    ids = SessionIds(SEAL)
+    issued = [ids.issue(state(str(number))) for number in range(MOST_REMEMBERED + 1)]
+    for session_id in issued[:MOST_REMEMBERED]:
+        ids.read(session_id)
+    assert list(ids._by_id) == issued[:MOST_REMEMBERED]
+    ids.read(issued[MOST_REMEMBERED])
+    assert list(ids._by_id) == issued[1:]
 
 
 def test_garbage_is_not_remembered():
