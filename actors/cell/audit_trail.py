@@ -47,6 +47,7 @@ class AuditTrail:
         self._nobodies = LogBudget(NOBODIES_A_MINUTE, 60.0)
         self._known = LogBudget(KNOWN_A_MINUTE, 60.0)
         self._lost_count = 0
+        self._left_out_lines = LogBudget()
         self._is_due = False
         self._has_failed = False
         self._is_closed = False
@@ -99,8 +100,7 @@ class AuditTrail:
 
     def _add(self, principal: Principal | None, entry: dict[str, Any]) -> None:
         if len(self._waiting) >= MOST_WAITING or self._is_closed:
-            self._lost_count += 1
-            metrics.audit_entries_total.labels("lost").inc()
+            self._lose(1)
             return
         who = {
             "time_ms": int(time.time() * 1000),
@@ -112,6 +112,10 @@ class AuditTrail:
         self._waiting.append(who | entry)
         if not self._is_due:
             self._write_in(_TOGETHER_S)
+
+    def _lose(self, count: int) -> None:
+        self._lost_count += count
+        metrics.audit_entries_total.labels("lost").inc(count)
 
     def _write_in(self, delay_s: float) -> None:
         self._is_due = True
@@ -128,16 +132,26 @@ class AuditTrail:
             entries.append(lost)
         lost_count, self._lost_count = self._lost_count, 0
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._file.append, entries, time.time())
-        except OSError as error:
-            self._waiting.extendleft(reversed(entries[:-1] if lost_count else entries))
+            left_out = await asyncio.get_running_loop().run_in_executor(self._writer, self._file.append, entries, time.time())
+        except Exception as error:
             self._lost_count += lost_count
-            if not self._has_failed:
-                _logger.error("the audit trail cannot be written, its entries wait: %s", error.strerror or error)
+            noted = entries[:-1] if lost_count else entries
+            if isinstance(error, OSError):
+                self._waiting.extendleft(reversed(noted))
+                if not self._has_failed:
+                    _logger.error("the audit trail cannot be written, its entries wait: %s", error.strerror or error)
+            else:  # a defect of ours: what it fails at would fail again, and keep out all that comes after it
+                self._lose(len(noted))
+                if not self._has_failed:
+                    _logger.exception("the audit trail cannot be written, its entries are lost")
             self._has_failed = True
             self._write_in(_AGAIN_S)
             return
-        metrics.audit_entries_total.labels("written").inc(len(entries))
+        metrics.audit_entries_total.labels("written").inc(len(entries) - left_out)
+        if left_out:
+            self._lose(left_out)
+            if self._left_out_lines.take(time.monotonic()) is not None:
+                _logger.error("the audit trail lacks entries that are no JSON; it says how many")
         if self._has_failed:
             _logger.info("the audit trail is written again")
         self._has_failed = self._is_due = False
@@ -149,7 +163,7 @@ class AuditTrail:
         self._is_closed = True
         if self._writing is not None:
             await self._writing
-        while self._waiting and not self._has_failed:
+        while (self._waiting or self._lost_count) and not self._has_failed:
             await self._write()
         self._writer.shutdown(wait=False)
 

@@ -30,7 +30,10 @@ class ChainEnd:
 
 
 def chained(end: ChainEnd, fields: Mapping[str, Any]) -> tuple[bytes, ChainEnd]:
-    """(the line of the next entry, with its newline, the end after it)."""
+    """(the line of the next entry, with its newline, the end after it).
+
+    Raises: TypeError, ValueError or RecursionError for what JSON has no form for: half of a surrogate pair, say.
+    """
     number = end.number + 1
     line = msgspec.json.encode({"number": number, **fields, "previous": end.head})
     return line + b"\n", ChainEnd(number, head_of(line))

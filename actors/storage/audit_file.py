@@ -38,21 +38,27 @@ class AuditFile:
         self._say = say
         self._known: tuple[int, int, ChainEnd] | None = None  # (inode, size, end) as we left it
 
-    def append(self, entries: Sequence[Mapping[str, Any]], now_s: float) -> None:
-        """All of them, or none. now_s: the time of day.
+    def append(self, entries: Sequence[Mapping[str, Any]], now_s: float) -> int:
+        """Add all of them, or none; how many were left out, because JSON has no form for what they say. now_s: the time of day.
 
         Raises: OSError; then nothing was added.
         """
+        left_out = 0
         with locked(self._folder, fcntl.LOCK_EX):
             self._rotate_if_due(now_s)
             with self._opened() as file:
                 end = self._end(file)
                 lines = []
                 for fields in entries:
-                    line, end = chained(end, fields)
+                    try:
+                        line, end = chained(end, fields)
+                    except (TypeError, ValueError, RecursionError):
+                        left_out += 1
+                        continue
                     lines.append(line)
                 size = _append_whole(file, b"".join(lines))
                 self._known = (os.fstat(file).st_ino, size, end)
+        return left_out
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

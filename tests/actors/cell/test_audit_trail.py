@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from mcp_gateway.actors.cell import audit_trail
@@ -20,6 +21,7 @@ from mcp_gateway.transports.ports.principal import Principal
 from mcp_gateway.transports.ports.request_kind import RequestKind
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Request
 from mcp_gateway.transports.protocol.mcp.refusals import Refused
+from mcp_gateway.transports.telemetry import metrics
 
 ANN = Principal(issuer="https://id.example", subject="ann", client="cli", fingerprint="f")
 SECRET = "s3cret"
@@ -42,14 +44,29 @@ ACTION = Action(method="tools/call", backend="b", kind="tool", name="a", params=
 class FailingFile:
     """As `AuditFile`; takes nothing while `is_full`."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.is_full = True
         self.entries: list[Mapping[str, Any]] = []
+        self.tries = 0
+        self._error = error or OSError(28, "No space left on device")
 
-    def append(self, entries: Sequence[Mapping[str, Any]], now_s: float) -> None:
+    def append(self, entries: Sequence[Mapping[str, Any]], now_s: float) -> int:
+        self.tries += 1
         if self.is_full:
-            raise OSError(28, "No space left on device")
+            raise self._error
         self.entries += entries
+        return 0
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up_s
+        await asyncio.sleep(0.01)
+
+
+def counted(outcome: str) -> float:
+    return float(metrics.audit_entries_total.labels(outcome)._value.get())
 
 
 def written(folder: Path) -> list[dict[str, Any]]:
@@ -168,6 +185,59 @@ def test_while_the_disk_takes_nothing_entries_wait_and_what_is_lost_is_counted(m
     asyncio.run(run())
     assert sum(entry["outcome"] == "allowed" for entry in file.entries) == MOST_WAITING
     assert [entry["count"] for entry in file.entries if entry["outcome"] == "lost"] == [5]
+
+
+def test_an_entry_that_cannot_be_written_is_counted_and_those_beside_it_and_after_it_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = attrs.evolve(ANN, subject="\ud800")
+
+    async def run() -> None:
+        trail = AuditTrail(AuditFile(tmp_path, 1e9, 10**9, print), "cell/0")
+        for principal in (ANN, broken, ANN):
+            trail.note(principal, ACTION, Decision(True), CALL)
+        await until(lambda: (tmp_path / FILE_NAME).exists() and len(written(tmp_path)) == 3)
+        trail.note(ANN, ACTION, Decision(True), CALL)
+        await until(lambda: len(written(tmp_path)) == 4)
+        trail.note(broken, ACTION, Decision(True), CALL)
+        await trail.close()
+
+    lost_before = counted("lost")
+    asyncio.run(run())
+    outcomes = [(entry["outcome"], entry.get("count")) for entry in written(tmp_path)]
+    assert outcomes == [("allowed", None), ("allowed", None), ("lost", 1), ("allowed", None), ("lost", 1)]
+    assert counted("lost") - lost_before == 2
+    assert "lacks entries" in caplog.text
+
+
+def test_after_a_defect_the_trail_goes_on_and_says_how_much_it_has_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit_trail, "_AGAIN_S", 0.02)
+    file = FailingFile(ZeroDivisionError("a defect"))
+
+    async def run() -> None:
+        trail = AuditTrail(file, "cell/0")  # type: ignore[arg-type]
+        for _ in range(3):
+            trail.note(ANN, ACTION, Decision(True), None)
+        await until(lambda: file.tries > 2)
+        file.is_full = False
+        await until(lambda: bool(file.entries))
+        trail.note(ANN, ACTION, Decision(True), None)
+        await trail.close()
+
+    asyncio.run(run())
+    assert [(entry["outcome"], entry.get("count")) for entry in file.entries] == [("lost", 3), ("allowed", None)]
+    assert caplog.text.count("a defect") == 1
+
+
+def test_while_a_defect_lasts_a_trail_can_be_closed() -> None:
+    async def run() -> None:
+        trail = AuditTrail(FailingFile(ZeroDivisionError("a defect")), "cell/0")  # type: ignore[arg-type]
+        trail.note(ANN, ACTION, Decision(True), None)
+        await asyncio.wait_for(trail.close(), 20)
+
+    asyncio.run(run())
 
 
 def test_what_an_operator_does_is_noted_with_its_outcome_and_no_password(tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_a_full_disk_takes_all_entries_or_none(tmp_path: Path) -> None:
     assert checked(tmp_path).end.number == 2
 
 
+def test_an_entry_that_json_has_no_form_for_is_left_out_and_those_around_it_are_one_chain(tmp_path: Path) -> None:
+    file = trail(tmp_path)
+    assert file.append([entry(), entry() | {"name": "\ud800"}, entry() | {"name": object()}, entry()], 0.0) == 2
+    assert file.append([entry() | {"name": "\udfff"}], 0.0) == 1
+    assert file.append([entry()], 0.0) == 0
+    assert checked(tmp_path).end.number == 3
+
+
 def test_a_part_of_a_day_is_followed_by_the_next_and_the_chain_goes_through_both(tmp_path: Path) -> None:
     file, other = trail(tmp_path), trail(tmp_path)
     now_s = time.time()
