@@ -31,6 +31,8 @@ _START_S: Final = 4.0
 _MOST_BYTES: Final = 2**17
 _EXIT_TOLD_S: Final = 0.2
 """A process is seen to have ended before its parent has reaped it and told how."""
+_END_S: Final = 1.0
+"""For the kernel to end processes, in which there may be gigabytes, once their server has ended."""
 
 
 class ForkServerGone(Exception):
@@ -73,7 +75,7 @@ class ForkServer:
             file.flush()
             os.lseek(descriptor, 0, os.SEEK_SET)
             command = [sys.executable, "-P", "-m", self._entry, str(descriptor), str(theirs.fileno())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(descriptor, theirs.fileno()))
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(descriptor, theirs.fileno()))
 
     def is_ready(self) -> bool:
         """Whether it has loaded the code.
@@ -90,12 +92,12 @@ class ForkServer:
             self._socket.shutdown(socket.SHUT_WR)
 
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        return self.process.poll() is not None
 
     def kill(self) -> None:
         """And with it all of its processes."""
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
     def fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[int, int]:
         """Start a process that calls this; (its pid, a pidfd of it). A server that has died is started again.
@@ -181,13 +183,21 @@ class _ForkedPopen(popen_fork.Popen):
 
     def _launch(self, process_obj: Any) -> None:
         self.pid, self.sentinel = self._server.fork(process_obj._target, process_obj._args)
+        self._parent = self._server.process
         self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is None and select.select([self.sentinel], [], [], 0 if flag else None)[0]:
+        if self.returncode is None and (self._is_over(0.0 if flag else None) or self._ends_with_server()):
             code = self._server.exit_code(self.pid)
             self.returncode = -signal.SIGKILL if code is None else code  # as the end of the server ends it
         return self.returncode
+
+    def _is_over(self, timeout_s: float | None) -> bool:
+        return bool(select.select([self.sentinel], [], [], timeout_s)[0])
+
+    def _ends_with_server(self) -> bool:
+        """The signal that tells of the server's end comes a moment before this one ends, and of that no other tells."""
+        return self._parent.poll() is not None and self._is_over(_END_S)
 
     def _send_signal(self, sig: int) -> None:
         if self.returncode is None:

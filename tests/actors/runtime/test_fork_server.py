@@ -26,6 +26,14 @@ exec(arguments.context)
 serve_forks(int(sys.argv[2]))
 """
 
+MORTAL = """
+import ctypes, os
+prctl = ctypes.CDLL(None).prctl
+PR_SET_PDEATHSIG, SIGKILL, PR_SET_NAME = 1, 9, 15
+os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, SIGKILL) or prctl(PR_SET_NAME, b"mortal"))
+"""
+"""So that what is forked dies with the server, as processes of the gateway do."""
+
 StartServer = Callable[..., ForkServer]
 
 
@@ -56,7 +64,7 @@ def ready(start: StartServer) -> ForkServer:
 
 
 def process_of(server: ForkServer) -> psutil.Process:
-    return psutil.Process(server._process.pid)
+    return psutil.Process(server.process.pid)
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -102,7 +110,7 @@ def test_a_server_that_has_died_is_started_again_and_takes_what_it_knew_of_ends_
     os.kill(old, signal.SIGKILL)
     lost.join(30)
     assert lost.exitcode == -signal.SIGKILL
-    until(lambda: ready._process.poll() is not None)
+    until(lambda: ready.process.poll() is not None)
     process = context.Process(target=os._exit, args=(3,))
     process.start()
     assert process_of(ready).pid != old
@@ -110,18 +118,29 @@ def test_a_server_that_has_died_is_started_again_and_takes_what_it_knew_of_ends_
     assert process.exitcode == 3
 
 
+def test_processes_have_ended_for_who_hears_that_their_server_has(start: StartServer) -> None:
+    server = start(MORTAL)
+    until(server.is_ready)
+    process = ForkServerContext(server).Process(target=time.sleep, args=(600,))
+    process.start()
+    until(lambda: psutil.Process(process.pid).name() == "mortal")
+    server.kill()
+    assert not process.is_alive()  # the only time when somebody looks: its own end is told by no signal
+    assert process.exitcode == -signal.SIGKILL
+
+
 def test_a_server_that_is_closed_ends_with_the_last_of_its_processes(ready: ForkServer) -> None:
     process = ForkServerContext(ready).Process(target=time.sleep, args=(600,))
     process.start()
     ready.close()
     with pytest.raises(subprocess.TimeoutExpired):
-        ready._process.wait(0.2)
+        ready.process.wait(0.2)
     assert not ready.has_ended()
     process.kill()
     process.join(30)
     assert process.exitcode == -signal.SIGKILL
     until(ready.has_ended)
-    assert ready._process.returncode == 0
+    assert ready.process.returncode == 0
 
 
 def test_a_server_that_does_not_answer_is_ended(ready: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +148,7 @@ def test_a_server_that_does_not_answer_is_ended(ready: ForkServer, monkeypatch: 
     process_of(ready).suspend()
     with pytest.raises(ForkServerGone, match="has not answered within"):
         ForkServerContext(ready).Process(target=os._exit, args=(0,)).start()
-    assert ready._process.poll() == -signal.SIGKILL
+    assert ready.process.poll() == -signal.SIGKILL
 
 
 def test_code_that_cannot_be_loaded_is_told(start: StartServer) -> None:
