@@ -27,7 +27,9 @@ from typing import Any, Final
 import attrs
 
 _START_S: Final = 4.0
-"""For what blocks the one who asks: a process from a server that has loaded all, or from one that has to be started again."""
+"""For what blocks the one who asks: a process from a server that has loaded all."""
+_LOADING_S: Final = 1.5
+"""For one that had to be started again. It goes on loading: whoever asks once more finds it further."""
 _MOST_BYTES: Final = 2**17
 _EXIT_TOLD_S: Final = 0.2
 """A process is seen to have ended before its parent has reaped it and told how."""
@@ -102,11 +104,12 @@ class ForkServer:
     def fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[int, int]:
         """Start a process that calls this; (its pid, a pidfd of it). A server that has died is started again.
 
-        Raises: ForkServerGone
+        Raises: ForkServerGone, also where it has not loaded all yet
         """
         if self.has_ended():
             self._socket.close()
             self._spawn()
+        self._wait_until_ready()
         deadline_s = time.monotonic() + _START_S
         try:
             self._socket.send(pickle.dumps((target, arguments)))
@@ -118,6 +121,13 @@ class ForkServer:
                 return report[1], pidfd
         self.kill()
         raise ForkServerGone(f"the fork server has not answered within {_START_S:g} s")
+
+    def _wait_until_ready(self) -> None:
+        """Raises: ForkServerGone"""
+        deadline_s = time.monotonic() + _LOADING_S
+        while not self._is_ready:
+            if self._next_report(max(0.0, deadline_s - time.monotonic())) is None:
+                raise ForkServerGone("the fork server has not loaded the code yet")
 
     def exit_code(self, pid: int) -> int | None:
         """Of a process that has ended; None where it has not been told, for the server has ended, too."""

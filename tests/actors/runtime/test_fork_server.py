@@ -100,7 +100,10 @@ def test_a_process_is_forked_from_the_server_and_killed_by_who_asked_for_it(read
     process.kill()  # whoever has that number by now is not meant
 
 
-def test_a_server_that_has_died_is_started_again_and_takes_what_it_knew_of_ends_along(ready: ForkServer) -> None:
+def test_a_server_that_has_died_is_started_again_and_takes_what_it_knew_of_ends_along(
+    ready: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_gateway.actors.runtime.fork_server._LOADING_S", 30.0)
     context = ForkServerContext(ready)
     lost = context.Process(target=time.sleep, args=(600,))
     lost.start()
@@ -149,6 +152,24 @@ def test_a_server_that_does_not_answer_is_ended(ready: ForkServer, monkeypatch: 
     with pytest.raises(ForkServerGone, match="has not answered within"):
         ForkServerContext(ready).Process(target=os._exit, args=(0,)).start()
     assert ready.process.poll() == -signal.SIGKILL
+
+
+def test_a_server_that_loads_for_long_is_left_to_it_and_forks_once_it_has(
+    start: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_gateway.actors.runtime.fork_server._LOADING_S", 0.01)
+    server = start(f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)")
+    loading = server.process.pid
+    for _ in range(3):
+        with pytest.raises(ForkServerGone, match="has not loaded the code yet"):
+            ForkServerContext(server).Process(target=os._exit, args=(0,)).start()
+    (tmp_path / "go").touch()
+    until(server.is_ready)
+    process = ForkServerContext(server).Process(target=os._exit, args=(3,))
+    process.start()
+    process.join(30)
+    assert (process.exitcode, server.process.pid) == (3, loading)
+    assert process_of(server).children() == []  # nothing came of what was asked for before
 
 
 def test_code_that_cannot_be_loaded_is_told(start: StartServer) -> None:
