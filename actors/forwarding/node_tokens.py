@@ -24,7 +24,7 @@ from mcp_gateway.transports.protocol.sealed.call_state import read_state
 from mcp_gateway.transports.protocol.sealed.sealing import Seal, SealBroken
 from mcp_gateway.transports.protocol.sealed.task_ids import read_task_id
 
-MOST_SEALED_CHARACTERS: Final = 32_768
+MOST_SEALED_BYTES: Final = 32_768
 """Longer ones go as they are: what a token takes to open has an end."""
 _KIND: Final = "given-by-node"
 _STATE: Final = "requestState"
@@ -89,7 +89,7 @@ class NodeTokens:
 
     def _sealed(self, node: str, text: str) -> str:
         """The same for the same text: clients compare ids."""
-        if len(text) > MOST_SEALED_CHARACTERS:
+        if len(text.encode()) > MOST_SEALED_BYTES:
             return text
         return self._seal.seal_alike(_KIND, msgspec.msgpack.encode(_Given(node, text)))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_gateway.actors.forwarding.node_tokens import MOST_SEALED_CHARACTERS, NodeTokens
+from mcp_gateway.actors.forwarding.node_tokens import MOST_SEALED_BYTES, NodeTokens
 from mcp_gateway.transports.protocol.mcp.jsonrpc import Notification, Request, Response
 from mcp_gateway.transports.protocol.sealed.call_state import CallState, sealed_state
 from mcp_gateway.transports.protocol.sealed.sealing import Seal
@@ -61,11 +61,15 @@ def test_what_the_gateway_has_sealed_itself_stays_as_it_is() -> None:
         assert TOKENS.read(asked) == ("", asked)
 
 
-@pytest.mark.parametrize(("length", "is_sealed"), [(MOST_SEALED_CHARACTERS, True), (MOST_SEALED_CHARACTERS + 1, False)])
-def test_a_state_is_sealed_up_to_a_length_and_can_be_opened_again(length: int, *, is_sealed: bool) -> None:
-    shown = given_by("b", request(), **ASKING, requestState="s" * length)["requestState"]
+@pytest.mark.parametrize(("letter", "letter_bytes"), [("s", 1), ("\U0001f511", 4)])
+@pytest.mark.parametrize(("more", "is_sealed"), [(0, True), (1, False)])
+def test_a_state_is_sealed_up_to_a_length_and_can_be_opened_again(
+    letter: str, letter_bytes: int, more: int, *, is_sealed: bool
+) -> None:
+    state = letter * (MOST_SEALED_BYTES // letter_bytes + more)
+    shown = given_by("b", request(), **ASKING, requestState=state)["requestState"]
     node, inner = TOKENS.read(request(requestState=shown))
-    assert (node, json.loads(inner.params)["requestState"]) == ("b" if is_sealed else "", "s" * length)
+    assert (node, json.loads(inner.params)["requestState"]) == ("b" if is_sealed else "", state)
 
 
 def test_who_brings_back_what_another_key_has_sealed_is_asked_here_and_it_is_as_it_came() -> None:
