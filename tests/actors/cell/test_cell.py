@@ -181,16 +181,21 @@ def test_a_cell_that_leaves_while_others_serve_has_each_of_its_clients_served_on
         content = json.dumps(message).encode()
         lines = [f"{name}: {value}" for name, value in {**headers, "Host": "localhost", "Content-Length": len(content)}.items()]
         whole = "\r\n".join(["POST /mcp HTTP/1.1", *lines, "", ""]).encode() + content
-        clients = [await asyncio.open_connection(*address) for _ in range(3)]
+        caller = await CallingClient(cell.url, "legacy").open()
+        await caller.close()
+        assert cell.cell._port.read_session(caller.session_id, None) is not None
+        leave = f"DELETE /mcp HTTP/1.1\r\nHost: localhost\r\nMcp-Session-Id: {caller.session_id}\r\n\r\n".encode()
+        clients = [await asyncio.open_connection(*address) for _ in range(4)]
         drain = asyncio.create_task(cell.cell.drain(20.0, others_serve=True))
         await asyncio.sleep(0)
-        for _, writer in clients:
-            writer.write(whole)
+        for (_, writer), request in zip(clients, [whole, whole, whole, leave], strict=True):
+            writer.write(request)
         for reader, writer in clients:  # each is answered, and reads that this was the last answer here
             answer = await reader.read()
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"\r\nConnection: close\r\n" in answer
             writer.close()
+        assert cell.cell._port.read_session(caller.session_id, None) is None
         async with asyncio.timeout(5):
             await drain
 

@@ -68,7 +68,7 @@ class StreamableHttpEndpoint:
     def _handle(self, incoming: Incoming) -> None:
         if self._transport not in self._port.enabled_transports:
             raise Refused("draining", "this transport is not served now", request_id=jsonrpc.request_id_in(incoming.body))
-        if self._port.is_draining and not (self._server.sends_away and incoming.method == "POST"):
+        if self._port.is_draining and not (self._server.sends_away and incoming.method in ("POST", "DELETE")):
             raise Refused("draining", "the gateway is draining", request_id=jsonrpc.request_id_in(incoming.body))
         of_one = incoming.path.startswith(_SERVERS)
         # Clients may make up an address that ends in /mcp. Names of backends have no slash.
