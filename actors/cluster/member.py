@@ -11,7 +11,7 @@ import contextlib
 import logging
 import pickle
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -351,6 +351,10 @@ class Member:
         self.owners_changed()
 
     # ---- ownership: `ClaimSite`
+
+    @property
+    def unread(self) -> Collection[str]:
+        return self._nodes.unread.keys() - {self._own.node}
 
     @property
     def standing(self) -> Standing:

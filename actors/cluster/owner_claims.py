@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any, Final, Protocol
 
 from mcp_gateway.actors.messages.cluster import Ownership
@@ -32,6 +32,7 @@ from .ownership import (
     TakeOver,
     decide,
     encoded_record,
+    may_be_owned,
     owner_key,
     read_record,
 )
@@ -59,6 +60,10 @@ class ClaimSite(Protocol):
 
     @property
     def may_create_s(self) -> float: ...
+
+    @property
+    def unread(self) -> Collection[str]:
+        """Nodes that are there, which is all that this one can read of them."""
 
     def owners_changed(self) -> None:
         """Somebody owns something else now."""
@@ -133,6 +138,9 @@ class OwnerClaims:
                 return False
             if isinstance(decision, TakeOver) and not decision.is_own:
                 await asyncio.sleep(TAKE_OVER_AFTER_S)
+                if may_be_owned(record, self._site.unread):
+                    _logger.warning("%s is left alone: it may be one's of which nothing can be read here", thing)
+                    return True
             claimed = OwnerRecord(thing, own.node, own.term, uuid.uuid4().hex[:12])
             await self._take(key, claimed, record, decision)
         except EngineAway:

@@ -12,7 +12,7 @@ What has its node in its id (a call that waits for its client, a task, a stream)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -125,6 +125,14 @@ def decide(record: OwnerRecord | None, revision: int, owner: Presence | None, ow
     if owner is not None and record.node != own.node and owner.term == record.term:
         return HeldElsewhere(record.node, revision)
     return TakeOver(revision, is_own=record.node == own.node)
+
+
+def may_be_owned(record: OwnerRecord | None, unread: Collection[str]) -> bool:
+    """Whether one of these nodes may own a thing whose owner seems to be gone: nodes that are there, and cannot be read here.
+
+    They have another key, or a newer version. record: None for one that cannot be read either.
+    """
+    return bool(unread) if record is None else record.node in unread
 
 
 class OwnerRecords:

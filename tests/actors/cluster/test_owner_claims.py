@@ -64,6 +64,7 @@ class Node:
         self.engine = engine
         self.standing = Standing(name, 0)
         self.may_create_s = 0.0
+        self.unread: frozenset[str] = frozenset()
         self.claims = OwnerClaims(engine, self)
         self.told = 0
 
@@ -166,6 +167,39 @@ def test_what_a_newer_version_says_of_an_owner_is_left_alone(
         found = await a.engine.get(key)
         assert found is not None
         assert found.value == value
+
+    run(engines, test)
+
+
+@pytest.mark.parametrize("unreadable", ["record", "presence"])
+def test_what_may_be_that_of_a_node_with_another_key_is_left_alone_as_long_as_that_is_there(
+    engines: Engines, unreadable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two nodes that cannot read each other must not take from each other what both run then."""
+
+    async def test(nodes: list[Node]) -> None:
+        a, _, c = nodes
+        if unreadable == "record":
+            await c.engine.create(owner_key("thing"), b"")
+        else:
+            c.claims.want("thing")
+            await all_know(nodes, {"thing"})
+            await c.engine.update(presence_key("c"), b"", c.standing.term)
+        before = await a.engine.get(owner_key("thing"))
+        a.unread = frozenset("c")
+        a.claims.want("thing")
+        async with asyncio.timeout(SOON_S):
+            while not any("thing is left alone" in message for message in caplog.messages):
+                await asyncio.sleep(0.02)
+        assert await a.engine.get(owner_key("thing")) == before
+        # Of another node than the owner, where it can be read who that is.
+        a.unread = frozenset("b" if unreadable == "presence" else "")
+        a.claims.want("thing")
+        async with asyncio.timeout(SOON_S):
+            while (await a.engine.get(owner_key("thing"))) == before:
+                await asyncio.sleep(0.02)
+        acquired = [record["node"] for record in read_history(caplog.messages) if record["event"] == "acquired"]
+        assert acquired[-1] == "a"
 
     run(engines, test)
 

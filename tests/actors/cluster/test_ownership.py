@@ -22,6 +22,7 @@ from mcp_gateway.actors.cluster.ownership import (
     TakeOver,
     decide,
     encoded_record,
+    may_be_owned,
     owner_key,
     read_record,
 )
@@ -79,6 +80,21 @@ def test_of_a_record_of_another_version_more_fields_say_nothing_and_a_newer_form
     records.changed([(KEY, 8, encoded_record(record()))])
     records.changed([(KEY, 9, newer)])
     assert records.owners([("a", 5), ("b", 7)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "unread", "is_left_alone"),
+    [
+        (None, {"b"}, True),
+        (None, set(), False),
+        (OwnerRecord("thing", "b", 1, "x"), {"b", "c"}, True),
+        (OwnerRecord("thing", "b", 1, "x"), {"c"}, False),
+    ],
+)
+def test_what_a_node_may_own_that_cannot_be_read_is_left_alone(
+    record: OwnerRecord | None, unread: set[str], *, is_left_alone: bool
+) -> None:
+    assert may_be_owned(record, unread) == is_left_alone
 
 
 def test_what_is_older_than_what_is_known_says_nothing() -> None:
