@@ -38,7 +38,7 @@ _END_S: Final = 1.0
 
 
 class ForkServerGone(Exception):
-    """It has ended, or does not answer; its processes end with it."""
+    """It has ended, or does not answer, and its processes end with it; or it cannot start another one now."""
 
 
 @attrs.frozen
@@ -119,6 +119,8 @@ class ForkServer:
             report, pidfd = self._next_report(left_s) or ([], -1)
             if report[:1] == ["started"]:
                 return report[1], pidfd
+            if report[:1] == ["refused"]:
+                raise ForkServerGone(f"the fork server cannot start a process: {report[1]}")
         self.kill()
         raise ForkServerGone(f"the fork server has not answered within {_START_S:g} s")
 
@@ -254,7 +256,11 @@ class _Forks:
             self._poll.unregister(self._asker)
             return
         process = multiprocessing.get_context("fork").Process(target=self._run, args=pickle.loads(request))
-        process.start()
+        try:
+            process.start()
+        except OSError as error:  # those that run are not to end because there can be no more
+            self._say(["refused", error.strerror])
+            return
         assert process.pid is not None
         self._processes[process.sentinel] = process
         self._poll.register(process.sentinel, select.POLLIN)

@@ -34,6 +34,17 @@ os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, SIGKILL) or p
 """
 """So that what is forked dies with the server, as processes of the gateway do."""
 
+FULL_AT_THE_SECOND = """
+import errno, os
+fork, forks = os.fork, []
+def fork_unless_full():
+    forks.append(1)
+    if len(forks) == 2:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = fork_unless_full
+"""
+
 StartServer = Callable[..., ForkServer]
 
 
@@ -152,6 +163,18 @@ def test_a_server_that_does_not_answer_is_ended(ready: ForkServer, monkeypatch: 
     with pytest.raises(ForkServerGone, match="has not answered within"):
         ForkServerContext(ready).Process(target=os._exit, args=(0,)).start()
     assert ready.process.poll() == -signal.SIGKILL
+
+
+def test_those_that_run_stay_when_no_more_can_be_started(start: StartServer) -> None:
+    server = start(FULL_AT_THE_SECOND)
+    until(server.is_ready)
+    first, second, third = (ForkServerContext(server).Process(target=time.sleep, args=(600,)) for _ in range(3))
+    first.start()
+    with pytest.raises(ForkServerGone, match="cannot start a process: Resource temporarily unavailable"):
+        second.start()
+    third.start()
+    assert first.is_alive()
+    assert third.is_alive()
 
 
 def test_a_server_that_loads_for_long_is_left_to_it_and_forks_once_it_has(
