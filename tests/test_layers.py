@@ -222,7 +222,6 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
             "recorder",
             "rude_clients",
             "servers",
-            "soak_run",
             "socket_clients",
         )
     },

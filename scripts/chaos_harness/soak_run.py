@@ -22,6 +22,7 @@ from .servers import ServerFailed, Servers
 from .soak_report import Sample, Soak, as_json, as_markdown, broken_promises
 
 WARM_UP_SHARE: Final = 0.25
+"""Of the soak, before memory is weighed: until what is kept for a while, as parked calls and tasks are, is as much as may be."""
 SAMPLE_S: Final = 1.0
 AT_ONCE: Final = 4
 IDLE_TIMEOUT_SHARE: Final = 0.1
@@ -36,8 +37,9 @@ _EXIT_BROKEN, _EXIT_FAILED = 1, 2
 class SoakRun:
     """One soak of one gateway."""
 
-    def __init__(self, folder: Path, form: str, cells: int, seconds: float) -> None:
+    def __init__(self, folder: Path, form: str, cells: int, seconds: float, warm_up_s: float) -> None:
         self._seconds = seconds
+        self._warm_up_s = warm_up_s
         self._servers = Servers(folder)
         self._idle_s = min(MOST_IDLE_S, max(LEAST_IDLE_S, seconds * IDLE_TIMEOUT_SHARE))
         tables = f"\n[transports.streamable_http]\nsession_idle_timeout = {self._idle_s}\n"
@@ -81,7 +83,7 @@ class SoakRun:
                 await self._abandon(next(ways))
 
         clients = [asyncio.create_task(come_and_go()) for _ in range(AT_ONCE)]
-        await asyncio.sleep(self._seconds * WARM_UP_SHARE)
+        await asyncio.sleep(self._warm_up_s)
         samples = []
         while time.monotonic() < end_s:
             samples.append(await self._sample())
@@ -128,11 +130,16 @@ def main(arguments: list[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--embedded", action="store_true", help="one cell in one process")
     form.add_argument("--cells", type=int, default=2, help="a node of so many cells (default 2)")
+    parser.add_argument("--warm-up", type=float, metavar="SECONDS", help="of these, before memory is weighed (default a quarter)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="for the report and the log (default: a new folder)")
     options = parser.parse_args(arguments)
+    warm_up_s = options.seconds * WARM_UP_SHARE if options.warm_up is None else options.warm_up
+    if not 0 <= warm_up_s < options.seconds:
+        parser.error(f"--warm-up: found {warm_up_s:g}; allowed: from 0 to less than --seconds, which is {options.seconds:g}")
+    form_name = EMBEDDED if options.embedded else NODE
     try:
         folder = made_folder(options.report, "mcp-gateway-soak-")
-        soak = asyncio.run(SoakRun(folder, EMBEDDED if options.embedded else NODE, options.cells, options.seconds).run())
+        soak = asyncio.run(SoakRun(folder, form_name, options.cells, options.seconds, warm_up_s).run())
     except (FolderUnusable, GatewayFailed, ServerFailed) as error:
         print(f"chaos --soak: {error}", file=sys.stderr)
         return _EXIT_FAILED
