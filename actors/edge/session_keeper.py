@@ -12,6 +12,11 @@ from .present_clients import UsedSession
 from .session_table import SessionTable
 
 _LONGEST_NOTE_S = 10.0
+_ENDED_LEAST_S = 300.0
+"""So long a session that has ended is known as such, however soon idle ones end: some of its calls may still run.
+
+A known gap: a call that runs for longer, and than the idle timeout, brings its session back until it ends.
+"""
 
 
 class SessionKeeper:
@@ -44,7 +49,7 @@ class SessionKeeper:
         self._is_alone = is_alone  # the only cell: what it has forgotten nobody else uses
         self._table = SessionTable(max_sessions, idle_timeout_s, largest_share)
         self.note_s = min(_LONGEST_NOTE_S, idle_timeout_s / 4)
-        self._noted_s = self._told_s = float("-inf")
+        self._noted_s = self._told_s = self._forgot_s = float("-inf")
         self._used: dict[str, int] = {}  # {key: when, in ms since the epoch}: what the journal is still to be told
         self._used_elsewhere: dict[str, dict[str, int]] = {}  # {node: {key: when}}: what other nodes are still to be told
         self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
@@ -139,6 +144,7 @@ class SessionKeeper:
     def sweep(self, now_s: float) -> list[SessionState]:
         """Tell the journal who is in use, and give the sessions that have expired; call it every second or so."""
         idle = self._table.forget_idle(now_s)
+        self._forget_ended(now_s)
         if self._journal.catch_up(_now_ms()):
             self._write_again()
         if now_s - self._noted_s < self.note_s:
@@ -149,6 +155,15 @@ class SessionKeeper:
         if self._journal.is_durable:
             return self._end_all(self._journal.expire(self._used_since_ms()))
         return self._end_all(idle) if self._is_alone else []
+
+    def _forget_ended(self, now_s: float) -> None:
+        """A session that the journal does not know is over anyway when its id is older than the idle timeout. Of one of another
+        node nobody can tell so: in a cluster those that have ended only make room for one another.
+        """
+        kept_s = max(_ENDED_LEAST_S, self._idle_timeout_s + 2 * self.note_s)
+        if not self._node and now_s - self._forgot_s >= kept_s:
+            self._forgot_s = now_s
+            self._table.forget_ended()
 
     def newest(self, most: int, now_s: float) -> list[UsedSession]:
         """Those that this cell has seen used last, the latest first."""

@@ -11,6 +11,7 @@ from mcp_gateway.transports.ports.shared_budget import SharedBudget
 from mcp_gateway.transports.protocol.sealed.session import SessionFacts, SessionState, UpstreamSession
 
 _ENDED_REMEMBERED = 100_000
+"""Some 150 bytes each."""
 
 
 class SessionTable:
@@ -24,7 +25,8 @@ class SessionTable:
         self._idle_timeout_s = idle_timeout_s
         self._states: OrderedDict[str, tuple[SessionState, float]] = OrderedDict()
         self._of_holder: dict[str, OrderedDict[str, None]] = {}  # keys in the same order
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()  # the first that was ended first
+        self._ended_before = 0  # how many of them were there when some were forgotten last
         self._revisions: dict[str, int] = {}  # that were counted before
 
     def __len__(self) -> int:
@@ -122,6 +124,13 @@ class SessionTable:
         self._ended[key] = None
         if len(self._ended) > _ENDED_REMEMBERED:
             self._ended.popitem(last=False)
+            self._ended_before = max(0, self._ended_before - 1)
+
+    def forget_ended(self) -> None:
+        """Of the sessions that had ended when this was called before."""
+        for _ in range(self._ended_before):
+            self._ended.popitem(last=False)
+        self._ended_before = len(self._ended)
 
     def is_ended(self, key: str) -> bool:
         return key in self._ended
@@ -142,6 +151,7 @@ class SessionTable:
         assert all(self._budget.held_by(holder) == count for holder, count in counts.items())
         assert sum(counts.values()) == len(self._states) == self._budget.held <= self._budget.limit
         assert all(0 < count <= self._budget.largest_share for count in counts.values())
+        assert 0 <= self._ended_before <= len(self._ended) <= _ENDED_REMEMBERED
         order = list(self._states)
         assert all(list(keys) == sorted(keys, key=order.index) for keys in self._of_holder.values())
 

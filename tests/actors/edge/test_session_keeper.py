@@ -121,6 +121,38 @@ def test_a_session_that_one_cell_has_ended_is_over_in_all(node: Node) -> None:
         assert keeper.find(sealed, node.now_s) is None
 
 
+@pytest.mark.parametrize("is_durable", [True, False])
+@pytest.mark.parametrize("idle_s", [IDLE_S, 1_000.0])
+def test_an_ended_session_stays_over_when_the_cell_knows_no_more_that_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_durable: bool, idle_s: float
+) -> None:
+    """Ours: that takes no more memory than of those of two such times, which are the idle timeout and five minutes at least."""
+    node = Node(tmp_path if is_durable else None, monkeypatch)
+    keeper = node.cell(idle_timeout_s=idle_s)
+    kept_s = max(300.0, idle_s + 2 * keeper.note_s)
+    keeper.sweep(node.now_s)
+    sealed = node.session()
+    keeper.open(sealed, node.now_s)
+    keeper.end("a")
+    for now_s, is_known in ((kept_s - 1, True), (kept_s, True), (2 * kept_s - 1, True), (2 * kept_s, False)):
+        node.now_s = now_s
+        keeper.sweep(now_s)
+        assert keeper.is_ended("a") is is_known
+        assert keeper.find(sealed, now_s) is None
+
+
+def test_a_session_that_another_node_has_ended_stays_over_however_long_ago(node: Node) -> None:
+    """Its id tells when it was opened, and nobody here when it was used last."""
+    keeper = node.cell(node="one")
+    foreign = msgspec.structs.replace(node.session(), node="two")
+    keeper.use(foreign, node.now_s)
+    keeper.end("a")
+    for _ in range(4):
+        node.now_s += 1_000.0
+        keeper.sweep(node.now_s)
+    assert keeper.find(foreign, node.now_s) is None
+
+
 def test_a_session_lives_while_any_cell_uses_it_and_expires_when_none_does(node: Node) -> None:
     one, two = node.cell(), node.cell()
     sealed = node.session()

@@ -109,6 +109,32 @@ def test_what_is_remembered_of_ended_sessions_is_bounded():
     assert table.is_ended("100000")
 
 
+def test_ended_sessions_are_forgotten_a_round_after_the_one_in_which_they_ended():
+    table = SessionTable(10, 10.0)
+    table.end("a")
+    table.forget_ended()
+    table.end("b")
+    table.end("a")  # another cell says so, too
+    assert table.is_ended("a")
+    table.forget_ended()
+    assert (table.is_ended("a"), table.is_ended("b")) == (False, True)
+    table.forget_ended()
+    assert not table.is_ended("b")
+
+
+def test_no_more_are_forgotten_than_have_not_made_room_already():
+    table = SessionTable(10, 10.0)
+    for number in range(100_000):
+        table.end(str(number))
+        if number == 1:
+            table.forget_ended()
+    for number in range(3):
+        table.end(f"later {number}")  # drives out the two of the first round, and one more
+    table.assert_consistent()
+    table.forget_ended()
+    assert (table.is_ended("2"), table.is_ended("3")) == (False, True)
+
+
 def test_sessions_are_counted_by_revision():
     table = SessionTable(10, 10.0)
     for key, revision in (("a", "2025-06-18"), ("b", "2025-06-18"), ("c", "2025-03-26")):
