@@ -358,7 +358,7 @@ class Cell:
         await asyncio.gather(self._server.close(), wires_closed(wires_s(self._ends_by_s - time.monotonic())))
         self._tasks.close()
         if self._quotas is not None:
-            self._quotas.close()
+            await self._quotas.close()
         self._pins.close()
         self._port.sessions.close()
         if self._port.known_clients is not None:

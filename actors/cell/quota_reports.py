@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,33 +18,45 @@ REPORT_S: Final = 1.0
 class QuotaReports:
     """Begins with what was counted before the cell was there; what is used after `close` is not counted.
 
+    A thread of its own waits for the file, which other cells may be writing.
+
     On crash: what the cell has counted since its last report is lost.
     """
 
     def __init__(self, quota: DailyQuota, file: QuotaFile) -> None:
         self._quota = quota
         self._file = file
-        self._learn(day_of(time.time()))
+        today = day_of(time.time())
+        quota.learn(today, file.news(today, MOST_CLIENTS))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quotas")
+        self._closing = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._report_often())
 
-    def close(self) -> None:
-        self._task.cancel()
-        self._report()
+    async def close(self) -> None:
+        """After one more report."""
+        self._closing.set()
+        await self._task
         self._file.close()
+        self._thread.shutdown(wait=False)
 
     async def _report_often(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_S)
-            self._report()
+        is_over = False
+        while not is_over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_S):
+                    is_over = await self._closing.wait()
+            await self._report()
 
-    def _report(self) -> None:
+    async def _report(self) -> None:
         day, uses = self._quota.report(time.time())
-        if self._file.add(day, uses):
+        is_taken, totals = await asyncio.get_running_loop().run_in_executor(self._thread, self._exchange, day, uses)
+        if is_taken:
             self._quota.report_taken()
-        self._learn(day)
+        self._quota.learn(day, totals)
 
-    def _learn(self, day: int) -> None:
-        self._quota.learn(day, self._file.news(day, MOST_CLIENTS))
+    def _exchange(self, day: int, uses: dict[str, int]) -> tuple[bool, dict[str, int]]:
+        """In the thread. (whether these uses were taken, what all have counted)."""
+        return self._file.add(day, uses), self._file.news(day, MOST_CLIENTS)
 
 
 def quota_reports(quota: DailyQuota | None, state_path: Path | None, node: str) -> QuotaReports | None:

@@ -23,10 +23,12 @@ def day_of(now_s: float) -> int:
 
 @attrs.define
 class _Count:
-    """told: of all cells, as far as is known here. fresh: of this one, since its last report."""
+    """told: of all cells, as far as is known here. fresh: of this one, since its last report that was taken. reported: of those,
+    in the last report."""
 
     told: int = 0
     fresh: int = 0
+    reported: int = 0
 
 
 class DailyQuota:
@@ -60,15 +62,22 @@ class DailyQuota:
     def report(self, now_s: float) -> tuple[int, dict[str, int]]:
         """(day, {client: requests since the last report that was taken})."""
         self._begin(day_of(now_s))
+        for count in self._counts.values():
+            count.reported = count.fresh
         return self._day, {client: count.fresh for client, count in self._counts.items() if count.fresh}
 
     def report_taken(self) -> None:
-        """What the last `report` gave is counted for all; nothing may have been counted since."""
+        """What the last `report` gave is counted for all; what was counted since is in the next one."""
         for count in self._counts.values():
-            count.told, count.fresh = count.told + count.fresh, 0
+            count.told, count.fresh, count.reported = count.told + count.reported, count.fresh - count.reported, 0
 
     def learn(self, day: int, totals: Mapping[str, int]) -> None:
-        """So much have all cells counted for this day, {client: requests}. What was known to be more stays."""
+        """So much have all cells counted for this day, {client: requests}. What was known to be more stays.
+
+        It may have been asked for before midnight: that of a day that is over says nothing.
+        """
+        if day < self._day:
+            return
         self._begin(day)
         for client, total in totals.items():
             if client in self._counts or len(self._counts) < self._most_clients:

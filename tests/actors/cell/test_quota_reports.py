@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from mcp_gateway.actors.cell import quota_reports as reports_module
 from mcp_gateway.actors.cell.quota_reports import QuotaReports, quota_reports
+from mcp_gateway.actors.storage.quota_file import QuotaFile
 from mcp_gateway.transports.ports.daily_quota import DailyQuota
 from tests.doubles.patience import until
 
@@ -53,7 +55,7 @@ def test_what_one_cell_has_counted_the_other_knows_a_report_later(tmp_path: Path
         await until(lambda: one.told == {"ann": 5})
         assert used(one, 1) == 0
         for each in running:
-            each.close()
+            await each.close()
 
     asyncio.run(run())
 
@@ -63,10 +65,45 @@ def test_who_begins_later_knows_what_was_counted_before_and_the_last_report_is_m
         before = DailyQuota(5)
         reports = begun(before, tmp_path)
         assert used(before, 3) == 3
-        reports.close()
+        await reports.close()
         after = DailyQuota(5)
-        begun(after, tmp_path).close()
+        await begun(after, tmp_path).close()
         assert used(after, 9) == 2
+
+    asyncio.run(run())
+
+
+class HeldFile(QuotaFile):
+    """Another cell writes while this one has to count: until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "")
+        self.let_go = threading.Event()
+        self.added: list[Mapping[str, int]] = []
+        self.was_let_go: list[bool] = []
+
+    def add(self, day: int, uses: Mapping[str, int]) -> bool:
+        if uses:
+            self.added.append(uses)
+            self.was_let_go.append(self.let_go.wait(20))
+        return super().add(day, uses)
+
+
+def test_while_the_file_is_busy_the_loop_goes_on_and_what_is_used_meanwhile_is_counted_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        file, quota = HeldFile(tmp_path), DailyQuota(9)
+        reports = QuotaReports(quota, file)
+        assert used(quota, 2) == 2
+        await until(lambda: file.added)
+        assert used(quota, 1) == 1
+        closing = asyncio.create_task(reports.close())
+        await asyncio.sleep(0)
+        file.let_go.set()
+        await closing
+        assert (file.added, file.was_let_go) == ([{"ann": 2}, {"ann": 1}], [True, True])
+        after = DailyQuota(9)
+        await begun(after, tmp_path).close()
+        assert used(after, 99) == 6
 
     asyncio.run(run())
 

@@ -46,6 +46,29 @@ def test_each_request_is_reported_until_a_report_is_taken_and_refused_ones_never
     assert admitted(quota, "ann", 1) == 0
 
 
+def test_what_is_used_while_a_report_is_on_its_way_is_in_the_next_one() -> None:
+    quota = DailyQuota(5)
+    admitted(quota, "ann", 2)
+    assert quota.report(NOON_S) == (TODAY, {"ann": 2})
+    admitted(quota, "ann", 1)
+    quota.take("bob", NOON_S)
+    quota.report_taken()
+    quota.learn(TODAY, {"ann": 2})
+    assert quota.report(NOON_S) == (TODAY, {"ann": 1, "bob": 1})
+    assert admitted(quota, "ann", 9) == 2
+
+
+def test_a_report_that_midnight_has_overtaken_changes_nothing_of_the_new_day() -> None:
+    quota = DailyQuota(3)
+    admitted(quota, "ann", 2)
+    quota.report(NOON_S)
+    assert quota.take("ann", NOON_S + 86_400) == 0.0
+    quota.report_taken()
+    quota.learn(TODAY, {"ann": 3})
+    assert quota.report(NOON_S + 86_400) == (TODAY + 1, {"ann": 1})
+    assert admitted(quota, "ann", 9, NOON_S + 86_400) == 2
+
+
 def test_what_was_told_of_another_day_does_not_count_today() -> None:
     quota = DailyQuota(1)
     quota.learn(TODAY - 1, {"ann": 1})
