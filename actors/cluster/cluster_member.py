@@ -240,10 +240,7 @@ class ClusterMember(AsyncioActor):
 
     async def _share_quotas(self, member: Member, file: QuotaFile) -> None:
         engine = await member.connected()
-        try:
-            await SharedQuotas(engine, self._cipher, member, file).run()
-        finally:
-            file.close()
+        await SharedQuotas(engine, self._cipher, member, file).run()
 
     def receiveMsg_LimitsAsked(self, message: LimitsAsked, sender: ActorAddress) -> None:
         self.call_loop(self._take_asked, message)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 import msgspec
@@ -52,36 +53,57 @@ class CountedDays(Protocol):
 
     def take(self, day: int, node: str, counts: Mapping[str, int]) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class SharedQuotas:
-    """This node's part."""
+    """This node's part. The file is used by a thread of its own, which waits for it while cells write, and closes it in the end.
+
+    What was heard and waits for that thread is one count for each client and node, as in the file, however often it is said.
+    """
 
     def __init__(self, engine: Engine, cipher: KeyRing, member: LimitMember, file: CountedDays) -> None:
         self._engine = engine
         self._cipher = cipher
         self._member = member
         self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quotas")
         self._said: tuple[int, int] = (0, 0)  # (day, revision of the file) up to which others have been told
         self._told: Members = ()
         self._all_at_s = 0.0
+        self._heard: dict[tuple[int, str], dict[str, int]] = {}  # {(day, node): counts} that the file does not have yet
+        self._has_heard = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
+        try:
+            stop = await self._subscribed()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._tell_often())
+                    tasks.create_task(self._keep_heard())
+            finally:
+                await stop()
+        finally:
+            self._thread.submit(self._file.close)  # after what it is doing
+            self._thread.shutdown(wait=False)
+
+    async def _subscribed(self) -> Callable[[], Awaitable[None]]:
         while True:
             try:
-                stop = await self._engine.subscribe(_SUBJECT, self._take)
-                break
+                return await self._engine.subscribe(_SUBJECT, self._take)
             except EngineAway:
                 await asyncio.sleep(REPORT_S)
-        try:
-            while True:
-                try:
-                    await self._tell()
-                except EngineAway:
-                    self._all_at_s = 0.0  # who knows what has come to whom
-                await asyncio.sleep(REPORT_S)
-        finally:
-            await stop()
+
+    # ---- what this node says
+
+    async def _tell_often(self) -> None:
+        while True:
+            try:
+                await self._tell()
+            except EngineAway:
+                self._all_at_s = 0.0  # who knows what has come to whom
+            await asyncio.sleep(REPORT_S)
 
     async def _tell(self) -> None:
         """Raises: EngineAway."""
@@ -90,12 +112,19 @@ class SharedQuotas:
             return
         day, (said_day, after) = day_of(time.time()), self._said
         is_all = day != said_day or members != self._told or now_s >= self._all_at_s
-        revision, counts = self._file.own(day, 0 if is_all else after)
+        loop = asyncio.get_running_loop()
+        revision, counts = await loop.run_in_executor(self._thread, self._file.own, day, 0 if is_all else after)
         for page in _pages(counts):
             await self._engine.publish(_SUBJECT, self._seal(_Counted(self._member.node, day, page)))
         self._said, self._told = (day, revision), members
         if is_all:
             self._all_at_s = now_s + ALL_S
+
+    def _seal(self, counted: _Counted) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(counted), _KIND)
+
+    # ---- what others say
 
     def _take(self, packet: bytes) -> None:
         try:
@@ -103,11 +132,20 @@ class SharedQuotas:
         except (InvalidTag, msgspec.DecodeError, ValueError):
             return
         if counted.node != self._member.node and counted.day == day_of(time.time()):
-            self._file.take(counted.day, counted.node, counted.counts)
+            heard = self._heard.setdefault((counted.day, counted.node), {})
+            for client, count in counted.counts.items():
+                heard[client] = max(count, heard.get(client, 0))
+            self._has_heard.set()
 
-    def _seal(self, counted: _Counted) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(counted), _KIND)
+    async def _keep_heard(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._has_heard.wait()
+            self._has_heard.clear()
+            while self._heard:
+                day, node = next(iter(self._heard))  # who has waited longest
+                for page in _pages(self._heard.pop((day, node))):  # cells have their turns between two of them
+                    await loop.run_in_executor(self._thread, self._file.take, day, node, page)
 
 
 def _pages(counts: Mapping[str, int]) -> list[dict[str, int]]:

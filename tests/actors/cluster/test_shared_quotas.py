@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import threading
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Node:
     """One node, with a cell that counts and reads."""
 
-    def __init__(self, hub: Hub, folder: Path, name: str, secret: bytes = b"s" * 32) -> None:
+    def __init__(self, hub: Hub, folder: Path, name: str, secret: bytes = b"s" * 32, *, file: QuotaFile | None = None) -> None:
         self.node = name
         self._hub = hub
         self.engine = MemoryEngine(hub.engines)
         self._folder = folder / name
-        self._folder.mkdir()
+        self._folder.mkdir(exist_ok=True)
         self.cell = QuotaFile(self._folder, name)
-        self.quotas = SharedQuotas(self.engine, packet_cipher(secret), self, QuotaFile(self._folder, name))
+        self.quotas = SharedQuotas(self.engine, packet_cipher(secret), self, file or QuotaFile(self._folder, name))
         self.task = asyncio.create_task(self.quotas.run())
 
     def members(self) -> Members:
@@ -117,5 +118,83 @@ def test_what_has_another_key_or_is_of_another_day_counts_nowhere(tmp_path: Path
         await until(lambda: len(heard) >= 3)
         a.cell.add(TODAY, {"ann": 1})
         await until(lambda: b.counted() == {"ann": 1})
+
+    run(test())
+
+
+class HeldFile(QuotaFile):
+    """A cell writes: whoever else wants the file waits until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "b").mkdir()
+        super().__init__(folder / "b", "b")
+        self.let_go = threading.Event()
+        self.waited: list[str] = []
+        self.was_let_go: list[bool] = []
+        self.is_closed = False
+
+    def take(self, day: int, node: str, counts: Mapping[str, int]) -> None:
+        self._wait("take")
+        super().take(day, node, counts)
+
+    def own(self, day: int, after: int) -> tuple[int, dict[str, int]]:
+        self._wait("own")
+        return super().own(day, after)
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
+
+    def _wait(self, what: str) -> None:
+        self.waited.append(what)
+        self.was_let_go.append(self.let_go.wait(20))
+
+
+@pytest.mark.parametrize("what", ["own", "take"])
+def test_while_the_file_is_busy_the_loop_goes_on_and_what_is_heard_meanwhile_is_kept(what: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        hub = Hub()
+        file = HeldFile(tmp_path)
+        b = Node(hub, tmp_path, "b", file=file)
+        a = Node(hub, tmp_path, "a")
+        hub.join("a", *(["b"] if what == "own" else []))
+
+        heard: list[bytes] = []
+        await b.engine.subscribe("quotas", heard.append)
+
+        async def say(counts: dict[str, int]) -> None:
+            packet = a.quotas._seal(shared_quotas._Counted("c", TODAY, counts))
+            await a.engine.publish("quotas", packet)
+            await until(lambda: packet in heard)
+
+        while what == "take" and not file.waited:  # it may not listen yet
+            await say({"ann": 2})
+            await asyncio.sleep(0.01)
+        await until(lambda: file.waited == [what])
+        await say({"ann": 7, "bob": 1})
+        await say({"ann": 3})
+        file.let_go.set()
+        await until(lambda: b.counted() == {"ann": 7, "bob": 1})
+        assert all(file.was_let_go)
+        b.task.cancel()
+        await until(lambda: file.is_closed)
+
+    run(test())
+
+
+def test_the_file_is_closed_after_what_is_under_way_in_it(tmp_path: Path) -> None:
+    """Closed under a thread that writes, it would count as broken and be moved aside."""
+
+    async def test() -> None:
+        hub = Hub()
+        file = HeldFile(tmp_path)
+        b = Node(hub, tmp_path, "b", file=file)
+        hub.join("b")
+        await until(lambda: file.waited)
+        b.task.cancel()
+        await asyncio.wait([b.task])
+        assert not file.is_closed
+        file.let_go.set()
+        await until(lambda: file.is_closed)
 
     run(test())
