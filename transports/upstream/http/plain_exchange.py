@@ -78,7 +78,8 @@ class PlainExchange(UntaskedExchange):
         if self._is_over:
             return
         is_sent = False
-        with contextlib.suppress(ValueError):  # of a header that cannot be sent: a task says that as it says all that is unusual
+        # Of a header that cannot be sent, or a defect of ours: a task says that as it says all that is unusual.
+        with contextlib.suppress(Exception):
             self._asking = self._wire.ask(self._request)
             is_sent = self._asking.begin(self._has_news)
         if not is_sent:

@@ -326,6 +326,15 @@ def test_a_header_that_cannot_be_sent_is_told_as_where_it_is_awaited() -> None:
     on_loop(body)
 
 
+def test_a_defect_of_ours_while_it_is_sent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with warm(OK) as (_, wire):
+            monkeypatch.setattr(wire, "ask", lambda request: {}[request])
+            assert isinstance(await begin(wire, call())[1], UpstreamAnswer)
+
+    on_loop(body)
+
+
 def test_a_stream_and_a_notification_are_no_plain_exchanges() -> None:
     async def body() -> None:
         async with warm() as (_, wire):
