@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from mcp_gateway.actors.storage.session_journal import SessionJournal
@@ -17,6 +18,10 @@ _ENDED_LEAST_S = 300.0
 
 A known gap: a call that runs for longer, and than the idle timeout, brings its session back until it ends.
 """
+_LEAST_LEAVING = 50
+_LEAVING_SHARE = 0.1
+"""Of the sessions that have expired, how many at a time: their servers are told one by one, each of its own, and 5,000 sessions
+that were opened together had 80 MB taken for 20,000 such calls at once."""
 
 
 class SessionKeeper:
@@ -52,6 +57,7 @@ class SessionKeeper:
         self._noted_s = self._told_s = self._forgot_s = float("-inf")
         self._used: dict[str, int] = {}  # {key: when, in ms since the epoch}: what the journal is still to be told
         self._used_elsewhere: dict[str, dict[str, int]] = {}  # {node: {key: when}}: what other nodes are still to be told
+        self._leaving: deque[SessionState] = deque()  # expired, and not given by `sweep` yet
         self._unwritten: set[str] = set()  # keys of sessions whose newest state the journal has missed
 
     def __len__(self) -> int:
@@ -142,7 +148,15 @@ class SessionKeeper:
         return self._table.is_ended(key)
 
     def sweep(self, now_s: float) -> list[SessionState]:
-        """Tell the journal who is in use, and give the sessions that have expired; call it every second or so."""
+        """Tell the journal who is in use, and give sessions that have expired, the first first; call it every second or so.
+
+        All of them are over at once; where they are many, it gives a part of them at a time.
+        """
+        self._leaving.extend(self._expired(now_s))
+        count = max(_LEAST_LEAVING, int(len(self._leaving) * _LEAVING_SHARE))
+        return [self._leaving.popleft() for _ in range(min(count, len(self._leaving)))]
+
+    def _expired(self, now_s: float) -> list[SessionState]:
         idle = self._table.forget_idle(now_s)
         self._forget_ended(now_s)
         if self._journal.catch_up(_now_ms()):

@@ -153,6 +153,23 @@ def test_a_session_that_another_node_has_ended_stays_over_however_long_ago(node:
     assert keeper.find(foreign, node.now_s) is None
 
 
+def test_sessions_that_expire_together_are_over_at_once_and_leave_one_part_after_the_other(node: Node) -> None:
+    """Ours: each of them is to be told to its servers, and all at once take the memory of as many calls."""
+    keeper = node.cell(max_sessions=1_000)
+    for number in range(1_000):
+        keeper.open(node.session(str(number)), node.now_s)
+    keeper.sweep(node.now_s)
+    node.now_s += 2 * IDLE_S
+    left = [keeper.sweep(node.now_s)]
+    assert len(keeper) == 0
+    assert all(keeper.is_ended(str(number)) for number in range(1_000))
+    while left[-1]:
+        left.append(keeper.sweep(node.now_s))
+    assert [len(part) for part in left[:3]] == [100, 90, 81]
+    assert all(len(part) >= 50 for part in left[:-2])
+    assert sorted(int(each.key) for part in left for each in part) == list(range(1_000))
+
+
 def test_a_session_lives_while_any_cell_uses_it_and_expires_when_none_does(node: Node) -> None:
     one, two = node.cell(), node.cell()
     sealed = node.session()
