@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,13 @@ hypothesis.settings.load_profile("ci" if is_continuous_integration() else "home"
 # What starts the suite may ignore signals (nohup, a script's background job); the processes under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves are a million objects and more, at which each collection would look: for half a second."""
+    gc.collect()
+    gc.freeze()
+
 
 StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
+from mcp_gateway.actors.cell import cell as cells
 from mcp_gateway.actors.cell.cell import Cell
 from mcp_gateway.actors.forwarding.forwarding import Forwarding
 from mcp_gateway.actors.messages.status import StatusRequested
@@ -145,13 +146,11 @@ async def running_cell(
     """Serve for the length of the `async with` block; afterwards nothing of the cell is left on the loop."""
     link = RecordingLink(unlogged)
     cell = Cell(settings, 0, "cell/0", link, authenticator)
-    thresholds = gc.get_threshold()
-    await cell.start()
+    with mock.patch.object(cells, "_settle_process"):  # a cell takes the process for its own, a test does not
+        await cell.start()
     link.cell, link.settings = cell, settings
     try:
         yield RunningCell(cell, link, settings)
     finally:
         link.cell = None
         await cell.stop()
-        gc.unfreeze()  # a cell takes the process for its own, a test does not
-        gc.set_threshold(*thresholds)
