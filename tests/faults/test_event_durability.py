@@ -66,6 +66,11 @@ def get(url: str, path: str, timeout_s: float = 5) -> dict[str, int]:
     return found
 
 
+def tells_health(url: str) -> bool:
+    with urllib.request.urlopen(url + "/metrics", timeout=5) as answer:
+        return b"mcp_gateway_health_status{" in answer.read()
+
+
 @contextlib.contextmanager
 def running(directory: Path, *arguments: str, cells: int = 1, settings: str = "") -> Iterator[GatewayProcess]:
     text = f"[gateway]\ncells = {cells}\ndrain_timeout = 1.0\n{settings}\n{BACKEND}"
@@ -221,6 +226,8 @@ def test_what_a_full_disk_never_took_is_a_gap_to_who_has_seen_it(form: str, tmp_
         with running(tmp_path, *arguments) as gateway:
             wait_until(lambda: follower.connects, 5, "it follows")
             publisher.publish()
+            # A full disk leaves memory alone, and this limit does not: what would be counted there then has its file before.
+            wait_until(lambda: tells_health(gateway.url), 20, "the health of all is measured")
             for process in gateway.note_processes():
                 process.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
             for _ in range(5):
