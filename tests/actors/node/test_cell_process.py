@@ -16,6 +16,7 @@ from mcp_gateway.actors.messages.node import ApplySettings, CellArguments, Cells
 from mcp_gateway.actors.node.cell_process import RESEND_INTERVAL_S, CellProcess
 from mcp_gateway.transports.protocol.topics.topic_log import Event
 from tests.doubles.actor_stage import Peer, Stage
+from tests.doubles.patience import until
 from tests.doubles.running_cell import cell_settings
 
 
@@ -168,9 +169,7 @@ def test_what_a_cell_of_another_node_asks_is_read_once_it_can_be_answered(monkey
 
     async def body(bench: Bench) -> None:
         await bench.answer(1)
-        async with asyncio.timeout(5):
-            while bench.cell._content is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: bench.cell._content is not None)
         content, member = bench.cell._content, bench.stage.peer()
         member.say(bench.address, Forwarded(from_cell=REMOTE, incarnation=(5, 7, 1), message="early"))
         await bench.settle()
@@ -213,9 +212,7 @@ def test_a_member_that_takes_nothing_costs_a_cell_what_it_has_forwarded_and_not_
 
     async def body(bench: Bench) -> None:
         await bench.answer(1)
-        async with asyncio.timeout(5):
-            while bench.cell._content is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: bench.cell._content is not None)
         member = bench.stage.peer()
         lost = ForwardToNode(to_cell=REMOTE, from_cell="cell/0", incarnation=1, message="hello")
         batch = [LimitsAsked(wanted={"c": 1.0}), lost, OwnershipWanted("files/stdio")]
@@ -232,9 +229,7 @@ def test_a_cell_whose_node_ends_sends_its_clients_to_other_nodes_and_has_no_succ
 ) -> None:
     async def body(bench: Bench) -> None:
         await bench.answer(1)
-        async with asyncio.timeout(5):
-            while bench.cell._content is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: bench.cell._content is not None)
         bench.stage.peer().say(bench.address, nodes((5, 7, 1)))
         bench.stage.tell(bench.address, DrainRequested(deadline_s=1.0))
         async with asyncio.timeout(5):
@@ -255,9 +250,7 @@ def test_a_cell_that_ends_sends_its_clients_to_one_that_has_only_just_come_but_n
 
     async def body(bench: Bench) -> None:
         await bench.answer(1)
-        async with asyncio.timeout(5):
-            while bench.cell._content is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: bench.cell._content is not None)
         bench.stage.tell(bench.address, CellsChanged(cells={"cell/1": (bench.first.address, 2)}))
         bench.stage.tell(bench.address, end)
         async with asyncio.timeout(5):
